@@ -1,0 +1,125 @@
+// The shape of one dashboard snapshot, and the few figures the page derives from it.
+//
+// The gateway sends it as `event: snapshot` on GET /dashboard/stream, the whole object on one
+// `data:` line, four to five times a second, from one shared value: its cost does not grow with the viewers.
+// fixtures/snapshot.json is a complete example. A figure that cannot be known yet is null, never 0 and
+// never left out; the page shows null as a dash. Times are RFC 3339 in UTC. Rates, percentages and
+// percentiles cover the last 10 seconds. Fields the page does not know are ignored.
+
+/**
+ * @typedef {object} Snapshot
+ * @property {string} at                 when it was taken
+ * @property {"healthy"|"degraded"|"unhealthy"|"draining"} state
+ * @property {string} version            of the binary, without a leading v
+ * @property {number} uptime_s
+ * @property {boolean} dev               true under --dev
+ * @property {Generation} generation     of the configuration
+ * @property {Totals} totals             of the whole edge
+ * @property {Feed} feed                 the vault's feed of keys and revocations
+ * @property {Store} store               the event store
+ * @property {Certificate[]} certificates  at most 64, soonest to expire first
+ * @property {Worker[]} workers          one a role that is configured, the edge included
+ * @property {Route[]} routes            at most 256, busiest first
+ * @property {number} routes_total       how many there are, also those not listed
+ * @property {Alert[]} alerts            at most 100, newest first; the items of GET /alerts
+ *
+ * @typedef {object} Generation
+ * @property {number} number             1 at start, +1 a successful reload
+ * @property {string} hash               12 hexadecimal digits of the effective configuration
+ * @property {string} loaded_at
+ * @property {?string} last_error        why the last reload was refused; null when it was not
+ *
+ * @typedef {object} Totals
+ * @property {number} rps
+ * @property {?number} error_pct         0–100, answers of 500 and above; null without requests
+ * @property {?number} p50_ms            whole time at the edge; null without requests
+ * @property {?number} p99_ms
+ * @property {?number} p999_ms
+ * @property {number} limited_per_s      answers 429 a second
+ * @property {number} in_flight          requests
+ * @property {number} connections        open client connections
+ * @property {number} requests_total     since start
+ *
+ * @typedef {object} Feed
+ * @property {?number} age_s             since the last message; null before the first
+ * @property {?(number|string)} epoch    of the vault that feeds
+ *
+ * @typedef {object} Store
+ * @property {?("embedded"|"redis")} kind
+ * @property {?number} stream_length     events kept; null while the events worker is away
+ * @property {?number} last_seq
+ *
+ * @typedef {object} Certificate
+ * @property {string} name               what it is for
+ * @property {string} serial             hexadecimal
+ * @property {string} not_after
+ * @property {number} days_left          fraction allowed, negative when expired
+ *
+ * @typedef {object} Worker
+ * @property {"edge"|"events"|"vault"|"calc"|"demo"|"supervisor"} role
+ * @property {"healthy"|"degraded"|"unhealthy"|"draining"|"unknown"} status
+ * @property {?string} detail            one line; null when there is nothing to say
+ *
+ * @typedef {object} Route
+ * @property {string} name               of the service, also of its breaker
+ * @property {string} prefix
+ * @property {number} rps
+ * @property {?number} error_pct
+ * @property {?number} p50_ms
+ * @property {?number} p99_ms
+ * @property {number} in_flight
+ * @property {number} limited_per_s
+ * @property {number[]} spark            requests in each of the last 60 s, oldest first; shorter after a start
+ * @property {?Breaker} breaker          null for a route without one
+ * @property {?("cancel"|"order"|"query"|"analytics")} [lane]
+ * @property {boolean} auth_required
+ * @property {Instance[]} instances      at most 64
+ *
+ * @typedef {object} Breaker
+ * @property {"closed"|"open"|"half_open"} state
+ * @property {number} failures           in the present window
+ * @property {?string} retry_at          when an open one admits its next probe; null unless it waits
+ * @property {?("open"|"closed")} forced null when it decides by itself
+ *
+ * @typedef {object} Instance
+ * @property {string} url
+ * @property {number} weight
+ * @property {"healthy"|"unhealthy"|"ejected"|"draining"|"maint"} state
+ * @property {number} in_flight
+ * @property {?number} ewma_ms           null before its first answer
+ * @property {?Probe} last_probe         null before its first probe
+ *
+ * @typedef {object} Probe
+ * @property {string} at
+ * @property {boolean} ok
+ * @property {?number} ms                null when nothing answered
+ * @property {?string} detail            "200", "connect refused", …
+ *
+ * @typedef {object} Alert
+ * @property {"info"|"warning"|"critical"} level
+ * @property {string} service
+ * @property {string} message
+ * @property {string} since              when it began
+ * @property {string} timestamp          when it was last true
+ */
+
+/** Breakers that are not closed. @param {Snapshot} snapshot */
+export const openBreakers = (snapshot) =>
+  snapshot.routes.filter((route) => route.breaker && route.breaker.state !== "closed");
+
+/** The certificate that expires first, or null. @param {Snapshot} snapshot */
+export const oldestCertificate = (snapshot) =>
+  snapshot.certificates.reduce((first, next) => (first && first.days_left <= next.days_left ? first : next), null);
+
+/** Every instance once with the routes that use it, by URL. @param {Snapshot} snapshot */
+export function instances(snapshot) {
+  const byUrl = new Map();
+  for (const route of snapshot.routes) {
+    for (const instance of route.instances) {
+      const known = byUrl.get(instance.url);
+      if (known) known.routes.push(route.name);
+      else byUrl.set(instance.url, { ...instance, routes: [route.name] });
+    }
+  }
+  return [...byUrl.values()];
+}
