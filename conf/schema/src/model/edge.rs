@@ -1,0 +1,190 @@
+//! The edge process: listeners, limits, logs, registry, drain.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// `[edge]`: the public HTTP listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Edge {
+    /// Address of the public listener.
+    pub listen: SocketAddr,
+    /// Edge threads; 0 means one a core.
+    pub threads: usize,
+    /// Peers whose `X-Forwarded-*` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// `[edge.limits]`.
+    pub limits: Limits,
+}
+
+/// `[edge.limits]`: what one client may send and hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Request head in bytes, request line included.
+    pub header_bytes: u64,
+    /// Header fields in a request.
+    pub header_count: usize,
+    /// Request target in bytes.
+    pub uri_bytes: u64,
+    /// Request body in bytes where a service names no limit of its own.
+    pub body_bytes: u64,
+    /// Time from the first byte of a request to the end of its head.
+    pub header_timeout: Duration,
+    /// Time a keep-alive connection may wait for its next request.
+    pub idle_timeout: Duration,
+    /// Open connections in all.
+    pub connections: usize,
+    /// Open connections of one address; trusted proxies do not count.
+    pub connections_per_ip: usize,
+}
+
+/// `[control]`: the control listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Control {
+    /// Address of the control listener.
+    pub listen: SocketAddr,
+    /// Addresses that may read without a token.
+    pub read_allow: Vec<IpNet>,
+    /// Host names accepted in `Host` beside loopback, lower case, without port.
+    pub hosts: Vec<String>,
+}
+
+/// `[registry]`: services registered over `POST /api/register`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Registry {
+    /// Networks a registered instance may lie in; empty refuses every registration.
+    pub allow: Vec<IpNet>,
+    /// Registered services at most.
+    pub max: usize,
+    /// Lease of a registration that names none; `None` keeps it until it is deleted.
+    pub ttl: Option<Duration>,
+}
+
+/// `[drain]`: how a process ends on SIGTERM.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drain {
+    /// `/readyz` answers 503 this long before the listener closes.
+    pub lame_duck: Duration,
+    /// Requests in flight may run this long in all.
+    pub deadline: Duration,
+}
+
+/// `[log]`: process log and access log.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Log {
+    /// Lowest level written.
+    pub level: LogLevel,
+    /// Where the access log goes.
+    pub access: AccessLog,
+}
+
+/// Levels of the process log, most talkative first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// Every step.
+    Trace,
+    /// What a developer asks for.
+    Debug,
+    /// What an operator wants to know.
+    #[default]
+    Info,
+    /// Odd, but served.
+    Warn,
+    /// Failed.
+    Error,
+}
+
+/// Where the access log goes, one JSON object a line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AccessLog {
+    /// `stderr`.
+    #[default]
+    Stderr,
+    /// `file:PATH`, relative to the working directory.
+    File(PathBuf),
+    /// `off`.
+    Off,
+}
+
+/// `[metrics]`: who may read `/metrics`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MetricsAccess {
+    /// False answers 404 to everybody.
+    pub enabled: bool,
+    /// Addresses that may read without a token.
+    pub allow: Vec<IpNet>,
+}
+
+impl LogLevel {
+    /// The word in the file: `trace`, `debug`, `info`, `warn`, `error`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Trace => "trace",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
+
+impl Default for Edge {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8000),
+            threads: 0,
+            trusted_proxies: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_bytes: 32 << 10,
+            header_count: 100,
+            uri_bytes: 8 << 10,
+            body_bytes: 1 << 20,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            connections: 10_000,
+            connections_per_ip: 256,
+        }
+    }
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self { listen: loopback(8012), read_allow: loopback_networks(), hosts: Vec::new() }
+    }
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { allow: vec![loopback_networks()[0]], max: 1000, ttl: None }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { lame_duck: Duration::from_secs(5), deadline: Duration::from_secs(30) }
+    }
+}
+
+impl Default for MetricsAccess {
+    fn default() -> Self {
+        Self { enabled: true, allow: loopback_networks() }
+    }
+}
+
+/// `127.0.0.1` with this port: where every listener but the public one opens by default.
+pub(super) fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+fn loopback_networks() -> Vec<IpNet> {
+    ["127.0.0.0/8", "::1/128"].map(|text| text.parse().expect("a constant network")).to_vec()
+}

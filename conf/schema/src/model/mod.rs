@@ -1,0 +1,130 @@
+//! The checked configuration. Whoever holds one of these values need not check it again:
+//! only the loader (and [`Config::service`] for registrations) makes them from outside text.
+
+mod auth;
+mod edge;
+mod service;
+mod value;
+mod worker;
+
+use std::net::SocketAddr;
+
+use thiserror::Error;
+
+pub use auth::Auth;
+pub use edge::{AccessLog, Control, Drain, Edge, Limits, Log, LogLevel, MetricsAccess, Registry};
+pub use service::{
+    Balance, Breaker, HeaderEdits, Health, Instance, METHODS, Permissions, RESERVED_PREFIXES, RateKey,
+    RateLimit, Retry, RetryCause, Service, Source, Timeouts,
+};
+pub use value::{InstanceUrl, Scheme, Secret, UrlError};
+pub use worker::{Calc, Demo, Events, Fsync, Retention, Seal, UnknownTypes, Vault};
+
+/// Everything an operator can set, checked.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    /// `[edge]`: the public listener.
+    pub edge: Edge,
+    /// `[control]`: the control listener.
+    pub control: Control,
+    /// `[auth]`: how callers are believed.
+    pub auth: Auth,
+    /// `[rate_limit] default`: the limit of a service that names none. `None`: no limit.
+    pub rate_limit: Option<RateLimit>,
+    /// The breaker of a service that names none; only `FAILURE_THRESHOLD` and `RECOVERY_TIMEOUT` change it.
+    pub breaker: Breaker,
+    /// `[registry]`: services registered over the API.
+    pub registry: Registry,
+    /// `[drain]`: how a process ends.
+    pub drain: Drain,
+    /// `[log]`: process log and access log.
+    pub log: Log,
+    /// `[metrics]`: who may read `/metrics`.
+    pub metrics: MetricsAccess,
+    /// `[events]`: the event worker.
+    pub events: Events,
+    /// `[vault]`: the vault worker.
+    pub vault: Vault,
+    /// `[calc]`: the calculation worker.
+    pub calc: Calc,
+    /// `[demo]`: the stand-in services and the market tape.
+    pub demo: Demo,
+    /// Every `[[service]]`, in file order, the disabled ones too. Names are unique.
+    pub services: Vec<Service>,
+}
+
+/// A port offset that would push a listener past port 65535.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("port offset {offset} moves {key} from {address} past port 65535")]
+pub struct PortOffsetError {
+    /// Key of the listener, such as `edge.listen`.
+    pub key: &'static str,
+    /// Its configured address.
+    pub address: SocketAddr,
+    /// The offset asked for.
+    pub offset: u16,
+}
+
+impl Config {
+    /// A service with this configuration's defaults, as a registration over the API starts from.
+    pub fn service(&self, name: impl Into<String>, prefix: impl Into<String>) -> Service {
+        Service {
+            name: name.into(),
+            prefix: prefix.into(),
+            rate_limit: self.rate_limit.clone(),
+            breaker: self.breaker.clone(),
+            body_bytes: self.edge.limits.body_bytes,
+            ..Service::default()
+        }
+    }
+
+    /// The services that route: those with `enabled = true`.
+    pub fn enabled_services(&self) -> impl Iterator<Item = &Service> {
+        self.services.iter().filter(|service| service.enabled)
+    }
+
+    /// Every address Sluice itself opens, by key.
+    pub fn listeners(&self) -> [(&'static str, SocketAddr); 8] {
+        [
+            ("edge.listen", self.edge.listen),
+            ("control.listen", self.control.listen),
+            ("events.listen", self.events.listen),
+            ("vault.listen", self.vault.listen),
+            ("calc.listen", self.calc.listen),
+            ("demo.data_listen", self.demo.data_listen),
+            ("demo.backtesting_listen", self.demo.backtesting_listen),
+            ("demo.trading_bot_listen", self.demo.trading_bot_listen),
+        ]
+    }
+
+    /// Adds `offset` to the port of every own listener; port 0 stays 0. Instance URLs stay.
+    ///
+    /// # Errors
+    /// The first listener whose port would pass 65535; then nothing has changed.
+    pub fn port_offset(&mut self, offset: u16) -> Result<(), PortOffsetError> {
+        for (key, address) in self.listeners() {
+            if address.port().checked_add(offset).is_none() {
+                return Err(PortOffsetError { key, address, offset });
+            }
+        }
+        for address in self.listeners_mut() {
+            if address.port() != 0 {
+                address.set_port(address.port() + offset);
+            }
+        }
+        Ok(())
+    }
+
+    fn listeners_mut(&mut self) -> [&mut SocketAddr; 8] {
+        [
+            &mut self.edge.listen,
+            &mut self.control.listen,
+            &mut self.events.listen,
+            &mut self.vault.listen,
+            &mut self.calc.listen,
+            &mut self.demo.data_listen,
+            &mut self.demo.backtesting_listen,
+            &mut self.demo.trading_bot_listen,
+        ]
+    }
+}

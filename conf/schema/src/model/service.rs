@@ -1,0 +1,377 @@
+//! One upstream service: how it is matched, who may call it, how its instances are called.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::value::InstanceUrl;
+
+/// Methods a service can be matched by.
+pub const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+/// Prefixes the edge serves itself or hands to a worker; no service may lie at or below one.
+pub const RESERVED_PREFIXES: [&str; 27] = [
+    "/health",
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/services",
+    "/auth",
+    "/api/services",
+    "/api/register",
+    "/events",
+    "/groups",
+    "/schemas",
+    "/state",
+    "/security",
+    "/tokens",
+    "/credentials",
+    "/secrets",
+    "/ca",
+    "/v1",
+    "/oauth2",
+    "/.well-known",
+    "/acme",
+    "/falco",
+    "/calculations",
+    "/series",
+    "/audit",
+    "/docs",
+    "/openapi.json",
+];
+
+/// Method (upper case) to the permissions it needs, all of them.
+pub type Permissions = BTreeMap<String, Vec<String>>;
+
+/// `[[service]]`: one upstream.
+///
+/// A request goes to the service with the longest matching prefix; among equal prefixes one that
+/// names the host wins, then one that names the method. The loader refuses two that tie.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Unique name, `[A-Za-z0-9_.-]{1,64}`; the label of its metrics and its breaker.
+    pub name: String,
+    /// Absolute path prefix without trailing slash (`/` alone is the last resort); matches on segment borders.
+    pub prefix: String,
+    /// Host names (lower case, no port) it is limited to; empty: every host.
+    pub hosts: Vec<String>,
+    /// Methods (upper case) it is limited to; empty: every method. HEAD goes with GET.
+    pub methods: Vec<String>,
+    /// Whether the prefix is cut off before the request is forwarded.
+    pub strip_prefix: bool,
+    /// Whether a valid identity is needed.
+    pub auth_required: bool,
+    /// Permissions by method; see [`Service::permissions_for`].
+    pub permissions: Permissions,
+    /// How an instance is picked.
+    pub balance: Balance,
+    /// Its rate limit, the default filled in; `None`: no limit.
+    pub rate_limit: Option<RateLimit>,
+    /// Deadlines of one request.
+    pub timeouts: Timeouts,
+    /// When and how often a request is tried again.
+    pub retry: Retry,
+    /// When the service as a whole is left alone.
+    pub breaker: Breaker,
+    /// Active probes of its instances.
+    pub health: Health,
+    /// Changes to the request's headers on the way to the upstream.
+    pub request_headers: HeaderEdits,
+    /// Changes to the response's headers on the way to the client.
+    pub response_headers: HeaderEdits,
+    /// Client networks that may call it; empty: all that `deny` leaves.
+    pub allow: Vec<IpNet>,
+    /// Client networks that may not; wins over `allow`.
+    pub deny: Vec<IpNet>,
+    /// Request body at most, in bytes.
+    pub body_bytes: u64,
+    /// Whether `Authorization`, `X-API-Key` and `X-Vault-Token` reach the upstream.
+    pub forward_authorization: bool,
+    /// Below this share of healthy instances all of them are used, 0 to 1; 0 never panics.
+    pub panic_threshold: f64,
+    /// False: it is listed and checked but routes nothing.
+    pub enabled: bool,
+    /// Its instances, in file order; URLs are unique.
+    pub instances: Vec<Instance>,
+    /// Where it was defined.
+    pub source: Source,
+}
+
+/// `[[service.instance]]`: one address of a service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Instance {
+    /// Where it listens.
+    pub url: InstanceUrl,
+    /// Share of requests relative to its siblings, 1 to 65535.
+    pub weight: u32,
+}
+
+/// How an instance is picked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// Smooth weighted round robin.
+    #[default]
+    RoundRobin,
+    /// Random by weight.
+    Weighted,
+    /// Fewest requests in flight per weight.
+    LeastConnections,
+}
+
+/// A request rate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RateLimit {
+    /// Requests per `per`, 1 to 10^9.
+    pub requests: u64,
+    /// The period, at least 1 ms.
+    pub per: Duration,
+    /// Requests that may come at once, 1 to 10^9.
+    pub burst: u64,
+    /// Who shares one bucket.
+    pub key: RateKey,
+    /// Requests per `per` past which the connection closes; never below `requests`.
+    pub hard: Option<u64>,
+}
+
+/// Who shares one bucket of a rate limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RateKey {
+    /// The token's `sub`, else the address (IPv6 by /64).
+    #[default]
+    Client,
+    /// The address (IPv6 by /64).
+    Ip,
+    /// Everybody.
+    Service,
+    /// The token's `sub`; callers without one share a bucket.
+    Subject,
+    /// The value of this header (lower case); callers without it share a bucket.
+    Header(String),
+}
+
+/// Deadlines of one request, each measured from the arrival of the request but `idle`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Timeouts {
+    /// Until the connection stands; at most `first_byte`.
+    pub connect: Duration,
+    /// Until the first byte of the answer; at most `total`.
+    pub first_byte: Duration,
+    /// Until the last byte of the answer; streams have none.
+    pub total: Duration,
+    /// Between two bytes, and of a pooled connection.
+    pub idle: Duration,
+}
+
+/// When and how often a request is tried again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retry {
+    /// Tries in all, the first counted, 1 to 10.
+    pub attempts: u32,
+    /// Retries as a share of requests, 0 to 1.
+    pub budget: f64,
+    /// Retries a second that the budget always allows.
+    pub min_per_second: u32,
+    /// What is tried again.
+    pub on: Vec<RetryCause>,
+}
+
+/// A failure that may be tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RetryCause {
+    /// No connection.
+    Connect,
+    /// The connection broke before a response byte came.
+    Reset,
+    /// This upstream status, 500 to 599.
+    Status(u16),
+}
+
+/// When a service as a whole is left alone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Breaker {
+    /// Failures in a row that open it.
+    pub failure_threshold: u32,
+    /// Share of failures in the window that opens it, above 0 to 1.
+    pub failure_rate: f64,
+    /// A call at least this long is slow.
+    pub slow_call: Duration,
+    /// Share of slow calls in the window that opens it, above 0 to 1.
+    pub slow_rate: f64,
+    /// Length of the window, at least 1 s.
+    pub window: Duration,
+    /// Calls in the window before a rate counts.
+    pub min_calls: u32,
+    /// Time it stays open before it probes.
+    pub recovery_timeout: Duration,
+    /// Probes in a row that close it.
+    pub success_threshold: u32,
+    /// Probes in flight at once while half open.
+    pub half_open_max: u32,
+}
+
+/// Active probes of the instances.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Health {
+    /// Path asked with GET, absolute.
+    pub path: String,
+    /// Time between two probes of one instance.
+    pub interval: Duration,
+    /// Time an answer may take; below `interval`.
+    pub timeout: Duration,
+    /// Good probes in a row that make it healthy.
+    pub healthy: u32,
+    /// Bad probes in a row that make it unhealthy.
+    pub unhealthy: u32,
+}
+
+/// Changes to headers: `remove` first, then `set`, then `add`. Names are lower case.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HeaderEdits {
+    /// Replaces every field of the name.
+    pub set: BTreeMap<String, String>,
+    /// Adds a field beside those already there.
+    pub add: BTreeMap<String, String>,
+    /// Removes every field of the name.
+    pub remove: Vec<String>,
+}
+
+/// Where a service was defined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// In a file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Line of its `[[service]]`, from 1.
+        line: usize,
+    },
+    /// By registration.
+    Api,
+}
+
+impl Service {
+    /// Permissions `method` needs: its own entry (HEAD reads GET's), every listed one where it has none.
+    pub fn permissions_for(&self, method: &str) -> Vec<&str> {
+        let method = if method == "HEAD" { "GET" } else { method };
+        let mut needed: Vec<&str> = match self.permissions.get(method) {
+            Some(words) => words.iter().map(String::as_str).collect(),
+            None => self.permissions.values().flatten().map(String::as_str).collect(),
+        };
+        needed.sort_unstable();
+        needed.dedup();
+        needed
+    }
+}
+
+impl HeaderEdits {
+    /// True where nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.add.is_empty() && self.remove.is_empty()
+    }
+}
+
+impl Balance {
+    /// The word in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round_robin",
+            Self::Weighted => "weighted",
+            Self::LeastConnections => "least_connections",
+        }
+    }
+}
+
+impl RateLimit {
+    /// `requests` a minute, burst `requests`, one bucket a client: what an integer in the file means.
+    pub fn per_minute(requests: u64) -> Self {
+        Self { requests, per: Duration::from_secs(60), burst: requests, key: RateKey::Client, hard: None }
+    }
+}
+
+impl Default for Service {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            prefix: String::new(),
+            hosts: Vec::new(),
+            methods: Vec::new(),
+            strip_prefix: true,
+            auth_required: true,
+            permissions: Permissions::new(),
+            balance: Balance::default(),
+            rate_limit: Some(RateLimit::per_minute(1000)),
+            timeouts: Timeouts::default(),
+            retry: Retry::default(),
+            breaker: Breaker::default(),
+            health: Health::default(),
+            request_headers: HeaderEdits::default(),
+            response_headers: HeaderEdits::default(),
+            allow: Vec::new(),
+            deny: Vec::new(),
+            body_bytes: 1 << 20,
+            forward_authorization: false,
+            panic_threshold: 0.5,
+            enabled: true,
+            instances: Vec::new(),
+            source: Source::Api,
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(1),
+            first_byte: Duration::from_secs(5),
+            total: Duration::from_secs(15),
+            idle: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            attempts: 2,
+            budget: 0.2,
+            min_per_second: 3,
+            on: vec![
+                RetryCause::Connect,
+                RetryCause::Reset,
+                RetryCause::Status(502),
+                RetryCause::Status(503),
+                RetryCause::Status(504),
+            ],
+        }
+    }
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self {
+            failure_threshold: 5,
+            failure_rate: 0.5,
+            slow_call: Duration::from_secs(2),
+            slow_rate: 0.8,
+            window: Duration::from_secs(10),
+            min_calls: 20,
+            recovery_timeout: Duration::from_secs(60),
+            success_threshold: 3,
+            half_open_max: 3,
+        }
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            path: "/health".to_owned(),
+            interval: Duration::from_secs(30),
+            timeout: Duration::from_secs(5),
+            healthy: 2,
+            unhealthy: 3,
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The workers behind the edge and the demo.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::edge::loopback;
+
+/// `[events]`: the event worker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Events {
+    /// Address of its API port.
+    pub listen: SocketAddr,
+    /// Name of the stream, `[A-Za-z0-9._-]{1,64}`.
+    pub stream: String,
+    /// When a publish is acknowledged.
+    pub fsync: Fsync,
+    /// What is kept.
+    pub retention: Retention,
+    /// A repeated `event_id` inside this time is a duplicate; zero: never.
+    pub dedup_window: Duration,
+    /// What happens to types outside the catalogue.
+    pub unknown_types: UnknownTypes,
+    /// Size of one log segment in bytes.
+    pub segment_bytes: u64,
+}
+
+/// When a publish is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fsync {
+    /// After its bytes were synced.
+    #[default]
+    Always,
+    /// At once; the log is synced this often (`interval:50ms`).
+    Interval(Duration),
+}
+
+/// What the event log keeps; the oldest segments go when any bound is passed. `None`: unbounded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Age of the newest event in a segment.
+    pub age: Option<Duration>,
+    /// Bytes of the whole log.
+    pub bytes: Option<u64>,
+    /// Events in the whole log.
+    pub count: Option<u64>,
+}
+
+/// What happens to event types outside the catalogue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnknownTypes {
+    /// Taken when well-formed.
+    #[default]
+    Accept,
+    /// Refused.
+    Refuse,
+}
+
+/// `[vault]`: the vault worker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Vault {
+    /// Address of its API port.
+    pub listen: SocketAddr,
+    /// `iss` of its tokens, an `https` URL.
+    pub issuer: String,
+    /// `aud` of its tokens, at least one.
+    pub audience: Vec<String>,
+    /// How it opens.
+    pub seal: Seal,
+    /// Life of a token whose request names none, and of a legacy token at most.
+    pub token_ttl: Duration,
+    /// Life of a leaf certificate whose request names none.
+    pub leaf_ttl: Duration,
+    /// SPIFFE trust domain, a lower-case DNS name.
+    pub trust_domain: String,
+}
+
+/// How the vault opens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Seal {
+    /// By a key file in the data directory under `--dev`; otherwise it stays sealed.
+    #[default]
+    Auto,
+    /// By this key file (`file:PATH`), outside the data directory, mode 0400.
+    File(PathBuf),
+}
+
+/// `[calc]`: the calculation worker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Calc {
+    /// Address of its API port.
+    pub listen: SocketAddr,
+    /// Request body at most, in bytes.
+    pub body_bytes: u64,
+    /// Rows of data in one request at most.
+    pub rows: usize,
+    /// Threads of its compute pool; 0 means one a core.
+    pub threads: usize,
+}
+
+/// `[demo]`: the stand-in services and the market tape.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Demo {
+    /// Bars of the tape played a second, 0.01 to 10000.
+    pub speed: f64,
+    /// Address of the stand-in data service.
+    pub data_listen: SocketAddr,
+    /// Address of the stand-in backtesting service.
+    pub backtesting_listen: SocketAddr,
+    /// Address of the stand-in trading bot.
+    pub trading_bot_listen: SocketAddr,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self {
+            listen: loopback(8011),
+            stream: "tradpal_events".to_owned(),
+            fsync: Fsync::default(),
+            retention: Retention::default(),
+            dedup_window: Duration::from_secs(600),
+            unknown_types: UnknownTypes::default(),
+            segment_bytes: 64 << 20,
+        }
+    }
+}
+
+impl Default for Vault {
+    fn default() -> Self {
+        Self {
+            listen: loopback(8009),
+            issuer: "https://sluice.internal".to_owned(),
+            audience: vec!["sluice".to_owned()],
+            seal: Seal::default(),
+            token_ttl: Duration::from_secs(24 * 3600),
+            leaf_ttl: Duration::from_secs(24 * 3600),
+            trust_domain: "sluice.internal".to_owned(),
+        }
+    }
+}
+
+impl Default for Calc {
+    fn default() -> Self {
+        Self { listen: loopback(8013), body_bytes: 64 << 20, rows: 1_000_000, threads: 0 }
+    }
+}
+
+impl Default for Demo {
+    fn default() -> Self {
+        Self {
+            speed: 4.0,
+            data_listen: loopback(8001),
+            backtesting_listen: loopback(8002),
+            trading_bot_listen: loopback(8003),
+        }
+    }
+}
