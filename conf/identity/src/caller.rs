@@ -1,0 +1,97 @@
+//! A verified caller, as handlers see it.
+
+use sluice_wire::role::Role;
+
+use crate::claims::Claims;
+use crate::grants::Grants;
+
+/// How a caller was verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// A token of the vault.
+    Token,
+    /// A token signed with the legacy secret.
+    LegacyToken,
+    /// A role speaking for itself on an internal door.
+    Role(Role),
+    /// The edge vouches for its verified client.
+    Edge,
+}
+
+impl Via {
+    /// The word of `x-auth-method` and of audit lines.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::LegacyToken => "legacy_token",
+            Self::Role(_) => "role",
+            Self::Edge => "edge",
+        }
+    }
+}
+
+/// A verified caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Who it is: the `sub` of its token, or `role/<name>`.
+    pub subject: String,
+    /// The account it acts for: claim `account`, else the subject.
+    pub account: String,
+    /// What it may do.
+    pub grants: Grants,
+    /// How it was verified.
+    pub via: Via,
+    /// Id of its token.
+    pub jti: Option<String>,
+}
+
+impl Caller {
+    /// The caller of verified claims.
+    pub fn from_claims(claims: &Claims) -> Self {
+        Self {
+            subject: claims.sub.clone(),
+            account: claims.account.clone().unwrap_or_else(|| claims.sub.clone()),
+            grants: claims.grants.clone(),
+            via: if claims.legacy { Via::LegacyToken } else { Via::Token },
+            jti: claims.jti.clone(),
+        }
+    }
+
+    /// A role speaking for itself. Its rights are what its work needs, no more.
+    pub fn role(role: Role) -> Self {
+        let words: &[&str] = match role {
+            Role::Edge => &["events:publish", "events:read", "events:source:any", "metrics:read"],
+            Role::Vault => &["events:publish", "events:source:any"],
+            Role::Events | Role::Calc => &["events:publish", "events:read", "metrics:read"],
+            Role::Demo => &["events:publish", "events:read", "events:source:any", "read", "write"],
+            Role::Supervisor => &["metrics:read"],
+        };
+        let subject = format!("role/{role}");
+        Self {
+            account: subject.clone(),
+            subject,
+            grants: words.iter().copied().collect(),
+            via: Via::Role(role),
+            jti: None,
+        }
+    }
+
+    /// A client that the edge has verified.
+    pub fn forwarded(subject: String, account: Option<String>, grants: Grants) -> Self {
+        Self {
+            account: account.unwrap_or_else(|| subject.clone()),
+            subject,
+            grants,
+            via: Via::Edge,
+            jti: None,
+        }
+    }
+
+    /// The role, when a role speaks for itself.
+    pub const fn as_role(&self) -> Option<Role> {
+        match self.via {
+            Via::Role(role) => Some(role),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Who a caller is and what it may do: claims, grants, keys, verification.
+//!
+//! Knows: token and key formats, grant algebra, revocation. Pure: time is an argument, nothing is
+//! fetched. Must not know: sockets, HTTP, how tokens are made (the vault's business).
+
+pub mod caller;
+pub mod claims;
+pub mod grants;
+pub mod jwk;
+pub mod token;
+pub mod trust;

@@ -1,0 +1,233 @@
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use serde_json::{Value, json};
+use sluice_wire::feed::{Message, Revoked, Snapshot};
+
+use super::*;
+use crate::jwk;
+
+const NOW: i64 = 1_800_000_000;
+
+struct Issuer {
+    pair: EcdsaKeyPair,
+    kid: String,
+    trust: Trust,
+}
+
+fn issuer() -> Issuer {
+    let rng = SystemRandom::new();
+    let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &rng).unwrap();
+    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, document.as_ref(), &rng).unwrap();
+    let key = jwk::publish(pair.public_key().as_ref()).unwrap();
+    let kid = key.kid.clone();
+    let snapshot =
+        Snapshot { epoch: "e".into(), seq: 1, jwks: vec![key], revoked: Revoked::default(), crl: None };
+    Issuer { pair, kid, trust: Trust::from_snapshot(&snapshot) }
+}
+
+impl Issuer {
+    fn sign(&self, header: &Value, claims: &str) -> String {
+        let head = URL_SAFE_NO_PAD.encode(header.to_string());
+        let signed = format!("{head}.{}", URL_SAFE_NO_PAD.encode(claims));
+        let signature = self.pair.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    fn token(&self, claims: &Value) -> String {
+        self.sign(&json!({"alg":"ES256","kid":self.kid,"typ":"at+jwt"}), &claims.to_string())
+    }
+}
+
+fn rules() -> Rules {
+    Rules {
+        issuer: "https://sluice.internal".into(),
+        audiences: vec!["sluice".into(), "edge".into()],
+        leeway_s: 5,
+        hs256: Some(HsKey::new(b"a legacy secret of at least 32 bytes")),
+        legacy_lifetime_max_s: 86_400,
+    }
+}
+
+fn good() -> Value {
+    json!({"iss":"https://sluice.internal","sub":"bot","aud":["sluice"],"exp":NOW+60,"iat":NOW-1,
+           "jti":"j1","scope":"read write","permissions":["trade"]})
+}
+
+fn with(key: &str, value: Value) -> Value {
+    let mut claims = good();
+    claims[key] = value;
+    claims
+}
+
+fn without(key: &str) -> Value {
+    let mut claims = good();
+    claims.as_object_mut().unwrap().remove(key);
+    claims
+}
+
+#[test]
+fn a_good_token_yields_its_claims() {
+    let issuer = issuer();
+    let claims = verify(&issuer.token(&good()), &issuer.trust, &rules(), NOW).unwrap();
+    assert_eq!(claims.sub, "bot");
+    assert_eq!(claims.grants.to_header(), "read trade write");
+    assert!(!claims.legacy);
+}
+
+#[test]
+fn claims_of_wrong_value_or_type_are_refused() {
+    let issuer = issuer();
+    let cases = [
+        (with("exp", json!(NOW - 6)), TokenError::Expired),
+        (with("exp", json!("2030")), TokenError::MissingClaim),
+        (with("exp", json!(-1)), TokenError::MissingClaim),
+        (with("exp", Value::Null), TokenError::MissingClaim),
+        (without("exp"), TokenError::MissingClaim),
+        (with("nbf", json!(NOW + 60)), TokenError::NotYetValid),
+        (with("iat", json!(NOW + 60)), TokenError::NotYetValid),
+        (with("iss", json!("https://elsewhere")), TokenError::WrongIssuer),
+        (with("iss", json!(["https://sluice.internal"])), TokenError::MissingClaim),
+        (without("iss"), TokenError::MissingClaim),
+        (with("aud", json!("slui")), TokenError::WrongAudience),
+        (with("aud", json!({"sluice":1})), TokenError::MissingClaim),
+        (without("aud"), TokenError::MissingClaim),
+        (with("sub", json!("")), TokenError::MissingClaim),
+        (with("sub", json!("a b")), TokenError::MissingClaim),
+        (with("sub", json!("line\nbreak")), TokenError::MissingClaim),
+        (without("sub"), TokenError::MissingClaim),
+    ];
+    for (claims, expected) in cases {
+        assert_eq!(verify(&issuer.token(&claims), &issuer.trust, &rules(), NOW), Err(expected), "{claims}");
+    }
+    assert!(verify(&issuer.token(&with("aud", json!("edge"))), &issuer.trust, &rules(), NOW).is_ok());
+    assert!(verify(&issuer.token(&with("exp", json!(NOW - 4))), &issuer.trust, &rules(), NOW).is_ok());
+}
+
+#[test]
+fn duplicate_claims_are_refused() {
+    let issuer = issuer();
+    let doubled = good().to_string().replacen('{', r#"{"sub":"admin","#, 1);
+    let token = issuer.sign(&json!({"alg":"ES256","kid":issuer.kid}), &doubled);
+    assert_eq!(verify(&token, &issuer.trust, &rules(), NOW), Err(TokenError::MissingClaim));
+}
+
+#[test]
+fn header_tricks_are_refused() {
+    let issuer = issuer();
+    let body = good().to_string();
+    let kid = issuer.kid.clone();
+    let cases = [
+        (json!({"alg":"none","kid":kid}), TokenError::Algorithm),
+        (json!({"alg":"None"}), TokenError::Algorithm),
+        (json!({"alg":["ES256"]}), TokenError::Header),
+        (json!({"alg":"ES384","kid":kid}), TokenError::Algorithm),
+        (json!({"alg":"HS256","kid":kid}), TokenError::BadSignature),
+        (json!({"alg":"ES256","kid":"../../etc/passwd"}), TokenError::UnknownKey),
+        (json!({"alg":"ES256","kid":"x".repeat(10_000)}), TokenError::TooLong),
+        (json!({"alg":"ES256","kid":7}), TokenError::Header),
+        (json!({"alg":"ES256","kid":kid,"crit":["b64"],"b64":false}), TokenError::Header),
+        (json!({"alg":"ES256","kid":kid,"jku":"http://evil"}), TokenError::Header),
+        (json!({"alg":"ES256","kid":kid,"jwk":{}}), TokenError::Header),
+        (json!({"alg":"ES256","kid":kid,"zip":"DEF"}), TokenError::Header),
+        (json!({"alg":"ES256","kid":kid,"typ":"JWE"}), TokenError::Header),
+    ];
+    for (header, expected) in cases {
+        let token = issuer.sign(&header, &body);
+        assert_eq!(verify(&token, &issuer.trust, &rules(), NOW), Err(expected), "{header}");
+    }
+}
+
+#[test]
+fn spelling_tricks_are_refused() {
+    let issuer = issuer();
+    let token = issuer.token(&good());
+    for bad in [
+        String::new(),
+        ".".into(),
+        "..".into(),
+        ".".repeat(8_000),
+        format!("{token}="),
+        format!(" {token}"),
+        format!("{token}\n"),
+        format!("{token}.x"),
+        token.rsplit_once('.').unwrap().0.to_owned() + ".",
+    ] {
+        assert!(verify(&bad, &issuer.trust, &rules(), NOW).is_err(), "{bad:.40}");
+    }
+}
+
+#[test]
+fn every_flipped_byte_is_noticed() {
+    let issuer = issuer();
+    let token = issuer.token(&good());
+    for at in 0..token.len() {
+        let mut bytes = token.clone().into_bytes();
+        bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+        if let Ok(text) = String::from_utf8(bytes)
+            && text != token
+        {
+            assert!(verify(&text, &issuer.trust, &rules(), NOW).is_err(), "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn degenerate_signatures_are_refused() {
+    let issuer = issuer();
+    let token = issuer.token(&good());
+    let (signed, _) = token.rsplit_once('.').unwrap();
+    for signature in [vec![0; 64], vec![0xff; 64], vec![0; 63], vec![0; 72], vec![]] {
+        let forged = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature));
+        assert_eq!(verify(&forged, &issuer.trust, &rules(), NOW), Err(TokenError::BadSignature));
+    }
+}
+
+fn legacy(claims: &Value, secret: &[u8]) -> String {
+    let head = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
+    let signed = format!("{head}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), signed.as_bytes());
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag))
+}
+
+#[test]
+fn legacy_tokens_are_bounded_in_life_and_rights() {
+    let secret = b"a legacy secret of at least 32 bytes";
+    let trust = Trust::empty();
+    let check = |claims: Value| verify(&legacy(&claims, secret), &trust, &rules(), NOW);
+    let claims =
+        check(json!({"service":"bot","exp":NOW as f64 + 60.5,"iat":NOW,"permissions":["read"]})).unwrap();
+    assert!(claims.legacy && claims.sub == "bot");
+    assert!(check(json!({"user_id":"u","exp":NOW+60,"iat":NOW})).is_ok());
+    assert_eq!(check(json!({"exp":NOW+60,"iat":NOW})), Err(TokenError::MissingClaim));
+    assert_eq!(check(json!({"service":"b","exp":NOW+60})), Err(TokenError::MissingClaim));
+    assert_eq!(check(json!({"service":"b","exp":NOW+90_000,"iat":NOW})), Err(TokenError::Lifetime));
+    for grant in ["admin", "events:publish"] {
+        let claims = json!({"service":"b","exp":NOW+60,"iat":NOW,"permissions":[grant]});
+        assert_eq!(check(claims), Err(TokenError::LegacyGrant));
+    }
+    let forged =
+        legacy(&json!({"service":"b","exp":NOW+60,"iat":NOW}), b"another secret of 32 bytes or more!");
+    assert_eq!(verify(&forged, &trust, &rules(), NOW), Err(TokenError::BadSignature));
+    let off = Rules { hs256: None, ..rules() };
+    let token = legacy(&json!({"service":"b","exp":NOW+60,"iat":NOW}), secret);
+    assert_eq!(verify(&token, &trust, &off, NOW), Err(TokenError::Algorithm));
+}
+
+#[test]
+fn public_key_is_no_hmac_secret() {
+    let issuer = issuer();
+    let public = issuer.pair.public_key().as_ref().to_vec();
+    let token = legacy(&good(), &public);
+    assert_eq!(verify(&token, &issuer.trust, &rules(), NOW), Err(TokenError::BadSignature));
+}
+
+#[test]
+fn revocation_is_seen() {
+    let issuer = issuer();
+    let token = issuer.token(&good());
+    let mut trust = issuer.trust.clone();
+    let change = sluice_wire::feed::Change::Jti { jti: "j1".into() };
+    trust.apply(&Message::Delta(sluice_wire::feed::Delta { epoch: "e".into(), seq: 2, change }));
+    assert_eq!(verify(&token, &trust, &rules(), NOW), Err(TokenError::Revoked));
+    assert_eq!(verify(&token, &Trust::empty(), &rules(), NOW), Err(TokenError::NoKeys));
+}

@@ -1,0 +1,182 @@
+//! What a verifier believes: keys and revocations, kept current by the vault's feed.
+
+use std::collections::{HashMap, HashSet};
+
+use sluice_wire::feed::{Change, Delta, Jwk, Message, Revoked, RevokedSubject, Snapshot};
+
+use crate::claims::Claims;
+use crate::jwk::PublicKey;
+
+/// Keys and revocations at one sequence number of the feed.
+#[derive(Debug, Clone, Default)]
+pub struct Trust {
+    epoch: String,
+    seq: u64,
+    keys: HashMap<String, PublicKey>,
+    jti: HashSet<String>,
+    sub: HashMap<String, i64>,
+    serial: HashSet<String>,
+}
+
+/// What applying a message did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// The state changed.
+    Changed,
+    /// A heartbeat, or a change already known.
+    Unchanged,
+    /// A change is missing in between: ask for a snapshot.
+    Gap,
+}
+
+impl Trust {
+    /// Believes nothing.
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// The state of a snapshot; keys that cannot be used are left out.
+    pub fn from_snapshot(snapshot: &Snapshot) -> Self {
+        let mut trust = Self { epoch: snapshot.epoch.clone(), seq: snapshot.seq, ..Self::default() };
+        trust.replace_keys(&snapshot.jwks);
+        trust.replace_revoked(&snapshot.revoked);
+        trust
+    }
+
+    /// Applies one message of the feed.
+    pub fn apply(&mut self, message: &Message) -> Applied {
+        match message {
+            Message::Heartbeat => Applied::Unchanged,
+            Message::Snapshot(snapshot) => {
+                *self = Self::from_snapshot(snapshot);
+                Applied::Changed
+            }
+            Message::Delta(delta) => self.apply_delta(delta),
+        }
+    }
+
+    fn apply_delta(&mut self, delta: &Delta) -> Applied {
+        if delta.epoch != self.epoch || delta.seq > self.seq + 1 {
+            return Applied::Gap;
+        }
+        if delta.seq <= self.seq {
+            return Applied::Unchanged;
+        }
+        match &delta.change {
+            Change::Jti { jti } => {
+                self.jti.insert(jti.clone());
+            }
+            Change::Sub(revoked) => self.revoke_subject(revoked),
+            Change::Serial { serial, .. } => {
+                self.serial.insert(serial.clone());
+            }
+            Change::Keys { jwks } => self.replace_keys(jwks),
+        }
+        self.seq = delta.seq;
+        Applied::Changed
+    }
+
+    fn replace_keys(&mut self, jwks: &[Jwk]) {
+        self.keys = jwks
+            .iter()
+            .filter_map(|jwk| PublicKey::try_from(jwk).ok())
+            .map(|key| (key.kid.clone(), key))
+            .collect();
+    }
+
+    fn replace_revoked(&mut self, revoked: &Revoked) {
+        self.jti = revoked.jti.iter().cloned().collect();
+        self.serial = revoked.serial.iter().cloned().collect();
+        self.sub.clear();
+        for subject in &revoked.sub {
+            self.revoke_subject(subject);
+        }
+    }
+
+    fn revoke_subject(&mut self, revoked: &RevokedSubject) {
+        let until = self.sub.entry(revoked.sub.clone()).or_insert(revoked.issued_until);
+        *until = (*until).max(revoked.issued_until);
+    }
+
+    /// Whether any key is known.
+    pub fn has_keys(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// Epoch and number of the last change applied. A verified-token cache that compares this
+    /// pair on every hit sees each revocation.
+    pub fn version(&self) -> (&str, u64) {
+        (&self.epoch, self.seq)
+    }
+
+    /// The key of an id.
+    pub(crate) fn key(&self, kid: &str) -> Option<&PublicKey> {
+        self.keys.get(kid)
+    }
+
+    /// The only key there is, for tokens without a key id.
+    pub(crate) fn sole_key(&self) -> Option<&PublicKey> {
+        if self.keys.len() == 1 { self.keys.values().next() } else { None }
+    }
+
+    /// Whether a token was revoked, by id or by subject. A token without `iat` counts as issued
+    /// before any revocation of its subject.
+    pub fn is_revoked(&self, claims: &Claims) -> bool {
+        claims.jti.as_ref().is_some_and(|jti| self.jti.contains(jti))
+            || self.sub.get(&claims.sub).is_some_and(|until| claims.iat.is_none_or(|iat| iat <= *until))
+    }
+
+    /// Whether a certificate was revoked, by serial in lower-case hex.
+    pub fn is_serial_revoked(&self, serial: &str) -> bool {
+        self.serial.contains(serial)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delta(seq: u64, change: Change) -> Message {
+        Message::Delta(Delta { epoch: "e".into(), seq, change })
+    }
+
+    fn trust() -> Trust {
+        Trust::from_snapshot(&Snapshot {
+            epoch: "e".into(),
+            seq: 4,
+            jwks: vec![],
+            revoked: Revoked::default(),
+            crl: None,
+        })
+    }
+
+    #[test]
+    fn deltas_apply_in_order_and_gaps_are_seen() {
+        let mut trust = trust();
+        assert_eq!(trust.apply(&delta(4, Change::Jti { jti: "old".into() })), Applied::Unchanged);
+        assert_eq!(trust.apply(&delta(5, Change::Jti { jti: "a".into() })), Applied::Changed);
+        assert_eq!(trust.apply(&delta(7, Change::Jti { jti: "b".into() })), Applied::Gap);
+        let other =
+            Message::Delta(Delta { epoch: "f".into(), seq: 6, change: Change::Jti { jti: "c".into() } });
+        assert_eq!(trust.apply(&other), Applied::Gap);
+        assert_eq!(trust.version(), ("e", 5));
+    }
+
+    #[test]
+    fn subject_revocation_reaches_tokens_issued_until_then() {
+        let mut trust = trust();
+        trust.apply(&delta(5, Change::Sub(RevokedSubject { sub: "bot".into(), issued_until: 100 })));
+        let claims = |iat| Claims {
+            sub: "bot".into(),
+            account: None,
+            jti: None,
+            iat,
+            exp: 1_000,
+            grants: crate::grants::Grants::default(),
+            legacy: false,
+        };
+        assert!(trust.is_revoked(&claims(Some(100))));
+        assert!(!trust.is_revoked(&claims(Some(101))));
+        assert!(trust.is_revoked(&claims(None)));
+    }
+}

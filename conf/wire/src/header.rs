@@ -1,0 +1,40 @@
+//! Header names that Sluice reads or sets, in lower case.
+
+/// Correlates one request over every process and log.
+pub const X_REQUEST_ID: &str = "x-request-id";
+/// Subject of the verified caller; set by the edge only.
+pub const X_USER: &str = "x-user";
+/// Sorted, space-separated grants of the verified caller; set by the edge only.
+pub const X_PERMISSIONS: &str = "x-permissions";
+/// How the caller was verified; set by the edge only.
+pub const X_AUTH_METHOD: &str = "x-auth-method";
+/// Account of the verified caller where it differs from the subject; set by the edge only.
+pub const X_ACCOUNT: &str = "x-account";
+/// Proof of a role identity on an internal door.
+pub const X_INTERNAL_KEY: &str = "x-internal-key";
+/// W3C trace context.
+pub const TRACEPARENT: &str = "traceparent";
+/// Legacy API key.
+pub const X_API_KEY: &str = "x-api-key";
+/// Token of Vault-compatible clients.
+pub const X_VAULT_TOKEN: &str = "x-vault-token";
+/// Client-chosen key that makes a publish or an order repeatable.
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// Client addresses added by proxies.
+pub const X_FORWARDED_FOR: &str = "x-forwarded-for";
+/// Scheme the client used.
+pub const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
+/// Host the client asked for.
+pub const X_FORWARDED_HOST: &str = "x-forwarded-host";
+/// Where an event stream is to resume.
+pub const LAST_EVENT_ID: &str = "last-event-id";
+/// Remaining quota, structured field.
+pub const RATELIMIT: &str = "ratelimit";
+/// Quota policy, structured field.
+pub const RATELIMIT_POLICY: &str = "ratelimit-policy";
+/// Legacy quota header: requests allowed.
+pub const X_RATELIMIT_LIMIT: &str = "x-ratelimit-limit";
+/// Legacy quota header: requests left.
+pub const X_RATELIMIT_REMAINING: &str = "x-ratelimit-remaining";
+/// Legacy quota header: epoch seconds at which the quota is whole again.
+pub const X_RATELIMIT_RESET: &str = "x-ratelimit-reset";

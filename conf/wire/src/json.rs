@@ -1,0 +1,180 @@
+//! Strict JSON: what a hostile body may not do.
+//!
+//! Refused: nesting deeper than 64, duplicate keys anywhere, numbers outside of f64, trailing
+//! bytes. serde_json alone lets a second `"admin"` key win silently in untyped maps; a first pass
+//! over the tokens closes that and keeps one rule for typed and untyped bodies. Cost: the body is
+//! scanned twice; bodies that are large by design (candles) have parsers of their own.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::de::{self, DeserializeOwned, DeserializeSeed, MapAccess, SeqAccess, Visitor};
+
+use crate::code::Code;
+use crate::problem::Problem;
+
+/// Deepest accepted nesting of arrays and objects.
+pub const DEPTH_MAX: usize = 64;
+
+/// Why a body is not acceptable JSON.
+#[derive(Debug, thiserror::Error)]
+#[error("{message} at line {line} column {column}")]
+pub struct JsonError {
+    /// What is wrong, without the body's content beyond a key name.
+    pub message: String,
+    /// One-based line.
+    pub line: usize,
+    /// One-based column.
+    pub column: usize,
+    /// The JSON is well formed but does not have the expected shape.
+    pub shape: bool,
+}
+
+/// Parses a body strictly.
+pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
+    check(bytes)?;
+    serde_json::from_slice(bytes).map_err(|error| JsonError::from_serde(&error))
+}
+
+/// Checks a body's tokens without building anything.
+pub fn check(bytes: &[u8]) -> Result<(), JsonError> {
+    let mut parser = serde_json::Deserializer::from_slice(bytes);
+    Checked { depth: 0 }.deserialize(&mut parser).map_err(|error| JsonError::from_serde(&error))?;
+    parser.end().map_err(|error| JsonError::from_serde(&error))
+}
+
+impl JsonError {
+    fn from_serde(error: &serde_json::Error) -> Self {
+        let text = error.to_string();
+        let message = text.rsplit_once(" at line ").map_or(text.as_str(), |(head, _)| head).to_owned();
+        Self { message, line: error.line(), column: error.column(), shape: error.is_data() }
+    }
+}
+
+impl From<JsonError> for Problem {
+    fn from(error: JsonError) -> Self {
+        Self::new(Code::InvalidJson).detail(error.to_string())
+    }
+}
+
+struct Checked {
+    depth: usize,
+}
+
+impl Checked {
+    fn deeper<E: de::Error>(&self) -> Result<usize, E> {
+        if self.depth >= DEPTH_MAX {
+            return Err(E::custom(format!("nesting deeper than {DEPTH_MAX}")));
+        }
+        Ok(self.depth + 1)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Checked {
+    type Value = ();
+
+    fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Checked {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let depth = self.deeper()?;
+        while seq.next_element_seed(Checked { depth })?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let depth = self.deeper()?;
+        // std's hasher is keyed at random: chosen keys cannot make it collide.
+        let mut seen: HashSet<String> = HashSet::new();
+        while let Some(key) = map.next_key::<String>()? {
+            if seen.contains(&key) {
+                let key: String = key.chars().take(64).collect();
+                return Err(de::Error::custom(format!("duplicate key `{}`", key.escape_default())));
+            }
+            seen.insert(key);
+            map.next_value_seed(Checked { depth })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    #[test]
+    fn refuses_what_a_lenient_parser_lets_pass() {
+        for bad in [
+            r#"{"a":1,"a":2}"#,
+            r#"[{"x":{"y":1,"y":1}}]"#,
+            "1e999",
+            "[NaN]",
+            "{} {}",
+            "",
+            "\u{feff}{}",
+            r#"{"a":"\ud800"}"#,
+        ] {
+            assert!(from_slice::<Value>(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+        assert!(from_slice::<Value>(b"\"\xff\"").is_err());
+    }
+
+    #[test]
+    fn depth_is_bounded_exactly() {
+        let nested = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+        assert!(check(nested(DEPTH_MAX).as_bytes()).is_ok());
+        assert!(check(nested(DEPTH_MAX + 1).as_bytes()).is_err());
+        assert!(check("[".repeat(100_000).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn error_names_the_place() {
+        let error = from_slice::<Value>(b"{\n \"a\":1,\n \"a\":2}").unwrap_err();
+        assert_eq!((error.line, error.message.as_str()), (3, "duplicate key `a`"));
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics_and_agrees_with_serde_on_validity(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let strict = check(&bytes).is_ok();
+            if strict {
+                prop_assert!(serde_json::from_slice::<Value>(&bytes).is_ok());
+            }
+        }
+    }
+}
