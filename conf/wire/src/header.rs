@@ -12,6 +12,9 @@ pub const X_AUTH_METHOD: &str = "x-auth-method";
 pub const X_ACCOUNT: &str = "x-account";
 /// Proof of a role identity on an internal door.
 pub const X_INTERNAL_KEY: &str = "x-internal-key";
+/// Present when a role speaks for itself. The edge leaves it off what it forwards, so a forwarded
+/// request without a verified caller is anonymous and never the edge.
+pub const X_INTERNAL_SELF: &str = "x-internal-self";
 /// W3C trace context.
 pub const TRACEPARENT: &str = "traceparent";
 /// Legacy API key.

@@ -1,0 +1,215 @@
+//! The catalogue of metrics. A metric exists here or not at all: dashboards, alerts and tests
+//! compare with this table. Labels are bounded words from configuration, never paths or clients.
+
+use prometheus::{
+    Counter, Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
+    IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+macro_rules! catalogue {
+    ($($variant:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        /// Name of a metric.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Name {
+            $(#[doc = $help] $variant,)*
+        }
+
+        impl Name {
+            /// Every metric, for documentation and coverage checks.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name in the exposition.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// The help text.
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$variant => $help,)* }
+            }
+
+            /// The label names, in the order of label values.
+            pub const fn labels(self) -> &'static [&'static str] {
+                match self { $(Self::$variant => &[$($label),*],)* }
+            }
+        }
+    };
+}
+
+catalogue! {
+    // Edge: the names that the platforms' dashboards already use.
+    GatewayRequests "api_gateway_requests_total" ["service", "method", "status"] "Requests answered, by service, method and status";
+    GatewayDuration "api_gateway_request_duration_seconds" ["service"] "Time from the request head to the last response byte";
+    GatewayConnections "api_gateway_active_connections" [] "Open client connections";
+    GatewayHealth "api_gateway_service_health_status" ["service"] "1 when at least one instance of the service is healthy";
+    GatewayLimited "api_gateway_rate_limit_exceeded_total" ["service"] "Requests refused by a rate limit";
+    GatewayAuthFailures "api_gateway_auth_failures_total" ["reason"] "Requests refused by authentication or authorization";
+    BreakerState "circuit_breaker_state" ["service"] "0 closed, 1 open, 2 half open";
+    BreakerRequests "circuit_breaker_requests_total" ["service", "state"] "Requests seen by a breaker, by its state";
+    BreakerFailures "circuit_breaker_failures_total" ["service"] "Failures counted by a breaker";
+    BreakerTransitions "circuit_breaker_transitions_total" ["service", "to"] "State changes of a breaker";
+    BreakerRejected "circuit_breaker_rejected_total" ["service"] "Requests refused by an open breaker";
+    EdgeStage "sluice_edge_stage_seconds" ["stage"] "Time a request spends in one stage of the edge";
+    EdgeRetries "sluice_edge_retries_total" ["service", "reason"] "Attempts repeated on another instance";
+    EdgeRetryBudget "sluice_edge_retry_budget_exhausted_total" ["service"] "Retries not made because the budget was spent";
+    EdgeEjections "sluice_edge_ejections_total" ["service"] "Instances ejected by outlier detection";
+    EdgeTokenCache "sluice_edge_token_cache_total" ["result"] "Lookups in the verified-token cache";
+    EdgeFramingRefused "sluice_edge_framing_refused_total" ["reason"] "Requests refused before routing";
+    EdgeRefused "sluice_edge_connections_refused_total" ["reason"] "Connections closed by a cap";
+    EdgeReloads "sluice_config_reloads_total" ["result"] "Configuration reloads";
+    EdgeGeneration "sluice_config_generation" [] "Number of the configuration in force";
+    EdgeReloadOk "sluice_config_last_reload_success" [] "1 when the last reload was accepted";
+    EdgeFeedAge "sluice_feed_age_seconds" [] "Time since the vault's feed was last heard";
+    EdgeLimiterKeys "sluice_limiter_keys" [] "Keys held by the rate limiter";
+    EdgeLimiterEvicted "sluice_limiter_evictions_total" [] "Keys evicted from the rate limiter at its bound";
+    EdgeAccessDropped "sluice_access_log_dropped_total" [] "Access log lines dropped because the writer was behind";
+    EdgeEventsDropped "sluice_edge_events_dropped_total" [] "Events the edge could not hand to the event worker";
+
+    // Events.
+    EventsPublished "event_service_events_published_total" ["event_type"] "Events stored, by type (catalogued types, else `other`)";
+    EventsConsumed "event_service_events_consumed_total" ["event_type"] "Events delivered to subscribers, by type";
+    EventsSubscribers "event_service_active_subscribers" [] "Open event streams";
+    EventsLength "event_service_stream_length" [] "Events in the stream";
+    EventsPublishSeconds "sluice_events_publish_seconds" ["durability"] "Time from a publish request to its ack";
+    EventsBatch "sluice_events_batch_size" [] "Events per commit";
+    EventsFsyncSeconds "sluice_events_fsync_seconds" [] "Time of one fdatasync";
+    EventsDedup "sluice_events_dedup_hits_total" [] "Publishes answered from the dedup window";
+    EventsOverruns "sluice_events_ring_overruns_total" [] "Times a subscriber fell out of the ring";
+    EventsGaps "sluice_events_gaps_total" [] "Gap events sent to subscribers";
+    EventsBytes "sluice_events_store_bytes" [] "Bytes of the log on disk";
+    EventsOldest "sluice_events_oldest_age_seconds" [] "Age of the oldest stored event";
+    EventsRejected "sluice_events_rejected_total" ["reason"] "Publishes refused";
+
+    // Vault.
+    VaultTokens "sluice_vault_tokens_issued_total" [] "Tokens issued";
+    VaultValidations "sluice_vault_validations_total" ["result"] "Token validations";
+    VaultCertificates "sluice_vault_certificates_issued_total" [] "Certificates issued";
+    VaultRevocations "sluice_vault_revocations_total" ["kind"] "Tokens, subjects and certificates revoked";
+    VaultSecretOps "sluice_vault_secret_operations_total" ["operation", "decision"] "Secret operations";
+    VaultAuditSeconds "sluice_vault_audit_seconds" [] "Time to write an audit record durably";
+    VaultSealed "sluice_vault_sealed" [] "1 while the vault is sealed";
+    VaultFeedFollowers "sluice_vault_feed_followers" [] "Roles following the feed";
+    VaultOutbox "sluice_vault_outbox_depth" [] "Events waiting for the event worker";
+    VaultCertificateDays "sluice_vault_certificate_days_left" ["name"] "Days until a CA certificate expires";
+
+    // Calc.
+    CalcRequests "sluice_calc_requests_total" ["call", "result"] "Calculations answered";
+    CalcSeconds "sluice_calc_seconds" ["call"] "Time of one calculation in the pool";
+    CalcRows "sluice_calc_rows_total" [] "Bars computed over";
+    CalcQueue "sluice_calc_queue_depth" [] "Calculations waiting for a thread";
+    CalcRejected "sluice_calc_rejected_total" ["reason"] "Calculations refused";
+
+    // Demo.
+    DemoEvents "sluice_demo_events_published_total" ["event_type"] "Events published by the tape and the pipeline";
+
+    // Every role.
+    HttpRequests "sluice_http_requests_total" ["door", "status"] "Requests answered by a worker, by door and status class";
+    LogDropped "sluice_log_dropped_total" [] "Log lines dropped because the writer was behind";
+    BuildInfo "sluice_build_info" ["version", "role"] "Always 1; labels name the build";
+}
+
+fn opts(name: Name) -> Opts {
+    Opts::new(name.as_str(), name.help())
+}
+
+macro_rules! constructors {
+    ($($(#[$doc:meta])* $function:ident -> $kind:ty, $($vec:literal)?;)*) => {
+        $($(#[$doc])*
+        pub fn $function(registry: &Registry, name: Name) -> $kind {
+            let metric = constructors!(@make $kind, name, $($vec)?);
+            registry.register(Box::new(metric.clone())).expect("each metric is registered once per registry");
+            metric
+        })*
+    };
+    (@make $kind:ty, $name:expr, ) => {
+        <$kind>::with_opts(opts($name).into()).expect("catalogue names are valid")
+    };
+    (@make $kind:ty, $name:expr, $vec:literal) => {
+        <$kind>::new(opts($name).into(), $name.labels()).expect("catalogue names are valid")
+    };
+}
+
+constructors! {
+    /// Registers a counter of whole numbers.
+    counter -> IntCounter, ;
+    /// Registers a counter of seconds or other fractions.
+    counter_f64 -> Counter, ;
+    /// Registers a gauge of whole numbers.
+    gauge -> IntGauge, ;
+    /// Registers a gauge of fractions.
+    gauge_f64 -> Gauge, ;
+    /// Registers a labelled counter.
+    counters -> IntCounterVec, true;
+    /// Registers a labelled gauge.
+    gauges -> IntGaugeVec, true;
+    /// Registers a labelled gauge of fractions.
+    gauges_f64 -> GaugeVec, true;
+}
+
+/// Bucket bounds for latencies, seconds: 50 µs to 30 s.
+pub const LATENCY_BUCKETS_S: &[f64] = &[
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0, 30.0,
+];
+/// Bucket bounds for sizes of batches.
+pub const BATCH_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+
+/// Registers a histogram.
+pub fn histogram(registry: &Registry, name: Name, buckets: &[f64]) -> Histogram {
+    let options = HistogramOpts { common_opts: opts(name), buckets: buckets.to_vec() };
+    let metric = Histogram::with_opts(options).expect("catalogue names are valid");
+    registry.register(Box::new(metric.clone())).expect("each metric is registered once per registry");
+    metric
+}
+
+/// Registers a labelled histogram.
+pub fn histograms(registry: &Registry, name: Name, buckets: &[f64]) -> HistogramVec {
+    let options = HistogramOpts { common_opts: opts(name), buckets: buckets.to_vec() };
+    let metric = HistogramVec::new(options, name.labels()).expect("catalogue names are valid");
+    registry.register(Box::new(metric.clone())).expect("each metric is registered once per registry");
+    metric
+}
+
+/// A registry with the process figures (memory, descriptors, CPU) and the build label.
+pub fn registry(role: &str) -> Registry {
+    let registry = Registry::new();
+    let process = prometheus::process_collector::ProcessCollector::for_self();
+    registry.register(Box::new(process)).expect("a fresh registry has no process collector");
+    gauges(&registry, Name::BuildInfo).with_label_values(&[env!("CARGO_PKG_VERSION"), role]).set(1);
+    registry
+}
+
+/// Content type of the exposition.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The exposition of a registry as text.
+pub fn expose(registry: &Registry) -> Vec<u8> {
+    let mut text = Vec::with_capacity(16 * 1024);
+    TextEncoder::new()
+        .encode(&registry.gather(), &mut text)
+        .expect("writing to memory does not fail and names are valid");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_unique_and_have_help() {
+        let names: BTreeSet<_> = Name::ALL.iter().map(|name| name.as_str()).collect();
+        assert_eq!(names.len(), Name::ALL.len());
+        assert!(Name::ALL.iter().all(|name| name.help().len() > 10));
+    }
+
+    #[test]
+    fn exposition_has_process_and_build() {
+        let registry = registry("edge");
+        counters(&registry, Name::GatewayLimited).with_label_values(&["orders"]).inc();
+        let text = String::from_utf8(expose(&registry)).unwrap();
+        assert!(text.contains("api_gateway_rate_limit_exceeded_total{service=\"orders\"} 1"), "{text}");
+        assert!(text.contains("process_resident_memory_bytes"), "{text}");
+        assert!(text.contains("sluice_build_info{role=\"edge\""), "{text}");
+    }
+}

@@ -1,0 +1,12 @@
+//! A typed client of Sluice's workers, over an internal door or an API port.
+//!
+//! Knows: paths and shapes of the workers' calls, bounded answers, the vault's feed. Must not
+//! know: how workers do their work, policy, configuration.
+
+mod call;
+mod events;
+pub mod feed;
+mod sse;
+
+pub use call::{Client, ClientError, REPLY_BYTES_MAX, Reply};
+pub use sse::{SseEvent, SseStream};

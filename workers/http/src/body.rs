@@ -1,0 +1,101 @@
+//! Bounded request bodies and strict queries.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use bytes::{Bytes, BytesMut};
+use http::request::Parts;
+use http::{HeaderMap, header};
+use http_body_util::BodyExt as _;
+use serde::de::DeserializeOwned;
+use sluice_wire::code::Code;
+use sluice_wire::json;
+
+use crate::reject::Reject;
+
+/// Largest body where a route sets no other limit, bytes.
+pub const BODY_BYTES_DEFAULT: usize = 1 << 20;
+/// Longest silence inside a body.
+pub(crate) const BODY_GAP_MAX: Duration = Duration::from_secs(30);
+
+/// Largest body of a route; set it with `.layer(Extension(BodyLimit(n)))`.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyLimit(pub usize);
+
+/// The whole body, at most as long as the route's limit.
+#[derive(Debug)]
+pub struct BodyBytes(pub Bytes);
+
+/// A JSON body, parsed strictly: depth, duplicate keys, numbers, trailing bytes.
+#[derive(Debug)]
+pub struct StrictJson<T>(pub T);
+
+/// The query string as a struct; give it `deny_unknown_fields` to refuse unknown parameters.
+#[derive(Debug)]
+pub struct StrictQuery<T>(pub T);
+
+impl<S: Sync> FromRequest<S> for BodyBytes {
+    type Rejection = Reject;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Reject> {
+        let limit = request.extensions().get::<BodyLimit>().map_or(BODY_BYTES_DEFAULT, |limit| limit.0);
+        read(request.into_parts(), limit).await.map(Self)
+    }
+}
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for StrictJson<T> {
+    type Rejection = Reject;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Reject> {
+        if !is_json(request.headers()) {
+            return Err(Reject::new(Code::UnsupportedMediaType, "the body must be application/json"));
+        }
+        let BodyBytes(body) = BodyBytes::from_request(request, state).await?;
+        json::from_slice(&body).map(Self).map_err(|error| sluice_wire::problem::Problem::from(error).into())
+    }
+}
+
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for StrictQuery<T> {
+    type Rejection = Reject;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Reject> {
+        axum::extract::Query::<T>::try_from_uri(&parts.uri).map(|query| Self(query.0)).map_err(|error| {
+            // The inner text names the parameter; the outer one only says that it failed.
+            let cause =
+                std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            Reject::new(Code::BadQuery, cause)
+        })
+    }
+}
+
+/// Whether the body says it is JSON. A missing type counts as JSON: the platforms' older clients
+/// send none.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return true };
+    let essence = value.to_str().unwrap_or("").split(';').next().unwrap_or("").trim();
+    essence.eq_ignore_ascii_case("application/json")
+}
+
+async fn read((parts, body): (Parts, Body), limit: usize) -> Result<Bytes, Reject> {
+    let too_large = || Reject::new(Code::BodyTooLarge, format!("the body is larger than {limit} bytes"));
+    let announced =
+        parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|bytes| bytes > limit as u64) {
+        return Err(too_large());
+    }
+    let mut body = body;
+    let mut whole = BytesMut::new();
+    loop {
+        let frame = tokio::time::timeout(BODY_GAP_MAX, body.frame())
+            .await
+            .map_err(|_| Reject::new(Code::RequestTimeout, "the body stopped arriving"))?;
+        let Some(frame) = frame else { return Ok(whole.freeze()) };
+        let frame = frame.map_err(|_| Reject::new(Code::BadRequest, "the body broke off"))?;
+        let Some(data) = frame.data_ref() else { continue };
+        if whole.len() + data.len() > limit {
+            return Err(too_large());
+        }
+        whole.extend_from_slice(data);
+    }
+}

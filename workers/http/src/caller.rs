@@ -1,0 +1,121 @@
+//! Who a request comes from.
+//!
+//! At an API door: a bearer token, or the same token in `X-Vault-Token`. At an internal door:
+//! `x-internal-key` proves a role; only the edge may vouch for a client (`x-user`,
+//! `x-permissions`), and only for one, never for itself: its own calls carry `x-internal-self`.
+//! A credential that does not verify is an error, never an anonymous caller.
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+use http::{HeaderMap, header};
+use sluice_identity::caller::Caller;
+use sluice_identity::grants::Grants;
+use sluice_identity::token::TokenError;
+use sluice_wire::code::Code;
+use sluice_wire::header as names;
+use sluice_wire::role::Role;
+
+use crate::doors::{Door, Peer};
+use crate::keys::InternalKeys;
+use crate::reject::Reject;
+use crate::trust::TrustCell;
+
+/// A caller that was verified; 401 otherwise.
+#[derive(Debug, Clone)]
+pub struct Authenticated(pub Caller);
+
+/// A caller if the request names one; a bad credential is still 401.
+#[derive(Debug, Clone)]
+pub struct MaybeCaller(pub Option<Caller>);
+
+/// What the layer found, kept in the request's extensions.
+#[derive(Debug, Clone)]
+pub(crate) enum Resolved {
+    Anonymous,
+    Caller(Caller),
+    Invalid(TokenError),
+    /// The internal door without a role's key.
+    NotInternal,
+}
+
+/// Refuses a caller that lacks a permission.
+pub fn require(caller: &Caller, permission: &str) -> Result<(), Reject> {
+    if caller.grants.covers(permission) { Ok(()) } else { Err(Reject::lacking(permission)) }
+}
+
+pub(crate) fn resolve(peer: Peer, headers: &HeaderMap, keys: &InternalKeys, trust: &TrustCell) -> Resolved {
+    if peer.door == Door::Api {
+        return bearer(headers, trust);
+    }
+    let Some(role) = single(headers, names::X_INTERNAL_KEY).and_then(|key| keys.role_of(key)) else {
+        return Resolved::NotInternal;
+    };
+    if role != Role::Edge || headers.contains_key(names::X_INTERNAL_SELF) {
+        return Resolved::Caller(Caller::role(role));
+    }
+    match single(headers, names::X_USER) {
+        Some(user) => {
+            let grants: Grants =
+                single(headers, names::X_PERMISSIONS).unwrap_or("").parse().unwrap_or_default();
+            let account = single(headers, names::X_ACCOUNT).map(str::to_owned);
+            Resolved::Caller(Caller::forwarded(user.to_owned(), account, grants))
+        }
+        None => bearer(headers, trust),
+    }
+}
+
+fn bearer(headers: &HeaderMap, trust: &TrustCell) -> Resolved {
+    let authorization = headers.get_all(header::AUTHORIZATION).iter().count();
+    let vault_token = headers.get_all(names::X_VAULT_TOKEN).iter().count();
+    let token = match (authorization, vault_token) {
+        (0, 0) => return Resolved::Anonymous,
+        (1, 0) => single(headers, "authorization").and_then(bearer_token),
+        (0, 1) => single(headers, names::X_VAULT_TOKEN),
+        _ => None,
+    };
+    match token.ok_or(TokenError::Malformed).and_then(|token| trust.verify(token)) {
+        Ok(claims) => Resolved::Caller(Caller::from_claims(&claims)),
+        Err(error) => Resolved::Invalid(error),
+    }
+}
+
+fn bearer_token(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}
+
+fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next()?.to_str().ok()?;
+    values.next().is_none().then_some(first)
+}
+
+impl Resolved {
+    fn caller(&self) -> Result<Option<Caller>, Reject> {
+        match self {
+            Self::Anonymous => Ok(None),
+            Self::Caller(caller) => Ok(Some(caller.clone())),
+            Self::Invalid(TokenError::NoKeys) => {
+                Err(sluice_wire::problem::Problem::new(Code::AuthUnavailable).retry_after_s(1).into())
+            }
+            Self::Invalid(_) | Self::NotInternal => Err(Reject::unauthenticated()),
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for MaybeCaller {
+    type Rejection = Reject;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Reject> {
+        parts.extensions.get::<Resolved>().map_or(Ok(None), Resolved::caller).map(Self)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Authenticated {
+    type Rejection = Reject;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Reject> {
+        let MaybeCaller(caller) = MaybeCaller::from_request_parts(parts, state).await?;
+        caller.map(Self).ok_or_else(Reject::unauthenticated)
+    }
+}

@@ -1,0 +1,34 @@
+//! What every worker shares: doors, callers, bodies, problems, health, drain.
+//!
+//! Knows: how a request enters a Sluice process, who may be believed at which door, how errors
+//! and streams look. Must not know: what any worker does, how to call another process.
+
+mod asset;
+mod body;
+mod caller;
+mod doors;
+mod health;
+mod keys;
+mod layer;
+mod reject;
+mod server;
+pub mod sse;
+mod start;
+mod stop;
+mod trust;
+
+#[cfg(test)]
+mod tests;
+
+pub use asset::Asset;
+pub use body::{BODY_BYTES_DEFAULT, BodyBytes, BodyLimit, StrictJson, StrictQuery};
+pub use caller::{Authenticated, MaybeCaller, require};
+pub use doors::{Door, Doors, Listener, Peer};
+pub use health::{Component, HealthSource, Status};
+pub use keys::InternalKeys;
+pub use layer::{RequestIdExt, wrap};
+pub use reject::Reject;
+pub use server::{ServeError, serve, serve_listener};
+pub use start::Start;
+pub use stop::{Stop, Stopper};
+pub use trust::TrustCell;

@@ -1,0 +1,166 @@
+//! Accepting connections, and draining them at the end.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::ServiceExt as _;
+
+use crate::doors::{Door, Listener, Peer};
+use crate::health::HealthSource;
+use crate::layer::wrap;
+use crate::start::Start;
+use crate::stop::Stop;
+
+/// Most connections one door holds at a time; more wait in the kernel's queue.
+pub(crate) const CONNECTIONS_MAX: usize = 4_096;
+/// Time a request head may take.
+pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest request head, bytes.
+pub(crate) const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// Most fields in a request head.
+pub(crate) const HEADER_COUNT_MAX: usize = 100;
+
+/// A role could not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A socket could not be used.
+    #[error("door `{door}` cannot be used")]
+    Door {
+        /// Its name.
+        door: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// No socket was given.
+    #[error("role {0} was given no door")]
+    NoDoor(sluice_wire::role::Role),
+}
+
+/// Serves a role's routes on every door it was given, prints the ready line, and returns when the
+/// process is to end and its requests are answered (or the drain deadline has passed).
+pub async fn serve(start: &Start, routes: Router, health: Arc<dyn HealthSource>) -> Result<(), ServeError> {
+    let app = wrap(start, routes, health);
+    let addresses = start.doors().addresses();
+    let doors: BTreeMap<String, Listener> = start.doors().take_all();
+    if doors.is_empty() {
+        return Err(ServeError::NoDoor(start.role));
+    }
+    let mut serving = Vec::new();
+    for (name, listener) in doors {
+        let door = serve_listener(listener, app.clone(), start.stop.clone(), start.config.drain.deadline)
+            .map_err(|source| ServeError::Door { door: name, source })?;
+        serving.push(door);
+    }
+    start.ready(addresses);
+    futures_util::future::join_all(serving).await;
+    Ok(())
+}
+
+/// Serves one socket; the returned future ends after the drain.
+pub fn serve_listener(
+    listener: Listener,
+    app: Router,
+    stop: Stop,
+    deadline: Duration,
+) -> io::Result<impl Future<Output = ()> + Send> {
+    let bound = Bound::new(listener)?;
+    Ok(async move {
+        let graceful = GracefulShutdown::new();
+        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let permit = Arc::clone(&room).acquire_owned().await.expect("the semaphore is never closed");
+            tokio::select! {
+                () = stop.wait() => break,
+                accepted = bound.accept() => match accepted {
+                    Ok((Stream::Tcp(stream), peer)) => spawn(stream, peer, app.clone(), &graceful, permit),
+                    Ok((Stream::Unix(stream), peer)) => spawn(stream, peer, app.clone(), &graceful, permit),
+                    // Out of descriptors, or the peer is gone already: a pause lets others finish.
+                    Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                },
+            }
+        }
+        drop(bound);
+        let _open_connections_are_cut = tokio::time::timeout(deadline, graceful.shutdown()).await;
+    })
+}
+
+enum Bound {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+enum Stream {
+    Tcp(tokio::net::TcpStream),
+    Unix(tokio::net::UnixStream),
+}
+
+impl Bound {
+    fn new(listener: Listener) -> io::Result<Self> {
+        match listener {
+            Listener::Tcp(tcp) => {
+                tcp.set_nonblocking(true)?;
+                TcpListener::from_std(tcp).map(Self::Tcp)
+            }
+            Listener::Unix(unix) => {
+                unix.set_nonblocking(true)?;
+                UnixListener::from_std(unix).map(Self::Unix)
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<(Stream, Peer)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok((Stream::Tcp(stream), Peer { door: Door::Api, address: Some(address) }))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // The file mode already keeps others out; this holds even if it was changed.
+                if stream.peer_cred()?.uid() != rustix::process::getuid().as_raw() {
+                    return Err(io::Error::from(io::ErrorKind::PermissionDenied));
+                }
+                Ok((Stream::Unix(stream), Peer { door: Door::Internal, address: None }))
+            }
+        }
+    }
+}
+
+fn spawn<S>(stream: S, peer: Peer, app: Router, graceful: &GracefulShutdown, permit: OwnedSemaphorePermit)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(peer);
+        let app = app.clone();
+        async move { Ok::<_, Infallible>(app.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .max_headers(HEADER_COUNT_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    let watched = graceful.watch(connection);
+    tokio::spawn(async move {
+        // A client that breaks off mid-request is its own business.
+        let _client_gone = watched.await;
+        drop(permit);
+    });
+}

@@ -1,0 +1,87 @@
+//! The verification state a process holds, swapped as the feed brings news.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use sluice_identity::claims::Claims;
+use sluice_identity::token::{self, HsKey, Rules, TokenError};
+use sluice_identity::trust::{Applied, Trust};
+use sluice_schema::Config;
+use sluice_wire::feed::Message;
+use sluice_wire::role::Role;
+
+/// Keys, revocations and rules, shared by every request of a process. Cheap to clone.
+#[derive(Clone)]
+pub struct TrustCell(Arc<Shared>);
+
+struct Shared {
+    trust: ArcSwap<Trust>,
+    rules: Rules,
+    heard_at_ms: AtomicI64,
+}
+
+impl TrustCell {
+    /// An empty state with the rules of a configuration, for a role.
+    pub fn new(config: &Config, role: Role) -> Self {
+        let rules = Rules {
+            issuer: config.vault.issuer.clone(),
+            audiences: config.vault.audience.iter().cloned().chain([role.to_string()]).collect(),
+            leeway_s: config.auth.leeway.as_secs() as i64,
+            hs256: config.auth.hs256_secret.as_ref().map(|secret| HsKey::new(secret.expose())),
+            legacy_lifetime_max_s: config.vault.token_ttl.as_secs() as i64,
+        };
+        Self(Arc::new(Shared {
+            trust: ArcSwap::from_pointee(Trust::empty()),
+            rules,
+            heard_at_ms: AtomicI64::new(0),
+        }))
+    }
+
+    /// Applies a message of the feed. One follower a process calls this.
+    pub fn apply(&self, message: &Message) -> Applied {
+        self.0.heard_at_ms.store(now_ms(), Ordering::Relaxed);
+        if matches!(message, Message::Heartbeat) {
+            return Applied::Unchanged;
+        }
+        let mut next = Trust::clone(&self.0.trust.load());
+        let applied = next.apply(message);
+        if applied == Applied::Changed {
+            self.0.trust.store(Arc::new(next));
+        }
+        applied
+    }
+
+    /// Restores a state that was kept on disk; it counts as not heard.
+    pub fn restore(&self, trust: Trust) {
+        self.0.trust.store(Arc::new(trust));
+    }
+
+    /// The state now.
+    pub fn load(&self) -> Arc<Trust> {
+        self.0.trust.load_full()
+    }
+
+    /// The rules beside keys and revocations.
+    pub fn rules(&self) -> &Rules {
+        &self.0.rules
+    }
+
+    /// Verifies a token now.
+    pub fn verify(&self, token: &str) -> Result<Claims, TokenError> {
+        token::verify(token, &self.0.trust.load(), &self.0.rules, now_ms() / 1000)
+    }
+
+    /// Milliseconds since the feed was last heard; `None` when never.
+    pub fn age_ms(&self) -> Option<u64> {
+        match self.0.heard_at_ms.load(Ordering::Relaxed) {
+            0 => None,
+            at => Some(u64::try_from(now_ms() - at).unwrap_or(0)),
+        }
+    }
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
