@@ -1,0 +1,396 @@
+use super::*;
+use proptest::prelude::*;
+
+fn conf() -> sluice_schema::Breaker {
+    sluice_schema::Breaker::default()
+}
+
+fn breaker(conf: sluice_schema::Breaker) -> Breaker {
+    Breaker::new(Settings { conf, probe_lease: Duration::from_secs(20) })
+}
+
+const FAST: Duration = Duration::from_millis(5);
+const SLOW: Duration = Duration::from_secs(3);
+
+fn call(breaker: &mut Breaker, outcome: Outcome, latency: Duration, now: Nanos) {
+    let permit = breaker.try_acquire(now).unwrap();
+    breaker.record(permit, outcome, latency, now, 7);
+}
+
+/// Opens a default breaker at the given second by five failures.
+fn opened(at_s: u64) -> Breaker {
+    let mut breaker = breaker(conf());
+    for _ in 0..5 {
+        call(&mut breaker, Outcome::Failure, FAST, Nanos::from_secs(at_s));
+    }
+    assert_eq!(breaker.state(), State::Open);
+    breaker
+}
+
+#[test]
+fn a_row_of_failures_opens_and_a_success_ends_the_row() {
+    let mut breaker = breaker(conf());
+    let now = Nanos::from_secs(1);
+    for _ in 0..3 {
+        for _ in 0..4 {
+            call(&mut breaker, Outcome::Failure, FAST, now);
+            call(&mut breaker, Outcome::Neutral, FAST, now);
+        }
+        assert_eq!(breaker.metrics(now).consecutive_failures, 4);
+        call(&mut breaker, Outcome::Success, FAST, now);
+    }
+    assert_eq!(breaker.state(), State::Closed);
+    for _ in 0..5 {
+        call(&mut breaker, Outcome::Failure, FAST, now);
+    }
+    let change = breaker.take_transition().unwrap();
+    assert_eq!((change.from, change.to, change.reason), (State::Closed, State::Open, Reason::Consecutive));
+    assert_eq!(breaker.take_transition(), None);
+    let metrics = breaker.metrics(now);
+    assert_eq!((metrics.failures, metrics.successes, metrics.neutral, metrics.requests), (17, 3, 12, 32));
+    assert_eq!(metrics.opened_at, Some(now));
+}
+
+#[test]
+fn rates_need_enough_calls() {
+    for (bad, reason) in
+        [((Outcome::Failure, FAST), Reason::FailureRate), ((Outcome::Success, SLOW), Reason::SlowRate)]
+    {
+        let mut breaker = breaker(sluice_schema::Breaker { slow_rate: 0.5, ..conf() });
+        for n in 0..19 {
+            assert_eq!(breaker.state(), State::Closed);
+            let (outcome, latency) = if n % 2 == 0 { bad } else { (Outcome::Success, FAST) };
+            call(&mut breaker, outcome, latency, Nanos::from_secs(n / 3));
+        }
+        call(&mut breaker, bad.0, bad.1, Nanos::from_secs(7));
+        assert_eq!(breaker.take_transition().map(|change| change.reason), Some(reason));
+    }
+}
+
+#[test]
+fn open_breaker_rejects_then_lets_three_probes_through_and_closes() {
+    let mut breaker = opened(100);
+    let rejected = breaker.try_acquire(Nanos::from_secs(110)).unwrap_err();
+    assert_eq!(rejected.state, State::Open);
+    assert!((44..=56).contains(&rejected.retry_after.as_secs()), "{rejected:?}");
+    let now = Nanos::from_secs(166);
+    let probes: Vec<Permit> = (0..3).map(|_| breaker.try_acquire(now).unwrap()).collect();
+    assert!(probes.iter().all(Permit::is_probe));
+    assert_eq!(breaker.try_acquire(now).unwrap_err().retry_after, Duration::from_secs(1));
+    assert_eq!(
+        (breaker.state(), breaker.metrics(now).probes, breaker.metrics(now).rejected),
+        (State::HalfOpen, 3, 2)
+    );
+    for probe in probes {
+        breaker.record(probe, Outcome::Success, FAST, now, 0);
+    }
+    assert_eq!(breaker.state(), State::Closed);
+    assert_eq!(breaker.metrics(now).opened_at, None);
+    assert_eq!(breaker.metrics(now).transitions, 3);
+}
+
+#[test]
+fn failed_recoveries_double_the_time_up_to_five_minutes() {
+    let mut breaker = opened(0);
+    let mut now = Nanos::ZERO;
+    for expected_s in [60_u64, 120, 240, 300, 300] {
+        let wait = breaker.try_acquire(now).unwrap_err().retry_after;
+        let (low, high) = (expected_s * 9 / 10, expected_s * 11 / 10);
+        assert!((low..=high).contains(&wait.as_secs()), "{wait:?} for {expected_s}");
+        now = now.plus(wait);
+        call(&mut breaker, Outcome::Failure, FAST, now);
+    }
+    now = now.plus(Duration::from_secs(330));
+    for _ in 0..3 {
+        call(&mut breaker, Outcome::Success, FAST, now);
+    }
+    for _ in 0..5 {
+        call(&mut breaker, Outcome::Failure, FAST, now);
+    }
+    assert!(
+        breaker.try_acquire(now).unwrap_err().retry_after <= Duration::from_secs(66),
+        "closing forgets the doubling"
+    );
+}
+
+#[test]
+fn a_longer_recovery_timeout_is_not_cut() {
+    let recovery_timeout = Duration::from_secs(900);
+    let mut breaker = breaker(sluice_schema::Breaker { recovery_timeout, ..conf() });
+    for _ in 0..5 {
+        call(&mut breaker, Outcome::Failure, FAST, Nanos::ZERO);
+    }
+    assert!(breaker.try_acquire(Nanos::ZERO).unwrap_err().retry_after >= Duration::from_secs(810));
+}
+
+#[test]
+fn slow_probe_reopens_and_neutral_probe_only_frees_its_place() {
+    let mut breaker = opened(0);
+    let now = Nanos::from_secs(70);
+    for _ in 0..10 {
+        call(&mut breaker, Outcome::Neutral, FAST, now);
+    }
+    assert_eq!((breaker.state(), breaker.metrics(now).probes), (State::HalfOpen, 0));
+    call(&mut breaker, Outcome::Success, SLOW, now);
+    assert_eq!(breaker.state(), State::Open);
+}
+
+#[test]
+fn lost_probes_come_back_when_their_lease_ends() {
+    let mut breaker = opened(0);
+    let now = Nanos::from_secs(70);
+    let lost: Vec<Permit> = (0..3).map(|_| breaker.try_acquire(now).unwrap()).collect();
+    assert!(breaker.try_acquire(Nanos::from_secs(89)).is_err());
+    let later = Nanos::from_secs(90);
+    let fresh = breaker.try_acquire(later).unwrap();
+    for permit in lost {
+        breaker.record(permit, Outcome::Failure, FAST, later, 0);
+    }
+    assert_eq!((breaker.state(), breaker.metrics(later).late), (State::HalfOpen, 3));
+    breaker.cancel(fresh, later);
+    assert_eq!(breaker.metrics(later).probes, 0);
+}
+
+#[test]
+fn forced_states_hold_until_reset() {
+    let now = Nanos::from_secs(1);
+    let mut breaker = breaker(conf());
+    breaker.force(Force::Open, now);
+    assert_eq!(breaker.try_acquire(Nanos::from_secs(10_000)).unwrap_err().state, State::ForcedOpen);
+    for (force, state, counted) in
+        [(Force::Closed, State::ForcedClosed, 9), (Force::Disabled, State::Disabled, 0)]
+    {
+        breaker.force(force, now);
+        let before = breaker.metrics(now).failures;
+        for _ in 0..9 {
+            call(&mut breaker, Outcome::Failure, FAST, now);
+        }
+        assert_eq!((breaker.state(), breaker.metrics(now).failures - before), (state, counted));
+    }
+    breaker.reset(now);
+    assert_eq!((breaker.state(), breaker.state().gauge()), (State::Closed, 0));
+}
+
+#[test]
+fn reset_discards_calls_under_way() {
+    let mut breaker = breaker(conf());
+    let now = Nanos::from_secs(1);
+    let old: Vec<Permit> = (0..9).map(|_| breaker.try_acquire(now).unwrap()).collect();
+    breaker.reset(now);
+    for permit in old {
+        breaker.record(permit, Outcome::Failure, FAST, now, 0);
+    }
+    let metrics = breaker.metrics(now);
+    assert_eq!(
+        (metrics.state, metrics.late, metrics.failures, metrics.transitions),
+        (State::Closed, 9, 9, 0)
+    );
+}
+
+#[test]
+fn new_settings_keep_state_and_times() {
+    let mut breaker = opened(0);
+    let retry_at = breaker.metrics(Nanos::ZERO).retry_at;
+    breaker.configure(Settings {
+        conf: sluice_schema::Breaker { half_open_max: 1, ..conf() },
+        probe_lease: SLOW,
+    });
+    assert_eq!((breaker.state(), breaker.metrics(Nanos::ZERO).retry_at), (State::Open, retry_at));
+    let now = Nanos::from_secs(70);
+    let probe = breaker.try_acquire(now).unwrap();
+    assert!(breaker.try_acquire(now).is_err());
+    breaker.cancel(probe, now);
+}
+
+#[test]
+fn statuses_are_sorted_as_the_contract_says() {
+    for status in [101, 200, 204, 304] {
+        assert_eq!(Outcome::of_status(status), Outcome::Success);
+    }
+    for status in [502, 503, 504] {
+        assert_eq!(Outcome::of_status(status), Outcome::Failure);
+    }
+    for status in [400, 404, 429, 499, 500, 501, 505] {
+        assert_eq!(Outcome::of_status(status), Outcome::Neutral);
+    }
+}
+
+/// The naive model: keeps every call, counts them anew each time, knows nothing of rings or leases' ids.
+struct Model {
+    conf: sluice_schema::Breaker,
+    state: State,
+    generation: u64,
+    calls: Vec<(u64, bool, bool)>,
+    row: u32,
+    retry_at: Nanos,
+    probes: Vec<(u64, Nanos)>,
+    well: u32,
+}
+
+impl Model {
+    fn enter(&mut self, state: State) {
+        self.state = state;
+        self.generation += 1;
+        self.calls.clear();
+        self.probes.clear();
+        (self.row, self.well) = (0, 0);
+    }
+
+    fn acquire(&mut self, now: Nanos, serial: u64) -> bool {
+        if self.state == State::Open && now >= self.retry_at {
+            self.enter(State::HalfOpen);
+        }
+        self.probes.retain(|(_, expires)| *expires > now);
+        match self.state {
+            State::HalfOpen if self.probes.len() < self.conf.half_open_max as usize => {
+                self.probes.push((serial, now.plus(Duration::from_secs(20))));
+                true
+            }
+            State::HalfOpen | State::Open | State::ForcedOpen => false,
+            _ => true,
+        }
+    }
+
+    fn record(&mut self, serial: u64, generation: u64, outcome: Outcome, slow: bool, now: Nanos) {
+        self.probes.retain(|(_, expires)| *expires > now);
+        let known = self.probes.iter().any(|(id, _)| *id == serial);
+        self.probes.retain(|(id, _)| *id != serial);
+        if generation != self.generation || outcome == Outcome::Neutral {
+            return;
+        }
+        let failed = outcome == Outcome::Failure;
+        match self.state {
+            State::Closed => self.watch(failed, slow, now),
+            State::HalfOpen if !known => {}
+            State::HalfOpen if failed || slow => self.enter(State::Open),
+            State::HalfOpen => {
+                self.well += 1;
+                if self.well >= self.conf.success_threshold {
+                    self.enter(State::Closed);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn watch(&mut self, failed: bool, slow: bool, now: Nanos) {
+        self.calls.push((now.0 / 1_000_000_000, failed, slow));
+        self.row = if failed { self.row + 1 } else { 0 };
+        let second = now.0 / 1_000_000_000;
+        let recent: Vec<_> = self.calls.iter().filter(|(at, ..)| at + 10 > second).collect();
+        let share = |count: usize| count as f64 / recent.len() as f64;
+        let failures = recent.iter().filter(|(_, failed, _)| *failed).count();
+        let slow = recent.iter().filter(|(.., slow)| *slow).count();
+        let enough = recent.len() >= self.conf.min_calls as usize;
+        let tripped = share(failures) >= self.conf.failure_rate || share(slow) >= self.conf.slow_rate;
+        if self.row >= self.conf.failure_threshold || (enough && tripped) {
+            self.enter(State::Open);
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Acquire,
+    Finish(usize, Outcome, bool),
+    Cancel(usize),
+    Wait(u64),
+    Reset,
+    Force(Force),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let outcome = prop_oneof![Just(Outcome::Success), Just(Outcome::Failure), Just(Outcome::Neutral)];
+    prop_oneof![
+        40 => Just(Step::Acquire),
+        40 => (any::<usize>(), outcome, any::<bool>()).prop_map(|(n, outcome, slow)| Step::Finish(n, outcome, slow)),
+        5 => any::<usize>().prop_map(Step::Cancel),
+        20 => prop_oneof![0_u64..900, 1_000_u64..30_000].prop_map(Step::Wait),
+        1 => Just(Step::Reset),
+        1 => prop_oneof![Just(Force::Open), Just(Force::Closed), Just(Force::Disabled)].prop_map(Step::Force),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn agrees_with_the_naive_model(steps in proptest::collection::vec(step(), 1..250), seed: u64, max in 1_u32..4) {
+        let conf = sluice_schema::Breaker {
+            failure_threshold: 4, min_calls: 6, half_open_max: max, success_threshold: 2,
+            recovery_timeout: Duration::from_secs(10), ..conf()
+        };
+        let mut breaker = breaker(conf.clone());
+        let mut model = Model {
+            conf, state: State::Closed, generation: 0, calls: Vec::new(), row: 0,
+            retry_at: Nanos::ZERO, probes: Vec::new(), well: 0,
+        };
+        let (mut now, mut held, mut rejected) = (Nanos::from_secs(5), Vec::new(), 0);
+        for (serial, step) in steps.into_iter().enumerate() {
+            let serial = serial as u64;
+            let seed = seed.wrapping_add(serial);
+            match step {
+                Step::Acquire => {
+                    let (real, wanted) = (breaker.try_acquire(now), model.acquire(now, serial));
+                    prop_assert_eq!(real.is_ok(), wanted);
+                    rejected += u64::from(!wanted);
+                    held.extend(real.ok().map(|permit| (serial, model.generation, permit)));
+                }
+                Step::Finish(n, outcome, slow) if !held.is_empty() => {
+                    let (serial, generation, permit) = held.swap_remove(n % held.len());
+                    let (late, before) = (generation != model.generation, (breaker.state(), breaker.generation));
+                    breaker.record(permit, outcome, if slow { SLOW } else { FAST }, now, seed);
+                    model.record(serial, generation, outcome, slow, now);
+                    prop_assert!(!late || before == (breaker.state(), breaker.generation));
+                }
+                Step::Cancel(n) if !held.is_empty() => {
+                    let (serial, generation, permit) = held.swap_remove(n % held.len());
+                    breaker.cancel(permit, now);
+                    model.record(serial, generation, Outcome::Neutral, false, now);
+                }
+                Step::Wait(ms) => now = now.plus(Duration::from_millis(ms)),
+                Step::Reset => {
+                    breaker.reset(now);
+                    model.enter(State::Closed);
+                }
+                Step::Force(force) => {
+                    breaker.force(force, now);
+                    model.enter(breaker.state());
+                }
+                _ => {}
+            }
+            let metrics = breaker.metrics(now);
+            prop_assert_eq!(breaker.state(), model.state);
+            prop_assert!(metrics.probes <= max, "{} probes at once", metrics.probes);
+            prop_assert_eq!(metrics.rejected, rejected);
+            if let Some(retry_at) = metrics.retry_at {
+                let open_for = retry_at.since(metrics.opened_at.unwrap());
+                prop_assert!((Duration::from_secs(9)..=Duration::from_secs(330)).contains(&open_for));
+                model.retry_at = retry_at;
+            }
+        }
+    }
+
+    #[test]
+    fn recovers_by_itself_once_the_service_is_well(
+        failures in 5_u64..60, lost in 0_usize..4, seed: u64,
+    ) {
+        let mut breaker = breaker(conf());
+        let mut now = Nanos::ZERO;
+        for n in 0..failures {
+            if let Ok(permit) = breaker.try_acquire(now) {
+                breaker.record(permit, Outcome::Failure, FAST, now, seed.wrapping_add(n));
+            }
+            now = now.plus(Duration::from_secs(31));
+        }
+        let mut lost_permits = Vec::new();
+        let well_since = now;
+        while breaker.state() != State::Closed {
+            match breaker.try_acquire(now) {
+                Ok(permit) if lost_permits.len() < lost => lost_permits.push(permit),
+                Ok(permit) => breaker.record(permit, Outcome::Success, FAST, now, seed),
+                Err(rejected) => prop_assert!(rejected.retry_after > Duration::ZERO),
+            }
+            now = now.plus(Duration::from_millis(500));
+            prop_assert!(now.since(well_since) < OPEN_MAX * 11 / 10 + Duration::from_secs(60), "still {:?}", breaker.state());
+        }
+    }
+}

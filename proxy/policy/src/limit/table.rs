@@ -1,0 +1,176 @@
+//! The callers' states: a bounded table that forgets idle callers by itself.
+//!
+//! A caller whose TAT has passed is indistinguishable from one never seen, so its slot is free: idle
+//! keys cost nothing to evict and eviction of them changes no decision. The table is set-associative,
+//! as a processor's cache is: a key may lie in one of eight slots of its set. A new key takes a free
+//! slot of its set, else the slot of the caller closest to idle, which then starts anew with a full
+//! burst; `evicted` counts these. So every request costs at most eight comparisons and one short
+//! lock, whatever the number of callers, and nothing is ever swept.
+//!
+//! Keys are 128-bit keyed hashes (twice SipHash under the process's seed): a caller can neither choose
+//! its set nor find another caller's key; two callers meet by chance once in 2^64 pairs.
+//!
+//! LIMIT: [`KEYS_MAX`] callers by default, 32 bytes each, allocated at the start.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use sluice_schema::RateKey;
+
+use super::{Decision, Limit, ticks};
+use crate::time::Nanos;
+
+/// Callers remembered at once, unless the shell asks for another number.
+pub const KEYS_MAX: usize = 1 << 17;
+const SHARDS: usize = 64;
+const WAYS: usize = 8;
+
+/// Whose bucket a request takes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who<'a> {
+    /// The verified subject.
+    Subject(&'a str),
+    /// The client's address; IPv6 counts by /64.
+    Address(IpAddr),
+    /// The value of the configured header.
+    Header(&'a [u8]),
+    /// One bucket for all.
+    Everybody,
+}
+
+/// Makes keys. The seed comes from the shell and is drawn anew at each start.
+#[derive(Clone, Copy, Debug)]
+pub struct Keyer {
+    seed: [u64; 2],
+}
+
+/// One caller at one service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key(u128);
+
+/// What the table says about one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The limiter's decision.
+    pub decision: Decision,
+    /// The caller is past `hard`: answer, then close.
+    pub close: bool,
+}
+
+/// The states of all callers.
+#[derive(Debug)]
+pub struct Table {
+    shards: Box<[Mutex<Shard>]>,
+    sets: usize,
+    evicted: AtomicU64,
+}
+
+type Shard = Box<[[Slot; WAYS]]>;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    key: u128,
+    tat: u64,
+    hard_tat: u64,
+}
+
+impl<'a> Who<'a> {
+    /// Whose bucket a rule names, from what is known about the request. `header` is the value of the
+    /// configured header and is asked for only where the rule names one.
+    pub fn of(
+        rule: &RateKey,
+        subject: Option<&'a str>,
+        address: IpAddr,
+        header: impl FnOnce(&str) -> Option<&'a [u8]>,
+    ) -> Self {
+        match rule {
+            RateKey::Client => subject.map_or(Self::Address(address), Self::Subject),
+            RateKey::Ip => Self::Address(address),
+            RateKey::Service => Self::Everybody,
+            RateKey::Subject => subject.map_or(Self::Everybody, Self::Subject),
+            RateKey::Header(name) => header(name).map_or(Self::Everybody, Self::Header),
+        }
+    }
+}
+
+impl Keyer {
+    /// Takes two random words.
+    pub const fn new(seed: [u64; 2]) -> Self {
+        Self { seed }
+    }
+
+    /// The key of a caller at a service (or other scope). No allocation.
+    pub fn key(&self, scope: &str, who: Who<'_>) -> Key {
+        let [high, low] = self.seed.map(|seed| {
+            let mut hasher = DefaultHasher::new();
+            seed.hash(&mut hasher);
+            scope.hash(&mut hasher);
+            match who {
+                Who::Subject(subject) => (1_u8, subject).hash(&mut hasher),
+                Who::Address(address) => (2_u8, network(address)).hash(&mut hasher),
+                Who::Header(value) => (3_u8, value).hash(&mut hasher),
+                Who::Everybody => 4_u8.hash(&mut hasher),
+            }
+            hasher.finish()
+        });
+        Key(u128::from(high) << 64 | u128::from(low))
+    }
+}
+
+impl Table {
+    /// Room for at least `keys` callers.
+    pub fn new(keys: usize) -> Self {
+        let sets = keys.div_ceil(SHARDS * WAYS).max(1);
+        let shard = || Mutex::new(vec![[Slot::default(); WAYS]; sets].into_boxed_slice());
+        Self { shards: (0..SHARDS).map(|_| shard()).collect(), sets, evicted: AtomicU64::new(0) }
+    }
+
+    /// Decides about one request and remembers it. Holds one shard's lock for the time of it.
+    pub fn check(&self, key: Key, limit: &Limit, now: Nanos) -> Verdict {
+        let shard = (key.0 >> 64) as usize % SHARDS;
+        let set = (key.0 >> 70) as u64 % self.sets as u64;
+        let mut shard = self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = self.slot(&mut shard[set as usize], key, now);
+        let (decision, tat) = limit.soft.check(now, slot.tat);
+        let close = limit.hard.is_some_and(|hard| {
+            let (decision, tat) = hard.check(now, slot.hard_tat);
+            slot.hard_tat = tat;
+            !decision.allowed
+        });
+        slot.tat = tat;
+        Verdict { decision, close }
+    }
+
+    /// How many callers that were not idle have been forgotten for want of room.
+    pub fn evicted(&self) -> u64 {
+        self.evicted.load(Relaxed)
+    }
+
+    /// How many callers fit.
+    pub fn capacity(&self) -> usize {
+        self.sets * SHARDS * WAYS
+    }
+
+    fn slot<'s>(&self, set: &'s mut [Slot; WAYS], key: Key, now: Nanos) -> &'s mut Slot {
+        let at = set.iter().position(|slot| slot.key == key.0).unwrap_or_else(|| {
+            let busy_until = |slot: &Slot| slot.tat.max(slot.hard_tat);
+            let least = (0..WAYS).min_by_key(|at| busy_until(&set[*at])).unwrap_or(0);
+            if busy_until(&set[least]) > ticks(now) {
+                self.evicted.fetch_add(1, Relaxed);
+            }
+            set[least] = Slot { key: key.0, ..Slot::default() };
+            least
+        });
+        &mut set[at]
+    }
+}
+
+/// IPv4 whole (also as an IPv4-mapped IPv6 address), IPv6 by /64: what one subscriber is given.
+fn network(address: IpAddr) -> (bool, u64) {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => (false, u64::from(u32::from(v4))),
+        IpAddr::V6(v6) => (true, (u128::from(v6) >> 64) as u64),
+    }
+}

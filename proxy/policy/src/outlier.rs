@@ -1,0 +1,214 @@
+//! Ejection of single bad instances.
+//!
+//! Purpose: when one of several instances fails, leave that one alone and keep the service open. The
+//! service's own breaker is [`crate::breaker`]; both read the same outcomes.
+//!
+//! Exact conditions: `consecutive` failures of one instance in a row eject it; a success ends the row, a
+//! neutral call does not. It is ejected for `base` × 2ⁿ, n being its ejections that still count, at
+//! most [`EJECTION_MAX`], lengthened by up to 20 % so that instances do not come back in step. One
+//! counted ejection is forgotten for each `base` it has been back without a new one.
+//!
+//! What wins: never more than `max_ejected` of the instances at once, but of two or more one may always
+//! be ejected, and never the last one that is not: with a single instance the breaker alone decides.
+//! A row that may not eject is kept and ejects at the next failure that finds room.
+//!
+//! Recovery: by time alone; the next request is the test. Results of requests that were already under
+//! way when the instance was ejected count nowhere.
+//!
+//! Cost: O(instances) a counted call, no allocation but for a new instance.
+
+use std::time::Duration;
+
+use crate::breaker::Outcome;
+use crate::random::between;
+use crate::time::Nanos;
+
+/// The longest ejection, jitter apart.
+pub const EJECTION_MAX: Duration = Duration::from_secs(300);
+/// Share by which an ejection is lengthened at most, in percent.
+pub const JITTER_PERCENT: u32 = 20;
+
+/// When an instance is ejected.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    /// Failures in a row.
+    pub consecutive: u32,
+    /// Length of a first ejection.
+    pub base: Duration,
+    /// Share of the instances that may be ejected at once, 0 to 1.
+    pub max_ejected: f64,
+}
+
+/// An instance is to be left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ejection {
+    /// Its id.
+    pub id: u32,
+    /// Until when.
+    pub until: Nanos,
+    /// How many counted ejections it had before.
+    pub repeated: u32,
+}
+
+/// The instances of one service as their results tell.
+#[derive(Debug)]
+pub struct Outliers {
+    settings: Settings,
+    hosts: Vec<Host>,
+}
+
+#[derive(Debug)]
+struct Host {
+    id: u32,
+    row: u32,
+    counted: u32,
+    until: Nanos,
+}
+
+impl Default for Settings {
+    /// 5 in a row, 10 s, half of the instances.
+    fn default() -> Self {
+        Self { consecutive: 5, base: Duration::from_secs(10), max_ejected: 0.5 }
+    }
+}
+
+impl Outliers {
+    /// Nothing known about these instances yet.
+    pub fn new(settings: Settings, ids: impl IntoIterator<Item = u32>) -> Self {
+        let mut outliers = Self { settings, hosts: Vec::new() };
+        outliers.reconcile(ids);
+        outliers
+    }
+
+    /// Follows a changed table: known ids keep their state, others start anew or go.
+    pub fn reconcile(&mut self, ids: impl IntoIterator<Item = u32>) {
+        let mut old = std::mem::take(&mut self.hosts);
+        for id in ids {
+            let known = old.iter().position(|host| host.id == id).map(|at| old.swap_remove(at));
+            self.hosts.push(known.unwrap_or(Host { id, row: 0, counted: 0, until: Nanos::ZERO }));
+        }
+    }
+
+    /// Counts the outcome of a request on an instance; says when that ejects it.
+    pub fn record(&mut self, id: u32, outcome: Outcome, now: Nanos, seed: u64) -> Option<Ejection> {
+        let settings = self.settings;
+        let room = self.has_room(now);
+        let host = self.hosts.iter_mut().find(|host| host.id == id)?;
+        if host.until > now {
+            return None;
+        }
+        match outcome {
+            Outcome::Success => host.row = 0,
+            Outcome::Failure => host.row = host.row.saturating_add(1),
+            Outcome::Neutral => {}
+        }
+        let due = outcome == Outcome::Failure && host.row >= settings.consecutive.max(1);
+        (due && room).then(|| host.eject(&settings, now, seed))
+    }
+
+    /// How many are ejected now.
+    pub fn ejected(&self, now: Nanos) -> usize {
+        self.hosts.iter().filter(|host| host.until > now).count()
+    }
+
+    fn has_room(&self, now: Nanos) -> bool {
+        let (all, ejected) = (self.hosts.len(), self.ejected(now));
+        let share = ((self.settings.max_ejected * all as f64) as usize).max(1);
+        ejected < share && ejected + 1 < all
+    }
+}
+
+impl Host {
+    fn eject(&mut self, settings: &Settings, now: Nanos, seed: u64) -> Ejection {
+        let back = now.since(self.until).as_nanos() / settings.base.as_nanos().max(1);
+        self.counted = self.counted.saturating_sub(u32::try_from(back).unwrap_or(u32::MAX));
+        let repeated = self.counted;
+        let time = settings.base.saturating_mul(1 << repeated.min(16)).min(EJECTION_MAX.max(settings.base));
+        self.until = now.plus(between(time, time + time / 100 * JITTER_PERCENT, seed));
+        self.counted += 1;
+        self.row = 0;
+        Ejection { id: self.id, until: self.until, repeated }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn fail(outliers: &mut Outliers, id: u32, times: u32, now: Nanos) -> Option<Ejection> {
+        (0..times).fold(None, |_, _| outliers.record(id, Outcome::Failure, now, 3))
+    }
+
+    #[test]
+    fn five_failures_in_a_row_eject_and_a_success_ends_the_row() {
+        let mut outliers = Outliers::new(Settings::default(), 1..=3);
+        let now = Nanos::from_secs(1);
+        assert_eq!(fail(&mut outliers, 1, 4, now), None);
+        outliers.record(1, Outcome::Success, now, 0);
+        assert_eq!(fail(&mut outliers, 1, 4, now), None);
+        outliers.record(1, Outcome::Neutral, now, 0);
+        let ejection = fail(&mut outliers, 1, 1, now).unwrap();
+        assert!((10..=12).contains(&ejection.until.since(now).as_secs()));
+        assert_eq!(fail(&mut outliers, 1, 9, now), None, "results of an ejected instance count nowhere");
+        assert_eq!(outliers.ejected(now), 1);
+    }
+
+    #[test]
+    fn repeated_ejections_double_and_good_time_forgives() {
+        let mut outliers = Outliers::new(Settings::default(), 1..=2);
+        let mut now = Nanos::from_secs(1);
+        for expected_s in [10, 20, 40, 80, 160, 300, 300] {
+            let until = fail(&mut outliers, 1, 5, now).unwrap().until;
+            let time = until.since(now).as_secs();
+            assert!((expected_s..=expected_s * 12 / 10).contains(&time), "{time} for {expected_s}");
+            now = until;
+        }
+        now = now.plus(Duration::from_secs(70));
+        assert_eq!(fail(&mut outliers, 1, 5, now).unwrap().repeated, 0);
+    }
+
+    #[test]
+    fn the_last_instance_stays_and_the_share_holds() {
+        let now = Nanos::from_secs(1);
+        assert_eq!(fail(&mut Outliers::new(Settings::default(), [1]), 1, 50, now), None);
+        let mut outliers = Outliers::new(Settings { max_ejected: 1.0, ..Settings::default() }, 1..=2);
+        assert!(fail(&mut outliers, 1, 5, now).is_some());
+        assert_eq!(fail(&mut outliers, 2, 50, now), None);
+        let mut outliers = Outliers::new(Settings { max_ejected: 0.0, ..Settings::default() }, 1..=5);
+        assert!(fail(&mut outliers, 1, 5, now).is_some(), "one may always be ejected");
+        assert_eq!(fail(&mut outliers, 2, 50, now), None);
+    }
+
+    #[test]
+    fn a_changed_table_keeps_what_is_known() {
+        let mut outliers = Outliers::new(Settings::default(), 1..=2);
+        let now = Nanos::from_secs(1);
+        fail(&mut outliers, 1, 4, now);
+        outliers.reconcile([3, 1]);
+        assert!(fail(&mut outliers, 1, 1, now).is_some());
+        assert_eq!(outliers.record(2, Outcome::Failure, now, 0), None);
+    }
+
+    proptest! {
+        #[test]
+        fn share_and_last_instance_hold_under_any_results(
+            count in 1_u32..9, share in 0.0..1.0_f64,
+            results in proptest::collection::vec((0_u32..9, any::<bool>(), 0_u64..4_000), 1..300), seed: u64,
+        ) {
+            let settings = Settings { consecutive: 2, max_ejected: share, ..Settings::default() };
+            let mut outliers = Outliers::new(settings, 0..count);
+            let mut now = Nanos::ZERO;
+            for (id, good, wait_ms) in results {
+                now = now.plus(Duration::from_millis(wait_ms));
+                let outcome = if good { Outcome::Success } else { Outcome::Failure };
+                if let Some(ejection) = outliers.record(id % count, outcome, now, seed) {
+                    prop_assert!(ejection.until.since(now) <= EJECTION_MAX * 12 / 10);
+                }
+                let ejected = outliers.ejected(now);
+                prop_assert!(ejected == 0 || ejected < count as usize);
+                prop_assert!(ejected <= 1.max((share * f64::from(count)) as usize));
+            }
+        }
+    }
+}

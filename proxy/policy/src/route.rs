@@ -1,0 +1,418 @@
+//! Which service, worker or page a request belongs to.
+//!
+//! Purpose: one immutable table a configuration generation, looked up once a request.
+//!
+//! Exact rules: a route matches when its prefix covers the normalised path on segment borders and the
+//! request has one of its hosts and methods (empty: any). Among the matching ones the longest prefix
+//! wins; among equal prefixes an exact host beats `*.domain` (the longer domain first) beats any host;
+//! then the smaller method set wins. Routes that tie in all of it are an error at build time. Where a
+//! path is known and only the method is not, the lookup says which methods are.
+//!
+//! Prefixes are made of `A-Za-z0-9-._~` segments, whose one form in [`crate::path`] is themselves: no
+//! other spelling of a prefix reaches its upstream past it.
+//!
+//! Cost: one hash lookup for each depth that some route has and the path reaches, whatever the number
+//! of routes; no allocation, no lock. A host table is consulted only where a route names hosts.
+//!
+//! LIMIT: [`SEGMENTS_MAX`] segments in a prefix, [`ROUTES_MAX`] routes, [`HOST_BYTES_MAX`] bytes of a host.
+
+use std::collections::BTreeSet;
+
+use foldhash::fast::FixedState;
+use sluice_wire::role::Role;
+use thiserror::Error;
+
+use crate::method::{Method, MethodSet};
+use crate::reserved::{RESERVED, Reserved, covering};
+
+/// Segments in a prefix at most.
+pub const SEGMENTS_MAX: usize = 16;
+/// Routes in one table at most.
+pub const ROUTES_MAX: usize = 65_536;
+/// Bytes of a host name at most (RFC 1035); longer ones match only routes without hosts.
+pub const HOST_BYTES_MAX: usize = 255;
+
+/// Who answers a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The service at this index of the list that the caller built the rules from.
+    Service(usize),
+    /// A worker, on its internal door.
+    Worker(Role),
+    /// The edge itself.
+    Edge,
+    /// Nobody: a worker's path that the edge withholds, 404.
+    Withheld,
+}
+
+/// What a route is built from.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Name for messages and metric labels.
+    pub name: String,
+    /// Absolute prefix; a trailing slash is ignored.
+    pub prefix: String,
+    /// Host names, lower case, without port; `*.example.org` covers every name below; empty: any.
+    pub hosts: Vec<String>,
+    /// Methods; empty: any.
+    pub methods: MethodSet,
+    /// Whether the prefix is cut off before forwarding.
+    pub strip_prefix: bool,
+    /// Who answers.
+    pub target: Target,
+}
+
+/// One entry of the table.
+#[derive(Debug)]
+pub struct Route {
+    /// Name for metric labels: the service's, else the role's, else `edge`.
+    pub name: String,
+    /// Absolute prefix without trailing slash, or `/`.
+    pub prefix: String,
+    /// Who answers.
+    pub target: Target,
+    /// Policy of a reserved prefix; `None` for services.
+    pub reserved: Option<&'static Reserved>,
+    strip: usize,
+    hosts: Vec<String>,
+    methods: MethodSet,
+}
+
+/// What is asked of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// The method.
+    pub method: Method,
+    /// The host, any case, without port ([`host_name`]).
+    pub host: &'a str,
+    /// The normalised path.
+    pub path: &'a str,
+}
+
+/// Answer of a lookup.
+#[derive(Debug)]
+pub enum Lookup<'t> {
+    /// This route.
+    Found(&'t Route),
+    /// The path is known with these methods only: 405 with `Allow`.
+    WrongMethod(MethodSet),
+    /// No route: 404.
+    Missing,
+}
+
+/// Why a table cannot be built; one for each fault found.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum RouteFault {
+    /// Two routes that no request tells apart.
+    #[error("`{first}` and `{second}` both take {prefix}")]
+    Tie {
+        /// The earlier route.
+        first: String,
+        /// The later one.
+        second: String,
+        /// Their prefix.
+        prefix: String,
+    },
+    /// The prefix belongs to Sluice.
+    #[error("`{name}`: {prefix} lies in the reserved {reserved}")]
+    Reserved {
+        /// The route.
+        name: String,
+        /// Its prefix.
+        prefix: String,
+        /// The reserved prefix.
+        reserved: &'static str,
+    },
+    /// Not absolute, or a segment that is empty, a dot segment or has other characters.
+    #[error("`{name}`: {prefix:?} is no prefix: it takes `/` and segments of A-Z a-z 0-9 - . _ ~")]
+    Prefix {
+        /// The route.
+        name: String,
+        /// Its prefix.
+        prefix: String,
+    },
+    /// More than [`SEGMENTS_MAX`] segments.
+    #[error("`{name}`: {prefix} has more than {SEGMENTS_MAX} segments")]
+    Deep {
+        /// The route.
+        name: String,
+        /// Its prefix.
+        prefix: String,
+    },
+    /// More than [`ROUTES_MAX`] routes.
+    #[error("{count} routes; {ROUTES_MAX} are possible")]
+    Many {
+        /// How many there are.
+        count: usize,
+    },
+}
+
+type Map<V> = std::collections::HashMap<Box<str>, V, FixedState>;
+
+/// The routes of one configuration generation.
+#[derive(Debug)]
+pub struct Table {
+    routes: Vec<Route>,
+    /// Host name or `.domain` to its group.
+    hosts: Map<usize>,
+    /// Group 0 is for any host.
+    groups: Vec<Group>,
+}
+
+/// The routes that share a host condition.
+#[derive(Debug, Default)]
+struct Group {
+    /// Bit n: some prefix has n segments.
+    depths: u32,
+    /// Prefix to its routes, the most particular first.
+    prefixes: Map<Vec<usize>>,
+}
+
+impl Rule {
+    /// The rule of a checked service; `index` becomes its [`Target::Service`].
+    pub fn of_service(index: usize, service: &sluice_schema::Service) -> Self {
+        Self {
+            name: service.name.clone(),
+            prefix: service.prefix.clone(),
+            hosts: service.hosts.clone(),
+            methods: service.methods.iter().filter_map(|word| Method::parse(word.as_bytes()).ok()).collect(),
+            strip_prefix: service.strip_prefix,
+            target: Target::Service(index),
+        }
+    }
+}
+
+impl Route {
+    /// The path to forward: the normalised one, without the prefix where that is cut off.
+    pub fn forward_path<'a>(&self, path: &'a str) -> &'a str {
+        match path.get(self.strip..) {
+            None | Some("") => "/",
+            Some(rest) => rest,
+        }
+    }
+
+    /// The methods it takes; empty: any.
+    pub fn methods(&self) -> MethodSet {
+        self.methods
+    }
+
+    fn takes(&self, method: Method) -> bool {
+        self.methods.is_empty() || self.methods.contains(method)
+    }
+
+    fn from_rule(rule: Rule) -> Result<Self, RouteFault> {
+        let prefix = match rule.prefix.trim_end_matches('/') {
+            "" if rule.prefix.starts_with('/') => "/",
+            trimmed => trimmed,
+        };
+        let Rule { name, hosts, methods, strip_prefix, target, .. } = rule;
+        let prefix = prefix.to_owned();
+        if !is_prefix(&prefix) {
+            return Err(RouteFault::Prefix { name, prefix: rule.prefix });
+        }
+        if depth(&prefix) > SEGMENTS_MAX {
+            return Err(RouteFault::Deep { name, prefix });
+        }
+        let strip = if strip_prefix && prefix != "/" { prefix.len() } else { 0 };
+        let mut hosts: Vec<String> = hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        Ok(Self { name, prefix, target, reserved: None, strip, hosts, methods })
+    }
+}
+
+impl Table {
+    /// The table of the edge: Sluice's own prefixes and these rules.
+    ///
+    /// # Errors
+    /// Every [`RouteFault`] found, in the order of the rules.
+    pub fn for_edge(rules: impl IntoIterator<Item = Rule>) -> Result<Self, Vec<RouteFault>> {
+        let (mut routes, mut faults) = (reserved_routes(), Vec::new());
+        for rule in rules {
+            match Route::from_rule(rule) {
+                Ok(route) => match covering(&route.prefix) {
+                    Some(Reserved { prefix: reserved, .. }) => {
+                        let Route { name, prefix, .. } = route;
+                        faults.push(RouteFault::Reserved { name, prefix, reserved });
+                    }
+                    None => routes.push(route),
+                },
+                Err(fault) => faults.push(fault),
+            }
+        }
+        Self::build(routes, faults)
+    }
+
+    /// A table of these rules alone.
+    ///
+    /// # Errors
+    /// Every [`RouteFault`] found, in the order of the rules.
+    pub fn new(rules: impl IntoIterator<Item = Rule>) -> Result<Self, Vec<RouteFault>> {
+        let (mut routes, mut faults) = (Vec::new(), Vec::new());
+        for rule in rules {
+            match Route::from_rule(rule) {
+                Ok(route) => routes.push(route),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        Self::build(routes, faults)
+    }
+
+    /// The route of a request.
+    pub fn find(&self, ask: &Ask<'_>) -> Lookup<'_> {
+        let (groups, count) = self.groups_of(ask.host);
+        let groups = &groups[..count];
+        let depths = groups.iter().fold(0, |all, group| all | self.groups[*group].depths);
+        let (borders, deepest) = borders(ask.path, depths);
+        let mut allowed = MethodSet::EMPTY;
+        for depth in (0..=deepest).rev().filter(|depth| depths & (1 << depth) != 0) {
+            let prefix = if depth == 0 { "/" } else { &ask.path[..borders[depth]] };
+            for group in groups.iter().map(|group| &self.groups[*group]) {
+                for route in group.at(depth, prefix).iter().map(|index| &self.routes[*index]) {
+                    if route.takes(ask.method) {
+                        return Lookup::Found(route);
+                    }
+                    allowed = allowed.union(route.methods);
+                }
+            }
+        }
+        if allowed.is_empty() { Lookup::Missing } else { Lookup::WrongMethod(allowed) }
+    }
+
+    /// Every route, Sluice's own first, then in the order of the rules.
+    pub fn routes(&self) -> &[Route] {
+        &self.routes
+    }
+
+    fn build(routes: Vec<Route>, mut faults: Vec<RouteFault>) -> Result<Self, Vec<RouteFault>> {
+        if routes.len() > ROUTES_MAX {
+            faults.push(RouteFault::Many { count: routes.len() });
+            return Err(faults);
+        }
+        let mut table = Self { routes, hosts: Map::default(), groups: vec![Group::default()] };
+        for index in 0..table.routes.len() {
+            table.insert(index, &mut faults);
+        }
+        if faults.is_empty() { Ok(table) } else { Err(faults) }
+    }
+
+    fn insert(&mut self, index: usize, faults: &mut Vec<RouteFault>) {
+        let route = &self.routes[index];
+        let depth = depth(&route.prefix);
+        let mut groups = BTreeSet::new();
+        for host in &route.hosts {
+            let name = host.strip_prefix('*').unwrap_or(host);
+            let fresh = self.groups.len();
+            let group = *self.hosts.entry(name.into()).or_insert(fresh);
+            if group == fresh {
+                self.groups.push(Group::default());
+            }
+            groups.insert(group);
+        }
+        if groups.is_empty() {
+            groups.insert(0);
+        }
+        for group in groups {
+            let group = &mut self.groups[group];
+            group.depths |= 1 << depth;
+            let peers = group.prefixes.entry(route.prefix.as_str().into()).or_default();
+            if let Some(first) = peers.iter().find(|peer| self.routes[**peer].methods == route.methods) {
+                let (first, second) = (self.routes[*first].name.clone(), route.name.clone());
+                faults.push(RouteFault::Tie { first, second, prefix: route.prefix.clone() });
+                return;
+            }
+            peers.push(index);
+            let breadth = |index: &usize| match self.routes[*index].methods.len() {
+                0 => u32::MAX,
+                methods => methods,
+            };
+            peers.sort_by_key(breadth);
+        }
+    }
+
+    /// The groups whose host condition holds, the most particular first. LIMIT: six `*.domain` levels.
+    fn groups_of(&self, host: &str) -> ([usize; 8], usize) {
+        let mut found = [0; 8];
+        let mut lower = [0; HOST_BYTES_MAX];
+        if self.hosts.is_empty() || host.len() > HOST_BYTES_MAX {
+            return (found, 1);
+        }
+        let lower = &mut lower[..host.len()];
+        lower.copy_from_slice(host.as_bytes());
+        lower.make_ascii_lowercase();
+        let host = std::str::from_utf8(lower).unwrap_or_default();
+        let mut count = 0;
+        let domains = host.match_indices('.').map(|(at, _)| &host[at..]).filter(|domain| domain.len() > 1);
+        for group in std::iter::once(host).chain(domains).filter_map(|name| self.hosts.get(name)).take(7) {
+            found[count] = *group;
+            count += 1;
+        }
+        found[count] = 0;
+        (found, count + 1)
+    }
+}
+
+impl Group {
+    fn at(&self, depth: usize, prefix: &str) -> &[usize] {
+        if self.depths & (1 << depth) == 0 {
+            return &[];
+        }
+        self.prefixes.get(prefix).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// A `Host` value or authority without its port; brackets of an IPv6 address stay.
+pub fn host_name(authority: &str) -> &str {
+    match authority.rfind(':') {
+        Some(colon) if !authority[colon..].contains(']') => &authority[..colon],
+        _ => authority,
+    }
+}
+
+/// Where the path's segments end, and how many the table could use. Empty segments end nothing.
+fn borders(path: &str, depths: u32) -> ([usize; SEGMENTS_MAX + 1], usize) {
+    let deepest = (31 - (depths | 1).leading_zeros() as usize).min(SEGMENTS_MAX);
+    let mut borders = [0; SEGMENTS_MAX + 1];
+    let (mut count, mut start) = (0, 1);
+    while count < deepest && start < path.len() {
+        let length = path[start..].find('/').unwrap_or(path.len() - start);
+        if length > 0 {
+            count += 1;
+            borders[count] = start + length;
+        }
+        start += length + 1;
+    }
+    (borders, count)
+}
+
+fn reserved_routes() -> Vec<Route> {
+    RESERVED
+        .iter()
+        .map(|reserved| Route {
+            name: match reserved.target {
+                Target::Worker(role) => role.as_str().to_owned(),
+                _ => Role::Edge.as_str().to_owned(),
+            },
+            prefix: reserved.prefix.to_owned(),
+            target: reserved.target,
+            reserved: Some(reserved),
+            strip: 0,
+            hosts: Vec::new(),
+            methods: MethodSet::EMPTY,
+        })
+        .collect()
+}
+
+/// Whether a text is a prefix whose one form is itself.
+pub fn is_prefix(text: &str) -> bool {
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    let segment = |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(letter);
+    text == "/" || text.strip_prefix('/').is_some_and(|rest| rest.split('/').all(segment))
+}
+
+fn depth(prefix: &str) -> usize {
+    if prefix == "/" { 0 } else { prefix.matches('/').count() }
+}
+
+#[cfg(test)]
+mod tests;
