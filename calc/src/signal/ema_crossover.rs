@@ -1,0 +1,93 @@
+//! The fast average crossing the slow one: upwards BUY, downwards SELL.
+
+use super::{Action, Context, Figures, Reading, Reason, Signal};
+use crate::indicator::{Ema, EmaStream, Stream};
+use crate::params::{Seed, Span};
+use crate::series::Bars;
+
+/// How sure a crossing is.
+const CONFIDENCE: f64 = 0.7;
+
+/// Crossing of two exponential averages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EmaCrossover {
+    fast: Ema,
+    slow: Ema,
+    /// Closes until the slow average of the bar before has forgotten its seed's arbitrariness.
+    window: usize,
+}
+
+impl EmaCrossover {
+    /// Compares the averages over `fast` and `slow` bars; the shorter is the fast one.
+    #[must_use]
+    pub fn new(fast: Span, slow: Span, seed: Seed) -> Self {
+        let (fast, slow) = (fast.min(slow), fast.max(slow));
+        Self { fast: Ema::new(fast, seed), slow: Ema::new(slow, seed), window: slow.bars() + 1 }
+    }
+
+    /// Closes needed before the rule speaks.
+    #[must_use]
+    pub const fn window(&self) -> usize {
+        self.window
+    }
+
+    /// What the newest bar says: compares it with the bar before.
+    #[must_use]
+    pub fn evaluate(&self, bars: &Bars<'_>, context: &Context) -> Signal {
+        let (mut fast, mut slow) = (self.fast.stream(), self.slow.stream());
+        let (mut before, mut now) = ([f64::NAN; 2], [f64::NAN; 2]);
+        for &close in bars.close() {
+            before = now;
+            now = [EmaStream::push(&mut fast, close), EmaStream::push(&mut slow, close)];
+        }
+        let (action, reason) = crossing(before, now);
+        let figures = Figures::of([("ema_short", now[0]), ("ema_long", now[1])]);
+        Reading { action, reason, figures, window: self.window }.signal(bars, CONFIDENCE, context)
+    }
+}
+
+/// What two neighbouring bars of `[fast, slow]` say. Touching without passing is no crossing yet:
+/// the bar that leaves the touch is.
+fn crossing(before: [f64; 2], now: [f64; 2]) -> (Action, Reason) {
+    if before[0] <= before[1] && now[0] > now[1] {
+        (Action::Buy, Reason::CrossedAbove)
+    } else if before[0] >= before[1] && now[0] < now[1] {
+        (Action::Sell, Reason::CrossedBelow)
+    } else {
+        (Action::Hold, Reason::NoCross)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signal::Fault;
+
+    fn signal(close: &[f64]) -> Signal {
+        let rule = EmaCrossover::new(Span::of::<4>(), Span::of::<2>(), Seed::Sma);
+        rule.evaluate(&Bars::from_close(close), &Context::default())
+    }
+
+    #[test]
+    fn a_turn_is_signalled_once() {
+        let fall_then_rise = [9.0, 8.0, 7.0, 6.0, 5.0, 9.0, 10.0];
+        let buy = signal(&fall_then_rise[..6]);
+        assert_eq!((buy.action, buy.reason, buy.confidence), (Action::Buy, Reason::CrossedAbove, 0.7));
+        assert!(buy.validation.ok);
+        assert_eq!(buy.price, 9.0);
+        assert_eq!(buy.figures.as_slice()[0].0, "ema_short");
+        let hold = signal(&fall_then_rise);
+        assert_eq!((hold.action, hold.reason, hold.confidence), (Action::Hold, Reason::NoCross, 0.0));
+        let sell = signal(&[1.0, 2.0, 3.0, 4.0, 5.0, 1.0]);
+        assert_eq!((sell.action, sell.reason), (Action::Sell, Reason::CrossedBelow));
+    }
+
+    #[test]
+    fn a_short_series_is_warming_up() {
+        for len in 0..5 {
+            let signal = signal(&[9.0, 1.0, 9.0, 1.0, 9.0][..len]);
+            assert_eq!((signal.action, signal.reason), (Action::Hold, Reason::NotApplicable));
+            assert!(!signal.validation.ok && signal.validation.faults.contains(Fault::WarmUp));
+        }
+    }
+}

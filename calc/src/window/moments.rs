@@ -1,0 +1,173 @@
+//! The rolling variance.
+//!
+//! The variance is the difference of two sums that grow with the square of the price, so prices are
+//! taken relative to an anchor: the oldest price of the window that started the segment. When the
+//! variance falls below [`TRUST`] of the largest mean square since the anchor was set, the digits
+//! left are too few: the window is summed again around its own oldest price. That price lies in the
+//! window, so the fresh variance is at least `1 / window` of the fresh mean square and the rule does
+//! not fire twice for one cause. A flat window gives exactly zero.
+//!
+//! Cost: restarts are gathered bar by bar. Summing again costs one window, and only a fall of the
+//! spread by two orders of magnitude, which takes about a window of bars, brings it about.
+
+use super::{Clock, Ring, segment_bars, segment_starts};
+
+/// Smallest trusted ratio of the variance to the peak mean square. At 1e-4 the twelve digits that
+/// a segment's rounding leaves come down to eight in the variance at worst, and in a steady trend
+/// the rule first fires after some 29 windows, about where the segment ends anyway.
+const TRUST: f64 = 1e-4;
+
+/// Sum and square sum of a window, relative to an anchor.
+#[derive(Clone, Copy, Debug, Default)]
+struct Moments {
+    anchor: f64,
+    sum: f64,
+    square: f64,
+    peak: f64,
+}
+
+impl Moments {
+    /// No value yet, relative to `anchor`.
+    #[inline]
+    fn around(anchor: f64) -> Self {
+        Self { anchor, ..Self::default() }
+    }
+
+    #[inline]
+    fn add(&mut self, value: f64) {
+        let newest = value - self.anchor;
+        self.sum += newest;
+        self.square += newest * newest;
+        self.peak = self.square;
+    }
+
+    #[inline]
+    fn slide(&mut self, oldest: f64, newest: f64) {
+        let (oldest, newest) = (oldest - self.anchor, newest - self.anchor);
+        self.sum = (self.sum - oldest) + newest;
+        self.square = (self.square - oldest * oldest) + newest * newest;
+        self.peak = if self.square > self.peak { self.square } else { self.peak };
+    }
+
+    /// The moments of a whole window around its oldest value.
+    fn over(mut window: impl Iterator<Item = f64>) -> Self {
+        let oldest = window.next().unwrap_or_default();
+        let mut moments = Self::around(oldest);
+        moments.add(oldest);
+        window.for_each(|value| moments.add(value));
+        moments
+    }
+
+    /// The population variance; `per_bar` is one over the window. Rounding may leave it negative.
+    #[inline]
+    fn variance(&self, per_bar: f64) -> f64 {
+        let mean = self.sum * per_bar;
+        self.square * per_bar - mean * mean
+    }
+
+    #[inline]
+    fn distrusts(&self, variance: f64, per_bar: f64) -> bool {
+        variance < TRUST * (self.peak * per_bar)
+    }
+}
+
+/// Rounding must not make a variance negative; `NaN` stays.
+#[inline]
+fn not_negative(variance: f64) -> f64 {
+    if variance < 0.0 { 0.0 } else { variance }
+}
+
+/// The streaming rolling population variance; `NaN` until the window is full.
+#[derive(Clone, Debug)]
+pub(crate) struct MomentsWindow {
+    ring: Ring,
+    clock: Clock,
+    running: Moments,
+    fresh: Moments,
+    per_bar: f64,
+}
+
+impl MomentsWindow {
+    pub(crate) fn new(window: usize) -> Self {
+        Self {
+            ring: Ring::new(window),
+            clock: Clock::new(window),
+            running: Moments::default(),
+            fresh: Moments::default(),
+            per_bar: 1.0 / window as f64,
+        }
+    }
+
+    fn after(&self, newest: f64) -> (Moments, Moments, f64) {
+        let mut fresh = if self.clock.opens() { Moments::around(newest) } else { self.fresh };
+        fresh.add(newest);
+        if !self.clock.full() {
+            return (self.running, fresh, f64::NAN);
+        }
+        if self.clock.restarts() {
+            return (fresh, fresh, not_negative(fresh.variance(self.per_bar)));
+        }
+        let mut running = self.running;
+        running.slide(self.ring.oldest(), newest);
+        let mut variance = running.variance(self.per_bar);
+        if running.distrusts(variance, self.per_bar) {
+            running = Moments::over(self.ring.window_with(newest));
+            variance = running.variance(self.per_bar);
+        }
+        (running, fresh, not_negative(variance))
+    }
+
+    pub(crate) fn push(&mut self, newest: f64) -> f64 {
+        let (running, fresh, variance) = self.after(newest);
+        self.running = running;
+        self.fresh = fresh;
+        self.ring.push(newest);
+        self.clock.tick();
+        variance
+    }
+
+    pub(crate) fn peek(&self, newest: f64) -> f64 {
+        self.after(newest).2
+    }
+}
+
+/// Writes the population variance of `input[i + 1 - window..=i]` to `out[i]` for every full window;
+/// leaves the first `window - 1` values of `out` as they are. Both slices have one length.
+pub(crate) fn rolling_variances(input: &[f64], window: usize, out: &mut [f64]) {
+    let segment = segment_bars(window);
+    for first in segment_starts(window, input.len()) {
+        let end = input.len().min(first + segment);
+        segment_variances(&input[first + 1 - window..end], window, &mut out[first..end]);
+    }
+}
+
+/// One segment: `input` begins with the first window.
+fn segment_variances(input: &[f64], window: usize, out: &mut [f64]) {
+    let per_bar = 1.0 / window as f64;
+    let mut moments = Moments::over(input[..window].iter().copied());
+    out[0] = not_negative(moments.variance(per_bar));
+    for (bar, out) in out.iter_mut().enumerate().skip(1) {
+        moments.slide(input[bar - 1], input[bar + window - 1]);
+        let mut variance = moments.variance(per_bar);
+        if moments.distrusts(variance, per_bar) {
+            moments = Moments::over(input[bar..bar + window].iter().copied());
+            variance = moments.variance(per_bar);
+        }
+        *out = not_negative(variance);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flat_window_after_a_spike_has_no_variance() {
+        let mut input = vec![0.1; 60];
+        input[20] = 1e9;
+        let mut out = vec![f64::NAN; input.len()];
+        rolling_variances(&input, 20, &mut out);
+        assert_eq!(out[40..], [0.0; 20]);
+        assert!(out[39] > 1e15);
+    }
+}
