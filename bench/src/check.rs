@@ -1,0 +1,95 @@
+//! The equal-answer check: before anything is measured, every subject must give the same answer and do
+//! what its name says. A fast wrong answer is no result.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+
+use crate::response::{BODY_BYTES_MAX, HEAD_BYTES_MAX, parse};
+use crate::subject::{PATH, Running, Subject, echo_path};
+
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+const CREDENTIAL_HEADER: &str = "authorization:";
+const REQUEST_ID_HEADER: &str = "x-request-id:";
+
+/// One answer: status and decoded body.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub status: u16,
+    pub body: Vec<u8>,
+}
+
+/// Sends one request on a connection of its own and reads the answer.
+pub(crate) fn ask(address: SocketAddr, request: &[u8]) -> anyhow::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER_LIMIT)?;
+    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    stream.set_write_timeout(Some(ANSWER_LIMIT))?;
+    stream.write_all(request)?;
+    let (mut buffer, mut piece) = (Vec::new(), [0_u8; 16 * 1024]);
+    loop {
+        let mut body = Vec::new();
+        if let Some(response) = parse(&buffer, Some(&mut body))? {
+            return Ok(Answer { status: response.status, body });
+        }
+        ensure!(buffer.len() < 2 * (HEAD_BYTES_MAX + BODY_BYTES_MAX), "answer too long");
+        match stream.read(&mut piece).context("read the answer")? {
+            0 => bail!("closed before the answer was whole"),
+            read => buffer.extend_from_slice(&piece[..read]),
+        }
+    }
+}
+
+/// Checks one subject against the expected body; an error says what differs.
+pub(crate) fn equal_answer(subject: &dyn Subject, running: &Running, expected: &[u8]) -> anyhow::Result<()> {
+    let answer = ask(running.address, &running.request(PATH, true))?;
+    ensure!(answer.status == 200, "status {} in place of 200: {}", answer.status, text(&answer.body));
+    ensure!(answer.body == expected, "body differs from the origin's: {}", text(&answer.body));
+    if running.authorization.is_some() {
+        let refused = ask(running.address, &running.request(PATH, false))?;
+        ensure!(refused.status == 401, "status {} in place of 401 without a credential", refused.status);
+    }
+    let echo = ask(running.address, &running.request(&echo_path(), true))?;
+    let seen = String::from_utf8_lossy(&echo.body).to_ascii_lowercase();
+    let passes_id = seen.lines().any(|line| line.starts_with(REQUEST_ID_HEADER));
+    ensure!(passes_id || !subject.sets_request_id(), "the origin saw no request id: {seen}");
+    let leaks =
+        running.authorization.is_some() && seen.lines().any(|line| line.starts_with(CREDENTIAL_HEADER));
+    ensure!(!leaks, "the origin saw the caller's credential");
+    Ok(())
+}
+
+fn text(body: &[u8]) -> String {
+    String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn once(answer: &'static [u8]) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut read = [0; 1024];
+            let taken = stream.read(&mut read).unwrap();
+            assert!(taken > 0);
+            stream.write_all(answer).unwrap();
+        });
+        address
+    }
+
+    #[test]
+    fn answer_is_read_whole_and_a_torn_one_is_an_error() {
+        let request = b"GET / HTTP/1.1\r\n\r\n";
+        let whole = once(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n");
+        assert_eq!(ask(whole, request).unwrap(), Answer { status: 200, body: b"ok".to_vec() });
+        let torn = once(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort");
+        assert!(ask(torn, request).unwrap_err().to_string().contains("whole"));
+        assert!(ask(once(b"220 smtp\r\n\r\n"), request).is_err());
+    }
+}

@@ -1,0 +1,110 @@
+//! The load harness: measures the edge beside its peers, in one interleaved run, open and closed loop.
+//!
+//! Knows: how to start a proxy, pin it, drive it at a fixed rate, account its CPU time and write a report.
+//! Must not know: anything about Sluice but its command line, its ready line and its configuration keys.
+
+mod account;
+mod check;
+mod figures;
+mod load;
+mod machine;
+mod measure;
+mod origin;
+mod pacer;
+mod peers;
+mod process;
+mod progress;
+mod report;
+mod response;
+mod run;
+mod scenario;
+mod sluice;
+mod subject;
+mod table;
+mod threshold;
+mod tokens;
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::run::Ended;
+use crate::scenario::ScenarioError;
+
+/// Command line of `sluice-bench`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sluice-bench",
+    version,
+    about = "Measures Sluice beside its peers: open loop, closed loop, CPU a request."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a scenario, e.g. `sluice-bench run edge --quick`
+    Run(RunArgs),
+    /// The upstream every subject forwards to; ends when its standard input closes
+    Origin {
+        /// Address to listen on; port 0 picks a free one, printed as `listening ADDR`
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
+        /// Bytes of the response body (16 to 1048576)
+        #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
+        bytes: u32,
+    },
+    /// Pin to a core, die with the parent, then become COMMAND
+    #[command(hide = true)]
+    Exec {
+        #[arg(long)]
+        core: Option<usize>,
+        #[arg(long)]
+        parent: i32,
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Scenario: a name shipped with the bench (`edge`) or a path to a TOML file
+    scenario: String,
+    /// Short windows and sanity thresholds only; everything ends within a minute
+    #[arg(long)]
+    quick: bool,
+    /// The sluice binary; default: beside this binary, then PATH
+    #[arg(long)]
+    sluice: Option<PathBuf>,
+    /// Directory for NAME.json and NAME.md
+    #[arg(long, default_value = "bench/out")]
+    out: PathBuf,
+    /// Interleaved rounds (3 to 50); default from the scenario
+    #[arg(long, value_parser = clap::value_parser!(u32).range(3..=50))]
+    repeats: Option<u32>,
+}
+
+fn main() -> ExitCode {
+    let ended = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Origin { listen, bytes } => origin::serve(listen, bytes as usize).map(|()| Ended::Passed),
+        Command::Exec { core, parent, command } => process::become_command(core, parent, &command),
+    };
+    match ended {
+        Ok(Ended::Passed) => ExitCode::SUCCESS,
+        Ok(Ended::Missed) => ExitCode::from(3),
+        Ok(Ended::Interrupted) => ExitCode::from(130),
+        Err(error) => {
+            // A closed standard error leaves nobody to tell; the exit code still says it.
+            drop(writeln!(std::io::stderr(), "sluice-bench: {error:#}"));
+            ExitCode::from(if error.is::<ScenarioError>() { 2 } else { 1 })
+        }
+    }
+}

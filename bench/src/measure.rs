@@ -1,0 +1,46 @@
+//! The rounds: every subject in turn at every pace, again and again, so that a slow minute hits all alike.
+
+use anyhow::Context as _;
+
+use crate::account::{CpuTime, resident_bytes, ticks_per_s, tree};
+use crate::figures::Cell;
+use crate::load::{Pace, Plan, drive};
+use crate::progress::Progress;
+use crate::scenario::Scenario;
+use crate::subject::Running;
+use crate::threshold::pace_name;
+
+/// Measures all of `subjects` in interleaved rounds (A B C, A B C, …). Must run inside a `LocalSet`.
+pub(crate) async fn rounds(
+    scenario: &Scenario,
+    subjects: &mut [(String, Running)],
+) -> anyhow::Result<Vec<Cell>> {
+    let paces = scenario.paces();
+    let names: Vec<String> = subjects.iter().map(|(name, _)| name.clone()).collect();
+    let mut cells: Vec<Cell> =
+        paces.iter().flat_map(|&pace| names.iter().map(move |name| Cell::new(name, pace))).collect();
+    let mut progress = Progress::new(cells.len() * scenario.repeats as usize);
+    for round in 1..=scenario.repeats {
+        for (at, cell) in cells.iter_mut().enumerate() {
+            let (name, running) = &mut subjects[at % names.len()];
+            progress.step(&format!("round {round}: {name}, {}", pace_name(cell.pace)));
+            one(scenario, running, cell).await.with_context(|| format!("measure {name}"))?;
+        }
+    }
+    Ok(cells)
+}
+
+async fn one(scenario: &Scenario, running: &mut Running, cell: &mut Cell) -> anyhow::Result<()> {
+    let plan = plan(scenario, cell.pace);
+    let target = running.target(scenario.body_bytes as usize);
+    // The tree is walked before the load starts: a walk over /proc would delay the generator.
+    let pids = tree(running.cpu_root);
+    let outcome = drive(&target, plan, || CpuTime::of(&pids)).await?;
+    running.child.assert_alive()?;
+    cell.add(&outcome, resident_bytes(&pids), ticks_per_s());
+    Ok(())
+}
+
+fn plan(scenario: &Scenario, pace: Pace) -> Plan {
+    Plan { pace, connections: scenario.connections, warmup: scenario.warmup(), window: scenario.window() }
+}

@@ -1,0 +1,198 @@
+//! The report: one JSON document, from which the tables are drawn.
+
+use serde::Serialize;
+
+use crate::figures::{Cell, Percentiles, Spread};
+use crate::load::Pace;
+use crate::machine::Machine;
+use crate::scenario::Scenario;
+use crate::subject::Cores;
+use crate::threshold::{Judgement, Verdict, pace_name};
+
+/// Version of the document's shape.
+pub(crate) const SCHEMA: &str = "sluice-bench/1";
+
+/// All that is known about one run.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub schema: &'static str,
+    /// Seconds since the epoch when the run began.
+    pub began_unix_s: u64,
+    pub took_s: f64,
+    pub scenario: Scenario,
+    pub machine: Machine,
+    /// Null when the cores could not be split; `pinning_note` says why.
+    pub cores: Option<Cores>,
+    pub pinning_note: Option<String>,
+    /// CPU time of other processes and of the host during the measurement, as a share of one core.
+    pub neighbours_cores: Option<f64>,
+    pub subjects: Vec<Described>,
+    pub cells: Vec<Figures>,
+    pub ratios: Vec<Ratio>,
+    pub verdicts: Vec<Verdict>,
+    pub passed: bool,
+}
+
+/// One subject: measured, or why not.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Described {
+    pub name: String,
+    pub policies: String,
+    /// Null when it was not available.
+    pub version: Option<String>,
+    /// Null when it was measured.
+    pub not_available: Option<String>,
+}
+
+/// The figures of one subject at one pace over all rounds.
+#[derive(Debug, Serialize)]
+pub(crate) struct Figures {
+    pub subject: String,
+    pub pace: String,
+    pub requests_per_s: Option<Spread>,
+    pub cpu_us: Option<Spread>,
+    pub core_busy: Option<Spread>,
+    pub rss_bytes: Option<Spread>,
+    pub p50_ms: Option<Spread>,
+    pub p90_ms: Option<Spread>,
+    pub p99_ms: Option<Spread>,
+    pub p999_ms: Option<Spread>,
+    pub max_ms: Option<Spread>,
+    pub service_p99_ms: Option<Spread>,
+    pub send_lag_p99_ms: Option<Spread>,
+    /// Percentiles of all rounds' latencies together.
+    pub merged_ms: Percentiles,
+    pub failed: u64,
+    /// Of the failed, those never sent or not answered in time.
+    pub left_waiting: u64,
+    pub complaints: Vec<String>,
+    pub kept_rate: bool,
+}
+
+/// CPU time a request of one subject over that of another, paired by round.
+#[derive(Debug, Serialize)]
+pub(crate) struct Ratio {
+    pub subject: String,
+    pub peer: String,
+    pub pace: String,
+    pub cpu: Spread,
+}
+
+impl Figures {
+    /// Draws the figures of a cell.
+    pub(crate) fn of(cell: &Cell) -> Self {
+        Self {
+            subject: cell.subject.clone(),
+            pace: pace_name(cell.pace),
+            requests_per_s: cell.spread(|run| run.requests_per_s),
+            cpu_us: cell.spread(|run| run.cpu_us),
+            core_busy: cell.spread(|run| run.core_busy),
+            rss_bytes: cell.spread(|run| run.rss_bytes as f64),
+            p50_ms: cell.spread(|run| run.latency.p50),
+            p90_ms: cell.spread(|run| run.latency.p90),
+            p99_ms: cell.spread(|run| run.latency.p99),
+            p999_ms: cell.spread(|run| run.latency.p999),
+            max_ms: cell.spread(|run| run.latency.max),
+            service_p99_ms: cell.spread(|run| run.service_p99_ms),
+            send_lag_p99_ms: cell.spread(|run| run.lag_p99_ms).filter(|_| cell.pace != Pace::Closed),
+            merged_ms: Percentiles::of(&cell.merged),
+            failed: cell.failed(),
+            left_waiting: cell.left_waiting(),
+            complaints: cell.complaints.clone(),
+            kept_rate: cell.kept(),
+        }
+    }
+}
+
+/// Ratios of every subject to every other at the same pace.
+pub(crate) fn ratios(cells: &[Cell]) -> Vec<Ratio> {
+    let pairs = cells.iter().flat_map(|own| cells.iter().map(move |peer| (own, peer)));
+    pairs
+        .filter(|(own, peer)| own.pace == peer.pace && own.subject != peer.subject)
+        .filter_map(|(own, peer)| {
+            Some(Ratio {
+                subject: own.subject.clone(),
+                peer: peer.subject.clone(),
+                pace: pace_name(own.pace),
+                cpu: own.ratio(peer, |run| run.cpu_us)?,
+            })
+        })
+        .collect()
+}
+
+/// No check was missed.
+pub(crate) fn passed(verdicts: &[Verdict]) -> bool {
+    verdicts.iter().all(|verdict| verdict.result != Judgement::Missed)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::figures::tests::{cell, run};
+    use crate::scenario::tests::quick_edge;
+    use crate::threshold::judge;
+
+    /// A small report with a measured pair, a missing peer and one missed check.
+    pub(crate) fn sample() -> Report {
+        let rounds = |cpu| vec![run(cpu, 1000.0), run(cpu * 1.1, 1000.0), run(cpu * 0.9, 1000.0)];
+        let mut slow = rounds(50.0);
+        for run in &mut slow[1..] {
+            (run.requests_per_s, run.kept) = (900.0, false);
+        }
+        let open = Pace::Open(1000);
+        let cells = [
+            cell("sluice-policy", open, slow),
+            cell("haproxy-bare", open, rounds(25.0)),
+            cell("sluice-policy", Pace::Closed, rounds(40.0)),
+            cell("haproxy-bare", Pace::Closed, rounds(20.0)),
+        ];
+        let described = |name: &str, version: Option<&str>, missing: Option<&str>| Described {
+            name: name.into(),
+            policies: "some".into(),
+            version: version.map(Into::into),
+            not_available: missing.map(Into::into),
+        };
+        let scenario = quick_edge();
+        let verdicts = judge(&scenario, &cells);
+        Report {
+            schema: SCHEMA,
+            began_unix_s: 1_700_000_000,
+            took_s: 12.5,
+            scenario,
+            machine: Machine { load_at_start: 0.5, ..Machine::describe(2) },
+            cores: Some(Cores { proxy: 0, load: 1 }),
+            pinning_note: None,
+            neighbours_cores: Some(0.4),
+            subjects: vec![
+                described("sluice-policy", Some("sluice 0.1.0"), None),
+                described("haproxy-bare", Some("HAProxy 2.6"), None),
+                described("nginx-bare", None, Some("no `nginx` in PATH")),
+            ],
+            cells: cells.iter().map(Figures::of).collect(),
+            ratios: ratios(&cells),
+            passed: passed(&verdicts),
+            verdicts,
+        }
+    }
+
+    #[test]
+    fn document_has_its_schema_and_no_number_is_lost() {
+        let value = serde_json::to_value(sample()).unwrap();
+        assert_eq!(value["schema"], SCHEMA);
+        assert_eq!(value["passed"], false);
+        assert_eq!(value["cells"][2]["cpu_us"]["median"], 40.0);
+        assert_eq!(value["cells"][2]["send_lag_p99_ms"], serde_json::Value::Null);
+        assert_eq!(value["subjects"][2]["not_available"], "no `nginx` in PATH");
+        assert_eq!(value["machine"]["cores"], 2);
+        assert_eq!(value["scenario"]["quick"], true);
+    }
+
+    #[test]
+    fn ratios_pair_subjects_of_one_pace() {
+        let report = sample();
+        let found: Vec<_> =
+            report.ratios.iter().map(|r| (r.subject.as_str(), r.pace.as_str(), r.cpu.median)).collect();
+        assert_eq!(found.len(), 4);
+        assert!(found.contains(&("sluice-policy", "closed", 2.0)), "{found:?}");
+    }
+}

@@ -1,0 +1,191 @@
+//! `sluice-bench run`: starts everything, checks, measures, judges, writes the report.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::LocalSet;
+
+use crate::RunArgs;
+use crate::check::{ask, equal_answer};
+use crate::machine::{Machine, Neighbours};
+use crate::process::{allowed_cores, pin_thread};
+use crate::report::{Described, Figures, Report, SCHEMA, passed, ratios};
+use crate::scenario::Scenario;
+use crate::subject::{Cores, Direct, PATH, Running, Site, StartError, Subject};
+use crate::threshold::judge;
+use crate::tokens::Tokens;
+use crate::{measure, origin, peers, sluice, table};
+
+/// Beyond the measured time: starting, checking and stopping every subject.
+const OVERHEAD_MAX: Duration = Duration::from_secs(120);
+
+/// How a command ended without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Passed,
+    /// A check or threshold was missed.
+    Missed,
+    Interrupted,
+}
+
+/// Subjects that answer, and what the report says of all of them.
+struct Fleet {
+    running: Vec<(String, Running)>,
+    described: Vec<Described>,
+}
+
+/// Runs a scenario to its end, a signal or its time limit; every child is gone afterwards.
+pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Ended> {
+    let scenario = Scenario::load(&args.scenario, args.quick, args.repeats)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let tasks = LocalSet::new();
+    runtime.block_on(tasks.run_until(async {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let limit = time_limit(&scenario);
+        tokio::select! {
+            ended = tokio::time::timeout(limit, whole(args, scenario)) => {
+                ended.with_context(|| format!("not done within {} s", limit.as_secs()))?
+            }
+            _ = interrupt.recv() => Ok(Ended::Interrupted),
+            _ = terminate.recv() => Ok(Ended::Interrupted),
+        }
+    }))
+}
+
+/// LIMIT: subjects are at most ten; each run may need its drain besides its window.
+fn time_limit(scenario: &Scenario) -> Duration {
+    let runs = 10 * scenario.paces().len() as u32 * scenario.repeats;
+    OVERHEAD_MAX + (scenario.warmup() + scenario.window() + Duration::from_secs(3)) * runs
+}
+
+async fn whole(args: &RunArgs, scenario: Scenario) -> anyhow::Result<Ended> {
+    let (began, began_at) = (SystemTime::now().duration_since(UNIX_EPOCH)?, Instant::now());
+    let allowed = allowed_cores()?;
+    let machine = Machine::describe(allowed.len());
+    let (cores, pinning_note) = split_cores(&allowed);
+    let tokens = Tokens::make()?;
+    let home =
+        tempfile::Builder::new().prefix("sluice-bench-").tempdir().context("make a working directory")?;
+    let site = |name: &str, origin| -> anyhow::Result<Site<'_>> {
+        let dir = home.path().join(name);
+        std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+        Ok(Site { origin, body_bytes: scenario.body_bytes, dir, cores, tokens: &tokens })
+    };
+    let origin_site = site("origin", ([127, 0, 0, 1], 0).into())?;
+    let origin = Direct.start(&origin_site).await.context("start the origin")?;
+    let expected = origin::body(scenario.body_bytes as usize);
+    let direct = ask(origin.address, &origin.request(PATH, true)).context("ask the origin")?;
+    anyhow::ensure!(direct.body == expected, "the origin's own answer is wrong");
+    let mut fleet = Fleet::with_direct(origin);
+    let address = fleet.running[0].1.address;
+    for subject in subjects(args.sluice.as_deref()) {
+        let site = site(subject.name(), address)?;
+        fleet.start(subject.as_ref(), &site, &expected).await?;
+    }
+    let neighbours = Neighbours::watch();
+    let cells = measure::rounds(&scenario, &mut fleet.running).await?;
+    let neighbours_cores = neighbours.and_then(|watch| watch.cores_used());
+    let described = fleet.stop();
+    let verdicts = judge(&scenario, &cells);
+    let report = Report {
+        schema: SCHEMA,
+        began_unix_s: began.as_secs(),
+        took_s: began_at.elapsed().as_secs_f64(),
+        machine,
+        cores,
+        pinning_note,
+        neighbours_cores,
+        subjects: described,
+        cells: cells.iter().map(Figures::of).collect(),
+        ratios: ratios(&cells),
+        passed: passed(&verdicts),
+        verdicts,
+        scenario,
+    };
+    publish(&args.out, &report)?;
+    Ok(if report.passed { Ended::Passed } else { Ended::Missed })
+}
+
+/// Proxy on the first allowed core, load on the second; this thread goes to the load core.
+fn split_cores(allowed: &[usize]) -> (Option<Cores>, Option<String>) {
+    let [proxy, load, ..] = *allowed else {
+        return (None, Some(format!("{} core allowed, two are needed", allowed.len())));
+    };
+    match pin_thread(None, load) {
+        Ok(()) => (Some(Cores { proxy, load }), None),
+        Err(error) => (None, Some(format!("{error:#}"))),
+    }
+}
+
+fn subjects(sluice: Option<&Path>) -> Vec<Box<dyn Subject>> {
+    let ours = sluice::all(sluice).into_iter().map(|subject| Box::new(subject) as Box<dyn Subject>);
+    let theirs = peers::all().into_iter().map(|subject| Box::new(subject) as Box<dyn Subject>);
+    ours.chain(theirs).collect()
+}
+
+impl Fleet {
+    fn with_direct(origin: Running) -> Self {
+        let described = describe(&Direct, Some(origin.version.clone()), None);
+        Self { running: vec![(Direct.name().into(), origin)], described: vec![described] }
+    }
+
+    /// Starts one subject and holds it to the expected answer; a missing program is noted.
+    async fn start(&mut self, subject: &dyn Subject, site: &Site<'_>, expected: &[u8]) -> anyhow::Result<()> {
+        let name = subject.name();
+        match subject.start(site).await {
+            Ok(running) => {
+                equal_answer(subject, &running, expected)
+                    .with_context(|| format!("{name}: unequal answer"))?;
+                self.described.push(describe(subject, Some(running.version.clone()), None));
+                self.running.push((name.into(), running));
+            }
+            Err(StartError::Missing(reason)) => self.described.push(describe(subject, None, Some(reason))),
+            Err(StartError::Failed(error)) => bail!("start {name}: {error:#}"),
+        }
+        Ok(())
+    }
+
+    fn stop(self) -> Vec<Described> {
+        self.running.iter().for_each(|(_, running)| running.child.ask_to_stop());
+        self.described
+    }
+}
+
+fn describe(subject: &dyn Subject, version: Option<String>, not_available: Option<String>) -> Described {
+    Described { name: subject.name().into(), policies: subject.policies().into(), version, not_available }
+}
+
+/// Writes NAME.json and NAME.md into `out` and the tables to standard output.
+fn publish(out: &Path, report: &Report) -> anyhow::Result<()> {
+    std::fs::create_dir_all(out).with_context(|| format!("create {}", out.display()))?;
+    let tables = table::render(report);
+    let name = &report.scenario.name;
+    let json = serde_json::to_string_pretty(report)? + "\n";
+    for (path, text) in [(out.join(format!("{name}.json")), &json), (out.join(format!("{name}.md")), &tables)]
+    {
+        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+    }
+    std::io::stdout().write_all(tables.as_bytes()).context("write to standard output")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_core_is_said_not_hidden() {
+        let (cores, note) = split_cores(&[3]);
+        assert!(cores.is_none() && note.unwrap().contains("1 core"));
+    }
+
+    #[test]
+    fn time_limit_covers_every_run() {
+        let scenario = Scenario::load("edge", true, None).unwrap();
+        assert!(time_limit(&scenario) > OVERHEAD_MAX);
+        assert!(time_limit(&scenario) < Duration::from_secs(600));
+    }
+}

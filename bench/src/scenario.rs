@@ -1,0 +1,204 @@
+//! The scenario file: rates, windows, connections and thresholds; `[quick]` replaces them for CI.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::load::Pace;
+use crate::threshold::Threshold;
+
+const EDGE: &str = include_str!("../scenarios/edge.toml");
+const RATES_MAX: usize = 8;
+const RATE_PER_S_MAX: u32 = 200_000;
+const CONNECTIONS_MAX: u32 = 2000;
+const WINDOW_MAX: Duration = Duration::from_secs(300);
+const SCENARIO_BYTES_MAX: u64 = 64 * 1024;
+
+/// A scenario that cannot be run: the caller's mistake, exit code 2.
+#[derive(Debug, Error)]
+pub(crate) enum ScenarioError {
+    #[error("no scenario `{0}`: use `edge` or a path to a TOML file")]
+    Unknown(String),
+    #[error("read scenario {path}")]
+    Read {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("scenario {path} is not valid: {source}")]
+    Parse { path: String, source: Box<toml::de::Error> },
+    #[error("scenario: {0}")]
+    Range(String),
+    #[error("scenario {path} is larger than {SCENARIO_BYTES_MAX} bytes")]
+    TooLarge { path: String },
+}
+
+/// A checked scenario.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Scenario {
+    pub name: String,
+    pub quick: bool,
+    pub repeats: u32,
+    pub connections: u32,
+    pub body_bytes: u32,
+    pub warmup_ms: u64,
+    pub window_ms: u64,
+    pub rates_per_s: Vec<u32>,
+    /// The generator's own error allowed, 99th percentile.
+    pub send_lag_p99_ms_max: f64,
+    /// Subjects that may fall behind an open-loop rate without failing the run; the table says so.
+    pub may_saturate: Vec<String>,
+    #[serde(skip)]
+    pub thresholds: Vec<Threshold>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawScenario {
+    name: String,
+    body_bytes: u32,
+    connections: u32,
+    full: RawTiming,
+    quick: RawTiming,
+    #[serde(default)]
+    may_saturate: Vec<String>,
+    #[serde(default)]
+    threshold: Vec<Threshold>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTiming {
+    repeats: u32,
+    warmup_ms: u64,
+    window_ms: u64,
+    rates_per_s: Vec<u32>,
+    send_lag_p99_ms_max: f64,
+}
+
+impl Scenario {
+    /// Loads a shipped scenario by name, or a file by path.
+    pub(crate) fn load(name: &str, quick: bool, repeats: Option<u32>) -> Result<Self, ScenarioError> {
+        if name == "edge" {
+            return Self::parse(EDGE, name, quick, repeats);
+        }
+        let path = Path::new(name);
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            return Err(ScenarioError::Unknown(name.into()));
+        }
+        let read = |source| ScenarioError::Read { path: name.into(), source };
+        if std::fs::metadata(path).map_err(read)?.len() > SCENARIO_BYTES_MAX {
+            return Err(ScenarioError::TooLarge { path: name.into() });
+        }
+        Self::parse(&std::fs::read_to_string(path).map_err(read)?, name, quick, repeats)
+    }
+
+    fn parse(text: &str, path: &str, quick: bool, repeats: Option<u32>) -> Result<Self, ScenarioError> {
+        let raw: RawScenario = toml::from_str(text)
+            .map_err(|source| ScenarioError::Parse { path: path.into(), source: Box::new(source) })?;
+        let timing = if quick { raw.quick } else { raw.full };
+        let scenario = Self {
+            name: raw.name,
+            quick,
+            repeats: repeats.unwrap_or(timing.repeats),
+            connections: raw.connections,
+            body_bytes: raw.body_bytes,
+            warmup_ms: timing.warmup_ms,
+            window_ms: timing.window_ms,
+            rates_per_s: timing.rates_per_s,
+            send_lag_p99_ms_max: timing.send_lag_p99_ms_max,
+            may_saturate: raw.may_saturate,
+            // A short window on a shared machine proves no speed, only that everything works.
+            thresholds: if quick { Vec::new() } else { raw.threshold },
+        };
+        scenario.check().map_err(ScenarioError::Range)?;
+        Ok(scenario)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let within = |what: &str, value: u64, low: u64, high: u64| match value {
+            v if (low..=high).contains(&v) => Ok(()),
+            v => Err(format!("`{what}` = {v} is outside {low}..={high}")),
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if self.name.is_empty() || self.name.len() > 40 || !self.name.chars().all(plain) {
+            return Err(
+                "`name` must be 1 to 40 letters, digits, `-` or `_`: it names the report's files".into()
+            );
+        }
+        within("repeats", self.repeats.into(), 3, 50)?;
+        within("connections", self.connections.into(), 1, CONNECTIONS_MAX.into())?;
+        within("body_bytes", self.body_bytes.into(), 16, 1 << 20)?;
+        within("warmup_ms", self.warmup_ms, 20, 60_000)?;
+        within("window_ms", self.window_ms, 50, WINDOW_MAX.as_millis() as u64)?;
+        within("rates_per_s entries", self.rates_per_s.len() as u64, 1, RATES_MAX as u64)?;
+        for rate in &self.rates_per_s {
+            within("rates_per_s", u64::from(*rate), 10, RATE_PER_S_MAX.into())?;
+        }
+        if !(self.send_lag_p99_ms_max > 0.0 && self.send_lag_p99_ms_max.is_finite()) {
+            return Err("`send_lag_p99_ms_max` must be above zero".into());
+        }
+        self.thresholds.iter().try_for_each(Threshold::check)
+    }
+
+    /// The paces of a round: each rate, then the closed loop.
+    pub(crate) fn paces(&self) -> Vec<Pace> {
+        self.rates_per_s.iter().map(|&rate| Pace::Open(rate)).chain([Pace::Closed]).collect()
+    }
+
+    /// Time before anything is recorded.
+    pub(crate) fn warmup(&self) -> Duration {
+        Duration::from_millis(self.warmup_ms)
+    }
+
+    /// Time recorded.
+    pub(crate) fn window(&self) -> Duration {
+        Duration::from_millis(self.window_ms)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The shipped scenario in quick form, for other modules' tests.
+    pub(crate) fn quick_edge() -> Scenario {
+        Scenario::load("edge", true, None).unwrap()
+    }
+
+    #[test]
+    fn shipped_scenario_is_valid_in_both_forms() {
+        let full = Scenario::load("edge", false, Some(7)).unwrap();
+        assert_eq!(full.repeats, 7);
+        assert!(!full.thresholds.is_empty());
+        assert!(quick_edge().thresholds.is_empty());
+        assert_eq!(full.paces().last(), Some(&Pace::Closed));
+    }
+
+    #[test]
+    fn quick_form_of_nine_subjects_measures_for_less_than_50_s() {
+        let quick = quick_edge();
+        let runs = 9 * quick.paces().len() as u64 * u64::from(quick.repeats);
+        assert!(runs * (quick.warmup_ms + quick.window_ms) < 50_000);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let cases = [
+            ("connections = 32", "connections = 0", "connections"),
+            ("connections = 32", "conections = 32", "conections"),
+            ("name = \"edge\"", "name = \"../edge\"", "name"),
+            ("[quick]\nrepeats = 3", "[quick]\nrepeats = 2", "repeats"),
+            ("body_bytes = 1024", "body_bytes = 15", "body_bytes"),
+        ];
+        for (good, bad, word) in cases {
+            assert!(EDGE.contains(good), "{good}");
+            let error = Scenario::parse(&EDGE.replacen(good, bad, 1), "x", true, None).unwrap_err();
+            assert!(error.to_string().contains(word), "{error}");
+        }
+        assert!(matches!(Scenario::load("nope", true, None), Err(ScenarioError::Unknown(_))));
+        assert!(matches!(Scenario::load("/no/such.toml", true, None), Err(ScenarioError::Read { .. })));
+    }
+}

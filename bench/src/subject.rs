@@ -1,0 +1,196 @@
+//! What can be measured: the trait every subject stands behind, and the direct line to the origin.
+
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::time::Duration;
+
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::load::Target;
+use crate::origin::{ECHO, READY_WORD};
+use crate::process::{Guarded, Launch};
+
+/// Path asked of every subject.
+pub(crate) const PATH: &str = "/bench/item";
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// Where a subject is started.
+#[derive(Debug)]
+pub(crate) struct Site<'a> {
+    /// What a proxy forwards to; without meaning to the origin itself.
+    pub origin: SocketAddr,
+    /// Body the origin answers.
+    pub body_bytes: u32,
+    /// A directory of this subject's own, empty.
+    pub dir: PathBuf,
+    pub cores: Option<Cores>,
+    /// Claims-bearing tokens and keys for peers that verify them.
+    pub tokens: &'a crate::tokens::Tokens,
+}
+
+/// Which core does what.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Cores {
+    pub proxy: usize,
+    pub load: usize,
+}
+
+/// A subject that answers.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub version: String,
+    pub address: SocketAddr,
+    /// Sent as `Authorization` when the subject asks for one.
+    pub authorization: Option<String>,
+    /// Root of the process tree whose CPU time counts.
+    pub cpu_root: u32,
+    pub child: Guarded,
+}
+
+/// Why a subject is not measured.
+#[derive(Debug, Error)]
+pub(crate) enum StartError {
+    /// Its program is not on this machine: reported, and the run goes on.
+    #[error("{0}")]
+    Missing(String),
+    /// It is there and does not work: the run fails.
+    #[error(transparent)]
+    Failed(#[from] anyhow::Error),
+}
+
+/// The future of a start.
+pub(crate) type Starting<'a> = Pin<Box<dyn Future<Output = Result<Running, StartError>> + 'a>>;
+
+/// One thing to measure.
+pub(crate) trait Subject {
+    /// Unique name, as tables and thresholds use it.
+    fn name(&self) -> &str;
+
+    /// What it does to a request, in words.
+    fn policies(&self) -> &str;
+
+    /// It sets a request id and passes it on.
+    fn sets_request_id(&self) -> bool;
+
+    /// Starts it and waits until it listens.
+    fn start<'a>(&'a self, site: &'a Site<'a>) -> Starting<'a>;
+}
+
+impl Running {
+    /// The head of the request to send; `authorized` leaves the credential out when false.
+    pub(crate) fn request(&self, path: &str, authorized: bool) -> Vec<u8> {
+        let credential = self.authorization.as_ref().filter(|_| authorized);
+        let credential = credential.map_or(String::new(), |value| format!("Authorization: {value}\r\n"));
+        let host = self.address;
+        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\n{credential}\r\n")
+            .into_bytes()
+    }
+
+    /// What the generator is to do.
+    pub(crate) fn target(&self, body_bytes: usize) -> Target {
+        Target { address: self.address, request: self.request(PATH, true), body_bytes }
+    }
+}
+
+/// The origin itself, without a proxy: what the proxies' latency is compared with.
+#[derive(Debug)]
+pub(crate) struct Direct;
+
+impl Subject for Direct {
+    fn name(&self) -> &'static str {
+        "direct"
+    }
+
+    fn policies(&self) -> &'static str {
+        "no proxy: the origin itself, on the generator's core"
+    }
+
+    fn sets_request_id(&self) -> bool {
+        false
+    }
+
+    fn start<'a>(&'a self, site: &'a Site<'a>) -> Starting<'a> {
+        Box::pin(async move { Ok(start_origin(site).await?) })
+    }
+}
+
+/// Starts an origin process on the load core.
+async fn start_origin(site: &Site<'_>) -> anyhow::Result<Running> {
+    let program = std::env::current_exe()?;
+    let arguments =
+        ["origin", "--bytes"].map(Into::into).into_iter().chain([site.body_bytes.to_string().into()]);
+    let launch = Launch {
+        program: &program,
+        arguments: arguments.collect(),
+        core: site.cores.map(|cores| cores.load),
+        dir: &site.dir,
+    };
+    let mut child = launch.start()?;
+    let line = child.first_line(START_LIMIT).await?;
+    let address = line.strip_prefix(READY_WORD).unwrap_or(&line).trim().parse()?;
+    let version = env!("CARGO_PKG_VERSION").into();
+    Ok(Running { version, address, authorization: None, cpu_root: child.pid(), child })
+}
+
+/// Waits until something accepts at `address`.
+pub(crate) async fn wait_listening(child: &mut Guarded, address: SocketAddr) -> anyhow::Result<()> {
+    let limit = Duration::from_millis(200);
+    child.until("a listening port", START_LIMIT, || TcpStream::connect_timeout(&address, limit).ok()).await?;
+    Ok(())
+}
+
+/// A loopback address nobody listens on just now.
+pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// Fills `{{name}}` places of a configuration template; every place must have a value.
+pub(crate) fn fill(template: &str, values: &[(&str, &str)]) -> anyhow::Result<String> {
+    let mut filled = String::with_capacity(template.len() + 256);
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once("{{") {
+        let (name, after) =
+            after.split_once("}}").ok_or_else(|| anyhow::anyhow!("template: `{{{{` without end"))?;
+        let value = values.iter().find(|(known, _)| *known == name);
+        let (_, value) = value.ok_or_else(|| anyhow::anyhow!("template: no value for `{name}`"))?;
+        filled.push_str(before);
+        filled.push_str(value);
+        rest = after;
+    }
+    filled.push_str(rest);
+    Ok(filled)
+}
+
+/// A path as text for a configuration file.
+pub(crate) fn path_text(path: &Path) -> anyhow::Result<&str> {
+    path.to_str()
+        .filter(|text| !text.contains(['"', ' ', '\n']))
+        .ok_or_else(|| anyhow::anyhow!("{} cannot be written into a configuration file", path.display()))
+}
+
+/// The path that answers the request head the origin received.
+pub(crate) fn echo_path() -> String {
+    format!("/bench{ECHO}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_are_filled_once_and_whole() {
+        let values = [("a", "1"), ("b", "{{a}}")];
+        assert_eq!(fill("x {{a}} y {{b}}{{a}} { }}", &values).unwrap(), "x 1 y {{a}}1 { }}");
+        assert!(fill("{{c}}", &values).unwrap_err().to_string().contains("`c`"));
+        assert!(fill("{{a", &values).is_err());
+    }
+
+    #[test]
+    fn free_addresses_are_loopback() {
+        assert!(free_address().unwrap().ip().is_loopback());
+        assert!(path_text(Path::new("/a b")).is_err());
+    }
+}

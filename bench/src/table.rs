@@ -1,0 +1,225 @@
+//! The report as Markdown, for people and for the README.
+
+use std::fmt::Write as _;
+
+use crate::figures::Spread;
+use crate::report::{Figures, Report};
+use crate::threshold::Judgement;
+
+/// Others using more than this share of a core make the figures doubtful.
+const NEIGHBOURS_DOUBTFUL: f64 = 0.1;
+
+/// Renders the whole report.
+pub(crate) fn render(report: &Report) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail; the closure keeps the `?` in one place.
+    let mut all = || -> std::fmt::Result {
+        heading(&mut text, report)?;
+        for pace in paces(report) {
+            figures(&mut text, report, pace)?;
+        }
+        ratios(&mut text, report)?;
+        subjects(&mut text, report)?;
+        verdicts(&mut text, report)
+    };
+    all().expect("writing to a String cannot fail");
+    text
+}
+
+fn paces(report: &Report) -> Vec<&str> {
+    let mut paces: Vec<&str> = Vec::new();
+    for cell in &report.cells {
+        if !paces.contains(&cell.pace.as_str()) {
+            paces.push(&cell.pace);
+        }
+    }
+    paces
+}
+
+fn heading(text: &mut String, report: &Report) -> std::fmt::Result {
+    let (scenario, machine) = (&report.scenario, &report.machine);
+    let form = if scenario.quick { " (quick: proves that it works, not how fast)" } else { "" };
+    writeln!(text, "## {}{form}\n", scenario.name)?;
+    writeln!(
+        text,
+        "{} cores of {}{}, {} MiB, Linux {}. {} interleaved rounds of {} ms after {} ms warm-up, {} keep-alive \
+         connections, GET with a body of {} bytes. {} Figures are medians of the rounds, in brackets \
+         lowest to highest.",
+        machine.cores,
+        machine.cpu,
+        if machine.hypervisor { " (virtual)" } else { "" },
+        machine.memory_mib,
+        machine.kernel,
+        scenario.repeats,
+        scenario.window_ms,
+        scenario.warmup_ms,
+        scenario.connections,
+        scenario.body_bytes,
+        pinning(report),
+    )?;
+    if machine.bench_build == "debug" {
+        writeln!(text, "\n> The generator is an unoptimised build: closed-loop figures show its limit.")?;
+    }
+    match report.neighbours_cores {
+        Some(used) if used > NEIGHBOURS_DOUBTFUL => {
+            writeln!(
+                text,
+                "\n> Other processes and the host took {used:.2} cores meanwhile: do not trust latencies."
+            )
+        }
+        Some(used) => writeln!(text, "\nOther processes and the host took {used:.2} cores meanwhile."),
+        None => Ok(()),
+    }
+}
+
+fn pinning(report: &Report) -> String {
+    match (&report.cores, &report.pinning_note) {
+        (Some(cores), _) => {
+            format!("Proxy on core {}, generator and origin on core {}.", cores.proxy, cores.load)
+        }
+        (None, note) => format!("NOT PINNED ({}).", note.as_deref().unwrap_or("unknown")),
+    }
+}
+
+fn figures(text: &mut String, report: &Report, pace: &str) -> std::fmt::Result {
+    let open = pace.starts_with("open");
+    let title = if open { "open loop, latency from the intended send time" } else { "closed loop" };
+    writeln!(text, "\n### {pace} ({title})\n")?;
+    writeln!(
+        text,
+        "| subject | requests/s | CPU µs a request | core busy | p50 ms | p90 | p99 | p99.9 | max | send lag p99 ms | RSS MiB |"
+    )?;
+    writeln!(text, "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")?;
+    for cell in report.cells.iter().filter(|cell| cell.pace == pace) {
+        row(text, cell, open)?;
+    }
+    for subject in report.subjects.iter().filter(|subject| subject.not_available.is_some()) {
+        writeln!(text, "| {} | not available |{}", subject.name, " – |".repeat(9))?;
+    }
+    Ok(())
+}
+
+fn row(text: &mut String, cell: &Figures, open: bool) -> std::fmt::Result {
+    let mark = if open && !cell.kept_rate { " (saturated)" } else { "" };
+    let counted =
+        |count: u64, word: &str| if count > 0 { format!(" ({count} {word})") } else { String::new() };
+    let failed =
+        counted(cell.failed - cell.left_waiting, "failed") + &counted(cell.left_waiting, "left waiting");
+    writeln!(
+        text,
+        "| {}{mark}{failed} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+        cell.subject,
+        spread(cell.requests_per_s, 1.0, 0),
+        spread(cell.cpu_us, 1.0, 1),
+        median(cell.core_busy, 100.0, 0, " %"),
+        spread(cell.p50_ms, 1.0, 2),
+        median(cell.p90_ms, 1.0, 2, ""),
+        spread(cell.p99_ms, 1.0, 2),
+        spread(cell.p999_ms, 1.0, 2),
+        median(cell.max_ms, 1.0, 1, ""),
+        spread(cell.send_lag_p99_ms, 1.0, 2),
+        median(cell.rss_bytes, 1.0 / 1_048_576.0, 0, ""),
+    )
+}
+
+fn median(spread: Option<Spread>, unit: f64, digits: usize, suffix: &str) -> String {
+    spread.map_or("–".into(), |s| format!("{:.digits$}{suffix}", s.median * unit))
+}
+
+fn spread(spread: Option<Spread>, unit: f64, digits: usize) -> String {
+    spread.map_or("–".into(), |s| {
+        let [middle, low, high] = [s.median, s.low, s.high].map(|value| value * unit);
+        format!("{middle:.digits$} ({low:.digits$}–{high:.digits$})")
+    })
+}
+
+/// CPU a request of each subject over each other one, closed loop.
+fn ratios(text: &mut String, report: &Report) -> std::fmt::Result {
+    let measured: Vec<&str> = report
+        .cells
+        .iter()
+        .filter(|c| c.pace == "closed" && c.subject != "direct")
+        .map(|c| c.subject.as_str())
+        .collect();
+    writeln!(text, "\n### CPU a request, row ÷ column (closed loop, paired by round)\n")?;
+    writeln!(text, "| | {} |", measured.join(" | "))?;
+    writeln!(text, "|---|{}", "---:|".repeat(measured.len()))?;
+    for own in &measured {
+        write!(text, "| {own} |")?;
+        for peer in &measured {
+            let found =
+                report.ratios.iter().find(|r| r.pace == "closed" && r.subject == *own && r.peer == *peer);
+            match found {
+                Some(ratio) => write!(text, " {:.2} |", ratio.cpu.median)?,
+                None => write!(text, " – |")?,
+            }
+        }
+        writeln!(text)?;
+    }
+    Ok(())
+}
+
+fn subjects(text: &mut String, report: &Report) -> std::fmt::Result {
+    writeln!(text, "\n| subject | version | does |\n|---|---|---|")?;
+    for subject in &report.subjects {
+        let missing = || format!("not available: {}", subject.not_available.as_deref().unwrap_or("unknown"));
+        let version = subject.version.clone().unwrap_or_else(missing);
+        writeln!(text, "| {} | {} | {} |", subject.name, version.replace('|', "/"), subject.policies)?;
+    }
+    Ok(())
+}
+
+fn verdicts(text: &mut String, report: &Report) -> std::fmt::Result {
+    let noted = report.verdicts.iter().filter(|verdict| verdict.result != Judgement::Met);
+    let met = report.verdicts.iter().filter(|verdict| verdict.result == Judgement::Met).count();
+    writeln!(text, "\n{met} of {} checks met.", report.verdicts.len())?;
+    for verdict in noted {
+        let word = if verdict.result == Judgement::Missed { "MISSED" } else { "not measured" };
+        let found = verdict.found.map_or(String::new(), |value| format!(", found {value:.3}"));
+        let reason = verdict.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+        writeln!(text, "- {word}: {}{found}{reason}", verdict.check)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::sample;
+
+    #[test]
+    fn tables_name_every_subject_the_missing_one_and_the_missed_check() {
+        let text = render(&sample());
+        for expected in [
+            "## edge (quick",
+            "Proxy on core 0, generator and origin on core 1.",
+            "Other processes and the host took 0.40 cores meanwhile: do not trust latencies",
+            "### open 1000/s (open loop, latency from the intended send time)",
+            "| sluice-policy (saturated) | 900 (900–1000) |",
+            "| haproxy-bare | 1000 (1000–1000) | 20.0 (18.0–22.0) | 50 % |",
+            "| nginx-bare | not available |",
+            "| sluice-policy | – | 2.00 |",
+            "| nginx-bare | not available: no `nginx` in PATH |",
+            "- MISSED: sluice-policy open 1000/s: the subject keeps the rate, found 900.000: answered 900 of 1000",
+        ] {
+            assert!(text.contains(expected), "lacks `{expected}`:\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_row_of_a_table_has_as_many_cells_as_its_head() {
+        let text = render(&sample());
+        let mut width = 0;
+        for line in text.lines() {
+            let cells = line.matches('|').count();
+            assert!(width == 0 || cells == 0 || cells == width, "{line}");
+            width = cells;
+        }
+    }
+
+    #[test]
+    fn unpinned_runs_say_so() {
+        let report = Report { cores: None, pinning_note: Some("one core only".into()), ..sample() };
+        assert!(render(&report).contains("NOT PINNED (one core only)."));
+    }
+}

@@ -1,0 +1,281 @@
+//! Thresholds: what a figure must hold, alone or against another subject, and the verdict.
+
+use serde::{Deserialize, Serialize};
+
+use crate::figures::{Cell, Run};
+use crate::load::Pace;
+use crate::scenario::Scenario;
+
+/// One `[[threshold]]` of a scenario.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Threshold {
+    subject: String,
+    figure: Figure,
+    pace: RawPace,
+    over: Option<String>,
+    minus: Option<String>,
+    at_most: Option<f64>,
+    at_least: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Figure {
+    CpuUs,
+    RequestsPerS,
+    P50Ms,
+    P99Ms,
+    P999Ms,
+    RssMib,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+enum RawPace {
+    Open(u32),
+    Closed(Closed),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Closed {
+    Closed,
+}
+
+/// What came of one check.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Verdict {
+    pub check: String,
+    /// The figure found; null when the subject or its peer was not measured.
+    pub found: Option<f64>,
+    pub result: Judgement,
+    pub reason: Option<String>,
+}
+
+/// Result of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Judgement {
+    Met,
+    Missed,
+    NotMeasured,
+}
+
+impl Figure {
+    fn of(self, run: &Run) -> f64 {
+        match self {
+            Self::CpuUs => run.cpu_us,
+            Self::RequestsPerS => run.requests_per_s,
+            Self::P50Ms => run.latency.p50,
+            Self::P99Ms => run.latency.p99,
+            Self::P999Ms => run.latency.p999,
+            Self::RssMib => run.rss_bytes as f64 / 1_048_576.0,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::CpuUs => "CPU µs a request",
+            Self::RequestsPerS => "requests/s",
+            Self::P50Ms => "p50 ms",
+            Self::P99Ms => "p99 ms",
+            Self::P999Ms => "p99.9 ms",
+            Self::RssMib => "RSS MiB",
+        }
+    }
+}
+
+impl Threshold {
+    /// Says what is wrong with the threshold itself.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if self.at_most.is_some() == self.at_least.is_some() {
+            return Err(format!("threshold on `{}` needs exactly one of at_most, at_least", self.subject));
+        }
+        if self.over.is_some() && self.minus.is_some() {
+            return Err(format!("threshold on `{}` has both over and minus", self.subject));
+        }
+        Ok(())
+    }
+
+    fn pace(&self) -> Pace {
+        match self.pace {
+            RawPace::Open(rate) => Pace::Open(rate),
+            RawPace::Closed(_) => Pace::Closed,
+        }
+    }
+
+    fn name(&self) -> String {
+        let pace = match self.pace() {
+            Pace::Open(rate) => format!("at {rate}/s"),
+            Pace::Closed => "closed loop".into(),
+        };
+        let relation = match (&self.over, &self.minus) {
+            (Some(peer), _) => format!(" ÷ {peer}"),
+            (_, Some(peer)) => format!(" − {peer}"),
+            _ => String::new(),
+        };
+        let limit = match (self.at_most, self.at_least) {
+            (Some(limit), _) => format!("≤ {limit}"),
+            (_, limit) => format!("≥ {}", limit.unwrap_or_default()),
+        };
+        format!("{}{relation}: {} {limit} ({pace})", self.subject, self.figure.name())
+    }
+
+    fn found(&self, cells: &[Cell]) -> Option<f64> {
+        let cell = |name: &str| cells.iter().find(|cell| cell.subject == name && cell.pace == self.pace());
+        let own = cell(&self.subject)?;
+        let figure = |run: &Run| self.figure.of(run);
+        let spread = match (&self.over, &self.minus) {
+            (Some(peer), _) => own.ratio(cell(peer)?, figure)?,
+            (_, Some(peer)) => {
+                return Some(own.spread(figure)?.median - cell(peer)?.spread(figure)?.median);
+            }
+            _ => own.spread(figure)?,
+        };
+        Some(spread.median)
+    }
+
+    fn judge(&self, cells: &[Cell]) -> Verdict {
+        let found = self.found(cells);
+        let holds = |value: f64| {
+            self.at_most.is_none_or(|limit| value <= limit)
+                && self.at_least.is_none_or(|limit| value >= limit)
+        };
+        let result = match found {
+            None => Judgement::NotMeasured,
+            Some(value) if holds(value) => Judgement::Met,
+            Some(_) => Judgement::Missed,
+        };
+        let reason = (result == Judgement::NotMeasured).then(|| "subject or peer was not measured".into());
+        Verdict { check: self.name(), found, result, reason }
+    }
+}
+
+/// Judges the sanity of every cell (right answers, rate kept, generator on time), then the thresholds.
+pub(crate) fn judge(scenario: &Scenario, cells: &[Cell]) -> Vec<Verdict> {
+    let sane = cells.iter().flat_map(|cell| sanity(scenario, cell));
+    sane.chain(scenario.thresholds.iter().map(|threshold| threshold.judge(cells))).collect()
+}
+
+fn sanity(scenario: &Scenario, cell: &Cell) -> Vec<Verdict> {
+    let verdict = |check: &str, found: f64, holds: bool, reason: String| Verdict {
+        check: format!("{} {}: {check}", cell.subject, pace_name(cell.pace)),
+        found: Some(found),
+        result: if holds { Judgement::Met } else { Judgement::Missed },
+        reason: (!holds).then_some(reason),
+    };
+    let may_saturate = scenario.may_saturate.contains(&cell.subject);
+    let failed = if may_saturate { cell.failed() - cell.left_waiting() } else { cell.failed() };
+    let mut found =
+        vec![verdict("every answer is right", failed as f64, failed == 0, cell.complaints.join("; "))];
+    if let Pace::Open(rate) = cell.pace {
+        let limit = scenario.send_lag_p99_ms_max;
+        let lag = cell.spread(|run| run.lag_p99_ms).map_or(0.0, |spread| spread.median);
+        let words = format!("the generator could not keep the rate: send lag p99 above {limit} ms");
+        found.push(verdict("the generator keeps the rate", lag, lag <= limit, words));
+        let answered = cell.spread(|run| run.requests_per_s).map_or(0.0, |spread| spread.median);
+        let words = format!("answered {answered:.0} of {rate} a second");
+        found.push(verdict("the subject keeps the rate", answered, cell.kept() || may_saturate, words));
+    }
+    found
+}
+
+/// A pace in words, for tables and verdicts.
+pub(crate) fn pace_name(pace: Pace) -> String {
+    match pace {
+        Pace::Open(rate) => format!("open {rate}/s"),
+        Pace::Closed => "closed".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figures::tests::{cell, run};
+    use crate::scenario::tests::quick_edge;
+
+    fn threshold(text: &str) -> Threshold {
+        toml::from_str(text).unwrap()
+    }
+
+    fn cells() -> Vec<Cell> {
+        let rounds = |cpu: [f64; 3], rate| cpu.map(|us| run(us, rate)).to_vec();
+        vec![
+            cell("a", Pace::Closed, rounds([30.0, 32.0, 90.0], 5000.0)),
+            cell("b", Pace::Closed, rounds([60.0, 64.0, 60.0], 4000.0)),
+            cell("a", Pace::Open(100), rounds([50.0, 50.0, 50.0], 100.0)),
+        ]
+    }
+
+    #[test]
+    fn median_is_judged_not_the_outlier() {
+        let limit = threshold("subject='a'\nfigure='cpu_us'\npace='closed'\nat_most=40.0");
+        assert_eq!(limit.judge(&cells()).result, Judgement::Met);
+        assert_eq!(limit.judge(&cells()).found, Some(32.0));
+        let tight = threshold("subject='a'\nfigure='cpu_us'\npace='closed'\nat_most=31.0");
+        assert_eq!(tight.judge(&cells()).result, Judgement::Missed);
+    }
+
+    #[test]
+    fn ratio_difference_and_pace_are_respected() {
+        let ratio = threshold("subject='a'\nfigure='cpu_us'\npace='closed'\nover='b'\nat_most=0.5");
+        assert_eq!(ratio.judge(&cells()).found, Some(0.5));
+        let added = threshold("subject='b'\nfigure='requests_per_s'\npace='closed'\nminus='a'\nat_least=0.0");
+        let verdict = added.judge(&cells());
+        assert_eq!((verdict.found, verdict.result), (Some(-1000.0), Judgement::Missed));
+        let open = threshold("subject='a'\nfigure='cpu_us'\npace=100\nat_most=50.0");
+        assert_eq!(open.judge(&cells()).found, Some(50.0));
+    }
+
+    #[test]
+    fn absent_subject_is_said_not_skipped() {
+        let absent = threshold("subject='a'\nfigure='cpu_us'\npace='closed'\nover='nginx'\nat_most=1.0");
+        let verdict = absent.judge(&cells());
+        assert_eq!((verdict.found, verdict.result), (None, Judgement::NotMeasured));
+        assert!(verdict.reason.is_some());
+    }
+
+    #[test]
+    fn meaningless_thresholds_are_refused() {
+        for text in [
+            "subject='a'\nfigure='cpu_us'\npace='closed'",
+            "subject='a'\nfigure='cpu_us'\npace='closed'\nat_most=1.0\nat_least=1.0",
+            "subject='a'\nfigure='cpu_us'\npace='closed'\nat_most=1.0\nover='b'\nminus='b'",
+        ] {
+            assert!(threshold(text).check().is_err(), "{text}");
+        }
+        assert!(
+            toml::from_str::<Threshold>("subject='a'\nfigure='speed'\npace='closed'\nat_most=1.0").is_err()
+        );
+        assert!(
+            toml::from_str::<Threshold>("subject='a'\nfigure='cpu_us'\npace='open'\nat_most=1.0").is_err()
+        );
+    }
+
+    #[test]
+    fn late_generator_lost_rate_and_wrong_answers_each_miss() {
+        let scenario = quick_edge();
+        let mut bad = run(1.0, 1000.0);
+        bad.lag_p99_ms = scenario.send_lag_p99_ms_max * 2.0;
+        let missed = |bad: Run| {
+            let cells = [cell("a", Pace::Open(1000), vec![run(1.0, 1000.0), bad.clone(), bad])];
+            let missed: Vec<_> = judge(&scenario, &cells)
+                .into_iter()
+                .filter(|verdict| verdict.result == Judgement::Missed)
+                .map(|verdict| verdict.check)
+                .collect();
+            missed.join(",")
+        };
+        assert_eq!(missed(bad), "a open 1000/s: the generator keeps the rate");
+        let mut late = Run { kept: false, ..run(1.0, 500.0) };
+        assert_eq!(missed(late.clone()), "a open 1000/s: the subject keeps the rate");
+        late.failures.unanswered = 9;
+        let peer = [cell("haproxy-policy-es256", Pace::Open(1000), vec![late])];
+        assert!(judge(&scenario, &peer).iter().all(|verdict| verdict.result == Judgement::Met));
+        let mut wrong = run(1.0, 1000.0);
+        wrong.failures.status = 1;
+        assert_eq!(missed(wrong), "a open 1000/s: every answer is right");
+        assert_eq!(missed(run(1.0, 1000.0)), "");
+    }
+}
