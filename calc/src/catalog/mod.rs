@@ -108,6 +108,7 @@ impl Indicator {
         let column = |column| {
             bars.column(column).ok_or(ComputeError::MissingColumn { indicator: self.entry().name, column })
         };
+        let high_low = || Ok::<_, ComputeError>((column(Column::High)?, column(Column::Low)?));
         match (self, outs) {
             (Self::Sma(sma), [value]) => sma.batch(close, value)?,
             (Self::Ema(ema), [value]) => ema.batch(close, value)?,
@@ -115,13 +116,16 @@ impl Indicator {
             (Self::Macd(macd), [line, signal, histogram]) => macd.batch(close, line, signal, histogram)?,
             (Self::Bbands(bands), [upper, middle, lower]) => bands.batch(close, upper, middle, lower)?,
             (Self::Atr(atr), [value]) => {
-                atr.batch(column(Column::High)?, column(Column::Low)?, close, value)?
+                let (high, low) = high_low()?;
+                atr.batch(high, low, close, value)?;
             }
             (Self::Stoch(stoch), [k, d]) => {
-                stoch.batch(column(Column::High)?, column(Column::Low)?, close, k, d)?;
+                let (high, low) = high_low()?;
+                stoch.batch(high, low, close, k, d)?;
             }
             (Self::Adx(adx), [value]) => {
-                adx.batch(column(Column::High)?, column(Column::Low)?, close, value)?
+                let (high, low) = high_low()?;
+                adx.batch(high, low, close, value)?;
             }
             (Self::Obv(obv), [value]) => obv.batch(close, column(Column::Volume)?, value)?,
             _ => return Err(wrong_count),

@@ -161,6 +161,51 @@ fn segment_variances(input: &[f64], window: usize, out: &mut [f64]) {
 mod tests {
     use super::*;
 
+    /// The variance in two passes, around the window's own first value.
+    fn two_pass(window: &[f64]) -> f64 {
+        let count = window.len() as f64;
+        let mean = window.iter().map(|value| value - window[0]).sum::<f64>() / count;
+        window.iter().map(|value| (value - window[0] - mean).powi(2)).sum::<f64>() / count
+    }
+
+    /// A walk in the `digit`-th digit of its offset, a steep ramp, spikes of falling size, halts.
+    fn hard_series() -> [Vec<f64>; 5] {
+        let mut state = 1_u64;
+        let mut roll = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f64 / 16_777_216.0 - 0.5
+        };
+        let mut walk = |offset: f64, step: f64| {
+            let mut value = offset;
+            (0..6_000).map(|_| (value += roll() * step, value).1).collect::<Vec<f64>>()
+        };
+        let mut spikes = walk(100.0, 0.1);
+        for at in 0..600 {
+            spikes[at * 10] *= [1e9, 1e6, 1e3, 10.0, 1.0][at % 5];
+        }
+        let mut halts = walk(100.0, 1.0);
+        for at in (0..6_000).filter(|at| at % 200 > 60) {
+            halts[at] = halts[at - 1];
+        }
+        let ramp = (0..6_000).map(|at| f64::from(at) * 0.25 + 1e4);
+        [walk(1e6, 1e-3), walk(1e-9, 1e-12), ramp.collect(), spikes, halts]
+    }
+
+    #[test]
+    fn the_variance_keeps_its_digits() {
+        for (kind, input) in hard_series().iter().enumerate() {
+            for window in [2, 3, 20, 100, 1_500] {
+                let mut out = vec![0.0; input.len()];
+                rolling_variances(input, window, &mut out);
+                for end in window..=input.len() {
+                    let (ours, plain) = (out[end - 1], two_pass(&input[end - window..end]));
+                    let close = (ours - plain).abs() <= 2e-9 * plain;
+                    assert!(close, "series {kind}, window {window}, end {end}: {ours:e} for {plain:e}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_flat_window_after_a_spike_has_no_variance() {
         let mut input = vec![0.1; 60];

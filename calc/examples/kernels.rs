@@ -1,0 +1,96 @@
+//! Prints nanoseconds a bar and kernel: one thread, a million bars, reused buffers, best of several
+//! runs. `cargo run --release -p sluice-calc --example kernels [BARS]`.
+#![allow(clippy::print_stdout, reason = "a table on standard output is its purpose")]
+#![allow(clippy::disallowed_methods, reason = "it measures time")]
+
+use sluice_calc::risk::{self, Settings};
+use sluice_calc::{Bars, Compat, Indicator, Stream, Value};
+use std::hint::black_box;
+use std::time::Instant;
+
+const RUNS: usize = 15;
+
+fn main() {
+    let bars = std::env::args().nth(1).and_then(|bars| bars.parse().ok()).unwrap_or(1_000_000);
+    let columns = walk(bars);
+    let [open, high, low, close, volume] = &columns;
+    let Ok(view) = Bars::ohlcv(open, high, low, close, volume) else { return };
+    println!("{bars} bars, ns a bar (best of {RUNS})");
+    println!("{:<22} {:>8} {:>8}", "kernel", "batch", "stream");
+    let mut outs = vec![vec![0.0; bars]; 3];
+    for (name, given) in KERNELS {
+        let Ok(indicator) = Indicator::parse(name, Compat::TaLib, given) else { continue };
+        let batch = best(bars, || {
+            let wanted = indicator.outputs().len();
+            let mut slices: Vec<&mut [f64]> = outs.iter_mut().take(wanted).map(Vec::as_mut_slice).collect();
+            black_box(indicator.compute(black_box(&view), &mut slices)).is_ok()
+        });
+        let stream = best(bars, || {
+            let mut stream = indicator.stream();
+            (0..bars)
+                .filter_map(|row| view.bar(row))
+                .all(|bar| !black_box(stream.push(bar)).as_slice().is_empty())
+        });
+        println!("{:<22} {batch:>8.2} {stream:>8.2}", label(name, given));
+    }
+    let mut returns = vec![0.0; bars - 1];
+    let mut scratch = vec![0.0; bars];
+    let all = best(bars, || {
+        risk::returns_of_prices(close, &mut returns).is_ok()
+            && black_box(risk::summary(&returns, &Settings::default(), &mut scratch)).is_ok()
+    });
+    println!("{:<22} {all:>8.2}", "risk, every figure");
+}
+
+const KERNELS: [(&str, &[(&str, Value<'static>)]); 9] = [
+    ("sma", &[("period", Value::Number(20.0))]),
+    ("ema", &[("period", Value::Number(20.0))]),
+    ("rsi", &[("period", Value::Number(14.0))]),
+    ("macd", &[]),
+    ("bbands", &[("period", Value::Number(20.0))]),
+    ("atr", &[("period", Value::Number(14.0))]),
+    ("stoch", &[("fast_k", Value::Number(14.0))]),
+    ("adx", &[("period", Value::Number(14.0))]),
+    ("obv", &[]),
+];
+
+fn label(name: &str, given: &[(&str, Value<'_>)]) -> String {
+    given.iter().fold(name.to_owned(), |label, (param, value)| match value {
+        Value::Number(number) => format!("{label} {param}={number}"),
+        Value::Word(word) => format!("{label} {param}={word}"),
+    })
+}
+
+/// The shortest of several runs, in nanoseconds a bar.
+fn best(bars: usize, mut run: impl FnMut() -> bool) -> f64 {
+    let timed = (0..RUNS).map(|_| {
+        let start = Instant::now();
+        assert!(run(), "the kernel takes these columns");
+        start.elapsed().as_secs_f64()
+    });
+    timed.fold(f64::INFINITY, f64::min) * 1e9 / bars as f64
+}
+
+/// Open, high, low, close and volume of a random walk.
+fn walk(bars: usize) -> [Vec<f64>; 5] {
+    let mut state = 42_u64;
+    let mut roll = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 11) as f64 / (1_u64 << 53) as f64
+    };
+    let mut columns = [(); 5].map(|()| Vec::with_capacity(bars));
+    let mut close = 100.0_f64;
+    for _ in 0..bars {
+        let open = close;
+        close *= 1.0 + (roll() - 0.5) * 0.01;
+        let row = [
+            open,
+            open.max(close) * (1.0 + roll() * 0.003),
+            open.min(close) * (1.0 - roll() * 0.003),
+            close,
+            (roll() * 1e5).floor(),
+        ];
+        columns.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
+    }
+    columns
+}

@@ -1,0 +1,61 @@
+//! The rolling mean and deviation against two passes over every window, where the running sums of
+//! other libraries lose their digits.
+
+use crate::series::{Kind, columns};
+use sluice_calc::{Bbands, Ddof, Deviations, Period};
+
+/// A sum with its rounding errors carried along.
+fn exact_sum(values: impl Iterator<Item = f64>) -> f64 {
+    let (mut sum, mut lost) = (0.0_f64, 0.0);
+    for value in values {
+        let next = sum + value;
+        lost += if sum.abs() >= value.abs() { (sum - next) + value } else { (value - next) + sum };
+        sum = next;
+    }
+    sum + lost
+}
+
+/// Mean and deviation of a window, in two passes around one of its values.
+fn two_pass(window: &[f64], ddof: f64) -> (f64, f64) {
+    let count = window.len() as f64;
+    let anchor = window[0];
+    let mean = exact_sum(window.iter().map(|value| value - anchor)) / count;
+    let square = exact_sum(window.iter().map(|value| (value - anchor - mean).powi(2)));
+    (anchor + mean, (square / (count - ddof)).sqrt())
+}
+
+/// Checks a band one deviation wide. The deviation must be right to 1e-9 beside what adding it to
+/// the mean rounds off.
+fn check(kind: Kind, bars: u32, ddof: Ddof) {
+    let columns = columns(kind, 21, 6_000);
+    let close = &columns.close;
+    let [mut upper, mut middle, mut lower] = [(); 3].map(|()| vec![0.0; close.len()]);
+    let one = Deviations::new(1.0).unwrap();
+    let bands = Bbands::new(Period::new(bars).unwrap(), one, one, ddof);
+    bands.batch(close, &mut upper, &mut middle, &mut lower).unwrap();
+    let degrees = f64::from(u8::from(ddof == Ddof::Sample));
+    let window = bars as usize;
+    for row in window - 1..close.len() {
+        let seen = &close[row + 1 - window..=row];
+        let (mean, deviation) = two_pass(seen, degrees);
+        let largest = seen.iter().copied().fold(0.0, f64::max);
+        // What left the window within the segment may have been larger, and left its rounding.
+        let passed =
+            close[(row + 1).saturating_sub(window + 1_001)..=row].iter().copied().fold(0.0, f64::max);
+        let what = format!("{kind:?} {bars} row {row}");
+        assert!((middle[row] - mean).abs() <= 1e-13 * passed, "{what}: mean {} for {mean}", middle[row]);
+        let width = (upper[row] - lower[row]) / 2.0;
+        let tolerance = 1e-9 * deviation + 4.0 * f64::EPSILON * (middle[row].abs() + largest + deviation);
+        assert!((width - deviation).abs() <= tolerance, "{what}: deviation {width} for {deviation}");
+    }
+}
+
+#[test]
+fn deviations_are_those_of_two_passes() {
+    for kind in Kind::ALL {
+        for bars in [2, 3, 20, 100] {
+            check(kind, bars, Ddof::Population);
+        }
+        check(kind, 20, Ddof::Sample);
+    }
+}

@@ -1,0 +1,10 @@
+//! The library against what it is measured by: another implementation, plain definitions, itself in
+//! streaming form.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod accuracy;
+mod oracle;
+mod risk;
+mod series;
+mod streaming;
