@@ -76,6 +76,7 @@ enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     /// Scenario: a name shipped with the bench (`edge`) or a path to a TOML file
+    #[arg(default_value = "edge")]
     scenario: String,
     /// Short windows and sanity thresholds only; everything ends within a minute
     #[arg(long)]
