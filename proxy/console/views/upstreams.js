@@ -1,0 +1,49 @@
+// One line an instance: its state, load, smoothed latency and what its last probe found.
+
+import { chip, emptyNote, glyph, keyed, mark, row, setChip, text } from "../dom.js";
+import { between, duration, number, tone, word } from "../format.js";
+import { instances } from "../snapshot.js";
+
+/** Problems first, then by address. */
+const order = (a, b) =>
+  Number(a.state === "healthy") - Number(b.state === "healthy") || a.url.localeCompare(b.url);
+
+function probeWords({ last_probe: probe }, at) {
+  if (!probe) return "not yet";
+  const found = [probe.detail, probe.ms === null ? null : `${number(probe.ms, 1)} ms`].filter(Boolean).join(", ");
+  return `${found || (probe.ok ? "passed" : "failed")} · ${duration(between(probe.at, at))}`;
+}
+
+/** @param {HTMLElement} root */
+export function mount(root) {
+  const body = root.querySelector("tbody");
+  const note = root.querySelector(".note");
+
+  function create() {
+    const [state, sign, found] = [chip("idle", ""), glyph("idle"), document.createElement("span")];
+    const made = row(["name"], ["of"], ["state", state], ["weight"], ["flight"], ["ewma"], ["probe", sign, found]);
+    return { ...made, state, sign, found };
+  }
+
+  return {
+    /** @param {import("../snapshot.js").Snapshot} snapshot */
+    update(snapshot) {
+      const all = instances(snapshot).sort(order);
+      keyed(body, all, ({ url }) => url, create, ({ cell, state, sign, found }, instance) => {
+        text(cell.name, instance.url.replace(/^http:\/\//, ""));
+        text(cell.of, instance.routes.join(", "));
+        setChip(state, tone(instance.state), word(instance.state));
+        text(cell.weight, number(instance.weight));
+        text(cell.flight, number(instance.in_flight));
+        text(cell.ewma, number(instance.ewma_ms, 1));
+        mark(sign, "tone", instance.last_probe ? (instance.last_probe.ok ? "ok" : "bad") : "idle");
+        const words = probeWords(instance, snapshot.at);
+        text(found, words);
+        if (cell.probe.title !== words) cell.probe.title = words;
+      });
+      const well = all.filter(({ state }) => state === "healthy").length;
+      text(note, all.length ? `${well} of ${all.length} healthy` : "");
+      emptyNote(root, all.length ? null : "No instance is configured.");
+    },
+  };
+}
