@@ -1,9 +1,10 @@
 //! The pure decisions of the edge.
 //!
-//! Knows: which service a path belongs to, which instance takes a request, when to stop sending, how
-//! many requests a caller may make. Must not know: sockets, files, threads, the clock, a random
-//! generator, Pingora. Time is [`Nanos`] since the process started, chance is a `u64` seed, both
-//! arguments; so every decision can be repeated in a test. Settings come checked from `sluice-schema`.
+//! Knows: what a well-formed request is, which service a path belongs to, who may call it, how often,
+//! whether the service may be called, which instance takes the request, when it is tried again, what
+//! may be registered. Must not know: sockets, files, threads, the clock, a random generator, Pingora.
+//! Time is [`Nanos`] since the process started, chance is a `u64` seed, both arguments; so every
+//! decision can be repeated in a test. Settings come checked from `sluice-schema`.
 //!
 //! A function that the edge calls for each request allocates only where its doc says so.
 //!
@@ -11,25 +12,39 @@
 //!
 //! | module | decides |
 //! |---|---|
+//! | [`framing`] | whether the raw head is unambiguous |
 //! | [`method`] | which methods are known |
 //! | [`path`] | the one form of a request path |
+//! | [`headers`] | which fields a client may send through |
 //! | [`reserved`] | which paths are Sluice's own, and their policy |
 //! | [`route`] | service, worker or page of a path |
+//! | [`authorize`] | what a service asks of its callers |
 //! | [`limit`] | whether a caller may make one more request |
+//! | [`deadline`] | how much time is left for an attempt |
 //! | [`breaker`] | whether a service may be called at all |
 //! | [`balance`] | which instance takes the request |
+//! | [`retry`] | whether a failed attempt is made again |
 //! | [`outlier`] | which instance is left alone for a while |
+//! | [`health`] | which instance is well, as its probes tell |
+//! | [`registry`] | what may be registered over the API |
 //!
 //! Underneath: [`time`], [`random`] and a private sliding window.
 
+pub mod authorize;
 pub mod balance;
 pub mod breaker;
+pub mod deadline;
+pub mod framing;
+pub mod headers;
+pub mod health;
 pub mod limit;
 pub mod method;
 pub mod outlier;
 pub mod path;
 pub mod random;
+pub mod registry;
 pub mod reserved;
+pub mod retry;
 pub mod route;
 pub mod time;
 mod window;

@@ -156,7 +156,7 @@ pub fn target(path: &str, query: Option<&str>) -> String {
 /// The origin form of an absolute-form target (`http://host/path`), `None` where it is neither.
 ///
 /// RFC 9112 section 3.2.2 obliges a server to accept it; that its authority equals `Host` was
-/// checked with the head's framing.
+/// checked by [`crate::framing::check`].
 pub fn origin_form(target: &[u8]) -> Option<&[u8]> {
     if target.first() == Some(&b'/') {
         return Some(target);
