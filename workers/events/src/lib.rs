@@ -1,0 +1,2 @@
+//! The event worker.
+pub mod log;

@@ -1,0 +1,91 @@
+//! What a reader wants to see: decided on a record's labels and times alone.
+
+use super::index::{Block, Summary};
+use super::record::Record;
+
+/// Conditions that must all hold; the default lets everything through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Event types; empty means every type.
+    pub kinds: Vec<Box<str>>,
+    /// Types that the reader may see, as globs with at most one `*` at the end; `None` means every type.
+    pub granted: Option<Vec<Box<str>>>,
+    /// Source.
+    pub source: Option<Box<str>>,
+    /// Symbol.
+    pub symbol: Option<Box<str>>,
+    /// First event time, in microseconds since 1970.
+    pub from_us: Option<i64>,
+    /// Last event time, in microseconds since 1970.
+    pub to_us: Option<i64>,
+}
+
+impl Filter {
+    /// Whether a record is wanted.
+    pub fn admits(&self, record: &Record) -> bool {
+        self.admits_labels(record.kind(), record.symbol(), record.source(), record.time_us)
+    }
+
+    /// The same on the labels alone.
+    pub fn admits_labels(&self, kind: &str, symbol: &str, source: &str, time_us: i64) -> bool {
+        self.admits_kind(kind)
+            && self.symbol.as_deref().is_none_or(|wanted| wanted == symbol)
+            && self.source.as_deref().is_none_or(|wanted| wanted == source)
+            && self.from_us.is_none_or(|from| from <= time_us)
+            && self.to_us.is_none_or(|to| time_us <= to)
+    }
+
+    fn admits_kind(&self, kind: &str) -> bool {
+        (self.kinds.is_empty() || self.kinds.iter().any(|wanted| &**wanted == kind))
+            && self.granted.as_ref().is_none_or(|globs| globs.iter().any(|glob| glob_covers(glob, kind)))
+    }
+
+    /// Whether a segment may hold a wanted record.
+    pub(crate) fn may_be_in(&self, summary: &Summary) -> bool {
+        self.may_be_within(summary.time_min_us, summary.time_max_us)
+            && (summary.other_types > 0 || summary.types.keys().any(|kind| self.admits_kind(kind)))
+    }
+
+    /// Whether a block may hold a wanted record.
+    pub(crate) fn may_be_in_block(&self, block: &Block) -> bool {
+        self.may_be_within(block.time_min_us, block.time_max_us)
+    }
+
+    fn may_be_within(&self, min_us: i64, max_us: i64) -> bool {
+        self.from_us.is_none_or(|from| from <= max_us) && self.to_us.is_none_or(|to| min_us <= to)
+    }
+}
+
+/// Whether a glob (`order_*`, `*`, or a plain name) covers a name.
+pub fn glob_covers(glob: &str, name: &str) -> bool {
+    glob.strip_suffix('*').map_or(glob == name, |stem| name.starts_with(stem))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_conditions_must_hold() {
+        let filter = Filter {
+            kinds: vec!["a".into(), "b".into()],
+            symbol: Some("X".into()),
+            from_us: Some(5),
+            to_us: Some(9),
+            ..Filter::default()
+        };
+        assert!(filter.admits_labels("a", "X", "s", 5));
+        assert!(filter.admits_labels("b", "X", "s", 9));
+        for (kind, symbol, time) in [("c", "X", 5), ("a", "Y", 5), ("a", "X", 4), ("a", "X", 10)] {
+            assert!(!filter.admits_labels(kind, symbol, "s", time));
+        }
+    }
+
+    #[test]
+    fn grants_narrow_what_was_asked_for() {
+        let filter = Filter { granted: Some(vec!["order_*".into()]), ..Filter::default() };
+        assert!(filter.admits_labels("order_executed", "", "", 0));
+        assert!(!filter.admits_labels("trading_signal", "", "", 0));
+        assert!(glob_covers("*", "x") && glob_covers("x", "x") && !glob_covers("x", "xy"));
+    }
+}

@@ -1,0 +1,294 @@
+//! Opening a directory: lock, check, repair what a crash left, start the threads.
+
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use super::dedup::{Dedup, IDS_MAX};
+use super::filter::Filter;
+use super::housekeeping::{Housekeeper, JOBS_MAX};
+use super::reader::{ReadError, Reader};
+use super::record::MessageId;
+use super::recovery::{self, ScanError};
+use super::segment::{self, FORMAT_VERSION, HeaderFault, Segment};
+use super::sidecar;
+use super::store::Store;
+use super::writer::{Bounds, Writer};
+use super::{Ground, Inner, Log, Options, QUEUE_SUBMISSIONS_MAX};
+
+/// Why a log does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The disk refused.
+    #[error("cannot open {}", path.display())]
+    Io {
+        /// File or directory.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process has it open.
+    #[error("the event log in {} is in use by another process", .0.display())]
+    Locked(PathBuf),
+    /// Damage that no crash leaves.
+    #[error(
+        "{} is damaged: {why}. Nothing was changed; restore the file from a copy, or move it and all later \
+         segments away to go on without their events",
+        path.display()
+    )]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        why: String,
+    },
+    /// Written by a newer version.
+    #[error("{} has format version {found}; this version reads up to {FORMAT_VERSION}", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u16,
+    },
+    /// The tail could not be read for the dedup window.
+    #[error("cannot read the events of the dedup window")]
+    Tail(#[source] ReadError),
+}
+
+/// What was found when a log was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Bytes of an unfinished commit that were cut off.
+    pub torn_bytes: u64,
+    /// Segments whose index was made again.
+    pub reindexed: u64,
+    /// Event ids of the dedup window that were read back.
+    pub remembered: u64,
+}
+
+pub(crate) fn open(dir: &Path, options: &Options, ground: Ground) -> Result<Log, OpenError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(at(dir))?;
+    let lock = lock(dir)?;
+    let mut recovered = Recovered::default();
+    let (segments, last_id) = load(dir, &ground, &mut recovered)?;
+    let active = Arc::clone(&segments[segments.len() - 1]);
+    let next_seq = active.with_summary(|summary| active.base_seq + summary.records);
+    let written = active.with_summary(|summary| summary.end);
+    let store = Arc::new(Store::new(dir.to_owned(), segments, next_seq - 1));
+    let reader = Reader { store: Arc::clone(&store) };
+    let mut dedup = Dedup::new(options.dedup_window_ms, IDS_MAX);
+    remember_tail(&reader, &mut dedup, &ground, &mut recovered).map_err(OpenError::Tail)?;
+
+    let (jobs, job_queue) = sync_channel(JOBS_MAX);
+    let (queue, submissions) = sync_channel(QUEUE_SUBMISSIONS_MAX);
+    let queued = Arc::new(AtomicUsize::new(0));
+    let housekeeper = Arc::new(Housekeeper {
+        store: Arc::clone(&store),
+        medium: Arc::clone(&ground.medium),
+        clock: Arc::clone(&ground.clock),
+        observer: Arc::clone(&ground.observer),
+        retention: options.retention,
+        turn: Mutex::new(()),
+    });
+    let writer = Writer {
+        store,
+        medium: ground.medium,
+        clock: ground.clock,
+        observer: ground.observer,
+        fsync: options.fsync,
+        bounds: Bounds {
+            bytes: options.retention.segment_bytes(options.segment_bytes),
+            records: options.retention.segment_records(),
+            age_ms: options.retention.segment_age_ms(),
+        },
+        dedup,
+        housekeeper: jobs,
+        queued: Arc::clone(&queued),
+        active,
+        written,
+        reserved: written,
+        next_seq,
+        last_id,
+        unsynced: None,
+        buffer: Vec::new(),
+    };
+    let keeper = Arc::clone(&housekeeper);
+    let threads = vec![
+        spawn("events-log", dir, move || writer.run(&submissions))?,
+        spawn("events-keep", dir, move || keeper.run(&job_queue))?,
+    ];
+    Ok(Log {
+        inner: Arc::new(Inner {
+            reader,
+            housekeeper,
+            queue: Some(queue),
+            queued,
+            threads,
+            recovered,
+            _lock: lock,
+        }),
+    })
+}
+
+fn spawn(
+    name: &str,
+    dir: &Path,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<thread::JoinHandle<()>, OpenError> {
+    thread::Builder::new().name(name.to_owned()).spawn(work).map_err(at(dir))
+}
+
+/// One process a directory: two writers would tear each other's commits.
+#[derive(Debug)]
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // By name, not by closing: a child that is just being started may still hold a copy of the descriptor.
+        drop(self.0.unlock());
+    }
+}
+
+fn lock(dir: &Path) -> Result<Lock, OpenError> {
+    let path = dir.join("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(at(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Lock(file)),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked(dir.to_owned())),
+        Err(TryLockError::Error(source)) => Err(OpenError::Io { path, source }),
+    }
+}
+
+/// All segments, checked, the last one cut to its last whole commit; and the newest message id.
+fn load(
+    dir: &Path,
+    ground: &Ground,
+    recovered: &mut Recovered,
+) -> Result<(Vec<Arc<Segment>>, MessageId), OpenError> {
+    let bases = list(dir)?;
+    let mut segments: Vec<Arc<Segment>> = Vec::with_capacity(bases.len() + 1);
+    let mut last_id = MessageId::default();
+    let mut expected = None;
+    for (i, base_seq) in bases.iter().enumerate() {
+        let path = dir.join(segment::file_name(*base_seq));
+        if expected.is_some_and(|expected| expected != *base_seq) {
+            let why = format!("it does not follow the segment before it, which ends at {expected:?}");
+            return Err(OpenError::Corrupt { path, why });
+        }
+        let last = i + 1 == bases.len();
+        let (segment, before) = load_segment(path, *base_seq, last, ground, recovered)?;
+        let (records, newest) = segment.with_summary(|summary| (summary.records, summary.last));
+        last_id = last_id.max(before).max(if records > 0 { newest } else { before });
+        expected = Some(base_seq + records);
+        segments.push(Arc::new(segment));
+    }
+    if segments.is_empty() {
+        let first = Segment::create(&*ground.medium, dir, 1, last_id).map_err(at(dir))?;
+        segments.push(Arc::new(first));
+    }
+    Ok((segments, last_id))
+}
+
+/// Seqs with which the segments begin; what an interrupted step left behind is removed.
+fn list(dir: &Path) -> Result<Vec<u64>, OpenError> {
+    let mut bases = Vec::new();
+    let mut indexes = Vec::new();
+    for entry in fs::read_dir(dir).map_err(at(dir))? {
+        let path = entry.map_err(at(dir))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if let Some(base) = segment::parse_file_name(name) {
+            bases.push(base);
+            continue;
+        }
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("tmp") => fs::remove_file(&path).map_err(at(&path))?,
+            Some("idx") => indexes.push(path),
+            _ => {}
+        }
+    }
+    for path in indexes.iter().filter(|path| !path.with_extension("seg").exists()) {
+        fs::remove_file(path).map_err(at(path))?;
+    }
+    bases.sort_unstable();
+    Ok(bases)
+}
+
+/// One segment, and the message id before its first record.
+fn load_segment(
+    path: PathBuf,
+    base_seq: u64,
+    last: bool,
+    ground: &Ground,
+    recovered: &mut Recovered,
+) -> Result<(Segment, MessageId), OpenError> {
+    let file = segment::open_file(&path, true).map_err(at(&path))?;
+    let before = match segment::read_header(&file, base_seq).map_err(at(&path))? {
+        Ok(before) => before,
+        Err(HeaderFault::Version(found)) => return Err(OpenError::Version { path, found }),
+        Err(HeaderFault::Damaged(why)) => return Err(OpenError::Corrupt { path, why: why.to_owned() }),
+    };
+    if !last && let Some((head, index)) = indexed(&path, &file, base_seq).map_err(at(&path))? {
+        return Ok((Segment::sealed(base_seq, path, file, head, index), before));
+    }
+    let verdict = recovery::scan(&file, base_seq, last).map_err(|error| match error {
+        ScanError::Read(source) => OpenError::Io { path: path.clone(), source },
+        corrupt @ ScanError::Corrupt { .. } => {
+            OpenError::Corrupt { path: path.clone(), why: corrupt.to_string() }
+        }
+    })?;
+    if let Some(torn) = verdict.torn {
+        recovered.torn_bytes += torn;
+    }
+    let end = verdict.index.summary.end;
+    let segment = Segment::growing(base_seq, path.clone(), file, verdict.index);
+    if last {
+        // Cut also when nothing was torn: what was reserved must read as zeros, and is reserved again.
+        ground.medium.truncate(&segment.file, end).map_err(at(&path))?;
+        ground.medium.sync(&segment.file).map_err(at(&path))?;
+    } else {
+        recovered.reindexed += 1;
+        if let Err(error) = segment.seal(&*ground.medium) {
+            ground.observer.trouble("the index of a segment could not be written", &error);
+        }
+    }
+    Ok((segment, before))
+}
+
+/// The index beside a sealed segment, when it is whole and fits.
+fn indexed(path: &Path, file: &File, base_seq: u64) -> io::Result<Option<(sidecar::Head, File)>> {
+    let index = match segment::open_file(&segment::index_path(path), false) {
+        Ok(index) => index,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let Some(head) = sidecar::read_head(&index, base_seq)? else { return Ok(None) };
+    Ok((head.summary.records > 0 && file.metadata()?.len() >= head.summary.end).then_some((head, index)))
+}
+
+/// Reads the dedup window back.
+fn remember_tail(
+    reader: &Reader,
+    dedup: &mut Dedup,
+    ground: &Ground,
+    recovered: &mut Recovered,
+) -> Result<(), ReadError> {
+    let newest = reader.durable_seq();
+    let begin = MessageId { ms: dedup.begin_ms(ground.clock.now_ms()), n: 0 };
+    let oldest = (newest + 1).saturating_sub(IDS_MAX as u64 / 2);
+    let mut scan = reader.forward(reader.seq_at(begin)?.max(oldest), Filter::default());
+    while let Some(record) = scan.next()? {
+        dedup.remember(record.event_id, record.stamp.seq, record.stamp.id.ms);
+        recovered.remembered += 1;
+    }
+    Ok(())
+}
+
+fn at(path: &Path) -> impl Fn(io::Error) -> OpenError + '_ {
+    move |source| OpenError::Io { path: path.to_owned(), source }
+}

@@ -1,0 +1,402 @@
+//! One record: the bytes of an event in the log, and the id it got.
+//!
+//! Layout (little endian, 64 bytes of header, then the labels, then the event as JSON, then zeros up to a
+//! multiple of 8):
+//!
+//! ```text
+//!  0 u32 len        header + labels + JSON, without the padding
+//!  4 u32 crc32c     of len, then of everything from byte 8 to the end of the padding
+//!  8 u64 seq        16 u64 ms   24 u32 n      (seq is contiguous; <ms>-<n> is the message id)
+//! 28 u8  flags      29 u8 length of the type, 30 of the symbol, 31 of the source
+//! 32 i64 event time in microseconds since 1970
+//! 40 u128 event id  56 u64 fingerprint of the content
+//! 64 type, symbol, source, JSON
+//! ```
+//!
+//! The labels are repeated outside the JSON so that a scan can filter without parsing it, and the event id and
+//! fingerprint so that the dedup window is rebuilt without parsing either. The checksum covers the padding too:
+//! any flipped bit of a stored record is a checksum error.
+
+use std::fmt;
+use std::str::FromStr;
+
+use bytes::Bytes;
+
+/// Size of a record's header.
+pub(crate) const HEADER_BYTES: usize = 64;
+/// LIMIT: a record with its header. An event has at most 256 KiB as received; the rest is room for the fields
+/// which the worker adds.
+pub(crate) const RECORD_BYTES_MAX: usize = 320 * 1024;
+/// LIMIT: type, symbol and source, each.
+pub const LABEL_BYTES_MAX: usize = u8::MAX as usize;
+/// Records begin at multiples of this, so that the search for a later record after damage is short.
+pub(crate) const ALIGN: usize = 8;
+
+/// First record of a commit (one write).
+pub(crate) const FIRST: u8 = 1;
+/// Last record of a commit. A commit without it was torn.
+pub(crate) const LAST: u8 = 2;
+/// Everything before this record was on stable storage when this record was written: damage in front of it is
+/// corruption, never a torn write.
+pub(crate) const BARRIER: u8 = 4;
+
+/// Name of an event in the log, written `<ms>-<n>`; strictly increasing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageId {
+    /// Milliseconds since 1970 at commit, never smaller than the id before.
+    pub ms: u64,
+    /// Counts within one millisecond.
+    pub n: u32,
+}
+
+/// A message id that is not of the form `<ms>-<n>`.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("not a message id of the form <ms>-<n>")]
+pub struct MessageIdError;
+
+/// What the log adds to an event: its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Contiguous number, from 1.
+    pub seq: u64,
+    /// Message id.
+    pub id: MessageId,
+}
+
+/// What a scan can filter on without opening the JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Labels<'a> {
+    /// Event type.
+    pub kind: &'a str,
+    /// Symbol, empty when the event has none.
+    pub symbol: &'a str,
+    /// Source.
+    pub source: &'a str,
+}
+
+/// An event on its way into the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// Event time in microseconds since 1970.
+    pub time_us: i64,
+    /// Event id (a UUID's 128 bits).
+    pub event_id: u128,
+    /// Hash of the content, to tell a repeated event from another one under the same id.
+    pub fingerprint: u64,
+    lens: [u8; 3],
+    body: Vec<u8>,
+}
+
+/// An event that no record can hold.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum DraftError {
+    /// A label has more than [`LABEL_BYTES_MAX`] bytes.
+    #[error("a label has {0} bytes, at most {LABEL_BYTES_MAX} are possible")]
+    Label(usize),
+    /// The record would have more than [`RECORD_BYTES_MAX`] bytes.
+    #[error("the record has {0} bytes, at most {RECORD_BYTES_MAX} are possible")]
+    Record(usize),
+}
+
+/// An event read from the log. Its bytes are a slice of the block that was read.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Place in the log.
+    pub stamp: Stamp,
+    /// Event time in microseconds since 1970.
+    pub time_us: i64,
+    /// Event id.
+    pub event_id: u128,
+    /// Hash of the content.
+    pub fingerprint: u64,
+    lens: [u8; 3],
+    body: Bytes,
+}
+
+/// The header's fields as stored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Header {
+    pub(crate) len: usize,
+    pub(crate) crc: u32,
+    pub(crate) stamp: Stamp,
+    pub(crate) flags: u8,
+    pub(crate) lens: [u8; 3],
+    pub(crate) time_us: i64,
+    pub(crate) event_id: u128,
+    pub(crate) fingerprint: u64,
+}
+
+/// What stands at one position of a segment.
+#[derive(Debug)]
+pub(crate) enum Parsed {
+    /// A record whose checksum holds.
+    Whole(Header),
+    /// Length zero: nothing was written here.
+    Blank,
+    /// The bytes end before the record does.
+    Short,
+    /// Not a record.
+    Damaged(&'static str),
+}
+
+impl MessageId {
+    /// The id after this one at the given wall clock: time never goes back.
+    #[must_use]
+    pub fn next(self, now_ms: u64) -> Self {
+        if now_ms > self.ms {
+            Self { ms: now_ms, n: 0 }
+        } else if self.n == u32::MAX {
+            Self { ms: self.ms + 1, n: 0 }
+        } else {
+            Self { ms: self.ms, n: self.n + 1 }
+        }
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.ms, self.n)
+    }
+}
+
+impl FromStr for MessageId {
+    type Err = MessageIdError;
+
+    fn from_str(text: &str) -> Result<Self, MessageIdError> {
+        let (ms, n) = text.split_once('-').ok_or(MessageIdError)?;
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        if !digits(ms) || !digits(n) {
+            return Err(MessageIdError);
+        }
+        Ok(Self { ms: ms.parse().map_err(|_| MessageIdError)?, n: n.parse().map_err(|_| MessageIdError)? })
+    }
+}
+
+impl Draft {
+    /// Makes a draft of an event's labels and its JSON text.
+    pub fn new(
+        labels: Labels<'_>,
+        time_us: i64,
+        event_id: u128,
+        fingerprint: u64,
+        json: &[u8],
+    ) -> Result<Self, DraftError> {
+        let parts = [labels.kind, labels.symbol, labels.source];
+        let mut lens = [0_u8; 3];
+        for (slot, part) in lens.iter_mut().zip(parts) {
+            *slot = u8::try_from(part.len()).map_err(|_| DraftError::Label(part.len()))?;
+        }
+        let body_len = parts.iter().map(|part| part.len()).sum::<usize>() + json.len();
+        if HEADER_BYTES + body_len > RECORD_BYTES_MAX {
+            return Err(DraftError::Record(HEADER_BYTES + body_len));
+        }
+        let mut body = Vec::with_capacity(body_len);
+        for part in parts {
+            body.extend_from_slice(part.as_bytes());
+        }
+        body.extend_from_slice(json);
+        Ok(Self { time_us, event_id, fingerprint, lens, body })
+    }
+
+    /// Event type.
+    pub fn kind(&self) -> &str {
+        label(&self.body, 0, self.lens[0])
+    }
+
+    /// Bytes of the record on disk, padding included.
+    pub fn stored_bytes(&self) -> usize {
+        padded(HEADER_BYTES + self.body.len())
+    }
+
+    /// Appends the record to `out`; [`seal`] completes it once its flags are known.
+    pub(crate) fn encode(&self, stamp: Stamp, out: &mut Vec<u8>) {
+        let start = out.len();
+        let len = HEADER_BYTES + self.body.len();
+        out.extend_from_slice(&(len as u32).to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&stamp.seq.to_le_bytes());
+        out.extend_from_slice(&stamp.id.ms.to_le_bytes());
+        out.extend_from_slice(&stamp.id.n.to_le_bytes());
+        out.extend_from_slice(&[0, self.lens[0], self.lens[1], self.lens[2]]);
+        out.extend_from_slice(&self.time_us.to_le_bytes());
+        out.extend_from_slice(&self.event_id.to_le_bytes());
+        out.extend_from_slice(&self.fingerprint.to_le_bytes());
+        out.extend_from_slice(&self.body);
+        out.resize(start + padded(len), 0);
+    }
+}
+
+impl Record {
+    /// Event type.
+    pub fn kind(&self) -> &str {
+        label(&self.body, 0, self.lens[0])
+    }
+
+    /// Symbol, empty when the event has none.
+    pub fn symbol(&self) -> &str {
+        label(&self.body, usize::from(self.lens[0]), self.lens[1])
+    }
+
+    /// Source.
+    pub fn source(&self) -> &str {
+        label(&self.body, usize::from(self.lens[0]) + usize::from(self.lens[1]), self.lens[2])
+    }
+
+    /// The event as JSON text, without its place in the log.
+    pub fn json(&self) -> &[u8] {
+        &self.body[self.lens.iter().map(|len| usize::from(*len)).sum::<usize>()..]
+    }
+
+    /// Takes the record at `at` out of a block; the header must have been parsed there.
+    pub(crate) fn slice(header: &Header, block: &Bytes, at: usize) -> Self {
+        Self {
+            stamp: header.stamp,
+            time_us: header.time_us,
+            event_id: header.event_id,
+            fingerprint: header.fingerprint,
+            lens: header.lens,
+            body: block.slice(at + HEADER_BYTES..at + header.len),
+        }
+    }
+}
+
+impl Header {
+    /// Bytes on disk, padding included.
+    pub(crate) fn padded(&self) -> usize {
+        padded(self.len)
+    }
+
+    /// Reads the fields without checking anything.
+    pub(crate) fn read(bytes: &[u8; HEADER_BYTES]) -> Self {
+        let u64_at = |at: usize| u64::from_le_bytes(array(bytes, at));
+        let u32_at = |at: usize| u32::from_le_bytes(array(bytes, at));
+        Self {
+            len: u32_at(0) as usize,
+            crc: u32_at(4),
+            stamp: Stamp { seq: u64_at(8), id: MessageId { ms: u64_at(16), n: u32_at(24) } },
+            flags: bytes[28],
+            lens: [bytes[29], bytes[30], bytes[31]],
+            time_us: i64::from_le_bytes(array(bytes, 32)),
+            event_id: u128::from_le_bytes(array(bytes, 40)),
+            fingerprint: u64_at(56),
+        }
+    }
+}
+
+/// Judges what stands at the beginning of `bytes`.
+pub(crate) fn parse(bytes: &[u8]) -> Parsed {
+    let Some(head) = bytes.first_chunk::<HEADER_BYTES>() else {
+        return if bytes.iter().all(|b| *b == 0) { Parsed::Blank } else { Parsed::Short };
+    };
+    let header = Header::read(head);
+    if header.len == 0 {
+        return Parsed::Blank;
+    }
+    if !(HEADER_BYTES..=RECORD_BYTES_MAX).contains(&header.len) {
+        return Parsed::Damaged("impossible length");
+    }
+    let whole = header.padded();
+    let Some(record) = bytes.get(..whole) else { return Parsed::Short };
+    if checksum(record) != header.crc {
+        return Parsed::Damaged("checksum error");
+    }
+    let labels: usize = header.lens.iter().map(|len| usize::from(*len)).sum();
+    let text = record.get(HEADER_BYTES..HEADER_BYTES + labels).map(std::str::from_utf8);
+    if HEADER_BYTES + labels > header.len || !matches!(text, Some(Ok(_))) {
+        return Parsed::Damaged("labels that do not fit");
+    }
+    Parsed::Whole(header)
+}
+
+/// Sets the flags of an encoded record and its checksum.
+pub(crate) fn seal(record: &mut [u8], flags: u8) {
+    record[28] = flags;
+    let crc = checksum(record);
+    record[4..8].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// The checksum of a record with its padding.
+pub(crate) fn checksum(record: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&record[..4]), &record[8..])
+}
+
+/// Rounds a length up to the alignment of records.
+pub(crate) fn padded(len: usize) -> usize {
+    len.next_multiple_of(ALIGN)
+}
+
+/// A fixed-size piece of a longer slice; the caller knows that it is long enough.
+pub(crate) fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut out = [0; N];
+    out.copy_from_slice(&bytes[at..at + N]);
+    out
+}
+
+fn label(body: &[u8], at: usize, len: u8) -> &str {
+    // Labels are checked to be UTF-8 when a record is parsed, and are `str` in a draft.
+    std::str::from_utf8(&body[at..at + usize::from(len)]).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sealed() -> Vec<u8> {
+        let labels = Labels { kind: "trading_signal", symbol: "BTC/USDT", source: "ml" };
+        let draft = Draft::new(labels, 7, 9, 11, br#"{"a":1}"#).unwrap();
+        let mut out = Vec::new();
+        draft.encode(Stamp { seq: 3, id: MessageId { ms: 5, n: 1 } }, &mut out);
+        assert_eq!(out.len(), draft.stored_bytes());
+        seal(&mut out, FIRST | LAST);
+        out
+    }
+
+    #[test]
+    fn ids_never_repeat_nor_go_back() {
+        let id = MessageId { ms: 10, n: 4 };
+        assert_eq!(id.next(11), MessageId { ms: 11, n: 0 });
+        assert_eq!(id.next(10), MessageId { ms: 10, n: 5 });
+        assert_eq!(id.next(3), MessageId { ms: 10, n: 5 });
+        assert_eq!(MessageId { ms: 10, n: u32::MAX }.next(9), MessageId { ms: 11, n: 0 });
+    }
+
+    #[test]
+    fn ids_read_back_as_written_and_nothing_else_does() {
+        assert_eq!("17-2".parse(), Ok(MessageId { ms: 17, n: 2 }));
+        for bad in
+            ["", "17", "17-", "-2", "+17-2", "17-2-3", "17-4294967296", "18446744073709551616-0", "a-b"]
+        {
+            assert_eq!(bad.parse::<MessageId>(), Err(MessageIdError), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_record_reads_back_as_written() {
+        let bytes = Bytes::from(sealed());
+        let Parsed::Whole(header) = parse(&bytes) else { panic!("not whole") };
+        let record = Record::slice(&header, &bytes, 0);
+        assert_eq!((record.kind(), record.symbol(), record.source()), ("trading_signal", "BTC/USDT", "ml"));
+        assert_eq!(record.json(), br#"{"a":1}"#);
+        assert_eq!((record.stamp.seq, record.time_us, record.event_id, record.fingerprint), (3, 7, 9, 11));
+    }
+
+    #[test]
+    fn every_flipped_bit_is_seen() {
+        let good = sealed();
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(!matches!(parse(&bad), Parsed::Whole(_)), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_draft_too_large_is_refused() {
+        let labels = Labels { kind: "x", symbol: "", source: "" };
+        let json = vec![b' '; RECORD_BYTES_MAX];
+        assert!(matches!(Draft::new(labels, 0, 0, 0, &json), Err(DraftError::Record(_))));
+        let long = "x".repeat(256);
+        let labels = Labels { kind: &long, symbol: "", source: "" };
+        assert_eq!(Draft::new(labels, 0, 0, 0, b""), Err(DraftError::Label(256)));
+    }
+}

@@ -1,0 +1,347 @@
+//! One file of the log: its header, its name, and where its records are.
+//!
+//! Header (64 bytes): magic "SLUICELG", u16 format version, 6 zero bytes, u64 base seq, u64 and u32 the message
+//! id before the first one, 28 zero bytes, u32 crc32c of the 60 bytes before. The id before is what keeps ids
+//! rising when retention has emptied the log.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use super::filter::Filter;
+use super::index::{Block, Entry, Index, Summary, block_of_id, block_of_seq, fold};
+use super::medium::Medium;
+use super::record::{MessageId, array};
+use super::recovery::{self, ScanError};
+use super::retention::Extent;
+use super::sidecar;
+
+/// Size of a segment's header; the first record follows.
+pub(crate) const HEADER_BYTES: usize = 64;
+/// The version of the format that this code writes, and the newest it reads.
+pub const FORMAT_VERSION: u16 = 1;
+
+const MAGIC: [u8; 8] = *b"SLUICELG";
+
+/// Why a file's header was refused.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum HeaderFault {
+    Damaged(&'static str),
+    Version(u16),
+}
+
+/// A segment, being written or sealed.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) base_seq: u64,
+    pub(crate) path: PathBuf,
+    pub(crate) file: File,
+    state: RwLock<State>,
+    /// The block table of a sealed segment, while somebody reads it.
+    table: Mutex<Option<Arc<[Block]>>>,
+}
+
+#[derive(Debug)]
+enum State {
+    Growing(Index),
+    Sealed { head: sidecar::Head, file: File },
+}
+
+impl Segment {
+    /// A segment whose whole index is known.
+    pub(crate) fn growing(base_seq: u64, path: PathBuf, file: File, index: Index) -> Self {
+        Self { base_seq, path, file, state: RwLock::new(State::Growing(index)), table: Mutex::new(None) }
+    }
+
+    /// A segment whose index lies beside it.
+    pub(crate) fn sealed(base_seq: u64, path: PathBuf, file: File, head: sidecar::Head, index: File) -> Self {
+        let state = RwLock::new(State::Sealed { head, file: index });
+        Self { base_seq, path, file, state, table: Mutex::new(None) }
+    }
+
+    /// Creates an empty segment: written under another name, synced, then renamed, so that a segment's header is
+    /// always whole.
+    pub(crate) fn create(
+        medium: &dyn Medium,
+        dir: &Path,
+        base_seq: u64,
+        before: MessageId,
+    ) -> io::Result<Self> {
+        let path = dir.join(file_name(base_seq));
+        let draft = path.with_extension("tmp");
+        remove_if_there(&draft)?;
+        let file = medium.create(&draft)?;
+        let made = medium
+            .write_all_at(&file, &encode_header(base_seq, before), 0)
+            .and_then(|()| medium.sync(&file))
+            .and_then(|()| fs::rename(&draft, &path))
+            .and_then(|()| medium.sync_dir(dir));
+        if let Err(error) = made {
+            // Nothing is in it; what cannot be removed now is removed at the next try or start.
+            drop(fs::remove_file(&draft));
+            drop(fs::remove_file(&path));
+            return Err(error);
+        }
+        Ok(Self::growing(base_seq, path, file, Index::new(base_seq, HEADER_BYTES as u64)))
+    }
+
+    /// Takes up records that were written. Only the writer calls this, only for the last segment.
+    pub(crate) fn add<'a>(&self, entries: impl Iterator<Item = Entry<'a>>) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if let State::Growing(index) = &mut *state {
+            entries.for_each(|entry| index.add(&entry));
+        }
+    }
+
+    /// Looks at the summary.
+    pub(crate) fn with_summary<T>(&self, look: impl FnOnce(&Summary) -> T) -> T {
+        match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
+            State::Growing(index) => look(&index.summary),
+            State::Sealed { head, .. } => look(&head.summary),
+        }
+    }
+
+    /// What retention needs to know.
+    pub(crate) fn extent(&self) -> Extent {
+        self.with_summary(|summary| Extent {
+            records: summary.records,
+            bytes: summary.end,
+            last_ms: summary.last.ms,
+        })
+    }
+
+    /// Moves the index to disk, beside the segment.
+    pub(crate) fn seal(&self, medium: &dyn Medium) -> io::Result<()> {
+        let bytes = match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
+            State::Growing(index) => sidecar::encode(self.base_seq, index),
+            State::Sealed { .. } => return Ok(()),
+        };
+        let path = index_path(&self.path);
+        let draft = path.with_extension("idx.tmp");
+        remove_if_there(&draft)?;
+        let file = medium.create(&draft)?;
+        let written = medium
+            .write_all_at(&file, &bytes, 0)
+            .and_then(|()| medium.sync(&file))
+            .and_then(|()| fs::rename(&draft, &path));
+        if let Err(error) = written {
+            drop(fs::remove_file(&draft));
+            return Err(error);
+        }
+        if let Some(dir) = path.parent() {
+            medium.sync_dir(dir)?;
+        }
+        if let Some(head) = sidecar::read_head(&file, self.base_seq)? {
+            *self.state.write().unwrap_or_else(PoisonError::into_inner) = State::Sealed { head, file };
+        }
+        Ok(())
+    }
+
+    /// Removes the segment and its index. Readers that have it open read on.
+    pub(crate) fn unlink(&self) -> io::Result<()> {
+        fs::remove_file(&self.path)?;
+        remove_if_there(&index_path(&self.path))
+    }
+
+    /// The range of the block in which a seq stands or would stand.
+    pub(crate) fn block_of_seq(&self, seq: u64) -> io::Result<Range<u64>> {
+        let seq_delta = seq.saturating_sub(self.base_seq);
+        self.with_blocks(|blocks, end| range_of(blocks, block_of_seq(blocks, seq_delta), end))
+    }
+
+    /// The range of the block in which a message id stands or would stand.
+    pub(crate) fn block_of_id(&self, id: MessageId) -> io::Result<Range<u64>> {
+        self.with_blocks(|blocks, end| range_of(blocks, block_of_id(blocks, id), end))
+    }
+
+    /// The next stretch from `from` on that may hold what the filter wants, of about `bytes`.
+    pub(crate) fn run_after(&self, from: u64, bytes: u64, filter: &Filter) -> io::Result<Option<Range<u64>>> {
+        if self.with_summary(|summary| from >= summary.end || !filter.may_be_in(summary)) {
+            return Ok(None);
+        }
+        self.with_blocks(|blocks, end| {
+            let block_end = |i: usize| range_of(blocks, i, end).end;
+            let at = blocks.partition_point(|block| block.offset <= from).saturating_sub(1);
+            let first = (at..blocks.len()).find(|i| filter.may_be_in_block(&blocks[*i]))?;
+            let start = from.max(blocks[first].offset);
+            let mut last = first;
+            while last + 1 < blocks.len()
+                && block_end(last) - start < bytes
+                && filter.may_be_in_block(&blocks[last + 1])
+            {
+                last += 1;
+            }
+            Some(start..block_end(last))
+        })
+    }
+
+    /// The stretch before `to` that may hold what the filter wants, of about `bytes`.
+    pub(crate) fn run_before(&self, to: u64, bytes: u64, filter: &Filter) -> io::Result<Option<Range<u64>>> {
+        if !self.with_summary(|summary| filter.may_be_in(summary)) {
+            return Ok(None);
+        }
+        self.with_blocks(|blocks, end| {
+            let start_of = |i: usize| blocks[i].offset;
+            let below = blocks.partition_point(|block| block.offset < to);
+            let last = (0..below).rev().find(|i| filter.may_be_in_block(&blocks[*i]))?;
+            let stop = range_of(blocks, last, end).end.min(to);
+            let mut first = last;
+            while first > 0 && stop - start_of(first) < bytes && filter.may_be_in_block(&blocks[first - 1]) {
+                first -= 1;
+            }
+            Some(start_of(first)..stop)
+        })
+    }
+
+    /// Seqs at which an event id may stand: exact while the segment grows, `None` when it must be scanned.
+    pub(crate) fn candidates(&self, event_id: u128) -> io::Result<Option<Vec<u64>>> {
+        match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
+            State::Growing(index) => Ok(Some(index.seqs_of(event_id).collect())),
+            State::Sealed { head, file } => {
+                Ok(if head.may_hold(file, fold(event_id))? { None } else { Some(Vec::new()) })
+            }
+        }
+    }
+
+    /// Forgets the block table of a sealed segment; it is loaded again when needed.
+    pub(crate) fn drop_table(&self) {
+        *self.table.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn with_blocks<T>(&self, look: impl FnOnce(&[Block], u64) -> T) -> io::Result<T> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        match &*state {
+            State::Growing(index) => Ok(look(&index.blocks, index.summary.end)),
+            State::Sealed { head, file } => Ok(look(&self.table(head, file)?, head.summary.end)),
+        }
+    }
+
+    fn table(&self, head: &sidecar::Head, file: &File) -> io::Result<Arc<[Block]>> {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(blocks) = &*table {
+            return Ok(Arc::clone(blocks));
+        }
+        let blocks: Arc<[Block]> = match head.read_blocks(file)? {
+            Some(blocks) => blocks.into(),
+            // The table is derived data: damaged, it is made again from the segment.
+            None => match recovery::scan(&self.file, self.base_seq, false) {
+                Ok(verdict) => verdict.index.blocks.into(),
+                Err(ScanError::Read(error)) => return Err(error),
+                Err(corrupt) => return Err(io::Error::new(io::ErrorKind::InvalidData, corrupt)),
+            },
+        };
+        *table = Some(Arc::clone(&blocks));
+        Ok(blocks)
+    }
+}
+
+/// Where a block of the table lies; the place of the first record when there is none.
+fn range_of(blocks: &[Block], at: usize, end: u64) -> Range<u64> {
+    let start = blocks.get(at).map_or(HEADER_BYTES as u64, |block| block.offset);
+    start..blocks.get(at + 1).map_or(end, |next| next.offset)
+}
+
+/// The name of the segment that begins with a seq: names sort as seqs do.
+pub(crate) fn file_name(base_seq: u64) -> String {
+    format!("{base_seq:020}.seg")
+}
+
+/// The seq with which the segment of that name begins.
+pub(crate) fn parse_file_name(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".seg")?;
+    (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+/// Where the index of a segment lies.
+pub(crate) fn index_path(segment: &Path) -> PathBuf {
+    segment.with_extension("idx")
+}
+
+/// Opens an existing file of the log.
+pub(crate) fn open_file(path: &Path, write: bool) -> io::Result<File> {
+    OpenOptions::new().read(true).write(write).open(path)
+}
+
+pub(crate) fn encode_header(base_seq: u64, before: MessageId) -> [u8; HEADER_BYTES] {
+    let mut out = [0; HEADER_BYTES];
+    out[..8].copy_from_slice(&MAGIC);
+    out[8..10].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    out[16..24].copy_from_slice(&base_seq.to_le_bytes());
+    out[24..32].copy_from_slice(&before.ms.to_le_bytes());
+    out[32..36].copy_from_slice(&before.n.to_le_bytes());
+    let crc = crc32c::crc32c(&out[..60]);
+    out[60..].copy_from_slice(&crc.to_le_bytes());
+    out
+}
+
+/// Reads a segment's header: the message id before its first record.
+pub(crate) fn read_header(file: &File, base_seq: u64) -> io::Result<Result<MessageId, HeaderFault>> {
+    if file.metadata()?.len() < HEADER_BYTES as u64 {
+        return Ok(Err(HeaderFault::Damaged("header cut short")));
+    }
+    let mut bytes = [0; HEADER_BYTES];
+    file.read_exact_at(&mut bytes, 0)?;
+    if bytes[..8] != MAGIC {
+        return Ok(Err(HeaderFault::Damaged("not a segment of this log")));
+    }
+    if crc32c::crc32c(&bytes[..60]) != u32::from_le_bytes(array(&bytes, 60)) {
+        return Ok(Err(HeaderFault::Damaged("checksum error in the header")));
+    }
+    let version = u16::from_le_bytes(array(&bytes, 8));
+    if version != FORMAT_VERSION {
+        return Ok(Err(HeaderFault::Version(version)));
+    }
+    if u64::from_le_bytes(array(&bytes, 16)) != base_seq {
+        return Ok(Err(HeaderFault::Damaged("name and header disagree")));
+    }
+    let n = u32::from_le_bytes(array(&bytes, 32));
+    Ok(Ok(MessageId { ms: u64::from_le_bytes(array(&bytes, 24)), n }))
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_sort_as_seqs_do_and_read_back() {
+        assert_eq!(parse_file_name(&file_name(42)), Some(42));
+        assert!(file_name(9) < file_name(10));
+        for bad in ["1.seg", "00000000000000000001.idx", "0000000000000000000x.seg", ".seg"] {
+            assert_eq!(parse_file_name(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_or_newer_header_is_refused() {
+        use std::io::Write;
+        let before = MessageId { ms: 9, n: 8 };
+        let good = encode_header(7, before);
+        let check = |bytes: &[u8], base| {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(bytes).unwrap();
+            read_header(&file, base).unwrap()
+        };
+        assert_eq!(check(&good, 7), Ok(before));
+        assert!(matches!(check(&good, 8), Err(HeaderFault::Damaged(_))));
+        for bit in 0..good.len() * 8 {
+            let mut bad = good;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(check(&bad, 7).is_err(), "bit {bit}");
+        }
+        let mut newer = good;
+        newer[8..10].copy_from_slice(&2_u16.to_le_bytes());
+        let crc = crc32c::crc32c(&newer[..60]);
+        newer[60..].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(check(&newer, 7), Err(HeaderFault::Version(2)));
+    }
+}

@@ -1,0 +1,343 @@
+//! The one thread that writes.
+//!
+//! It waits for a submission, takes what else waits (no timer: while one commit is on its way to the disk the next
+//! one gathers), writes all of it with one call, syncs, shows it to readers and only then answers. So an answer
+//! means stored, and the price of a sync is shared by all who wait.
+//!
+//! With [`Fsync::Interval`] the answer comes after the write and says so; readers still see only what was synced.
+//!
+//! When the disk is full the commit is taken back (cut to the last whole commit, answered with
+//! [`AppendError::Full`]) and the next one tries again. Any other failed write, and any failed sync, ends the log:
+//! after a failed sync nobody knows what is on the disk, and a second try can succeed without having written.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::dedup::Dedup;
+use super::housekeeping::Job;
+use super::medium::{Medium, is_full};
+use super::plan::{Known, Outcome, Plan};
+use super::reader::{ReadError, record_at};
+use super::record::{Draft, MessageId};
+use super::segment::{HEADER_BYTES, Segment};
+use super::store::{Fatal, Store};
+use super::{AppendError, Clock, Commit, Durability, Fsync, Observer, Receipt};
+
+/// A commit stops growing at this size; one more submission may still be the one that passes it.
+const COMMIT_BYTES: usize = 4 * 1024 * 1024;
+/// LIMIT: submissions answered by one commit.
+const COMMIT_SUBMISSIONS_MAX: usize = 8 * 1024;
+/// Space is reserved ahead in steps of this size.
+const RESERVE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Events to be stored together, and whom to answer.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    pub(crate) drafts: Vec<Draft>,
+    pub(crate) bytes: usize,
+    pub(crate) atomic: bool,
+    pub(crate) answer: oneshot::Sender<Result<Receipt, AppendError>>,
+}
+
+/// When a segment is full.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) bytes: u64,
+    pub(crate) records: u64,
+    pub(crate) age_ms: u64,
+}
+
+/// The writer's state between commits.
+pub(crate) struct Writer {
+    pub(crate) store: Arc<Store>,
+    pub(crate) medium: Arc<dyn Medium>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) fsync: Fsync,
+    pub(crate) bounds: Bounds,
+    pub(crate) dedup: Dedup,
+    pub(crate) housekeeper: SyncSender<Job>,
+    /// Bytes of submissions that wait; taken off when they leave the queue.
+    pub(crate) queued: Arc<AtomicUsize>,
+    pub(crate) active: Arc<Segment>,
+    /// End of the last whole commit in the active segment.
+    pub(crate) written: u64,
+    /// Space reserved up to here; `u64::MAX` when the file system cannot.
+    pub(crate) reserved: u64,
+    pub(crate) next_seq: u64,
+    pub(crate) last_id: MessageId,
+    /// Since when something written is not synced.
+    pub(crate) unsynced: Option<Instant>,
+    pub(crate) buffer: Vec<u8>,
+}
+
+/// Why a commit was not stored.
+enum StoreError {
+    Full,
+    Fatal(Fatal),
+}
+
+impl Writer {
+    /// Serves submissions until their senders are gone or the log fails.
+    pub(crate) fn run(mut self, queue: &Receiver<Submission>) {
+        let store = Arc::clone(&self.store);
+        let ended = catch_unwind(AssertUnwindSafe(|| self.serve(queue)));
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(fatal)) => store.fail(fatal),
+            Err(_) => store.fail(Fatal::new("the writer panicked")),
+        }
+    }
+
+    fn serve(&mut self, queue: &Receiver<Submission>) -> Result<(), Fatal> {
+        let mut batch = Vec::new();
+        while self.gather(queue, &mut batch)? {
+            self.commit(&mut batch)?;
+        }
+        self.sync()?;
+        // Give back what was reserved; the next start does not depend on it.
+        self.medium
+            .truncate(&self.active.file, self.written)
+            .map_err(|error| Fatal::new(format!("cut {} failed: {error}", self.active.path.display())))
+    }
+
+    /// Waits for a submission and takes what else waits. `false` when no more can come.
+    fn gather(&mut self, queue: &Receiver<Submission>, batch: &mut Vec<Submission>) -> Result<bool, Fatal> {
+        batch.push(loop {
+            let received = match self.sync_due() {
+                None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(left) => queue.recv_timeout(left),
+            };
+            match received {
+                Ok(submission) => break submission,
+                Err(RecvTimeoutError::Timeout) => self.sync()?,
+                Err(RecvTimeoutError::Disconnected) => return Ok(false),
+            }
+        });
+        let mut bytes = batch[0].bytes;
+        while bytes < COMMIT_BYTES
+            && batch.len() < COMMIT_SUBMISSIONS_MAX
+            && let Ok(submission) = queue.try_recv()
+        {
+            bytes += submission.bytes;
+            batch.push(submission);
+        }
+        self.queued.fetch_sub(bytes, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    fn sync_due(&self) -> Option<Duration> {
+        let Fsync::Interval(interval) = self.fsync else { return None };
+        self.unsynced.map(|since| interval.saturating_sub(since.elapsed()))
+    }
+
+    fn commit(&mut self, batch: &mut Vec<Submission>) -> Result<(), Fatal> {
+        let started = Instant::now();
+        let now_ms = self.clock.now_ms();
+        let mut plan = Plan::new(self.next_seq, self.last_id, std::mem::take(&mut self.buffer));
+        let mut answers = Vec::with_capacity(batch.len());
+        for submission in batch.drain(..) {
+            let outcomes = plan
+                .take(&submission.drafts, submission.atomic, now_ms, |event_id| self.known(event_id, now_ms));
+            answers.push((
+                submission.answer,
+                outcomes.map_err(|error| AppendError::Unreadable(Arc::new(error))),
+            ));
+        }
+        let stored =
+            if plan.records() == 0 { Ok(Duration::ZERO) } else { self.store_plan(&mut plan, now_ms) };
+        let sync_time = match stored {
+            Ok(sync_time) => sync_time,
+            Err(StoreError::Full) => {
+                self.observer.full();
+                self.buffer = plan.into_buffer();
+                self.refuse(answers, &AppendError::Full);
+                return Ok(());
+            }
+            Err(StoreError::Fatal(fatal)) => {
+                // The flag first: whoever is answered must find the log failed.
+                self.store.fail(fatal.clone());
+                self.refuse(answers, &AppendError::Failed(fatal.clone()));
+                return Err(fatal);
+            }
+        };
+        self.observer.committed(&Commit {
+            records: plan.records(),
+            bytes: plan.bytes().len(),
+            sync_time,
+            time: started.elapsed(),
+            durability: self.fsync.durability(),
+        });
+        self.buffer = plan.into_buffer();
+        for (answer, outcomes) in answers {
+            self.answer(answer, outcomes);
+        }
+        Ok(())
+    }
+
+    fn answer(&self, answer: oneshot::Sender<Result<Receipt, AppendError>>, outcomes: Outcomes) {
+        let receipt = outcomes.map(|outcomes| Receipt { outcomes, durability: self.fsync.durability() });
+        // Whoever asked may be gone; the events are stored all the same.
+        drop(answer.send(receipt));
+    }
+
+    /// Answers a commit that was not stored. Submissions that asked for nothing new have their answer.
+    fn refuse(&self, answers: Vec<Answer>, error: &AppendError) {
+        for (answer, outcomes) in answers {
+            let settled = match &outcomes {
+                Ok(outcomes) => outcomes.iter().all(|outcome| outcome.is_older_than(self.next_seq)),
+                Err(_) => true,
+            };
+            self.answer(answer, if settled { outcomes } else { Err(error.clone()) });
+        }
+    }
+
+    /// Writes a plan and makes it part of the state; on [`StoreError::Full`] nothing has changed.
+    fn store_plan(&mut self, plan: &mut Plan, now_ms: u64) -> Result<Duration, StoreError> {
+        let first_ms = plan.first_ms().unwrap_or(now_ms);
+        if self.segment_is_full(plan.bytes().len() as u64, first_ms) {
+            self.roll()?;
+        }
+        plan.finish(self.unsynced.is_none());
+        if let Err(error) = self.write(plan.bytes()) {
+            return Err(self.take_back(error));
+        }
+        let begun = Instant::now();
+        if self.fsync == Fsync::Always {
+            self.medium.sync(&self.active.file).map_err(|error| self.sync_failed(&error))?;
+        }
+        let sync_time = begun.elapsed();
+        self.active.add(plan.entries(self.written));
+        self.written += plan.bytes().len() as u64;
+        for entry in plan.entries(0) {
+            self.dedup.remember(entry.event_id, entry.stamp.seq, entry.stamp.id.ms);
+        }
+        (self.next_seq, self.last_id) = plan.after();
+        match self.fsync {
+            Fsync::Always => self.store.set_durable(self.next_seq - 1),
+            Fsync::Interval(_) => {
+                self.unsynced.get_or_insert(begun);
+                if self.sync_due().is_some_and(|left| left.is_zero()) {
+                    self.sync().map_err(StoreError::Fatal)?;
+                }
+            }
+        }
+        Ok(sync_time)
+    }
+
+    fn segment_is_full(&self, more: u64, now_ms: u64) -> bool {
+        let (records, first_ms) = self.active.with_summary(|summary| (summary.records, summary.first.ms));
+        records > 0
+            && (self.written + more > self.bounds.bytes
+                || records >= self.bounds.records
+                || now_ms.saturating_sub(first_ms) >= self.bounds.age_ms)
+    }
+
+    /// Begins a new segment; the old one is whole and durable before.
+    fn roll(&mut self) -> Result<(), StoreError> {
+        self.sync().map_err(StoreError::Fatal)?;
+        let made = Segment::create(&*self.medium, &self.store.dir, self.next_seq, self.last_id);
+        let segment = Arc::new(made.map_err(|error| {
+            if is_full(&error) {
+                return StoreError::Full;
+            }
+            StoreError::Fatal(Fatal::new(format!("begin of segment {} failed: {error}", self.next_seq)))
+        })?);
+        let old = std::mem::replace(&mut self.active, Arc::clone(&segment));
+        self.store.push(segment);
+        (self.written, self.reserved) = (HEADER_BYTES as u64, HEADER_BYTES as u64);
+        // The housekeeper is behind when this fails: then the segment is sealed at the next start.
+        drop(self.housekeeper.try_send(Job::Seal(old)));
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let end = self.written + bytes.len() as u64;
+        if end > self.reserved {
+            self.reserve(end)?;
+        }
+        self.medium.write_all_at(&self.active.file, bytes, self.written)
+    }
+
+    /// Reserves ahead; the disk's last bytes are still used before it counts as full.
+    fn reserve(&mut self, end: u64) -> io::Result<()> {
+        let file = &self.active.file;
+        let ahead = end.max((self.reserved + RESERVE_BYTES).min(self.bounds.bytes));
+        let (reserved, possible) = match self.medium.allocate(file, self.reserved, ahead) {
+            Err(error) if is_full(&error) => (end, self.medium.allocate(file, self.reserved, end)?),
+            other => (ahead, other?),
+        };
+        self.reserved = if possible { reserved } else { u64::MAX };
+        Ok(())
+    }
+
+    /// Cuts what a failed write left; only a full disk is survived.
+    fn take_back(&mut self, error: io::Error) -> StoreError {
+        let file = &self.active.file;
+        if !is_full(&error) {
+            let path = self.active.path.display();
+            return StoreError::Fatal(Fatal::new(format!("write to {path} failed: {error}")));
+        }
+        if let Err(error) = self.medium.truncate(file, self.written) {
+            let path = self.active.path.display();
+            return StoreError::Fatal(Fatal::new(format!("cut of {path} failed: {error}")));
+        }
+        if self.reserved != u64::MAX {
+            self.reserved = self.written;
+        }
+        StoreError::Full
+    }
+
+    /// Makes everything written durable, and visible.
+    fn sync(&mut self) -> Result<(), Fatal> {
+        if self.unsynced.is_none() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        self.medium.sync(&self.active.file).map_err(|error| match self.sync_failed(&error) {
+            StoreError::Fatal(fatal) => fatal,
+            StoreError::Full => Fatal::new("sync failed"),
+        })?;
+        self.unsynced = None;
+        self.observer.synced(begun.elapsed());
+        self.store.set_durable(self.next_seq - 1);
+        Ok(())
+    }
+
+    fn sync_failed(&self, error: &io::Error) -> StoreError {
+        StoreError::Fatal(Fatal::new(format!("sync of {} failed: {error}", self.active.path.display())))
+    }
+
+    /// The stored event with an event id, when it is inside the dedup window.
+    fn known(&self, event_id: u128, now_ms: u64) -> Result<Option<Known>, ReadError> {
+        let Some(seq) = self.dedup.seq_of(event_id) else { return Ok(None) };
+        let found = record_at(&self.store, seq)?;
+        Ok(found
+            .filter(|record| record.event_id == event_id && record.stamp.id.ms >= self.dedup.begin_ms(now_ms))
+            .map(|record| Known { stamp: record.stamp, fingerprint: record.fingerprint }))
+    }
+}
+
+type Outcomes = Result<Vec<Outcome>, AppendError>;
+type Answer = (oneshot::Sender<Result<Receipt, AppendError>>, Outcomes);
+
+impl Outcome {
+    fn is_older_than(&self, next_seq: u64) -> bool {
+        matches!(self, Self::Duplicate(stamp) | Self::Conflict(stamp) if stamp.seq < next_seq)
+    }
+}
+
+impl Fsync {
+    fn durability(self) -> Durability {
+        match self {
+            Self::Always => Durability::Fsync,
+            Self::Interval(_) => Durability::Memory,
+        }
+    }
+}
