@@ -202,15 +202,13 @@ impl Table {
         let mut next_id = self.next_id;
         let instances = wanted
             .iter()
-            .map(|want| match self.instances.iter().find(|known| known.url == want.url) {
-                Some(known) => {
+            .map(|want| {
+                if let Some(known) = self.instances.iter().find(|known| known.url == want.url) {
                     known.weight.store(want.weight, Relaxed);
-                    Arc::clone(known)
+                    return Arc::clone(known);
                 }
-                None => {
-                    next_id += 1;
-                    Arc::new(Instance::new(next_id, want.url.clone(), want.weight))
-                }
+                next_id += 1;
+                Arc::new(Instance::new(next_id, want.url.clone(), want.weight))
             })
             .collect();
         Self { instances, version: self.version + 1, next_id }

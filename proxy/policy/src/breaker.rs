@@ -40,7 +40,7 @@ use std::time::Duration;
 
 pub use report::{Force, Metrics, Outcome, Reason, State, Transition};
 
-use crate::random::jitter;
+use crate::random::{between, jitter};
 use crate::time::Nanos;
 use crate::window::Window;
 
@@ -48,7 +48,7 @@ use crate::window::Window;
 pub const OPEN_MAX: Duration = Duration::from_secs(300);
 /// Share by which an open time is moved, in percent.
 pub const JITTER_PERCENT: u32 = 10;
-/// Time after which a rejected caller may find a free probe.
+/// A caller rejected for want of a free probe comes back after this to twice this, at random.
 const PROBE_RETRY: Duration = Duration::from_secs(1);
 
 /// When it trips and how it recovers.
@@ -145,13 +145,13 @@ impl Breaker {
     ///
     /// # Errors
     /// [`Rejected`] while open, forced open, or half open with every probe taken.
-    pub fn try_acquire(&mut self, now: Nanos) -> Result<Permit, Rejected> {
+    pub fn try_acquire(&mut self, now: Nanos, seed: u64) -> Result<Permit, Rejected> {
         if self.state == State::Open && now >= self.retry_at {
             self.enter(State::HalfOpen, Reason::RecoveryDue, now);
         }
         let granted = match self.state {
             State::Closed | State::ForcedClosed | State::Disabled => Ok(None),
-            State::HalfOpen => self.lease(now).map(Some),
+            State::HalfOpen => self.lease(now, seed).map(Some),
             State::Open => Err(self.retry_at.since(now)),
             State::ForcedOpen => Err(self.settings.conf.recovery_timeout),
         };
@@ -306,10 +306,10 @@ impl Breaker {
     }
 
     /// Takes a probe's place, or says when one may be free.
-    fn lease(&mut self, now: Nanos) -> Result<u64, Duration> {
+    fn lease(&mut self, now: Nanos, seed: u64) -> Result<u64, Duration> {
         self.leases.retain(|lease| lease.expires > now);
         if self.leases.len() >= self.settings.conf.half_open_max.max(1) as usize {
-            return Err(PROBE_RETRY);
+            return Err(between(PROBE_RETRY, PROBE_RETRY * 2, seed));
         }
         self.next_lease += 1;
         self.leases.push(Lease { id: self.next_lease, expires: now.plus(self.settings.probe_lease) });

@@ -29,9 +29,9 @@ use crate::time::Nanos;
 use crate::window::Window;
 
 /// Shortest delay before a retry.
-pub const DELAY_MIN: Duration = Duration::from_millis(25);
+pub const BACKOFF_MIN: Duration = Duration::from_millis(25);
 /// Longest delay of our own choice before a retry.
-pub const DELAY_MAX: Duration = Duration::from_millis(250);
+pub const BACKOFF_MAX: Duration = Duration::from_millis(250);
 /// The span of the budget.
 pub const WINDOW: Duration = Duration::from_secs(10);
 
@@ -80,44 +80,44 @@ pub enum Stop {
     Budget,
 }
 
-/// The retry budget of one service.
+/// The retries of one service: its settings and its budget.
 #[derive(Debug)]
 pub struct Budget {
+    settings: sluice_schema::Retry,
     /// Requests, retries.
     window: Window<2>,
 }
 
-impl Default for Budget {
-    fn default() -> Self {
-        Self { window: Window::new(WINDOW) }
-    }
-}
-
 impl Budget {
+    /// A budget nothing was counted in yet.
+    pub fn new(settings: &sluice_schema::Retry) -> Self {
+        Self { settings: settings.clone(), window: Window::new(WINDOW) }
+    }
+
+    /// Takes new settings; what was counted stays.
+    pub fn configure(&mut self, settings: &sluice_schema::Retry) {
+        self.settings.clone_from(settings);
+    }
+
     /// Counts a request (not its retries).
     pub fn request(&mut self, now: Nanos) {
         self.window.add(now, [1, 0]);
     }
 
     /// Decides about a failed attempt and, where it is made again, charges the budget.
-    pub fn decide(
-        &mut self,
-        settings: &sluice_schema::Retry,
-        failed: &Failed,
-        now: Nanos,
-        seed: u64,
-    ) -> Verdict {
-        match check(settings, failed, seed) {
-            Ok(_) if !self.charge(settings, now) => Verdict::Stop(Stop::Budget),
+    pub fn decide(&mut self, failed: &Failed, now: Nanos, seed: u64) -> Verdict {
+        match check(&self.settings, failed, seed) {
+            Ok(_) if !self.try_retry(now) => Verdict::Stop(Stop::Budget),
             Ok(delay) => Verdict::Again(delay),
             Err(stop) => Verdict::Stop(stop),
         }
     }
 
-    fn charge(&mut self, settings: &sluice_schema::Retry, now: Nanos) -> bool {
+    /// Charges one retry; false where there is no room. [`Budget::decide`] does this itself.
+    pub fn try_retry(&mut self, now: Nanos) -> bool {
         let [requests, retries] = self.window.totals(now);
-        let floor = u64::from(settings.min_per_second) * WINDOW.as_secs();
-        let room = (settings.budget * requests as f64) as u64 + floor;
+        let floor = u64::from(self.settings.min_per_second) * WINDOW.as_secs();
+        let room = (self.settings.budget * requests as f64) as u64 + floor;
         let charged = retries < room;
         self.window.add(now, [0, u64::from(charged)]);
         charged
@@ -143,6 +143,12 @@ pub const fn is_repeatable(method: Method, sent: bool) -> bool {
     !sent || method.is_safe()
 }
 
+/// The delay before the nth retry, n being the tries made so far.
+pub fn backoff(tries: u32, seed: u64) -> Duration {
+    let ceiling = BACKOFF_MIN.saturating_mul(1 << tries.min(16)).min(BACKOFF_MAX);
+    between(BACKOFF_MIN, ceiling, seed)
+}
+
 fn check(settings: &sluice_schema::Retry, failed: &Failed, seed: u64) -> Result<Duration, Stop> {
     if failed.tries >= settings.attempts {
         return Err(Stop::Exhausted);
@@ -156,8 +162,7 @@ fn check(settings: &sluice_schema::Retry, failed: &Failed, seed: u64) -> Result<
     if failed.sent && !failed.replayable {
         return Err(Stop::BodyGone);
     }
-    let ceiling = DELAY_MIN.saturating_mul(1 << failed.tries.min(16)).min(DELAY_MAX);
-    let delay = between(DELAY_MIN, ceiling, seed).max(failed.retry_after.unwrap_or_default());
+    let delay = backoff(failed.tries, seed).max(failed.retry_after.unwrap_or_default());
     match failed.left {
         Some(left) if left < delay.saturating_add(USEFUL_MIN) => Err(Stop::Deadline),
         _ => Ok(delay),

@@ -16,11 +16,14 @@
 //!
 //! LIMIT: [`SEGMENTS_MAX`] segments in a prefix, [`ROUTES_MAX`] routes, [`HOST_BYTES_MAX`] bytes of a host.
 
+mod fault;
+
 use std::collections::BTreeSet;
 
 use foldhash::fast::FixedState;
 use sluice_wire::role::Role;
-use thiserror::Error;
+
+pub use fault::RouteFault;
 
 use crate::method::{Method, MethodSet};
 use crate::reserved::{RESERVED, Reserved, covering};
@@ -98,53 +101,6 @@ pub enum Lookup<'t> {
     WrongMethod(MethodSet),
     /// No route: 404.
     Missing,
-}
-
-/// Why a table cannot be built; one for each fault found.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum RouteFault {
-    /// Two routes that no request tells apart.
-    #[error("`{first}` and `{second}` both take {prefix}")]
-    Tie {
-        /// The earlier route.
-        first: String,
-        /// The later one.
-        second: String,
-        /// Their prefix.
-        prefix: String,
-    },
-    /// The prefix belongs to Sluice.
-    #[error("`{name}`: {prefix} lies in the reserved {reserved}")]
-    Reserved {
-        /// The route.
-        name: String,
-        /// Its prefix.
-        prefix: String,
-        /// The reserved prefix.
-        reserved: &'static str,
-    },
-    /// Not absolute, or a segment that is empty, a dot segment or has other characters.
-    #[error("`{name}`: {prefix:?} is no prefix: it takes `/` and segments of A-Z a-z 0-9 - . _ ~")]
-    Prefix {
-        /// The route.
-        name: String,
-        /// Its prefix.
-        prefix: String,
-    },
-    /// More than [`SEGMENTS_MAX`] segments.
-    #[error("`{name}`: {prefix} has more than {SEGMENTS_MAX} segments")]
-    Deep {
-        /// The route.
-        name: String,
-        /// Its prefix.
-        prefix: String,
-    },
-    /// More than [`ROUTES_MAX`] routes.
-    #[error("{count} routes; {ROUTES_MAX} are possible")]
-    Many {
-        /// How many there are.
-        count: usize,
-    },
 }
 
 type Map<V> = std::collections::HashMap<Box<str>, V, FixedState>;

@@ -29,9 +29,9 @@ impl<const N: usize> Window<N> {
     pub(crate) fn add(&mut self, now: Nanos, by: [u64; N]) -> [u64; N] {
         self.advance(now);
         let bucket = &mut self.buckets[self.epoch as usize % BUCKETS];
-        for i in 0..N {
-            bucket[i] += by[i];
-            self.totals[i] += by[i];
+        for ((count, total), by) in bucket.iter_mut().zip(&mut self.totals).zip(by) {
+            *count += by;
+            *total += by;
         }
         self.totals
     }
@@ -42,9 +42,7 @@ impl<const N: usize> Window<N> {
         let mut totals = self.totals;
         for step in 1..=gone.min(BUCKETS as u64) {
             let old = &self.buckets[(self.epoch + step) as usize % BUCKETS];
-            for i in 0..N {
-                totals[i] -= old[i];
-            }
+            take_off(&mut totals, old);
         }
         totals
     }
@@ -59,12 +57,16 @@ impl<const N: usize> Window<N> {
         let gone = epoch.saturating_sub(self.epoch);
         for step in 1..=gone.min(BUCKETS as u64) {
             let old = &mut self.buckets[(self.epoch + step) as usize % BUCKETS];
-            for i in 0..N {
-                self.totals[i] -= old[i];
-            }
+            take_off(&mut self.totals, old);
             *old = [0; N];
         }
         self.epoch += gone;
+    }
+}
+
+fn take_off<const N: usize>(totals: &mut [u64; N], old: &[u64; N]) {
+    for (total, old) in totals.iter_mut().zip(old) {
+        *total -= old;
     }
 }
 

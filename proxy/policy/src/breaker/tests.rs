@@ -13,7 +13,7 @@ const FAST: Duration = Duration::from_millis(5);
 const SLOW: Duration = Duration::from_secs(3);
 
 fn call(breaker: &mut Breaker, outcome: Outcome, latency: Duration, now: Nanos) {
-    let permit = breaker.try_acquire(now).unwrap();
+    let permit = breaker.try_acquire(now, 5).unwrap();
     breaker.record(permit, outcome, latency, now, 7);
 }
 
@@ -70,13 +70,14 @@ fn rates_need_enough_calls() {
 #[test]
 fn open_breaker_rejects_then_lets_three_probes_through_and_closes() {
     let mut breaker = opened(100);
-    let rejected = breaker.try_acquire(Nanos::from_secs(110)).unwrap_err();
+    let rejected = breaker.try_acquire(Nanos::from_secs(110), 5).unwrap_err();
     assert_eq!(rejected.state, State::Open);
     assert!((44..=56).contains(&rejected.retry_after.as_secs()), "{rejected:?}");
     let now = Nanos::from_secs(166);
-    let probes: Vec<Permit> = (0..3).map(|_| breaker.try_acquire(now).unwrap()).collect();
+    let probes: Vec<Permit> = (0..3).map(|_| breaker.try_acquire(now, 5).unwrap()).collect();
     assert!(probes.iter().all(Permit::is_probe));
-    assert_eq!(breaker.try_acquire(now).unwrap_err().retry_after, Duration::from_secs(1));
+    let wait = breaker.try_acquire(now, 5).unwrap_err().retry_after;
+    assert!((1..=2).contains(&wait.as_secs()), "{wait:?}");
     assert_eq!(
         (breaker.state(), breaker.metrics(now).probes, breaker.metrics(now).rejected),
         (State::HalfOpen, 3, 2)
@@ -94,7 +95,7 @@ fn failed_recoveries_double_the_time_up_to_five_minutes() {
     let mut breaker = opened(0);
     let mut now = Nanos::ZERO;
     for expected_s in [60_u64, 120, 240, 300, 300] {
-        let wait = breaker.try_acquire(now).unwrap_err().retry_after;
+        let wait = breaker.try_acquire(now, 5).unwrap_err().retry_after;
         let (low, high) = (expected_s * 9 / 10, expected_s * 11 / 10);
         assert!((low..=high).contains(&wait.as_secs()), "{wait:?} for {expected_s}");
         now = now.plus(wait);
@@ -108,7 +109,7 @@ fn failed_recoveries_double_the_time_up_to_five_minutes() {
         call(&mut breaker, Outcome::Failure, FAST, now);
     }
     assert!(
-        breaker.try_acquire(now).unwrap_err().retry_after <= Duration::from_secs(66),
+        breaker.try_acquire(now, 5).unwrap_err().retry_after <= Duration::from_secs(66),
         "closing forgets the doubling"
     );
 }
@@ -120,7 +121,7 @@ fn a_longer_recovery_timeout_is_not_cut() {
     for _ in 0..5 {
         call(&mut breaker, Outcome::Failure, FAST, Nanos::ZERO);
     }
-    assert!(breaker.try_acquire(Nanos::ZERO).unwrap_err().retry_after >= Duration::from_secs(810));
+    assert!(breaker.try_acquire(Nanos::ZERO, 5).unwrap_err().retry_after >= Duration::from_secs(810));
 }
 
 #[test]
@@ -139,10 +140,10 @@ fn slow_probe_reopens_and_neutral_probe_only_frees_its_place() {
 fn lost_probes_come_back_when_their_lease_ends() {
     let mut breaker = opened(0);
     let now = Nanos::from_secs(70);
-    let lost: Vec<Permit> = (0..3).map(|_| breaker.try_acquire(now).unwrap()).collect();
-    assert!(breaker.try_acquire(Nanos::from_secs(89)).is_err());
+    let lost: Vec<Permit> = (0..3).map(|_| breaker.try_acquire(now, 5).unwrap()).collect();
+    assert!(breaker.try_acquire(Nanos::from_secs(89), 5).is_err());
     let later = Nanos::from_secs(90);
-    let fresh = breaker.try_acquire(later).unwrap();
+    let fresh = breaker.try_acquire(later, 5).unwrap();
     for permit in lost {
         breaker.record(permit, Outcome::Failure, FAST, later, 0);
     }
@@ -156,7 +157,7 @@ fn forced_states_hold_until_reset() {
     let now = Nanos::from_secs(1);
     let mut breaker = breaker(conf());
     breaker.force(Force::Open, now);
-    assert_eq!(breaker.try_acquire(Nanos::from_secs(10_000)).unwrap_err().state, State::ForcedOpen);
+    assert_eq!(breaker.try_acquire(Nanos::from_secs(10_000), 5).unwrap_err().state, State::ForcedOpen);
     for (force, state, counted) in
         [(Force::Closed, State::ForcedClosed, 9), (Force::Disabled, State::Disabled, 0)]
     {
@@ -175,7 +176,7 @@ fn forced_states_hold_until_reset() {
 fn reset_discards_calls_under_way() {
     let mut breaker = breaker(conf());
     let now = Nanos::from_secs(1);
-    let old: Vec<Permit> = (0..9).map(|_| breaker.try_acquire(now).unwrap()).collect();
+    let old: Vec<Permit> = (0..9).map(|_| breaker.try_acquire(now, 5).unwrap()).collect();
     breaker.reset(now);
     for permit in old {
         breaker.record(permit, Outcome::Failure, FAST, now, 0);
@@ -197,8 +198,8 @@ fn new_settings_keep_state_and_times() {
     });
     assert_eq!((breaker.state(), breaker.metrics(Nanos::ZERO).retry_at), (State::Open, retry_at));
     let now = Nanos::from_secs(70);
-    let probe = breaker.try_acquire(now).unwrap();
-    assert!(breaker.try_acquire(now).is_err());
+    let probe = breaker.try_acquire(now, 5).unwrap();
+    assert!(breaker.try_acquire(now, 5).is_err());
     breaker.cancel(probe, now);
 }
 
@@ -329,7 +330,7 @@ proptest! {
             let seed = seed.wrapping_add(serial);
             match step {
                 Step::Acquire => {
-                    let (real, wanted) = (breaker.try_acquire(now), model.acquire(now, serial));
+                    let (real, wanted) = (breaker.try_acquire(now, 5), model.acquire(now, serial));
                     prop_assert_eq!(real.is_ok(), wanted);
                     rejected += u64::from(!wanted);
                     held.extend(real.ok().map(|permit| (serial, model.generation, permit)));
@@ -376,7 +377,7 @@ proptest! {
         let mut breaker = breaker(conf());
         let mut now = Nanos::ZERO;
         for n in 0..failures {
-            if let Ok(permit) = breaker.try_acquire(now) {
+            if let Ok(permit) = breaker.try_acquire(now, 5) {
                 breaker.record(permit, Outcome::Failure, FAST, now, seed.wrapping_add(n));
             }
             now = now.plus(Duration::from_secs(31));
@@ -384,7 +385,7 @@ proptest! {
         let mut lost_permits = Vec::new();
         let well_since = now;
         while breaker.state() != State::Closed {
-            match breaker.try_acquire(now) {
+            match breaker.try_acquire(now, 5) {
                 Ok(permit) if lost_permits.len() < lost => lost_permits.push(permit),
                 Ok(permit) => breaker.record(permit, Outcome::Success, FAST, now, seed),
                 Err(rejected) => prop_assert!(rejected.retry_after > Duration::ZERO),

@@ -194,11 +194,11 @@ proptest! {
         const NAMES: [&str; 7] =
             ["Host", "Content-Length", "content-length", "Transfer-Encoding", "X", "transfer-encoding", "HOST"];
         const VALUES: [&str; 5] = ["h", "5", "chunked", "05", "5, 5"];
-        let text: String = lines.iter().map(|(name, value)| {
+        let fields: Vec<String> = lines.iter().map(|(name, value)| {
             let value = VALUES.get(value.len()).copied().unwrap_or(value);
             format!("{}: {value}\r\n", NAMES[*name])
         }).collect();
-        let head = format!("POST / HTTP/1.1\r\n{text}\r\n").into_bytes();
+        let head = format!("POST / HTTP/1.1\r\n{}\r\n", fields.concat()).into_bytes();
         let count = |wanted: &str| lines.iter().filter(|(name, _)| NAMES[*name].eq_ignore_ascii_case(wanted)).count();
         if judge(&head).is_ok() {
             prop_assert_eq!(count("host"), 1);

@@ -111,8 +111,12 @@ fn check_kind_v6(ip: Ipv6Addr) -> Result<(), AddressFault> {
     match ip.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0] => Err(AddressFault::Unspecified),
         [0, 0, 0, 0, 0, 0, 0, 1] => Ok(()),
-        [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => Err(AddressFault::Embedded),
-        [0x64, 0xff9b, ..] | [0x2002, ..] | [0x2001, 0, ..] => Err(AddressFault::Embedded),
+        // Mapped, compatible, translated; NAT64, 6to4, Teredo.
+        [0, 0, 0, 0, 0, 0 | 0xffff, ..]
+        | [0, 0, 0, 0, 0xffff, 0, ..]
+        | [0x64, 0xff9b, ..]
+        | [0x2002, ..]
+        | [0x2001, 0, ..] => Err(AddressFault::Embedded),
         [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] => Err(AddressFault::Metadata),
         [0xfe80..=0xfebf, ..] => Err(AddressFault::LinkLocal),
         [0xff00..=0xffff, ..] => Err(AddressFault::Multicast),

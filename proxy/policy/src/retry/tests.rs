@@ -13,7 +13,7 @@ const CONNECT: Failed = Failed {
 
 fn decide(failed: Failed) -> Verdict {
     let settings = sluice_schema::Retry { attempts: 4, ..sluice_schema::Retry::default() };
-    Budget::default().decide(&settings, &failed, Nanos::ZERO, 9)
+    Budget::new(&settings).decide(&failed, Nanos::ZERO, 9)
 }
 
 #[test]
@@ -54,10 +54,10 @@ fn delays_grow_and_stay_in_their_band() {
         let mut longest = Duration::ZERO;
         for seed in 0..200 {
             let delay = check(&settings, &Failed { tries, ..CONNECT }, seed).unwrap();
-            assert!((DELAY_MIN..=DELAY_MAX).contains(&delay));
+            assert!((BACKOFF_MIN..=BACKOFF_MAX).contains(&delay));
             longest = longest.max(delay);
         }
-        let ceiling = DELAY_MAX.min(DELAY_MIN * (1 << tries));
+        let ceiling = BACKOFF_MAX.min(BACKOFF_MIN * (1 << tries));
         assert!(longest > ceiling * 9 / 10 && longest <= ceiling);
     }
 }
@@ -65,14 +65,14 @@ fn delays_grow_and_stay_in_their_band() {
 #[test]
 fn a_refused_retry_costs_nothing() {
     let settings = sluice_schema::Retry { min_per_second: 0, budget: 1.0, ..sluice_schema::Retry::default() };
-    let mut budget = Budget::default();
+    let mut budget = Budget::new(&settings);
     budget.request(Nanos::ZERO);
     for _ in 0..5 {
         let failed = Failed { method: Method::Post, sent: true, ..CONNECT };
-        assert_eq!(budget.decide(&settings, &failed, Nanos::ZERO, 0), Verdict::Stop(Stop::Unsafe));
+        assert_eq!(budget.decide(&failed, Nanos::ZERO, 0), Verdict::Stop(Stop::Unsafe));
     }
-    assert!(matches!(budget.decide(&settings, &CONNECT, Nanos::ZERO, 0), Verdict::Again(_)));
-    assert_eq!(budget.decide(&settings, &CONNECT, Nanos::ZERO, 0), Verdict::Stop(Stop::Budget));
+    assert!(matches!(budget.decide(&CONNECT, Nanos::ZERO, 0), Verdict::Again(_)));
+    assert_eq!(budget.decide(&CONNECT, Nanos::ZERO, 0), Verdict::Stop(Stop::Budget));
 }
 
 proptest! {
@@ -82,12 +82,12 @@ proptest! {
         share in 0.0..1.0_f64, floor in 0_u32..3, seed: u64,
     ) {
         let settings = sluice_schema::Retry { budget: share, min_per_second: floor, ..sluice_schema::Retry::default() };
-        let (mut budget, mut now_ms, mut requests, mut retries) = (Budget::default(), 0, Vec::new(), Vec::new());
+        let (mut budget, mut now_ms, mut requests, mut retries) = (Budget::new(&settings), 0, Vec::new(), Vec::new());
         for (pause_ms, retry) in steps {
             now_ms += pause_ms;
             let (now, second) = (Nanos::from_millis(now_ms), now_ms / 1000);
             if retry {
-                if matches!(budget.decide(&settings, &CONNECT, now, seed), Verdict::Again(_)) {
+                if matches!(budget.decide(&CONNECT, now, seed), Verdict::Again(_)) {
                     retries.push(second);
                 }
             } else {
