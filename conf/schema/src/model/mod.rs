@@ -17,11 +17,12 @@ pub use service::{
     Balance, Breaker, HeaderEdits, Health, Instance, METHODS, Permissions, RESERVED_PREFIXES, RateKey,
     RateLimit, Retry, RetryCause, Service, Source, Timeouts,
 };
+pub(crate) use value::is_host;
 pub use value::{InstanceUrl, Scheme, Secret, UrlError};
 pub use worker::{Calc, Demo, Events, Fsync, Retention, Seal, UnknownTypes, Vault};
 
 /// Everything an operator can set, checked.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// `[edge]`: the public listener.
     pub edge: Edge,
@@ -63,6 +64,27 @@ pub struct PortOffsetError {
     pub address: SocketAddr,
     /// The offset asked for.
     pub offset: u16,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            edge: Edge::default(),
+            control: Control::default(),
+            auth: Auth::default(),
+            rate_limit: Some(RateLimit::per_minute(1000)),
+            breaker: Breaker::default(),
+            registry: Registry::default(),
+            drain: Drain::default(),
+            log: Log::default(),
+            metrics: MetricsAccess::default(),
+            events: Events::default(),
+            vault: Vault::default(),
+            calc: Calc::default(),
+            demo: Demo::default(),
+            services: Vec::new(),
+        }
+    }
 }
 
 impl Config {

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 
 use super::value::InstanceUrl;
 
-/// Methods a service can be matched by.
-pub const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+/// Methods a service can be matched by; HEAD goes with GET.
+pub const METHODS: [&str; 6] = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// Prefixes the edge serves itself or hands to a worker; no service may lie at or below one.
 pub const RESERVED_PREFIXES: [&str; 27] = [
@@ -48,16 +48,17 @@ pub type Permissions = BTreeMap<String, Vec<String>>;
 /// `[[service]]`: one upstream.
 ///
 /// A request goes to the service with the longest matching prefix; among equal prefixes one that
-/// names the host wins, then one that names the method. The loader refuses two that tie.
+/// names the host wins over `*.domain` and that over none, then the one with fewer methods. The
+/// loader refuses two that could tie.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// Unique name, `[A-Za-z0-9_.-]{1,64}`; the label of its metrics and its breaker.
     pub name: String,
     /// Absolute path prefix without trailing slash (`/` alone is the last resort); matches on segment borders.
     pub prefix: String,
-    /// Host names (lower case, no port) it is limited to; empty: every host.
+    /// Host names (lower case, no port, `*.domain` for all below) it is limited to; empty: every host.
     pub hosts: Vec<String>,
-    /// Methods (upper case) it is limited to; empty: every method. HEAD goes with GET.
+    /// Methods (upper case, without HEAD, which goes with GET) it is limited to; empty: every method.
     pub methods: Vec<String>,
     /// Whether the prefix is cut off before the request is forwarded.
     pub strip_prefix: bool,

@@ -66,7 +66,7 @@ pub enum UrlError {
     #[error("`{0}` instances are not implemented in this version; use `http://`")]
     PlannedScheme(String),
     /// Any other scheme.
-    #[error("`{0}` is no scheme of an instance; use `http://`")]
+    #[error("`{0}` is not a scheme of an instance; use `http://`")]
     UnknownScheme(String),
     /// `user:password@`.
     #[error("an instance address carries no user name or password")]

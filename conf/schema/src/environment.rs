@@ -1,0 +1,283 @@
+//! The environment over the files: the names of the services Sluice replaces, and `SLUICE__SECTION__KEY`.
+//!
+//! A variable that is set but empty counts as unset. Where both name a key, `SLUICE__…` wins. A name
+//! that asks for what this version lacks is an error, one that would do nothing a warning: silence
+//! would be a lie.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use crate::code::Code;
+use crate::form::URL;
+use crate::keys::{LEVEL, PerMinute, RECOVERY_TIMEOUT, THRESHOLD, TOKEN_TTL};
+use crate::kind::{Flag, Kind, Text, Wrong, count, nearest};
+use crate::model::{Config, Instance};
+use crate::reader::Reader;
+use crate::report::{Diagnostic, quote};
+use crate::secret::{self, JWT_SECRET_KEY};
+use crate::show::Origin;
+use crate::table::unknown_key;
+
+const OVERRIDE: &str = "SLUICE__";
+
+/// Ports of listeners; a later name wins over an earlier one.
+const PORTS: [(&str, &str); 5] = [
+    ("CORE_SERVICE_PORT", "edge.listen"),
+    ("API_GATEWAY_PORT", "edge.listen"),
+    ("EVENT_SERVICE_PORT", "events.listen"),
+    ("SECURITY_SERVICE_PORT", "vault.listen"),
+    ("CIRCUIT_BREAKER_PORT", "control.listen"),
+];
+
+/// The one instance of a service.
+const INSTANCES: [(&str, &str); 3] = [
+    ("DATA_SERVICE_URL", "data_service"),
+    ("BACKTESTING_SERVICE_URL", "backtesting_service"),
+    ("TRADING_BOT_SERVICE_URL", "trading_bot_service"),
+];
+
+/// Names without effect, and why.
+const NO_EFFECT: [(&str, &str); 3] = [
+    ("EVENT_CONSUMER_GROUP", "consumer groups are not implemented in this version"),
+    ("METRICS_UPDATE_INTERVAL", "metrics are always current"),
+    ("STREAM_MONITOR_INTERVAL", "the stream's figures are always current"),
+];
+
+/// The names with a meaning of their own beside those above.
+const OTHERS: [&str; 12] = [
+    "CORE_SERVICE_HOST",
+    "ENABLE_JWT",
+    "ENABLE_MTLS",
+    "ENABLE_VAULT",
+    "EVENT_STREAM_NAME",
+    "FAILURE_THRESHOLD",
+    "JWT_EXPIRATION_HOURS",
+    "LOG_LEVEL",
+    "METRICS_ENABLED",
+    "RATE_LIMIT_DEFAULT",
+    "RECOVERY_TIMEOUT",
+    "REDIS_URL",
+];
+
+/// True where Sluice looks at a variable: what a supervisor hands to its children.
+pub fn is_recognised(name: &str) -> bool {
+    name.starts_with(OVERRIDE)
+        || is_secret(name)
+        || OTHERS.contains(&name)
+        || PORTS.iter().chain(&INSTANCES).chain(&NO_EFFECT).any(|(known, _)| *known == name)
+}
+
+/// True where a variable holds a secret, or may: it goes by descriptor, and only to roles that need it.
+pub fn is_secret(name: &str) -> bool {
+    [JWT_SECRET_KEY, "JWT_SECRET_KEY_FILE", "REDIS_URL"].contains(&name)
+}
+
+/// `SLUICE__EDGE__LISTEN` by the path `edge.listen`.
+pub(crate) fn overrides(environment: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    environment
+        .iter()
+        .filter(|(_, text)| !text.is_empty())
+        .filter_map(|(name, _)| {
+            let path = name.strip_prefix(OVERRIDE)?.to_ascii_lowercase().replace("__", ".");
+            Some((path, name.clone()))
+        })
+        .collect()
+}
+
+/// Lays the environment over everything but the services.
+pub(crate) fn apply(reader: &mut Reader<'_>, config: &mut Config) {
+    listeners(reader, config);
+    let mut set = Overlay { reader };
+    set.key("RATE_LIMIT_DEFAULT", "rate_limit.default", &PerMinute, same, &mut config.rate_limit);
+    set.key(
+        "FAILURE_THRESHOLD",
+        "breaker.failure_threshold",
+        &THRESHOLD,
+        same,
+        &mut config.breaker.failure_threshold,
+    );
+    let recovery = &mut config.breaker.recovery_timeout;
+    set.key("RECOVERY_TIMEOUT", "breaker.recovery_timeout", &RECOVERY_TIMEOUT, seconds, recovery);
+    set.key("LOG_LEVEL", "log.level", &LEVEL, lower, &mut config.log.level);
+    set.key("METRICS_ENABLED", "metrics.enabled", &Flag, truth, &mut config.metrics.enabled);
+    set.key("ENABLE_JWT", "auth.enabled", &Flag, truth, &mut config.auth.enabled);
+    set.key("JWT_EXPIRATION_HOURS", "vault.token_ttl", &TOKEN_TTL, hours, &mut config.vault.token_ttl);
+    set.key("EVENT_STREAM_NAME", "events.stream", &crate::form::STREAM, same, &mut config.events.stream);
+    legacy_key(reader, config);
+    unavailable(reader);
+    without_effect(reader);
+}
+
+/// Replaces the instances of services that have a variable of their own.
+pub(crate) fn instances(reader: &mut Reader<'_>, config: &mut Config) {
+    for (name, service) in INSTANCES {
+        let Some(text) = reader.variable(name) else { continue };
+        let Some(index) = config.services.iter().position(|known| known.name == service) else {
+            let message = format!("{name} has no effect: there is no service {}", quote(service));
+            reader.blame_variable(name, Diagnostic::new(Code::NoEffect, message));
+            continue;
+        };
+        let path = format!("service[{index}].instance[0].url");
+        if let Some(url) = reader.parse_variable(name, text, &path, &URL) {
+            config.services[index].instances = vec![Instance { url, weight: 1 }];
+        }
+    }
+}
+
+/// Reports `SLUICE__…` names that no key took.
+pub(crate) fn leftovers(reader: &mut Reader<'_>) {
+    for (path, name) in reader.unused_overrides() {
+        let (table, word) = path.rsplit_once('.').unwrap_or(("", &path));
+        let mut unknown = unknown_key(table, word, &[]);
+        if unknown.code == Code::UnknownKey {
+            let paths = crate::show::key_paths();
+            let near =
+                nearest(&path, paths.iter().filter(|path| !path.starts_with("service.")).map(String::as_str));
+            unknown.help = near.map(|path| format!("did you mean {}?", quote(&variable_of(path))));
+        }
+        unknown.message = format!("{name}: {}", unknown.message);
+        reader.blame_variable(&name, unknown);
+    }
+}
+
+/// `edge.listen` as `SLUICE__EDGE__LISTEN`.
+pub(crate) fn variable_of(path: &str) -> String {
+    format!("{OVERRIDE}{}", path.to_ascii_uppercase().replace('.', "__"))
+}
+
+fn listeners(reader: &mut Reader<'_>, config: &mut Config) {
+    let mut set = Overlay { reader };
+    let mut host = None;
+    set.key("CORE_SERVICE_HOST", "edge.listen", &crate::kind::Maybe(BIND_HOST), same, &mut host);
+    if let Some(host) = host {
+        config.edge.listen.set_ip(host);
+    }
+    for (name, path) in PORTS {
+        let listen: &mut SocketAddr = match path {
+            "edge.listen" => &mut config.edge.listen,
+            "events.listen" => &mut config.events.listen,
+            "vault.listen" => &mut config.vault.listen,
+            _ => &mut config.control.listen,
+        };
+        let mut port = listen.port();
+        set.key(name, path, &count(0..=65_535), same, &mut port);
+        listen.set_port(port);
+    }
+}
+
+fn legacy_key(reader: &mut Reader<'_>, config: &mut Config) {
+    let path = "auth.hs256_secret";
+    if let Some(secret) = secret::from_environment(reader, JWT_SECRET_KEY, path) {
+        config.auth.hs256_secret = Some(secret);
+    }
+    if let Some(secret) = &config.auth.hs256_secret {
+        secret::check_strength(reader, path, secret);
+    }
+}
+
+fn unavailable(reader: &mut Reader<'_>) {
+    if reader.variable("REDIS_URL").is_some() {
+        let message = "the Redis store is not available in this version";
+        let refused = Diagnostic::new(Code::UnavailableVariable, message).help("unset REDIS_URL");
+        reader.blame_variable("REDIS_URL", refused);
+    }
+    let mut set = Overlay { reader };
+    let (mut vault, mut mtls) = (false, true);
+    set.key("ENABLE_VAULT", "vault.external", &Flag, truth, &mut vault);
+    set.key("ENABLE_MTLS", "edge.mtls", &Flag, truth, &mut mtls);
+    if vault {
+        let message = "an external vault is not available in this version";
+        let refused = Diagnostic::new(Code::UnavailableVariable, message)
+            .help("unset ENABLE_VAULT: secrets are kept by Sluice's own vault worker");
+        reader.blame_variable("ENABLE_VAULT", refused);
+    }
+    if !mtls {
+        let message = "ENABLE_MTLS=false has no effect: the roles always prove to each other who they are";
+        reader.blame_variable("ENABLE_MTLS", Diagnostic::new(Code::NoEffect, message));
+    }
+}
+
+fn without_effect(reader: &mut Reader<'_>) {
+    for (name, why) in NO_EFFECT {
+        if reader.variable(name).is_some() {
+            let message = format!("{name} has no effect: {why}");
+            reader.blame_variable(name, Diagnostic::new(Code::NoEffect, message));
+        }
+    }
+}
+
+/// Lays single variables over fields.
+struct Overlay<'r, 'e> {
+    reader: &'r mut Reader<'e>,
+}
+
+impl Overlay<'_, '_> {
+    /// Sets a field from a variable, rewritten first into the form of the file.
+    fn key<K: Kind>(
+        &mut self,
+        name: &str,
+        path: &str,
+        kind: &K,
+        rewrite: fn(&str) -> String,
+        into: &mut K::Out,
+    ) {
+        let Some(text) = self.reader.variable(name) else { return };
+        if let Some(Origin::Env { name: exact }) = self.reader.origin(path)
+            && exact.starts_with(OVERRIDE)
+        {
+            let message = format!("{name} has no effect: {exact} sets the same key");
+            self.reader.blame_variable(name, Diagnostic::new(Code::NoEffect, message));
+            return;
+        }
+        if let Some(parsed) = self.reader.parse_variable(name, &rewrite(text), path, kind) {
+            *into = parsed;
+        }
+    }
+}
+
+/// The interface a listener opens on.
+const BIND_HOST: Text<IpAddr> = Text {
+    what: "an IP address",
+    code: Code::Address,
+    parse: |text| match text {
+        "localhost" => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        _ => text.parse().map_err(|_| {
+            Wrong::new(format!("{} is not an IP address", quote(text)))
+                .help("write 0.0.0.0 for every interface, 127.0.0.1 for this machine alone")
+        }),
+    },
+    show: ToString::to_string,
+    pattern: "",
+};
+
+fn same(text: &str) -> String {
+    text.to_owned()
+}
+
+fn lower(text: &str) -> String {
+    text.to_ascii_lowercase()
+}
+
+/// The words for true and false that shells and compose files use.
+fn truth(text: &str) -> String {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "yes" | "on" | "true" => "true".to_owned(),
+        "0" | "no" | "off" | "false" => "false".to_owned(),
+        _ => text.to_owned(),
+    }
+}
+
+/// A bare number is seconds.
+fn seconds(text: &str) -> String {
+    with_unit(text, 's')
+}
+
+/// A bare number is hours.
+fn hours(text: &str) -> String {
+    with_unit(text, 'h')
+}
+
+fn with_unit(text: &str, unit: char) -> String {
+    let bare = text.chars().all(|c| c.is_ascii_digit() || c == '.');
+    if bare { format!("{text}{unit}") } else { text.to_owned() }
+}

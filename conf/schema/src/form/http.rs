@@ -1,0 +1,177 @@
+//! Methods, headers, paths, and the words made of them.
+
+use crate::code::Code;
+use crate::kind::{Text, Wrong, did_you_mean};
+use crate::model::{METHODS, RateKey, RetryCause};
+use crate::report::quote;
+
+/// A method a service can be matched by.
+pub(crate) const METHOD: Text<String> = Text {
+    what: "a method",
+    code: Code::Method,
+    parse: parse_method,
+    show: Clone::clone,
+    pattern: "^(GET|POST|PUT|PATCH|DELETE|OPTIONS)$",
+};
+
+/// The name of a header an operator may change; lower case.
+pub(crate) const HEADER_NAME: Text<String> = Text {
+    what: "a header name",
+    code: Code::Header,
+    parse: parse_header_name,
+    show: Clone::clone,
+    pattern: "^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$",
+};
+
+/// The value of a header. It may be a secret, so no message quotes it.
+pub(crate) const HEADER_VALUE: Text<String> = Text {
+    what: "the value of a header",
+    code: Code::Header,
+    parse: parse_header_value,
+    show: Clone::clone,
+    pattern: r"^[\t\x20-\x7e]{0,4096}$",
+};
+
+/// The path of a health probe.
+pub(crate) const HEALTH_PATH: Text<String> = Text {
+    what: "a path such as \"/health\"",
+    code: Code::Path,
+    parse: parse_health_path,
+    show: Clone::clone,
+    pattern: r"^/[\x21\x24-\x3b\x3d\x40-\x5b\x5d-\x7e]{0,255}$",
+};
+
+/// Who shares a bucket.
+pub(crate) const RATE_KEY: Text<RateKey> = Text {
+    what: "one of `client`, `ip`, `service`, `sub`, `header:NAME`",
+    code: Code::Word,
+    parse: parse_rate_key,
+    show: show_rate_key,
+    pattern: "^(client|ip|service|sub|header:.+)$",
+};
+
+/// What is tried again.
+pub(crate) const RETRY_CAUSE: Text<RetryCause> = Text {
+    what: "one of \"connect\", \"reset\" or a status such as \"503\"",
+    code: Code::Word,
+    parse: parse_retry_cause,
+    show: |cause| show_retry_cause(*cause),
+    pattern: "^(connect|reset|5[0-9][0-9])$",
+};
+
+/// Headers that frame a message, or say who the caller is; Sluice alone writes them.
+const OWNED: [&str; 13] = [
+    "connection",
+    "content-length",
+    "forwarded",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-roles",
+    "x-permissions",
+    "x-auth-method",
+    "x-request-id",
+];
+const OWNED_STARTS: [&str; 4] = ["x-user", "x-internal-", "x-client-cert", "x-forwarded-"];
+
+fn parse_method(text: &str) -> Result<String, Wrong> {
+    if METHODS.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    if text == "HEAD" {
+        return Err(Wrong::new("HEAD goes with GET and is not named by itself").help("did you mean `GET`?"));
+    }
+    let wrong = Wrong::new(format!("{} is not a method a service can be matched by", quote(text)));
+    Err(match did_you_mean(text, METHODS) {
+        Some(help) => wrong.help(help),
+        None => wrong.help(format!("this key takes {}", METHODS.join(", "))),
+    })
+}
+
+fn is_token(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}
+
+fn parse_header_name(text: &str) -> Result<String, Wrong> {
+    let name = text.to_ascii_lowercase();
+    if !is_token(&name) {
+        return Err(Wrong::new(format!("{} is not a header name", quote(text))));
+    }
+    if OWNED.contains(&name.as_str()) || OWNED_STARTS.iter().any(|start| name.starts_with(start)) {
+        return Err(Wrong::new(format!("the header {} is Sluice's own and cannot be changed", quote(text))));
+    }
+    Ok(name)
+}
+
+fn parse_header_value(text: &str) -> Result<String, Wrong> {
+    if text.len() <= 4096 && text.bytes().all(|byte| byte == b'\t' || (0x20..0x7f).contains(&byte)) {
+        return Ok(text.to_owned());
+    }
+    Err(Wrong::new("the value of a header is at most 4096 printable ASCII characters"))
+}
+
+fn parse_health_path(text: &str) -> Result<String, Wrong> {
+    let odd = |byte: u8| !(0x21..0x7f).contains(&byte) || b"?#\"<>\\".contains(&byte);
+    if text.starts_with('/') && text.len() <= 256 && !text.bytes().any(odd) {
+        return Ok(text.to_owned());
+    }
+    Err(Wrong::new(format!("{} is not a path", quote(text)))
+        .help("write an absolute path without query, such as \"/health\""))
+}
+
+fn parse_rate_key(text: &str) -> Result<RateKey, Wrong> {
+    match text {
+        "client" => Ok(RateKey::Client),
+        "ip" => Ok(RateKey::Ip),
+        "service" => Ok(RateKey::Service),
+        "sub" => Ok(RateKey::Subject),
+        _ => match text.strip_prefix("header:") {
+            Some(name) if is_token(name) => Ok(RateKey::Header(name.to_ascii_lowercase())),
+            Some(name) => Err(Wrong::new(format!("{} is not a header name", quote(name))).code(Code::Header)),
+            None => {
+                let wrong =
+                    Wrong::new(format!("{} is none of {}", quote(text), &RATE_KEY.what["one of ".len()..]));
+                Err(match did_you_mean(text, ["client", "ip", "service", "sub"]) {
+                    Some(help) => wrong.help(help),
+                    None => wrong,
+                })
+            }
+        },
+    }
+}
+
+fn show_rate_key(key: &RateKey) -> String {
+    match key {
+        RateKey::Client => "client".to_owned(),
+        RateKey::Ip => "ip".to_owned(),
+        RateKey::Service => "service".to_owned(),
+        RateKey::Subject => "sub".to_owned(),
+        RateKey::Header(name) => format!("header:{name}"),
+    }
+}
+
+fn parse_retry_cause(text: &str) -> Result<RetryCause, Wrong> {
+    match text {
+        "connect" => Ok(RetryCause::Connect),
+        "reset" => Ok(RetryCause::Reset),
+        _ => match text.parse() {
+            Ok(status @ 500..=599) if text.len() == 3 => Ok(RetryCause::Status(status)),
+            _ => {
+                let wrong = Wrong::new(format!("{} cannot be tried again", quote(text)));
+                Err(wrong.help("this list takes \"connect\", \"reset\" and statuses from \"500\" to \"599\""))
+            }
+        },
+    }
+}
+
+fn show_retry_cause(cause: RetryCause) -> String {
+    match cause {
+        RetryCause::Connect => "connect".to_owned(),
+        RetryCause::Reset => "reset".to_owned(),
+        RetryCause::Status(status) => status.to_string(),
+    }
+}

@@ -1,0 +1,149 @@
+//! Socket addresses, networks, instance addresses.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use ipnet::IpNet;
+
+use crate::code::Code;
+use crate::kind::{Text, Wrong};
+use crate::model::{InstanceUrl, UrlError};
+use crate::report::quote;
+
+/// The address of a listener.
+pub(crate) const ADDRESS: Text<SocketAddr> = Text {
+    what: "an address such as \"127.0.0.1:8000\"",
+    code: Code::Address,
+    parse: parse_address,
+    show: ToString::to_string,
+    pattern: r"^(\[[0-9A-Fa-f:.]+\]|[0-9.]+|localhost):[0-9]{1,5}$",
+};
+
+/// A network, or one address.
+pub(crate) const NETWORK: Text<IpNet> = Text {
+    what: "a network such as \"10.0.0.0/8\"",
+    code: Code::Network,
+    parse: parse_network,
+    show: ToString::to_string,
+    pattern: r"^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$",
+};
+
+/// The address of an instance.
+pub(crate) const URL: Text<InstanceUrl> = Text {
+    what: "an address such as \"http://127.0.0.1:8001\"",
+    code: Code::Url,
+    parse: parse_url,
+    show: ToString::to_string,
+    pattern: r"^[Hh][Tt][Tt][Pp]://[^/?#@\s]+/?$",
+};
+
+fn parse_address(text: &str) -> Result<SocketAddr, Wrong> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    if let Some(port) = text.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
+        return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+    }
+    let wrong = Wrong::new(format!("{} is not an address", quote(text)));
+    Err(if text == "localhost" || text.parse::<IpAddr>().is_ok() {
+        wrong.help("add the port: \"127.0.0.1:8000\", \"[::1]:8000\"")
+    } else if let Some(port) = text.strip_prefix(':').and_then(|port| port.parse::<u16>().ok()) {
+        wrong.help(format!(
+            "write `0.0.0.0:{port}` for every interface, `127.0.0.1:{port}` for this machine alone"
+        ))
+    } else {
+        wrong.help("write an IP address and a port, such as \"127.0.0.1:8000\" or \"[::1]:8000\"")
+    })
+}
+
+fn parse_network(text: &str) -> Result<IpNet, Wrong> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(IpNet::from(address));
+    }
+    let network: IpNet = text.parse().map_err(|_| {
+        Wrong::new(format!("{} is not a network", quote(text)))
+            .help("write an address, or an address and a prefix length, such as \"10.0.0.0/8\"")
+    })?;
+    if network.trunc() == network {
+        return Ok(network);
+    }
+    Err(Wrong::new(format!("{} has bits set past its prefix length", quote(text))).help(format!(
+        "write `{}` for the network, `{}` for the one address",
+        network.trunc(),
+        network.addr()
+    )))
+}
+
+/// Never quotes the text: it may hold a password.
+fn parse_url(text: &str) -> Result<InstanceUrl, Wrong> {
+    text.parse().map_err(|error: UrlError| {
+        let code = match error {
+            UrlError::PlannedScheme(_) => Code::PlannedValue,
+            _ => Code::Url,
+        };
+        let wrong = Wrong::new(error.to_string()).code(code);
+        match error {
+            UrlError::NotBare => {
+                wrong.help("the path of a request comes from the client; see `strip_prefix`")
+            }
+            UrlError::NoScheme => wrong.help("write it as \"http://host:port\""),
+            _ => wrong,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_have_an_ip_and_a_port() {
+        assert_eq!(parse_address("localhost:80").expect("localhost").to_string(), "127.0.0.1:80");
+        assert_eq!(parse_address("[::1]:80").expect("v6").to_string(), "[::1]:80");
+        for bad in ["", "127.0.0.1", ":8000", "host:80", "1.2.3.4:70000", "[::1]"] {
+            assert!(parse_address(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_network_has_no_bits_past_its_prefix() {
+        assert_eq!(parse_network("10.0.0.1").expect("one address").to_string(), "10.0.0.1/32");
+        assert!(parse_network("10.0.0.1/8").is_err());
+        assert!(parse_network("10.0.0.0/33").is_err());
+        assert!(parse_network("::1/128").is_ok());
+    }
+
+    #[test]
+    fn an_instance_address_is_scheme_host_port() {
+        for (text, shown) in [
+            ("http://127.0.0.1:8001", "http://127.0.0.1:8001"),
+            ("HTTP://Data-Service:8001/", "http://data-service:8001"),
+            ("http://data_service", "http://data_service:80"),
+            ("http://[::1]:9", "http://[::1]:9"),
+        ] {
+            assert_eq!(parse_url(text).expect(text).to_string(), shown);
+        }
+        for bad in [
+            "",
+            "127.0.0.1:8001",
+            "localhost:80",
+            "ftp://x",
+            "https://x",
+            "unix:/tmp/x",
+            "http://",
+            "http://a/b",
+            "http://u:p@h:1",
+            "http://h:0",
+            "http://h:70000",
+            "http://h:",
+            "http://1.2.3",
+            "http://[::1]x",
+            "http://a b",
+            "http://h?q",
+            "http://h#f",
+            "http://-a",
+            "http://h:+1",
+        ] {
+            assert!(parse_url(bad).is_err(), "{bad}");
+        }
+    }
+}

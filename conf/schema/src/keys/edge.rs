@@ -1,0 +1,113 @@
+//! Keys of the edge process.
+
+use super::span;
+use crate::form::{ACCESS, ADDRESS, HOST, NETWORK};
+use crate::kind::{Choice, Duration, Flag, Kind, List, Parsed, Size, count};
+use crate::model::{Control, Drain, Edge, Limits, Log, LogLevel, MetricsAccess, Registry};
+use crate::table::Table;
+
+/// The words of `[log] level`; the seeds' upper-case ones too.
+pub(crate) const LEVEL: Choice<LogLevel> = Choice {
+    words: &[
+        ("trace", LogLevel::Trace),
+        ("debug", LogLevel::Debug),
+        ("info", LogLevel::Info),
+        ("warn", LogLevel::Warn),
+        ("error", LogLevel::Error),
+        ("warning", LogLevel::Warn),
+        ("critical", LogLevel::Error),
+    ],
+    planned: &[],
+};
+
+pub(super) fn edge(t: &mut Table<'_, '_>, edge: &mut Edge) {
+    t.table("edge", "The public listener.", |t| {
+        t.key("listen", "Address of the public listener.", ADDRESS, &mut edge.listen);
+        t.key("threads", "Edge threads; 0 means one a core.", count(0..=1024), &mut edge.threads);
+        let doc = "Networks whose X-Forwarded-* headers are believed.";
+        t.key("trusted_proxies", doc, List::of(NETWORK), &mut edge.trusted_proxies);
+        t.table("limits", "What one client may send and hold.", |t| limits(t, &mut edge.limits));
+    });
+}
+
+fn limits(t: &mut Table<'_, '_>, limits: &mut Limits) {
+    let doc = "Request head at most, request line included.";
+    t.key("header_bytes", doc, Size(1 << 10..=1 << 20), &mut limits.header_bytes);
+    let doc = "Header fields of a request at most.";
+    t.key("header_count", doc, count(1..=1000), &mut limits.header_count);
+    let doc = "Request target at most.";
+    t.key("uri_bytes", doc, Size(256..=64 << 10), &mut limits.uri_bytes);
+    let doc = "Request body at most where a service names no limit.";
+    t.key("body_bytes", doc, Size(0..=1 << 40), &mut limits.body_bytes);
+    let doc = "Time from the first byte of a request to the end of its head.";
+    t.key("header_timeout", doc, span(100, 600_000), &mut limits.header_timeout);
+    let doc = "Time a keep-alive connection may wait for its next request.";
+    t.key("idle_timeout", doc, span(100, 3_600_000), &mut limits.idle_timeout);
+    let doc = "Open connections in all.";
+    t.key("connections", doc, count(1..=10_000_000), &mut limits.connections);
+    let doc = "Open connections of one address; trusted proxies do not count.";
+    t.key("connections_per_ip", doc, count(1..=10_000_000), &mut limits.connections_per_ip);
+}
+
+pub(super) fn control(t: &mut Table<'_, '_>, control: &mut Control) {
+    t.table("control", "The control listener: breakers, admin calls, dashboard.", |t| {
+        t.key("listen", "Address of the control listener.", ADDRESS, &mut control.listen);
+        let doc = "Networks that may read without a token.";
+        t.key("read_allow", doc, List::of(NETWORK), &mut control.read_allow);
+        let doc = "Host names answered beside loopback; others get 421.";
+        t.key("hosts", doc, List::of(HOST), &mut control.hosts);
+    });
+}
+
+pub(super) fn registry(t: &mut Table<'_, '_>, registry: &mut Registry) {
+    t.table("registry", "Services registered over POST /api/register.", |t| {
+        let doc = "Networks a registered instance may lie in; empty refuses every registration.";
+        t.key("allow", doc, List::of(NETWORK), &mut registry.allow);
+        t.key("max", "Registered services at most.", count(0..=10_000), &mut registry.max);
+        let doc = "Lease of a registration that names none; 0s keeps it until it is deleted.";
+        t.key("ttl", doc, ZeroIsNone(span(0, 31_536_000_000)), &mut registry.ttl);
+    });
+}
+
+pub(super) fn drain(t: &mut Table<'_, '_>, drain: &mut Drain) {
+    t.table("drain", "How a process ends on SIGTERM.", |t| {
+        let doc = "Time /readyz answers 503 before the listener closes.";
+        t.key("lame_duck", doc, span(0, 600_000), &mut drain.lame_duck);
+        let doc = "Time the requests in flight have in all.";
+        t.key("deadline", doc, span(0, 3_600_000), &mut drain.deadline);
+    });
+}
+
+pub(super) fn log(t: &mut Table<'_, '_>, log: &mut Log) {
+    t.table("log", "Process log and access log.", |t| {
+        t.key("level", "Lowest level written.", LEVEL, &mut log.level);
+        t.key("access", "Access log: stderr, file:PATH or off.", ACCESS, &mut log.access);
+    });
+}
+
+pub(super) fn metrics(t: &mut Table<'_, '_>, metrics: &mut MetricsAccess) {
+    t.table("metrics", "Who may read /metrics.", |t| {
+        t.key("enabled", "Whether /metrics is there at all.", Flag, &mut metrics.enabled);
+        let doc = "Networks that may read without a token.";
+        t.key("allow", doc, List::of(NETWORK), &mut metrics.allow);
+    });
+}
+
+/// A duration of which zero means none.
+struct ZeroIsNone(Duration);
+
+impl Kind for ZeroIsNone {
+    type Out = Option<std::time::Duration>;
+
+    fn parse(&self, value: &toml::Spanned<toml::de::DeValue<'_>>) -> Parsed<Self::Out> {
+        self.0.parse(value).map(|duration| (!duration.is_zero()).then_some(duration))
+    }
+
+    fn show(&self, value: &Self::Out) -> serde_json::Value {
+        self.0.show(&value.unwrap_or_default())
+    }
+
+    fn schema(&self) -> schemars::Schema {
+        self.0.schema()
+    }
+}

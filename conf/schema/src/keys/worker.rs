@@ -1,0 +1,81 @@
+//! Keys of the workers and the demo.
+
+use super::span;
+use crate::form::{ADDRESS, AUDIENCE, FSYNC, ISSUER, SEAL, STREAM, TRUST_DOMAIN};
+use crate::kind::{Choice, Duration, List, Maybe, Number, Size, count};
+use crate::model::{Calc, Demo, Events, Retention, UnknownTypes, Vault};
+use crate::table::Table;
+
+const UNKNOWN_TYPES: Choice<UnknownTypes> =
+    Choice { words: &[("accept", UnknownTypes::Accept), ("refuse", UnknownTypes::Refuse)], planned: &[] };
+
+/// A year in milliseconds.
+const YEAR: u64 = 31_536_000_000;
+/// A day in milliseconds.
+const DAY: u64 = 86_400_000;
+
+/// Life of a token.
+pub(crate) const TOKEN_TTL: Duration = span(1_000, YEAR);
+
+pub(super) fn events(t: &mut Table<'_, '_>, events: &mut Events) {
+    t.table("events", "The event worker.", |t| {
+        t.key("listen", "Address of its API port.", ADDRESS, &mut events.listen);
+        t.key("stream", "Name of the stream.", STREAM, &mut events.stream);
+        let doc = "When a publish is acknowledged: always (after its sync) or interval:50ms.";
+        t.key("fsync", doc, FSYNC, &mut events.fsync);
+        let doc = "What is kept; without a bound, everything.";
+        t.table("retention", doc, |t| retention(t, &mut events.retention));
+        let doc = "Time in which a repeated event_id is a duplicate; 0s means never.";
+        t.key("dedup_window", doc, span(0, 7 * DAY), &mut events.dedup_window);
+        let doc = "What happens to event types outside the catalogue.";
+        t.key("unknown_types", doc, UNKNOWN_TYPES, &mut events.unknown_types);
+        let doc = "Size of one log segment.";
+        t.key("segment_bytes", doc, Size(1 << 20..=4 << 30), &mut events.segment_bytes);
+    });
+}
+
+fn retention(t: &mut Table<'_, '_>, retention: &mut Retention) {
+    let doc = "Age of the newest event in a segment at most.";
+    t.key("age", doc, Maybe(span(1_000, 100 * YEAR)), &mut retention.age);
+    t.key("bytes", "Size of the log at most.", Maybe(Size(1 << 20..=1 << 50)), &mut retention.bytes);
+    t.key("count", "Events in the log at most.", Maybe(count(1..=1 << 50)), &mut retention.count);
+}
+
+pub(super) fn vault(t: &mut Table<'_, '_>, vault: &mut Vault) {
+    t.table("vault", "The vault worker.", |t| {
+        t.key("listen", "Address of its API port.", ADDRESS, &mut vault.listen);
+        t.key("issuer", "Issuer of its tokens.", ISSUER, &mut vault.issuer);
+        t.key("audience", "Audiences of its tokens.", List::some(AUDIENCE), &mut vault.audience);
+        let doc =
+            "How it opens: auto (by itself under --dev) or file:PATH, a key file outside the data directory.";
+        t.key("seal", doc, SEAL, &mut vault.seal);
+        let doc = "Life of a token whose request names none, and of a legacy token at most.";
+        t.key("token_ttl", doc, TOKEN_TTL, &mut vault.token_ttl);
+        let doc = "Life of a leaf certificate whose request names none.";
+        t.key("leaf_ttl", doc, span(60_000, 30 * DAY), &mut vault.leaf_ttl);
+        let doc = "SPIFFE trust domain of every identity.";
+        t.key("trust_domain", doc, TRUST_DOMAIN, &mut vault.trust_domain);
+    });
+}
+
+pub(super) fn calc(t: &mut Table<'_, '_>, calc: &mut Calc) {
+    t.table("calc", "The calculation worker.", |t| {
+        t.key("listen", "Address of its API port.", ADDRESS, &mut calc.listen);
+        let doc = "Request body at most.";
+        t.key("body_bytes", doc, Size(1 << 10..=4 << 30), &mut calc.body_bytes);
+        t.key("rows", "Rows of data in one request at most.", count(1..=1_000_000_000), &mut calc.rows);
+        t.key("threads", "Compute threads; 0 means one a core.", count(0..=1024), &mut calc.threads);
+    });
+}
+
+pub(super) fn demo(t: &mut Table<'_, '_>, demo: &mut Demo) {
+    t.table("demo", "The stand-in services and the market tape.", |t| {
+        let speed = Number { least: 0.01, most: 10_000.0 };
+        t.key("speed", "Bars of the tape played a second.", speed, &mut demo.speed);
+        t.key("data_listen", "Address of the stand-in data service.", ADDRESS, &mut demo.data_listen);
+        let doc = "Address of the stand-in backtesting service.";
+        t.key("backtesting_listen", doc, ADDRESS, &mut demo.backtesting_listen);
+        let doc = "Address of the stand-in trading bot.";
+        t.key("trading_bot_listen", doc, ADDRESS, &mut demo.trading_bot_listen);
+    });
+}

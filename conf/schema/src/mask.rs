@@ -1,0 +1,121 @@
+//! Hides secrets in text that is about to be quoted.
+//!
+//! It works on the raw text, not on the parsed tree, because a line is quoted also when it cannot be
+//! parsed. Bytes are replaced one for one, so columns stay.
+
+use std::ops::Range;
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+/// `name =` where the name smells of a secret; quotes around the name are allowed.
+static ASSIGNMENT: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(
+        r#"(?i)[\w.-]*(?:secret|passw|token|api[_-]?key|private[_-]?key|authorization|credential|cookie|vault[_-]key)[\w.-]*["']?[ \t]*="#,
+    )
+    .expect("a constant pattern")
+});
+
+/// `://user:password@`.
+static USER_INFO: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r#"://[^/@\s"']+@"#).expect("a constant pattern"));
+
+/// Keys of the file whose name smells of a secret and whose value is none.
+const HARMLESS: [&str; 3] = ["token_ttl", "vault.token_ttl", "plain_secrets"];
+
+/// `text` with every secret replaced by `*`, byte for byte.
+pub(crate) fn mask(text: &str) -> String {
+    let mut bytes = text.as_bytes().to_vec();
+    for found in ASSIGNMENT.find_iter(text) {
+        let name = found.as_str().trim_end_matches([' ', '\t', '=', '"', '\'']);
+        if !HARMLESS.contains(&name) {
+            bytes[value_after(text, found.end())].fill(b'*');
+        }
+    }
+    for found in USER_INFO.find_iter(text) {
+        bytes[found.start() + 3..found.end() - 1].fill(b'*');
+    }
+    String::from_utf8(bytes).expect("whole characters were replaced by ASCII")
+}
+
+/// The secret part of the value that starts at `from`: inside its quotes, else to the end of the line.
+/// A reference (`env:`, `file:`) is no secret.
+fn value_after(text: &str, from: usize) -> Range<usize> {
+    let rest = &text[from..];
+    let start = from + (rest.len() - rest.trim_start_matches([' ', '\t']).len());
+    let value = &text[start..];
+    for quote in ["\"\"\"", "'''"] {
+        if let Some(body) = value.strip_prefix(quote) {
+            let end = body.find(quote).unwrap_or(body.len());
+            return start + 3..start + 3 + end;
+        }
+    }
+    let line = value.find('\n').unwrap_or(value.len());
+    let Some(quote) = value.chars().next().filter(|c| matches!(c, '"' | '\'')) else {
+        return start..start + line;
+    };
+    let body = &value[1..line.max(1)];
+    if body.starts_with("env:") || body.starts_with("file:") {
+        return start..start;
+    }
+    start + 1..start + 1 + closing_quote(body, quote)
+}
+
+/// Where the string ends; the whole line when it does not.
+fn closing_quote(body: &str, quote: char) -> usize {
+    let mut escaped = false;
+    for (at, c) in body.char_indices() {
+        if escaped {
+            escaped = false;
+        } else if c == '\\' && quote == '"' {
+            escaped = true;
+        } else if c == quote {
+            return at;
+        }
+    }
+    body.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mask;
+
+    #[test]
+    fn values_of_secret_keys_are_hidden() {
+        let cases = [
+            (r#"hs256_secret = "abc""#, r#"hs256_secret = "***""#),
+            (r#"hs256_secret = "a\"bc" # x"#, r#"hs256_secret = "*****" # x"#),
+            (
+                r#"x = { Authorization = "Bearer z", b = "c" }"#,
+                r#"x = { Authorization = "********", b = "c" }"#,
+            ),
+            (r#"set = { "x-api-key" = 'k' }"#, r#"set = { "x-api-key" = '*' }"#),
+            ("password = unquoted\nnext = 1", "password = ********\nnext = 1"),
+            ("jwt_secret_key = \"\"\"\nline\n\"\"\"", "jwt_secret_key = \"\"\"******\"\"\""),
+            (r#"secret = "never closed"#, r#"secret = "************"#),
+            (r#"url = "http://me:pw@host""#, r#"url = "http://*****@host""#),
+        ];
+        for (text, want) in cases {
+            assert_eq!(mask(text), want);
+        }
+    }
+
+    #[test]
+    fn references_and_harmless_keys_stay() {
+        for text in [
+            r#"hs256_secret = "env:NAME""#,
+            r#"hs256_secret = "file:/run/key""#,
+            r#"token_ttl = "1h""#,
+            r#"listen = "127.0.0.1:1""#,
+        ] {
+            assert_eq!(mask(text), text);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn length_never_changes(text in ".{0,80}(secret = |://a@)?.{0,40}") {
+            proptest::prop_assert_eq!(mask(&text).len(), text.len());
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Keys of the contract that this version does not implement: named as such, so that nobody takes
+//! them for a misspelling, and refused, so that nobody believes they work.
+
+/// Every planned key. `service.` stands for each `[[service]]`.
+const PLANNED: &[&str] = &[
+    "auth.api_key",
+    "auth.issuers",
+    "auth.user",
+    "edge.plain_secrets",
+    "edge.proxy_protocol",
+    "edge.tls",
+    "events.archive_dir",
+    "events.compress",
+    "events.encrypt",
+    "events.group",
+    "events.on_redis_down",
+    "events.partitions",
+    "events.store",
+    "falco",
+    "idempotency",
+    "identity",
+    "kill_switch",
+    "log.sample",
+    "notify",
+    "otlp",
+    "profile",
+    "rate_limit.shared",
+    "redis",
+    "roles",
+    "service.compress",
+    "service.concurrency",
+    "service.cors",
+    "service.fair_key",
+    "service.fallback",
+    "service.hash_on",
+    "service.headers",
+    "service.idempotency",
+    "service.instance.zone",
+    "service.lane",
+    "service.mirror",
+    "service.outlier",
+    "service.rewrite",
+    "service.slow_start",
+    "service.split",
+    "service.tls",
+];
+
+/// True where the contract names the key, or a table above it. Indexes (`service[3]`) do not matter.
+pub(crate) fn is_planned(path: &str) -> bool {
+    let path = without_indexes(path);
+    PLANNED.iter().any(|planned| {
+        path.strip_prefix(planned).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    })
+}
+
+/// Planned keys directly below a table, by their last word.
+pub(crate) fn below(table: &str) -> impl Iterator<Item = &'static str> {
+    let table = without_indexes(table);
+    PLANNED.iter().filter_map(move |planned| match planned.rsplit_once('.') {
+        Some((above, word)) => (above == table).then_some(word),
+        None => table.is_empty().then_some(*planned),
+    })
+}
+
+/// `service[3].tls` as `service.tls`.
+pub(crate) fn without_indexes(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    let mut inside = false;
+    for c in path.chars() {
+        match c {
+            '[' => inside = true,
+            ']' => inside = false,
+            _ if !inside => out.push(c),
+            _ => {}
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn planned_keys_are_sorted_and_unknown_to_this_version() {
+        assert!(PLANNED.is_sorted());
+        let known = crate::show::key_paths();
+        for planned in PLANNED {
+            assert!(!known.contains(*planned), "{planned} is implemented: take it off the list");
+        }
+    }
+
+    #[test]
+    fn a_key_below_a_planned_table_is_planned() {
+        assert!(is_planned("edge.tls.listen"));
+        assert!(is_planned("service[12].tls"));
+        assert!(is_planned("service[0].instance[3].zone"));
+        assert!(!is_planned("edge.tlsx"));
+        assert!(below("service").any(|word| word == "mirror"));
+        assert!(below("").any(|word| word == "redis"));
+    }
+}

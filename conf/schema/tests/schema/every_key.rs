@@ -1,0 +1,254 @@
+//! No key is dead: each one, changed alone, changes the checked configuration, is shown with its new
+//! value and origin, and reads back from what is shown.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+use sluice_schema::{Config, Loaded, Mode, Origin, Source, json_schema, settings, to_toml};
+
+use crate::{check_in, check_text, service};
+
+/// Every key with a value that is not its default.
+const OTHER_VALUES: &[(&str, &str)] = &[
+    ("auth.enabled", "false"),
+    ("auth.feed_max_age", "\"30s\""),
+    ("auth.hs256_secret", "\"env:OTHER_KEY\""),
+    ("auth.leeway", "\"1s\""),
+    ("auth.roles", "{ trader = [\"read\", \"trade\"] }"),
+    ("calc.body_bytes", "\"1MiB\""),
+    ("calc.listen", "\"127.0.0.1:18013\""),
+    ("calc.rows", "10"),
+    ("calc.threads", "2"),
+    ("control.hosts", "[\"ops.example.com\"]"),
+    ("control.listen", "\"127.0.0.1:18012\""),
+    ("control.read_allow", "[\"10.0.0.0/8\"]"),
+    ("demo.backtesting_listen", "\"127.0.0.1:18002\""),
+    ("demo.data_listen", "\"127.0.0.1:18001\""),
+    ("demo.speed", "10"),
+    ("demo.trading_bot_listen", "\"127.0.0.1:18003\""),
+    ("drain.deadline", "\"10s\""),
+    ("drain.lame_duck", "\"1s\""),
+    ("edge.limits.body_bytes", "\"2MiB\""),
+    ("edge.limits.connections", "5"),
+    ("edge.limits.connections_per_ip", "5"),
+    ("edge.limits.header_bytes", "\"16KiB\""),
+    ("edge.limits.header_count", "50"),
+    ("edge.limits.header_timeout", "\"5s\""),
+    ("edge.limits.idle_timeout", "\"5s\""),
+    ("edge.limits.uri_bytes", "\"4KiB\""),
+    ("edge.listen", "\"127.0.0.1:18000\""),
+    ("edge.threads", "2"),
+    ("edge.trusted_proxies", "[\"10.0.0.1\"]"),
+    ("events.dedup_window", "\"0s\""),
+    ("events.fsync", "\"interval:50ms\""),
+    ("events.listen", "\"127.0.0.1:18011\""),
+    ("events.retention.age", "\"30d\""),
+    ("events.retention.bytes", "\"100GiB\""),
+    ("events.retention.count", "1000"),
+    ("events.segment_bytes", "\"1MiB\""),
+    ("events.stream", "\"other\""),
+    ("events.unknown_types", "\"refuse\""),
+    ("log.access", "\"file:/var/log/sluice.log\""),
+    ("log.level", "\"debug\""),
+    ("metrics.allow", "[]"),
+    ("metrics.enabled", "false"),
+    ("rate_limit.default", "0"),
+    ("registry.allow", "[\"10.0.0.0/8\"]"),
+    ("registry.max", "5"),
+    ("registry.ttl", "\"60s\""),
+    ("service.allow", "[\"10.0.0.0/8\"]"),
+    ("service.auth_required", "false"),
+    ("service.balance", "\"least_connections\""),
+    ("service.body_bytes", "\"64KiB\""),
+    ("service.breaker.failure_rate", "0.25"),
+    ("service.breaker.failure_threshold", "7"),
+    ("service.breaker.half_open_max", "1"),
+    ("service.breaker.min_calls", "5"),
+    ("service.breaker.recovery_timeout", "\"10s\""),
+    ("service.breaker.slow_call", "\"1s\""),
+    ("service.breaker.slow_rate", "0.5"),
+    ("service.breaker.success_threshold", "1"),
+    ("service.breaker.window", "\"5s\""),
+    ("service.deny", "[\"10.0.0.0/8\"]"),
+    ("service.enabled", "false"),
+    ("service.forward_authorization", "true"),
+    ("service.health.healthy", "1"),
+    ("service.health.interval", "\"10s\""),
+    ("service.health.path", "\"/ping\""),
+    ("service.health.timeout", "\"1s\""),
+    ("service.health.unhealthy", "1"),
+    ("service.hosts", "[\"a.example.com\", \"*.example.org\"]"),
+    ("service.instance.url", "\"http://127.0.0.1:8009\""),
+    ("service.instance.weight", "3"),
+    ("service.methods", "[\"GET\"]"),
+    ("service.name", "\"other\""),
+    ("service.panic_threshold", "0.25"),
+    ("service.permissions", "{ GET = [\"read\"], POST = [] }"),
+    ("service.prefix", "\"/other\""),
+    ("service.rate_limit", "5"),
+    ("service.rate_limit.burst", "7"),
+    ("service.rate_limit.hard", "5000"),
+    ("service.rate_limit.key", "\"header:x-desk\""),
+    ("service.rate_limit.per", "\"1s\""),
+    ("service.rate_limit.requests", "5"),
+    ("service.request_headers.add", "{ \"x-a\" = \"1\" }"),
+    ("service.request_headers.remove", "[\"x-a\"]"),
+    ("service.request_headers.set", "{ \"x-a\" = \"1\" }"),
+    ("service.response_headers.add", "{ \"x-a\" = \"1\" }"),
+    ("service.response_headers.remove", "[\"x-a\"]"),
+    ("service.response_headers.set", "{ \"x-a\" = \"1\" }"),
+    ("service.retry.attempts", "3"),
+    ("service.retry.budget", "0.5"),
+    ("service.retry.min_per_second", "1"),
+    ("service.retry.on", "[\"connect\", \"500\"]"),
+    ("service.strip_prefix", "false"),
+    ("service.timeouts.connect", "\"500ms\""),
+    ("service.timeouts.first_byte", "\"2s\""),
+    ("service.timeouts.idle", "\"30s\""),
+    ("service.timeouts.total", "\"30s\""),
+    ("vault.audience", "[\"a\", \"b\"]"),
+    ("vault.issuer", "\"https://vault.example.com:8443/x\""),
+    ("vault.leaf_ttl", "\"1h\""),
+    ("vault.listen", "\"127.0.0.1:18009\""),
+    ("vault.seal", "\"file:/etc/sluice/key\""),
+    ("vault.token_ttl", "\"1h\""),
+    ("vault.trust_domain", "\"example.com\""),
+];
+
+/// Holds a key long enough for HS256.
+const OTHER_KEY: (&str, &str) = ("OTHER_KEY", "0123456789abcdef0123456789abcdef");
+
+fn loaded(text: &str, environment: &[(&str, &str)]) -> Loaded {
+    let environment: Vec<_> = environment.iter().copied().chain([OTHER_KEY]).collect();
+    check_in(text, &environment, Mode::default()).unwrap_or_else(|report| panic!("{text}\n{report}"))
+}
+
+/// The base file with one key set to another value.
+fn with(path: &str, value: &str) -> String {
+    let base = service("");
+    match path.strip_prefix("service.") {
+        None => format!("{path} = {value}\n{base}"),
+        Some("name") => base.replace("\"data\"", value),
+        Some("prefix") => base.replace("\"/api/data\"", value),
+        Some("instance.url") => base.replace("\"http://127.0.0.1:8001\"", value),
+        Some("instance.weight") => format!("{base}weight = {value}\n"),
+        Some(key) => service(&format!("{key} = {value}")),
+    }
+}
+
+/// Every key path of the JSON Schema.
+fn schema_paths() -> BTreeSet<String> {
+    fn walk(schema: &Value, path: &str, out: &mut BTreeSet<String>) {
+        for form in schema["anyOf"].as_array().into_iter().flatten().chain([schema]) {
+            let object = if form["items"]["properties"].is_object() { &form["items"] } else { form };
+            match object["properties"].as_object() {
+                Some(properties) => {
+                    for (name, property) in properties {
+                        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                        walk(property, &path, out);
+                    }
+                }
+                None if form["type"].is_string() => {
+                    out.insert(path.to_owned());
+                }
+                None => {}
+            }
+        }
+    }
+    let mut out = BTreeSet::new();
+    walk(&json_schema(), "", &mut out);
+    out
+}
+
+/// A configuration without the lines its services stand on.
+fn without_lines(config: &Config) -> Config {
+    let mut config = config.clone();
+    config.services.iter_mut().for_each(|service| service.source = Source::Api);
+    config
+}
+
+fn shown(config: &Config) -> BTreeMap<String, Value> {
+    settings(config).into_iter().map(|setting| (setting.path, setting.value)).collect()
+}
+
+#[test]
+fn the_table_of_this_test_names_every_key() {
+    let known: BTreeSet<String> = OTHER_VALUES.iter().map(|(path, _)| (*path).to_owned()).collect();
+    assert_eq!(known, schema_paths());
+}
+
+#[test]
+fn every_key_changes_the_checked_configuration() {
+    let base = without_lines(&loaded(&service(""), &[]).config);
+    for (path, value) in OTHER_VALUES {
+        let changed = without_lines(&loaded(&with(path, value), &[]).config);
+        assert_ne!(changed, base, "{path} changes nothing");
+        let secret = "auth.hs256_secret";
+        if *path != secret {
+            assert_ne!(shown(&changed), shown(&base), "{path} is not shown");
+        } else {
+            assert_eq!(shown(&changed)[secret], "***");
+        }
+    }
+}
+
+#[test]
+fn what_is_shown_reads_back_as_the_same_configuration() {
+    for (path, value) in OTHER_VALUES.iter().filter(|(path, _)| *path != "auth.hs256_secret") {
+        let changed = loaded(&with(path, value), &[]);
+        let text = to_toml(&changed.config, Some(&changed.origins));
+        let again = loaded(&text, &[]);
+        assert_eq!(without_lines(&again.config), without_lines(&changed.config), "{path}\n{text}");
+    }
+}
+
+#[test]
+fn every_key_outside_services_can_be_set_by_a_variable() {
+    for (path, value) in OTHER_VALUES.iter().filter(|(path, _)| !path.starts_with("service.")) {
+        let name = format!("SLUICE__{}", path.to_uppercase().replace('.', "__"));
+        // Strings stand in the environment without quotes.
+        let bare = value.trim_matches('"');
+        let by_variable = loaded(&service(""), &[(&name, bare)]);
+        let by_file = loaded(&with(path, value), &[]);
+        assert_eq!(without_lines(&by_variable.config), without_lines(&by_file.config), "{name}");
+        assert_eq!(by_variable.origin(path), Origin::Env { name });
+    }
+}
+
+#[test]
+fn every_value_has_the_origin_of_its_line() {
+    let text = "[edge]\nthreads = 2\n\n[[service]]\nname = \"data\"\nprefix = \"/d\"\ntimeouts.total = \"20s\"\nenabled = false\n";
+    let loaded = check_in(text, &[("FAILURE_THRESHOLD", "9"), ("RATE_LIMIT_DEFAULT", "7")], Mode::default())
+        .expect("a right file");
+    let file = |line| Origin::File { path: "sluice.toml".into(), line };
+    let env = |name: &str| Origin::Env { name: name.to_owned() };
+    for (path, origin) in [
+        ("edge.threads", file(2)),
+        ("edge.listen", Origin::Default),
+        ("service.data.prefix", file(6)),
+        ("service.data.timeouts.total", file(7)),
+        ("service.data.timeouts.connect", Origin::Default),
+        ("service.data.breaker.failure_threshold", env("FAILURE_THRESHOLD")),
+        ("service.data.rate_limit", env("RATE_LIMIT_DEFAULT")),
+    ] {
+        assert_eq!(loaded.origin(path), origin, "{path}");
+    }
+}
+
+#[test]
+fn the_shown_text_names_value_and_origin() {
+    let loaded = check_text(&service("rate_limit = { requests = 5, per = \"1s\" }")).expect("a right file");
+    let text = to_toml(&loaded.config, Some(&loaded.origins));
+    for line in [
+        "listen = \"0.0.0.0:8000\"  # default",
+        "limits.header_bytes = \"32KiB\"  # default",
+        "[[service]]",
+        "name = \"data\"  # sluice.toml:2",
+        "rate_limit.requests = 5  # sluice.toml:4",
+        "rate_limit.burst = 5  # default",
+        "[[service.instance]]",
+        "url = \"http://127.0.0.1:8001\"  # sluice.toml:6",
+    ] {
+        assert!(text.lines().any(|shown| shown == line), "{line}\n{text}");
+    }
+}

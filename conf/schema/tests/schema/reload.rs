@@ -1,0 +1,78 @@
+//! What a reload would change, and how listeners move.
+
+use expect_test::expect;
+use sluice_schema::{Config, diff};
+use sluice_wire::role::Role;
+
+use crate::{check_in, check_text, service};
+
+fn config(text: &str) -> Config {
+    check_text(text).unwrap_or_else(|report| panic!("{report}")).config
+}
+
+#[test]
+fn equal_configurations_do_not_differ() {
+    let text = service("rate_limit = 5");
+    assert!(diff(&config(&text), &config(&format!("\n\n{text}"))).is_empty());
+}
+
+#[test]
+fn a_difference_names_services_keys_and_restarts() {
+    let old = config(&format!(
+        "{}\n[[service]]\nname = \"gone\"\nprefix = \"/gone\"\nenabled = false\n",
+        service("")
+    ));
+    let new = config(&format!(
+        "edge.threads = 2\nlog.level = \"debug\"\nregistry.max = 5\nevents.retention.age = \"30d\"\n{}\n\
+         [[service]]\nname = \"new\"\nprefix = \"/new\"\nenabled = false\n",
+        service("rate_limit = { requests = 5, per = \"1s\" }\ntimeouts.total = \"20s\"")
+    ));
+    let diff = diff(&old, &new);
+    expect![[r#"
+        + service new
+        - service gone
+        ~ service data rate_limit: 1000 -> unset
+        ~ service data rate_limit.burst: unset -> 5
+        ~ service data rate_limit.key: unset -> "client"
+        ~ service data rate_limit.per: unset -> "1s"
+        ~ service data rate_limit.requests: unset -> 5
+        ~ service data timeouts.total: "15s" -> "20s"
+        ~ edge.threads: 0 -> 2 (restarts edge)
+        ~ events.retention.age: unset -> "720h" (restarts events)
+        ~ log.level: "info" -> "debug" (restarts vault, events, calc, demo)
+        ~ registry.max: 1000 -> 5
+    "#]]
+    .assert_eq(&diff.to_string());
+    let restarts: Vec<Role> = diff.restarts().into_iter().collect();
+    assert_eq!(restarts, [Role::Edge, Role::Events, Role::Vault, Role::Calc, Role::Demo]);
+    assert!(serde_json::to_value(&diff).is_ok());
+}
+
+#[test]
+fn another_legacy_key_is_a_difference_that_shows_neither() {
+    let with = |key: &str| {
+        let key = key.repeat(32);
+        check_in("", &[("JWT_SECRET_KEY", &key)], sluice_schema::Mode::default()).expect("right").config
+    };
+    let diff = diff(&with("a"), &with("b"));
+    assert_eq!(diff.keys.len(), 1);
+    assert_eq!(diff.keys[0].path, "auth.hs256_secret");
+    assert!(!diff.to_string().contains("aaa"), "{diff}");
+}
+
+#[test]
+fn an_offset_moves_every_own_listener_and_no_instance() {
+    let mut moved = config(&service("edge.listen = 1").replace("edge.listen = 1", ""));
+    let before = moved.clone();
+    moved.port_offset(10_000).expect("room above");
+    for ((key, old), (_, new)) in before.listeners().iter().zip(moved.listeners()) {
+        assert_eq!(new.port(), old.port() + 10_000, "{key}");
+    }
+    assert_eq!(moved.services, before.services);
+    let error = moved.port_offset(60_000).expect_err("no room");
+    assert_eq!(error.key, "edge.listen");
+
+    let mut any = config("edge.listen = \"127.0.0.1:0\"");
+    any.port_offset(5).expect("room above");
+    assert_eq!(any.edge.listen.port(), 0);
+}
