@@ -92,14 +92,16 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     diff.keys = changes(&old_keys, &new_keys, |path| restart(path).to_vec());
     let secret_changed = old.auth.hs256_secret != new.auth.hs256_secret;
     if secret_changed && !diff.keys.iter().any(|key| key.path == "auth.hs256_secret") {
-        diff.keys.push(hidden_change());
+        diff.keys.push(hidden_change("auth.hs256_secret"));
     }
     for (name, before) in &old_names {
-        let Some(after) = new_names.get(name) else { continue };
-        let keys = changes(&service_keys(before), &service_keys(after), |_| Vec::new());
-        if !keys.is_empty() {
-            diff.changed.push(ServiceChange { name: (*name).to_owned(), keys });
+        let Some(after) = new_names.get(name).filter(|after| !same(before, after)) else { continue };
+        let mut keys = changes(&service_keys(before), &service_keys(after), |_| Vec::new());
+        if keys.is_empty() {
+            // What differs is a value that is not shown: a field with credentials.
+            keys.push(hidden_change("request_headers or response_headers"));
         }
+        diff.changed.push(ServiceChange { name: (*name).to_owned(), keys });
     }
     diff
 }
@@ -159,6 +161,11 @@ fn outside_services(config: &Config) -> Values {
     settings(&config).into_iter().map(|setting| (setting.path, setting.value)).collect()
 }
 
+/// True for services that differ at most in the line they stand on.
+fn same(one: &Service, other: &Service) -> bool {
+    one == other || *one == Service { source: one.source.clone(), ..other.clone() }
+}
+
 /// A service's values by path below it.
 fn service_keys(service: &Service) -> Values {
     let prefix = format!("service.{}.", service.name);
@@ -183,9 +190,8 @@ fn changes(old: &Values, new: &Values, restart: impl Fn(&str) -> Vec<Role>) -> V
         .collect()
 }
 
-/// The legacy key became another; neither is shown.
-fn hidden_change() -> KeyChange {
-    let path = "auth.hs256_secret";
+/// A secret became another; neither is shown.
+fn hidden_change(path: &str) -> KeyChange {
     let hidden = || Some(Value::from("***"));
     KeyChange { path: path.to_owned(), old: hidden(), new: hidden(), restart: restart(path).to_vec() }
 }

@@ -133,7 +133,11 @@ pub(crate) fn leftovers(reader: &mut Reader<'_>) {
             let paths = crate::show::key_paths();
             let near =
                 nearest(&path, paths.iter().filter(|path| !path.starts_with("service.")).map(String::as_str));
-            unknown.help = near.map(|path| format!("did you mean {}?", quote(&variable_of(path))));
+            unknown.help = if path.starts_with("service.") {
+                Some("services are set in their files, not by variables".to_owned())
+            } else {
+                near.map(|path| format!("did you mean {}?", quote(&variable_of(path))))
+            };
         }
         unknown.message = format!("{name}: {}", unknown.message);
         reader.blame_variable(&name, unknown);

@@ -8,11 +8,11 @@ use serde_json::{Map, Value, json};
 use crate::keys;
 use crate::planned::without_indexes;
 use crate::reader::Description;
-use crate::show::{Setting, describe};
+use crate::show::{Setting, describe_schemas};
 
 /// The JSON Schema (draft 2020-12) of `sluice.toml`.
 pub fn json_schema() -> Value {
-    let description = describe(&keys::specimen());
+    let description = describe_schemas(&keys::specimen());
     let mut root = Node::default();
     for setting in &description.settings {
         root.insert(&setting.path, setting);
@@ -76,7 +76,7 @@ impl<'a> Node<'a> {
 }
 
 fn key(setting: &Setting) -> Value {
-    let mut schema: Schema = setting.schema.clone();
+    let mut schema: Schema = setting.schema.clone().unwrap_or_default();
     schema.insert("description".to_owned(), json!(setting.doc));
     // Names and addresses have no default; the specimen's are made up.
     if setting.shown && !setting.value.is_null() && !is_specimen(&setting.value) {

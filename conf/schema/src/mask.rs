@@ -8,12 +8,17 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+/// Parts of names that smell of a secret, as patterns.
+const SMELLS: &str =
+    "secret|passw|token|api[_-]?key|private[_-]?key|vault[_-]key|authorization|credential|cookie";
+
+static SECRET_NAME: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(&format!("(?i){SMELLS}")).expect("a constant pattern"));
+
 /// `name =` where the name smells of a secret; quotes around the name are allowed.
 static ASSIGNMENT: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(
-        r#"(?i)[\w.-]*(?:secret|passw|token|api[_-]?key|private[_-]?key|authorization|credential|cookie|vault[_-]key)[\w.-]*["']?[ \t]*="#,
-    )
-    .expect("a constant pattern")
+    let pattern = format!(r#"(?i)[\w.-]*(?:{SMELLS})[\w.-]*["']?[ \t]*="#);
+    Regex::new(&pattern).expect("a constant pattern")
 });
 
 /// `://user:password@`.
@@ -22,6 +27,11 @@ static USER_INFO: LazyLock<Regex> =
 
 /// Keys of the file whose name smells of a secret and whose value is none.
 const HARMLESS: [&str; 3] = ["token_ttl", "vault.token_ttl", "plain_secrets"];
+
+/// True where what a name holds should not be shown.
+pub(crate) fn names_a_secret(name: &str) -> bool {
+    SECRET_NAME.is_match(name)
+}
 
 /// `text` with every secret replaced by `*`, byte for byte.
 pub(crate) fn mask(text: &str) -> String {

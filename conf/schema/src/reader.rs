@@ -38,6 +38,8 @@ pub(crate) struct Reader<'e> {
     origins: BTreeMap<String, Origin>,
     /// Filled in place of reading when the keys are described.
     pub(crate) settings: Option<Vec<Setting>>,
+    /// Whether a described key brings its JSON Schema.
+    pub(crate) schemas: bool,
     tables: BTreeMap<String, &'static str>,
     required: Vec<String>,
     /// Variables that references to secrets name.
@@ -99,6 +101,7 @@ impl<'e> Reader<'e> {
             failed: HashSet::new(),
             origins: BTreeMap::new(),
             settings: None,
+            schemas: false,
             tables: BTreeMap::new(),
             required: Vec::new(),
             secret_variables: Vec::new(),
@@ -106,9 +109,14 @@ impl<'e> Reader<'e> {
     }
 
     /// A reader that lists keys in place of reading them.
-    pub(crate) fn describing(environment: &'e BTreeMap<String, String>, read_file: &'e ReadFile<'e>) -> Self {
+    pub(crate) fn describing(
+        environment: &'e BTreeMap<String, String>,
+        read_file: &'e ReadFile<'e>,
+        schemas: bool,
+    ) -> Self {
         let mut reader = Self::new(&[], environment, Mode::default(), read_file);
         reader.settings = Some(Vec::new());
+        reader.schemas = schemas;
         reader
     }
 

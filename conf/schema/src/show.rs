@@ -57,10 +57,10 @@ pub struct Setting {
     pub path: String,
     /// What it means.
     pub doc: &'static str,
-    /// As it would be written; `null` where nothing would be. Secrets are `"***"`.
+    /// As it would be written; `null` where nothing would be. Secrets and header fields with credentials are `"***"`.
     pub value: Value,
     #[serde(skip)]
-    pub(crate) schema: Schema,
+    pub(crate) schema: Option<Schema>,
     /// False for the other form of a value that has two.
     #[serde(skip)]
     pub(crate) shown: bool,
@@ -94,7 +94,7 @@ fn fallback(path: &str) -> Option<String> {
 }
 
 /// The configuration as a file that means the same, each value with its origin when origins are given.
-/// A secret is a comment.
+/// A secret is a comment, a header field with credentials `***`.
 pub fn to_toml(config: &Config, origins: Option<&Origins>) -> String {
     let mut lines: Vec<String> = Vec::new();
     let mut header = String::new();
@@ -160,10 +160,19 @@ pub(crate) fn key_paths() -> &'static BTreeSet<String> {
 
 /// Lists the keys of a configuration by walking it.
 pub(crate) fn describe(config: &Config) -> Description {
+    walk(config, false)
+}
+
+/// The same with the JSON Schema of each key, which costs far more than its value.
+pub(crate) fn describe_schemas(config: &Config) -> Description {
+    walk(config, true)
+}
+
+fn walk(config: &Config, schemas: bool) -> Description {
     let mut config = config.clone();
     let nothing = BTreeMap::new();
     let no_files = |_: &Path| Err(io::ErrorKind::NotFound.into());
-    let mut reader = Reader::describing(&nothing, &no_files);
+    let mut reader = Reader::describing(&nothing, &no_files, schemas);
     let mut root = Table::root(&mut reader, None, 0);
     keys::sections(&mut root, &mut config);
     keys::services(&mut root, &mut config);

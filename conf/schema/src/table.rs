@@ -55,8 +55,9 @@ impl<'r, 'e> Table<'r, 'e> {
     pub(crate) fn key<K: Kind>(&mut self, name: &'static str, doc: &'static str, kind: K, into: &mut K::Out) {
         self.known.push(name);
         let path = self.join(name);
+        let schemas = self.reader.schemas;
         if let Some(settings) = &mut self.reader.settings {
-            let (value, schema) = (kind.show(into), kind.schema());
+            let (value, schema) = (kind.show(into), schemas.then(|| kind.schema()));
             settings.push(Setting { path, doc, value, schema, shown: !self.hidden });
             return;
         }

@@ -1,12 +1,22 @@
 //! Keys of one `[[service]]`.
 
+use std::collections::BTreeMap;
+
+use schemars::Schema;
+use serde_json::Value;
+use toml::Spanned;
+use toml::de::DeValue;
+
 use super::{ENTRIES_MAX, PerMinute, rate, span};
 use crate::check;
 use crate::form::{
     HEADER_NAME, HEADER_VALUE, HEALTH_PATH, METHOD, NETWORK, PERMISSION, PREFIX, RATE_KEY, RETRY_CAUSE,
     SERVICE_NAME, URL, WILD_HOST,
 };
-use crate::kind::{Choice, Count, Dict, Duration, Flag, List, Maybe, Number, Size, count};
+use crate::kind::{
+    Choice, Count, Dict, Duration, Flag, Kind, List, Maybe, Number, Parsed, Size, Text, count,
+};
+use crate::mask::names_a_secret;
 use crate::model::{
     Balance, Breaker, HeaderEdits, Health, Instance, InstanceUrl, RateLimit, Retry, Service, Source, Timeouts,
 };
@@ -112,10 +122,11 @@ fn rate_limit(t: &mut Table<'_, '_>, limit: &mut Option<RateLimit>) {
 }
 
 fn timeouts(t: &mut Table<'_, '_>, timeouts: &mut Timeouts) {
-    let hour = 3_600_000;
-    t.key("connect", "Until the connection stands.", span(1, hour), &mut timeouts.connect);
-    t.key("first_byte", "Until the first byte of the answer.", span(1, hour), &mut timeouts.first_byte);
-    t.key("total", "Until the last byte of the answer.", span(1, hour), &mut timeouts.total);
+    // Nothing is sent with less than 10 ms left, so a shorter deadline would refuse every request.
+    let (least, hour) = (10, 3_600_000);
+    t.key("connect", "Until the connection of one try stands.", span(least, hour), &mut timeouts.connect);
+    t.key("first_byte", "Until the first byte of the answer.", span(least, hour), &mut timeouts.first_byte);
+    t.key("total", "Until the last byte of the answer.", span(least, hour), &mut timeouts.total);
     t.key("idle", "Between two bytes, and of a pooled connection.", span(1, hour), &mut timeouts.idle);
 }
 
@@ -155,10 +166,34 @@ fn health(t: &mut Table<'_, '_>, health: &mut Health) {
 }
 
 fn header_edits(t: &mut Table<'_, '_>, edits: &mut HeaderEdits) {
-    let fields = || Dict { key: HEADER_NAME, value: HEADER_VALUE, most: ENTRIES_MAX };
-    t.key("set", "Replaces every field of the name.", fields(), &mut edits.set);
-    t.key("add", "Adds a field beside those there.", fields(), &mut edits.add);
+    t.key("set", "Replaces every field of the name.", Fields, &mut edits.set);
+    t.key("add", "Adds a field beside those there.", Fields, &mut edits.add);
     t.key("remove", "Removes every field of the name.", List::of(HEADER_NAME), &mut edits.remove);
+}
+
+/// Header fields. Values of fields that carry credentials are not shown.
+struct Fields;
+
+const FIELDS: Dict<Text<String>> = Dict { key: HEADER_NAME, value: HEADER_VALUE, most: ENTRIES_MAX };
+
+impl Kind for Fields {
+    type Out = BTreeMap<String, String>;
+
+    fn parse(&self, value: &Spanned<DeValue<'_>>) -> Parsed<Self::Out> {
+        FIELDS.parse(value)
+    }
+
+    fn show(&self, fields: &Self::Out) -> Value {
+        let show = |(name, value): (&String, &String)| {
+            let hidden = names_a_secret(name);
+            (name.clone(), Value::from(if hidden { "***" } else { value.as_str() }))
+        };
+        Value::Object(fields.iter().map(show).collect())
+    }
+
+    fn schema(&self) -> Schema {
+        FIELDS.schema()
+    }
 }
 
 fn instances(t: &mut Table<'_, '_>, service: &mut Service) {

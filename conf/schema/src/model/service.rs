@@ -152,10 +152,10 @@ pub enum RateKey {
     Header(String),
 }
 
-/// Deadlines of one request, each measured from the arrival of the request but `idle`.
+/// Deadlines of one request, 10 ms or more; `first_byte` and `total` count from its arrival.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Timeouts {
-    /// Until the connection stands; at most `first_byte`.
+    /// Until the connection of one try stands; at most `first_byte`.
     pub connect: Duration,
     /// Until the first byte of the answer; at most `total`.
     pub first_byte: Duration,

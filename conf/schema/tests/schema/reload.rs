@@ -61,6 +61,22 @@ fn another_legacy_key_is_a_difference_that_shows_neither() {
 }
 
 #[test]
+fn credentials_in_header_fields_are_compared_and_not_shown() {
+    let with = |token: &str| {
+        config(&service(&format!(
+            "request_headers.set = {{ authorization = \"Bearer {token}\", x-a = \"b\" }}"
+        )))
+    };
+    let diff = diff(&with("hunter2"), &with("hunter3"));
+    expect![[r#"
+        ~ service data request_headers or response_headers: "***" -> "***"
+    "#]]
+    .assert_eq(&diff.to_string());
+    let shown = sluice_schema::to_toml(&with("hunter2"), None);
+    assert!(shown.contains(r#"request_headers.set = { authorization = "***", x-a = "b" }"#), "{shown}");
+}
+
+#[test]
 fn an_offset_moves_every_own_listener_and_no_instance() {
     let mut moved = config(&service("edge.listen = 1").replace("edge.listen = 1", ""));
     let before = moved.clone();
@@ -75,4 +91,24 @@ fn an_offset_moves_every_own_listener_and_no_instance() {
     let mut any = config("edge.listen = \"127.0.0.1:0\"");
     any.port_offset(5).expect("room above");
     assert_eq!(any.edge.listen.port(), 0);
+}
+
+/// LIMIT of time kept loose: the test build is not optimised and the machine is shared.
+#[test]
+fn a_thousand_services_load_and_compare_quickly() {
+    let one = |n: usize| {
+        service("timeouts.total = \"20s\"")
+            .replace("\"data\"", &format!("\"s{n}\""))
+            .replace("/api/data", &format!("/s/{n}"))
+    };
+    let text: Vec<String> = (0..1000).map(one).collect();
+    let started = std::time::Instant::now();
+    let old = config(&text.concat());
+    let loaded_in = started.elapsed();
+    let new = config(&text[1..].concat());
+    let difference = diff(&old, &new);
+    assert_eq!(difference.removed, ["s0"]);
+    assert!(difference.changed.is_empty());
+    assert!(loaded_in.as_secs() < 5, "{loaded_in:?}");
+    eprintln!("1,000 services: load {loaded_in:?}, both loads and the difference {:?}", started.elapsed());
 }

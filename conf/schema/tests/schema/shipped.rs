@@ -78,7 +78,7 @@ fn every_example_is_right() {
 #[test]
 fn the_environment_names_of_the_design_page_are_all_of_them() {
     let page = fs::read_to_string(conf().join("DESIGN.md")).expect("conf/DESIGN.md");
-    for line in page.lines().filter(|line| line.starts_with("| `") && line.contains("_")) {
+    for line in page.lines().filter(|line| line.starts_with("| `") && line.contains('_')) {
         for name in line.split('|').nth(1).unwrap_or_default().split('`').skip(1).step_by(2) {
             let example = name.replace("SECTION__KEY", "EDGE__LISTEN");
             assert!(sluice_schema::environment::is_recognised(&example), "{name}");
