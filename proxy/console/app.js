@@ -4,7 +4,7 @@
 
 import { events as fetchEvents, onToken } from "./api.js";
 import { follow } from "./live.js";
-import { mark, setChip, chip, keyed, text } from "./dom.js";
+import { chip, el, hint, keyed, mark, setChip, text } from "./dom.js";
 import { clock, duration, tone, title, word } from "./format.js";
 import { mount as mountAlerts } from "./views/alerts.js";
 import { mount as mountBreaker } from "./views/breaker.js";
@@ -21,6 +21,9 @@ const STALE_AFTER_MS = 2500;
 /** The event stream's heartbeat comes every 15 s. */
 const EVENTS_SILENCE_MS = 40_000;
 const TAPE_HISTORY = 100;
+/** From this many routes on the tables are drawn once a second: hundreds of lines cost a frame each time. */
+const ROUTES_MANY = 48;
+const TABLES_EVERY_MS = 1000;
 
 const byId = (id) => document.getElementById(id);
 const address = () => new URLSearchParams(location.hash.slice(1));
@@ -29,6 +32,7 @@ let snapshot = null;
 let heardAt = null;
 let refused = null;
 let frame = 0;
+let tablesAfter = 0;
 
 // What the page is made of.
 
@@ -45,14 +49,8 @@ const panel = mountBreaker(byId("panel"), page);
 const token = mountToken(byId("token"));
 const tape = mountTape(byId("tape"), page);
 const instrument = mountInstrument(byId("instrument"), page);
-const views = [
-  mountStrip(byId("strip")),
-  mountRoutes(byId("routes"), page),
-  mountUpstreams(byId("upstreams")),
-  mountSecurity(byId("security")),
-  mountAlerts(byId("alerts")),
-  panel,
-];
+const tables = [mountRoutes(byId("routes"), page), mountUpstreams(byId("upstreams"))];
+const figures = [mountStrip(byId("strip")), mountSecurity(byId("security")), mountAlerts(byId("alerts")), panel];
 
 // Snapshots.
 
@@ -64,16 +62,16 @@ function render() {
   text(byId("mode"), snapshot.dev ? "DEV" : "PROD");
   mark(byId("mode"), "dev", snapshot.dev);
   document.title = `${title(snapshot.state)} · Sluice`;
-  const create = () => {
-    const node = document.createElement("li");
-    node.append(chip("idle", ""));
-    return { node };
-  };
+  const create = () => ({ node: el("li", {}, chip("idle", "")) });
   keyed(byId("workers"), snapshot.workers, ({ role }) => role, create, ({ node }, worker) => {
-    setChip(node.firstChild, tone(worker.status), worker.status === "healthy" ? worker.role : `${worker.role} ${word(worker.status)}`);
-    node.title = worker.detail ?? word(worker.status);
+    const well = worker.status === "healthy";
+    setChip(node.firstChild, tone(worker.status), well ? worker.role : `${worker.role} ${word(worker.status)}`);
+    hint(node, worker.detail ?? word(worker.status));
   });
-  for (const view of views) view.update(snapshot);
+  for (const view of figures) view.update(snapshot);
+  if (performance.now() < tablesAfter) return;
+  for (const view of tables) view.update(snapshot);
+  tablesAfter = snapshot.routes.length < ROUTES_MANY ? 0 : performance.now() + TABLES_EVERY_MS;
 }
 
 const schedule = () => {
@@ -92,7 +90,8 @@ function tick() {
   };
   mark(document.body, "live", state);
   text(byId("live"), words[state]);
-  text(byId("clock"), state === "stale" ? `${duration(silent / 1000)} ago` : snapshot ? `${clock(snapshot.at)} UTC` : "");
+  const now = snapshot ? `${clock(snapshot.at)} UTC` : "";
+  text(byId("clock"), state === "stale" ? `${duration(silent / 1000)} ago` : now);
 }
 
 const snapshots = follow("/dashboard/stream", {
@@ -132,7 +131,8 @@ const tail = follow("/events/stream", {
   },
   onState(state, cause) {
     if (state === "live") seed();
-    tape.trouble(state === "live" ? null : state === "waiting" ? (cause?.status ? cause.message : "reconnecting") : "connecting");
+    const words = { live: null, connecting: "connecting", waiting: cause?.status ? cause.message : "reconnecting" };
+    tape.trouble(words[state]);
   },
 });
 

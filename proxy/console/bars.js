@@ -21,15 +21,10 @@ export function signalOf({ event_type: type, data }) {
   return { t, up: action === "BUY", words: parts.filter(Boolean).join(" ") };
 }
 
-/** Of items newest first, those of the present replay, oldest first: going back, time must fall. */
+/** Of items newest first, those of the present replay, oldest first: going back, time must never rise. */
 export function presentRun(newestFirst) {
-  const run = [];
-  for (const item of newestFirst) {
-    const next = run.at(-1);
-    if (next && item.t > next.t) break;
-    if (!next || item.t < next.t) run.push(item);
-  }
-  return run.reverse();
+  const began = newestFirst.findIndex(({ t }, i) => i > 0 && t > newestFirst[i - 1].t);
+  return newestFirst.slice(0, began < 0 ? undefined : began).reverse();
 }
 
 /** The place of the last bar at or before t; bars are in order and not empty. */

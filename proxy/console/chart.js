@@ -10,16 +10,15 @@ const BARS_MIN = 12;
 const DAY_MS = 86_400_000;
 
 /** Sizes a canvas to its box and the screen's pixels; answers its context in CSS pixels, cleared. */
-function fit(canvas) {
+function fit(canvas, [width, height]) {
   const ratio = window.devicePixelRatio || 1;
-  const { clientWidth: width, clientHeight: height } = canvas;
   for (const [side, pixels] of [["width", width], ["height", height]]) {
     if (canvas[side] !== Math.round(pixels * ratio)) canvas[side] = Math.round(pixels * ratio);
   }
   const context = canvas.getContext("2d");
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   context.clearRect(0, 0, width, height);
-  return { context, width, height };
+  return context;
 }
 
 /** Half a pixel in, so that a one-pixel line is one pixel. */
@@ -34,9 +33,12 @@ function wash(context, colour, alpha) {
   context.globalAlpha = 1;
 }
 
+/** A canvas's box, [width, height] in CSS pixels. Reading it costs a layout: once for a column of them. */
+export const box = (canvas) => [canvas.clientWidth, canvas.clientHeight];
+
 /** A small line with a quiet area and a dot at its end; draws nothing for fewer than two values. */
-export function sparkline(canvas, values, colour) {
-  const { context, width, height } = fit(canvas);
+export function sparkline(canvas, [width, height], values, colour) {
+  const context = fit(canvas, [width, height]);
   if (values.length < 2) return;
   const top = Math.max(...values, 1e-9);
   const last = values.length - 1;
@@ -80,9 +82,9 @@ export class Chart {
   /**
    * Takes new data; stays at the newest bar when it was there.
    * @param {{times: number[], panes: object[], markers: {index: number, up: boolean}[], theme: object}} model
-   * The theme maps colour names to CSS colours and has `font`. A pane is {weight, headroom, series, levels?, range?, format}; a series is one of
-   * {kind: "candles", open, high, low, close}, {kind: "line", values, colour},
-   * {kind: "band", upper, lower, colour}, {kind: "histogram", values, rising, share}.
+   * The theme maps colour names to CSS colours and has `font`. A pane is {weight, headroom, series, levels?,
+   * range?, format}; a series is {kind: "candles", open, high, low, close}, {kind: "line", values, colour},
+   * {kind: "band", upper, lower, colour} or {kind: "histogram", values, rising, share}.
    */
   show({ times, panes, markers, theme }) {
     const following = this.end >= this.times.length || times.length < this.times.length;
@@ -133,11 +135,11 @@ export class Chart {
   }
 
   draw() {
-    const { context, width, height } = fit(this.canvas);
-    Object.assign(this, { context, plotWidth: width - AXIS_WIDTH, plotHeight: height - AXIS_HEIGHT });
+    const [width, height] = box(this.canvas);
+    Object.assign(this, { plotWidth: width - AXIS_WIDTH, plotHeight: height - AXIS_HEIGHT });
+    const context = (this.context = fit(this.canvas, [width, height]));
     if (this.plotWidth < 20 || this.plotHeight < 20 || !this.times.length) return;
-    context.font = this.theme.font;
-    context.textBaseline = "middle";
+    Object.assign(context, { font: this.theme.font, textBaseline: "middle" });
     this.drawTimes();
     const total = this.panes.reduce((sum, pane) => sum + pane.weight, 0);
     const room = this.plotHeight - PANE_GAP * (this.panes.length - 1);
@@ -222,9 +224,9 @@ export class Chart {
       if (rising) context.moveTo(x, bottom);
       context.lineTo(x, pane.y(low[i]));
       context.stroke();
-      const box = [x - half, crisp(top), half * 2, Math.max(Math.round(bottom - top), 1)];
-      if (rising && half >= 1.5) context.strokeRect(...box);
-      else context.fillRect(box[0] - 0.5, box[1] - 0.5, box[2] + 1, box[3]);
+      const tall = Math.max(Math.round(bottom - top), 1);
+      if (rising && half >= 1.5) context.strokeRect(x - half, crisp(top), half * 2, tall);
+      else context.fillRect(x - half - 0.5, Math.round(top), half * 2 + 1, tall);
     });
   }
 
@@ -322,10 +324,8 @@ export class Chart {
     const { context, theme, cross } = this;
     const x = crisp(this.x(cross.index));
     const pane = this.panes.find(({ top, bottom }) => cross.y >= top && cross.y <= bottom);
-    context.setLineDash([3, 3]);
     this.segment(x, 0, x, this.plotHeight, theme.cross);
     if (pane) this.segment(0, crisp(cross.y), this.plotWidth, crisp(cross.y), theme.cross);
-    context.setLineDash([]);
     if (pane) this.tag(this.plotWidth + 1, cross.y, pane.format(pane.at(cross.y)), theme.cross, AXIS_WIDTH - 1);
     const label = this.timeLabel(cross.index, true);
     const width = context.measureText(label).width + 10;

@@ -17,6 +17,11 @@ export function text(node, value) {
   if (node.textContent !== value) node.textContent = value;
 }
 
+/** Sets the tooltip when it differs. */
+export function hint(node, words) {
+  if (node.title !== words) node.title = words;
+}
+
 /** Sets or removes a data attribute when it differs. */
 export function mark(node, name, value) {
   if (value === null || value === undefined || value === false) delete node.dataset[name];

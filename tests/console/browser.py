@@ -42,6 +42,14 @@ class Browser:
         self.arrived = threading.Condition()
         self.closed = False
         threading.Thread(target=self.listen, daemon=True).start()
+        try:
+            self.attach()
+        except BrowserError:
+            self.close()
+            raise
+
+    def attach(self):
+        """Opens the page and turns on what is collected of it."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -126,14 +134,18 @@ class Browser:
     def scheme(self, name):
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
 
-    def click(self, selector):
-        """A real press and release in the middle of the element."""
-        x, y = self.js(f"""(() => {{
+    def place(self, selector, across=0.5, down=0.5):
+        """A point of the element, scrolled into view."""
+        return self.js(f"""(() => {{
             const node = document.querySelector({json.dumps(selector)});
             node.scrollIntoView({{block: "nearest"}});
             const box = node.getBoundingClientRect();
-            return [box.x + box.width / 2, box.y + box.height / 2];
+            return [box.x + box.width * {across}, box.y + box.height * {down}];
         }})()""")
+
+    def click(self, selector):
+        """A real press and release in the middle of the element."""
+        x, y = self.place(selector)
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 

@@ -16,53 +16,30 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import mock
+import units
 from browser import Browser, BrowserError
 
 ROUTES = "document.querySelectorAll('#routes tbody tr').length"
+UPSTREAMS = ROUTES.replace("routes", "upstreams")
+CERTIFICATES = ROUTES.replace("routes", "security")
 TAPE = "document.querySelectorAll('#tape tbody tr').length"
 LIVE = "document.body.dataset.live"
+SAID = "document.querySelector('#live').textContent"
 STRIP = "document.querySelector('#strip').innerText"
 PAINTED = """(() => {
   const canvas = document.querySelector('%s');
   const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
   const colours = new Set();
   let painted = 0;
-  for (let i = 0; i < data.length; i += 4) if (data[i + 3]) { painted++; colours.add(data[i] << 16 | data[i + 1] << 8 | data[i + 2]); }
+  for (let i = 0; i < data.length; i += 4) {
+    if (!data[i + 3]) continue;
+    painted++;
+    colours.add(data[i] << 16 | data[i + 1] << 8 | data[i + 2]);
+  }
   return [painted, colours.size];
 })()"""
-UNITS = {
-    "frames are cut at any byte": """import('/dashboard/live.js').then(({ Frames }) => {
-        const text = ': hello\\r\\nid: 7\\r\\nevent: snapshot\\ndata: {"a":\\ndata: 1}\\n\\nretry: 900\\nid\\ndata:x\\n\\nevent: lost\\n';
-        const want = JSON.stringify([{ id: '7', event: 'snapshot', data: '{"a":\\n1}' }, { id: '', event: 'message', data: 'x' }]);
-        for (let size = 1; size < text.length; size++) {
-            const frames = new Frames();
-            const found = [];
-            for (let i = 0; i < text.length; i += size) found.push(...frames.push(text.slice(i, i + size)));
-            if (JSON.stringify(found) !== want || frames.retryMs !== 900) return `${size}: ${JSON.stringify(found)}`;
-        }
-    })""",
-    "a replay that began again ends the run": """import('/dashboard/bars.js').then(({ presentRun, indexAt }) => {
-        const run = presentRun([3, 3, 2, 9, 8].map((t) => ({ t }))).map(({ t }) => t);
-        const places = [1, 2, 2.5, 3, 9].map((t) => indexAt(run.map((t) => ({ t })), t));
-        return String(run) === '2,3' && String(places) === '0,0,0,1,1' ? '' : `${run} ${places}`;
-    })""",
-    "an event that is no bar is none": """import('/dashboard/bars.js').then(({ barOf, signalOf }) => {
-        const event_type = 'market_data_update';
-        const none = [{}, { event_type }, { event_type, data: null }, { event_type, data: { close: 'x', timestamp: 1 } }];
-        const hold = { event_type: 'trading_signal', data: { action: 'HOLD', timestamp: 1 } };
-        return none.every((event) => barOf(event) === null) && signalOf(hold) === null ? '' : 'taken for a bar';
-    })""",
-    "axis ticks are bounded": """import('/dashboard/chart.js').then(({ ticks }) => {
-        const cases = [[0, 1, 5], [599.99999999999, 600, 4], [-3, -3, 4], [0, 1e300, 3], [NaN, 1, 2], [1e15, 1e15 + 0.25, 9]];
-        const bad = cases.filter(([low, high, wanted]) => ticks(low, high, wanted).length > 50);
-        return String(ticks(0, 1, 5)) === '0,0.2,0.4,0.6000000000000001,0.8,1' && !bad.length ? '' : String(ticks(0, 1, 5));
-    })""",
-    "figures that are not known are dashes": """import('/dashboard/format.js').then((f) => {
-        const got = [f.number(null), f.compact(NaN), f.price(undefined), f.duration(null), f.lifetime(null), f.clock('x'), f.date(9e15)];
-        const life = [f.lifetime(-1), f.lifetime(0.02), f.lifetime(0.65), f.lifetime(1.94), f.lifetime(3649.9)];
-        return got.every((word) => word === '–') && String(life) === 'expired,28 m,15 h,1.9 d,3,649 d' ? '' : `${got} ${life}`;
-    })""",
-}
+CUT = """[...document.querySelectorAll('.scroll')].filter((node) => node.scrollWidth > node.clientWidth + 1)
+  .map((node) => `${node.closest('section').id} ${node.scrollWidth} > ${node.clientWidth}`)"""
 UNNAMED = """[...document.querySelectorAll('button, input, select, summary, canvas[role]')].filter((node) =>
   !(node.textContent.trim() || node.getAttribute('aria-label') || node.labels?.length || node.title)).map((node) => node.outerHTML)"""
 
@@ -99,8 +76,8 @@ def see(browser, check, base):
 
     check("figures move between two snapshots", moves)
     check("routes are listed", lambda: browser.wait(f"{ROUTES} >= 1"))
-    check("upstreams are listed", lambda: browser.wait("document.querySelectorAll('#upstreams tbody tr').length >= 1"))
-    check("certificates are listed", lambda: browser.wait("document.querySelectorAll('#security tbody tr').length >= 1"))
+    check("upstreams are listed", lambda: browser.wait(f"{UPSTREAMS} >= 1"))
+    check("certificates are listed", lambda: browser.wait(f"{CERTIFICATES} >= 1"))
     check("the tape has rows", lambda: browser.wait(f"{TAPE} >= 3", 30))
 
     def painted(selector, least, colours):
@@ -114,9 +91,8 @@ def see(browser, check, base):
     check("Bollinger bands are among them", lambda: browser.wait(f"{bars}.includes('BB 20')", 20))
 
     def crosshair():
-        box = browser.js("(({x, y, width, height}) => [x, y, width, height])(document.querySelector('#instrument canvas').getBoundingClientRect())")
         before = browser.js(bars)
-        browser.move(box[0] + box[2] * 0.3, box[1] + box[3] * 0.3)
+        browser.move(*browser.place("#instrument canvas", 0.3, 0.3))
         browser.wait(f"{bars} !== {json.dumps(before)}", 3)
 
     check("the crosshair reads another bar", crosshair)
@@ -136,9 +112,10 @@ def keyboard(browser, check):
         browser.key("/", "Slash", 191, text="/")
         expect(browser.js("document.activeElement.id") == "filter", "/ does not reach the filter")
         browser.type("market")
-        browser.wait(f"{TAPE} > 0 && [...document.querySelectorAll('#tape .type')].slice(1).every((cell) => cell.textContent.includes('market'))", 5)
-        browser.js("(({ value }) => value)(document.querySelector('#filter'))")
-        browser.js("{ const box = document.querySelector('#filter'); box.value = ''; box.dispatchEvent(new Event('input')); }")
+        types = "[...document.querySelectorAll('#tape tbody .type')]"
+        browser.wait(f"{TAPE} > 0 && {types}.every((cell) => cell.textContent.includes('market'))", 5)
+        browser.js("document.querySelector('#filter').select()")
+        browser.key("Delete", number=46)
         browser.key("Escape", number=27)
         expect(browser.js("document.activeElement.id") != "filter", "Esc does not leave the filter")
 
@@ -169,7 +146,7 @@ def breaker(browser, check, token, name):
     def esc():
         browser.key("Escape", number=27)
         browser.wait("document.querySelector('#panel').hidden", 3)
-        expect(browser.js(f"document.activeElement === document.querySelector({json.dumps(button)})"), "the focus is lost")
+        expect(browser.js(f"document.activeElement.matches({json.dumps(button)})"), "the focus is lost")
 
     def give():
         browser.click("#token summary")
@@ -203,12 +180,12 @@ def breaker(browser, check, token, name):
     browser.key("Escape", number=27)
 
 
-def units(browser, check):
+def modules(browser, check):
     def holds(script):
         fault = browser.js(script)
         expect(not fault, fault)
 
-    for name, script in UNITS.items():
+    for name, script in units.UNITS.items():
         check(name, lambda script=script: holds(script))
 
 
@@ -221,8 +198,9 @@ def sizes(browser, check, out):
         browser.wait("innerWidth === 1440")
         settle(browser)
         browser.shot(out / "console-1440x900.png")
-        spare = browser.js("[document.documentElement.scrollWidth - innerWidth, document.documentElement.scrollHeight - innerHeight]")
-        expect(spare[0] <= 0 and spare[1] <= 0, f"more than one screen: {spare}")
+        whole = browser.js("(({ scrollWidth, scrollHeight }) => [scrollWidth, scrollHeight])(document.documentElement)")
+        expect(whole == [1440, 900], f"more than one screen: {whole}")
+        expect(not browser.js(CUT), f"tables wider than their panel: {browser.js(CUT)}")
 
     def light():
         browser.scheme("light")
@@ -238,9 +216,7 @@ def sizes(browser, check, out):
         browser.shot(out / "console-390-whole.png", whole=True)
         width = browser.js("document.documentElement.scrollWidth")
         expect(width <= 390, f"{width} px wide")
-        cut = browser.js("""[...document.querySelectorAll('.scroll')].filter((node) => node.scrollWidth > node.clientWidth + 1)
-            .map((node) => `${node.closest('section').id} ${node.scrollWidth}`)""")
-        expect(not cut, f"tables wider than their panel: {cut}")
+        expect(not browser.js(CUT), f"tables wider than their panel: {browser.js(CUT)}")
 
     check("one screen at 1440×900", desk)
     check("a light scheme", light)
@@ -267,7 +243,7 @@ def clean(browser, check, base):
 def mock_only(browser, check, fake, base, out):
     def stale():
         fake.paused = True
-        browser.wait(f"{LIVE} === 'stale' && /^Stale since [0-9:]{{8}} UTC$/.test(document.querySelector('#live').textContent)", 8)
+        browser.wait(f"{LIVE} === 'stale' && /^Stale since [0-9:]{{8}} UTC$/.test({SAID})", 8)
         browser.js("new Promise((done) => setTimeout(done, 400))")
         browser.shot(out / "console-stale.png")
         fake.paused = False
@@ -290,6 +266,17 @@ def mock_only(browser, check, fake, base, out):
         browser.shot(out / "console-panel.png")
         browser.js("location.hash = ''")
 
+    def closed():
+        fake.closed = True
+        browser.open(base.replace("/dashboard", "/dashboard?again"))
+        browser.wait(f"{LIVE} === 'refused' && document.querySelector('#token').open", 8)
+        expect("a token is needed here" in browser.js(SAID), "no reason is given")
+        browser.type(mock.TOKEN)
+        browser.key("Enter", number=13, text="\r")
+        browser.wait(f"{LIVE} === 'live' && !document.querySelector('#token').open", 8)
+        browser.wait(f"{TAPE} > 3", 8)
+        fake.closed = False
+
     def empty():
         server, address = mock.serve(mock.Mock(empty=True))
         browser.open(address + "/dashboard")
@@ -301,6 +288,7 @@ def mock_only(browser, check, fake, base, out):
     check("a stopped stream says since when, and recovers", stale)
     check("a refused token is said and not kept", wrong)
     check("the address opens panel and symbol", panel)
+    check("a port that reads only with a token asks for it", closed)
     check("a system that knows nothing yet is readable", empty)
 
 
@@ -331,9 +319,10 @@ def main():
         browser.open(url)
         see(browser, check, url)
         keyboard(browser, check)
-        name = given.breaker or browser.wait("document.querySelector('[data-breaker]:not([hidden])')?.dataset.breaker", 5)
+        first = "document.querySelector('[data-breaker]:not([hidden])')?.dataset.breaker"
+        name = given.breaker or browser.wait(first, 5)
         breaker(browser, check, token, name)
-        units(browser, check)
+        modules(browser, check)
         sizes(browser, check, out)
         clean(browser, check, url)
         if fake:

@@ -95,7 +95,8 @@ def bbands(closes, period):
 
 
 class Mock:
-    """What the handlers share. `paused` freezes both streams with the connections open."""
+    """What the handlers share. `paused` freezes both streams with the connections open; `closed` lets
+    nobody read without a token, as a port that is not on loopback."""
 
     def __init__(self, seed=7, empty=False):
         self.example = json.loads((CONSOLE / "fixtures" / "snapshot.json").read_text())
@@ -104,7 +105,7 @@ class Mock:
         self.changed = threading.Condition()
         self.events, self.seq = [], 0
         self.breakers = {route["name"]: dict(route["breaker"]) for route in self.example["routes"]}
-        self.paused, self.stopped, self.empty = False, False, empty
+        self.paused, self.stopped, self.closed, self.empty = False, False, False, empty
         self.started = time.time()
         if not empty:
             for _ in range(260):
@@ -218,8 +219,8 @@ class Handler(BaseHTTPRequestHandler):
         if given is not None and given != f"Bearer {TOKEN}":
             self.refuse(401, "invalid_token", "the token is not valid")
             return False
-        if write and given is None:
-            self.refuse(401, "authentication_required", "this change needs a token")
+        if (write or self.mock.closed) and given is None:
+            self.refuse(401, "authentication_required", "a token is needed here")
             return False
         return True
 

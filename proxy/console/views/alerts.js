@@ -12,7 +12,8 @@ export function mount(root) {
   const footer = root.querySelector("footer");
 
   function create() {
-    const [level, service, message, since] = [chip("idle", ""), el("b"), el("span", { class: "message" }), el("span", { class: "quiet since" })];
+    const [level, service] = [chip("idle", ""), el("b")];
+    const [message, since] = [el("span", { class: "message" }), el("span", { class: "quiet since" })];
     return { node: el("li", {}, level, el("p", {}, service, " ", message), since), level, service, message, since };
   }
 
@@ -29,9 +30,10 @@ export function mount(root) {
       });
       text(note, alerts.length ? String(alerts.length) : "");
       emptyNote(root, alerts.length ? null : "Nothing needs attention.");
-      const loaded = `Configuration ${generation.number} · ${generation.hash} · loaded ${clock(generation.loaded_at)} UTC`;
-      text(footer, generation.last_error ? `${loaded} · last reload refused: ${generation.last_error}` : loaded);
-      mark(footer, "tone", generation.last_error ? "warn" : null);
+      const { number, hash, loaded_at: loadedAt, last_error: refused } = generation;
+      const loaded = `Configuration ${number} · ${hash} · loaded ${clock(loadedAt)} UTC`;
+      text(footer, refused ? `${loaded} · last reload refused: ${refused}` : loaded);
+      mark(footer, "tone", refused ? "warn" : null);
     },
   };
 }

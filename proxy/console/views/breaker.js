@@ -14,17 +14,23 @@ function details(answer) {
     .flatMap((part) => Object.entries(part))
     .filter(([, value]) => value === null || typeof value !== "object")
     .slice(0, DETAILS_MOST)
-    .map(([name, value]) => [word(name), value === null ? "–" : typeof value === "number" ? plain(value) : String(value)]);
+    .map(([name, value]) => [word(name), plain(value)]);
 }
 
-const plain = (value) => number(value, Number.isInteger(value) ? 0 : 2);
+const plain = (value) =>
+  typeof value === "number" ? number(value, Number.isInteger(value) ? 0 : 2) : String(value ?? "–");
+
+function probeWords({ retry_at: retryAt }, at) {
+  if (!retryAt) return "–";
+  const waits = between(at, retryAt);
+  return waits > 0 ? `in ${duration(waits)}, ${clock(retryAt)} UTC` : "due now";
+}
 
 function facts({ breaker, prefix }, at) {
-  const waits = breaker.retry_at ? between(at, breaker.retry_at) : null;
   return [
     ["Route", prefix],
     ["Failures in the window", number(breaker.failures)],
-    ["Next probe", waits === null ? "–" : waits > 0 ? `in ${duration(waits)}, ${clock(breaker.retry_at)} UTC` : "due now"],
+    ["Next probe", probeWords(breaker, at)],
     ["Decides", breaker.forced ? `forced ${breaker.forced}, until reset` : "by itself"],
   ];
 }
@@ -130,8 +136,10 @@ export function mount(root, page) {
       setChip(state, tone(route.breaker.state), word(route.breaker.state));
       pairs(part("facts"), facts(route, at));
       const create = () => ({ node: el("li", {}, chip("idle", "")) });
-      keyed(part("instances"), route.instances, ({ url }) => url, create, ({ node }, { url, state: now, in_flight: flight }) =>
-        setChip(node.firstChild, tone(now), `${url} · ${word(now)} · ${number(flight)} in flight`));
+      keyed(part("instances"), route.instances, ({ url }) => url, create, ({ node }, instance) => {
+        const load = `${word(instance.state)} · ${number(instance.in_flight)} in flight`;
+        setChip(node.firstChild, tone(instance.state), `${instance.url} · ${load}`);
+      });
     },
   };
 }

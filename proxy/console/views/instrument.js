@@ -16,9 +16,17 @@ const ASK_AGAIN_MS = 5000;
 const WANTED = [{ name: "rsi", period: 14 }, { name: "bbands", period: 20 }];
 /** Below this the longest indicator has no value yet. */
 const BARS_LEAST = 20;
-const COLOURS = ["grid", "axis", "text", "strong", "tag", "cross", "rising", "falling", "line", "band", "middle", "buy", "sell"];
+const COLOURS = [
+  "grid", "axis", "text", "strong", "tag", "cross", "rising", "falling", "line", "band", "middle", "buy", "sell",
+];
 
-/** @param {HTMLElement} root @param {{colour: (name: string) => string, symbolPicked: (symbol: string) => void}} page */
+/** A price as the axis has room for it. */
+const axisPrice = (value) => (value >= 1e6 ? compact(value) : value >= 1000 ? number(value) : price(value));
+
+/**
+ * @param {HTMLElement} root
+ * @param {{colour: (name: string) => string, symbolPicked: (symbol: string) => void}} page
+ */
 export function mount(root, page) {
   const part = (role) => root.querySelector(`[data-role=${role}]`);
   const select = root.querySelector("select");
@@ -70,7 +78,7 @@ export function mount(root, page) {
     if (era !== mine) return;
     if (answers instanceof Error) trouble = `history: ${answers.message}`;
     else {
-      bars = presentRun(answers[0].map(barOf).filter(Boolean));
+      presentRun(answers[0].map(barOf).filter(Boolean)).forEach(append);
       signals = presentRun(answers[1].map(signalOf).filter(Boolean));
     }
     const late = waiting.filter(({ t }) => !bars.length || t >= bars.at(-1).t);
@@ -133,9 +141,10 @@ export function mount(root, page) {
       line(values?.middle, "middle"),
       { kind: "candles", open: pick("o"), high: pick("h"), low: pick("l"), close: pick("c") },
     ];
+    const rsi = { series: [line(values?.rsi, "line")], levels: [30, 70], range: [0, 100] };
     return [
-      { weight: 3, headroom: 38, series: upper, format: price },
-      { weight: 1, headroom: 4, series: [line(values?.rsi, "line")], levels: [30, 70], range: [0, 100], format: (value) => number(value) },
+      { weight: 3, headroom: 38, series: upper, format: axisPrice },
+      { weight: 1, headroom: 4, ...rsi, format: (value) => number(value) },
     ];
   }
 

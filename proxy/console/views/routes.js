@@ -1,7 +1,7 @@
 // One line a route: traffic of the last minute, latencies, its upstreams as shapes, its breaker.
 
-import { sparkline } from "../chart.js";
-import { chip, el, emptyNote, glyph, keyed, mark, row, setChip, text } from "../dom.js";
+import { box, sparkline } from "../chart.js";
+import { chip, el, emptyNote, glyph, hint, keyed, mark, row, setChip, text } from "../dom.js";
 import { number, tone, word } from "../format.js";
 
 const breakerWord = (breaker) => (breaker.forced ? `forced ${breaker.forced}` : word(breaker.state));
@@ -10,10 +10,19 @@ const breakerWord = (breaker) => (breaker.forced ? `forced ${breaker.forced}` : 
 export function mount(root, page) {
   const body = root.querySelector("tbody");
   const note = root.querySelector(".note");
+  /** Box and colour of the sparklines, read once a snapshot: reading either between writes costs a layout. */
+  let brush = { size: [0, 0], colour: "" };
+  /** Canvases in view: drawing hundreds that are scrolled away costs more than all the rest. */
+  const inView = new Set();
+  const watch = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) inView[isIntersecting ? "add" : "delete"](target);
+  });
 
   function create(route) {
     const canvas = el("canvas", { "aria-hidden": "true" });
-    const breaker = el("button", { type: "button", class: "breaker-open", "data-breaker": route.name, onclick: () => page.openBreaker(route.name) }, chip("idle", ""));
+    const onclick = () => page.openBreaker(route.name);
+    const about = { type: "button", class: "breaker-open", "data-breaker": route.name, onclick };
+    const breaker = el("button", about, chip("idle", ""));
     const [dots, counted] = [el("span", { class: "glyphs" }), el("span", { class: "quiet" })];
     const [name, prefix, lane] = [el("b"), el("span", { class: "quiet prefix" }), el("span", { class: "tag" })];
     const made = row(
@@ -21,6 +30,7 @@ export function mount(root, page) {
       ["rps"], ["error"], ["p50"], ["p99"], ["flight"], ["limited"],
       ["dots", dots, counted], ["breaker", breaker],
     );
+    watch.observe(canvas);
     return { ...made, canvas, breaker, dots, counted, name, prefix, lane, drawn: "" };
   }
 
@@ -38,17 +48,17 @@ export function mount(root, page) {
     text(cell.limited, number(route.limited_per_s, 1));
     updateDots(view, route);
     updateBreaker(view, route);
-    const drawing = `${route.spark.join()} ${view.canvas.clientWidth} ${page.colour("line")}`;
-    if (drawing === view.drawn) return;
+    const drawing = `${route.spark} ${brush.size} ${brush.colour}`;
+    if (drawing === view.drawn || !inView.has(view.canvas)) return;
     view.drawn = drawing;
-    sparkline(view.canvas, route.spark, page.colour("line"));
+    sparkline(view.canvas, brush.size, route.spark, brush.colour);
   }
 
   function updateDots(view, { instances }) {
     const well = instances.filter(({ state }) => state === "healthy").length;
     keyed(view.dots, instances.slice(0, 8), ({ url }) => url, () => ({ node: glyph("idle") }), ({ node }, instance) => {
       mark(node, "tone", tone(instance.state));
-      node.title = `${instance.url} ${word(instance.state)}`;
+      hint(node, `${instance.url} ${word(instance.state)}`);
     });
     text(view.counted, instances.length ? `${well}/${instances.length}` : "none");
   }
@@ -65,9 +75,12 @@ export function mount(root, page) {
     /** @param {import("../snapshot.js").Snapshot} snapshot */
     update({ routes, routes_total }) {
       // By name: lines that change places cannot be read.
+      const first = body.querySelector("canvas");
+      if (first) brush = { size: box(first), colour: page.colour("line") };
       const sorted = [...routes].sort((a, b) => a.name.localeCompare(b.name));
       keyed(body, sorted, ({ name }) => name, create, update);
-      text(note, routes.length < routes_total ? `${routes.length} busiest of ${number(routes_total)}` : number(routes_total));
+      const all = number(routes_total);
+      text(note, routes.length < routes_total ? `${routes.length} busiest of ${all}` : all);
       emptyNote(root, routes.length ? null : "No route is configured. Add one under conf/services.d and reload.");
     },
   };

@@ -1,6 +1,6 @@
 // The certificates the edge knows, the first to expire on top.
 
-import { chip, emptyNote, keyed, row, setChip, text } from "../dom.js";
+import { chip, emptyNote, hint, keyed, row, setChip, text } from "../dom.js";
 import { certificateTone, date, lifetime } from "../format.js";
 
 /** @param {HTMLElement} root */
@@ -22,8 +22,7 @@ export function mount(root) {
         setChip(left, certificateTone(certificate.days_left), lifetime(certificate.days_left));
         text(cell.until, date(certificate.not_after));
         text(cell.serial, certificate.serial);
-        const more = `${certificate.name}: until ${date(certificate.not_after)} UTC, serial ${certificate.serial}`;
-        if (node.title !== more) node.title = more;
+        hint(node, `${certificate.name}: until ${date(certificate.not_after)} UTC, serial ${certificate.serial}`);
       });
       text(note, certificates.length ? String(certificates.length) : "");
       emptyNote(root, certificates.length ? null : "No certificate is known yet.");

@@ -1,6 +1,6 @@
 // The figures read first: one tile each, a label, a value with its unit, a quiet note.
 
-import { el, glyph, mark, text } from "../dom.js";
+import { el, glyph, hint, mark, text } from "../dom.js";
 import { certificateTone, clock, compact, duration, lifetime, number, title, tone } from "../format.js";
 import { oldestCertificate, openBreakers } from "../snapshot.js";
 
@@ -22,8 +22,20 @@ function certificate(snapshot) {
 function breakers(snapshot) {
   const open = openBreakers(snapshot);
   const all = snapshot.routes.filter((route) => route.breaker).length;
-  const names = open.map((route) => route.name).join(", ");
-  return { value: number(open.length), unit: `of ${all}`, note: names || (all ? "all closed" : "none"), tone: open.length ? "bad" : null };
+  const note = open.map((route) => route.name).join(", ") || (all ? "all closed" : "none");
+  return { value: number(open.length), unit: `of ${all}`, note, tone: open.length ? "bad" : null };
+}
+
+function requests({ totals: { rps, in_flight } }) {
+  return { value: number(rps, rps < 100 ? 1 : 0), unit: "/s", note: `${number(in_flight)} in flight` };
+}
+
+function errors({ totals: { error_pct } }) {
+  return { value: number(error_pct, 2), unit: "%", note: "answers ≥ 500", tone: errorTone(error_pct) };
+}
+
+function store({ store: { kind, stream_length, last_seq } }) {
+  return { value: compact(stream_length), unit: kind ?? "", note: `seq ${number(last_seq)}` };
 }
 
 function feed({ feed: { age_s, epoch } }) {
@@ -46,8 +58,8 @@ function configuration({ generation }) {
 /** Each tile: its label and what it shows of a snapshot. */
 const TILES = [
   ["State", (s) => ({ value: title(s.state), note: `up ${duration(s.uptime_s)}`, tone: tone(s.state) })],
-  ["Requests", (s) => ({ value: number(s.totals.rps, s.totals.rps < 100 ? 1 : 0), unit: "/s", note: `${number(s.totals.in_flight)} in flight` })],
-  ["Errors", (s) => ({ value: number(s.totals.error_pct, 2), unit: "%", note: "answers ≥ 500", tone: errorTone(s.totals.error_pct) })],
+  ["Requests", requests],
+  ["Errors", errors],
   ["p50", (s) => ms(s.totals.p50_ms, "last 10 s")],
   ["p99", (s) => ms(s.totals.p99_ms, "last 10 s")],
   ["p99.9", (s) => ms(s.totals.p999_ms, "last 10 s")],
@@ -55,7 +67,7 @@ const TILES = [
   ["Limited", (s) => ({ value: number(s.totals.limited_per_s, 1), unit: "/s", note: "answers 429" })],
   ["Key feed", feed],
   ["First expiry", certificate],
-  ["Event store", (s) => ({ value: compact(s.store.stream_length), unit: s.store.kind ?? "", note: `seq ${number(s.store.last_seq)}` })],
+  ["Event store", store],
   ["Configuration", configuration],
 ];
 
@@ -64,7 +76,8 @@ export function mount(root) {
   const tiles = TILES.map(([label, show]) => {
     const sign = glyph("idle");
     const [value, unit, note] = [el("b", {}, "–"), el("span", { class: "unit" }), el("span", { class: "sub" })];
-    const node = el("div", { class: "tile" }, el("dt", {}, label), el("dd", {}, el("span", { class: "value" }, sign, value, unit), note));
+    const figure = el("span", { class: "value" }, sign, value, unit);
+    const node = el("div", { class: "tile" }, el("dt", {}, label), el("dd", {}, figure, note));
     root.append(node);
     return { node, sign, value, unit, note, show };
   });
@@ -79,7 +92,7 @@ export function mount(root) {
         mark(tile.node, "tone", shown.tone);
         mark(tile.sign, "tone", shown.tone ?? "idle");
         tile.sign.hidden = !shown.tone;
-        if (tile.node.title !== (shown.hint ?? "")) tile.node.title = shown.hint ?? "";
+        hint(tile.node, shown.hint ?? "");
       }
     },
   };

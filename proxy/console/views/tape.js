@@ -13,7 +13,9 @@ const SUMMARIES = {
   market_data_update: ({ close, volume, timeframe }) =>
     close === undefined ? null : `${price(close)}  vol ${compact(volume)}${timeframe ? `  ${timeframe}` : ""}`,
   trading_signal: ({ action, signal, confidence, strategy, reason }) =>
-    [action ?? signal, confidence === undefined ? null : number(Number(confidence), 2), strategy, reason].filter(Boolean).join("  "),
+    [action ?? signal, confidence === undefined ? null : number(Number(confidence), 2), strategy, reason]
+      .filter(Boolean)
+      .join("  "),
 };
 
 /** Names with their values, nested ones as JSON; the symbol has its own column. */
@@ -29,7 +31,11 @@ export function summary({ event_type: type, data }) {
   return words.slice(0, WORDS_MOST);
 }
 
-const TONES = { trading_signal: "accent", risk_alert: "warn", security_alert: "warn", kill_switch: "bad", gap: "warn", stream_gap: "warn", circuit_breaker_state: "warn" };
+const TONES = {
+  trading_signal: "accent",
+  risk_alert: "warn", security_alert: "warn", circuit_breaker_state: "warn", gap: "warn", stream_gap: "warn",
+  kill_switch: "bad",
+};
 
 /** @param {HTMLElement} root @param {{pickSymbol: (symbol: string) => void}} page */
 export function mount(root, page) {

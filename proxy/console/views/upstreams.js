@@ -1,6 +1,6 @@
 // One line an instance: its state, load, smoothed latency and what its last probe found.
 
-import { chip, emptyNote, glyph, keyed, mark, row, setChip, text } from "../dom.js";
+import { chip, emptyNote, glyph, hint, keyed, mark, row, setChip, text } from "../dom.js";
 import { between, duration, number, tone, word } from "../format.js";
 import { instances } from "../snapshot.js";
 
@@ -39,7 +39,7 @@ export function mount(root) {
         mark(sign, "tone", instance.last_probe ? (instance.last_probe.ok ? "ok" : "bad") : "idle");
         const words = probeWords(instance, snapshot.at);
         text(found, words);
-        if (cell.probe.title !== words) cell.probe.title = words;
+        hint(cell.probe, words);
       });
       const well = all.filter(({ state }) => state === "healthy").length;
       text(note, all.length ? `${well} of ${all.length} healthy` : "");
