@@ -40,7 +40,8 @@ export function mount(root, page) {
   let symbol = null;
   let wished = null;
   let bars = [];
-  let signals = [];
+  /** By time and words: a strategy may say the same of a bar more than once. */
+  let signals = new Map();
   /** Live bars that came while the history was fetched; null when it is not. */
   let waiting = null;
   /** The last indicators with the times they were computed for. */
@@ -69,7 +70,7 @@ export function mount(root, page) {
   async function choose(name) {
     const mine = ++era;
     [symbol, wished, select.value] = [name, null, name];
-    [bars, signals, waiting, values, trouble, heardAt, askAfter] = [[], [], [], null, null, null, 0];
+    [bars, signals, waiting, values, trouble, heardAt, askAfter] = [[], new Map(), [], null, null, null, 0];
     say(`Loading ${name}.`);
     draw();
     const stored = (event_type, limit) => fetchEvents({ event_type, symbol: name, limit });
@@ -79,7 +80,7 @@ export function mount(root, page) {
     if (answers instanceof Error) trouble = `history: ${answers.message}`;
     else {
       presentRun(answers[0].map(barOf).filter(Boolean)).forEach(append);
-      signals = presentRun(answers[1].map(signalOf).filter(Boolean));
+      answers[1].map(signalOf).filter(Boolean).reverse().forEach(remember);
     }
     const late = waiting.filter(({ t }) => !bars.length || t >= bars.at(-1).t);
     waiting = null;
@@ -94,9 +95,14 @@ export function mount(root, page) {
   function append(bar) {
     const last = bars.at(-1);
     if (last && bar.t === last.t) bars[bars.length - 1] = bar;
-    else if (last && bar.t < last.t) [bars, signals, values] = [[bar], [], null];
+    else if (last && bar.t < last.t) [bars, signals, values] = [[bar], new Map(), null];
     else bars.push(bar);
     if (bars.length > BARS_MOST) bars.shift();
+  }
+
+  function remember(signal) {
+    signals.set(`${signal.t} ${signal.words}`, signal);
+    if (signals.size > SIGNALS_MOST) signals.delete(signals.keys().next().value);
   }
 
   /** Asks the calc worker, one request at a time and no more than one a second. */
@@ -150,7 +156,7 @@ export function mount(root, page) {
 
   function draw() {
     const within = ({ t }) => bars.length && t >= bars[0].t && t <= bars.at(-1).t;
-    const markers = signals.filter(within).map(({ t, up }) => ({ index: indexAt(bars, t), up }));
+    const markers = [...signals.values()].filter(within).map(({ t, up }) => ({ index: indexAt(bars, t), up }));
     chart.show({ times: bars.map(({ t }) => t), panes: panes(), markers, theme });
     if (bars.length) say(null);
     else if (waiting === null && symbol !== null) say(`No bars of ${symbol} yet.`);
@@ -187,7 +193,7 @@ export function mount(root, page) {
   function moreWords({ t, v }, i) {
     const [upper, lower] = [indicatorAt(values?.upper, i), indicatorAt(values?.lower, i)];
     const next = bars[i + 1]?.t ?? t + 1;
-    const here = signals.filter((signal) => signal.t >= t && signal.t < next).map(({ words }) => words);
+    const here = [...signals.values()].filter((signal) => signal.t >= t && signal.t < next).map(({ words }) => words);
     const band = Number.isFinite(upper) ? [`BB 20  ${price(lower)} – ${price(upper)}`] : [];
     return [`Vol ${compact(v)}`, ...band, ...here].join("  ");
   }
@@ -209,7 +215,7 @@ export function mount(root, page) {
       const [bar, signal] = [barOf(event), signalOf(event)];
       if (bar) learn(name);
       if (name !== symbol) return;
-      if (signal) signals = [...signals, signal].slice(-SIGNALS_MOST);
+      if (signal) remember(signal);
       if (!bar) return;
       heardAt = performance.now();
       if (waiting) {
