@@ -20,9 +20,10 @@
 //! - Sizes: 414 for the target, 431 for the head and the number of fields.
 //!
 //! What wins: size before form, form before meaning; in the order of the bytes. Cost: one pass over
-//! the head, no allocation.
+//! the head, eight bytes at a time but for names and target; no allocation.
 
 mod field;
+mod scan;
 
 use std::fmt;
 
@@ -30,7 +31,8 @@ use sluice_schema::Limits;
 use sluice_wire::code::Code;
 
 use crate::method::{Method, MethodFault};
-use field::{Seen, authority_is_valid, token_end};
+use field::{Seen, authority_is_valid};
+use scan::{control_position, token_end};
 
 /// A head that is refused; the connection closes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -106,11 +108,11 @@ pub fn check<'a>(head: &'a [u8], limits: &Limits) -> Result<Head<'a>, FramingFau
         return Err(FramingFault::new(Code::HeaderTooLarge, "head_too_large"));
     }
     let (line, mut rest) = next_line(head)?;
-    let (method, target, http_1_0) = request_line(line, limits)?;
+    let (method, target, http_1_0) = request_line(line.bytes, limits)?;
     let mut seen = Seen::default();
     loop {
         let (line, after) = next_line(rest)?;
-        if line.is_empty() {
+        if line.bytes.is_empty() {
             if !after.is_empty() {
                 return Err(FramingFault::bad("bytes_after_head"));
             }
@@ -129,16 +131,29 @@ pub fn check<'a>(head: &'a [u8], limits: &Limits) -> Result<Head<'a>, FramingFau
     Ok(Head { method: method?, target, host, http_1_0, body })
 }
 
+/// One line without its CRLF.
+#[derive(Clone, Copy)]
+struct Line<'a> {
+    bytes: &'a [u8],
+    /// No control byte in it but tabs.
+    clean: bool,
+}
+
 /// Splits off one line at CRLF and refuses stray CR, LF and NUL in it.
-fn next_line(bytes: &[u8]) -> Result<(&[u8], &[u8]), FramingFault> {
-    let end = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n' | 0));
-    match end.map(|end| (end, bytes[end], bytes.get(end + 1))) {
-        Some((end, b'\r', Some(b'\n'))) => Ok((&bytes[..end], &bytes[end + 2..])),
-        Some((_, b'\r', _)) => Err(FramingFault::bad("bare_cr")),
-        Some((_, b'\n', _)) => Err(FramingFault::bad("bare_lf")),
-        Some(_) => Err(FramingFault::bad("nul")),
-        None => Err(FramingFault::bad("unfinished_head")),
+fn next_line(bytes: &[u8]) -> Result<(Line<'_>, &[u8]), FramingFault> {
+    let (mut from, mut clean) = (0, true);
+    while let Some(at) = control_position(&bytes[from..]).map(|at| from + at) {
+        match (bytes[at], bytes.get(at + 1)) {
+            (b'\r', Some(b'\n')) => return Ok((Line { bytes: &bytes[..at], clean }, &bytes[at + 2..])),
+            (b'\r', _) => return Err(FramingFault::bad("bare_cr")),
+            (b'\n', _) => return Err(FramingFault::bad("bare_lf")),
+            (0, _) => return Err(FramingFault::bad("nul")),
+            (b'\t', _) => {}
+            _ => clean = false,
+        }
+        from = at + 1;
     }
+    Err(FramingFault::bad("unfinished_head"))
 }
 
 type RequestLine<'a> = (Result<Method, FramingFault>, &'a [u8], bool);

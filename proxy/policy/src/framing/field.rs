@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use sluice_wire::code::Code;
 
-use super::{BodyFraming, FramingFault};
+use super::scan::token_end;
+use super::{BodyFraming, FramingFault, Line};
 
 /// What has been seen of the fields that frame a request.
 #[derive(Default)]
@@ -26,7 +27,8 @@ enum Once<'a> {
 
 impl<'a> Seen<'a> {
     /// Judges one line and remembers it where it frames the request.
-    pub(super) fn field(&mut self, line: &'a [u8]) -> Result<(), FramingFault> {
+    pub(super) fn field(&mut self, line: Line<'a>) -> Result<(), FramingFault> {
+        let Line { bytes: line, clean } = line;
         if matches!(line[0], b' ' | b'\t') {
             let reason = if self.count == 1 { "space_before_first_field" } else { "folded_line" };
             return Err(FramingFault::bad(reason));
@@ -41,7 +43,7 @@ impl<'a> Seen<'a> {
             _ if !rest.contains(&b':') => return Err(FramingFault::bad("no_colon")),
             _ => return Err(FramingFault::bad("name_character")),
         };
-        if value.iter().any(|byte| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f) {
+        if !clean {
             return Err(FramingFault::bad("control_in_value"));
         }
         self.remember(name, trim(value))
@@ -149,33 +151,6 @@ fn is_host_name(host: &str) -> bool {
     (1..=253).contains(&name.len())
         && name.split('.').all(label)
         && (!all_digits || host.parse::<Ipv4Addr>().is_ok())
-}
-
-/// Where the token at the start of these bytes ends.
-pub(super) fn token_end(bytes: &[u8]) -> usize {
-    bytes.iter().position(|byte| !is_token(*byte)).unwrap_or(bytes.len())
-}
-
-/// A character of a method or field name (RFC 9110 section 5.6.2).
-pub(super) const fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'!' | b'#'
-                | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'*'
-                | b'+'
-                | b'-'
-                | b'.'
-                | b'^'
-                | b'_'
-                | b'`'
-                | b'|'
-                | b'~'
-        )
 }
 
 /// Without the spaces and tabs around it; no other white space is a field's.

@@ -53,7 +53,7 @@ pub struct Key(u128);
 /// What the table says about one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// The limiter's decision.
+    /// The limiter's decision; never allowed past `hard`.
     pub decision: Decision,
     /// The caller is past `hard`: answer, then close.
     pub close: bool,
@@ -133,13 +133,16 @@ impl Table {
         let set = (key.0 >> 70) as u64 % self.sets as u64;
         let mut shard = self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
         let slot = self.slot(&mut shard[set as usize], key, now);
-        let (decision, tat) = limit.soft.check(now, slot.tat);
-        let close = limit.hard.is_some_and(|hard| {
-            let (decision, tat) = hard.check(now, slot.hard_tat);
-            slot.hard_tat = tat;
-            !decision.allowed
-        });
+        let (mut decision, tat) = limit.soft.check(now, slot.tat);
         slot.tat = tat;
+        let mut close = false;
+        if let Some(hard) = limit.hard {
+            let (past, tat) = hard.check(now, slot.hard_tat);
+            slot.hard_tat = tat;
+            close = !past.allowed;
+            decision.allowed &= past.allowed;
+            decision.retry_after = decision.retry_after.max(past.retry_after);
+        }
         Verdict { decision, close }
     }
 

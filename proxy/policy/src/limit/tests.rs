@@ -112,6 +112,18 @@ fn hard_threshold_counts_refused_requests_and_closes() {
 }
 
 #[test]
+fn a_burst_above_the_hard_threshold_does_not_outlive_it() {
+    let conf = RateLimit { burst: 9, hard: Some(3), ..RateLimit::per_minute(2) };
+    let (table, limit, key) = (Table::new(1), Limit::new(&conf), Keyer::new([1, 2]).key("s", Who::Everybody));
+    let verdicts: Vec<_> = (0..5).map(|_| table.check(key, &limit, at(0))).collect();
+    assert_eq!(
+        verdicts.iter().map(|v| v.decision.allowed).collect::<Vec<_>>(),
+        [true, true, true, false, false]
+    );
+    assert!(verdicts[3].close && verdicts[3].decision.retry_after > Duration::ZERO);
+}
+
+#[test]
 fn full_table_forgets_the_idle_first() {
     let table = Table::new(1);
     assert_eq!(table.capacity(), 512);
