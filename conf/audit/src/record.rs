@@ -25,7 +25,7 @@ pub enum Decision {
 }
 
 /// What a caller asks to have recorded. Never put a value (secret, token, key) into any field.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// The area: `secret`, `token`, `credential`, `admin`, …
     pub kind: Cow<'static, str>,
@@ -309,7 +309,6 @@ fn cut(mut text: String) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod tests {
     use super::*;
 

@@ -1,0 +1,103 @@
+//! What only the other roles may ask, on the internal door.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use http::HeaderMap;
+use jiff::Timestamp;
+use prometheus::IntGauge;
+use serde::Serialize;
+use sluice_http::{MaybeCaller, Reject, Stop, sse};
+use sluice_wire::code::Code;
+use sluice_wire::feed::Message;
+use sluice_wire::header as names;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use super::answer;
+use crate::context::{Context, Vault};
+use crate::feed::{Follower, frame};
+
+/// Pause between heartbeats of the feed.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// Only a role speaking for itself; for everybody else there is nothing here.
+fn only_roles(caller: &MaybeCaller) -> Result<(), Reject> {
+    let role = caller.0.as_ref().and_then(sluice_identity::caller::Caller::as_role);
+    role.map(|_| ()).ok_or_else(|| Reject::new(Code::NotFound, "there is nothing at this path"))
+}
+
+pub(super) async fn feed(
+    State(context): State<Arc<Context>>,
+    caller: MaybeCaller,
+    headers: HeaderMap,
+) -> Result<Response, Reject> {
+    only_roles(&caller)?;
+    let vault = context.vault()?;
+    let last = headers.get(names::LAST_EVENT_ID).and_then(|value| value.to_str().ok()?.parse().ok());
+    let mut heartbeat = interval(HEARTBEAT);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    heartbeat.reset();
+    let counted = Counted::new(vault.figures.followers.clone());
+    let follower = vault.hub.follow(last);
+    Ok(sse::response(frames(Following {
+        follower,
+        heartbeat,
+        stop: context.stop.clone(),
+        _counted: counted,
+    })))
+}
+
+struct Following {
+    follower: Follower,
+    heartbeat: Interval,
+    stop: Stop,
+    _counted: Counted,
+}
+
+/// Counts a follower for as long as its stream lives.
+struct Counted(IntGauge);
+
+impl Counted {
+    fn new(gauge: IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+fn frames(following: Following) -> impl Stream<Item = Bytes> + Send + 'static {
+    stream::unfold(following, |mut following| async move {
+        let bytes = tokio::select! {
+            // News before heartbeats, and the end before both.
+            biased;
+            () = following.stop.wait() => None,
+            news = following.follower.next() => news,
+            _ = following.heartbeat.tick() => Some(frame(&Message::Heartbeat)),
+        };
+        bytes.map(|bytes| (bytes, following))
+    })
+}
+
+#[derive(Serialize)]
+struct Certificates<T> {
+    at: Timestamp,
+    certificates: Vec<T>,
+}
+
+pub(super) async fn certificates(
+    State(context): State<Arc<Context>>,
+    caller: MaybeCaller,
+) -> Result<Response, Reject> {
+    only_roles(&caller)?;
+    let certificates = context.run(Vault::watched).await?;
+    Ok(answer(&Certificates { at: Timestamp::now(), certificates }))
+}

@@ -1,0 +1,249 @@
+//! Root and intermediates: making, keeping, rotating, and their revocation lists.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType, IsCa,
+    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, RevokedCertParams, SanType,
+    SerialNumber,
+};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use x509_parser::prelude::{ASN1Time, FromDer as _, X509Certificate};
+use zeroize::Zeroizing;
+
+use super::BACKDATE_S;
+use crate::error::VaultError;
+
+/// Life of the root.
+const ROOT_LIFE: SignedDuration = SignedDuration::from_hours(24 * 3_652);
+/// Life of an intermediate; a new one is made at half of it and the old one stays listed until it ends.
+const INTERMEDIATE_LIFE: SignedDuration = SignedDuration::from_hours(24 * 90);
+/// Life of a revocation list; a new one is made every hour and at every revocation.
+const CRL_LIFE: SignedDuration = SignedDuration::from_hours(24);
+/// Bytes of a serial: first bit clear, second set, so its length is always the same.
+const SERIAL_BYTES: usize = 16;
+
+/// A CA certificate with its key.
+pub(crate) struct Issuing {
+    pub(crate) der: Vec<u8>,
+    pub(crate) serial: String,
+    pub(crate) not_before: Timestamp,
+    pub(crate) not_after: Timestamp,
+    /// Subject key identifier, hex: names the issuer in credential rows.
+    pub(crate) key_id: String,
+    /// Uncompressed public point.
+    pub(crate) point: Vec<u8>,
+    pub(super) issuer: Issuer<'static, KeyPair>,
+}
+
+/// The root and every intermediate that has not ended, oldest first.
+#[derive(Clone)]
+pub(crate) struct Authority {
+    pub(crate) root: Arc<Issuing>,
+    pub(crate) intermediates: Vec<Arc<Issuing>>,
+}
+
+/// A certificate that must no longer be believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RevokedCertificate {
+    /// Serial, hex.
+    pub(crate) serial: String,
+    /// `key_id` of its issuer.
+    pub(crate) issuer: String,
+    /// When it was revoked.
+    pub(crate) at: Timestamp,
+}
+
+/// A certificate and key as they are kept: to be sealed.
+pub(crate) struct Kept {
+    pub(crate) der: Vec<u8>,
+    pub(crate) key: Zeroizing<Vec<u8>>,
+}
+
+impl Issuing {
+    /// Restores a CA from its kept form.
+    pub(crate) fn restore(kept: &Kept) -> Result<Self, VaultError> {
+        let crypto = |what| VaultError::Crypto(what);
+        let key = KeyPair::try_from(kept.key.as_slice()).map_err(|_| crypto("a CA key does not parse"))?;
+        let point = key.public_key_raw().to_vec();
+        let (_, parsed) =
+            X509Certificate::from_der(&kept.der).map_err(|_| crypto("a CA certificate does not parse"))?;
+        if parsed.public_key().subject_public_key.data.as_ref() != point.as_slice() {
+            return Err(crypto("a CA certificate does not fit its key"));
+        }
+        let key_id = subject_key_id(&parsed).ok_or_else(|| crypto("a CA certificate lacks its key id"))?;
+        let validity = parsed.validity();
+        let (not_before, not_after) = (seconds(&validity.not_before)?, seconds(&validity.not_after)?);
+        let serial = hex(parsed.raw_serial());
+        let issuer = Issuer::from_ca_cert_der(&kept.der.as_slice().into(), key)
+            .map_err(|_| crypto("a CA certificate cannot issue"))?;
+        Ok(Self { der: kept.der.clone(), serial, not_before, not_after, key_id, point, issuer })
+    }
+
+    /// The certificate, PEM.
+    pub(crate) fn pem(&self) -> String {
+        pem("CERTIFICATE", &self.der)
+    }
+
+    /// Whether a successor is due: half of its life is over.
+    pub(crate) fn is_aging(&self, now: Timestamp) -> bool {
+        let half = self.not_after.duration_since(self.not_before) / 2;
+        now.duration_since(self.not_before) >= half
+    }
+}
+
+/// Makes a root.
+pub(crate) fn make_root(trust_domain: &str, now: Timestamp) -> Result<Kept, VaultError> {
+    let key = generate()?;
+    let mut params = ca_params("Sluice Root CA", trust_domain, now, now + ROOT_LIFE)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+    let certificate = params.self_signed(&key).map_err(|_| VaultError::Crypto("root certificate"))?;
+    Ok(Kept { der: certificate.der().to_vec(), key: Zeroizing::new(key.serialize_der()) })
+}
+
+/// Makes an intermediate under `root`.
+pub(crate) fn make_intermediate(
+    root: &Issuing,
+    trust_domain: &str,
+    now: Timestamp,
+) -> Result<Kept, VaultError> {
+    let key = generate()?;
+    let end = (now + INTERMEDIATE_LIFE).min(root.not_after);
+    let mut params = ca_params("Sluice Issuing CA", trust_domain, now, end)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.use_authority_key_identifier_extension = true;
+    let certificate =
+        params.signed_by(&key, &root.issuer).map_err(|_| VaultError::Crypto("intermediate certificate"))?;
+    Ok(Kept { der: certificate.der().to_vec(), key: Zeroizing::new(key.serialize_der()) })
+}
+
+impl Authority {
+    /// The intermediate that issues now.
+    pub(crate) fn issuing(&self) -> &Arc<Issuing> {
+        self.intermediates.last().unwrap_or(&self.root)
+    }
+
+    /// Intermediates, newest first, then the root; PEM.
+    pub(crate) fn chain_pem(&self) -> String {
+        let intermediates = self.intermediates.iter().rev().map(|ca| ca.pem());
+        intermediates.chain([self.root.pem()]).collect()
+    }
+
+    /// Revocation lists of the issuing intermediate, the older ones and the root, in this order; DER.
+    pub(crate) fn crls(
+        &self,
+        revoked: &[RevokedCertificate],
+        number: u64,
+        now: Timestamp,
+    ) -> Result<Vec<Vec<u8>>, VaultError> {
+        let issuers = self.intermediates.iter().rev().chain([&self.root]);
+        issuers.map(|issuing| crl(issuing, revoked, number, now)).collect()
+    }
+}
+
+fn crl(
+    issuing: &Issuing,
+    revoked: &[RevokedCertificate],
+    number: u64,
+    now: Timestamp,
+) -> Result<Vec<u8>, VaultError> {
+    let own = revoked.iter().filter(|certificate| certificate.issuer == issuing.key_id);
+    let entry = |certificate: &RevokedCertificate| {
+        Ok(RevokedCertParams {
+            serial_number: SerialNumber::from(
+                unhex(&certificate.serial).ok_or(VaultError::Crypto("serial"))?,
+            ),
+            revocation_time: date(certificate.at)?.to_datetime(),
+            reason_code: None,
+            invalidity_date: None,
+        })
+    };
+    let params = CertificateRevocationListParams {
+        this_update: date(now - SignedDuration::from_secs(BACKDATE_S))?.to_datetime(),
+        next_update: date(now + CRL_LIFE)?.to_datetime(),
+        crl_number: SerialNumber::from(number),
+        issuing_distribution_point: None,
+        revoked_certs: own.map(entry).collect::<Result<_, VaultError>>()?,
+        key_identifier_method: KeyIdMethod::PreSpecified(unhex(&issuing.key_id).unwrap_or_default()),
+    };
+    let crl = params.signed_by(&issuing.issuer).map_err(|_| VaultError::Crypto("revocation list"))?;
+    Ok(crl.der().to_vec())
+}
+
+fn ca_params(
+    name: &str,
+    trust_domain: &str,
+    now: Timestamp,
+    end: Timestamp,
+) -> Result<CertificateParams, VaultError> {
+    let mut params = CertificateParams::default();
+    let mut subject = DistinguishedName::new();
+    subject.push(DnType::OrganizationName, "Sluice");
+    subject.push(DnType::CommonName, format!("{name} {trust_domain} {}", &hex(&random_serial())[..8]));
+    params.distinguished_name = subject;
+    params.serial_number = Some(SerialNumber::from_slice(&random_serial()));
+    params.not_before = date(now - SignedDuration::from_secs(BACKDATE_S))?.to_datetime();
+    params.not_after = date(end)?.to_datetime();
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let id = format!("spiffe://{trust_domain}");
+    params.subject_alt_names =
+        vec![SanType::URI(id.try_into().map_err(|_| VaultError::Crypto("trust domain is not ASCII"))?)];
+    Ok(params)
+}
+
+pub(super) fn generate() -> Result<KeyPair, VaultError> {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|_| VaultError::Crypto("key generation"))
+}
+
+pub(super) fn random_serial() -> [u8; SERIAL_BYTES] {
+    let mut serial = [0; SERIAL_BYTES];
+    SystemRandom::new().fill(&mut serial).expect("the kernel's random source does not fail once seeded");
+    serial[0] = serial[0] & 0x3f | 0x40;
+    serial
+}
+
+/// A date in whole seconds; its `to_datetime` has the type the certificate library wants.
+pub(super) fn date(at: Timestamp) -> Result<ASN1Time, VaultError> {
+    ASN1Time::from_timestamp(at.as_second()).map_err(|_| VaultError::Crypto("a date is out of range"))
+}
+
+pub(super) fn seconds(time: &ASN1Time) -> Result<Timestamp, VaultError> {
+    Timestamp::from_second(time.timestamp()).map_err(|_| VaultError::Crypto("a date is out of range"))
+}
+
+fn subject_key_id(certificate: &X509Certificate<'_>) -> Option<String> {
+    use x509_parser::extensions::ParsedExtension;
+    certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(hex(id.0)),
+        _ => None,
+    })
+}
+
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
+    use base64::Engine as _;
+    let body = base64::engine::general_purpose::STANDARD.encode(der);
+    let mut text = format!("-----BEGIN {label}-----\n");
+    for line in body.as_bytes().chunks(64) {
+        text.extend(line.iter().map(|byte| char::from(*byte)));
+        text.push('\n');
+    }
+    text + "-----END " + label + "-----\n"
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _never_fails = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
+    let pairs = text.as_bytes().chunks_exact(2);
+    if !pairs.remainder().is_empty() {
+        return None;
+    }
+    let nibble = |digit: u8| char::from(digit).to_digit(16);
+    pairs.map(|pair| Some((nibble(pair[0])? * 16 + nibble(pair[1])?) as u8)).collect()
+}

@@ -1,0 +1,18 @@
+//! The certificate authority: root → intermediate (path length 0) → leaves.
+//!
+//! Traps of the library that are closed here: its default validity and name (every field is set), a serial
+//! derived from the key (always random), extensions copied from a request (only its public key is taken), an
+//! issuer's own limits (a leaf never outlives its issuer).
+
+mod authority;
+mod csr;
+mod leaf;
+mod ops;
+mod rows;
+
+pub(crate) use authority::Authority;
+pub(crate) use ops::{IssueRequest, crl_pem, has_ended, needs_upkeep, sweep, upkeep};
+pub(crate) use rows::load_authority;
+
+/// Certificates are valid from a little before they are made: clocks differ.
+const BACKDATE_S: i64 = 60;

@@ -1,0 +1,437 @@
+//! What callers do with certificates: issue, look up, revoke. And the upkeep of CAs and lists.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use sluice_wire::code::Code;
+use sluice_wire::feed::Change as FeedChange;
+
+use super::authority::{self, Authority, Issuing, pem};
+use super::csr::RequestedKey;
+use super::leaf::{Leaf, LeafRequest, is_dns_name};
+use super::rows;
+use crate::access;
+use crate::context::Vault;
+use crate::error::VaultError;
+use crate::feed::RevokedRow;
+use crate::outbox::security_event;
+use crate::path::ServiceName;
+use crate::request::Act;
+use crate::store::{Change, Range, Table, View};
+use crate::token::Ttl;
+
+/// LIMIT: certificates that have not ended.
+const CREDENTIALS_MAX: u64 = 500_000;
+/// LIMIT: DNS names and addresses of one certificate.
+const NAMES_MAX: usize = 32;
+/// LIMIT: services in one page of the list.
+const PAGE_MAX: usize = 200;
+/// LIMIT: certificates of one service revoked by one call.
+const REVOKE_MAX: usize = 1_000;
+/// LIMIT: rows one sweep removes.
+const SWEEP_MAX: usize = 1_000;
+/// Longest life an administrator can ask for; the issuer's own end comes first.
+const LEAF_LIFE_MAX: SignedDuration = SignedDuration::from_hours(24 * 90);
+
+/// A wish for a certificate.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct IssueRequest {
+    /// The service; may stand in the path instead.
+    pub(crate) service_name: Option<String>,
+    csr: Option<String>,
+    ttl: Option<Ttl>,
+    #[serde(default)]
+    dns_names: Vec<String>,
+    #[serde(default)]
+    ip_addresses: Vec<IpAddr>,
+}
+
+/// A new certificate; the private key is shown this once and kept nowhere.
+#[derive(Serialize)]
+pub(crate) struct IssueAnswer {
+    service_name: String,
+    /// The leaf and, after it, its intermediate: what a TLS server presents.
+    certificate: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    private_key: Option<String>,
+    ca_certificate: String,
+    ca_chain: Vec<String>,
+    serial_number: String,
+    spiffe_id: String,
+    issued_at: Timestamp,
+    expires_at: Timestamp,
+}
+
+/// A certificate as it is kept and shown: never with a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Credential {
+    #[serde(rename = "service_name")]
+    pub(super) service: String,
+    certificate: String,
+    #[serde(rename = "serial_number")]
+    pub(super) serial: String,
+    pub(crate) spiffe_id: String,
+    dns_names: Vec<String>,
+    #[serde(rename = "issued_at")]
+    pub(super) issued_at: Timestamp,
+    #[serde(rename = "expires_at")]
+    pub(super) not_after: Timestamp,
+    /// Key id of its issuer.
+    issuer: String,
+    /// SHA-256 of its public key, hex.
+    key_digest: String,
+    pub(super) revoked_at: Option<Timestamp>,
+}
+
+/// A page of the newest certificate of each service.
+#[derive(Debug, Serialize)]
+pub(crate) struct CredentialPage {
+    credentials: Vec<Credential>,
+    count: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// A certificate on the dashboard's list.
+#[derive(Debug, Serialize)]
+pub(crate) struct Watched {
+    name: String,
+    kind: &'static str,
+    serial: String,
+    not_before: Timestamp,
+    not_after: Timestamp,
+}
+
+/// The service a public key belongs to, as long as a certificate for it may be valid.
+#[derive(Debug, Serialize, Deserialize)]
+struct KeyOwner {
+    service: String,
+    until: Timestamp,
+}
+
+impl Vault {
+    /// Issues a certificate for a service.
+    pub(crate) fn issue(
+        &self,
+        act: &Act,
+        service: &str,
+        request: IssueRequest,
+    ) -> Result<IssueAnswer, VaultError> {
+        let entry = act.entry("credential", "issue", format!("credentials/{service}"));
+        let wanted = match self.plan_issue(act, service, request) {
+            Ok(wanted) => wanted,
+            Err(error) => return Err(self.refuse(entry, error)),
+        };
+        let authority = self.authority.load_full();
+        let issuing = authority.issuing();
+        let leaf = Leaf::issue(issuing, &self.settings.trust_domain, wanted, act.now)?;
+        let credential = Credential {
+            service: service.to_owned(),
+            certificate: leaf.pem.clone(),
+            serial: leaf.serial.clone(),
+            spiffe_id: leaf.spiffe_id.clone(),
+            dns_names: leaf.dns_names.clone(),
+            issued_at: act.now,
+            not_after: leaf.not_after,
+            issuer: leaf.issuer.clone(),
+            key_digest: authority::hex(&leaf.key_digest),
+            revoked_at: None,
+        };
+        let now = act.now;
+        self.write(entry, move |change| keep(change, &credential, now))?;
+        self.figures.certificates.inc();
+        Ok(IssueAnswer {
+            service_name: service.to_owned(),
+            certificate: leaf.pem + &issuing.pem(),
+            private_key: leaf.private_key.map(|key| key.as_str().to_owned()),
+            ca_certificate: authority.root.pem(),
+            ca_chain: vec![issuing.pem(), authority.root.pem()],
+            serial_number: leaf.serial,
+            spiffe_id: leaf.spiffe_id,
+            issued_at: leaf.not_before,
+            expires_at: leaf.not_after,
+        })
+    }
+
+    fn plan_issue(&self, act: &Act, service: &str, request: IssueRequest) -> Result<LeafRequest, VaultError> {
+        let caller = access::known(act.caller.as_ref())?;
+        let service = ServiceName::parse(service)?;
+        access::credential(Some(caller), service.as_str())?;
+        let admin = caller.grants.is_admin();
+        let longest = if admin { LEAF_LIFE_MAX } else { self.settings.leaf_ttl };
+        let ttl = request.ttl.map_or(self.settings.leaf_ttl, |ttl| ttl.0);
+        let bad = |detail: String| Err(VaultError::invalid(Code::BadParameter, detail));
+        if ttl < SignedDuration::from_secs(1) || ttl > longest {
+            return bad(format!("ttl is at least 1 and at most {} seconds", longest.as_secs()));
+        }
+        if request.dns_names.len() + request.ip_addresses.len() > NAMES_MAX {
+            return bad(format!("a certificate has at most {NAMES_MAX} names and addresses"));
+        }
+        if let Some(name) = request.dns_names.iter().find(|name| !is_dns_name(name)) {
+            let shown: String = name.chars().take(64).collect();
+            return bad(format!("`{shown}` is no plain lower-case DNS name"));
+        }
+        let own = format!(".{service}.{}", self.settings.trust_domain);
+        let is_own = |name: &String| {
+            name == "localhost" || name == service.as_str() || *name == own[1..] || name.ends_with(&own)
+        };
+        let foreign =
+            !request.dns_names.iter().all(is_own) || !request.ip_addresses.iter().all(IpAddr::is_loopback);
+        if foreign && !admin {
+            return Err(VaultError::Forbidden(
+                "only an administrator may name hosts that are not the service's own or this machine",
+            ));
+        }
+        let key = request.csr.as_deref().map(RequestedKey::parse).transpose();
+        let key = key.map_err(|error| VaultError::invalid(Code::Unprocessable, error.to_string()))?;
+        let (dns_names, ip_addresses) = (request.dns_names, request.ip_addresses);
+        Ok(LeafRequest { service, dns_names, ip_addresses, ttl, key })
+    }
+
+    /// A service's newest certificate.
+    pub(crate) fn credential(&self, act: &Act, service: &str) -> Result<Credential, VaultError> {
+        let entry = act.entry("credential", "read", format!("credentials/{service}"));
+        if let Err(error) = access::credential(act.caller.as_ref(), service) {
+            return Err(self.refuse(entry, error));
+        }
+        self.read(entry, || {
+            let view = self.store.snapshot()?;
+            newest(&view, service)?
+                .ok_or_else(|| VaultError::NotFound("this service has no certificate".into()))
+        })
+    }
+
+    /// The newest certificate of every service the caller may see.
+    pub(crate) fn list_credentials(
+        &self,
+        act: &Act,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<CredentialPage, VaultError> {
+        let entry = act.entry("credential", "list", "credentials");
+        let caller = match access::known(act.caller.as_ref()) {
+            Ok(caller) => caller,
+            Err(error) => return Err(self.refuse(entry, error)),
+        };
+        self.read(entry, || {
+            let view = self.store.snapshot()?;
+            if caller.grants.covers("credentials:issue") {
+                return page(&view, after, limit.clamp(1, PAGE_MAX));
+            }
+            let credentials: Vec<_> = newest(&view, &caller.subject)?.into_iter().collect();
+            Ok(CredentialPage { count: credentials.len(), credentials, next: None })
+        })
+    }
+
+    /// Revokes one certificate of a service, or all that have not ended; how many.
+    pub(crate) fn revoke_credentials(
+        &self,
+        act: &Act,
+        service: &str,
+        serial: Option<String>,
+    ) -> Result<usize, VaultError> {
+        let named = serial.as_deref().unwrap_or("*");
+        let shown: String = named.chars().take(64).collect();
+        let entry = act.entry("credential", "revoke", format!("credentials/{service}/{shown}"));
+        if let Err(error) = access::credential(act.caller.as_ref(), service) {
+            return Err(self.refuse(entry, error));
+        }
+        let authority = self.authority.load_full();
+        let (service, now) = (service.to_owned(), act.now);
+        let revoked = self.write(entry, move |change| {
+            let serials = revoke(change, &service, serial.as_deref(), now)?;
+            if serials.is_empty() {
+                return Err(VaultError::NotFound("this service has no such certificate in force".into()));
+            }
+            let crl = crl_pem(change, &authority, now)?;
+            let last = serials.len() - 1;
+            for (position, serial) in serials.iter().enumerate() {
+                let crl = (position == last).then(|| crl.clone());
+                change.announce(FeedChange::Serial { serial: serial.clone(), crl });
+                change.emit(&security_event(
+                    "credential_revoked",
+                    now,
+                    &[("service", &service), ("serial_number", serial)],
+                ))?;
+            }
+            Ok(serials.len())
+        })?;
+        self.figures.revocations.with_label_values(&["certificate"]).inc_by(revoked as u64);
+        Ok(revoked)
+    }
+
+    /// Every certificate whose end somebody should know of: root, intermediates, the newest of each service.
+    pub(crate) fn watched(&self) -> Result<Vec<Watched>, VaultError> {
+        let authority = self.authority.load_full();
+        let ca = |kind, issuing: &Issuing| Watched {
+            name: format!("ca {kind}"),
+            kind,
+            serial: issuing.serial.clone(),
+            not_before: issuing.not_before,
+            not_after: issuing.not_after,
+        };
+        let mut watched = vec![ca("root", &authority.root)];
+        watched.extend(authority.intermediates.iter().rev().map(|issuing| ca("intermediate", issuing)));
+        let page = page(&self.store.snapshot()?, None, PAGE_MAX)?;
+        watched.extend(page.credentials.into_iter().filter(|one| one.revoked_at.is_none()).map(|one| {
+            Watched {
+                name: one.service,
+                kind: "leaf",
+                serial: one.serial,
+                not_before: one.issued_at,
+                not_after: one.not_after,
+            }
+        }));
+        watched.sort_by_key(|one| one.not_after);
+        Ok(watched)
+    }
+}
+
+/// Whether [`upkeep`] has anything to do.
+pub(crate) fn needs_upkeep(view: &impl View, now: Timestamp) -> Result<bool, VaultError> {
+    let authority = rows::load_authority(view, now)?;
+    Ok(authority
+        .is_none_or(|authority| authority.intermediates.is_empty() || authority.issuing().is_aging(now)))
+}
+
+/// Makes what is missing of the CA: a root on the first start, an intermediate when there is none or the
+/// newest is aging. Intermediates that have ended go.
+pub(crate) fn upkeep(change: &mut Change<'_>, trust_domain: &str, now: Timestamp) -> Result<(), VaultError> {
+    rows::sweep_intermediates(change, now)?;
+    let root = match rows::load_authority(change, now)? {
+        Some(authority) if !authority.intermediates.is_empty() && !authority.issuing().is_aging(now) => {
+            return Ok(());
+        }
+        Some(authority) => authority.root,
+        None => {
+            let kept = authority::make_root(trust_domain, now)?;
+            rows::save_root(change, &kept);
+            Arc::new(Issuing::restore(&kept)?)
+        }
+    };
+    rows::save_intermediate(change, &authority::make_intermediate(&root, trust_domain, now)?, now);
+    Ok(())
+}
+
+/// Whether [`sweep`] has anything to do.
+pub(crate) fn has_ended(view: &impl View, now: Timestamp) -> Result<bool, VaultError> {
+    Ok(!view.keys(Table::CredentialExpiry, &Range { limit: 1, ..ended(now) })?.is_empty())
+}
+
+fn ended(now: Timestamp) -> Range {
+    let end = u64::try_from(now.as_second()).unwrap_or(0).to_be_bytes();
+    Range { from: Vec::new(), to: end.to_vec(), limit: SWEEP_MAX }
+}
+
+/// The revocation lists as they are now, PEM, with a new number.
+pub(crate) fn crl_pem(
+    change: &mut Change<'_>,
+    authority: &Authority,
+    now: Timestamp,
+) -> Result<String, VaultError> {
+    let number = change.next_crl_number();
+    let lists = authority.crls(&rows::revoked(change)?, number, now)?;
+    Ok(lists.iter().map(|list| pem("X509 CRL", list)).collect())
+}
+
+/// Removes certificates that have ended, with what points to them; how many.
+pub(crate) fn sweep(change: &mut Change<'_>, now: Timestamp) -> Result<usize, VaultError> {
+    let ended = change.keys(Table::CredentialExpiry, &ended(now))?;
+    for key in &ended {
+        let serial = &key[8..];
+        let row: Vec<u8> = change.require(Table::Serial, serial)?;
+        let credential: Credential = change.require(Table::Credential, &row)?;
+        change.remove(Table::CredentialExpiry, key);
+        change.remove(Table::Serial, serial);
+        change.remove(Table::Credential, &row);
+        change.remove(Table::Revoked, &rows::serial_key(&credential.serial));
+        let owner: Option<KeyOwner> = change.load(Table::LeafKey, credential.key_digest.as_bytes())?;
+        if owner.is_some_and(|owner| owner.until <= now) {
+            change.remove(Table::LeafKey, credential.key_digest.as_bytes());
+        }
+    }
+    Ok(ended.len())
+}
+
+fn keep(change: &mut Change<'_>, credential: &Credential, now: Timestamp) -> Result<(), VaultError> {
+    if change.count(Table::Credential)? >= CREDENTIALS_MAX {
+        return Err(VaultError::invalid(Code::RateLimited, "too many certificates in force"));
+    }
+    let key = credential.key_digest.as_bytes();
+    let owner: Option<KeyOwner> = change.load(Table::LeafKey, key)?;
+    if owner.as_ref().is_some_and(|owner| owner.service != credential.service) {
+        return Err(VaultError::invalid(
+            Code::Conflict,
+            "the key of this request belongs to another service",
+        ));
+    }
+    let until = owner.map_or(credential.not_after, |owner| owner.until.max(credential.not_after));
+    change.save(Table::LeafKey, key, &KeyOwner { service: credential.service.clone(), until });
+    let row = rows::credential_key(credential);
+    change.audit_as(format!("credentials/{}/{}", credential.service, credential.serial));
+    change.save(Table::Serial, credential.serial.as_bytes(), &row);
+    change.mark(Table::CredentialExpiry, &rows::expiry_key(credential));
+    change.save(Table::Credential, &row, credential);
+    change.emit(&security_event(
+        "credential_issued",
+        now,
+        &[("service", &credential.service), ("serial_number", &credential.serial)],
+    ))
+}
+
+/// Marks a service's certificates (all in force, or the one named) as revoked; their serials.
+fn revoke(
+    change: &mut Change<'_>,
+    service: &str,
+    serial: Option<&str>,
+    now: Timestamp,
+) -> Result<Vec<String>, VaultError> {
+    let mut serials = Vec::new();
+    for key in change.keys(Table::Credential, &rows::of_service(service, REVOKE_MAX))? {
+        let credential: Credential = change.require(Table::Credential, &key)?;
+        let meant = serial.is_none_or(|serial| serial == credential.serial);
+        if !meant || credential.revoked_at.is_some() || credential.not_after <= now {
+            continue;
+        }
+        let row = RevokedRow {
+            at: now,
+            until: credential.not_after,
+            issuer: Some(credential.issuer.clone()),
+            issued_until: None,
+        };
+        change.save(Table::Revoked, &rows::serial_key(&credential.serial), &row);
+        serials.push(credential.serial.clone());
+        change.save(Table::Credential, &key, &Credential { revoked_at: Some(now), ..credential });
+    }
+    Ok(serials)
+}
+
+fn newest(view: &impl View, service: &str) -> Result<Option<Credential>, VaultError> {
+    match view.last_key(Table::Credential, &rows::of_service(service, 1))? {
+        Some(key) => view.require(Table::Credential, &key).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Walks from service to service, whatever number of certificates each has.
+fn page(view: &impl View, after: Option<&str>, limit: usize) -> Result<CredentialPage, VaultError> {
+    let mut credentials = Vec::new();
+    let mut from = after.map_or_else(Vec::new, |after| [after.as_bytes(), &[1]].concat());
+    let mut next = None;
+    loop {
+        let range = Range { from, to: Vec::new(), limit: 1 };
+        let Some(key) = view.keys(Table::Credential, &range)?.pop() else { break };
+        let service = key.split(|byte| *byte == 0).next().unwrap_or_default();
+        let service = String::from_utf8_lossy(service).into_owned();
+        if credentials.len() == limit {
+            next = credentials.last().map(|last: &Credential| last.service.clone());
+            break;
+        }
+        credentials.extend(newest(view, &service)?);
+        from = [service.as_bytes(), &[1]].concat();
+    }
+    Ok(CredentialPage { count: credentials.len(), credentials, next })
+}

@@ -1,0 +1,70 @@
+//! What the vault takes from the configuration, once, at start.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use jiff::SignedDuration;
+use sluice_http::Start;
+use sluice_identity::grants::Grants;
+use sluice_schema::Seal;
+
+/// The vault's settings.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    /// State of all roles.
+    pub(crate) data_dir: PathBuf,
+    /// Relaxed start-up rules: key file in the data directory, admin token at every start.
+    pub(crate) dev: bool,
+    /// How it opens.
+    pub(crate) opening: Opening,
+    /// `iss` of its tokens.
+    pub(crate) issuer: String,
+    /// `aud` of a token whose request names none.
+    pub(crate) audience: Vec<String>,
+    /// SPIFFE trust domain.
+    pub(crate) trust_domain: String,
+    /// Life of a token whose request names none, and the longest anyone but an administrator gets.
+    pub(crate) token_ttl: SignedDuration,
+    /// Life of a leaf whose request names none, and the longest anyone but an administrator gets.
+    pub(crate) leaf_ttl: SignedDuration,
+    /// What a service may be given by whoever holds `tokens:mint`.
+    pub(crate) roles: BTreeMap<String, Grants>,
+    /// Tolerated clock difference, seconds; revocations outlive tokens by it.
+    pub(crate) leeway_s: i64,
+}
+
+/// Where the root key comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// A key file in the data directory, made on the first start.
+    Dev(PathBuf),
+    /// An operator's key file outside the data directory.
+    File(PathBuf),
+    /// Nothing is configured: the vault stays sealed.
+    Sealed,
+}
+
+impl Settings {
+    /// The settings of a start.
+    pub(crate) fn new(start: &Start) -> Self {
+        let vault = &start.config.vault;
+        let opening = match &vault.seal {
+            Seal::File(path) => Opening::File(path.clone()),
+            Seal::Auto if start.dev => Opening::Dev(start.data_dir.join("vault/unseal.key")),
+            Seal::Auto => Opening::Sealed,
+        };
+        let roles = &start.config.auth.roles;
+        Self {
+            data_dir: start.data_dir.clone(),
+            dev: start.dev,
+            opening,
+            issuer: vault.issuer.clone(),
+            audience: vault.audience.clone(),
+            trust_domain: vault.trust_domain.clone(),
+            token_ttl: SignedDuration::from_secs(vault.token_ttl.as_secs() as i64),
+            leaf_ttl: SignedDuration::from_secs(vault.leaf_ttl.as_secs() as i64),
+            roles: roles.iter().map(|(name, words)| (name.clone(), words.iter().collect())).collect(),
+            leeway_s: start.config.auth.leeway.as_secs() as i64,
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! What handlers share: the open vault (or the fact that it is sealed) and the room for its work.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use jiff::{SignedDuration, Timestamp};
+use prometheus::{GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, Registry};
+use sluice_audit::{Decision, Entry, Log, OpenError};
+use sluice_http::{Component, HealthSource, Reject, Status, TrustCell};
+use sluice_telemetry::metric::{self, LATENCY_BUCKETS_S, Name};
+use sluice_wire::code::Code;
+use tokio::sync::{Notify, Semaphore};
+
+use crate::ca::{self, Authority};
+use crate::config::Settings;
+use crate::error::VaultError;
+use crate::feed::{self, Hub};
+use crate::seal::RootKey;
+use crate::store::{Change, Store, StoreError, Table};
+use crate::token::{self, Signers};
+
+/// LIMIT: operations on the store at a time; each holds a thread while it waits for the disk.
+const WORK_MAX: usize = 256;
+/// Life of the development administrator's token.
+const DEV_TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(12);
+/// How often the revocation lists and the followers' state are made anew.
+const REFRESH: SignedDuration = SignedDuration::from_hours(1);
+
+/// Why the vault does not open.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UnsealError {
+    /// The audit log.
+    #[error("the audit log does not open")]
+    Audit(#[source] OpenError),
+    /// The store.
+    #[error("the vault store does not open")]
+    Store(#[source] StoreError),
+    /// What is in it.
+    #[error("the vault's keys cannot be made ready")]
+    State(#[source] VaultError),
+    /// The writer's thread.
+    #[error("the store's writer cannot start")]
+    Thread(#[source] io::Error),
+}
+
+/// The open vault. Its operations are in the modules of what they are about; they block.
+pub(crate) struct Vault {
+    pub(crate) settings: Settings,
+    pub(crate) store: Store,
+    pub(crate) audit: Arc<Log>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) trust: TrustCell,
+    pub(crate) authority: ArcSwap<Authority>,
+    pub(crate) signers: ArcSwap<Signers>,
+    pub(crate) figures: Figures,
+    pub(crate) outbox_bell: Notify,
+}
+
+/// The vault's metrics.
+#[derive(Clone)]
+pub(crate) struct Figures {
+    pub(crate) tokens: IntCounter,
+    pub(crate) validations: IntCounterVec,
+    pub(crate) certificates: IntCounter,
+    pub(crate) revocations: IntCounterVec,
+    pub(crate) secret_ops: IntCounterVec,
+    pub(crate) audit_seconds: Histogram,
+    pub(crate) sealed: IntGauge,
+    pub(crate) followers: IntGauge,
+    pub(crate) outbox: IntGauge,
+    pub(crate) certificate_days: GaugeVec,
+}
+
+/// What handlers share.
+pub(crate) struct Context {
+    vault: Option<Arc<Vault>>,
+    room: Arc<Semaphore>,
+    pub(crate) stop: sluice_http::Stop,
+}
+
+/// What the vault says of itself on the health endpoints.
+pub(crate) struct Health(pub(crate) Option<Arc<Vault>>);
+
+impl Figures {
+    pub(crate) fn new(registry: &Registry) -> Self {
+        Self {
+            tokens: metric::counter(registry, Name::VaultTokens),
+            validations: metric::counters(registry, Name::VaultValidations),
+            certificates: metric::counter(registry, Name::VaultCertificates),
+            revocations: metric::counters(registry, Name::VaultRevocations),
+            secret_ops: metric::counters(registry, Name::VaultSecretOps),
+            audit_seconds: metric::histogram(registry, Name::VaultAuditSeconds, LATENCY_BUCKETS_S),
+            sealed: metric::gauge(registry, Name::VaultSealed),
+            followers: metric::gauge(registry, Name::VaultFeedFollowers),
+            outbox: metric::gauge(registry, Name::VaultOutbox),
+            certificate_days: metric::gauges_f64(registry, Name::VaultCertificateDays),
+        }
+    }
+}
+
+impl Vault {
+    /// Opens audit log and store with the root key and makes everything ready to serve.
+    pub(crate) fn unseal(
+        settings: Settings,
+        root: &RootKey,
+        trust: TrustCell,
+        figures: Figures,
+        now: Timestamp,
+    ) -> Result<Self, UnsealError> {
+        let log =
+            Log::open(&settings.data_dir.join("audit/vault.jsonl"), "vault").map_err(UnsealError::Audit)?;
+        let audit = Arc::new(log);
+        let path = settings.data_dir.join("vault/store.redb");
+        let idle = Store::open(&path, root, Arc::clone(&audit), now).map_err(UnsealError::Store)?;
+        let (epoch, seq) = idle.feed();
+        let view = idle.snapshot().map_err(UnsealError::State)?;
+        let state = feed::snapshot(&view, epoch, seq, None).map_err(UnsealError::State)?;
+        drop(view);
+        let hub = Arc::new(Hub::new(state, trust.clone()));
+        let publisher = Arc::clone(&hub);
+        let store =
+            idle.start(Box::new(move |messages| publisher.publish(messages))).map_err(UnsealError::Thread)?;
+        let (authority, signers) = make_ready(&store, &settings, now).map_err(UnsealError::State)?;
+        let vault = Self {
+            settings,
+            store,
+            audit,
+            hub,
+            trust,
+            authority: ArcSwap::from_pointee(authority),
+            signers: ArcSwap::from_pointee(signers),
+            figures,
+            outbox_bell: Notify::new(),
+        };
+        vault.refresh_lists(now).map_err(UnsealError::State)?;
+        vault.show_days_left(now);
+        Ok(vault)
+    }
+
+    /// What is due: ended rows go, keys and CAs rotate, once an hour lists are made anew. `last` is when that
+    /// was done last; the answer is when it is now.
+    pub(crate) fn maintain(&self, last: Timestamp, now: Timestamp) -> Result<Timestamp, VaultError> {
+        let (authority, signers) = make_ready(&self.store, &self.settings, now)?;
+        let rotated = authority.issuing().serial != self.authority.load().issuing().serial;
+        self.authority.store(Arc::new(authority));
+        self.signers.store(Arc::new(signers));
+        self.show_days_left(now);
+        let leeway_s = self.settings.leeway_s;
+        if self.has_ended_rows(now)? {
+            self.store.write(own_entry("sweep"), move |change| {
+                token::sweep(change, now, leeway_s)?;
+                ca::sweep(change, now)
+            })?;
+        }
+        if rotated || now.duration_since(last) >= REFRESH {
+            self.refresh_lists(now)?;
+            return Ok(now);
+        }
+        Ok(last)
+    }
+
+    /// Whether a sweep would find something: a sweep that finds nothing is not worth a record.
+    fn has_ended_rows(&self, now: Timestamp) -> Result<bool, VaultError> {
+        let view = self.store.snapshot()?;
+        Ok(token::has_ended(&view, now, self.settings.leeway_s)? || ca::has_ended(&view, now)?)
+    }
+
+    /// Signs new revocation lists and hands every follower the whole state.
+    fn refresh_lists(&self, now: Timestamp) -> Result<(), VaultError> {
+        let authority = self.authority.load_full();
+        self.store.write(own_entry("refresh"), move |change| {
+            let crl = ca::crl_pem(change, &authority, now)?;
+            change.announce_all(Some(crl))
+        })
+    }
+
+    fn show_days_left(&self, now: Timestamp) {
+        let authority = self.authority.load();
+        for (name, issuing) in [("root", &authority.root), ("intermediate", authority.issuing())] {
+            let left = issuing.not_after.duration_since(now).as_secs_f64() / 86_400.0;
+            self.figures.certificate_days.with_label_values(&[name]).set(left);
+        }
+    }
+
+    /// Writes a fresh administrator's token to `<data-dir>/token`.
+    pub(crate) fn write_dev_token(&self, now: Timestamp) -> Result<PathBuf, VaultError> {
+        let issued = self.mint_dev_admin(DEV_TOKEN_LIFE, now)?;
+        let path = self.settings.data_dir.join("token");
+        let aside = self.settings.data_dir.join("token.new");
+        // Anything left over has an unknown mode; a new file has ours from its first moment.
+        let written = remove_if_there(&aside)
+            .and_then(|()| OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside))
+            .and_then(|mut file| file.write_all(issued.token.as_bytes()))
+            .and_then(|()| fs::rename(&aside, &path));
+        written.map_err(|error| VaultError::Store(Box::new(redb::Error::Io(error))))?;
+        Ok(path)
+    }
+
+    /// Runs a change and records it, timed. The operations' way into the store.
+    pub(crate) fn write<T: Send + 'static>(
+        &self,
+        entry: Entry,
+        work: impl FnOnce(&mut Change<'_>) -> Result<T, VaultError> + Send + 'static,
+    ) -> Result<T, VaultError> {
+        let done = self.store.write(entry, work);
+        self.outbox_bell.notify_one();
+        done
+    }
+
+    /// Runs a read and records it before its result is handed out.
+    pub(crate) fn read<T>(
+        &self,
+        entry: Entry,
+        work: impl FnOnce() -> Result<T, VaultError>,
+    ) -> Result<T, VaultError> {
+        let outcome = work();
+        let decision = if outcome.is_ok() { Decision::Allow } else { Decision::Error };
+        self.record(entry.decision(decision))?;
+        outcome
+    }
+
+    /// Records a refusal; the error to answer with.
+    pub(crate) fn refuse(&self, entry: Entry, error: VaultError) -> VaultError {
+        let decision = if error.is_denial() { Decision::Deny } else { Decision::Error };
+        self.record(entry.decision(decision)).err().unwrap_or(error)
+    }
+
+    fn record(&self, entry: Entry) -> Result<(), VaultError> {
+        let began = Instant::now();
+        let recorded = self.audit.append(entry, Timestamp::now());
+        self.figures.audit_seconds.observe(began.elapsed().as_secs_f64());
+        recorded.map(|_| ()).map_err(VaultError::Audit)
+    }
+}
+
+/// Makes CAs and signing keys that are missing or due, and loads them.
+fn make_ready(
+    store: &Store,
+    settings: &Settings,
+    now: Timestamp,
+) -> Result<(Authority, Signers), VaultError> {
+    let view = store.snapshot()?;
+    if ca::needs_upkeep(&view, now)? || token::needs_rotation(&view, now)? {
+        let trust_domain = settings.trust_domain.clone();
+        store.write(own_entry("rotate"), move |change| {
+            ca::upkeep(change, &trust_domain, now)?;
+            token::rotate(change, now)
+        })?;
+    }
+    let view = store.snapshot()?;
+    let missing = |table: Table| move || VaultError::Integrity(table.name());
+    let authority = ca::load_authority(&view, now)?.ok_or_else(missing(Table::Authority))?;
+    let signers = token::load_signers(&view)?.ok_or_else(missing(Table::Signing))?;
+    Ok((authority, signers))
+}
+
+fn own_entry(op: &'static str) -> Entry {
+    Entry::new("store", op).actor("vault")
+}
+
+fn remove_if_there(path: &std::path::Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+impl Context {
+    pub(crate) fn new(vault: Option<Arc<Vault>>, stop: sluice_http::Stop) -> Self {
+        Self { vault, room: Arc::new(Semaphore::new(WORK_MAX)), stop }
+    }
+
+    /// The open vault, or 503 `sealed`.
+    pub(crate) fn vault(&self) -> Result<&Arc<Vault>, Reject> {
+        self.vault.as_ref().ok_or_else(|| Reject::new(Code::Sealed, "the vault is sealed"))
+    }
+
+    /// Runs an operation on a thread that may block; a panic in it is one 500.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Vault) -> Result<T, VaultError> + Send + 'static,
+    ) -> Result<T, Reject> {
+        let vault = Arc::clone(self.vault()?);
+        let permit = Arc::clone(&self.room).try_acquire_owned();
+        let permit = permit.map_err(|_| Reject::new(Code::Overloaded, "too many operations at a time"))?;
+        let done = tokio::task::spawn_blocking(move || {
+            let _held_until_done = permit;
+            work(&vault)
+        });
+        match done.await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                log(&error);
+                Err(error.into())
+            }
+            Err(_) => Err(Reject::new(Code::Internal, "the operation broke off")),
+        }
+    }
+}
+
+/// Logs what is the vault's own fault; what the caller did wrong is in the audit log.
+fn log(error: &VaultError) {
+    let own = matches!(
+        error,
+        VaultError::Integrity(_)
+            | VaultError::Audit(_)
+            | VaultError::Store(_)
+            | VaultError::Crypto(_)
+            | VaultError::Ended
+    );
+    if own {
+        tracing::error!(
+            component = "vault",
+            error = error as &(dyn std::error::Error + 'static),
+            "operation failed"
+        );
+    }
+}
+
+impl HealthSource for Health {
+    fn ready(&self) -> bool {
+        self.0.as_ref().is_some_and(|vault| vault.audit.is_writable() && !vault.store.ended().is_cancelled())
+    }
+
+    fn components(&self) -> BTreeMap<String, Component> {
+        let mut components = BTreeMap::new();
+        let Some(vault) = &self.0 else {
+            components.insert("seal".into(), Component::new(Status::Unhealthy, "sealed"));
+            return components;
+        };
+        components.insert("seal".into(), Component::healthy());
+        let audit = if vault.audit.is_writable() {
+            Component::healthy()
+        } else {
+            Component::new(Status::Unhealthy, "the audit log cannot be written")
+        };
+        components.insert("audit".into(), audit);
+        for name in ["mtls", "jwt", "vault"] {
+            components.insert(name.into(), Component::healthy());
+        }
+        components
+    }
+}

@@ -1,0 +1,75 @@
+//! Why the vault did not do what it was asked, and what the client is told.
+
+use sluice_audit::AuditError;
+use sluice_http::Reject;
+use sluice_wire::code::Code;
+use sluice_wire::problem::Problem;
+
+/// A refused or failed operation. The text of the first four is public.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum VaultError {
+    /// The request itself is wrong.
+    #[error("{1}")]
+    Invalid(Code, String),
+    /// Policy says no. One text for everything under a path, so that nothing about it is learnt.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// The caller lacks a permission.
+    #[error("permission `{0}` is required")]
+    Lacking(&'static str),
+    /// There is no such thing, and the caller may know that.
+    #[error("{0}")]
+    NotFound(String),
+    /// No credential where one is needed.
+    #[error("a credential is required")]
+    Anonymous,
+    /// A stored record is not what was written.
+    #[error("a record of table `{0}` failed its integrity check")]
+    Integrity(&'static str),
+    /// The audit log does not take the record, so nothing is answered.
+    #[error("the operation could not be recorded")]
+    Audit(#[source] AuditError),
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[source] Box<redb::Error>),
+    /// The store's writer has ended; the process is about to.
+    #[error("the store's writer has ended")]
+    Ended,
+    /// A signature or key could not be made.
+    #[error("a cryptographic operation failed: {0}")]
+    Crypto(&'static str),
+}
+
+impl VaultError {
+    /// A request that is wrong in itself.
+    pub(crate) fn invalid(code: Code, detail: impl Into<String>) -> Self {
+        Self::Invalid(code, detail.into())
+    }
+
+    /// Whether policy, not circumstance, stopped it.
+    pub(crate) const fn is_denial(&self) -> bool {
+        matches!(self, Self::Forbidden(_) | Self::Lacking(_) | Self::Anonymous)
+    }
+}
+
+impl<E: Into<redb::Error>> From<E> for VaultError {
+    fn from(error: E) -> Self {
+        Self::Store(Box::new(error.into()))
+    }
+}
+
+impl From<VaultError> for Reject {
+    fn from(error: VaultError) -> Self {
+        match error {
+            VaultError::Invalid(code, detail) => Self::new(code, detail),
+            VaultError::Forbidden(detail) => Self::new(Code::Forbidden, detail),
+            VaultError::Lacking(permission) => Self::lacking(permission),
+            VaultError::NotFound(detail) => Self::new(Code::NotFound, detail),
+            VaultError::Anonymous => Self::unauthenticated(),
+            VaultError::Integrity(_) => Problem::new(Code::Integrity).into(),
+            VaultError::Audit(_) => Problem::new(Code::AuditUnavailable).retry_after_s(1).into(),
+            VaultError::Store(_) | VaultError::Crypto(_) => Problem::new(Code::Internal).into(),
+            VaultError::Ended => Problem::new(Code::WorkerUnavailable).retry_after_s(1).into(),
+        }
+    }
+}

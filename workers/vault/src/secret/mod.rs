@@ -1,0 +1,10 @@
+//! Secrets: versions under a path.
+//!
+//! A path has one head row (which versions there are and in what state) and one row a version (its value).
+//! Writing makes the next version; the eleventh makes the oldest go. A deleted version can be undeleted, a
+//! destroyed one is gone: its row, and with it its key, no longer exist. The head is the truth: a version it
+//! lists whose row is missing, or a row without a head, is damage and never "not found".
+
+mod ops;
+
+pub(crate) use ops::{Fate, NewValue, VersionList, parse_body};

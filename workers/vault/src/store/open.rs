@@ -1,0 +1,262 @@
+//! Opening the store: is it ours, is it whole, is it the newest.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use redb::{Builder, Database, ReadableDatabase as _};
+use serde::{Deserialize, Serialize};
+use sluice_audit::{AuditError, Digest, Entry, Log};
+
+use super::rows::RowsDigest;
+use super::snapshot::{Snapshot, View as _};
+use super::table::Table;
+use crate::error::VaultError;
+use crate::seal::{Keyring, KeyringError, RootKey};
+
+/// LIMIT: memory for cached pages; the system's own cache holds the rest.
+const CACHE_BYTES: usize = 16 << 20;
+pub(super) const HEAD: &[u8] = b"head";
+pub(super) const PENDING: &[u8] = b"pending";
+
+/// Why the store is not opened. None of these is repaired by itself.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// A file or folder cannot be used.
+    #[error("cannot use vault store {path}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Group or others may read it.
+    #[error("vault store {path} has mode {mode:o}; it must be 600")]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The database does not open.
+    #[error("vault store {path} is damaged")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The cause, when the database names one.
+        #[source]
+        source: Option<Box<VaultError>>,
+    },
+    /// The keys do not open.
+    #[error("vault store does not open")]
+    Keyring(#[source] KeyringError),
+    /// Rows were changed, swapped, removed or put back to an older state.
+    #[error("vault store was tampered with: its rows do not match their digest")]
+    Tampered,
+    /// The store is older than what the audit log recorded, or gone.
+    #[error("vault store was rolled back: it is at commit {store}, the audit log has seen commit {audit}")]
+    RolledBack {
+        /// Commit of the store, 0 when there is no store.
+        store: u64,
+        /// Commit in the audit log.
+        audit: u64,
+    },
+    /// The audit log is older than the store, or another one.
+    #[error("audit log was cut or replaced: the store has seen its record {seen}, it ends at {audit}")]
+    AuditBehind {
+        /// Record the store has seen.
+        seen: u64,
+        /// Last record of the log.
+        audit: u64,
+    },
+    /// The audit log could not be brought up to date.
+    #[error("audit log cannot be written")]
+    Audit(#[source] AuditError),
+}
+
+/// Where the store stands; sealed in the row `head`, renewed by every commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Head {
+    /// Number of the commit.
+    pub(super) seq: u64,
+    /// Last audit record known durable when the commit was made.
+    pub(super) audit_seq: u64,
+    /// Its hash.
+    pub(super) audit_hash: Digest,
+    /// Digest over all rows.
+    pub(super) rows: RowsDigest,
+    /// Name of this store's feed.
+    pub(super) epoch: String,
+    /// Number of the last change announced on the feed.
+    pub(super) feed_seq: u64,
+    /// Number of the last revocation list.
+    pub(super) crl_number: u64,
+    /// Number of the last event queued.
+    pub(super) outbox_seq: u64,
+}
+
+/// An open store, before its writer runs.
+pub(super) struct Opened {
+    pub(super) db: Database,
+    pub(super) keyring: Keyring,
+    pub(super) head: Head,
+}
+
+/// Opens the store at `path`, or makes it when there is none and the audit log knows of none.
+pub(super) fn open(path: &Path, root: &RootKey, audit: &Log, now: Timestamp) -> Result<Opened, StoreError> {
+    let fail = |source| StoreError::Io { path: path.to_owned(), source };
+    let anchor = audit.head().anchor;
+    let exists = path.try_exists().map_err(fail)?;
+    if !exists && anchor > 0 {
+        return Err(StoreError::RolledBack { store: 0, audit: anchor });
+    }
+    let dir = path.parent().unwrap_or(Path::new("."));
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(fail)?;
+    if !exists {
+        make(path, root, audit, now)?;
+    }
+    let mode = fs::metadata(path).map_err(fail)?.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(StoreError::Exposed { path: path.to_owned(), mode });
+    }
+    // redb checks what it reads but a hostile file can still make it panic; that is damage like any other.
+    let opened =
+        catch_unwind(AssertUnwindSafe(|| read(path, root))).unwrap_or_else(|_| Err(damaged(path, None)))?;
+    check_against(audit, &opened.head)?;
+    catch_up(&opened, audit, now)?;
+    Ok(opened)
+}
+
+fn damaged(path: &Path, source: Option<VaultError>) -> StoreError {
+    StoreError::Damaged { path: path.to_owned(), source: source.map(Box::new) }
+}
+
+/// Makes an empty store aside and renames it: a crash here leaves none, not half of one.
+fn make(path: &Path, root: &RootKey, audit: &Log, now: Timestamp) -> Result<(), StoreError> {
+    let fail = |source| StoreError::Io { path: path.to_owned(), source };
+    let aside = path.with_extension("redb.new");
+    let mut options = OpenOptions::new();
+    let file =
+        options.read(true).write(true).create(true).truncate(true).mode(0o600).open(&aside).map_err(fail)?;
+    let db = Builder::new().set_cache_size(CACHE_BYTES).create_file(file);
+    let db = db.map_err(|error| damaged(path, Some(error.into())))?;
+    fill(&db, root, audit, now).map_err(|error| damaged(path, Some(error)))?;
+    drop(db);
+    fs::rename(&aside, path).map_err(fail)?;
+    let dir = path.parent().unwrap_or(Path::new("."));
+    fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(fail)
+}
+
+fn fill(db: &Database, root: &RootKey, audit: &Log, now: Timestamp) -> Result<(), VaultError> {
+    let now_us = now.as_microsecond();
+    let (keyring, rows) = Keyring::create(root, now_us);
+    let seen = audit.head();
+    let head = Head {
+        seq: 0,
+        audit_seq: seen.seq,
+        audit_hash: seen.hash,
+        rows: RowsDigest::default(),
+        epoch: uuid::Uuid::new_v4().to_string(),
+        // Numbers of a store that is made anew lie above those of any before it.
+        feed_seq: u64::try_from(now_us).unwrap_or(0),
+        crl_number: 0,
+        outbox_seq: 0,
+    };
+    let mut txn = db.begin_write()?;
+    txn.set_two_phase_commit(true);
+    for table in Table::ALL {
+        txn.open_table(table.definition())?;
+    }
+    {
+        let mut table = txn.open_table(Table::Keyring.definition())?;
+        for (name, sealed) in &rows {
+            table.insert(name.as_bytes(), sealed.as_slice())?;
+        }
+    }
+    write_head(&txn, &keyring, &head, now_us)?;
+    txn.commit()?;
+    Ok(())
+}
+
+pub(super) fn write_head(
+    txn: &redb::WriteTransaction,
+    keyring: &Keyring,
+    head: &Head,
+    now_us: i64,
+) -> Result<(), VaultError> {
+    let plain = serde_json::to_vec(head).expect("the head is a plain struct");
+    let sealed = keyring.seal(Table::Meta.place(HEAD), now_us, &plain);
+    txn.open_table(Table::Meta.definition())?.insert(HEAD, sealed.as_slice())?;
+    Ok(())
+}
+
+fn read(path: &Path, root: &RootKey) -> Result<Opened, StoreError> {
+    let wrap = |error: VaultError| damaged(path, Some(error));
+    let db = Builder::new().set_cache_size(CACHE_BYTES).open(path).map_err(|error| wrap(error.into()))?;
+    let txn = db.begin_read().map_err(|error| wrap(error.into()))?;
+    let rows = keyring_rows(&txn).map_err(wrap)?;
+    let keyring = Keyring::open(root, &rows).map_err(StoreError::Keyring)?;
+    let snapshot = Snapshot { txn, keyring: &keyring };
+    let head: Head = snapshot.require(Table::Meta, HEAD).map_err(wrap)?;
+    if digest(&snapshot).map_err(wrap)? != head.rows {
+        return Err(StoreError::Tampered);
+    }
+    drop(snapshot);
+    Ok(Opened { db, keyring, head })
+}
+
+fn keyring_rows(txn: &redb::ReadTransaction) -> Result<Vec<(String, Vec<u8>)>, VaultError> {
+    let table = txn.open_table(Table::Keyring.definition())?;
+    let mut rows = Vec::new();
+    for row in table.range::<&[u8]>(..)? {
+        let (name, sealed) = row?;
+        rows.push((String::from_utf8_lossy(name.value()).into_owned(), sealed.value().to_vec()));
+    }
+    Ok(rows)
+}
+
+fn digest(snapshot: &Snapshot<'_>) -> Result<RowsDigest, VaultError> {
+    let mut digest = RowsDigest::default();
+    for table in Table::ALL.into_iter().filter(|table| table.is_digested()) {
+        let rows = snapshot.txn.open_table(table.definition())?;
+        for row in rows.range::<&[u8]>(..)? {
+            let (key, value) = row?;
+            digest.add(snapshot.keyring.digest_key(), table, key.value(), value.value());
+        }
+    }
+    Ok(digest)
+}
+
+/// The store must not be older than the log's anchor, the log not older than what the store has seen. The
+/// writer waits for the log after every commit, so the store is at most one commit ahead.
+fn check_against(audit: &Log, head: &Head) -> Result<(), StoreError> {
+    let log = audit.head();
+    if head.seq < log.anchor {
+        return Err(StoreError::RolledBack { store: head.seq, audit: log.anchor });
+    }
+    let cut = log.seq < head.audit_seq || head.seq > log.anchor + 1;
+    let replaced = log.seq == head.audit_seq && log.hash != head.audit_hash;
+    if cut || replaced {
+        return Err(StoreError::AuditBehind { seen: head.audit_seq, audit: log.seq });
+    }
+    Ok(())
+}
+
+/// Records the last commit when the process ended between the commit and its audit records.
+fn catch_up(opened: &Opened, audit: &Log, now: Timestamp) -> Result<(), StoreError> {
+    if opened.head.seq == audit.head().anchor {
+        return Ok(());
+    }
+    let path = Path::new("store.redb");
+    let txn = opened.db.begin_read().map_err(|error| damaged(path, Some(error.into())))?;
+    let snapshot = Snapshot { txn, keyring: &opened.keyring };
+    let pending: Option<Vec<Entry>> =
+        snapshot.load(Table::Meta, PENDING).map_err(|error| damaged(path, Some(error)))?;
+    let mut entries = pending.unwrap_or_default();
+    entries.push(Entry::new("store", "recover").actor("vault").anchor(opened.head.seq));
+    audit.append_all(entries, now).map(|_| ()).map_err(StoreError::Audit)
+}

@@ -1,0 +1,310 @@
+//! The one thread that changes the store: group commit of the rows, then of their audit records.
+//!
+//! A batch is: run every queued operation inside one transaction, commit it (durable, two-phase), append the
+//! operations' audit records (durable, carrying the commit's number), publish, answer. The entries are also
+//! in the commit itself, so a crash in between loses none of them. An operation is refused before it runs
+//! when the audit log does not take records. A failed commit ends the writer and with it the process: what
+//! is on disk is then decided by recovery at the next start, not guessed here.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use jiff::Timestamp;
+use redb::{Database, ReadableDatabase as _, WriteTransaction};
+use sluice_audit::{AuditError, Decision, Entry, Log};
+use sluice_wire::feed::Message;
+use tokio_util::sync::CancellationToken;
+
+use super::change::{Change, Writes};
+use super::open::{self, Head, PENDING, StoreError, write_head};
+use super::snapshot::Snapshot;
+use super::table::Table;
+use crate::error::VaultError;
+use crate::seal::{Keyring, RootKey};
+
+/// LIMIT: operations in one transaction.
+const BATCH_MAX: usize = 256;
+/// LIMIT: operations that wait for the writer; the sender waits beyond that.
+const QUEUE_MAX: usize = 1_024;
+
+/// Hears of every change of the feed, in order, once it is durable. Called on the writer's thread.
+pub(crate) type Publish = Box<dyn FnMut(&[Message]) + Send>;
+
+/// The store. Shared by reference; dropping it finishes what is queued.
+pub(crate) struct Store {
+    db: Arc<Database>,
+    keyring: Arc<Keyring>,
+    sender: Option<SyncSender<Box<dyn Work>>>,
+    writer: Option<JoinHandle<()>>,
+    ended: CancellationToken,
+}
+
+struct Writer {
+    db: Arc<Database>,
+    keyring: Arc<Keyring>,
+    audit: Arc<Log>,
+    head: Head,
+    publish: Publish,
+}
+
+/// An operation of any result type.
+trait Work: Send {
+    /// Runs it; whether its writes are to be kept.
+    fn run(&mut self, change: &mut Change<'_>) -> bool;
+    /// Its audit record.
+    fn entry(&mut self, path: Option<String>) -> Entry;
+    /// Answers it.
+    fn reply(self: Box<Self>, failure: Option<&Failure>);
+}
+
+#[derive(Clone)]
+enum Failure {
+    Audit(AuditError),
+    Ended,
+}
+
+struct Op<T, F> {
+    entry: Entry,
+    work: Option<F>,
+    outcome: Option<Result<T, VaultError>>,
+    answer: SyncSender<Result<T, VaultError>>,
+}
+
+impl Store {
+    /// Opens the store at `path` (made when there is none); its writer starts with [`Store::start`].
+    pub(crate) fn open(
+        path: &Path,
+        root: &RootKey,
+        audit: Arc<Log>,
+        now: Timestamp,
+    ) -> Result<Idle, StoreError> {
+        let opened = open::open(path, root, &audit, now)?;
+        Ok(Idle { db: Arc::new(opened.db), keyring: Arc::new(opened.keyring), head: opened.head, audit })
+    }
+
+    /// Runs `work` as one change and records it as `entry` (decision from the outcome); blocks until both are
+    /// durable. Nothing is kept when `work` fails.
+    pub(crate) fn write<T: Send + 'static>(
+        &self,
+        entry: Entry,
+        work: impl FnOnce(&mut Change<'_>) -> Result<T, VaultError> + Send + 'static,
+    ) -> Result<T, VaultError> {
+        let (answer, answered) = sync_channel(1);
+        let op = Op { entry, work: Some(work), outcome: None, answer };
+        let sender = self.sender.as_ref().ok_or(VaultError::Ended)?;
+        sender.send(Box::new(op)).map_err(|_| VaultError::Ended)?;
+        answered.recv().map_err(|_| VaultError::Ended)?
+    }
+
+    /// The rows as they stand now.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot<'_>, VaultError> {
+        Ok(Snapshot { txn: self.db.begin_read()?, keyring: &self.keyring })
+    }
+
+    /// Resolves when the writer has ended: the process cannot go on.
+    pub(crate) fn ended(&self) -> CancellationToken {
+        self.ended.clone()
+    }
+}
+
+/// An open store whose writer does not run yet: its state can be read before anybody can change it.
+pub(crate) struct Idle {
+    db: Arc<Database>,
+    keyring: Arc<Keyring>,
+    head: Head,
+    audit: Arc<Log>,
+}
+
+impl Idle {
+    /// The rows as they stand.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot<'_>, VaultError> {
+        Ok(Snapshot { txn: self.db.begin_read()?, keyring: &self.keyring })
+    }
+
+    /// Name of the feed and number of its last change.
+    pub(crate) fn feed(&self) -> (&str, u64) {
+        (&self.head.epoch, self.head.feed_seq)
+    }
+
+    /// Starts the writer.
+    pub(crate) fn start(self, publish: Publish) -> std::io::Result<Store> {
+        let (sender, jobs) = sync_channel(QUEUE_MAX);
+        let ended = CancellationToken::new();
+        let mut writer = Writer {
+            db: Arc::clone(&self.db),
+            keyring: Arc::clone(&self.keyring),
+            audit: self.audit,
+            head: self.head,
+            publish,
+        };
+        let guard = ended.clone().drop_guard();
+        let thread = std::thread::Builder::new().name("vault-store".into()).spawn(move || {
+            // Cancelled also when the thread panics.
+            let _guard = guard;
+            writer.run(&jobs);
+        })?;
+        Ok(Store { db: self.db, keyring: self.keyring, sender: Some(sender), writer: Some(thread), ended })
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.sender = None;
+        if let Some(writer) = self.writer.take() {
+            // A panicked writer has already ended the process's useful life through `ended`.
+            drop(writer.join());
+        }
+    }
+}
+
+impl Writer {
+    fn run(&mut self, jobs: &Receiver<Box<dyn Work>>) {
+        while let Ok(first) = jobs.recv() {
+            let mut batch = vec![first];
+            while batch.len() < BATCH_MAX {
+                let Ok(job) = jobs.try_recv() else { break };
+                batch.push(job);
+            }
+            match self.commit(&mut batch) {
+                Ok(failure) => batch.into_iter().for_each(|job| job.reply(failure.as_ref())),
+                Err(error) => {
+                    tracing::error!(
+                        component = "store",
+                        error = &error as &(dyn std::error::Error + 'static),
+                        "the store cannot be written; ending"
+                    );
+                    for job in batch {
+                        job.reply(Some(&Failure::Ended));
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Runs and commits a batch. `Ok(Some(_))`: answered with that failure; `Err`: the store is lost.
+    fn commit(&mut self, batch: &mut [Box<dyn Work>]) -> Result<Option<Failure>, VaultError> {
+        if !self.audit.is_writable() {
+            return Ok(Some(Failure::Audit(AuditError::Failed(
+                "it refuses records since an earlier failure",
+            ))));
+        }
+        let now = Timestamp::now();
+        let mut txn = self.db.begin_write()?;
+        txn.set_two_phase_commit(true);
+        let mut head = self.head.clone();
+        let mut messages = Vec::new();
+        let mut entries = Vec::with_capacity(batch.len());
+        let mut kept = false;
+        for job in batch {
+            let mut change = Change::new(&txn, &self.keyring, head.clone(), now);
+            let keep = job.run(&mut change);
+            entries.push(job.entry(change.audit_path.take()));
+            let Change { head: after, writes, messages: announced, events_refused, .. } = change;
+            if events_refused > 0 {
+                tracing::warn!(component = "store", "the outbox is full; an event was not queued");
+            }
+            if keep {
+                let rows = head.rows;
+                head = Head { rows, ..after };
+                kept |= !writes.is_empty();
+                apply(&txn, &self.keyring, writes, &mut head)?;
+                messages.extend(announced);
+            }
+        }
+        if kept {
+            self.seal_batch(&txn, &mut head, &mut entries, now)?;
+            txn.commit()?;
+            self.head = head;
+        } else {
+            txn.abort()?;
+        }
+        let recorded = self.audit.append_all(entries, now);
+        // Durable is durable: followers hear of it even if the record failed and the caller gets 503.
+        (self.publish)(&messages);
+        Ok(recorded.err().map(Failure::Audit))
+    }
+
+    fn seal_batch(
+        &self,
+        txn: &WriteTransaction,
+        head: &mut Head,
+        entries: &mut [Entry],
+        now: Timestamp,
+    ) -> Result<(), VaultError> {
+        let seen = self.audit.head();
+        head.seq += 1;
+        head.audit_seq = seen.seq;
+        head.audit_hash = seen.hash;
+        for entry in entries.iter_mut() {
+            entry.anchor = head.seq;
+        }
+        let now_us = now.as_microsecond();
+        let plain = serde_json::to_vec(entries).expect("entries are plain structs");
+        let sealed = self.keyring.seal(Table::Meta.place(PENDING), now_us, &plain);
+        txn.open_table(Table::Meta.definition())?.insert(PENDING, sealed.as_slice())?;
+        write_head(txn, &self.keyring, head, now_us)
+    }
+}
+
+fn apply(
+    txn: &WriteTransaction,
+    keyring: &Keyring,
+    writes: Writes,
+    head: &mut Head,
+) -> Result<(), VaultError> {
+    let key = keyring.digest_key();
+    for ((table, row), value) in writes {
+        let mut rows = txn.open_table(table.definition())?;
+        let old = match &value {
+            Some(value) => rows.insert(row.as_slice(), value.as_slice())?,
+            None => rows.remove(row.as_slice())?,
+        };
+        if let Some(old) = old {
+            head.rows.remove(key, table, &row, old.value());
+        }
+        if let Some(value) = &value {
+            head.rows.add(key, table, &row, value);
+        }
+    }
+    Ok(())
+}
+
+impl<T, F> Work for Op<T, F>
+where
+    T: Send,
+    F: FnOnce(&mut Change<'_>) -> Result<T, VaultError> + Send,
+{
+    fn run(&mut self, change: &mut Change<'_>) -> bool {
+        let Some(work) = self.work.take() else { return false };
+        let outcome = work(change);
+        self.entry.decision = match &outcome {
+            Ok(_) => Decision::Allow,
+            Err(error) if error.is_denial() => Decision::Deny,
+            Err(_) => Decision::Error,
+        };
+        let keep = outcome.is_ok();
+        self.outcome = Some(outcome);
+        keep
+    }
+
+    fn entry(&mut self, path: Option<String>) -> Entry {
+        let mut entry = self.entry.clone();
+        if let Some(path) = path {
+            entry.path = path;
+        }
+        entry
+    }
+
+    fn reply(self: Box<Self>, failure: Option<&Failure>) {
+        let outcome = match failure {
+            None => self.outcome.unwrap_or(Err(VaultError::Ended)),
+            Some(Failure::Audit(error)) => Err(VaultError::Audit(error.clone())),
+            Some(Failure::Ended) => Err(VaultError::Ended),
+        };
+        // Whoever asked may have gone; the change stands all the same.
+        drop(self.answer.send(outcome));
+    }
+}

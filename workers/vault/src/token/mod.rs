@@ -1,0 +1,9 @@
+//! Tokens: signing keys, minting, and the registry of what was issued.
+
+mod mint;
+mod ops;
+mod signer;
+
+pub(crate) use mint::{TTL_MAX, Ttl};
+pub(crate) use ops::{MintRequest, RevokeRequest, has_ended, sweep};
+pub(crate) use signer::{Signers, load as load_signers, needs_rotation, published, rotate};

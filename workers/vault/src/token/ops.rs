@@ -1,0 +1,540 @@
+//! What callers do with tokens: mint, refresh, validate, revoke, list. And the sweep of ended ones.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use sluice_audit::Entry;
+use sluice_identity::caller::{Caller, Via};
+use sluice_identity::grants::{GRANTS_MAX, Grants, is_grant};
+use sluice_identity::token::TokenError;
+use sluice_wire::code::Code;
+use sluice_wire::feed::{Change as FeedChange, RevokedSubject};
+
+use super::mint::{Draft, TTL_MAX, Ttl, time};
+use crate::access;
+use crate::context::Vault;
+use crate::error::VaultError;
+use crate::feed::RevokedRow;
+use crate::outbox::security_event;
+use crate::path::ServiceName;
+use crate::request::Act;
+use crate::store::{Change, KeyBytes, Range, Table, View};
+
+/// LIMIT: live tokens.
+const TOKENS_MAX: u64 = 1_000_000;
+/// LIMIT: live tokens of a revoked subject that are counted in the answer.
+const COUNTED_MAX: usize = 10_000;
+/// LIMIT: tokens in one page of the list.
+const PAGE_MAX: usize = 500;
+/// LIMIT: audiences of one token, and bytes of each.
+const AUDIENCES_MAX: usize = 8;
+const AUDIENCE_BYTES_MAX: usize = 128;
+/// LIMIT: rows one sweep removes.
+const SWEEP_MAX: usize = 1_000;
+
+/// A wish for a token.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MintRequest {
+    /// The service; may stand in the path instead.
+    pub(crate) service_name: Option<String>,
+    permissions: Option<Vec<String>>,
+    ttl: Option<Ttl>,
+    audience: Option<Audience>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// What to revoke: exactly one of the three.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RevokeRequest {
+    token: Option<String>,
+    jti: Option<String>,
+    service: Option<String>,
+}
+
+/// A new token and what it says.
+#[derive(Serialize)]
+pub(crate) struct MintAnswer {
+    pub(crate) token: String,
+    token_type: &'static str,
+    service_name: String,
+    issued_at: Timestamp,
+    pub(crate) expires_at: Timestamp,
+    expires_in: i64,
+    permissions: Vec<String>,
+    pub(crate) jti: String,
+}
+
+/// What validation found. `reason` is one of `expired`, `revoked`, `invalid`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Verdict {
+    pub(crate) valid: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permissions: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issued_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jti: Option<String>,
+}
+
+/// A token in the list: everything but the token.
+#[derive(Debug, Serialize)]
+pub(crate) struct Listed {
+    jti: String,
+    service_name: String,
+    issued_at: Timestamp,
+    expires_at: Timestamp,
+    permissions: Vec<String>,
+}
+
+/// A page of the list.
+#[derive(Debug, Serialize)]
+pub(crate) struct TokenPage {
+    tokens: Vec<Listed>,
+    count: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// The registry's row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Row {
+    sub: String,
+    issued_s: i64,
+    expires_s: i64,
+    scope: String,
+    audience: Vec<String>,
+    /// Who asked for it.
+    by: String,
+    revoked: bool,
+}
+
+/// A token to be made, decided and checked.
+struct Plan {
+    subject: String,
+    service: Option<ServiceName>,
+    grants: Grants,
+    audience: Vec<String>,
+    ttl: SignedDuration,
+}
+
+impl Vault {
+    /// Mints a token for a service.
+    pub(crate) fn mint(
+        &self,
+        act: &Act,
+        service: &str,
+        request: &MintRequest,
+    ) -> Result<MintAnswer, VaultError> {
+        let entry = act.entry("token", "mint", format!("tokens/{service}"));
+        let plan = self.plan_mint(act, service, request);
+        self.issue_token(act, entry, plan)
+    }
+
+    /// Mints the development administrator's token; it is nobody's request.
+    pub(crate) fn mint_dev_admin(
+        &self,
+        ttl: SignedDuration,
+        now: Timestamp,
+    ) -> Result<MintAnswer, VaultError> {
+        let act = Act::own(now);
+        let plan = Plan {
+            subject: "dev-admin".to_owned(),
+            service: None,
+            grants: ["admin"].into_iter().collect(),
+            audience: self.settings.audience.clone(),
+            ttl,
+        };
+        self.issue_token(&act, act.entry("token", "mint", "tokens/dev-admin"), Ok(plan))
+    }
+
+    /// Gives the caller a new token like its own, with a new life.
+    pub(crate) fn refresh(&self, act: &Act, ttl: Option<Ttl>) -> Result<MintAnswer, VaultError> {
+        let entry = act.entry("token", "refresh", "tokens/refresh");
+        let plan = self.plan_refresh(act, ttl);
+        self.issue_token(act, entry, plan)
+    }
+
+    fn plan_mint(&self, act: &Act, service: &str, request: &MintRequest) -> Result<Plan, VaultError> {
+        let caller = access::known(act.caller.as_ref())?;
+        let service = ServiceName::parse(service)?;
+        let wanted = request.permissions.as_deref().map(permissions).transpose()?;
+        let grants = access::mint(Some(caller), &service, wanted, &self.settings.roles)?;
+        let audience = match &request.audience {
+            None => self.settings.audience.clone(),
+            Some(Audience::One(name)) => audience(std::slice::from_ref(name))?,
+            Some(Audience::Many(names)) => audience(names)?,
+        };
+        let ttl = self.token_life(caller, request.ttl)?;
+        Ok(Plan { subject: service.as_str().to_owned(), service: Some(service), grants, audience, ttl })
+    }
+
+    fn plan_refresh(&self, act: &Act, ttl: Option<Ttl>) -> Result<Plan, VaultError> {
+        let caller = access::known(act.caller.as_ref())?;
+        if caller.as_role().is_some() || caller.via == Via::LegacyToken {
+            return Err(VaultError::Forbidden("only the holder of a token of this vault may refresh it"));
+        }
+        Ok(Plan {
+            subject: caller.subject.clone(),
+            service: ServiceName::parse(&caller.subject).ok(),
+            grants: caller.grants.clone(),
+            audience: self.settings.audience.clone(),
+            ttl: self.token_life(caller, ttl)?,
+        })
+    }
+
+    fn token_life(&self, caller: &Caller, wanted: Option<Ttl>) -> Result<SignedDuration, VaultError> {
+        let longest = if caller.grants.is_admin() { TTL_MAX } else { self.settings.token_ttl.min(TTL_MAX) };
+        let ttl = wanted.map_or(self.settings.token_ttl.min(TTL_MAX), |ttl| ttl.0);
+        if ttl < SignedDuration::from_secs(1) || ttl > longest {
+            let detail = format!("ttl is at least 1 and at most {} seconds", longest.as_secs());
+            return Err(VaultError::invalid(Code::BadParameter, detail));
+        }
+        Ok(ttl)
+    }
+
+    fn issue_token(
+        &self,
+        act: &Act,
+        entry: Entry,
+        plan: Result<Plan, VaultError>,
+    ) -> Result<MintAnswer, VaultError> {
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(error) => return Err(self.refuse(entry, error)),
+        };
+        let jti = uuid::Uuid::now_v7().to_string();
+        // A token made in the second in which its subject was revoked would be void: it begins in the next.
+        let void_until = void_until(&self.store.snapshot()?, &plan.subject)?;
+        let issued_s = void_until.map_or(0, |until| until + 1).max(act.now.as_second());
+        let expires_s = issued_s + plan.ttl.as_secs();
+        let draft = Draft {
+            issuer: &self.settings.issuer,
+            subject: &plan.subject,
+            service: plan.service.as_ref().map(ServiceName::as_str),
+            audience: &plan.audience,
+            grants: &plan.grants,
+            jti: &jti,
+            issued_s,
+            expires_s,
+        };
+        let token = draft.sign(&self.signers.load())?;
+        let row = Row {
+            sub: plan.subject.clone(),
+            issued_s,
+            expires_s,
+            scope: plan.grants.to_header(),
+            audience: plan.audience,
+            by: act.actor().to_owned(),
+            revoked: false,
+        };
+        let id = jti.clone();
+        self.write(entry, move |change| {
+            if change.count(Table::Token)? >= TOKENS_MAX {
+                return Err(VaultError::invalid(Code::RateLimited, "too many live tokens"));
+            }
+            change.audit_as(format!("tokens/{}/{id}", row.sub));
+            if is_subject_revoked(change, &row)? {
+                return Err(VaultError::invalid(
+                    Code::Conflict,
+                    "the service was revoked meanwhile; ask again",
+                ));
+            }
+            for key in index(&row, &id) {
+                change.mark(Table::TokenIndex, &key);
+            }
+            change.save(Table::Token, id.as_bytes(), &row);
+            Ok(())
+        })?;
+        self.figures.tokens.inc();
+        Ok(MintAnswer {
+            token,
+            token_type: "Bearer",
+            service_name: plan.subject,
+            issued_at: time(issued_s),
+            expires_at: time(expires_s),
+            expires_in: expires_s - issued_s,
+            permissions: plan.grants.iter().map(str::to_owned).collect(),
+            jti,
+        })
+    }
+
+    /// Says whether a token is good here and now. Anybody who holds a token may ask.
+    pub(crate) fn validate(&self, token: &str) -> Verdict {
+        let verdict = match self.trust.verify(token) {
+            Ok(claims) => Verdict {
+                valid: true,
+                reason: None,
+                service_name: Some(claims.sub),
+                permissions: Some(claims.grants.iter().map(str::to_owned).collect()),
+                issued_at: claims.iat.map(time),
+                expires_at: Some(time(claims.exp)),
+                jti: claims.jti,
+            },
+            Err(error) => Verdict {
+                valid: false,
+                reason: Some(match error {
+                    TokenError::Expired => "expired",
+                    TokenError::Revoked => "revoked",
+                    _ => "invalid",
+                }),
+                service_name: None,
+                permissions: None,
+                issued_at: None,
+                expires_at: None,
+                jti: None,
+            },
+        };
+        self.figures.validations.with_label_values(&[verdict.reason.unwrap_or("valid")]).inc();
+        verdict
+    }
+
+    /// Revokes one token, or all of a subject's tokens issued until now; how many were live. A token refreshed
+    /// from a revoked one lives on, so that a client can rotate: to end a line, revoke the service.
+    pub(crate) fn revoke_tokens(&self, act: &Act, request: RevokeRequest) -> Result<usize, VaultError> {
+        let entry = act.entry("token", "revoke", "tokens");
+        match (request.token, request.jti, request.service) {
+            (Some(token), None, None) => match self.trust.verify(&token) {
+                // Whoever holds a token may end it.
+                Ok(claims) => {
+                    let jti = claims.jti.unwrap_or_default();
+                    self.revoke_token(act, entry.path(format!("tokens/{}/{jti}", claims.sub)), jti)
+                }
+                // It opens nothing any more: there is nothing to revoke.
+                Err(TokenError::Expired | TokenError::Revoked) => Ok(0),
+                Err(_) => {
+                    let error = VaultError::invalid(Code::BadParameter, "this is no token of this vault");
+                    Err(self.refuse(entry, error))
+                }
+            },
+            (None, Some(jti), None) => {
+                let row: Option<Row> = self.store.snapshot()?.load(Table::Token, jti.as_bytes())?;
+                let subject = row.as_ref().map_or("", |row| row.sub.as_str());
+                let entry = entry.path(format!("tokens/{subject}/{jti}"));
+                if let Err(error) = access::revoke(act.caller.as_ref(), subject) {
+                    return Err(self.refuse(entry, error));
+                }
+                if row.is_none() {
+                    return Err(self.refuse(entry, VaultError::NotFound("there is no such token".into())));
+                }
+                self.revoke_token(act, entry, jti)
+            }
+            (None, None, Some(subject)) => {
+                self.revoke_subject(act, entry.path(format!("tokens/{subject}")), subject)
+            }
+            _ => {
+                let detail = "name exactly one of token, jti, service";
+                Err(self.refuse(entry, VaultError::invalid(Code::BadParameter, detail)))
+            }
+        }
+    }
+
+    fn revoke_token(&self, act: &Act, entry: Entry, jti: String) -> Result<usize, VaultError> {
+        let (now, leeway_s) = (act.now, self.settings.leeway_s);
+        let ended = self.write(entry, move |change| {
+            let Some(row) = change.load::<Row>(Table::Token, jti.as_bytes())? else {
+                return Err(VaultError::NotFound("there is no such token".into()));
+            };
+            if row.revoked || row.expires_s + leeway_s <= now.as_second() {
+                return Ok(false);
+            }
+            let until = time(row.expires_s + leeway_s);
+            let revoked = RevokedRow { at: now, until, issuer: None, issued_until: None };
+            change.save(Table::Revoked, format!("jti/{jti}").as_bytes(), &revoked);
+            change.announce(FeedChange::Jti { jti: jti.clone() });
+            change.emit(&security_event("token_revoked", now, &[("service", &row.sub), ("jti", &jti)]))?;
+            change.save(Table::Token, jti.as_bytes(), &Row { revoked: true, ..row });
+            Ok(true)
+        })?;
+        self.figures.revocations.with_label_values(&["token"]).inc();
+        Ok(usize::from(ended))
+    }
+
+    fn revoke_subject(&self, act: &Act, entry: Entry, subject: String) -> Result<usize, VaultError> {
+        if let Err(error) = access::revoke(act.caller.as_ref(), &subject) {
+            return Err(self.refuse(entry, error));
+        }
+        if subject.len() > 128 || !subject.bytes().all(|b| b.is_ascii_graphic()) {
+            let error = VaultError::invalid(
+                Code::BadParameter,
+                "service is a subject of at most 128 visible characters",
+            );
+            return Err(self.refuse(entry, error));
+        }
+        let (now, leeway_s) = (act.now, self.settings.leeway_s);
+        let ended = self.write(entry, move |change| {
+            let issued_until = now.as_second();
+            let row = RevokedRow {
+                at: now,
+                until: now + TTL_MAX + SignedDuration::from_secs(leeway_s),
+                issuer: None,
+                issued_until: Some(issued_until),
+            };
+            change.save(Table::Revoked, format!("sub/{subject}").as_bytes(), &row);
+            change.announce(FeedChange::Sub(RevokedSubject { sub: subject.clone(), issued_until }));
+            let live =
+                change.keys(Table::TokenIndex, &Range::prefix(&subject_prefix(&subject), COUNTED_MAX))?.len();
+            change.emit(&security_event("tokens_revoked", now, &[("service", &subject)]))?;
+            Ok(live)
+        })?;
+        self.figures.revocations.with_label_values(&["subject"]).inc();
+        Ok(ended)
+    }
+
+    /// The live tokens an administrator or minter may see (all, or one service's), or the caller's own.
+    pub(crate) fn list_tokens(
+        &self,
+        act: &Act,
+        service: Option<&str>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<TokenPage, VaultError> {
+        let entry = act.entry("token", "list", "tokens");
+        let permit = access::known(act.caller.as_ref()).and_then(|caller| {
+            let all = caller.grants.covers("tokens:mint");
+            match service {
+                Some(service) if all || access::is_service(caller, service) => Ok(Some(service.to_owned())),
+                Some(_) => Err(VaultError::Lacking("tokens:mint")),
+                None if all => Ok(None),
+                None => Ok(Some(caller.subject.clone())),
+            }
+        });
+        let subject = match permit {
+            Ok(subject) => subject,
+            Err(error) => return Err(self.refuse(entry, error)),
+        };
+        self.read(entry, || self.page(subject.as_deref(), after, limit.clamp(1, PAGE_MAX), act.now))
+    }
+
+    fn page(
+        &self,
+        subject: Option<&str>,
+        after: Option<&str>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<TokenPage, VaultError> {
+        let view = self.store.snapshot()?;
+        let (table, prefix) = match subject {
+            None => (Table::Token, Vec::new()),
+            Some(subject) => (Table::TokenIndex, subject_prefix(subject)),
+        };
+        let mut range = Range::prefix(&prefix, limit);
+        if let Some(after) = after {
+            range = range.after(&[prefix.as_slice(), after.as_bytes()].concat());
+        }
+        let keys = view.keys(table, &range)?;
+        let next = if keys.len() == limit { keys.last().map(|key| jti_of(key)) } else { None };
+        let mut tokens = Vec::new();
+        for key in keys {
+            let jti = jti_of(&key);
+            let row: Row = view.require(Table::Token, jti.as_bytes())?;
+            if !row.revoked && row.expires_s > now.as_second() && !is_subject_revoked(&view, &row)? {
+                tokens.push(Listed {
+                    jti,
+                    service_name: row.sub,
+                    issued_at: time(row.issued_s),
+                    expires_at: time(row.expires_s),
+                    permissions: row.scope.split(' ').map(str::to_owned).collect(),
+                });
+            }
+        }
+        Ok(TokenPage { count: tokens.len(), tokens, next })
+    }
+}
+
+/// Whether [`sweep`] has anything to do.
+pub(crate) fn has_ended(view: &impl View, now: Timestamp, leeway_s: i64) -> Result<bool, VaultError> {
+    Ok(!view.keys(Table::TokenIndex, &Range { limit: 1, ..ended(now, leeway_s) })?.is_empty())
+}
+
+fn ended(now: Timestamp, leeway_s: i64) -> Range {
+    let end = now.as_second() - leeway_s;
+    Range { from: b"x".to_vec(), to: expiry_key(end, ""), limit: SWEEP_MAX }
+}
+
+/// Removes tokens and revocations that no longer matter; how many rows went.
+pub(crate) fn sweep(change: &mut Change<'_>, now: Timestamp, leeway_s: i64) -> Result<usize, VaultError> {
+    let range = ended(now, leeway_s);
+    let ended = change.keys(Table::TokenIndex, &range)?;
+    let mut swept = ended.len();
+    for key in ended {
+        let jti = jti_of(&key);
+        let row: Row = change.require(Table::Token, jti.as_bytes())?;
+        for key in index(&row, &jti) {
+            change.remove(Table::TokenIndex, &key);
+        }
+        change.remove(Table::Token, jti.as_bytes());
+        change.remove(Table::Revoked, format!("jti/{jti}").as_bytes());
+    }
+    for key in change.keys(Table::Revoked, &Range::prefix(b"sub/", SWEEP_MAX))? {
+        if change.require::<RevokedRow>(Table::Revoked, &key)?.until <= now {
+            change.remove(Table::Revoked, &key);
+            swept += 1;
+        }
+    }
+    Ok(swept)
+}
+
+/// Up to when (unix seconds) a subject's tokens were revoked.
+fn void_until(view: &impl View, subject: &str) -> Result<Option<i64>, VaultError> {
+    let revoked: Option<RevokedRow> = view.load(Table::Revoked, format!("sub/{subject}").as_bytes())?;
+    Ok(revoked.and_then(|revoked| revoked.issued_until))
+}
+
+/// Whether a token is void because its subject was revoked.
+fn is_subject_revoked(view: &impl View, row: &Row) -> Result<bool, VaultError> {
+    Ok(void_until(view, &row.sub)?.is_some_and(|until| row.issued_s <= until))
+}
+
+fn permissions(words: &[String]) -> Result<Grants, VaultError> {
+    let bad = words.iter().find(|word| !is_grant(word));
+    if let Some(bad) = bad {
+        let shown: String = bad.chars().take(64).collect();
+        return Err(VaultError::invalid(Code::BadParameter, format!("`{shown}` is no permission word")));
+    }
+    if words.len() > GRANTS_MAX {
+        let detail = format!("a token carries at most {GRANTS_MAX} permissions");
+        return Err(VaultError::invalid(Code::BadParameter, detail));
+    }
+    Ok(words.iter().collect())
+}
+
+fn audience(names: &[String]) -> Result<Vec<String>, VaultError> {
+    let fits = |name: &String| {
+        (1..=AUDIENCE_BYTES_MAX).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic())
+    };
+    if names.is_empty() || names.len() > AUDIENCES_MAX || !names.iter().all(fits) {
+        let detail = "audience is 1 to 8 names of at most 128 visible characters";
+        return Err(VaultError::invalid(Code::BadParameter, detail));
+    }
+    Ok(names.to_vec())
+}
+
+fn index(row: &Row, jti: &str) -> [KeyBytes; 2] {
+    [[subject_prefix(&row.sub).as_slice(), jti.as_bytes()].concat(), expiry_key(row.expires_s, jti)]
+}
+
+fn subject_prefix(subject: &str) -> KeyBytes {
+    [b"s", subject.as_bytes(), &[0]].concat()
+}
+
+fn expiry_key(expires_s: i64, jti: &str) -> KeyBytes {
+    [b"x".as_slice(), &u64::try_from(expires_s).unwrap_or(0).to_be_bytes(), jti.as_bytes()].concat()
+}
+
+/// The token id at the end of a key: always a UUID's 36 characters.
+fn jti_of(key: &[u8]) -> String {
+    String::from_utf8_lossy(&key[key.len().saturating_sub(36)..]).into_owned()
+}
