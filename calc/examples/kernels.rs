@@ -1,22 +1,25 @@
-//! Prints nanoseconds a bar and kernel: one thread, a million bars, reused buffers, best of several
-//! runs. `cargo run --release -p sluice-calc --example kernels [BARS]`.
+//! Prints nanoseconds a bar and kernel, beside those of the `ta-lib` crate: one thread, a million
+//! bars, reused buffers, best of several runs. `cargo run --release -p sluice-calc --example kernels [BARS]`.
 #![allow(clippy::print_stdout, reason = "a table on standard output is its purpose")]
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
 
 use sluice_calc::risk::{self, Settings};
-use sluice_calc::{Bars, Compat, Indicator, Stream, Value};
+use sluice_calc::{Bar, Bars, Compat, Indicator, Stream, Value};
 use std::hint::black_box;
 use std::time::Instant;
+use ta_lib::{Core, MAType, OutRange, RetCode};
 
-const RUNS: usize = 15;
+/// Bars computed in all for each figure: short series are run more often.
+const BARS_IN_ALL: usize = 20_000_000;
 
 fn main() {
-    let bars = std::env::args().nth(1).and_then(|bars| bars.parse().ok()).unwrap_or(1_000_000);
+    let bars = std::env::args().nth(1).and_then(|bars| bars.parse().ok()).unwrap_or(1_000_000_usize).max(2);
     let columns = walk(bars);
     let [open, high, low, close, volume] = &columns;
     let Ok(view) = Bars::ohlcv(open, high, low, close, volume) else { return };
-    println!("{bars} bars, ns a bar (best of {RUNS})");
-    println!("{:<22} {:>8} {:>8}", "kernel", "batch", "stream");
+    let rows: Vec<Bar> = (0..bars).filter_map(|row| view.bar(row)).collect();
+    println!("{bars} bars, ns a bar (best of {})", runs(bars));
+    println!("{:<22} {:>8} {:>8} {:>8}", "kernel", "batch", "stream", "ta-lib");
     let mut outs = vec![vec![0.0; bars]; 3];
     for (name, given) in KERNELS {
         let Ok(indicator) = Indicator::parse(name, Compat::TaLib, given) else { continue };
@@ -27,11 +30,10 @@ fn main() {
         });
         let stream = best(bars, || {
             let mut stream = indicator.stream();
-            (0..bars)
-                .filter_map(|row| view.bar(row))
-                .all(|bar| !black_box(stream.push(bar)).as_slice().is_empty())
+            rows.iter().all(|&bar| !black_box(stream.push(bar)).as_slice().is_empty())
         });
-        println!("{:<22} {batch:>8.2} {stream:>8.2}", label(name, given));
+        let rival = best(bars, || ta_lib(name, black_box(&columns), &mut outs).is_ok());
+        println!("{:<22} {batch:>8.2} {stream:>8.2} {rival:>8.2}", label(name, given));
     }
     let mut returns = vec![0.0; bars - 1];
     let mut scratch = vec![0.0; bars];
@@ -54,6 +56,24 @@ const KERNELS: [(&str, &[(&str, Value<'static>)]); 9] = [
     ("obv", &[]),
 ];
 
+/// The same kernel of the `ta-lib` crate.
+fn ta_lib(name: &str, columns: &[Vec<f64>; 5], outs: &mut [Vec<f64>]) -> Result<OutRange, RetCode> {
+    let [_, high, low, close, volume] = columns;
+    let [first, second, third] = outs else { return Err(RetCode::BadParam) };
+    let (core, last, sma) = (Core::new(), close.len() - 1, MAType::SMA);
+    match name {
+        "sma" => core.sma(0, last, close, 20, first),
+        "ema" => core.ema(0, last, close, 20, first),
+        "rsi" => core.rsi(0, last, close, 14, first),
+        "macd" => core.macd(0, last, close, 12, 26, 9, first, second, third),
+        "bbands" => core.bbands(0, last, close, 20, 2.0, 2.0, sma, first, second, third),
+        "atr" => core.atr(0, last, high, low, close, 14, first),
+        "stoch" => core.stoch(0, last, high, low, close, 14, 3, sma, 3, sma, first, second),
+        "adx" => core.adx(0, last, high, low, close, 14, first),
+        _ => core.obv(0, last, close, volume, first),
+    }
+}
+
 fn label(name: &str, given: &[(&str, Value<'_>)]) -> String {
     given.iter().fold(name.to_owned(), |label, (param, value)| match value {
         Value::Number(number) => format!("{label} {param}={number}"),
@@ -61,9 +81,13 @@ fn label(name: &str, given: &[(&str, Value<'_>)]) -> String {
     })
 }
 
+fn runs(bars: usize) -> usize {
+    BARS_IN_ALL.div_ceil(bars).max(15)
+}
+
 /// The shortest of several runs, in nanoseconds a bar.
 fn best(bars: usize, mut run: impl FnMut() -> bool) -> f64 {
-    let timed = (0..RUNS).map(|_| {
+    let timed = (0..runs(bars)).map(|_| {
         let start = Instant::now();
         assert!(run(), "the kernel takes these columns");
         start.elapsed().as_secs_f64()

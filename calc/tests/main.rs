@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod accuracy;
+mod fingerprint;
 mod oracle;
 mod risk;
 mod series;

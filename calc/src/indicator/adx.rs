@@ -16,6 +16,9 @@ use crate::series::{Bar, ShapeError, same_length};
 /// Directional movement below this share of the true range is rounding that has not yet decayed.
 const STILL: f64 = 1e-16;
 
+/// Bars whose moves are worked out together before they are smoothed.
+const BLOCK_BARS: usize = 128;
+
 /// Average directional index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Adx {
@@ -49,12 +52,14 @@ impl Adx {
             out[ready] = state.seed(bars.edge(bar));
         }
         let AdxStream { mut sums, mut index, per_bar, .. } = state;
-        let later = bars.high[ready..].windows(2).zip(bars.low[ready..].windows(2)).zip(&bars.close[ready..]);
-        for (out, ((high, low), &close)) in out[ready + 1..].iter_mut().zip(later) {
-            let before = Edge { high: high[0], low: low[0], close };
-            sums = sums.decayed(per_bar).plus(Sums::of(before, high[1], low[1]));
-            index = sums.index(index, per_bar);
-            *out = index;
+        let mut block = Block::new();
+        for (at, out) in out[ready + 1..].chunks_mut(BLOCK_BARS).enumerate() {
+            block.fill(&bars, ready + 1 + at * BLOCK_BARS, out.len());
+            for (out, moves) in out.iter_mut().zip(block.iter()) {
+                sums = sums.decayed(per_bar).plus(moves);
+                index = sums.index(index, per_bar);
+                *out = index;
+            }
         }
         Ok(())
     }
@@ -76,6 +81,38 @@ impl Adx {
 impl Ranges<'_> {
     fn edge(&self, bar: usize) -> Edge {
         Edge { high: self.high[bar], low: self.low[bar], close: self.close[bar] }
+    }
+}
+
+/// The moves of some bars, column by column so that four are worked out at once.
+struct Block {
+    up: [f64; BLOCK_BARS],
+    down: [f64; BLOCK_BARS],
+    range: [f64; BLOCK_BARS],
+}
+
+impl Block {
+    const fn new() -> Self {
+        Self { up: [0.0; BLOCK_BARS], down: [0.0; BLOCK_BARS], range: [0.0; BLOCK_BARS] }
+    }
+
+    /// Works out `len` bars from bar `from` on, which is not bar 0.
+    fn fill(&mut self, bars: &Ranges, from: usize, len: usize) {
+        let (high, low) = (&bars.high[from - 1..from + len], &bars.low[from - 1..from + len]);
+        let before = high.iter().zip(low).zip(&bars.close[from - 1..]);
+        let after = high[1..].iter().zip(&low[1..]);
+        let out = self.up.iter_mut().zip(&mut self.down).zip(&mut self.range);
+        for ((((up, down), range), ((&high, &low), &close)), (&high_after, &low_after)) in
+            out.zip(before).zip(after)
+        {
+            let moves = Sums::of(Edge { high, low, close }, high_after, low_after);
+            (*up, *down, *range) = (moves.up, moves.down, moves.range);
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Sums> {
+        let columns = self.up.iter().zip(&self.down).zip(&self.range);
+        columns.map(|((&up, &down), &range)| Sums { up, down, range })
     }
 }
 
@@ -130,16 +167,20 @@ impl Sums {
         self.up + self.down >= STILL * self.range && self.range > 0.0
     }
 
+    /// DX, or 0 where nothing moves: there the division is by infinity.
     #[inline]
-    fn one_sidedness(self) -> f64 {
-        100.0 * ((self.up - self.down).abs() / (self.up + self.down))
+    fn one_sidedness(self, moves: bool) -> f64 {
+        let whole = if moves { self.up + self.down } else { f64::INFINITY };
+        100.0 * ((self.up - self.down).abs() / whole)
     }
 
-    /// The index after these sums.
+    /// The index after these sums. The selections stand beside the recursion, not in it: where
+    /// nothing moves, a step of no length keeps the index.
     #[inline]
     fn index(self, index: f64, per_bar: f64) -> f64 {
-        let next = index + (self.one_sidedness() - index) * per_bar;
-        if self.moves() { next } else { index }
+        let moves = self.moves();
+        let rate = if moves { per_bar } else { 0.0 };
+        index + (self.one_sidedness(moves) - index) * rate
     }
 }
 
@@ -169,8 +210,8 @@ impl AdxStream {
             self.sums = self.sums.decayed(self.per_bar);
         }
         self.sums = self.sums.plus(Sums::of(before, edge.high, edge.low));
-        if bar >= self.period && self.sums.moves() {
-            self.index += self.sums.one_sidedness();
+        if bar >= self.period {
+            self.index += self.sums.one_sidedness(self.sums.moves());
         }
         if self.seen < 2 * self.period {
             return f64::NAN;

@@ -7,7 +7,7 @@
 use super::{Stream, fill_warm_up};
 use crate::params::{Ddof, Deviations, Period};
 use crate::series::{ShapeError, same_length};
-use crate::window::{Mean, MomentsWindow, rolling_means, rolling_variances};
+use crate::window::{Spread, rolling_means, rolling_variances};
 
 /// Bollinger bands.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,7 +64,7 @@ impl Bbands {
         for ((upper, &middle), lower) in
             upper[ready..].iter_mut().zip(&middle[ready..]).zip(&mut lower[ready..])
         {
-            let bands = width.around(middle, *upper);
+            let bands = width.around((middle, *upper));
             *upper = bands.upper;
             *lower = bands.lower;
         }
@@ -74,8 +74,7 @@ impl Bbands {
     /// The state before the first bar.
     #[must_use]
     pub fn stream(&self) -> BbandsStream {
-        let period = self.period.bars();
-        BbandsStream { mean: Mean::new(period), moments: MomentsWindow::new(period), width: self.width() }
+        BbandsStream { spread: Spread::new(self.period.bars()), width: self.width() }
     }
 
     fn width(&self) -> Width {
@@ -99,7 +98,7 @@ struct Width {
 
 impl Width {
     #[inline]
-    fn around(self, middle: f64, population_variance: f64) -> Bands {
+    fn around(self, (middle, population_variance): (f64, f64)) -> Bands {
         let deviation = (population_variance * self.correction).sqrt();
         Bands { upper: middle + deviation * self.up, middle, lower: middle - deviation * self.down }
     }
@@ -108,8 +107,7 @@ impl Width {
 /// Streaming [`Bbands`] over prices; `peek` costs what `push` does.
 #[derive(Clone, Debug)]
 pub struct BbandsStream {
-    mean: Mean,
-    moments: MomentsWindow,
+    spread: Spread,
     width: Width,
 }
 
@@ -118,11 +116,11 @@ impl Stream for BbandsStream {
     type Output = Bands;
 
     fn push(&mut self, input: f64) -> Bands {
-        self.width.around(self.mean.push(input), self.moments.push(input))
+        self.width.around(self.spread.push(input))
     }
 
     fn peek(&self, input: f64) -> Bands {
-        self.width.around(self.mean.peek(input), self.moments.peek(input))
+        self.width.around(self.spread.peek(input))
     }
 }
 

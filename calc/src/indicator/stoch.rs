@@ -141,9 +141,10 @@ fn positions(close: &[f64], highest: &[f64], lowest_then_raw: &mut [f64]) {
 #[inline]
 fn position(highest: f64, lowest: f64, close: f64) -> f64 {
     let range = highest - lowest;
+    // Division by infinity in place of a branch around it: it gives the 0, and four go at once.
     let flat = range <= FLAT * (highest.abs() + lowest.abs());
-    let position = (close - lowest) / range * 100.0 + 0.0;
-    if flat { 0.0 } else { position }
+    let divisor = if flat { f64::INFINITY } else { range };
+    (close - lowest) / divisor * 100.0 + 0.0
 }
 
 /// Streaming [`Stoch`] over bars; reads high, low and close. `peek` costs what `push` does.

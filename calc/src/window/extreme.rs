@@ -1,22 +1,19 @@
 //! The rolling highest and lowest value.
 //!
-//! An extreme is exact, so batch and stream may differ in method: the batch splits the series into
-//! blocks of one window and joins the running extreme of a block's end with that of the next
-//! block's beginning (three comparisons a bar, whatever the window), the stream keeps the values
-//! that can still become the extreme in a queue.
+//! The series is cut into blocks of one window. A window then is the end of one block and the
+//! beginning of the next, and its extreme that of two running extremes: one of the older block from
+//! its end backwards, one of the newer from its beginning on. Three comparisons a bar, whatever the
+//! window, and no branch that depends on prices.
 
 use std::marker::PhantomData;
 
 /// Which extreme is sought.
 pub(crate) trait Side: Copy + std::fmt::Debug {
-    /// Whether `a` is at least as extreme as `b`.
-    fn beats(a: f64, b: f64) -> bool;
+    /// What every value beats.
+    const WORST: f64;
 
     /// The more extreme of the two.
-    #[inline]
-    fn pick(a: f64, b: f64) -> f64 {
-        if Self::beats(a, b) { a } else { b }
-    }
+    fn pick(a: f64, b: f64) -> f64;
 }
 
 /// Seeks the highest value.
@@ -28,16 +25,20 @@ pub(crate) struct Highest;
 pub(crate) struct Lowest;
 
 impl Side for Highest {
+    const WORST: f64 = f64::NEG_INFINITY;
+
     #[inline]
-    fn beats(a: f64, b: f64) -> bool {
-        a >= b
+    fn pick(a: f64, b: f64) -> f64 {
+        if a > b { a } else { b }
     }
 }
 
 impl Side for Lowest {
+    const WORST: f64 = f64::INFINITY;
+
     #[inline]
-    fn beats(a: f64, b: f64) -> bool {
-        a <= b
+    fn pick(a: f64, b: f64) -> f64 {
+        if a < b { a } else { b }
     }
 }
 
@@ -68,50 +69,54 @@ pub(crate) fn suffix_extremes<S: Side>(
 }
 
 /// The streaming rolling extreme. Before the window is full it is the extreme so far.
+///
+/// It goes block by block as the batch does: the push that ends a block turns the block's values
+/// into its suffix extremes, so that push costs a window and all others a comparison or two.
 #[derive(Clone, Debug)]
 pub(crate) struct Rolling<S> {
-    /// Candidates, most extreme first, each with the bar it came with; a ring of one window.
-    queue: Box<[(u64, f64)]>,
-    front: usize,
-    len: usize,
-    bar: u64,
+    /// Before `at` the values of this block, from `at` on the suffix extremes of the block before.
+    slots: Box<[f64]>,
+    at: usize,
+    /// The extreme of this block so far.
+    best: f64,
     side: PhantomData<S>,
 }
 
 impl<S: Side> Rolling<S> {
     pub(crate) fn new(window: usize) -> Self {
-        let queue = vec![(0, 0.0); window].into_boxed_slice();
-        Self { queue, front: 0, len: 0, bar: 0, side: PhantomData }
+        let slots = vec![S::WORST; window].into_boxed_slice();
+        Self { slots, at: 0, best: S::WORST, side: PhantomData }
     }
 
-    fn slot(&self, place: usize) -> usize {
-        let slot = self.front + place;
-        if slot < self.queue.len() { slot } else { slot - self.queue.len() }
-    }
-
-    /// Whether the front candidate leaves the window when another bar comes.
-    fn front_leaves(&self) -> bool {
-        self.len > 0 && self.queue[self.front].0 + self.queue.len() as u64 <= self.bar
+    /// The extreme of this block, and of the window, after `value`.
+    fn after(&self, value: f64) -> (f64, f64) {
+        let best = S::pick(value, self.best);
+        (best, self.slots.get(self.at + 1).map_or(best, |&suffix| S::pick(suffix, best)))
     }
 
     pub(crate) fn push(&mut self, value: f64) -> f64 {
-        if self.front_leaves() {
-            self.front = self.slot(1);
-            self.len -= 1;
+        let (best, extreme) = self.after(value);
+        self.best = best;
+        self.slots[self.at] = value;
+        self.at += 1;
+        if self.at == self.slots.len() {
+            self.end_block();
         }
-        while self.len > 0 && S::beats(value, self.queue[self.slot(self.len - 1)].1) {
-            self.len -= 1;
-        }
-        let back = self.slot(self.len);
-        self.queue[back] = (self.bar, value);
-        self.len += 1;
-        self.bar += 1;
-        self.queue[self.front].1
+        extreme
     }
 
     pub(crate) fn peek(&self, value: f64) -> f64 {
-        let skip = usize::from(self.front_leaves());
-        if self.len == skip { value } else { S::pick(value, self.queue[self.slot(skip)].1) }
+        self.after(value).1
+    }
+
+    fn end_block(&mut self) {
+        let mut best = S::WORST;
+        for slot in self.slots.iter_mut().rev() {
+            best = S::pick(*slot, best);
+            *slot = best;
+        }
+        self.at = 0;
+        self.best = S::WORST;
     }
 }
 

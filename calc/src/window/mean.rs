@@ -1,11 +1,13 @@
 //! The rolling mean.
 
-use super::{Clock, Ring, segment_bars, segment_starts};
+use super::lanes::{LANES, each_bar};
+use super::{Clock, Ring, segment_bars};
+use wide::f64x8;
 
 /// The sum of a window, and the next fresh sum as it is gathered.
 #[derive(Clone, Copy, Debug, Default)]
-struct Sum {
-    running: f64,
+pub(super) struct Sum {
+    pub(super) running: f64,
     fresh: f64,
 }
 
@@ -13,7 +15,7 @@ impl Sum {
     /// The sums after `newest` joins and `oldest` leaves. Before the first window is full the
     /// running sum means nothing; the restart overwrites it.
     #[inline]
-    fn after(self, clock: &Clock, oldest: f64, newest: f64) -> Self {
+    pub(super) fn after(self, clock: &Clock, oldest: f64, newest: f64) -> Self {
         let fresh = if clock.opens() { 0.0 } else { self.fresh } + newest;
         let running = if clock.restarts() { fresh } else { slide(self.running, oldest, newest) };
         Self { running, fresh }
@@ -62,26 +64,54 @@ impl Mean {
 /// Writes the mean of `input[i + 1 - window..=i]` to `out[i]` for every full window; leaves the
 /// first `window - 1` values of `out` as they are. Both slices have one length.
 pub(crate) fn rolling_means(input: &[f64], window: usize, out: &mut [f64]) {
-    rolling_means_by(|at| input[at], window, out);
+    let group = LANES * segment_bars(window);
+    let ready = (window - 1).min(out.len());
+    let mut groups = out[ready..].chunks_exact_mut(group);
+    let mut from = 0;
+    for out in &mut groups {
+        group_means(&input[from..], window, out);
+        from += group;
+    }
+    let rest = groups.into_remainder();
+    means_by(|at| input[from + at], window, rest);
 }
 
 /// As [`rolling_means`], of values worked out from their position, each twice.
 pub(crate) fn rolling_means_by(value: impl Fn(usize) -> f64, window: usize, out: &mut [f64]) {
+    let ready = (window - 1).min(out.len());
+    means_by(value, window, &mut out[ready..]);
+}
+
+/// The means of every segment in `out`, whose first window ends at its first bar and begins at
+/// position 0 of `value`.
+fn means_by(value: impl Fn(usize) -> f64, window: usize, out: &mut [f64]) {
+    let count = window as f64;
     let segment = segment_bars(window);
-    let len = out.len();
-    for first in segment_starts(window, len) {
-        segment_means(&value, window, first, &mut out[first..len.min(first + segment)]);
+    for (index, out) in out.chunks_mut(segment).enumerate() {
+        let from = index * segment;
+        let mut sum = (from..from + window).fold(0.0, |sum, at| sum + value(at));
+        out[0] = sum / count;
+        for (bar, out) in out.iter_mut().enumerate().skip(1) {
+            sum = slide(sum, value(from + bar - 1), value(from + bar + window - 1));
+            *out = sum / count;
+        }
     }
 }
 
-/// One segment, whose first window ends at `first`.
-fn segment_means(value: impl Fn(usize) -> f64, window: usize, first: usize, out: &mut [f64]) {
-    let count = window as f64;
-    let mut sum = (first + 1 - window..=first).fold(0.0, |sum, at| sum + value(at));
-    for (bar, out) in out.iter_mut().enumerate() {
-        if bar > 0 {
-            sum = slide(sum, value(first + bar - window), value(first + bar));
-        }
-        *out = sum / count;
+/// As [`means_by`], for exactly [`LANES`] segments.
+fn group_means(input: &[f64], window: usize, out: &mut [f64]) {
+    let segment = out.len() / LANES;
+    let fresh: [f64; LANES] = std::array::from_fn(|lane| {
+        let first = &input[lane * segment..][..window];
+        first.iter().fold(0.0, |sum, value| sum + value)
+    });
+    for (lane, sum) in fresh.into_iter().enumerate() {
+        out[lane * segment] = sum / window as f64;
     }
+    let count = f64x8::splat(window as f64);
+    let mut sum = f64x8::new(fresh);
+    each_bar(input, window, out, |oldest, newest| {
+        sum = (sum - oldest) + newest;
+        sum / count
+    });
 }

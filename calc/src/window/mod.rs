@@ -9,13 +9,14 @@
 //! bar by bar, so no push costs more than another.
 
 mod extreme;
+mod lanes;
 mod mean;
 mod moments;
 mod ring;
 
 pub(crate) use extreme::{Highest, Lowest, Rolling, suffix_extremes};
 pub(crate) use mean::{Mean, rolling_means, rolling_means_by};
-pub(crate) use moments::{MomentsWindow, rolling_variances};
+pub(crate) use moments::{Spread, rolling_variances};
 use ring::Ring;
 
 /// Longest segment for short windows, in bars: long enough to hide the restart, short enough that
@@ -74,11 +75,6 @@ impl Clock {
     }
 }
 
-/// The windows that start a segment, as positions of their newest value.
-fn segment_starts(window: usize, len: usize) -> impl Iterator<Item = usize> {
-    (window - 1..len).step_by(segment_bars(window))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,9 +93,9 @@ mod tests {
         for window in [1, 2, 3, 7, 40] {
             let mut clock = Clock::new(window);
             let len = 5 * segment_bars(window);
-            let starts: Vec<usize> = segment_starts(window, len).collect();
             for bar in 0..len {
-                assert_eq!(clock.restarts(), starts.contains(&bar), "window {window}, bar {bar}");
+                let starts = bar + 1 >= window && (bar + 1 - window).is_multiple_of(segment_bars(window));
+                assert_eq!(clock.restarts(), starts, "window {window}, bar {bar}");
                 assert_eq!(clock.full(), bar + 1 >= window);
                 clock.tick();
             }

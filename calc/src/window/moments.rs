@@ -10,7 +10,10 @@
 //! Cost: restarts are gathered bar by bar. Summing again costs one window, and only a fall of the
 //! spread by two orders of magnitude, which takes about a window of bars, brings it about.
 
-use super::{Clock, Ring, segment_bars, segment_starts};
+use super::lanes::{LANES, each_bar};
+use super::mean::Sum;
+use super::{Clock, Ring, segment_bars};
+use wide::f64x8;
 
 /// Smallest trusted ratio of the variance to the peak mean square. At 1e-4 the twelve digits that
 /// a segment's rounding leaves come down to eight in the variance at worst, and in a steady trend
@@ -77,57 +80,65 @@ fn not_negative(variance: f64) -> f64 {
     if variance < 0.0 { 0.0 } else { variance }
 }
 
-/// The streaming rolling population variance; `NaN` until the window is full.
+/// The streaming rolling mean and population variance; `NaN` until the window is full.
 #[derive(Clone, Debug)]
-pub(crate) struct MomentsWindow {
+pub(crate) struct Spread {
     ring: Ring,
     clock: Clock,
+    sum: Sum,
     running: Moments,
     fresh: Moments,
+    count: f64,
     per_bar: f64,
 }
 
-impl MomentsWindow {
+/// A streaming window's sums after a bar.
+type Sums = (Sum, Moments, Moments);
+
+impl Spread {
     pub(crate) fn new(window: usize) -> Self {
         Self {
             ring: Ring::new(window),
             clock: Clock::new(window),
+            sum: Sum::default(),
             running: Moments::default(),
             fresh: Moments::default(),
+            count: window as f64,
             per_bar: 1.0 / window as f64,
         }
     }
 
-    fn after(&self, newest: f64) -> (Moments, Moments, f64) {
+    fn after(&self, newest: f64) -> (Sums, (f64, f64)) {
+        let oldest = self.ring.oldest();
+        let sum = self.sum.after(&self.clock, oldest, newest);
         let mut fresh = if self.clock.opens() { Moments::around(newest) } else { self.fresh };
         fresh.add(newest);
         if !self.clock.full() {
-            return (self.running, fresh, f64::NAN);
-        }
-        if self.clock.restarts() {
-            return (fresh, fresh, not_negative(fresh.variance(self.per_bar)));
+            return ((sum, self.running, fresh), (f64::NAN, f64::NAN));
         }
         let mut running = self.running;
-        running.slide(self.ring.oldest(), newest);
-        let mut variance = running.variance(self.per_bar);
-        if running.distrusts(variance, self.per_bar) {
-            running = Moments::over(self.ring.window_with(newest));
-            variance = running.variance(self.per_bar);
+        if self.clock.restarts() {
+            running = fresh;
+        } else {
+            running.slide(oldest, newest);
+            if running.distrusts(running.variance(self.per_bar), self.per_bar) {
+                running = Moments::over(self.ring.window_with(newest));
+            }
         }
-        (running, fresh, not_negative(variance))
+        let variance = not_negative(running.variance(self.per_bar));
+        ((sum, running, fresh), (sum.running / self.count, variance))
     }
 
-    pub(crate) fn push(&mut self, newest: f64) -> f64 {
-        let (running, fresh, variance) = self.after(newest);
-        self.running = running;
-        self.fresh = fresh;
+    pub(crate) fn push(&mut self, newest: f64) -> (f64, f64) {
+        let (sums, mean_and_variance) = self.after(newest);
+        (self.sum, self.running, self.fresh) = sums;
         self.ring.push(newest);
         self.clock.tick();
-        variance
+        mean_and_variance
     }
 
-    pub(crate) fn peek(&self, newest: f64) -> f64 {
-        self.after(newest).2
+    pub(crate) fn peek(&self, newest: f64) -> (f64, f64) {
+        self.after(newest).1
     }
 }
 
@@ -135,9 +146,21 @@ impl MomentsWindow {
 /// leaves the first `window - 1` values of `out` as they are. Both slices have one length.
 pub(crate) fn rolling_variances(input: &[f64], window: usize, out: &mut [f64]) {
     let segment = segment_bars(window);
-    for first in segment_starts(window, input.len()) {
-        let end = input.len().min(first + segment);
-        segment_variances(&input[first + 1 - window..end], window, &mut out[first..end]);
+    let ready = (window - 1).min(out.len());
+    let mut groups = out[ready..].chunks_exact_mut(LANES * segment);
+    let mut from = 0;
+    for out in &mut groups {
+        let distrusted = group_variances(&input[from..], window, out);
+        for (lane, out) in out.chunks_exact_mut(segment).enumerate() {
+            if distrusted & (1 << lane) != 0 {
+                segment_variances(&input[from + lane * segment..], window, out);
+            }
+        }
+        from += LANES * segment;
+    }
+    for out in groups.into_remainder().chunks_mut(segment) {
+        segment_variances(&input[from..], window, out);
+        from += segment;
     }
 }
 
@@ -155,6 +178,35 @@ fn segment_variances(input: &[f64], window: usize, out: &mut [f64]) {
         }
         *out = not_negative(variance);
     }
+}
+
+/// [`LANES`] segments as [`segment_variances`] does them, but without summing any window again:
+/// returns a bit for every lane that would have had to, whose values are then not to be used.
+fn group_variances(input: &[f64], window: usize, out: &mut [f64]) -> u32 {
+    let segment = out.len() / LANES;
+    let per_bar = 1.0 / window as f64;
+    let fresh: [Moments; LANES] =
+        std::array::from_fn(|lane| Moments::over(input[lane * segment..][..window].iter().copied()));
+    for (lane, moments) in fresh.iter().enumerate() {
+        out[lane * segment] = not_negative(moments.variance(per_bar));
+    }
+    let anchor = f64x8::new(fresh.map(|moments| moments.anchor));
+    let mut sum = f64x8::new(fresh.map(|moments| moments.sum));
+    let mut square = f64x8::new(fresh.map(|moments| moments.square));
+    let mut peak = square;
+    let mut distrusted = f64x8::ZERO;
+    let (per_bar, trust) = (f64x8::splat(per_bar), f64x8::splat(TRUST));
+    each_bar(input, window, out, |oldest, newest| {
+        let (oldest, newest) = (oldest - anchor, newest - anchor);
+        sum = (sum - oldest) + newest;
+        square = (square - oldest * oldest) + newest * newest;
+        peak = square.fast_max(peak);
+        let mean = sum * per_bar;
+        let variance = square * per_bar - mean * mean;
+        distrusted |= variance.simd_lt(trust * (peak * per_bar));
+        variance
+    });
+    distrusted.to_bitmask()
 }
 
 #[cfg(test)]
