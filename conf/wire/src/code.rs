@@ -81,6 +81,7 @@ codes! {
     AuthUnavailable "auth_unavailable" 503 "Verification keys not available yet";
     WorkerUnavailable "worker_unavailable" 503 "Worker not available";
     AuditUnavailable "audit_unavailable" 503 "Audit log cannot be written";
+    LedgerUnavailable "ledger_unavailable" 503 "The edge cannot write what it must remember";
     Sealed "sealed" 503 "Vault is sealed";
     UpstreamTimeout "upstream_timeout" 504 "Upstream did not answer in time";
     VersionNotSupported "http_version_not_supported" 505 "HTTP version not supported";

@@ -1,0 +1,137 @@
+//! Routes: read the body, hand it to the pool, answer.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header};
+use serde_json::{Value, json};
+use sluice_calc::catalog::ENTRIES;
+use sluice_http::{Authenticated, BodyBytes, BodyLimit, Reject, require};
+use sluice_identity::caller::Caller;
+use sluice_wire::code::Code;
+use sluice_wire::problem::Problem;
+
+use crate::context::Context;
+use crate::error::Refusal;
+use crate::pool::Scratch;
+use crate::{indicators, risk, signals};
+
+/// The routes of the worker.
+pub fn routes(context: Arc<Context>) -> Router {
+    let limit = BodyLimit(context.settings.body_bytes);
+    Router::new()
+        .route("/calculations/indicators", post(post_indicators))
+        .route("/calculations/signals", post(post_signals))
+        .route("/calculations/signals/generate", post(post_signals))
+        .route("/calculations/risk", post(post_risk))
+        .route("/calculations/catalog", get(get_catalog))
+        .route("/calculations/strategies", get(get_strategies))
+        .layer(Extension(limit))
+        .with_state(context)
+}
+
+async fn post_indicators(
+    State(context): State<Arc<Context>>,
+    Authenticated(caller): Authenticated,
+    headers: HeaderMap,
+    BodyBytes(body): BodyBytes,
+) -> Result<Response, Reject> {
+    let rows_max = context.settings.rows_max;
+    let compute = move |body: &[u8], scratch: &mut Scratch| indicators::answer(body, rows_max, scratch);
+    compute_in_pool(&context, "indicators", &caller, &headers, body, compute).await
+}
+
+async fn post_signals(
+    State(context): State<Arc<Context>>,
+    Authenticated(caller): Authenticated,
+    headers: HeaderMap,
+    BodyBytes(body): BodyBytes,
+) -> Result<Response, Reject> {
+    let rows_max = context.settings.rows_max;
+    let compute = move |body: &[u8], _: &mut Scratch| signals::answer(body, rows_max);
+    compute_in_pool(&context, "signals", &caller, &headers, body, compute).await
+}
+
+async fn post_risk(
+    State(context): State<Arc<Context>>,
+    Authenticated(caller): Authenticated,
+    headers: HeaderMap,
+    BodyBytes(body): BodyBytes,
+) -> Result<Response, Reject> {
+    let rows_max = context.settings.rows_max;
+    let compute = move |body: &[u8], scratch: &mut Scratch| risk::answer(body, rows_max, scratch);
+    compute_in_pool(&context, "risk", &caller, &headers, body, compute).await
+}
+
+/// Parses and computes on a thread of the pool: both take time that the async threads must not
+/// spend.
+async fn compute_in_pool(
+    context: &Context,
+    call: &'static str,
+    caller: &Caller,
+    headers: &HeaderMap,
+    body: Bytes,
+    compute: impl FnOnce(&[u8], &mut Scratch) -> Result<(Vec<u8>, usize), Refusal> + Send + 'static,
+) -> Result<Response, Reject> {
+    require(caller, "read")?;
+    accepts_json(headers)?;
+    let seconds = context.seconds.with_label_values(&[call]);
+    let done = context.pool.run(move |scratch| {
+        let began = Instant::now();
+        let outcome = compute(&body, scratch);
+        seconds.observe(began.elapsed().as_secs_f64());
+        outcome
+    });
+    let outcome = done.await.map_err(|_| {
+        context.rejected.with_label_values(&["queue_full"]).inc();
+        Reject::from(Problem::new(Code::QueueFull).detail("every computing thread is busy").retry_after_s(1))
+    })?;
+    match outcome {
+        Some(Ok((answer, rows))) => {
+            context.requests.with_label_values(&[call, "ok"]).inc();
+            context.rows.inc_by(rows as u64);
+            Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], answer)
+                .into_response())
+        }
+        Some(Err(refusal)) => {
+            context.requests.with_label_values(&[call, "refused"]).inc();
+            context.rejected.with_label_values(&[refusal.reason()]).inc();
+            Err(refusal.into())
+        }
+        None => {
+            context.requests.with_label_values(&[call, "panic"]).inc();
+            Err(Problem::new(Code::Internal).into())
+        }
+    }
+}
+
+fn accepts_json(headers: &HeaderMap) -> Result<(), Reject> {
+    let essence = headers.get(header::CONTENT_TYPE).map_or("application/json", |value| {
+        value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim()
+    });
+    if essence.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(Reject::new(Code::UnsupportedMediaType, "the body must be application/json"))
+}
+
+async fn get_catalog(Authenticated(caller): Authenticated) -> Result<Json<Value>, Reject> {
+    require(&caller, "read")?;
+    let listed: Vec<Value> = ENTRIES
+        .iter()
+        .map(|entry| {
+            json!({"name": entry.name, "outputs": entry.outputs, "parameters": signals::describe(entry.params)})
+        })
+        .collect();
+    Ok(Json(json!({"count": listed.len(), "indicators": listed})))
+}
+
+async fn get_strategies(Authenticated(caller): Authenticated) -> Result<Json<Value>, Reject> {
+    require(&caller, "read")?;
+    Ok(Json(signals::strategies()))
+}

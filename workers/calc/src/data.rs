@@ -1,0 +1,461 @@
+//! Candles as they arrive: rows, records, columns, pandas split; numbers may be quoted.
+//!
+//! A visitor of its own turns any of them into columns while parsing: a tree of generic values of
+//! a million rows would take ten times the memory of the rows.
+
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use sluice_calc::{Bars, Columns, RowFaultKind};
+use sluice_wire::event::parse_time;
+
+use crate::error::Refusal;
+
+/// A series in columns; every column that is there has the same length.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Series {
+    pub(crate) time_ms: Option<Vec<f64>>,
+    pub(crate) open: Option<Vec<f64>>,
+    pub(crate) high: Option<Vec<f64>>,
+    pub(crate) low: Option<Vec<f64>>,
+    pub(crate) close: Vec<f64>,
+    pub(crate) volume: Option<Vec<f64>>,
+}
+
+/// What to do about values that are not finite.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum NanRule {
+    /// Refuse them, with the row.
+    #[default]
+    Reject,
+    /// Begin after the leading ones; refuse others.
+    SkipLeading,
+    /// Compute over them.
+    Propagate,
+    /// Repeat the value before.
+    Ffill,
+}
+
+impl Series {
+    /// The view that kernels take.
+    pub(crate) fn bars(&self, from: usize) -> Result<Bars<'_>, Refusal> {
+        fn cut(column: Option<&Vec<f64>>, from: usize) -> Option<&[f64]> {
+            column.map(|values| values.get(from..).unwrap_or_default())
+        }
+        let columns = Columns {
+            open: cut(self.open.as_ref(), from),
+            high: cut(self.high.as_ref(), from),
+            low: cut(self.low.as_ref(), from),
+            close: self.close.get(from..).unwrap_or_default(),
+            volume: cut(self.volume.as_ref(), from),
+        };
+        Bars::new(columns).map_err(|error| Refusal::Series { row: None, text: error.to_string() })
+    }
+
+    /// Checks lengths, order and values; returns the row at which computing begins.
+    pub(crate) fn check(&mut self, rows_max: usize, rule: NanRule) -> Result<usize, Refusal> {
+        let rows = self.close.len();
+        if rows > rows_max {
+            return Err(Refusal::TooMuch(format!("{rows} rows are more than the limit of {rows_max}")));
+        }
+        self.check_times(rows)?;
+        if rule == NanRule::Ffill {
+            for column in self.columns_mut() {
+                fill(column);
+            }
+        }
+        let from = if rule == NanRule::SkipLeading { self.leading_nans() } else { 0 };
+        let fault = self.bars(from)?.first_fault();
+        match fault {
+            Some(fault) if rule == NanRule::Propagate && matches!(fault.kind, RowFaultKind::NotFinite(_)) => {
+                Ok(from)
+            }
+            Some(mut fault) => {
+                fault.row += from;
+                Err(Refusal::Series { row: Some(fault.row), text: fault.to_string() })
+            }
+            None => Ok(from),
+        }
+    }
+
+    fn check_times(&self, rows: usize) -> Result<(), Refusal> {
+        let Some(times) = &self.time_ms else { return Ok(()) };
+        if times.len() != rows {
+            let text = format!("timestamp has {} values where {rows} are needed", times.len());
+            return Err(Refusal::Series { row: None, text });
+        }
+        if let Some(row) = times.iter().position(|time| !time.is_finite()) {
+            return Err(Refusal::Series { row: Some(row), text: format!("row {row}: timestamp is missing") });
+        }
+        if let Some(before) = times.windows(2).position(|pair| pair[0] >= pair[1]) {
+            let row = before + 1;
+            let word = if times[before] == times[row] { "repeats" } else { "is before" };
+            let text = format!("row {row}: timestamp {word} the row before; rows must be in ascending order");
+            return Err(Refusal::Series { row: Some(row), text });
+        }
+        Ok(())
+    }
+
+    fn leading_nans(&self) -> usize {
+        let columns = [
+            Some(&self.close),
+            self.open.as_ref(),
+            self.high.as_ref(),
+            self.low.as_ref(),
+            self.volume.as_ref(),
+        ];
+        let first =
+            |column: &Vec<f64>| column.iter().position(|value| value.is_finite()).unwrap_or(column.len());
+        columns.into_iter().flatten().map(first).max().unwrap_or(0)
+    }
+
+    fn columns_mut(&mut self) -> impl Iterator<Item = &mut Vec<f64>> {
+        [
+            Some(&mut self.close),
+            self.open.as_mut(),
+            self.high.as_mut(),
+            self.low.as_mut(),
+            self.volume.as_mut(),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    /// The column of a name, made when it is not there yet; `None` for names of other things.
+    fn column(&mut self, name: &str) -> Option<&mut Vec<f64>> {
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        Some(if is("close") || is("c") {
+            &mut self.close
+        } else if is("open") || is("o") {
+            self.open.get_or_insert_default()
+        } else if is("high") || is("h") {
+            self.high.get_or_insert_default()
+        } else if is("low") || is("l") {
+            self.low.get_or_insert_default()
+        } else if is("volume") || is("v") {
+            self.volume.get_or_insert_default()
+        } else if ["timestamp", "time", "date", "datetime", "ts", "t"].iter().any(|known| is(known)) {
+            self.time_ms.get_or_insert_default()
+        } else {
+            return None;
+        })
+    }
+
+    fn push_row(&mut self, row: &Row, at: usize) -> Result<(), String> {
+        if !(5..=12).contains(&row.len) {
+            return Err(format!(
+                "row {at}: {} values where [timestamp, open, high, low, close, volume] are expected",
+                row.len
+            ));
+        }
+        let [time, open, high, low, close, volume] = row.values;
+        let with_volume = row.len > 5;
+        if at > 0 && with_volume != self.volume.is_some() {
+            return Err(format!("row {at}: it has other columns than the rows before"));
+        }
+        self.time_ms.get_or_insert_default().push(time);
+        self.open.get_or_insert_default().push(open);
+        self.high.get_or_insert_default().push(high);
+        self.low.get_or_insert_default().push(low);
+        self.close.push(close);
+        if with_volume {
+            self.volume.get_or_insert_default().push(volume);
+        }
+        Ok(())
+    }
+}
+
+fn fill(column: &mut [f64]) {
+    let mut last = f64::NAN;
+    for value in column {
+        if value.is_finite() {
+            last = *value;
+        } else {
+            *value = last;
+        }
+    }
+}
+
+/// A number, a quoted number, a time, or null (not a number).
+#[derive(Debug, Clone, Copy)]
+struct Loose(f64);
+
+impl<'de> Deserialize<'de> for Loose {
+    fn deserialize<D: Deserializer<'de>>(raw: D) -> Result<Self, D::Error> {
+        struct LooseVisitor;
+        impl Visitor<'_> for LooseVisitor {
+            type Value = Loose;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number")
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Loose, E> {
+                Ok(Loose(value))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Loose, E> {
+                Ok(Loose(value as f64))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Loose, E> {
+                Ok(Loose(value as f64))
+            }
+
+            fn visit_unit<E>(self) -> Result<Loose, E> {
+                Ok(Loose(f64::NAN))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Loose, E> {
+                let number = text.parse::<f64>().ok();
+                let time = || parse_time(text).map(|time| time.as_millisecond() as f64);
+                number
+                    .or_else(time)
+                    .map(Loose)
+                    .ok_or_else(|| E::custom("a text is neither a number nor a time"))
+            }
+        }
+        raw.deserialize_any(LooseVisitor)
+    }
+}
+
+/// The first six values of a row, and how many there were.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    values: [f64; 6],
+    len: usize,
+}
+
+/// A row or a record: the first element tells which.
+enum Item {
+    Row(Row),
+    Record(Vec<(String, f64)>),
+}
+
+impl<'de> Deserialize<'de> for Item {
+    fn deserialize<D: Deserializer<'de>>(raw: D) -> Result<Self, D::Error> {
+        struct ItemVisitor;
+        impl<'de> Visitor<'de> for ItemVisitor {
+            type Value = Item;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a row [timestamp, open, high, low, close, volume] or a record")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Item, A::Error> {
+                let mut row = Row { values: [f64::NAN; 6], len: 0 };
+                while row.len < 6 {
+                    let Some(Loose(value)) = seq.next_element()? else { return Ok(Item::Row(row)) };
+                    row.values[row.len] = value;
+                    row.len += 1;
+                }
+                while seq.next_element::<IgnoredAny>()?.is_some() {
+                    row.len += 1;
+                }
+                Ok(Item::Row(row))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Item, A::Error> {
+                let mut record = Vec::with_capacity(6);
+                let mut known = Series::default();
+                while let Some(name) = map.next_key::<String>()? {
+                    if known.column(&name).is_some() {
+                        let Loose(value) = map.next_value()?;
+                        record.push((name, value));
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                }
+                Ok(Item::Record(record))
+            }
+        }
+        raw.deserialize_any(ItemVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Series {
+    fn deserialize<D: Deserializer<'de>>(raw: D) -> Result<Self, D::Error> {
+        raw.deserialize_any(SeriesVisitor)
+    }
+}
+
+struct SeriesVisitor;
+
+impl<'de> Visitor<'de> for SeriesVisitor {
+    type Value = Series;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("rows, records, columns or a split frame")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Series, A::Error> {
+        let mut series = Series::default();
+        let mut fields = 0;
+        let mut at = 0;
+        while let Some(item) = seq.next_element::<Item>()? {
+            match item {
+                Item::Row(row) => series.push_row(&row, at).map_err(de::Error::custom)?,
+                Item::Record(record) => {
+                    if at > 0 && record.len() != fields {
+                        return Err(de::Error::custom(format!(
+                            "row {at}: it has other columns than the rows before"
+                        )));
+                    }
+                    fields = record.len();
+                    for (name, value) in record {
+                        if let Some(column) = series.column(&name) {
+                            column.push(value);
+                        }
+                    }
+                    if series.close.len() != at + 1 {
+                        return Err(de::Error::custom(format!("row {at}: close is missing")));
+                    }
+                }
+            }
+            at += 1;
+        }
+        Ok(series)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Series, A::Error> {
+        let mut series = Series::default();
+        let mut names: Option<Vec<String>> = None;
+        let mut index: Option<Vec<Loose>> = None;
+        let mut rows: Option<Vec<Vec<Loose>>> = None;
+        while let Some(name) = map.next_key::<String>()? {
+            match name.as_str() {
+                "columns" => names = Some(map.next_value()?),
+                "index" => index = Some(map.next_value()?),
+                "data" => rows = Some(map.next_value()?),
+                _ => match series.column(&name) {
+                    Some(column) => {
+                        let values = map.next_value::<Vec<Loose>>()?;
+                        *column = values.into_iter().map(|Loose(value)| value).collect();
+                    }
+                    None => {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                },
+            }
+        }
+        if let (Some(names), Some(rows)) = (names, rows) {
+            return split(&names, index, rows).map_err(de::Error::custom);
+        }
+        Ok(series)
+    }
+}
+
+/// The split form of pandas: column names, index, rows of values.
+fn split(names: &[String], index: Option<Vec<Loose>>, rows: Vec<Vec<Loose>>) -> Result<Series, String> {
+    let mut series = Series::default();
+    for (at, row) in rows.iter().enumerate() {
+        if row.len() != names.len() {
+            return Err(format!("row {at}: {} values where {} columns are named", row.len(), names.len()));
+        }
+        for (name, Loose(value)) in names.iter().zip(row) {
+            if let Some(column) = series.column(name) {
+                column.push(*value);
+            }
+        }
+    }
+    if series.time_ms.is_none() {
+        // A default index counts rows: it ascends just as times do.
+        series.time_ms = index.map(|index| index.into_iter().map(|Loose(value)| value).collect());
+    }
+    Ok(series)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn parse(value: serde_json::Value) -> Result<Series, Refusal> {
+        sluice_wire::json::from_slice(value.to_string().as_bytes()).map_err(Refusal::from)
+    }
+
+    fn checked(value: serde_json::Value) -> Result<Series, Refusal> {
+        let mut series = parse(value)?;
+        series.check(1_000, NanRule::Reject)?;
+        Ok(series)
+    }
+
+    #[test]
+    fn all_four_forms_give_the_same_series() {
+        let rows =
+            checked(json!([[1000, 1.0, 3.0, 0.5, 2.0, 10], [2000, "2.0", "4", "1.5", "3.5", "20"]])).unwrap();
+        let records = checked(json!([
+            {"timestamp": 1000, "open": 1.0, "high": 3.0, "low": 0.5, "close": 2.0, "volume": 10, "note": "x"},
+            {"timestamp": "1970-01-01T00:00:02Z", "Open": 2.0, "High": 4, "Low": 1.5, "Close": 3.5, "Volume": 20}
+        ]))
+        .unwrap();
+        let columns = checked(json!({
+            "Timestamp": [1000, 2000], "open": [1.0, 2.0], "high": [3.0, 4], "low": [0.5, 1.5],
+            "close": [2.0, 3.5], "volume": [10, 20]
+        }))
+        .unwrap();
+        let split = checked(json!({
+            "columns": ["open", "high", "low", "close", "volume"], "index": [1000, 2000],
+            "data": [[1.0, 3.0, 0.5, 2.0, 10], [2.0, 4, 1.5, 3.5, 20]]
+        }))
+        .unwrap();
+        assert_eq!(rows, records);
+        assert_eq!(rows, columns);
+        assert_eq!(rows, split);
+    }
+
+    #[test]
+    fn faults_name_their_row() {
+        let row = |time: u64, high: f64| json!([time, 1.0, high, 1.0, 1.0, 1.0]);
+        let cases = [
+            (json!([row(2, 2.0), row(1, 2.0)]), 1, "ascending"),
+            (json!([row(1, 2.0), row(1, 2.0)]), 1, "repeats"),
+            (json!([row(1, 2.0), row(2, 0.5)]), 1, "high is below low"),
+            (json!([[1, 1.0, 1.0, 1.0, 1.0, -1.0]]), 0, "volume is negative"),
+            (json!([[1, 1.0, 1.0, 1.0, null, 1.0]]), 0, "not finite"),
+            (json!([row(1, 2.0), [2, 1.0]]), 1, "2 values"),
+            (json!([{"close": 1.0}, {"open": 1.0}]), 1, "close is missing"),
+        ];
+        for (data, row, text) in cases {
+            match checked(data.clone()) {
+                Err(Refusal::Series { row: Some(found), text: said }) => {
+                    assert!(found == row && said.contains(text), "{data}: row {found}: {said}");
+                }
+                other => panic!("{data}: {other:?}"),
+            }
+        }
+        assert!(matches!(
+            checked(json!({"close": [1.0, 2.0], "open": [1.0]})),
+            Err(Refusal::Series { row: None, .. })
+        ));
+        assert!(matches!(checked(json!({"close": vec![1.0; 1001]})), Err(Refusal::TooMuch(_))));
+        assert!(matches!(parse(json!("text")), Err(Refusal::Shape(_))));
+    }
+
+    #[test]
+    fn nan_rules_do_what_they_say() {
+        let data = json!({"close": [null, 1.0, null, 3.0]});
+        let with = |rule| {
+            let mut series = parse(data.clone()).unwrap();
+            series.check(10, rule).map(|from| (from, series.close))
+        };
+        assert!(matches!(with(NanRule::Reject), Err(Refusal::Series { row: Some(0), .. })));
+        assert!(matches!(with(NanRule::SkipLeading), Err(Refusal::Series { row: Some(2), .. })));
+        assert!(with(NanRule::Propagate).is_ok());
+        assert!(matches!(with(NanRule::Ffill), Err(Refusal::Series { row: Some(0), .. })));
+        let mut series = parse(json!({"close": [1.0, null, 3.0]})).unwrap();
+        series.check(10, NanRule::Ffill).unwrap();
+        assert_eq!(series.close, [1.0, 1.0, 3.0]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_makes_it_panic(text in "[\\[\\]{}:,0-9a-z\" .-]{0,80}") {
+            if let Ok(mut series) = sluice_wire::json::from_slice::<Series>(text.as_bytes()) {
+                let _any_outcome = series.check(100, NanRule::Reject).is_ok();
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What can go wrong in the calculation worker.
+
+use sluice_http::Reject;
+use sluice_wire::code::Code;
+use sluice_wire::json::JsonError;
+use sluice_wire::problem::Problem;
+
+/// The worker cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum CalcError {
+    /// A computing thread could not be started.
+    #[error("a computing thread could not be started")]
+    Thread(#[source] std::io::Error),
+    /// The doors could not be served.
+    #[error("the calculation worker could not serve")]
+    Serve(#[from] sluice_http::ServeError),
+}
+
+/// A request that cannot be computed.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Refusal {
+    /// Not JSON, or hostile JSON.
+    Json(String),
+    /// JSON of another shape.
+    Shape(String),
+    /// A series that cannot be; the row where it fails.
+    Series { row: Option<usize>, text: String },
+    /// An unknown indicator or strategy, with the nearest name.
+    Unknown { kind: &'static str, name: String, nearest: Option<String> },
+    /// A parameter outside its range.
+    Parameter(String),
+    /// More than the limits allow.
+    TooMuch(String),
+    /// Named in the contract, not in this version.
+    NotAvailable(&'static str),
+}
+
+impl Refusal {
+    /// Bounded word for the metric.
+    pub(crate) const fn reason(&self) -> &'static str {
+        match self {
+            Self::Json(_) => "json",
+            Self::Shape(_) => "shape",
+            Self::Series { .. } => "series",
+            Self::Unknown { .. } => "unknown",
+            Self::Parameter(_) => "parameter",
+            Self::TooMuch(_) => "limit",
+            Self::NotAvailable(_) => "not_available",
+        }
+    }
+}
+
+impl From<JsonError> for Refusal {
+    fn from(error: JsonError) -> Self {
+        if !error.shape {
+            return Self::Json(error.to_string());
+        }
+        // Faults of rows are found while parsing; they belong to the series, not to the JSON.
+        match error.message.strip_prefix("row ").and_then(|rest| rest.split([':', ' ']).next()?.parse().ok())
+        {
+            Some(row) => Self::Series { row: Some(row), text: error.message },
+            None => Self::Shape(error.to_string()),
+        }
+    }
+}
+
+impl From<Refusal> for Reject {
+    fn from(refusal: Refusal) -> Self {
+        let problem = match refusal {
+            Refusal::Json(text) => Problem::new(Code::InvalidJson).detail(text),
+            Refusal::Shape(text) | Refusal::TooMuch(text) => Problem::new(Code::Unprocessable).detail(text),
+            Refusal::Series { row, text } => {
+                let problem = Problem::new(Code::BadSeries).detail(text);
+                row.map_or(problem.clone(), |row| problem.index(row))
+            }
+            Refusal::Unknown { kind, name, nearest } => {
+                let name: String = name.chars().take(64).collect();
+                let hint = nearest.map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"));
+                Problem::new(Code::UnknownIndicator).detail(format!("there is no {kind} `{name}`{hint}"))
+            }
+            Refusal::Parameter(text) => Problem::new(Code::BadParameter).detail(text),
+            Refusal::NotAvailable(name) => {
+                Problem::new(Code::NotAvailable).detail(format!("`{name}` is not available in this version"))
+            }
+        };
+        problem.into()
+    }
+}

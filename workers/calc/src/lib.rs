@@ -1,0 +1,46 @@
+//! The calculation worker: indicators, signals and risk figures over HTTP.
+//!
+//! Knows: the request and answer shapes of `/calculations/*`, how candles arrive, limits, the pool
+//! that computes. Must not know: how a figure is defined; that is sluice-calc.
+
+pub mod api;
+mod bounds;
+pub mod config;
+pub mod context;
+mod data;
+mod encode;
+pub mod error;
+mod indicators;
+mod pool;
+mod risk;
+mod seeds;
+mod signals;
+
+use std::sync::Arc;
+
+use sluice_client::Client;
+use sluice_client::feed::{Next, follow};
+use sluice_http::Start;
+use sluice_identity::trust::Applied;
+use sluice_wire::role::Role;
+
+use crate::config::Settings;
+use crate::context::Context;
+pub use crate::error::CalcError;
+
+/// Runs the worker until the process is to end.
+pub async fn run(start: Start) -> Result<(), CalcError> {
+    let settings = Settings::from_config(&start.config.calc);
+    let context = Arc::new(Context::new(&start.registry, settings)?);
+    if let Some(vault) = start.sockets.get(&Role::Vault) {
+        let trust = start.trust.clone();
+        let client = Client::internal(vault.clone(), start.keys.own());
+        tokio::spawn(follow(client, move |message| match trust.apply(message) {
+            Applied::Gap => Next::Resync,
+            Applied::Changed | Applied::Unchanged => Next::Continue,
+        }));
+    }
+    let health = Arc::clone(&context);
+    sluice_http::serve(&start, api::routes(context), health).await?;
+    Ok(())
+}

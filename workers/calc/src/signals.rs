@@ -1,0 +1,217 @@
+//! `POST /calculations/signals`.
+
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+use sluice_calc::signal::{Action, Context, Previous, STRATEGIES, Signal, Strategy};
+use sluice_calc::{Bars, Compat, Param, Range, Value};
+use sluice_wire::symbol::{Symbol, Timeframe};
+
+use crate::bounds::{COOL_DOWN_MS_MAX, SIGNAL_ROWS_MAX};
+use crate::data::{NanRule, Series};
+use crate::error::Refusal;
+use crate::indicators::{Output, parameters, refusal};
+
+/// The strategy of a request that names none.
+const STRATEGY: &str = "ema_crossover";
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    symbol: Option<Symbol>,
+    timeframe: Option<Timeframe>,
+    data: Series,
+    #[serde(default)]
+    strategy_config: Map<String, Json>,
+    /// `full`: every bar whose signal is BUY or SELL; otherwise the newest bar.
+    #[serde(default = "newest")]
+    output: Output,
+    #[serde(default)]
+    nan: NanRule,
+    compat: Option<String>,
+    /// Sent by the platforms' older clients; a strategy brings its own indicators.
+    #[serde(default, rename = "indicators")]
+    _indicators: Option<serde::de::IgnoredAny>,
+}
+
+const fn newest() -> Output {
+    Output::Tail(1)
+}
+
+/// Computes a body; returns the answer and the number of rows.
+pub(crate) fn answer(body: &[u8], rows_max: usize) -> Result<(Vec<u8>, usize), Refusal> {
+    let mut request: Request = sluice_wire::json::from_slice(body)?;
+    let compat = match &request.compat {
+        Some(name) => Compat::find(name)
+            .ok_or_else(|| Refusal::Parameter("compat is `talib`, `tradpal` or `tradingview`".to_owned()))?,
+        None => Compat::TaLib,
+    };
+    let cool_down_ms = take_cool_down(&mut request.strategy_config)?;
+    let name = match request.strategy_config.get("name") {
+        None => STRATEGY.to_owned(),
+        Some(Json::String(name)) => name.clone(),
+        Some(_) => return Err(Refusal::Shape("strategy_config.name is a text".to_owned())),
+    };
+    let given = parameters(&request.strategy_config)?;
+    let strategy = Strategy::parse(&name, compat, &given).map_err(|error| refusal(error, "strategy"))?;
+    let from = request.data.check(rows_max, request.nan)?;
+    let bars = request.data.bars(from)?;
+    let rows = bars.len();
+    let first = first_row(request.output, rows)?;
+    let signals = evaluate(&request, &strategy, &bars, (first, from), cool_down_ms);
+    let answer = json!({"success": true, "count": signals.len(), "strategy": name, "signals": signals});
+    Ok((answer.to_string().into_bytes(), rows))
+}
+
+fn take_cool_down(config: &mut Map<String, Json>) -> Result<u64, Refusal> {
+    match config.remove("cool_down_ms") {
+        None => Ok(0),
+        Some(value) => value
+            .as_u64()
+            .filter(|ms| *ms <= COOL_DOWN_MS_MAX)
+            .ok_or_else(|| Refusal::Parameter(format!("cool_down_ms is 0 to {COOL_DOWN_MS_MAX}"))),
+    }
+}
+
+/// The first row whose signal is asked for.
+fn first_row(output: Output, rows: usize) -> Result<usize, Refusal> {
+    let wanted = match output {
+        Output::Full => rows,
+        Output::Tail(bars) => bars.min(rows),
+    };
+    if wanted > 1 && rows > SIGNAL_ROWS_MAX {
+        return Err(Refusal::TooMuch(format!(
+            "the signals of more than one bar need at most {SIGNAL_ROWS_MAX} rows"
+        )));
+    }
+    Ok(rows - wanted)
+}
+
+fn evaluate(
+    request: &Request,
+    strategy: &Strategy,
+    bars: &Bars<'_>,
+    (first, from): (usize, usize),
+    cool_down_ms: u64,
+) -> Vec<Json> {
+    let newest = bars.len().checked_sub(1);
+    let mut previous = None;
+    let mut signals = Vec::new();
+    for row in first..bars.len() {
+        let time = request.data.time_ms.as_ref().and_then(|times| times.get(from + row).copied());
+        let bar_time_ms = time.map_or(row as i64, |time| time as i64);
+        let signal = strategy.evaluate(&bars.head(row + 1), &Context { bar_time_ms, previous, cool_down_ms });
+        let acts = signal.action != Action::Hold;
+        if acts || (request.output != Output::Full && Some(row) == newest) {
+            signals.push(to_json(request, &signal, time));
+        }
+        if acts && signal.validation.ok {
+            previous = Some(Previous { action: signal.action, bar_time_ms });
+        }
+    }
+    signals
+}
+
+fn to_json(request: &Request, signal: &Signal, time: Option<f64>) -> Json {
+    let figures: Map<String, Json> = signal
+        .figures
+        .as_slice()
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), Json::from(*value)))
+        .collect();
+    let reasons: Vec<&str> = signal.validation.faults.iter().map(sluice_calc::signal::Fault::code).collect();
+    json!({
+        "timestamp": time.map(|time| time as i64), "symbol": request.symbol, "timeframe": request.timeframe,
+        "action": signal.action.name(), "confidence": signal.confidence, "indicators": figures,
+        "price": signal.price, "reason": signal.reason.code(),
+        "validation": {"ok": signal.validation.ok, "reasons": reasons},
+    })
+}
+
+/// Every strategy with its parameters.
+pub(crate) fn strategies() -> Json {
+    let listed: Vec<Json> = STRATEGIES
+        .iter()
+        .map(|entry| json!({"name": entry.name, "summary": entry.summary, "parameters": describe(entry.params)}))
+        .collect();
+    json!({"count": listed.len(), "strategies": listed})
+}
+
+/// Parameters with default and range.
+pub(crate) fn describe(params: &[Param]) -> Vec<Json> {
+    let value = |value: Value<'_>| match value {
+        Value::Number(number) => json!(number),
+        Value::Word(word) => json!(word),
+    };
+    let range = |range: &Range| match range {
+        Range::Whole { min, max } => json!({"type": "integer", "minimum": min, "maximum": max}),
+        Range::Real { min, max } => json!({"type": "number", "minimum": min, "maximum": max}),
+        Range::Words(words) => json!({"enum": words}),
+    };
+    params
+        .iter()
+        .map(|param| {
+            json!({"name": param.name, "default": value(param.default_under(Compat::TaLib)), "range": range(&param.range)})
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(body: &Json) -> Result<Json, Refusal> {
+        let (bytes, _) = answer(body.to_string().as_bytes(), 10_000)?;
+        Ok(serde_json::from_slice(&bytes).unwrap())
+    }
+
+    fn rows(closes: impl IntoIterator<Item = f64>) -> Vec<Json> {
+        closes
+            .into_iter()
+            .enumerate()
+            .map(|(at, close)| json!([at * 60_000, close, close, close, close, 1.0]))
+            .collect()
+    }
+
+    #[test]
+    fn the_newest_bar_is_answered_with_its_validation() {
+        let falling = rows((0..40).map(|at| 100.0 - f64::from(at)));
+        let answer = ask(
+            &json!({"symbol": "X", "timeframe": "1m", "data": falling, "strategy_config": {"name": "rsi"}}),
+        );
+        let answer = answer.unwrap();
+        let signal = &answer["signals"][0];
+        assert_eq!((signal["action"].as_str(), signal["reason"].as_str()), (Some("BUY"), Some("oversold")));
+        assert_eq!(signal["timestamp"], 39 * 60_000);
+        assert_eq!(signal["validation"]["ok"], true);
+        let flat = ask(&json!({"data": rows(vec![5.0; 40]), "strategy_config": {"name": "rsi"}})).unwrap();
+        assert_eq!(flat["signals"][0]["action"], "HOLD");
+        assert_eq!(flat["signals"][0]["validation"]["reasons"][0], "flat_window");
+        let short = ask(&json!({"data": rows([1.0, 2.0])})).unwrap();
+        assert_eq!(short["signals"][0]["validation"]["reasons"][0], "warm_up");
+    }
+
+    #[test]
+    fn full_lists_every_bar_that_acts() {
+        let wave = rows((0..300).map(|at| 100.0 + 10.0 * (f64::from(at) / 15.0).sin()));
+        let answer = ask(&json!({"data": wave, "output": "full"})).unwrap();
+        let signals = answer["signals"].as_array().unwrap();
+        assert!(signals.len() >= 4, "{}", signals.len());
+        assert!(signals.windows(2).all(|pair| pair[0]["action"] != pair[1]["action"]));
+        let cooled = json!({"data": rows((0..300).map(|at| 100.0 + 10.0 * (f64::from(at) / 15.0).sin())), "output": "full",
+                            "strategy_config": {"name": "ema_crossover", "cool_down_ms": 86_400_000}});
+        let cooled = ask(&cooled).unwrap();
+        assert_eq!(cooled["signals"][1]["validation"]["reasons"][0], "cool_down");
+    }
+
+    #[test]
+    fn unknown_strategies_are_refused_with_a_hint() {
+        match ask(&json!({"data": rows([1.0]), "strategy_config": {"name": "ema_cross"}})) {
+            Err(Refusal::Unknown { kind: "strategy", nearest, .. }) => {
+                assert_eq!(nearest.as_deref(), Some("ema_crossover"));
+            }
+            other => panic!("{other:?}"),
+        }
+        let long = json!({"data": rows((0..5_001).map(f64::from)), "output": "full"});
+        assert!(matches!(ask(&long), Err(Refusal::TooMuch(_))));
+    }
+}
