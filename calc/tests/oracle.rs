@@ -65,7 +65,7 @@ fn each_market(check: impl Fn(Kind, &Columns)) {
 }
 
 #[test]
-fn sma() {
+fn sma_agrees() {
     each_market(|kind, c| {
         for period in [1, 2, 5, 20, 200, 1_500] {
             let theirs = reference(BARS, |core, last, [out]| core.sma(0, last, &c.close, period as i32, out));
@@ -82,9 +82,9 @@ fn sma_has_the_same_bits_until_the_first_restart() {
     assert!(same_bits(&compute("sma", &[("period", 20)], &c)[0], &theirs[0]));
 }
 
-/// The oracle fuses the multiplication and the addition; we round both.
+/// Exception: the oracle fuses the multiplication and the addition; we round both.
 #[test]
-fn ema() {
+fn ema_agrees_though_the_oracle_fuses() {
     each_market(|kind, c| {
         for period in [1, 2, 12, 20, 200] {
             let theirs = reference(BARS, |core, last, [out]| core.ema(0, last, &c.close, period as i32, out));
@@ -118,9 +118,8 @@ fn flat_rsi_is_0_where_the_oracle_says_50() {
     assert!(compute("rsi", &[("period", 14)], &c)[0][14..].iter().all(|&value| value == 0.0));
 }
 
-/// The oracle fuses, as in the moving average.
 #[test]
-fn macd() {
+fn macd_agrees_though_the_oracle_fuses() {
     each_market(|kind, c| {
         for (fast, slow, signal) in [(12, 26, 9), (26, 12, 9), (2, 3, 1), (50, 200, 20)] {
             let theirs = reference(BARS, |core, last, [line, average, histogram]| {
@@ -134,7 +133,7 @@ fn macd() {
 }
 
 #[test]
-fn bbands() {
+fn bbands_agrees() {
     each_market(|kind, c| {
         for period in [2, 5, 20, 200, 1_500] {
             let theirs = reference(BARS, |core, last, [upper, middle, lower]| {
@@ -146,9 +145,8 @@ fn bbands() {
     });
 }
 
-/// The oracle fuses, as in the moving average.
 #[test]
-fn atr() {
+fn atr_agrees_though_the_oracle_fuses() {
     each_market(|kind, c| {
         for period in [1, 2, 14, 100] {
             let theirs = reference(BARS, |core, last, [out]| {
@@ -161,7 +159,7 @@ fn atr() {
 }
 
 #[test]
-fn stoch() {
+fn stoch_agrees() {
     each_market(|kind, c| {
         for (fast_k, slow_k, slow_d) in [(5, 3, 3), (14, 3, 3), (14, 1, 1), (1, 2, 2), (200, 20, 5)] {
             let theirs = reference(BARS, |core, last, [k, d]| {
@@ -175,8 +173,9 @@ fn stoch() {
     });
 }
 
+/// Exception: the oracle divides by the true range twice before it divides the quotients.
 #[test]
-fn adx() {
+fn adx_agrees_though_we_divide_once() {
     each_market(|kind, c| {
         for period in [2, 14, 100] {
             let theirs = reference(BARS, |core, last, [out]| {

@@ -13,7 +13,7 @@ const CONFIDENCE: f64 = 0.7;
 pub struct EmaCrossover {
     fast: Ema,
     slow: Ema,
-    /// Closes until the slow average of the bar before has forgotten its seed's arbitrariness.
+    /// Closes that give the slow average a full window on the bar before, too.
     window: usize,
 }
 
