@@ -1,0 +1,208 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use sluice_wire::role::Role;
+
+/// The gate in front of trading services.
+#[derive(Debug, Parser)]
+#[command(name = "sluice", version, about, disable_help_subcommand = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start every role under one supervisor
+    #[command(after_help = "Example:\n  sluice up --dev --port-offset auto")]
+    Up(Up),
+    /// Start the edge alone
+    #[command(after_help = "Example:\n  sluice proxy --conf conf/sluice.toml --data-dir /var/lib/sluice")]
+    Proxy(RoleArgs),
+    /// Start one worker alone
+    #[command(after_help = "Example:\n  sluice worker events --data-dir /var/lib/sluice")]
+    Worker(Worker),
+    /// Start the stand-in services and the market tape
+    #[command(after_help = "Example:\n  sluice demo --dev")]
+    Demo(RoleArgs),
+    /// Check a configuration and print every error at once
+    #[command(after_help = "Example:\n  sluice check --strict conf/sluice.toml")]
+    Check(Check),
+    /// Show the effective configuration or its JSON Schema
+    #[command(after_help = "Example:\n  sluice config show --origin")]
+    Config(Config),
+    /// Verify the audit chains of a data directory
+    #[command(after_help = "Example:\n  sluice audit verify --data-dir .sluice")]
+    Audit(Audit),
+    /// Ask a running role whether it is ready (for container health checks)
+    #[command(after_help = "Example:\n  sluice health --url http://127.0.0.1:8000/readyz")]
+    Health(Health),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Common {
+    /// Configuration file; services.d/ is looked for beside it
+    #[arg(long, value_name = "FILE", default_value = "conf/sluice.toml")]
+    pub(crate) conf: PathBuf,
+    /// Where state lives (made with mode 0700)
+    #[arg(long, value_name = "DIR", default_value = "./.sluice")]
+    pub(crate) data_dir: PathBuf,
+    /// Relaxed start-up rules for development
+    #[arg(long)]
+    pub(crate) dev: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Up {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Added to every port; `auto` picks free ones
+    #[arg(long, value_name = "N|auto", default_value = "0", value_parser = offset)]
+    pub(crate) port_offset: Offset,
+    /// Do not start the demo services
+    #[arg(long)]
+    pub(crate) no_demo: bool,
+    /// Print the banner as one JSON line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print no banner
+    #[arg(long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Offset {
+    Auto,
+    By(u16),
+}
+
+fn offset(text: &str) -> Result<Offset, String> {
+    if text == "auto" {
+        return Ok(Offset::Auto);
+    }
+    text.parse().map(Offset::By).map_err(|_| "a number from 0 to 65535, or `auto`".to_owned())
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RoleArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Added to every port
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) port_offset: u16,
+    /// Started by the supervisor: sockets and keys come from it
+    #[arg(long, hide = true)]
+    pub(crate) supervised: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Worker {
+    #[command(subcommand)]
+    worker: WorkerName,
+}
+
+#[derive(Debug, Subcommand)]
+enum WorkerName {
+    /// Event streams
+    #[command(after_help = "Example:\n  sluice worker events --data-dir /var/lib/sluice")]
+    Events(RoleArgs),
+    /// CA, tokens, secrets, audit
+    #[command(after_help = "Example:\n  sluice worker vault --data-dir /var/lib/sluice")]
+    Vault(RoleArgs),
+    /// Indicators, signals, risk
+    #[command(after_help = "Example:\n  sluice worker calc --data-dir /var/lib/sluice")]
+    Calc(RoleArgs),
+}
+
+impl Worker {
+    pub(crate) const fn role(&self) -> Role {
+        match self.worker {
+            WorkerName::Events(_) => Role::Events,
+            WorkerName::Vault(_) => Role::Vault,
+            WorkerName::Calc(_) => Role::Calc,
+        }
+    }
+
+    pub(crate) const fn args(&self) -> &RoleArgs {
+        match &self.worker {
+            WorkerName::Events(args) | WorkerName::Vault(args) | WorkerName::Calc(args) => args,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Check {
+    /// Configuration file
+    #[arg(value_name = "PATH", default_value = "conf/sluice.toml")]
+    pub(crate) path: PathBuf,
+    /// Treat warnings as failures (exit 3)
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Relaxed rules for development
+    #[arg(long)]
+    pub(crate) dev: bool,
+    /// How to print what was found
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Config {
+    #[command(subcommand)]
+    pub(crate) command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print every effective value
+    #[command(after_help = "Example:\n  sluice config show --origin")]
+    Show {
+        /// Configuration file
+        #[arg(long, value_name = "FILE", default_value = "conf/sluice.toml")]
+        conf: PathBuf,
+        /// Say where each value comes from
+        #[arg(long)]
+        origin: bool,
+        /// Relaxed rules for development
+        #[arg(long)]
+        dev: bool,
+    },
+    /// Print the JSON Schema of a configuration file
+    #[command(after_help = "Example:\n  sluice config schema > sluice.schema.json")]
+    Schema,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Audit {
+    #[command(subcommand)]
+    pub(crate) command: AuditCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Check every chain; names the first bad record (exit 3)
+    #[command(after_help = "Example:\n  sluice audit verify --data-dir .sluice")]
+    Verify {
+        /// Where state lives
+        #[arg(long, value_name = "DIR", default_value = "./.sluice")]
+        data_dir: PathBuf,
+        /// How to print what was found
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Health {
+    /// What to ask
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000/readyz")]
+    pub(crate) url: String,
+}

@@ -1,0 +1,86 @@
+//! From arguments and environment to a checked configuration.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use sluice_schema::environment::{is_recognised, is_secret};
+use sluice_schema::{Config, Mode, Report, check, load};
+use sluice_wire::role::Role;
+
+use crate::exit::{self, Failure};
+
+/// The configuration file that may be absent: everything has a default.
+const DEFAULT_PATH: &str = "conf/sluice.toml";
+
+/// A checked configuration and what the roles need to load the same.
+pub(crate) struct Loaded {
+    pub(crate) config: Config,
+    /// Variables that are no secrets.
+    pub(crate) environment: BTreeMap<String, String>,
+    /// Variables that are.
+    pub(crate) secrets: BTreeMap<String, String>,
+}
+
+/// The variables of this process; names and values that are not UTF-8 are none of ours.
+pub(crate) fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// Loads with this process's environment; prints everything that is wrong.
+pub(crate) fn config(path: &Path, dev: bool) -> Result<Loaded, Failure> {
+    config_with(path, &environment(), Mode { dev, secrets_required: true })
+}
+
+/// Loads with the given environment; prints everything that is wrong.
+pub(crate) fn config_with(
+    path: &Path,
+    environment: &BTreeMap<String, String>,
+    mode: Mode,
+) -> Result<Loaded, Failure> {
+    let loaded = read(path, environment, mode).map_err(|report| {
+        print(&report);
+        Failure::new(exit::USAGE, anyhow::anyhow!("{} error(s) in the configuration", report.errors()))
+    })?;
+    print(&loaded.warnings);
+    let wanted = |name: &str| is_secret(name) || loaded.secret_variables.iter().any(|known| known == name);
+    let (secrets, rest): (BTreeMap<_, _>, BTreeMap<_, _>) = environment
+        .iter()
+        .filter(|(name, _)| is_recognised(name) || wanted(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .partition(|(name, _)| wanted(name));
+    Ok(Loaded { config: loaded.config, environment: rest, secrets })
+}
+
+/// Loads without printing. The default file may be absent, a named one may not.
+pub(crate) fn read(
+    path: &Path,
+    environment: &BTreeMap<String, String>,
+    mode: Mode,
+) -> Result<sluice_schema::Loaded, Report> {
+    if path == Path::new(DEFAULT_PATH) && !path.exists() {
+        return check(&[], environment, mode, &|path| std::fs::read(path));
+    }
+    load(path, environment, mode)
+}
+
+/// The secrets that a role needs: all but the demo verify tokens.
+pub(crate) fn secrets_of(role: Role, secrets: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    match role {
+        Role::Demo | Role::Supervisor => BTreeMap::new(),
+        _ => secrets.clone(),
+    }
+}
+
+/// Prints findings on standard error, in colour on a terminal unless NO_COLOR is set.
+pub(crate) fn print(report: &Report) {
+    if !report.is_empty() {
+        eprint!("{}", report.render(colour(&std::io::stderr())));
+    }
+}
+
+/// Whether to write colour to an output.
+pub(crate) fn colour(output: &impl std::io::IsTerminal) -> bool {
+    output.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}

@@ -1,0 +1,52 @@
+//! The `sluice` binary: every role, the supervisor and the operator's commands.
+//!
+//! Knows: arguments, exit codes, which crate plays which role. Must not know: how any of them
+//! works inside.
+
+mod args;
+mod audit;
+mod check;
+mod config;
+mod exit;
+mod health;
+mod load;
+mod role;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::{Args, Command};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // First statement: with two providers linked and none chosen, rustls panics at its first use.
+    let _installed_once = rustls::crypto::ring::default_provider().install_default();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let _closed_output = error.print();
+            return if error.use_stderr() { exit::USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let result = match args.command {
+        Command::Up(up) => up::run(&up),
+        Command::Proxy(role) => role::run(sluice_wire::role::Role::Edge, &role),
+        Command::Worker(worker) => role::run(worker.role(), worker.args()),
+        Command::Demo(role) => role::run(sluice_wire::role::Role::Demo, &role),
+        Command::Check(check) => check::run(&check),
+        Command::Config(config) => config::run(&config),
+        Command::Audit(audit) => audit::run(&audit),
+        Command::Health(health) => health::run(&health),
+    };
+    match result {
+        Ok(code) => code.into(),
+        Err(failure) => {
+            exit::report(&failure);
+            failure.code.into()
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The operator's commands.
+
+use serde_json::Value;
+
+use crate::harness::{repository, shared, sluice};
+
+#[test]
+fn shipped_configuration_is_valid() {
+    let (code, out, errors) = sluice(&["check", "--strict", "--dev", "conf/sluice.toml"]);
+    assert_eq!(code, 0, "{out}{errors}");
+    for example in std::fs::read_dir(repository().join("conf/examples")).unwrap().flatten() {
+        let path = example.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            let (code, out, errors) = sluice(&["check", "--dev", path.to_str().unwrap()]);
+            assert_eq!(code, 0, "{}: {out}{errors}", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_command_has_an_example() {
+    let (_, help, _) = sluice(&["--help"]);
+    for command in ["up", "proxy", "worker", "demo", "check", "config", "audit", "health"] {
+        assert!(
+            help.lines().any(|line| line.trim_start().starts_with(command) && line.starts_with(' ')),
+            "{command}"
+        );
+        let (code, text, _) = sluice(&[command, "--help"]);
+        assert_eq!(code, 0);
+        assert!(text.contains("Example:\n  sluice "), "{command}: {text}");
+    }
+}
+
+#[test]
+fn usage_errors_exit_with_2() {
+    for arguments in [&["nonsense"][..], &["up", "--port-offset", "x"], &["check", "--format", "yaml"]] {
+        assert_eq!(sluice(arguments).0, 2, "{arguments:?}");
+    }
+}
+
+#[test]
+fn schema_and_effective_values_are_printed() {
+    let (code, schema, _) = sluice(&["config", "schema"]);
+    assert_eq!(code, 0);
+    assert!(
+        serde_json::from_str::<Value>(&schema).unwrap()["properties"]["edge"].is_object(),
+        "{schema:.300}"
+    );
+    let (code, shown, _) = sluice(&["config", "show", "--origin", "--dev"]);
+    assert_eq!(code, 0);
+    assert!(shown.contains("data_service") && shown.contains("default"), "{shown:.300}");
+}
+
+#[test]
+fn health_tells_ready_from_unreachable() {
+    let running = shared();
+    assert_eq!(sluice(&["health", "--url", &format!("{}/readyz", running.edge())]).0, 0);
+    assert_eq!(sluice(&["health", "--url", &format!("{}/nowhere", running.edge())]).0, 3);
+    assert_eq!(sluice(&["health", "--url", "http://127.0.0.1:1/readyz"]).0, 4);
+}

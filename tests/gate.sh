@@ -1,0 +1,64 @@
+#!/bin/sh
+# Every check, in order of cost; goes on after a failure so that one run shows all of them.
+# Prints one closing line `N passed, N failed` and fails when anything failed.
+set -u
+cd "$(dirname "$0")/.."
+target="${CARGO_TARGET_DIR:-target}"
+log="$target/gate"
+mkdir -p "$log"
+passed=0
+failed=0
+
+# step NAME COMMAND...: one check that counts as one.
+step() {
+    name=$1
+    shift
+    printf '== %s\n' "$name"
+    began=$(date +%s)
+    if "$@"; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        printf 'FAILED: %s\n' "$name"
+    fi
+    printf '== %s: %s s\n' "$name" "$(($(date +%s) - began))"
+}
+
+# tests NAME COMMAND...: a runner whose own `N passed; N failed` figures are added up.
+tests() {
+    name=$1
+    shift
+    printf '== %s\n' "$name"
+    began=$(date +%s)
+    status=0
+    "$@" >"$log/$name.log" 2>&1 || status=$?
+    cat "$log/$name.log"
+    good=$(sed -nE 's/.*[ :]([0-9]+) passed[;,].*/\1/p' "$log/$name.log" | awk '{s+=$1} END {print s+0}')
+    bad=$(sed -nE 's/.*[ ;,]([0-9]+) failed.*/\1/p' "$log/$name.log" | awk '{s+=$1} END {print s+0}')
+    if [ "$status" -ne 0 ] && [ "$bad" -eq 0 ]; then
+        bad=1
+        printf 'FAILED: %s ended with status %s\n' "$name" "$status"
+    fi
+    if [ "$status" -eq 0 ] && [ "$good" -eq 0 ]; then
+        bad=$((bad + 1))
+        printf 'FAILED: %s ran no test\n' "$name"
+    fi
+    passed=$((passed + good))
+    failed=$((failed + bad))
+    printf '== %s: %s s\n' "$name" "$(($(date +%s) - began))"
+}
+
+step format cargo fmt --all --check
+step clippy cargo clippy --workspace --all-targets --locked -- -D warnings
+step documentation env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+tests unit cargo test --workspace --lib --bins --examples --locked
+tests integration cargo test --locked --test it
+tests doctests cargo test --workspace --doc --locked
+tests deployment python3 tests/deploy.py
+step release cargo build --release --locked --bins --workspace --quiet
+tests readme python3 tests/readme.py --sluice "$target/release/sluice"
+tests console python3 tests/console/run.py --sluice "$target/release/sluice"
+step bench "$target/release/sluice-bench" run edge --quick --sluice "$target/release/sluice" --out "$log/bench"
+
+printf '%s passed, %s failed\n' "$passed" "$failed"
+[ "$failed" -eq 0 ]

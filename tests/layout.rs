@@ -1,0 +1,124 @@
+//! The allowed arrows between crates, read from `cargo metadata` and compared with this table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// What each crate may depend on inside the workspace. Exact: a crate that is not here fails.
+const INNER: &[(&str, &[&str])] = &[
+    ("sluice-calc", &[]),
+    ("sluice-wire", &[]),
+    ("sluice-schema", &["wire"]),
+    ("sluice-identity", &["wire"]),
+    ("sluice-audit", &["wire"]),
+    ("sluice-telemetry", &["schema", "wire"]),
+    ("sluice-policy", &["schema", "identity", "wire"]),
+    ("sluice-ledger", &["policy", "schema", "wire"]),
+    (
+        "sluice-gateway",
+        &["policy", "ledger", "schema", "wire", "identity", "audit", "telemetry", "http", "client"],
+    ),
+    ("sluice-console", &[]),
+    ("sluice-http", &["schema", "wire", "identity", "telemetry"]),
+    ("sluice-client", &["wire"]),
+    ("sluice-events", &["http", "client", "audit", "schema", "wire", "identity", "telemetry"]),
+    ("sluice-vault", &["http", "client", "audit", "schema", "wire", "identity", "telemetry"]),
+    ("sluice-calc-worker", &["http", "client", "audit", "schema", "wire", "identity", "telemetry", "calc"]),
+    ("sluice-demo", &["http", "client", "audit", "schema", "wire", "identity", "telemetry"]),
+    ("sluice-bench", &["client", "calc", "policy", "wire"]),
+];
+
+/// Outside crates and who alone may use them.
+const OUTER: &[(&str, &[&str])] = &[
+    ("pingora", &["sluice-gateway"]),
+    (
+        "axum",
+        &[
+            "sluice-http",
+            "sluice-events",
+            "sluice-vault",
+            "sluice-calc-worker",
+            "sluice-demo",
+            "sluice-gateway",
+        ],
+    ),
+    ("redb", &["sluice-ledger", "sluice-vault"]),
+    ("redis", &["sluice-ledger", "sluice-events"]),
+    ("rcgen", &["sluice-vault"]),
+    ("anyhow", &["sluice", "sluice-bench"]),
+];
+
+/// Crates whose outside dependencies are exact too.
+const PURE: &[(&str, &[&str])] = &[("sluice-calc", &["wide"])];
+
+fn metadata() -> Value {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline", "--manifest-path"])
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Each crate's ordinary dependencies by name.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().unwrap().iter();
+    packages
+        .map(|package| {
+            let ordinary =
+                package["dependencies"].as_array().unwrap().iter().filter(|found| found["kind"].is_null());
+            let names = ordinary.map(|found| found["name"].as_str().unwrap().to_owned()).collect();
+            (package["name"].as_str().unwrap().to_owned(), names)
+        })
+        .collect()
+}
+
+#[test]
+fn every_arrow_inside_is_allowed() {
+    let allowed: BTreeMap<_, _> = INNER.iter().copied().collect();
+    for (name, found) in dependencies() {
+        if name == "sluice" {
+            continue;
+        }
+        let allowed =
+            allowed.get(name.as_str()).unwrap_or_else(|| panic!("crate `{name}` is not in the table"));
+        for arrow in found.iter().filter_map(|found| found.strip_prefix("sluice-")) {
+            assert!(allowed.contains(&arrow), "{name} must not depend on sluice-{arrow}");
+        }
+    }
+}
+
+#[test]
+fn outside_crates_stay_where_they_belong() {
+    for (name, found) in dependencies() {
+        for (outside, users) in OUTER {
+            let is_used =
+                found.iter().any(|used| used == outside || used.starts_with(&format!("{outside}-")));
+            assert!(!is_used || users.contains(&name.as_str()), "{name} must not use {outside}");
+        }
+        if let Some((_, exact)) = PURE.iter().find(|(pure, _)| *pure == name) {
+            assert!(found.iter().all(|used| exact.contains(&used.as_str())), "{name} uses {found:?}");
+        }
+    }
+}
+
+#[test]
+fn every_crate_takes_the_workspace_lints() {
+    let metadata = metadata();
+    for package in metadata["packages"].as_array().unwrap() {
+        let manifest = std::fs::read_to_string(package["manifest_path"].as_str().unwrap()).unwrap();
+        assert!(manifest.contains("[lints]\nworkspace = true"), "{}", package["manifest_path"]);
+    }
+}
+
+#[test]
+fn no_crypto_provider_but_ring() {
+    let lock = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).unwrap();
+    for banned in ["aws-lc-rs", "aws-lc-sys", "openssl", "boring"] {
+        assert!(!lock.contains(&format!("name = \"{banned}\"\n")), "{banned} must not be linked");
+    }
+}

@@ -1,0 +1,11 @@
+//! Integration tests: the real binary, on free ports.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where its assumption does")]
+
+mod cli;
+mod harness;
+mod hostile;
+mod layout;
+mod observe;
+mod supervision;
+mod walk;

@@ -1,0 +1,84 @@
+//! What operators see: metrics, logs, files.
+
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::harness::http::get;
+use crate::harness::{repository, shared};
+
+#[test]
+fn promtool_accepts_every_exposition() {
+    let running = shared();
+    for base in [running.edge(), running.control(), running.events(), running.vault(), running.calc()] {
+        let text = get(base, "/metrics").send().expect(200).body;
+        let mut promtool = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let output = promtool.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{base}: {said}");
+    }
+}
+
+#[test]
+fn logs_are_json_lines_without_secrets() {
+    let running = shared();
+    get(running.edge(), "/api/data/symbols").token(running.admin()).send().expect(200);
+    let log = std::fs::read_to_string(running.data_dir.with_extension("log")).unwrap();
+    let signature = running.admin().rsplit_once('.').unwrap().1;
+    assert!(!log.contains(signature) && !log.contains("PRIVATE KEY"), "a secret is in the log");
+    let lines: Vec<Value> = log
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(!lines.is_empty());
+    for line in lines {
+        for member in ["timestamp", "level", "service", "component", "message"] {
+            assert!(line[member].is_string(), "{member} is missing in {line}");
+        }
+    }
+}
+
+#[test]
+fn the_data_directory_is_private() {
+    let running = shared();
+    let mode =
+        |path: &str| std::fs::metadata(running.data_dir.join(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("."), 0o700);
+    assert_eq!(mode("token"), 0o600);
+    for socket in ["run/vault.sock", "run/events.sock", "run/calc.sock"] {
+        if running.data_dir.join(socket).exists() {
+            assert_eq!(mode(socket), 0o600, "{socket}");
+        }
+    }
+    let pids = running.banner["pids"].as_object().unwrap();
+    for (role, pid) in pids {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        assert!(
+            !String::from_utf8_lossy(&environment).contains("SECRET"),
+            "{role} has a secret in its environment"
+        );
+    }
+}
+
+#[test]
+fn the_project_speaks_of_itself_alone() {
+    let output = Command::new("git").args(["ls-files"]).current_dir(repository()).output().unwrap();
+    let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+    for file in
+        listed.lines().filter(|file| !file.starts_with("conf/demo/LICENSE") && *file != "tests/observe.rs")
+    {
+        let Ok(text) = std::fs::read_to_string(repository().join(file)) else { continue };
+        for word in [concat!("TO", "DO"), concat!("FIX", "ME")] {
+            assert!(!text.contains(word), "{file} has a {word}");
+        }
+    }
+}
