@@ -39,8 +39,9 @@ pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
 /// Checks a body's tokens without building anything.
 pub fn check(bytes: &[u8]) -> Result<(), JsonError> {
     let mut parser = serde_json::Deserializer::from_slice(bytes);
-    Checked { depth: 0 }.deserialize(&mut parser).map_err(|error| JsonError::from_serde(&error))?;
-    parser.end().map_err(|error| JsonError::from_serde(&error))
+    let checked = Checked { depth: 0 }.deserialize(&mut parser).and_then(|()| parser.end());
+    // Depth and duplicates are faults of the JSON itself, whatever shape was expected.
+    checked.map_err(|error| JsonError { shape: false, ..JsonError::from_serde(&error) })
 }
 
 impl JsonError {

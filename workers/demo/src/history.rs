@@ -1,6 +1,7 @@
 //! The shipped price history.
 
 use jiff::civil::Date;
+use serde_json::{Value, json};
 
 use crate::error::DemoError;
 
@@ -23,8 +24,8 @@ pub struct Bar {
 
 impl Bar {
     /// The row `[time_ms, open, high, low, close, volume]`.
-    pub fn row(&self) -> [f64; 6] {
-        [self.time_ms as f64, self.open, self.high, self.low, self.close, self.volume]
+    pub fn row(&self) -> Value {
+        json!([self.time_ms, self.open, self.high, self.low, self.close, self.volume])
     }
 }
 
