@@ -10,6 +10,8 @@ mod tokens;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use bytes::Bytes;
@@ -53,7 +55,18 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .route("/audit", get(audit::read))
         .route("/internal/feed", get(internal::feed))
         .route("/internal/certificates", get(internal::certificates))
+        .route_layer(from_fn_with_state(Arc::clone(&context), refuse_while_sealed))
         .with_state(context)
+}
+
+/// Sealed, nothing else about a request matters.
+async fn refuse_while_sealed(
+    State(context): State<Arc<Context>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Reject> {
+    context.vault()?;
+    Ok(next.run(request).await)
 }
 
 async fn login() -> Reject {

@@ -16,6 +16,7 @@ use sluice_http::{Component, HealthSource, Reject, Status, TrustCell};
 use sluice_telemetry::metric::{self, LATENCY_BUCKETS_S, Name};
 use sluice_wire::code::Code;
 use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::ca::{self, Authority};
 use crate::config::Settings;
@@ -60,7 +61,12 @@ pub(crate) struct Vault {
     pub(crate) signers: ArcSwap<Signers>,
     pub(crate) figures: Figures,
     pub(crate) outbox_bell: Notify,
+    /// INVARIANT: the last field: when its guard drops, store and audit log are closed.
+    closed: Closed,
 }
+
+/// Tells when the vault has been closed.
+struct Closed(CancellationToken, #[expect(dead_code, reason = "only its drop matters")] DropGuard);
 
 /// The vault's metrics.
 #[derive(Clone)]
@@ -104,7 +110,19 @@ impl Figures {
     }
 }
 
+impl Closed {
+    fn new() -> Self {
+        let token = CancellationToken::new();
+        Self(token.clone(), token.drop_guard())
+    }
+}
+
 impl Vault {
+    /// Cancelled once the last user is gone and store and audit log are closed.
+    pub(crate) fn closed(&self) -> CancellationToken {
+        self.closed.0.clone()
+    }
+
     /// Opens audit log and store with the root key and makes everything ready to serve.
     pub(crate) fn unseal(
         settings: Settings,
@@ -137,6 +155,7 @@ impl Vault {
             signers: ArcSwap::from_pointee(signers),
             figures,
             outbox_bell: Notify::new(),
+            closed: Closed::new(),
         };
         vault.refresh_lists(now).map_err(UnsealError::State)?;
         vault.show_days_left(now);

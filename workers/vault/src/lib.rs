@@ -23,6 +23,9 @@ mod secret;
 mod store;
 mod token;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +41,9 @@ use seal::{KeyFileError, RootKey};
 
 /// How often the vault looks for what is due.
 const MAINTAIN: Duration = Duration::from_secs(30);
+
+/// How long the end waits for the last user of the store.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
 
 /// Why the vault does not run.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +61,10 @@ pub enum RunError {
 
 /// Runs the vault until it is told to stop: opens it (or stays sealed), serves its doors, keeps itself.
 pub async fn run(start: Start) -> Result<(), RunError> {
+    // A core dump of this process would hold every key.
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    rustix::process::setrlimit(rustix::process::Resource::Core, none)
+        .map_err(|error| RunError::Unseal(Box::new(std::io::Error::from(error))))?;
     let settings = Settings::new(&start);
     let figures = Figures::new(&start.registry);
     let trust = start.trust.clone();
@@ -69,7 +79,10 @@ pub async fn run(start: Start) -> Result<(), RunError> {
         }
     }
     let context = Arc::new(Context::new(vault.clone(), start.stop.clone()));
-    let lost = vault.as_ref().map(|vault| vault.store.ended());
+    let (lost, closed) = match &vault {
+        Some(vault) => (Some(vault.store.ended()), Some(vault.closed())),
+        None => (None, None),
+    };
     let serving = serve(&start, api::router(context), Arc::new(Health(vault)));
     let lost = async {
         match lost {
@@ -77,10 +90,16 @@ pub async fn run(start: Start) -> Result<(), RunError> {
             None => std::future::pending().await,
         }
     };
-    tokio::select! {
+    let ended = tokio::select! {
         served = serving => served.map_err(RunError::Serve),
         () = lost => Err(RunError::StoreLost),
+    };
+    tasks.0.shutdown().await;
+    if let Some(closed) = closed {
+        // Connections that were cut may still be letting go of it.
+        let _closing_takes_what_it_takes = tokio::time::timeout(CLOSE_MAX, closed.cancelled()).await;
     }
+    ended
 }
 
 /// Opens the vault as configured; `None`: it stays sealed.
@@ -124,7 +143,8 @@ fn make_private(dir: &std::path::Path) -> std::io::Result<()> {
 
 async fn maintain(vault: Arc<Vault>) {
     let mut last = Timestamp::now();
-    let mut tick = tokio::time::interval(MAINTAIN);
+    // The first look was part of opening.
+    let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + MAINTAIN, MAINTAIN);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;

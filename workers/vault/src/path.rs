@@ -94,12 +94,12 @@ impl ServiceName {
             && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(b));
         if !well_formed {
             return Err(VaultError::invalid(
-                Code::BadParameter,
+                Code::BadRequest,
                 "a service name is 1 to 63 of lower-case letters, digits, - and _, letter or digit at both ends",
             ));
         }
         if RESERVED.contains(&text) || text.parse::<Role>().is_ok() {
-            return Err(VaultError::invalid(Code::BadParameter, format!("`{text}` is a reserved name")));
+            return Err(VaultError::invalid(Code::BadRequest, format!("`{text}` is a reserved name")));
         }
         Ok(Self(text.to_owned()))
     }

@@ -51,6 +51,11 @@ impl Act {
     }
 }
 
+/// Times are kept and shown in microseconds.
+fn whole_micros(at: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at)
+}
+
 impl FromRequestParts<Arc<Context>> for Act {
     type Rejection = Reject;
 
@@ -64,7 +69,7 @@ impl FromRequestParts<Arc<Context>> for Act {
             Some(Peer { door: Door::Internal, .. }) => "internal".to_owned(),
             _ => String::new(),
         };
-        let now = Timestamp::now();
+        let now = whole_micros(Timestamp::now());
         match resolved {
             Ok(MaybeCaller(caller)) => Ok(Self { caller, request_id, remote, now }),
             Err(reject) => {

@@ -19,7 +19,7 @@ pub(super) async fn issue(
     StrictJson(request): StrictJson<IssueRequest>,
 ) -> Result<Response, Reject> {
     let service = request.service_name.clone();
-    let service = service.ok_or_else(|| Reject::new(Code::BadParameter, "service_name is missing"))?;
+    let service = service.ok_or_else(|| Reject::new(Code::BadRequest, "service_name is missing"))?;
     make(&context, act, service, request).await
 }
 
@@ -31,7 +31,7 @@ pub(super) async fn issue_for(
 ) -> Result<Response, Reject> {
     let request: IssueRequest = optional_json(&body)?;
     if request.service_name.as_ref().is_some_and(|named| *named != service) {
-        return Err(Reject::new(Code::BadParameter, "service_name differs from the path"));
+        return Err(Reject::new(Code::BadRequest, "service_name differs from the path"));
     }
     make(&context, act, service, request).await
 }

@@ -21,7 +21,7 @@ pub(super) async fn generate(
     StrictJson(request): StrictJson<MintRequest>,
 ) -> Result<Response, Reject> {
     let service = request.service_name.clone();
-    let service = service.ok_or_else(|| Reject::new(Code::BadParameter, "service_name is missing"))?;
+    let service = service.ok_or_else(|| Reject::new(Code::BadRequest, "service_name is missing"))?;
     mint(&context, act, service, request).await
 }
 
@@ -33,7 +33,7 @@ pub(super) async fn generate_for(
 ) -> Result<Response, Reject> {
     let request: MintRequest = optional_json(&body)?;
     if request.service_name.as_ref().is_some_and(|named| *named != service) {
-        return Err(Reject::new(Code::BadParameter, "service_name differs from the path"));
+        return Err(Reject::new(Code::BadRequest, "service_name differs from the path"));
     }
     mint(&context, act, service, request).await
 }

@@ -35,7 +35,6 @@ pub(crate) struct Leaf {
     pub(crate) pem: String,
     pub(crate) private_key: Option<Zeroizing<String>>,
     pub(crate) serial: String,
-    pub(crate) not_before: Timestamp,
     pub(crate) not_after: Timestamp,
     pub(crate) spiffe_id: String,
     pub(crate) dns_names: Vec<String>,
@@ -77,13 +76,11 @@ impl Leaf {
             let digest = spki_digest(&key.subject_public_key_info());
             (certificate, Some(Zeroizing::new(key.serialize_pem())), digest)
         };
-        let whole = |at: Timestamp| Timestamp::from_second(at.as_second()).unwrap_or(at);
         Ok(Self {
             pem: pem("CERTIFICATE", certificate.der()),
             private_key,
             serial: hex(&serial),
-            not_before: whole(not_before),
-            not_after: whole(not_after),
+            not_after: Timestamp::from_second(not_after.as_second()).unwrap_or(not_after),
             spiffe_id,
             dns_names,
             issuer: issuing.key_id.clone(),

@@ -9,10 +9,12 @@ mod csr;
 mod leaf;
 mod ops;
 mod rows;
+mod upkeep;
 
 pub(crate) use authority::Authority;
-pub(crate) use ops::{IssueRequest, crl_pem, has_ended, needs_upkeep, sweep, upkeep};
+pub(crate) use ops::IssueRequest;
 pub(crate) use rows::load_authority;
+pub(crate) use upkeep::{crl_pem, has_ended, needs_upkeep, sweep, upkeep};
 
 /// Certificates are valid from a little before they are made: clocks differ.
 const BACKDATE_S: i64 = 60;

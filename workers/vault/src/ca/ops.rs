@@ -1,17 +1,17 @@
-//! What callers do with certificates: issue, look up, revoke. And the upkeep of CAs and lists.
+//! What callers do with certificates: issue, look up, revoke.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sluice_wire::code::Code;
 use sluice_wire::feed::Change as FeedChange;
 
-use super::authority::{self, Authority, Issuing, pem};
+use super::authority::{self, Issuing};
 use super::csr::RequestedKey;
 use super::leaf::{Leaf, LeafRequest, is_dns_name};
 use super::rows;
+use super::upkeep::crl_pem;
 use crate::access;
 use crate::context::Vault;
 use crate::error::VaultError;
@@ -30,8 +30,6 @@ const NAMES_MAX: usize = 32;
 const PAGE_MAX: usize = 200;
 /// LIMIT: certificates of one service revoked by one call.
 const REVOKE_MAX: usize = 1_000;
-/// LIMIT: rows one sweep removes.
-const SWEEP_MAX: usize = 1_000;
 /// Longest life an administrator can ask for; the issuer's own end comes first.
 const LEAF_LIFE_MAX: SignedDuration = SignedDuration::from_hours(24 * 90);
 
@@ -82,7 +80,7 @@ pub(crate) struct Credential {
     /// Key id of its issuer.
     issuer: String,
     /// SHA-256 of its public key, hex.
-    key_digest: String,
+    pub(super) key_digest: String,
     pub(super) revoked_at: Option<Timestamp>,
 }
 
@@ -107,9 +105,9 @@ pub(crate) struct Watched {
 
 /// The service a public key belongs to, as long as a certificate for it may be valid.
 #[derive(Debug, Serialize, Deserialize)]
-struct KeyOwner {
+pub(super) struct KeyOwner {
     service: String,
-    until: Timestamp,
+    pub(super) until: Timestamp,
 }
 
 impl Vault {
@@ -151,7 +149,7 @@ impl Vault {
             ca_chain: vec![issuing.pem(), authority.root.pem()],
             serial_number: leaf.serial,
             spiffe_id: leaf.spiffe_id,
-            issued_at: leaf.not_before,
+            issued_at: act.now,
             expires_at: leaf.not_after,
         })
     }
@@ -163,7 +161,7 @@ impl Vault {
         let admin = caller.grants.is_admin();
         let longest = if admin { LEAF_LIFE_MAX } else { self.settings.leaf_ttl };
         let ttl = request.ttl.map_or(self.settings.leaf_ttl, |ttl| ttl.0);
-        let bad = |detail: String| Err(VaultError::invalid(Code::BadParameter, detail));
+        let bad = |detail: String| Err(VaultError::invalid(Code::BadRequest, detail));
         if ttl < SignedDuration::from_secs(1) || ttl > longest {
             return bad(format!("ttl is at least 1 and at most {} seconds", longest.as_secs()));
         }
@@ -186,7 +184,7 @@ impl Vault {
             ));
         }
         let key = request.csr.as_deref().map(RequestedKey::parse).transpose();
-        let key = key.map_err(|error| VaultError::invalid(Code::Unprocessable, error.to_string()))?;
+        let key = key.map_err(|error| VaultError::invalid(Code::BadRequest, error.to_string()))?;
         let (dns_names, ip_addresses) = (request.dns_names, request.ip_addresses);
         Ok(LeafRequest { service, dns_names, ip_addresses, ttl, key })
     }
@@ -194,7 +192,7 @@ impl Vault {
     /// A service's newest certificate.
     pub(crate) fn credential(&self, act: &Act, service: &str) -> Result<Credential, VaultError> {
         let entry = act.entry("credential", "read", format!("credentials/{service}"));
-        if let Err(error) = access::credential(act.caller.as_ref(), service) {
+        if let Err(error) = may_see(act, service) {
             return Err(self.refuse(entry, error));
         }
         self.read(entry, || {
@@ -236,7 +234,7 @@ impl Vault {
         let named = serial.as_deref().unwrap_or("*");
         let shown: String = named.chars().take(64).collect();
         let entry = act.entry("credential", "revoke", format!("credentials/{service}/{shown}"));
-        if let Err(error) = access::credential(act.caller.as_ref(), service) {
+        if let Err(error) = may_see(act, service) {
             return Err(self.refuse(entry, error));
         }
         let authority = self.authority.load_full();
@@ -290,70 +288,11 @@ impl Vault {
     }
 }
 
-/// Whether [`upkeep`] has anything to do.
-pub(crate) fn needs_upkeep(view: &impl View, now: Timestamp) -> Result<bool, VaultError> {
-    let authority = rows::load_authority(view, now)?;
-    Ok(authority
-        .is_none_or(|authority| authority.intermediates.is_empty() || authority.issuing().is_aging(now)))
-}
-
-/// Makes what is missing of the CA: a root on the first start, an intermediate when there is none or the
-/// newest is aging. Intermediates that have ended go.
-pub(crate) fn upkeep(change: &mut Change<'_>, trust_domain: &str, now: Timestamp) -> Result<(), VaultError> {
-    rows::sweep_intermediates(change, now)?;
-    let root = match rows::load_authority(change, now)? {
-        Some(authority) if !authority.intermediates.is_empty() && !authority.issuing().is_aging(now) => {
-            return Ok(());
-        }
-        Some(authority) => authority.root,
-        None => {
-            let kept = authority::make_root(trust_domain, now)?;
-            rows::save_root(change, &kept);
-            Arc::new(Issuing::restore(&kept)?)
-        }
-    };
-    rows::save_intermediate(change, &authority::make_intermediate(&root, trust_domain, now)?, now);
-    Ok(())
-}
-
-/// Whether [`sweep`] has anything to do.
-pub(crate) fn has_ended(view: &impl View, now: Timestamp) -> Result<bool, VaultError> {
-    Ok(!view.keys(Table::CredentialExpiry, &Range { limit: 1, ..ended(now) })?.is_empty())
-}
-
-fn ended(now: Timestamp) -> Range {
-    let end = u64::try_from(now.as_second()).unwrap_or(0).to_be_bytes();
-    Range { from: Vec::new(), to: end.to_vec(), limit: SWEEP_MAX }
-}
-
-/// The revocation lists as they are now, PEM, with a new number.
-pub(crate) fn crl_pem(
-    change: &mut Change<'_>,
-    authority: &Authority,
-    now: Timestamp,
-) -> Result<String, VaultError> {
-    let number = change.next_crl_number();
-    let lists = authority.crls(&rows::revoked(change)?, number, now)?;
-    Ok(lists.iter().map(|list| pem("X509 CRL", list)).collect())
-}
-
-/// Removes certificates that have ended, with what points to them; how many.
-pub(crate) fn sweep(change: &mut Change<'_>, now: Timestamp) -> Result<usize, VaultError> {
-    let ended = change.keys(Table::CredentialExpiry, &ended(now))?;
-    for key in &ended {
-        let serial = &key[8..];
-        let row: Vec<u8> = change.require(Table::Serial, serial)?;
-        let credential: Credential = change.require(Table::Credential, &row)?;
-        change.remove(Table::CredentialExpiry, key);
-        change.remove(Table::Serial, serial);
-        change.remove(Table::Credential, &row);
-        change.remove(Table::Revoked, &rows::serial_key(&credential.serial));
-        let owner: Option<KeyOwner> = change.load(Table::LeafKey, credential.key_digest.as_bytes())?;
-        if owner.is_some_and(|owner| owner.until <= now) {
-            change.remove(Table::LeafKey, credential.key_digest.as_bytes());
-        }
-    }
-    Ok(ended.len())
+/// Whether the caller may see and revoke this service's certificates; the name is checked before.
+fn may_see(act: &Act, service: &str) -> Result<(), VaultError> {
+    access::known(act.caller.as_ref())?;
+    ServiceName::parse(service)?;
+    access::credential(act.caller.as_ref(), service)
 }
 
 fn keep(change: &mut Change<'_>, credential: &Credential, now: Timestamp) -> Result<(), VaultError> {

@@ -5,6 +5,11 @@
 //! destroyed one is gone: its row, and with it its key, no longer exist. The head is the truth: a version it
 //! lists whose row is missing, or a row without a head, is damage and never "not found".
 
+mod body;
 mod ops;
 
-pub(crate) use ops::{Fate, NewValue, VersionList, parse_body};
+pub(crate) use body::{NewValue, VersionList, parse_body};
+pub(crate) use ops::Fate;
+
+/// LIMIT: versions kept of one secret.
+const VERSIONS_MAX: usize = 10;

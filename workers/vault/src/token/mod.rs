@@ -2,8 +2,10 @@
 
 mod mint;
 mod ops;
+mod registry;
 mod signer;
 
 pub(crate) use mint::{TTL_MAX, Ttl};
-pub(crate) use ops::{MintRequest, RevokeRequest, has_ended, sweep};
+pub(crate) use ops::{MintRequest, RevokeRequest};
+pub(crate) use registry::{has_ended, sweep};
 pub(crate) use signer::{Signers, load as load_signers, needs_rotation, published, rotate};

@@ -1,4 +1,4 @@
-//! What callers do with tokens: mint, refresh, validate, revoke, list. And the sweep of ended ones.
+//! What callers do with tokens: mint, refresh, validate, revoke.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use sluice_wire::code::Code;
 use sluice_wire::feed::{Change as FeedChange, RevokedSubject};
 
 use super::mint::{Draft, TTL_MAX, Ttl, time};
+use super::registry::{Row, index, is_subject_revoked, subject_prefix, void_until};
 use crate::access;
 use crate::context::Vault;
 use crate::error::VaultError;
@@ -17,19 +18,15 @@ use crate::feed::RevokedRow;
 use crate::outbox::security_event;
 use crate::path::ServiceName;
 use crate::request::Act;
-use crate::store::{Change, KeyBytes, Range, Table, View};
+use crate::store::{Range, Table, View as _};
 
 /// LIMIT: live tokens.
 const TOKENS_MAX: u64 = 1_000_000;
 /// LIMIT: live tokens of a revoked subject that are counted in the answer.
 const COUNTED_MAX: usize = 10_000;
-/// LIMIT: tokens in one page of the list.
-const PAGE_MAX: usize = 500;
 /// LIMIT: audiences of one token, and bytes of each.
 const AUDIENCES_MAX: usize = 8;
 const AUDIENCE_BYTES_MAX: usize = 128;
-/// LIMIT: rows one sweep removes.
-const SWEEP_MAX: usize = 1_000;
 
 /// A wish for a token.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -87,38 +84,6 @@ pub(crate) struct Verdict {
     expires_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     jti: Option<String>,
-}
-
-/// A token in the list: everything but the token.
-#[derive(Debug, Serialize)]
-pub(crate) struct Listed {
-    jti: String,
-    service_name: String,
-    issued_at: Timestamp,
-    expires_at: Timestamp,
-    permissions: Vec<String>,
-}
-
-/// A page of the list.
-#[derive(Debug, Serialize)]
-pub(crate) struct TokenPage {
-    tokens: Vec<Listed>,
-    count: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<String>,
-}
-
-/// The registry's row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Row {
-    sub: String,
-    issued_s: i64,
-    expires_s: i64,
-    scope: String,
-    audience: Vec<String>,
-    /// Who asked for it.
-    by: String,
-    revoked: bool,
 }
 
 /// A token to be made, decided and checked.
@@ -200,7 +165,7 @@ impl Vault {
         let ttl = wanted.map_or(self.settings.token_ttl.min(TTL_MAX), |ttl| ttl.0);
         if ttl < SignedDuration::from_secs(1) || ttl > longest {
             let detail = format!("ttl is at least 1 and at most {} seconds", longest.as_secs());
-            return Err(VaultError::invalid(Code::BadParameter, detail));
+            return Err(VaultError::invalid(Code::BadRequest, detail));
         }
         Ok(ttl)
     }
@@ -315,7 +280,7 @@ impl Vault {
                 // It opens nothing any more: there is nothing to revoke.
                 Err(TokenError::Expired | TokenError::Revoked) => Ok(0),
                 Err(_) => {
-                    let error = VaultError::invalid(Code::BadParameter, "this is no token of this vault");
+                    let error = VaultError::invalid(Code::BadRequest, "this is no token of this vault");
                     Err(self.refuse(entry, error))
                 }
             },
@@ -336,7 +301,7 @@ impl Vault {
             }
             _ => {
                 let detail = "name exactly one of token, jti, service";
-                Err(self.refuse(entry, VaultError::invalid(Code::BadParameter, detail)))
+                Err(self.refuse(entry, VaultError::invalid(Code::BadRequest, detail)))
             }
         }
     }
@@ -368,7 +333,7 @@ impl Vault {
         }
         if subject.len() > 128 || !subject.bytes().all(|b| b.is_ascii_graphic()) {
             let error = VaultError::invalid(
-                Code::BadParameter,
+                Code::BadRequest,
                 "service is a subject of at most 128 visible characters",
             );
             return Err(self.refuse(entry, error));
@@ -392,121 +357,17 @@ impl Vault {
         self.figures.revocations.with_label_values(&["subject"]).inc();
         Ok(ended)
     }
-
-    /// The live tokens an administrator or minter may see (all, or one service's), or the caller's own.
-    pub(crate) fn list_tokens(
-        &self,
-        act: &Act,
-        service: Option<&str>,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<TokenPage, VaultError> {
-        let entry = act.entry("token", "list", "tokens");
-        let permit = access::known(act.caller.as_ref()).and_then(|caller| {
-            let all = caller.grants.covers("tokens:mint");
-            match service {
-                Some(service) if all || access::is_service(caller, service) => Ok(Some(service.to_owned())),
-                Some(_) => Err(VaultError::Lacking("tokens:mint")),
-                None if all => Ok(None),
-                None => Ok(Some(caller.subject.clone())),
-            }
-        });
-        let subject = match permit {
-            Ok(subject) => subject,
-            Err(error) => return Err(self.refuse(entry, error)),
-        };
-        self.read(entry, || self.page(subject.as_deref(), after, limit.clamp(1, PAGE_MAX), act.now))
-    }
-
-    fn page(
-        &self,
-        subject: Option<&str>,
-        after: Option<&str>,
-        limit: usize,
-        now: Timestamp,
-    ) -> Result<TokenPage, VaultError> {
-        let view = self.store.snapshot()?;
-        let (table, prefix) = match subject {
-            None => (Table::Token, Vec::new()),
-            Some(subject) => (Table::TokenIndex, subject_prefix(subject)),
-        };
-        let mut range = Range::prefix(&prefix, limit);
-        if let Some(after) = after {
-            range = range.after(&[prefix.as_slice(), after.as_bytes()].concat());
-        }
-        let keys = view.keys(table, &range)?;
-        let next = if keys.len() == limit { keys.last().map(|key| jti_of(key)) } else { None };
-        let mut tokens = Vec::new();
-        for key in keys {
-            let jti = jti_of(&key);
-            let row: Row = view.require(Table::Token, jti.as_bytes())?;
-            if !row.revoked && row.expires_s > now.as_second() && !is_subject_revoked(&view, &row)? {
-                tokens.push(Listed {
-                    jti,
-                    service_name: row.sub,
-                    issued_at: time(row.issued_s),
-                    expires_at: time(row.expires_s),
-                    permissions: row.scope.split(' ').map(str::to_owned).collect(),
-                });
-            }
-        }
-        Ok(TokenPage { count: tokens.len(), tokens, next })
-    }
-}
-
-/// Whether [`sweep`] has anything to do.
-pub(crate) fn has_ended(view: &impl View, now: Timestamp, leeway_s: i64) -> Result<bool, VaultError> {
-    Ok(!view.keys(Table::TokenIndex, &Range { limit: 1, ..ended(now, leeway_s) })?.is_empty())
-}
-
-fn ended(now: Timestamp, leeway_s: i64) -> Range {
-    let end = now.as_second() - leeway_s;
-    Range { from: b"x".to_vec(), to: expiry_key(end, ""), limit: SWEEP_MAX }
-}
-
-/// Removes tokens and revocations that no longer matter; how many rows went.
-pub(crate) fn sweep(change: &mut Change<'_>, now: Timestamp, leeway_s: i64) -> Result<usize, VaultError> {
-    let range = ended(now, leeway_s);
-    let ended = change.keys(Table::TokenIndex, &range)?;
-    let mut swept = ended.len();
-    for key in ended {
-        let jti = jti_of(&key);
-        let row: Row = change.require(Table::Token, jti.as_bytes())?;
-        for key in index(&row, &jti) {
-            change.remove(Table::TokenIndex, &key);
-        }
-        change.remove(Table::Token, jti.as_bytes());
-        change.remove(Table::Revoked, format!("jti/{jti}").as_bytes());
-    }
-    for key in change.keys(Table::Revoked, &Range::prefix(b"sub/", SWEEP_MAX))? {
-        if change.require::<RevokedRow>(Table::Revoked, &key)?.until <= now {
-            change.remove(Table::Revoked, &key);
-            swept += 1;
-        }
-    }
-    Ok(swept)
-}
-
-/// Up to when (unix seconds) a subject's tokens were revoked.
-fn void_until(view: &impl View, subject: &str) -> Result<Option<i64>, VaultError> {
-    let revoked: Option<RevokedRow> = view.load(Table::Revoked, format!("sub/{subject}").as_bytes())?;
-    Ok(revoked.and_then(|revoked| revoked.issued_until))
-}
-
-/// Whether a token is void because its subject was revoked.
-fn is_subject_revoked(view: &impl View, row: &Row) -> Result<bool, VaultError> {
-    Ok(void_until(view, &row.sub)?.is_some_and(|until| row.issued_s <= until))
 }
 
 fn permissions(words: &[String]) -> Result<Grants, VaultError> {
     let bad = words.iter().find(|word| !is_grant(word));
     if let Some(bad) = bad {
         let shown: String = bad.chars().take(64).collect();
-        return Err(VaultError::invalid(Code::BadParameter, format!("`{shown}` is no permission word")));
+        return Err(VaultError::invalid(Code::BadRequest, format!("`{shown}` is no permission word")));
     }
     if words.len() > GRANTS_MAX {
         let detail = format!("a token carries at most {GRANTS_MAX} permissions");
-        return Err(VaultError::invalid(Code::BadParameter, detail));
+        return Err(VaultError::invalid(Code::BadRequest, detail));
     }
     Ok(words.iter().collect())
 }
@@ -517,24 +378,7 @@ fn audience(names: &[String]) -> Result<Vec<String>, VaultError> {
     };
     if names.is_empty() || names.len() > AUDIENCES_MAX || !names.iter().all(fits) {
         let detail = "audience is 1 to 8 names of at most 128 visible characters";
-        return Err(VaultError::invalid(Code::BadParameter, detail));
+        return Err(VaultError::invalid(Code::BadRequest, detail));
     }
     Ok(names.to_vec())
-}
-
-fn index(row: &Row, jti: &str) -> [KeyBytes; 2] {
-    [[subject_prefix(&row.sub).as_slice(), jti.as_bytes()].concat(), expiry_key(row.expires_s, jti)]
-}
-
-fn subject_prefix(subject: &str) -> KeyBytes {
-    [b"s", subject.as_bytes(), &[0]].concat()
-}
-
-fn expiry_key(expires_s: i64, jti: &str) -> KeyBytes {
-    [b"x".as_slice(), &u64::try_from(expires_s).unwrap_or(0).to_be_bytes(), jti.as_bytes()].concat()
-}
-
-/// The token id at the end of a key: always a UUID's 36 characters.
-fn jti_of(key: &[u8]) -> String {
-    String::from_utf8_lossy(&key[key.len().saturating_sub(36)..]).into_owned()
 }

@@ -1,0 +1,80 @@
+//! What keeps the CA going: new intermediates, new lists, the sweep of ended certificates.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::authority::{self, Authority, Issuing, pem};
+use super::ops::{Credential, KeyOwner};
+use super::rows;
+use crate::error::VaultError;
+use crate::store::{Change, Range, Table, View};
+
+/// LIMIT: rows one sweep removes.
+const SWEEP_MAX: usize = 1_000;
+
+/// Whether [`upkeep`] has anything to do.
+pub(crate) fn needs_upkeep(view: &impl View, now: Timestamp) -> Result<bool, VaultError> {
+    let authority = rows::load_authority(view, now)?;
+    Ok(authority
+        .is_none_or(|authority| authority.intermediates.is_empty() || authority.issuing().is_aging(now)))
+}
+
+/// Makes what is missing of the CA: a root on the first start, an intermediate when there is none or the
+/// newest is aging. Intermediates that have ended go.
+pub(crate) fn upkeep(change: &mut Change<'_>, trust_domain: &str, now: Timestamp) -> Result<(), VaultError> {
+    rows::sweep_intermediates(change, now)?;
+    let root = match rows::load_authority(change, now)? {
+        Some(authority) if !authority.intermediates.is_empty() && !authority.issuing().is_aging(now) => {
+            return Ok(());
+        }
+        Some(authority) => authority.root,
+        None => {
+            let kept = authority::make_root(trust_domain, now)?;
+            rows::save_root(change, &kept);
+            Arc::new(Issuing::restore(&kept)?)
+        }
+    };
+    rows::save_intermediate(change, &authority::make_intermediate(&root, trust_domain, now)?, now);
+    Ok(())
+}
+
+/// Whether [`sweep`] has anything to do.
+pub(crate) fn has_ended(view: &impl View, now: Timestamp) -> Result<bool, VaultError> {
+    Ok(!view.keys(Table::CredentialExpiry, &Range { limit: 1, ..ended(now) })?.is_empty())
+}
+
+fn ended(now: Timestamp) -> Range {
+    let end = u64::try_from(now.as_second()).unwrap_or(0).to_be_bytes();
+    Range { from: Vec::new(), to: end.to_vec(), limit: SWEEP_MAX }
+}
+
+/// The revocation lists as they are now, PEM, with a new number.
+pub(crate) fn crl_pem(
+    change: &mut Change<'_>,
+    authority: &Authority,
+    now: Timestamp,
+) -> Result<String, VaultError> {
+    let number = change.next_crl_number();
+    let lists = authority.crls(&rows::revoked(change)?, number, now)?;
+    Ok(lists.iter().map(|list| pem("X509 CRL", list)).collect())
+}
+
+/// Removes certificates that have ended, with what points to them; how many.
+pub(crate) fn sweep(change: &mut Change<'_>, now: Timestamp) -> Result<usize, VaultError> {
+    let ended = change.keys(Table::CredentialExpiry, &ended(now))?;
+    for key in &ended {
+        let serial = &key[8..];
+        let row: Vec<u8> = change.require(Table::Serial, serial)?;
+        let credential: Credential = change.require(Table::Credential, &row)?;
+        change.remove(Table::CredentialExpiry, key);
+        change.remove(Table::Serial, serial);
+        change.remove(Table::Credential, &row);
+        change.remove(Table::Revoked, &rows::serial_key(&credential.serial));
+        let owner: Option<KeyOwner> = change.load(Table::LeafKey, credential.key_digest.as_bytes())?;
+        if owner.is_some_and(|owner| owner.until <= now) {
+            change.remove(Table::LeafKey, credential.key_digest.as_bytes());
+        }
+    }
+    Ok(ended.len())
+}

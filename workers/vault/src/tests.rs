@@ -1,0 +1,153 @@
+//! The open vault over time: what rotates, what ends, what stays.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use jiff::{SignedDuration, Timestamp};
+use prometheus::Registry;
+use serde_json::json;
+use sluice_http::TrustCell;
+use sluice_identity::caller::{Caller, Via};
+use sluice_identity::token::{self, TokenError};
+use sluice_schema::Config;
+use sluice_wire::role::Role;
+use tempfile::TempDir;
+
+use crate::config::{Opening, Settings};
+use crate::context::{Figures, Vault};
+use crate::request::Act;
+use crate::seal::RootKey;
+use crate::store::{Range, Table, View as _};
+
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+fn settings(dir: &Path) -> Settings {
+    Settings {
+        data_dir: dir.to_owned(),
+        dev: true,
+        opening: Opening::Sealed,
+        issuer: "https://sluice.internal".into(),
+        audience: vec!["sluice".into()],
+        trust_domain: "sluice.internal".into(),
+        token_ttl: DAY,
+        leaf_ttl: DAY,
+        roles: BTreeMap::from([("bot".to_owned(), ["read", "trade"].into_iter().collect())]),
+        leeway_s: 5,
+    }
+}
+
+fn open(dir: &TempDir, root: &RootKey, now: Timestamp) -> Vault {
+    let trust = TrustCell::new(&Config::default(), Role::Vault);
+    Vault::unseal(settings(dir.path()), root, trust, Figures::new(&Registry::new()), now).unwrap()
+}
+
+fn act(subject: &str, grants: &str, now: Timestamp) -> Act {
+    let caller = Caller {
+        subject: subject.into(),
+        account: subject.into(),
+        grants: grants.parse().unwrap(),
+        via: Via::Token,
+        jti: None,
+    };
+    Act { caller: Some(caller), request_id: String::new(), remote: String::new(), now }
+}
+
+fn rows(vault: &Vault, table: Table) -> usize {
+    vault.store.snapshot().unwrap().keys(table, &Range::prefix(b"", 1_000)).unwrap().len()
+}
+
+fn mint(vault: &Vault, now: Timestamp) -> String {
+    let request = serde_json::from_value(json!({ "permissions": ["read"] })).unwrap();
+    vault.mint(&act("root", "admin", now), "bot", &request).unwrap().token
+}
+
+fn verify(vault: &Vault, token: &str, now: Timestamp) -> Result<(), TokenError> {
+    token::verify(token, &vault.trust.load(), vault.trust.rules(), now.as_second()).map(|_| ())
+}
+
+#[test]
+fn keys_and_intermediates_rotate_and_what_they_signed_stays_good() {
+    let (dir, root, start) = (TempDir::new().unwrap(), RootKey::random(), Timestamp::now());
+    let vault = open(&dir, &root, start);
+    let first = vault.authority.load().issuing().serial.clone();
+    let root_serial = vault.authority.load().root.serial.clone();
+    let published = vault.hub.jwks();
+    let kid = vault.signers.load().kid().to_owned();
+
+    let later = start + DAY * 31;
+    let old = mint(&vault, later - SignedDuration::from_hours(1));
+    vault.maintain(start, later).unwrap();
+    assert_ne!(vault.signers.load().kid(), kid, "the published key took over");
+    assert!(published.iter().any(|jwk| jwk.kid == vault.signers.load().kid()));
+    assert_eq!(vault.hub.jwks().len(), 3, "retired, active, next");
+    assert_eq!(verify(&vault, &old, later), Ok(()));
+    assert_eq!(verify(&vault, &mint(&vault, later), later), Ok(()));
+    assert_eq!(vault.authority.load().issuing().serial, first);
+
+    let half = start + DAY * 46;
+    vault.maintain(later, half).unwrap();
+    let authority = vault.authority.load_full();
+    assert_eq!((authority.intermediates.len(), &authority.root.serial), (2, &root_serial));
+    assert_ne!(authority.issuing().serial, first);
+    assert_eq!(vault.hub.crl().unwrap().matches("BEGIN X509 CRL").count(), 3);
+
+    vault.maintain(half, start + DAY * 95).unwrap();
+    let serials: Vec<_> =
+        vault.authority.load().intermediates.iter().map(|issuing| issuing.serial.clone()).collect();
+    assert!(!serials.contains(&first), "an ended intermediate goes");
+    assert_eq!(rows(&vault, Table::Authority), 1 + serials.len());
+}
+
+#[test]
+fn ended_tokens_certificates_and_revocations_are_swept() {
+    let (dir, root, start) = (TempDir::new().unwrap(), RootKey::random(), Timestamp::now());
+    let vault = open(&dir, &root, start);
+    let admin = act("root", "admin", start);
+    let token = mint(&vault, start);
+    mint(&vault, start);
+    vault.revoke_tokens(&admin, serde_json::from_value(json!({ "token": token })).unwrap()).unwrap();
+    vault.revoke_tokens(&admin, serde_json::from_value(json!({ "service": "bot" })).unwrap()).unwrap();
+    vault.issue(&admin, "bot", serde_json::from_value(json!({})).unwrap()).unwrap();
+    vault.revoke_credentials(&admin, "bot", None).unwrap();
+    assert_eq!((rows(&vault, Table::Token), rows(&vault, Table::Revoked)), (2, 3));
+
+    let before = vault.store.snapshot().unwrap().count(Table::Token).unwrap();
+    vault.maintain(start, start + SignedDuration::from_hours(23)).unwrap();
+    assert_eq!(rows(&vault, Table::Token) as u64, before, "nothing has ended yet");
+    vault.maintain(start, start + SignedDuration::from_hours(25)).unwrap();
+    let tables = [Table::Token, Table::TokenIndex, Table::Credential, Table::Serial, Table::CredentialExpiry];
+    for table in tables.into_iter().chain([Table::LeafKey]) {
+        assert_eq!(rows(&vault, table), 0, "{}", table.name());
+    }
+    assert_eq!(rows(&vault, Table::Revoked), 1, "the subject's revocation outlives every token it may meet");
+    mint(&vault, start + DAY * 30);
+    vault.maintain(start, start + DAY * 32).unwrap();
+    assert_eq!(rows(&vault, Table::Revoked), 0);
+}
+
+#[test]
+fn configured_roles_widen_what_a_minter_gives() {
+    let (dir, root, now) = (TempDir::new().unwrap(), RootKey::random(), Timestamp::now());
+    let vault = open(&dir, &root, now);
+    let minted =
+        vault.mint(&act("ci", "tokens:mint", now), "bot", &serde_json::from_value(json!({})).unwrap());
+    assert_eq!(verify(&vault, &minted.unwrap().token, now), Ok(()));
+    let wanted = serde_json::from_value(json!({ "permissions": ["admin"] })).unwrap();
+    assert!(vault.mint(&act("ci", "tokens:mint", now), "bot", &wanted).is_err());
+}
+
+#[test]
+fn clock_that_steps_back_does_not_repeat_a_list_number() {
+    let (dir, root, now) = (TempDir::new().unwrap(), RootKey::random(), Timestamp::now());
+    let vault = open(&dir, &root, now);
+    let first = vault.hub.crl().unwrap();
+    vault.maintain(now - DAY, now).unwrap();
+    drop(vault);
+    let vault = open(&dir, &root, now - DAY);
+    let number = |pem: &str| {
+        let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
+        let (_, list) = x509_parser::parse_x509_crl(&block.contents).unwrap();
+        list.crl_number().unwrap().clone()
+    };
+    assert!(number(&vault.hub.crl().unwrap()) > number(&first));
+}

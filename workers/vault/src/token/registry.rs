@@ -1,0 +1,172 @@
+//! The registry of issued tokens: rows, index, list, sweep.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::mint::time;
+use crate::access;
+use crate::context::Vault;
+use crate::error::VaultError;
+use crate::feed::RevokedRow;
+use crate::request::Act;
+use crate::store::{Change, KeyBytes, Range, Table, View};
+
+/// LIMIT: tokens in one page of the list.
+const PAGE_MAX: usize = 500;
+/// LIMIT: rows one sweep removes.
+const SWEEP_MAX: usize = 1_000;
+
+/// The registry's row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Row {
+    pub(super) sub: String,
+    pub(super) issued_s: i64,
+    pub(super) expires_s: i64,
+    pub(super) scope: String,
+    pub(super) audience: Vec<String>,
+    /// Who asked for it.
+    pub(super) by: String,
+    pub(super) revoked: bool,
+}
+
+/// A token in the list: everything but the token.
+#[derive(Debug, Serialize)]
+pub(crate) struct Listed {
+    jti: String,
+    service_name: String,
+    issued_at: Timestamp,
+    expires_at: Timestamp,
+    permissions: Vec<String>,
+}
+
+/// A page of the list.
+#[derive(Debug, Serialize)]
+pub(crate) struct TokenPage {
+    tokens: Vec<Listed>,
+    count: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+impl Vault {
+    /// The live tokens an administrator or minter may see (all, or one service's), or the caller's own.
+    pub(crate) fn list_tokens(
+        &self,
+        act: &Act,
+        service: Option<&str>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<TokenPage, VaultError> {
+        let entry = act.entry("token", "list", "tokens");
+        let permit = access::known(act.caller.as_ref()).and_then(|caller| {
+            let all = caller.grants.covers("tokens:mint");
+            match service {
+                Some(service) if all || access::is_service(caller, service) => Ok(Some(service.to_owned())),
+                Some(_) => Err(VaultError::Lacking("tokens:mint")),
+                None if all => Ok(None),
+                None => Ok(Some(caller.subject.clone())),
+            }
+        });
+        let subject = match permit {
+            Ok(subject) => subject,
+            Err(error) => return Err(self.refuse(entry, error)),
+        };
+        self.read(entry, || self.page(subject.as_deref(), after, limit.clamp(1, PAGE_MAX), act.now))
+    }
+
+    fn page(
+        &self,
+        subject: Option<&str>,
+        after: Option<&str>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<TokenPage, VaultError> {
+        let view = self.store.snapshot()?;
+        let (table, prefix) = match subject {
+            None => (Table::Token, Vec::new()),
+            Some(subject) => (Table::TokenIndex, subject_prefix(subject)),
+        };
+        let mut range = Range::prefix(&prefix, limit);
+        if let Some(after) = after {
+            range = range.after(&[prefix.as_slice(), after.as_bytes()].concat());
+        }
+        let keys = view.keys(table, &range)?;
+        let next = if keys.len() == limit { keys.last().map(|key| jti_of(key)) } else { None };
+        let mut tokens = Vec::new();
+        for key in keys {
+            let jti = jti_of(&key);
+            let row: Row = view.require(Table::Token, jti.as_bytes())?;
+            if !row.revoked && row.expires_s > now.as_second() && !is_subject_revoked(&view, &row)? {
+                tokens.push(Listed {
+                    jti,
+                    service_name: row.sub,
+                    issued_at: time(row.issued_s),
+                    expires_at: time(row.expires_s),
+                    permissions: row.scope.split(' ').map(str::to_owned).collect(),
+                });
+            }
+        }
+        Ok(TokenPage { count: tokens.len(), tokens, next })
+    }
+}
+
+/// Whether [`sweep`] has anything to do.
+pub(crate) fn has_ended(view: &impl View, now: Timestamp, leeway_s: i64) -> Result<bool, VaultError> {
+    Ok(!view.keys(Table::TokenIndex, &Range { limit: 1, ..ended(now, leeway_s) })?.is_empty())
+}
+
+fn ended(now: Timestamp, leeway_s: i64) -> Range {
+    let end = now.as_second() - leeway_s;
+    Range { from: b"x".to_vec(), to: expiry_key(end, ""), limit: SWEEP_MAX }
+}
+
+/// Removes tokens and revocations that no longer matter; how many rows went.
+pub(crate) fn sweep(change: &mut Change<'_>, now: Timestamp, leeway_s: i64) -> Result<usize, VaultError> {
+    let range = ended(now, leeway_s);
+    let ended = change.keys(Table::TokenIndex, &range)?;
+    let mut swept = ended.len();
+    for key in ended {
+        let jti = jti_of(&key);
+        let row: Row = change.require(Table::Token, jti.as_bytes())?;
+        for key in index(&row, &jti) {
+            change.remove(Table::TokenIndex, &key);
+        }
+        change.remove(Table::Token, jti.as_bytes());
+        change.remove(Table::Revoked, format!("jti/{jti}").as_bytes());
+    }
+    for key in change.keys(Table::Revoked, &Range::prefix(b"sub/", SWEEP_MAX))? {
+        if change.require::<RevokedRow>(Table::Revoked, &key)?.until <= now {
+            change.remove(Table::Revoked, &key);
+            swept += 1;
+        }
+    }
+    Ok(swept)
+}
+
+/// Up to when (unix seconds) a subject's tokens were revoked.
+pub(super) fn void_until(view: &impl View, subject: &str) -> Result<Option<i64>, VaultError> {
+    let revoked: Option<RevokedRow> = view.load(Table::Revoked, format!("sub/{subject}").as_bytes())?;
+    Ok(revoked.and_then(|revoked| revoked.issued_until))
+}
+
+/// Whether a token is void because its subject was revoked.
+pub(super) fn is_subject_revoked(view: &impl View, row: &Row) -> Result<bool, VaultError> {
+    Ok(void_until(view, &row.sub)?.is_some_and(|until| row.issued_s <= until))
+}
+
+pub(super) fn index(row: &Row, jti: &str) -> [KeyBytes; 2] {
+    [[subject_prefix(&row.sub).as_slice(), jti.as_bytes()].concat(), expiry_key(row.expires_s, jti)]
+}
+
+pub(super) fn subject_prefix(subject: &str) -> KeyBytes {
+    [b"s", subject.as_bytes(), &[0]].concat()
+}
+
+fn expiry_key(expires_s: i64, jti: &str) -> KeyBytes {
+    [b"x".as_slice(), &u64::try_from(expires_s).unwrap_or(0).to_be_bytes(), jti.as_bytes()].concat()
+}
+
+/// The token id at the end of a key: always a UUID's 36 characters.
+fn jti_of(key: &[u8]) -> String {
+    String::from_utf8_lossy(&key[key.len().saturating_sub(36)..]).into_owned()
+}

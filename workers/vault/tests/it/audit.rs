@@ -1,0 +1,104 @@
+//! Every access leaves a record before it is answered.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::harness::Vault;
+
+async fn records(vault: &Vault, query: &str) -> Vec<Value> {
+    let reply = vault.as_admin("GET", &format!("/audit{query}"), "").await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    reply.json()["records"].as_array().unwrap().clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn allowed_and_denied_accesses_are_recorded_without_values() {
+    let vault = Vault::start().await;
+    let bot = vault.token("bot", &["read", "write"]).await;
+    vault.call("PUT", "/secrets/services/bot/db", Some(&bot), r#"{"password":"hunter2"}"#).await;
+    vault
+        .raw(
+            "GET",
+            "/secrets/services/bot/db",
+            &format!("authorization: Bearer {bot}\r\nx-request-id: req-0001\r\n"),
+            "",
+        )
+        .await;
+    vault.call("GET", "/secrets/services/other/db", Some(&bot), "").await;
+    vault.call("GET", "/secrets/services/bot/none", Some(&bot), "").await;
+    vault.call("GET", "/secrets/services/bot/db", None, "").await;
+    vault.call("GET", "/secrets/services/bot/db", Some("x.y.z"), "").await;
+    vault.call("POST", "/credentials/bot", Some(&bot), "").await;
+    vault.call("POST", "/tokens/bot", Some(&bot), r#"{"permissions":["admin"]}"#).await;
+    let seen: Vec<_> = records(&vault, "")
+        .await
+        .iter()
+        .map(|record| {
+            let word = |name: &str| record[name].as_str().unwrap().to_owned();
+            format!("{} {} {} {}", word("type"), word("op"), word("actor"), word("decision"))
+        })
+        .collect();
+    for expected in [
+        "token mint role/vault allow",
+        "token mint dev-admin allow",
+        "secret write bot allow",
+        "secret read bot allow",
+        "secret read bot deny",
+        "secret read bot error",
+        "secret read anonymous deny",
+        "auth get unverified deny",
+        "credential issue bot allow",
+        "token mint bot deny",
+    ] {
+        assert!(seen.iter().any(|line| line == expected), "{expected} in {seen:#?}");
+    }
+    let read = records(&vault, "?actor=bot&path=services/bot/db").await;
+    assert_eq!(read.len(), 2);
+    assert_eq!(read[1]["request_id"], "req-0001");
+    assert!(read[1]["remote"].as_str().unwrap().starts_with("127.0.0.1:"));
+    let text = fs::read_to_string(vault.dir.path().join("audit/vault.jsonl")).unwrap();
+    assert!(!text.contains("hunter2") && !text.contains(&bot));
+    let page = vault.as_admin("GET", "/audit?limit=2", "").await.json();
+    assert_eq!((page["count"].as_u64(), page["next"].as_u64()), (Some(2), Some(2)));
+    assert_eq!(records(&vault, "?since=2&limit=1").await[0]["seq"], 3);
+    assert!(sluice_audit::verify(&vault.dir.path().join("audit")).unwrap().is_whole());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reading_the_log_needs_its_permission() {
+    let vault = Vault::start().await;
+    let bot = vault.token("bot", &["read"]).await;
+    vault.call("GET", "/audit", Some(&bot), "").await.is(403, "insufficient_scope");
+    vault.call("GET", "/audit", None, "").await.is(401, "invalid_token");
+    let auditor = vault.token("auditor", &["audit:read"]).await;
+    assert_eq!(vault.call("GET", "/audit?since=2020-01-01T00:00:00Z", Some(&auditor), "").await.status, 200);
+    vault.call("GET", "/audit?since=yesterday", Some(&auditor), "").await.is(400, "bad_query");
+    assert!(
+        records(&vault, "")
+            .await
+            .iter()
+            .any(|record| record["op"] == json!("read") && record["decision"] == "deny")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_answered_that_cannot_be_recorded() {
+    let vault = Vault::start().await;
+    let admin = vault.admin();
+    vault.as_admin("PUT", "/secrets/a", r#"{"x":1}"#).await;
+    fs::remove_file(vault.dir.path().join("audit/vault.jsonl")).unwrap();
+    for (method, target, body) in [
+        ("GET", "/secrets/a", ""),
+        ("PUT", "/secrets/a", "{}"),
+        ("POST", "/tokens/bot", ""),
+        ("POST", "/credentials/bot", ""),
+        ("GET", "/audit", ""),
+    ] {
+        vault.call(method, target, Some(&admin), body).await.is(503, "audit_unavailable");
+    }
+    vault.call("GET", "/secrets/a", None, "").await.is(503, "audit_unavailable");
+    assert_eq!(vault.call("GET", "/readyz", None, "").await.status, 503);
+    assert_eq!(vault.call("GET", "/health", None, "").await.status, 503);
+    assert_eq!(vault.call("GET", "/livez", None, "").await.status, 200);
+}

@@ -1,0 +1,11 @@
+//! The vault as its clients see it: started in this process on free ports, spoken to over real sockets.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod audit;
+mod credentials;
+mod feed;
+mod harness;
+mod secrets;
+mod start;
+mod tokens;

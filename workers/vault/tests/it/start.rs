@@ -1,0 +1,112 @@
+//! Opening, staying sealed, restarting.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
+
+use sluice_schema::{Config, Seal};
+use tempfile::TempDir;
+
+use crate::harness::{Setup, Vault};
+
+/// An error with its causes.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let errors = std::iter::successors(Some(error), |error| error.source());
+    errors.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn vault_without_a_seal_stays_sealed() {
+    let vault = Setup { dev: false, ..Setup::default() }.start();
+    assert_eq!(vault.call("GET", "/livez", None, "").await.status, 200);
+    assert_eq!(vault.call("GET", "/readyz", None, "").await.status, 503);
+    assert_eq!(vault.call("GET", "/health", None, "").await.status, 503);
+    for (method, path) in [
+        ("GET", "/ca/certificate"),
+        ("GET", "/secrets/a"),
+        ("POST", "/tokens/bot"),
+        ("GET", "/.well-known/jwks.json"),
+        ("GET", "/audit"),
+        ("GET", "/credentials"),
+    ] {
+        vault.call(method, path, None, "").await.is(503, "sealed");
+    }
+    let forged = vault.call("POST", "/security/tokens/generate", Some("x.y.z"), "not json").await;
+    forged.is(503, "sealed");
+    let metrics = vault.call("GET", "/metrics", None, "").await.text;
+    assert!(metrics.contains("\nsluice_vault_sealed 1\n"), "{metrics}");
+    assert!(!vault.dir.path().join("token").exists());
+    vault.stop().await.1.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn production_opens_by_a_key_file_and_writes_no_token() {
+    let keys = TempDir::new().unwrap();
+    let key = keys.path().join("root.key");
+    fs::write(&key, "5a".repeat(32)).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o400)).unwrap();
+    let mut config = Config::default();
+    config.vault.seal = Seal::File(key.clone());
+    let dir = Arc::new(TempDir::new().unwrap());
+    let setup = || Setup { dir: Arc::clone(&dir), config: config.clone(), dev: false, events: None };
+    let vault = setup().start();
+    vault.ready().await;
+    assert!(!dir.path().join("token").exists());
+    assert!(!dir.path().join("vault/unseal.key").exists());
+    vault.stop().await.1.unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&key, "5b".repeat(32)).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o400)).unwrap();
+    assert!(setup().start().ended().await.is_err(), "another key must not open the store");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o440)).unwrap();
+    assert!(setup().start().ended().await.is_err(), "a key others may read is refused");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_survives_a_restart() {
+    let vault = Vault::start().await;
+    let token_mode = fs::metadata(vault.dir.path().join("token")).unwrap().permissions().mode();
+    let key_mode = fs::metadata(vault.dir.path().join("vault/unseal.key")).unwrap().permissions().mode();
+    assert_eq!((token_mode & 0o777, key_mode & 0o777), (0o600, 0o600));
+    let root = vault.call("GET", "/ca/certificate", None, "").await.text;
+    let chain = vault.call("GET", "/ca/chain", None, "").await.text;
+    let keys = vault.call("GET", "/.well-known/jwks.json", None, "").await.json();
+    let kept = vault.token("bot", &["read", "write"]).await;
+    let ended = vault.token("bot", &["read"]).await;
+    let body = format!("{{\"token\":\"{ended}\"}}");
+    assert_eq!(vault.call("POST", "/tokens/revoke", None, &body).await.status, 200);
+    vault.call("PUT", "/secrets/services/bot/db", Some(&kept), r#"{"password":"x"}"#).await;
+    let first_admin = vault.admin();
+    let (dir, ended_well) = vault.stop().await;
+    ended_well.unwrap();
+
+    let vault = Setup { dir, ..Setup::default() }.start();
+    vault.ready().await;
+    assert_eq!(vault.call("GET", "/ca/certificate", None, "").await.text, root);
+    assert_eq!(vault.call("GET", "/ca/chain", None, "").await.text, chain);
+    assert_eq!(vault.call("GET", "/.well-known/jwks.json", None, "").await.json(), keys);
+    assert_ne!(vault.admin(), first_admin);
+    let read = vault.call("GET", "/secrets/services/bot/db", Some(&kept), "").await;
+    assert_eq!(read.json()["data"]["password"], "x");
+    let verdict = vault.call("POST", "/tokens/validate", None, &body).await.json();
+    assert_eq!(verdict["reason"], "revoked");
+    assert!(sluice_audit::verify(&vault.dir.path().join("audit")).unwrap().is_whole());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_key_or_older_store_does_not_start() {
+    let vault = Vault::start().await;
+    let store = vault.dir.path().join("vault/store.redb");
+    let (dir, _) = vault.stop().await;
+    let older = fs::read(&store).unwrap();
+    let vault = Setup { dir, ..Setup::default() }.start();
+    vault.ready().await;
+    let (dir, _) = vault.stop().await;
+    fs::write(&store, older).unwrap();
+    let setup = || Setup { dir: Arc::clone(&dir), ..Setup::default() };
+    let text = chain(&setup().start().ended().await.unwrap_err());
+    assert!(text.contains("rolled back"), "{text}");
+    fs::remove_file(dir.path().join("vault/unseal.key")).unwrap();
+    assert!(setup().start().ended().await.is_err());
+    assert!(!dir.path().join("vault/unseal.key").exists(), "no new key is made over an existing store");
+}
