@@ -40,7 +40,7 @@ PAINTED = """(() => {
 })()"""
 CUT = """[...document.querySelectorAll('.scroll')].filter((node) => node.scrollWidth > node.clientWidth + 1)
   .map((node) => `${node.closest('section').id} ${node.scrollWidth} > ${node.clientWidth}`)"""
-UNNAMED = """[...document.querySelectorAll('button, input, select, summary, canvas[role]')].filter((node) =>
+UNNAMED = """[...document.querySelectorAll('button, input, select, summary, canvas[role]')].filter((node) => !node.hidden &&
   !(node.textContent.trim() || node.getAttribute('aria-label') || node.labels?.length || node.title)).map((node) => node.outerHTML)"""
 
 

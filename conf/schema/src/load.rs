@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::de::DeTable;
 
@@ -100,6 +101,8 @@ fn read(reader: &mut Reader<'_>, documents: &[Document]) -> Config {
     let mut config = Config::default();
     if reader.mode.dev {
         config.edge.listen.set_ip(Ipv4Addr::LOCALHOST.into());
+        // Nothing balances over a development instance: ctrl-C need not wait for it to notice.
+        config.drain.lame_duck = Duration::ZERO;
     }
     let main = tables.first().map(|(table, _)| table.get_ref());
     let mut root = Table::root(reader, main, 0);
