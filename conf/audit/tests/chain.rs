@@ -29,8 +29,9 @@ fn written(count: u64) -> (TempDir, PathBuf) {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("audit/vault.jsonl");
     let log = Log::open(&path, "vault").unwrap();
-    for n in 1..=count {
-        assert_eq!(log.append(entry(n), ts(n as i64)).unwrap(), n);
+    let pending: Vec<_> = (1..=count).map(|n| (n, log.submit(entry(n), ts(n as i64)))).collect();
+    for (n, pending) in pending {
+        assert_eq!(pending.wait().unwrap(), n);
     }
     drop(log);
     (dir, path)

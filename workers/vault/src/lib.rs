@@ -5,7 +5,7 @@
 //! verified elsewhere (that is `sluice-identity`), what other roles do.
 //!
 //! The life of a request: `api` parses it and hands an operation to a thread that may block
-//! ([`context::Context::run`]); the operation asks `access` (pure), then reads a snapshot or queues a change;
+//! (`context::Context::run`); the operation asks `access` (pure), then reads a snapshot or queues a change;
 //! the store's writer commits changes in groups; the audit record is durable before the answer leaves.
 
 mod access;
