@@ -1,2 +1,86 @@
-//! The event worker.
+//! The event worker: events in one order, durable before they are acknowledged, read back by filter, replayed,
+//! and streamed to subscribers.
+//!
+//! Knows: the event log and its format, who may publish and read what, the calls under `/events` and `/state`.
+//! Must not know: how callers are verified (sluice-http), how other workers do their work, the edge.
+
+mod access;
+mod api;
+mod batch;
+mod config;
+mod context;
+mod convenience;
+mod error;
+mod event;
+mod feed;
+mod fingerprint;
+mod frame;
+mod hub;
+mod json;
 pub mod log;
+mod metrics;
+mod params;
+mod publish;
+mod query;
+mod replay;
+mod ring;
+mod state;
+mod stats;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use sluice_http::{Start, serve};
+
+pub use error::RunError;
+
+use config::Settings;
+use context::Context;
+use log::{Ground, Log};
+use metrics::Metrics;
+
+/// Plays the role: opens the log, serves, and returns when the process is to end or the log has failed.
+pub async fn run(start: Start) -> Result<(), RunError> {
+    let settings = Settings::new(&start);
+    let metrics = Arc::new(Metrics::new(&start.registry));
+    let log = open(&settings, Arc::clone(&metrics)).await?;
+    let context = Context::new(log.clone(), settings, metrics, start.stop.clone())?;
+    let follower = feed::follow(&start);
+    let observed = tokio::spawn(Arc::clone(&context).observe());
+    let served = tokio::select! {
+        served = serve(&start, api::router(&context), Arc::clone(&context) as _) => served.map_err(RunError::from),
+        // Nothing can be acknowledged any more, and what is on the disk is for the next start to find out.
+        fatal = log.failed() => Err(RunError::Log(fatal)),
+    };
+    for task in [observed, follower] {
+        task.abort();
+        // Cancelled, as asked.
+        drop(task.await);
+    }
+    // Waits for two threads; what is queued is stored.
+    tokio::task::spawn_blocking(move || {
+        context.close();
+        drop((context, log));
+    })
+    .await?;
+    served
+}
+
+async fn open(settings: &Settings, metrics: Arc<Metrics>) -> Result<Log, RunError> {
+    let (dir, options) = (settings.log_dir.clone(), settings.log_options);
+    let ground = Ground { observer: metrics, ..Ground::default() };
+    let log = tokio::task::spawn_blocking(move || Log::open(&dir, &options, ground)).await??;
+    let (found, stats) = (log.recovered(), log.reader().stats());
+    tracing::info!(
+        component = "log",
+        events = stats.length,
+        bytes = stats.bytes,
+        torn_bytes = found.torn_bytes,
+        reindexed = found.reindexed,
+        remembered = found.remembered,
+        "event log opened"
+    );
+    Ok(log)
+}

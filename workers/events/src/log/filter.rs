@@ -1,5 +1,7 @@
 //! What a reader wants to see: decided on a record's labels and times alone.
 
+use sluice_identity::grants::glob_matches;
+
 use super::index::{Block, Summary};
 use super::record::Record;
 
@@ -8,7 +10,7 @@ use super::record::Record;
 pub struct Filter {
     /// Event types; empty means every type.
     pub kinds: Vec<Box<str>>,
-    /// Types that the reader may see, as globs with at most one `*` at the end; `None` means every type.
+    /// Types that the reader may see, as globs; `None` means every type.
     pub granted: Option<Vec<Box<str>>>,
     /// Source.
     pub source: Option<Box<str>>,
@@ -28,22 +30,23 @@ impl Filter {
 
     /// The same on the labels alone.
     pub fn admits_labels(&self, kind: &str, symbol: &str, source: &str, time_us: i64) -> bool {
-        self.admits_kind(kind)
+        self.admits_type(kind)
             && self.symbol.as_deref().is_none_or(|wanted| wanted == symbol)
             && self.source.as_deref().is_none_or(|wanted| wanted == source)
             && self.from_us.is_none_or(|from| from <= time_us)
             && self.to_us.is_none_or(|to| time_us <= to)
     }
 
-    fn admits_kind(&self, kind: &str) -> bool {
+    /// Whether events of a type can be wanted.
+    pub fn admits_type(&self, kind: &str) -> bool {
         (self.kinds.is_empty() || self.kinds.iter().any(|wanted| &**wanted == kind))
-            && self.granted.as_ref().is_none_or(|globs| globs.iter().any(|glob| glob_covers(glob, kind)))
+            && self.granted.as_ref().is_none_or(|globs| globs.iter().any(|glob| glob_matches(glob, kind)))
     }
 
     /// Whether a segment may hold a wanted record.
     pub(crate) fn may_be_in(&self, summary: &Summary) -> bool {
         self.may_be_within(summary.time_min_us, summary.time_max_us)
-            && (summary.other_types > 0 || summary.types.keys().any(|kind| self.admits_kind(kind)))
+            && (summary.other_types > 0 || summary.types.keys().any(|kind| self.admits_type(kind)))
     }
 
     /// Whether a block may hold a wanted record.
@@ -54,11 +57,6 @@ impl Filter {
     fn may_be_within(&self, min_us: i64, max_us: i64) -> bool {
         self.from_us.is_none_or(|from| from <= max_us) && self.to_us.is_none_or(|to| min_us <= to)
     }
-}
-
-/// Whether a glob (`order_*`, `*`, or a plain name) covers a name.
-pub fn glob_covers(glob: &str, name: &str) -> bool {
-    glob.strip_suffix('*').map_or(glob == name, |stem| name.starts_with(stem))
 }
 
 #[cfg(test)]
@@ -86,6 +84,5 @@ mod tests {
         let filter = Filter { granted: Some(vec!["order_*".into()]), ..Filter::default() };
         assert!(filter.admits_labels("order_executed", "", "", 0));
         assert!(!filter.admits_labels("trading_signal", "", "", 0));
-        assert!(glob_covers("*", "x") && glob_covers("x", "x") && !glob_covers("x", "xy"));
     }
 }

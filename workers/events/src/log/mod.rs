@@ -19,6 +19,7 @@ mod reader;
 mod record;
 mod recovery;
 mod retention;
+mod scan;
 mod segment;
 mod sidecar;
 mod store;
@@ -35,13 +36,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
 
 pub use dedup::IDS_MAX as DEDUP_IDS_MAX;
-pub use filter::{Filter, glob_covers};
+pub use filter::Filter;
 pub use medium::{Disk, Medium};
 pub use open::{OpenError, Recovered};
 pub use plan::Outcome;
-pub use reader::{Backward, Forward, ReadError, Reader, Stats, Trimmed};
+pub use reader::{ReadError, Reader, Stats};
 pub use record::{Draft, DraftError, LABEL_BYTES_MAX, Labels, MessageId, MessageIdError, Record, Stamp};
 pub use retention::Retention;
+pub use scan::{Backward, Forward, Trimmed};
 pub use segment::FORMAT_VERSION;
 pub use store::Fatal;
 
@@ -290,5 +292,27 @@ impl Durability {
             Self::Fsync => "fsync",
             Self::Memory => "memory",
         }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use bytes::Bytes;
+
+    use super::record::{Draft, Header, Labels, MessageId, Parsed, Record, Stamp, parse, seal};
+
+    /// A record as a reader would get it.
+    pub(crate) fn record(seq: u64, kind: &str) -> Record {
+        let labels = Labels { kind, symbol: "BTC/USDT", source: "test" };
+        let json =
+            format!(r#"{{"event_type":"{kind}","data":{{"symbol":"BTC/USDT","n":{seq}}},"metadata":{{}}}}"#);
+        let draft = Draft::new(labels, seq as i64, u128::from(seq), seq, json.as_bytes()).unwrap();
+        let mut out = Vec::new();
+        draft.encode(Stamp { seq, id: MessageId { ms: seq, n: 0 } }, &mut out);
+        seal(&mut out, 0);
+        let bytes = Bytes::from(out);
+        let Parsed::Whole(header) = parse(&bytes) else { panic!("not a record") };
+        let header: Header = header;
+        Record::slice(&header, &bytes, 0)
     }
 }

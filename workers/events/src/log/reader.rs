@@ -1,24 +1,17 @@
-//! Reading: forward, backward, one record. Readers take no lock that the writer holds across a disk access, and
+//! Reading one event, or what the log holds; scans are in [`super::scan`]. Readers take no lock that the writer holds across a disk access, and
 //! see durable records alone. Every record's checksum is checked at every read: damage is an error, never data.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::filter::Filter;
-use super::record::{MessageId, Parsed, Record, parse};
+use super::record::{MessageId, Record};
+use super::scan::{Backward, Block, Forward};
 use super::segment::Segment;
 use super::store::Store;
-
-/// Bytes of the first read of a scan; each further one reads four times as much, up to [`READ_BYTES_MAX`].
-const READ_BYTES_FIRST: u64 = 16 * 1024;
-const READ_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Why a record cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -91,29 +84,12 @@ impl Reader {
 
     /// Events from `seq` on, up to the newest one now, oldest first.
     pub fn forward(&self, seq: u64, filter: Filter) -> Forward {
-        Forward {
-            store: Arc::clone(&self.store),
-            filter,
-            next: seq,
-            upto: self.durable_seq(),
-            place: None,
-            read_bytes: READ_BYTES_FIRST,
-            block: Block::default(),
-            trimmed: None,
-        }
+        Forward::new(&self.store, seq, self.durable_seq(), filter)
     }
 
     /// Events before `seq`, newest first.
     pub fn backward(&self, seq: u64, filter: Filter) -> Backward {
-        let before = seq.min(self.durable_seq() + 1);
-        Backward {
-            store: Arc::clone(&self.store),
-            filter,
-            before,
-            place: None,
-            read_bytes: READ_BYTES_FIRST,
-            found: Vec::new(),
-        }
+        Backward::new(&self.store, seq.min(self.durable_seq() + 1), filter)
     }
 
     /// The event with a seq; `None` when it is not kept (any longer).
@@ -207,8 +183,8 @@ impl Reader {
     fn scan_for(&self, segment: &Arc<Segment>, event_id: u128) -> Result<Option<Record>, ReadError> {
         let records = segment.with_summary(|summary| summary.records);
         let mut found = None;
-        let mut scan = self.forward(segment.base_seq, Filter::default());
-        scan.upto = scan.upto.min((segment.base_seq + records).saturating_sub(1));
+        let upto = self.durable_seq().min((segment.base_seq + records).saturating_sub(1));
+        let mut scan = Forward::new(&self.store, segment.base_seq, upto, Filter::default());
         while let Some(record) = scan.next()? {
             if record.event_id == event_id {
                 found = Some(record);
@@ -223,233 +199,9 @@ pub(crate) fn record_at(store: &Arc<Store>, seq: u64) -> Result<Option<Record>, 
     if seq < store.first_seq() {
         return Ok(None);
     }
-    let mut forward = Reader { store: Arc::clone(store) }.forward(seq, Filter::default());
-    forward.upto = seq;
-    // One block is enough.
-    forward.read_bytes = 1;
-    forward.next()
+    Forward::new(store, seq, seq, Filter::default()).of_one_block().next()
 }
 
-/// Events which a scan wanted and retention had already removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trimmed {
-    /// The seq that came next.
-    pub expected: u64,
-    /// The oldest seq that is kept.
-    pub got: u64,
-}
-
-/// A scan towards newer events.
-#[derive(Debug)]
-pub struct Forward {
-    store: Arc<Store>,
-    filter: Filter,
-    /// No record before this seq is returned.
-    next: u64,
-    upto: u64,
-    /// Segment being read, and the offset up to which it was.
-    place: Option<(Arc<Segment>, u64)>,
-    read_bytes: u64,
-    block: Block,
-    trimmed: Option<Trimmed>,
-}
-
-impl Forward {
-    /// The next event that the filter admits; `None` at the end. After an error there is nothing more.
-    #[allow(clippy::should_implement_trait, reason = "an iterator of results invites to skip errors")]
-    pub fn next(&mut self) -> Result<Option<Record>, ReadError> {
-        while self.next <= self.upto {
-            match self.block.next() {
-                Some(Ok(record)) if record.stamp.seq < self.next => {}
-                Some(Ok(record)) if record.stamp.seq > self.upto => {
-                    // Not durable when the scan began: read again by a scan that goes on.
-                    self.restart();
-                    break;
-                }
-                Some(Ok(record)) => {
-                    self.next = record.stamp.seq + 1;
-                    if self.filter.admits(&record) {
-                        return Ok(Some(record));
-                    }
-                }
-                Some(Err(error)) => {
-                    self.upto = 0;
-                    return Err(error);
-                }
-                None if self.fill()? => {}
-                None => break,
-            }
-        }
-        self.next = self.next.max(self.upto + 1);
-        Ok(None)
-    }
-
-    /// The seq from which the scan goes on.
-    pub fn position(&self) -> u64 {
-        self.next
-    }
-
-    /// Moves the end of the scan to the newest durable event.
-    pub fn extend(&mut self) {
-        self.upto = self.store.durable_seq();
-    }
-
-    /// What retention took away from under the scan since the last call.
-    pub fn trimmed(&mut self) -> Option<Trimmed> {
-        self.trimmed.take()
-    }
-
-    fn restart(&mut self) {
-        self.place = None;
-        self.block = Block::default();
-    }
-
-    /// Reads the next stretch that may hold something; `false` at the end.
-    fn fill(&mut self) -> Result<bool, ReadError> {
-        loop {
-            let (segment, offset) = match self.place.take() {
-                Some(place) => place,
-                None => self.enter(self.store.segment_of(self.next))?,
-            };
-            let run = segment.run_after(offset, self.read_bytes, &self.filter);
-            if let Some(run) = run.map_err(|source| read_error(&segment, source))? {
-                self.read_bytes = (self.read_bytes * 4).min(READ_BYTES_MAX);
-                let stop = run.end;
-                self.block = Block::read(&segment, run)?;
-                self.place = Some((segment, stop));
-                return Ok(true);
-            }
-            let following_seq = segment.base_seq + segment.with_summary(|summary| summary.records);
-            if following_seq > self.upto {
-                self.place = Some((segment, offset));
-                return Ok(false);
-            }
-            self.next = self.next.max(following_seq);
-            let following = self.store.segment_of(self.next);
-            self.place = Some(self.enter(following)?);
-        }
-    }
-
-    fn enter(&mut self, segment: Arc<Segment>) -> Result<(Arc<Segment>, u64), ReadError> {
-        if segment.base_seq > self.next {
-            self.trimmed = Some(Trimmed { expected: self.next, got: segment.base_seq });
-            self.next = segment.base_seq;
-        }
-        self.store.touch(&segment);
-        let block = segment.block_of_seq(self.next).map_err(|source| read_error(&segment, source))?;
-        Ok((segment, block.start))
-    }
-}
-
-/// A scan towards older events.
-#[derive(Debug)]
-pub struct Backward {
-    store: Arc<Store>,
-    filter: Filter,
-    /// No record from this seq on is returned.
-    before: u64,
-    /// Segment being read, and the offset down to which it was.
-    place: Option<(Arc<Segment>, u64)>,
-    read_bytes: u64,
-    /// Records of the last stretch, oldest first.
-    found: Vec<Record>,
-}
-
-impl Backward {
-    /// The next older event that the filter admits; `None` at the end. After an error there is nothing more.
-    #[allow(clippy::should_implement_trait, reason = "an iterator of results invites to skip errors")]
-    pub fn next(&mut self) -> Result<Option<Record>, ReadError> {
-        loop {
-            if let Some(record) = self.found.pop() {
-                return Ok(Some(record));
-            }
-            match self.fill() {
-                Ok(true) => {}
-                Ok(false) => return Ok(None),
-                Err(error) => {
-                    self.before = 0;
-                    return Err(error);
-                }
-            }
-        }
-    }
-
-    /// Reads the stretch before; `false` at the end.
-    fn fill(&mut self) -> Result<bool, ReadError> {
-        if self.before <= self.store.first_seq() {
-            return Ok(false);
-        }
-        let (segment, offset) = match self.place.take() {
-            Some(place) => place,
-            None => self.enter(self.store.segment_of(self.before - 1))?,
-        };
-        let run = segment.run_before(offset, self.read_bytes, &self.filter);
-        let Some(run) = run.map_err(|source| read_error(&segment, source))? else {
-            self.before = segment.base_seq;
-            return Ok(true);
-        };
-        self.read_bytes = (self.read_bytes * 4).min(READ_BYTES_MAX);
-        let begin = run.start;
-        for record in Block::read(&segment, run)? {
-            let record = record?;
-            if record.stamp.seq < self.before && self.filter.admits(&record) {
-                self.found.push(record);
-            }
-        }
-        self.place = Some((segment, begin));
-        Ok(true)
-    }
-
-    fn enter(&self, segment: Arc<Segment>) -> Result<(Arc<Segment>, u64), ReadError> {
-        self.store.touch(&segment);
-        let block = segment.block_of_seq(self.before - 1).map_err(|source| read_error(&segment, source))?;
-        Ok((segment, block.end))
-    }
-}
-
-/// Whole records read at once.
-#[derive(Debug, Default)]
-struct Block {
-    segment: Option<Arc<Segment>>,
-    bytes: Bytes,
-    begin: u64,
-    at: usize,
-}
-
-impl Block {
-    /// Reads a range that begins and ends with a record.
-    fn read(segment: &Arc<Segment>, range: Range<u64>) -> Result<Self, ReadError> {
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        segment.file.read_exact_at(&mut bytes, range.start).map_err(|source| read_error(segment, source))?;
-        Ok(Self { segment: Some(Arc::clone(segment)), bytes: bytes.into(), begin: range.start, at: 0 })
-    }
-}
-
-impl Iterator for Block {
-    type Item = Result<Record, ReadError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let segment = self.segment.as_ref()?;
-        if self.at >= self.bytes.len() {
-            return None;
-        }
-        let why = match parse(&self.bytes[self.at..]) {
-            Parsed::Whole(header) => {
-                let record = Record::slice(&header, &self.bytes, self.at);
-                self.at += header.padded();
-                return Some(Ok(record));
-            }
-            Parsed::Blank => "records missing",
-            Parsed::Short => "a record cut short",
-            Parsed::Damaged(why) => why,
-        };
-        let (path, offset) = (segment.path.clone(), self.begin + self.at as u64);
-        // Nothing behind the damage is served.
-        self.at = self.bytes.len();
-        Some(Err(ReadError::Corrupt { path, offset, why }))
-    }
-}
-
-fn read_error(segment: &Segment, source: io::Error) -> ReadError {
+pub(super) fn read_error(segment: &Segment, source: io::Error) -> ReadError {
     ReadError::Read { path: segment.path.clone(), source }
 }

@@ -203,6 +203,11 @@ impl Draft {
         label(&self.body, 0, self.lens[0])
     }
 
+    /// The event as JSON text.
+    pub fn json(&self) -> &[u8] {
+        &self.body[labels_len(self.lens)..]
+    }
+
     /// Bytes of the record on disk, padding included.
     pub fn stored_bytes(&self) -> usize {
         padded(HEADER_BYTES + self.body.len())
@@ -244,7 +249,13 @@ impl Record {
 
     /// The event as JSON text, without its place in the log.
     pub fn json(&self) -> &[u8] {
-        &self.body[self.lens.iter().map(|len| usize::from(*len)).sum::<usize>()..]
+        &self.body[labels_len(self.lens)..]
+    }
+
+    /// The same record with bytes of its own, for who keeps it longer than the block it was read with.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        Self { body: Bytes::copy_from_slice(&self.body), ..self.clone() }
     }
 
     /// Takes the record at `at` out of a block; the header must have been parsed there.
@@ -300,7 +311,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Parsed {
     if checksum(record) != header.crc {
         return Parsed::Damaged("checksum error");
     }
-    let labels: usize = header.lens.iter().map(|len| usize::from(*len)).sum();
+    let labels = labels_len(header.lens);
     let text = record.get(HEADER_BYTES..HEADER_BYTES + labels).map(std::str::from_utf8);
     if HEADER_BYTES + labels > header.len || !matches!(text, Some(Ok(_))) {
         return Parsed::Damaged("labels that do not fit");
@@ -330,6 +341,10 @@ pub(crate) fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut out = [0; N];
     out.copy_from_slice(&bytes[at..at + N]);
     out
+}
+
+fn labels_len(lens: [u8; 3]) -> usize {
+    lens.iter().map(|len| usize::from(*len)).sum()
 }
 
 fn label(body: &[u8], at: usize, len: u8) -> &str {

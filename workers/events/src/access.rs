@@ -1,0 +1,114 @@
+//! Who may publish and read which types, and under which source.
+
+use sluice_http::Reject;
+use sluice_identity::caller::Caller;
+use sluice_wire::code::Code;
+use sluice_wire::event::EventType;
+
+use crate::error::Fault;
+use crate::log::Filter;
+
+/// LIMIT: bytes of a source.
+const SOURCE_BYTES_MAX: usize = 128;
+
+/// Refuses a type that the caller may not publish. `write` of the older platforms publishes everything that is not
+/// reserved; reserved types come from the roles alone.
+pub(crate) fn may_publish(caller: &Caller, kind: &EventType) -> Result<(), Fault> {
+    if kind.is_reserved() && caller.as_role().is_none() {
+        let detail = format!("only Sluice's own roles publish `{kind}`");
+        return Err(Fault { code: Code::ReservedType, detail, pointer: Some("/event_type") });
+    }
+    let needed = format!("events:publish:{kind}");
+    if caller.grants.covers(&needed) || caller.grants.covers("write") {
+        return Ok(());
+    }
+    Err(Fault::new(Code::InsufficientScope, format!("permission `{needed}` is required")))
+}
+
+/// The source an event is stored under: the one it names, when the caller may name it, else the caller.
+pub(crate) fn source<'a>(caller: &'a Caller, named: Option<&'a str>, dev: bool) -> Result<&'a str, Fault> {
+    let Some(named) = named.filter(|named| !named.is_empty()) else { return Ok(&caller.subject) };
+    if named.len() > SOURCE_BYTES_MAX || named.chars().any(char::is_control) {
+        let detail = format!("a source has at most {SOURCE_BYTES_MAX} bytes and no control characters");
+        return Err(Fault::event("/source", detail));
+    }
+    let own = named == caller.subject || caller.as_role().is_some_and(|role| role.as_str() == named);
+    if own || dev || caller.grants.covers("events:source:any") {
+        return Ok(named);
+    }
+    let detail = "the source differs from the caller, which needs `events:source:any`";
+    Err(Fault { code: Code::SourceMismatch, detail: detail.to_owned(), pointer: Some("/source") })
+}
+
+/// The part of a filter that the caller's grants make: nothing, or the types it may read.
+pub(crate) fn readable(caller: &Caller) -> Result<Filter, Reject> {
+    let grants = &caller.grants;
+    if grants.covers("events:read") || grants.covers("read") {
+        return Ok(Filter::default());
+    }
+    let globs: Vec<Box<str>> =
+        grants.iter().filter_map(|held| held.strip_prefix("events:read:")).map(Into::into).collect();
+    if globs.is_empty() {
+        return Err(Reject::lacking("events:read"));
+    }
+    Ok(Filter { granted: Some(globs), ..Filter::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_wire::role::Role;
+
+    use super::*;
+
+    fn caller(grants: &str) -> Caller {
+        Caller::forwarded("alice".to_owned(), None, grants.parse().unwrap_or_default())
+    }
+
+    fn kind(name: &str) -> EventType {
+        EventType::parse(name).unwrap()
+    }
+
+    #[test]
+    fn publishing_needs_the_type_or_all_of_them() {
+        for held in ["events:publish", "events:publish:trading_*", "write", "admin"] {
+            assert_eq!(may_publish(&caller(held), &kind("trading_signal")), Ok(()), "{held}");
+        }
+        for held in ["", "read", "events:publish:order_*", "events:read"] {
+            let fault = may_publish(&caller(held), &kind("trading_signal")).unwrap_err();
+            assert_eq!(fault.code, Code::InsufficientScope, "{held}");
+        }
+    }
+
+    #[test]
+    fn reserved_types_come_from_roles_alone() {
+        for name in ["kill_switch", "security_alert", "Service_registered", "candle_closed", "stream_gap"] {
+            let fault = may_publish(&caller("admin"), &kind(name)).unwrap_err();
+            assert_eq!(fault.code, Code::ReservedType, "{name}");
+            assert_eq!(may_publish(&Caller::role(Role::Edge), &kind(name)), Ok(()), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_source_is_the_callers_own_unless_it_may_name_any() {
+        let alice = caller("write");
+        assert_eq!(source(&alice, None, false), Ok("alice"));
+        assert_eq!(source(&alice, Some(""), false), Ok("alice"));
+        assert_eq!(source(&alice, Some("alice"), false), Ok("alice"));
+        assert_eq!(source(&alice, Some("bob"), false).unwrap_err().code, Code::SourceMismatch);
+        assert_eq!(source(&alice, Some("bob"), true), Ok("bob"));
+        assert_eq!(source(&caller("write events:source:any"), Some("bob"), false), Ok("bob"));
+        assert_eq!(source(&alice, Some("a\nb"), true).unwrap_err().code, Code::InvalidEvent);
+        assert_eq!(source(&Caller::role(Role::Calc), Some("calc"), false), Ok("calc"));
+        assert!(source(&Caller::role(Role::Calc), Some("bob"), false).is_err());
+    }
+
+    #[test]
+    fn reading_is_narrowed_to_the_granted_types() {
+        assert_eq!(readable(&caller("events:read")).unwrap(), Filter::default());
+        assert_eq!(readable(&caller("read")).unwrap(), Filter::default());
+        let narrow = readable(&caller("events:read:order_* write")).unwrap();
+        assert!(narrow.admits_labels("order_executed", "", "", 0));
+        assert!(!narrow.admits_labels("trading_signal", "", "", 0));
+        assert!(readable(&caller("write")).is_err());
+    }
+}

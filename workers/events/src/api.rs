@@ -1,0 +1,34 @@
+//! The calls of this worker, and how large their bodies may be.
+
+use std::sync::Arc;
+
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use sluice_http::BodyLimit;
+
+use crate::batch::{self, BATCH_BYTES_MAX};
+use crate::context::Context;
+use crate::event::EVENT_BYTES_MAX;
+use crate::{publish, query, replay, state, stats, stream};
+
+/// LIMIT: body of a replay.
+const REPLAY_BYTES_MAX: usize = 64 * 1024;
+
+/// Every route.
+pub(crate) fn router(context: &Arc<Context>) -> Router {
+    let event = Extension(BodyLimit(EVENT_BYTES_MAX));
+    Router::new()
+        .route("/events", post(publish::single).layer(event).get(query::list))
+        .route("/events/market-data", post(publish::market_data).layer(event))
+        .route("/events/trading-signal", post(publish::trading_signal).layer(event))
+        .route("/events/portfolio-update", post(publish::portfolio_update).layer(event))
+        .route("/events/batch", post(batch::batch).layer(Extension(BodyLimit(BATCH_BYTES_MAX))))
+        .route("/events/replay", post(replay::replay).layer(Extension(BodyLimit(REPLAY_BYTES_MAX))))
+        .route("/events/stats", get(stats::stats))
+        .route("/events/types", get(stats::types))
+        .route("/events/stream", get(stream::stream))
+        .route("/events/{id}", get(query::one))
+        .route("/state", get(state::by_query))
+        .route("/state/{*symbol}", get(state::by_path))
+        .with_state(Arc::clone(context))
+}

@@ -1,0 +1,240 @@
+//! Publishing many events with one call: `POST /events/batch`, as JSON or as lines.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::State;
+use axum::response::Response;
+use http::{HeaderMap, header};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sluice_http::{Authenticated, BodyBytes, Reject, StrictQuery};
+use sluice_wire::code::Code;
+use sluice_wire::event::Published;
+use sluice_wire::json as strict;
+use sluice_wire::problem::{Outcome as Sent, Problem};
+use uuid::Uuid;
+
+use crate::context::{Context, NDJSON, json_response};
+use crate::error::{Fault, append_problem};
+use crate::event::{self, Author, Prepared};
+use crate::json::Capped;
+use crate::log::{Draft, Durability, Outcome};
+use crate::publish::{answer, author, conflict, idempotency_key, refuse};
+
+/// LIMIT: body of a batch.
+pub(crate) const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// LIMIT: events of a batch.
+const BATCH_EVENTS_MAX: usize = 1_000;
+
+/// Query of a batch.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BatchQuery {
+    /// All or nothing; for NDJSON, which has no place for it in the body.
+    #[serde(default)]
+    atomic: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BatchBody<'a> {
+    #[serde(borrow)]
+    events: Capped<'a, BATCH_EVENTS_MAX>,
+    #[serde(default)]
+    atomic: bool,
+}
+
+#[derive(Default, Serialize)]
+struct BatchAnswer {
+    published: usize,
+    duplicates: usize,
+    failed: usize,
+    results: Vec<Item>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Item {
+    Stored {
+        index: usize,
+        #[serde(flatten)]
+        published: Published,
+    },
+    Failed {
+        index: usize,
+        status: &'static str,
+        code: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        detail: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pointer: Option<String>,
+    },
+}
+
+/// One event of a batch, checked or at fault.
+type Checked = Result<Prepared, Fault>;
+
+/// `POST /events/batch`
+pub(crate) async fn batch(
+    State(context): State<Arc<Context>>,
+    Authenticated(caller): Authenticated,
+    StrictQuery(query): StrictQuery<BatchQuery>,
+    headers: HeaderMap,
+    BodyBytes(body): BodyBytes,
+) -> Result<Response, Reject> {
+    let begun = Instant::now();
+    let stored = async {
+        let key = idempotency_key(&headers)?;
+        let author = author(&context, &caller);
+        let id = |index| key.map(|key| event::id_of_key(&caller.subject, key, index));
+        let (checked, atomic) = read(&headers, &body, &author, id)?;
+        store(&context, checked, atomic || query.atomic, begun).await
+    };
+    match stored.await {
+        Ok(whole) => json_response(&whole),
+        Err(problem) => Err(refuse(&context, *problem)),
+    }
+}
+
+/// The events of a body, each checked, and whether they are all or nothing.
+fn read(
+    headers: &HeaderMap,
+    body: &[u8],
+    author: &Author<'_>,
+    id: impl Fn(usize) -> Option<Uuid>,
+) -> Result<(Vec<Checked>, bool), Box<Problem>> {
+    let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or(""));
+    let essence = content_type.map(|text| text.split(';').next().unwrap_or("").trim().to_ascii_lowercase());
+    match essence.as_deref() {
+        None | Some("application/json") => array(body, author, id),
+        Some(NDJSON) => Ok((lines(body, author, id)?, false)),
+        Some(_) => {
+            Err(refusal(Code::UnsupportedMediaType, format!("a batch is application/json or {NDJSON}")))
+        }
+    }
+}
+
+fn refusal(code: Code, detail: impl Into<String>) -> Box<Problem> {
+    Box::new(Problem::new(code).detail(detail).outcome(Sent::NotSent))
+}
+
+fn too_many(count: usize) -> Box<Problem> {
+    let detail = format!("the batch has {count} events, at most {BATCH_EVENTS_MAX} are allowed");
+    Box::new(refusal(Code::Unprocessable, detail).index(BATCH_EVENTS_MAX))
+}
+
+fn array(
+    body: &[u8],
+    author: &Author<'_>,
+    id: impl Fn(usize) -> Option<Uuid>,
+) -> Result<(Vec<Checked>, bool), Box<Problem>> {
+    strict::check(body).map_err(|error| refusal(Code::InvalidJson, error.to_string()))?;
+    let batch: BatchBody<'_> =
+        serde_json::from_slice(body).map_err(|error| refusal(Code::BadRequest, error.to_string()))?;
+    if batch.events.count > BATCH_EVENTS_MAX {
+        return Err(too_many(batch.events.count));
+    }
+    let check = |(index, raw): (usize, &&RawValue)| author.prepare(&event::parse(raw.get())?, id(index));
+    Ok((batch.events.first.iter().enumerate().map(check).collect(), batch.atomic))
+}
+
+/// Lines are documents of their own: one that is no JSON is that line's fault.
+fn lines(
+    body: &[u8],
+    author: &Author<'_>,
+    id: impl Fn(usize) -> Option<Uuid>,
+) -> Result<Vec<Checked>, Box<Problem>> {
+    let filled = || body.split(|b| *b == b'\n').filter(|line| !line.iter().all(u8::is_ascii_whitespace));
+    let count = filled().count();
+    if count > BATCH_EVENTS_MAX {
+        return Err(too_many(count));
+    }
+    let check = |(index, line): (usize, &[u8])| {
+        if line.len() > event::EVENT_BYTES_MAX {
+            return Err(Fault::new(Code::BodyTooLarge, "the event is too large"));
+        }
+        strict::check(line)?;
+        let text = std::str::from_utf8(line).map_err(|_| Fault::new(Code::InvalidJson, "not UTF-8"))?;
+        author.prepare(&event::parse(text)?, id(index))
+    };
+    Ok(filled().enumerate().map(check).collect())
+}
+
+async fn store(
+    context: &Context,
+    checked: Vec<Checked>,
+    atomic: bool,
+    begun: Instant,
+) -> Result<BatchAnswer, Box<Problem>> {
+    let mut drafts = Vec::with_capacity(checked.len());
+    let mut places = Vec::with_capacity(checked.len());
+    for (index, checked) in checked.into_iter().enumerate() {
+        match checked {
+            Ok(Prepared { draft, event_id }) => {
+                places.push(Ok((event_id, draft.kind().to_owned())));
+                drafts.push(draft);
+            }
+            Err(fault) if atomic => return Err(Box::new(fault.problem().index(index))),
+            Err(fault) => places.push(Err(fault)),
+        }
+    }
+    let (outcomes, durability) = append(context, drafts, atomic, begun).await?;
+    if atomic {
+        // Every draft is an event of the batch here: places and outcomes agree.
+        for (index, outcome) in outcomes.iter().enumerate() {
+            if let Outcome::Conflict(stamp) = outcome {
+                return Err(Box::new(conflict(*stamp).index(index)));
+            }
+        }
+    }
+    let mut outcomes = outcomes.into_iter();
+    let mut whole = BatchAnswer::default();
+    for (index, place) in places.into_iter().enumerate() {
+        let result = match place {
+            Ok((event_id, kind)) => match outcomes.next() {
+                Some(outcome) => answer(context, event_id, &kind, outcome, durability),
+                None => Err(Box::new(Problem::new(Code::Internal))),
+            },
+            Err(fault) => Err(Box::new(fault.problem())),
+        };
+        whole.add(context, index, result);
+    }
+    Ok(whole)
+}
+
+async fn append(
+    context: &Context,
+    drafts: Vec<Draft>,
+    atomic: bool,
+    begun: Instant,
+) -> Result<(Vec<Outcome>, Durability), Box<Problem>> {
+    if drafts.is_empty() {
+        return Ok((Vec::new(), Durability::Fsync));
+    }
+    let receipt = context.log.append(drafts, atomic).await.map_err(|error| append_problem(&error))?;
+    context.metrics.answered(receipt.durability, begun.elapsed());
+    Ok((receipt.outcomes, receipt.durability))
+}
+
+impl BatchAnswer {
+    fn add(&mut self, context: &Context, index: usize, result: Result<Published, Box<Problem>>) {
+        match result {
+            Ok(published) => {
+                *(if published.duplicate { &mut self.duplicates } else { &mut self.published }) += 1;
+                self.results.push(Item::Stored { index, published });
+            }
+            Err(problem) => {
+                self.failed += 1;
+                context.metrics.rejected.with_label_values(&[problem.code.word()]).inc();
+                self.results.push(Item::Failed {
+                    index,
+                    status: "failed",
+                    code: problem.code.word(),
+                    detail: problem.detail,
+                    pointer: problem.pointer,
+                });
+            }
+        }
+    }
+}

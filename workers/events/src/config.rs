@@ -1,0 +1,78 @@
+//! What the configuration means for this worker.
+
+use std::path::PathBuf;
+
+use sluice_http::Start;
+use sluice_schema::{Events, Fsync as ConfiguredFsync, UnknownTypes};
+
+use crate::log::{Fsync, Options, Retention};
+
+/// The settings in force.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Any source may be named.
+    pub(crate) dev: bool,
+    /// Types outside the catalogue are taken.
+    pub(crate) unknown_types: bool,
+    /// Name of the stream.
+    pub(crate) stream: String,
+    /// The folder of the log: one a stream.
+    pub(crate) log_dir: PathBuf,
+    /// How the log is kept.
+    pub(crate) log_options: Options,
+}
+
+impl Settings {
+    pub(crate) fn new(start: &Start) -> Self {
+        let events = &start.config.events;
+        Self {
+            dev: start.dev,
+            unknown_types: events.unknown_types == UnknownTypes::Accept,
+            stream: events.stream.clone(),
+            // The extension keeps names such as `..` from being a way out.
+            log_dir: start.role_dir().join(format!("{}.log", events.stream)),
+            log_options: log_options(events),
+        }
+    }
+}
+
+fn log_options(events: &Events) -> Options {
+    Options {
+        fsync: match events.fsync {
+            ConfiguredFsync::Always => Fsync::Always,
+            ConfiguredFsync::Interval(interval) => Fsync::Interval(interval),
+        },
+        retention: Retention {
+            age_ms: events.retention.age.map(|age| age.as_millis() as u64),
+            bytes: events.retention.bytes,
+            count: events.retention.count,
+        },
+        dedup_window_ms: events.dedup_window.as_millis() as u64,
+        segment_bytes: events.segment_bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn every_key_is_carried_over() {
+        let mut events = Events::default();
+        assert_eq!(log_options(&events).fsync, Fsync::Always);
+        assert_eq!(log_options(&events).dedup_window_ms, 600_000);
+        events.fsync = ConfiguredFsync::Interval(Duration::from_millis(50));
+        events.dedup_window = Duration::from_secs(7);
+        events.segment_bytes = 1 << 20;
+        events.retention.age = Some(Duration::from_secs(3_600));
+        events.retention.bytes = Some(9);
+        events.retention.count = Some(10);
+        let options = log_options(&events);
+        assert_eq!(options.fsync, Fsync::Interval(Duration::from_millis(50)));
+        assert_eq!((options.dedup_window_ms, options.segment_bytes), (7_000, 1 << 20));
+        let all = Retention { age_ms: Some(3_600_000), bytes: Some(9), count: Some(10) };
+        assert_eq!(options.retention, all);
+    }
+}

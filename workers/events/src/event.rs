@@ -1,0 +1,330 @@
+//! From a request's JSON to what the log stores.
+//!
+//! The stored text has its members in a fixed order, the content as it came but on one line:
+//! `{"event_type":…,"event_id":…,"timestamp":…,"source":…,"data":{…},"metadata":{…}}`. `metadata` is last, so that
+//! a replay can mark it without parsing ([`crate::frame`]).
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use ring::digest::{Context as Sha, SHA256};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use sluice_identity::caller::Caller;
+use sluice_wire::code::Code;
+use sluice_wire::event::{EventType, parse_time};
+use uuid::Uuid;
+
+use crate::access;
+use crate::error::Fault;
+use crate::fingerprint::Fingerprint;
+use crate::json::{self, Members};
+use crate::log::{Draft, LABEL_BYTES_MAX, Labels};
+
+/// LIMIT: one event as received.
+pub(crate) const EVENT_BYTES_MAX: usize = 256 * 1024;
+
+/// An event as a client sends it; members that no event has are refused.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Incoming<'a> {
+    #[serde(borrow)]
+    pub(crate) event_type: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub(crate) event_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    pub(crate) timestamp: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(crate) source: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    pub(crate) data: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(crate) metadata: Option<&'a RawValue>,
+}
+
+/// Who publishes, and under which rules.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Author<'a> {
+    pub(crate) caller: &'a Caller,
+    /// Any source may be named.
+    pub(crate) dev: bool,
+    /// Types outside the catalogue are taken.
+    pub(crate) unknown_types: bool,
+    /// The time of arrival.
+    pub(crate) now: Timestamp,
+}
+
+/// An event ready to be stored.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) draft: Draft,
+    pub(crate) event_id: Uuid,
+}
+
+/// Reads an event's JSON. The text must have passed the strict check.
+pub(crate) fn parse(text: &str) -> Result<Incoming<'_>, Fault> {
+    if text.len() > EVENT_BYTES_MAX {
+        let detail = format!("the event has {} bytes, at most {EVENT_BYTES_MAX} are allowed", text.len());
+        return Err(Fault::new(Code::BodyTooLarge, detail));
+    }
+    serde_json::from_str(text).map_err(|error| Fault::new(Code::InvalidEvent, error.to_string()))
+}
+
+/// The event id that an idempotency key stands for: the same key of the same caller gives the same id.
+pub(crate) fn id_of_key(subject: &str, key: &str, index: usize) -> Uuid {
+    let mut sha = Sha::new(&SHA256);
+    for part in [b"sluice event key".as_slice(), subject.as_bytes(), key.as_bytes()] {
+        sha.update(&(part.len() as u64).to_le_bytes());
+        sha.update(part);
+    }
+    sha.update(&(index as u64).to_le_bytes());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&sha.finish().as_ref()[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}
+
+impl Author<'_> {
+    /// Checks an event and writes its stored form. `key_id` is its id when it names none itself.
+    pub(crate) fn prepare(&self, event: &Incoming<'_>, key_id: Option<Uuid>) -> Result<Prepared, Fault> {
+        let kind = self.kind(&event.event_type)?;
+        access::may_publish(self.caller, &kind)?;
+        let source = access::source(self.caller, event.source.as_deref(), self.dev)?;
+        let event_id = match &event.event_id {
+            Some(text) => {
+                Uuid::parse_str(text).map_err(|_| Fault::event("/event_id", "event_id is not a UUID"))?
+            }
+            None => key_id.unwrap_or_else(Uuid::now_v7),
+        };
+        let given = event.timestamp.map(time_us).transpose()?;
+        let now_us = self.now.as_microsecond();
+        let time_us = given.unwrap_or(now_us);
+        let data = object("/data", event.data)?;
+        let metadata = self.metadata(event.metadata)?;
+
+        let mut text = Vec::with_capacity(data.len() + metadata.len() + 256);
+        text.extend_from_slice(b"{\"event_type\":\"");
+        text.extend_from_slice(kind.as_str().as_bytes());
+        text.extend_from_slice(b"\",\"event_id\":\"");
+        text.extend_from_slice(event_id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
+        text.extend_from_slice(b"\",\"timestamp\":\"");
+        let time = Timestamp::from_microsecond(time_us)
+            .map_err(|_| Fault::event("/timestamp", "timestamp is out of range"))?;
+        text.extend_from_slice(time.to_string().as_bytes());
+        text.extend_from_slice(b"\",\"source\":");
+        json::string(source, &mut text);
+        text.extend_from_slice(b",\"data\":");
+        text.extend_from_slice(&data);
+        text.extend_from_slice(b",\"metadata\":");
+        text.extend_from_slice(&metadata);
+        text.push(b'}');
+
+        // The time of arrival is no content: a repeated event without a timestamp is the same event.
+        let fingerprint = Fingerprint::new()
+            .part(kind.as_str().as_bytes())
+            .part(source.as_bytes())
+            .part(&given.unwrap_or(i64::MIN).to_le_bytes())
+            .part(&data)
+            .part(&metadata)
+            .value();
+        let symbol = symbol_of(&data);
+        let labels = Labels { kind: kind.as_str(), symbol: &symbol, source };
+        let draft = Draft::new(labels, time_us, event_id.as_u128(), fingerprint, &text)
+            .map_err(|error| Fault::new(Code::BodyTooLarge, error.to_string()))?;
+        Ok(Prepared { draft, event_id })
+    }
+
+    fn kind(&self, text: &str) -> Result<EventType, Fault> {
+        let kind = EventType::parse(text).map_err(|error| Fault::event("/event_type", error.to_string()))?;
+        if !self.unknown_types && !kind.is_catalogued() {
+            return Err(Fault::event("/event_type", format!("`{kind}` is not a known event type")));
+        }
+        Ok(kind)
+    }
+
+    /// The metadata with `role` set by the worker alone.
+    fn metadata(&self, raw: Option<&RawValue>) -> Result<Vec<u8>, Fault> {
+        let role = self.caller.as_role();
+        let raw = match raw {
+            Some(raw) => raw,
+            None if role.is_none() => return Ok(b"{}".to_vec()),
+            None => empty(),
+        };
+        let text = raw.get();
+        // A key may be written with escapes.
+        let may_name_role = text.contains("\"role\"") || text.contains('\\');
+        if role.is_none() && !may_name_role {
+            return object("/metadata", Some(raw));
+        }
+        let members =
+            Members::of(raw).ok_or_else(|| Fault::event("/metadata", "metadata is not an object"))?;
+        let mut out = Vec::with_capacity(text.len() + 24);
+        out.push(b'{');
+        let first = members.write_without(&["role"], true, &mut out);
+        if let Some(role) = role {
+            if !first {
+                out.push(b',');
+            }
+            out.extend_from_slice(b"\"role\":");
+            json::string(role.as_str(), &mut out);
+        }
+        out.push(b'}');
+        Ok(out)
+    }
+}
+
+fn empty() -> &'static RawValue {
+    serde_json::from_str("{}").expect("an empty object is JSON")
+}
+
+fn object(pointer: &'static str, raw: Option<&RawValue>) -> Result<Vec<u8>, Fault> {
+    let Some(raw) = raw else { return Ok(b"{}".to_vec()) };
+    if !raw.get().starts_with('{') {
+        return Err(Fault::event(pointer, format!("{} is not an object", &pointer[1..])));
+    }
+    let mut out = Vec::with_capacity(raw.get().len());
+    json::compact(raw.get(), &mut out);
+    Ok(out)
+}
+
+/// An event's time: ISO 8601, with or without zone (then UTC), or milliseconds since 1970.
+fn time_us(raw: &RawValue) -> Result<i64, Fault> {
+    let text = raw.get();
+    let time = if text.starts_with('"') {
+        json::text(raw).ok().and_then(|text| parse_time(&text))
+    } else {
+        text.parse().ok().and_then(|ms| Timestamp::from_millisecond(ms).ok())
+    };
+    time.map(Timestamp::as_microsecond).ok_or_else(|| {
+        Fault::event("/timestamp", "timestamp is neither ISO 8601 nor whole milliseconds since 1970")
+    })
+}
+
+/// The symbol an event can be found under: `data.symbol` when it is a text that a label can hold.
+fn symbol_of(data: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Probe<'a> {
+        #[serde(borrow, default)]
+        symbol: Option<&'a RawValue>,
+    }
+    let probe = serde_json::from_slice(data).unwrap_or(Probe { symbol: None });
+    let text = probe.symbol.filter(|raw| raw.get().starts_with('"')).and_then(|raw| json::text(raw).ok());
+    text.filter(|text| text.len() <= LABEL_BYTES_MAX).map(Cow::into_owned).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+    use sluice_wire::role::Role;
+
+    use super::*;
+
+    fn author(caller: &Caller) -> Author<'_> {
+        let now = Timestamp::from_microsecond(1_795_255_200_123_456).unwrap();
+        Author { caller, dev: false, unknown_types: true, now }
+    }
+
+    fn alice() -> Caller {
+        Caller::forwarded("alice".to_owned(), None, "write".parse().unwrap_or_default())
+    }
+
+    fn stored(text: &str, caller: &Caller) -> Result<(Value, Prepared), Fault> {
+        let prepared = author(caller).prepare(&parse(text)?, None)?;
+        let bytes = prepared.draft.json().to_vec();
+        Ok((serde_json::from_slice(&bytes).unwrap(), prepared))
+    }
+
+    #[test]
+    fn what_is_missing_is_filled_in() {
+        let (event, prepared) =
+            stored(r#"{"event_type":"TRADING_SIGNAL","data":{"symbol":"X/Y"}}"#, &alice()).unwrap();
+        assert_eq!(event["event_type"], "trading_signal");
+        assert_eq!(event["timestamp"], "2026-11-21T10:00:00.123456Z");
+        assert_eq!(event["source"], "alice");
+        assert_eq!(event["metadata"], serde_json::json!({}));
+        assert_eq!(event["event_id"], prepared.event_id.to_string());
+        assert_eq!(prepared.event_id.get_version_num(), 7);
+    }
+
+    #[test]
+    fn content_is_kept_as_written() {
+        let text = r#"{"event_type":"x","event_id":"0192A3B4-0000-7000-8000-00000000000A",
+            "timestamp":1795255200000,"data":{"z": 1.50, "a": 12345678901234567890123, "s": " \u00e9 "}}"#;
+        let prepared = author(&alice()).prepare(&parse(text).unwrap(), None).unwrap();
+        let expected = concat!(
+            r#"{"event_type":"x","event_id":"0192a3b4-0000-7000-8000-00000000000a","#,
+            r#""timestamp":"2026-11-21T10:00:00Z","source":"alice","#,
+            r#""data":{"z":1.50,"a":12345678901234567890123,"s":" \u00e9 "},"metadata":{}}"#,
+        );
+        assert_eq!(String::from_utf8(prepared.draft.json().to_vec()).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_role_is_set_by_the_worker_alone() {
+        let text = r#"{"event_type":"x","metadata":{"a":1,"role":"edge","\u0072ole":"edge"}}"#;
+        let (event, _) = stored(text, &alice()).unwrap();
+        assert_eq!(event["metadata"], serde_json::json!({"a": 1}));
+        let (event, _) = stored(r#"{"event_type":"kill_switch"}"#, &Caller::role(Role::Edge)).unwrap();
+        assert_eq!(event["metadata"], serde_json::json!({"role": "edge"}));
+        let (event, _) =
+            stored(r#"{"event_type":"x","metadata":{"b":{}}}"#, &Caller::role(Role::Vault)).unwrap();
+        assert_eq!(event["metadata"], serde_json::json!({"b": {}, "role": "vault"}));
+    }
+
+    #[test]
+    fn the_same_content_has_the_same_fingerprint() {
+        let print = |text: &str| stored(text, &alice()).unwrap().1.draft.fingerprint;
+        let first = print(r#"{"event_type":"x","data":{"a":1}}"#);
+        assert_eq!(first, print(r#"{ "data" : { "a" : 1 }, "event_type":"x", "source":"alice" }"#));
+        for other in [
+            r#"{"event_type":"y","data":{"a":1}}"#,
+            r#"{"event_type":"x","data":{"a":2}}"#,
+            r#"{"event_type":"x","data":{"a":1},"metadata":{"b":1}}"#,
+            r#"{"event_type":"x","data":{"a":1},"timestamp":1}"#,
+        ] {
+            assert_ne!(first, print(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_event_is_named() {
+        for (text, pointer) in [
+            (r#"{"event_type":"a b"}"#, Some("/event_type")),
+            (r#"{"event_type":"x","event_id":"7"}"#, Some("/event_id")),
+            (r#"{"event_type":"x","timestamp":"yesterday"}"#, Some("/timestamp")),
+            (r#"{"event_type":"x","timestamp":1.5}"#, Some("/timestamp")),
+            (r#"{"event_type":"x","timestamp":99999999999999999}"#, Some("/timestamp")),
+            (r#"{"event_type":"x","data":[]}"#, Some("/data")),
+            (r#"{"event_type":"x","metadata":3}"#, Some("/metadata")),
+            (r#"{"event_type":"x","payload":{}}"#, None),
+            (r#"{"data":{}}"#, None),
+            (r#"{"event_type":5}"#, None),
+            ("[]", None),
+        ] {
+            let fault = stored(text, &alice()).unwrap_err();
+            assert_eq!((fault.code, fault.pointer), (Code::InvalidEvent, pointer), "{text}");
+        }
+        let known_only = Author { unknown_types: false, ..author(&alice()) }
+            .prepare(&parse(r#"{"event_type":"x"}"#).unwrap(), None)
+            .unwrap_err();
+        assert_eq!(known_only.pointer, Some("/event_type"));
+        let large = format!(r#"{{"event_type":"x","data":{{"a":"{}"}}}}"#, "x".repeat(EVENT_BYTES_MAX));
+        assert_eq!(stored(&large, &alice()).unwrap_err().code, Code::BodyTooLarge);
+    }
+
+    #[test]
+    fn labels_are_found_in_the_data() {
+        assert_eq!(symbol_of(br#"{"a":{"symbol":"no"},"symbol":"BTC/USDT"}"#), "BTC/USDT");
+        assert_eq!(symbol_of(br#"{"symbol":7}"#), "");
+        assert_eq!(symbol_of(format!(r#"{{"symbol":"{}"}}"#, "x".repeat(300)).as_bytes()), "");
+    }
+
+    #[test]
+    fn a_key_stands_for_one_id_of_one_caller() {
+        let id = id_of_key("alice", "k", 0);
+        assert_eq!(id, id_of_key("alice", "k", 0));
+        assert_ne!(id, id_of_key("bob", "k", 0));
+        assert_ne!(id, id_of_key("alice", "k", 1));
+        assert_ne!(id_of_key("al", "icek", 0), id_of_key("alice", "k", 0));
+        assert_eq!(id.get_version_num(), 8);
+    }
+}

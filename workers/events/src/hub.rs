@@ -1,0 +1,150 @@
+//! Fan-out: one thread follows the log, encodes each event once, and wakes the subscribers.
+//!
+//! The thread is the only reader of new events; a subscriber holds a place and a filter. A slow one falls out of
+//! the ring and reads the log for itself: it never holds up this thread, and this thread never holds up the writer.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::error::report;
+use crate::frame;
+use crate::log::{Filter, Forward, ReadError, Reader, Record};
+use crate::ring::{Frame, Ring, Taken};
+use crate::state::Latest;
+
+/// LIMIT: events in the ring.
+const RING_FRAMES_MAX: usize = 64 * 1024;
+/// LIMIT: bytes of encoded events in the ring; what they were read from takes about as much again.
+const RING_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Events encoded before subscribers are woken.
+const BATCH: usize = 512;
+/// How often the thread looks whether it is to end.
+const TICK: Duration = Duration::from_millis(200);
+
+/// The fan-out of one stream.
+pub(crate) struct Hub {
+    ring: RwLock<Ring>,
+    /// Seq of the newest event in the ring.
+    head: watch::Sender<u64>,
+    latest: Latest,
+    closing: AtomicBool,
+    broken: AtomicBool,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Hub {
+    /// Follows a log from its end on.
+    pub(crate) fn start(reader: Reader) -> std::io::Result<Arc<Self>> {
+        let newest = reader.durable_seq();
+        let hub = Arc::new(Self {
+            ring: RwLock::new(Ring::new(newest + 1, RING_FRAMES_MAX, RING_BYTES_MAX)),
+            head: watch::Sender::new(newest),
+            latest: Latest::default(),
+            closing: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+            thread: Mutex::new(None),
+        });
+        let own = Arc::clone(&hub);
+        let thread = std::thread::Builder::new().name("events-hub".into()).spawn(move || own.run(&reader))?;
+        *hub.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(hub)
+    }
+
+    /// Ends the thread.
+    pub(crate) fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // A panic there has been reported by the hook; nothing of it is needed here.
+            drop(thread.join());
+        }
+    }
+
+    /// Whether it still follows the log.
+    pub(crate) fn is_well(&self) -> bool {
+        !self.broken.load(Ordering::Relaxed)
+    }
+
+    /// Seq of the newest event that subscribers can have.
+    pub(crate) fn head(&self) -> u64 {
+        *self.head.borrow()
+    }
+
+    /// Tells of newer events.
+    pub(crate) fn heads(&self) -> watch::Receiver<u64> {
+        self.head.subscribe()
+    }
+
+    /// Waits until the event with a seq has passed, but not longer than the limit.
+    pub(crate) async fn caught_up(&self, seq: u64, limit: Duration) {
+        let mut heads = self.heads();
+        // Late is not wrong: the answer names the seq it is valid at.
+        drop(tokio::time::timeout(limit, heads.wait_for(|head| *head >= seq)).await);
+    }
+
+    /// The latest market data.
+    pub(crate) fn latest(&self) -> &Latest {
+        &self.latest
+    }
+
+    /// What a subscriber finds at its place.
+    pub(crate) fn take(&self, from: u64, filter: &Filter, bytes: usize, looks: usize) -> Taken {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner).take(from, filter, bytes, looks)
+    }
+
+    fn run(&self, reader: &Reader) {
+        let mut scan = reader.forward(self.head() + 1, Filter::default());
+        while !self.closing.load(Ordering::Relaxed) {
+            if !reader.wait_beyond(scan.position() - 1, TICK) {
+                continue;
+            }
+            scan.extend();
+            if let Err(error) = self.follow(&mut scan) {
+                self.broken.store(true, Ordering::Relaxed);
+                report(&error);
+                return;
+            }
+        }
+    }
+
+    fn follow(&self, scan: &mut Forward) -> Result<(), ReadError> {
+        let mut batch = Vec::new();
+        loop {
+            let record = scan.next()?;
+            let ended = record.is_none();
+            batch.extend(record);
+            if batch.len() >= BATCH || (ended && !batch.is_empty()) {
+                self.publish(batch.drain(..));
+            }
+            if ended {
+                return Ok(());
+            }
+        }
+    }
+
+    fn publish(&self, records: impl Iterator<Item = Record>) {
+        let frames: Vec<Frame> = records.map(encoded).collect();
+        let (Some(first), Some(last)) = (frames.first(), frames.last()) else { return };
+        let (first, last) = (first.record.stamp.seq, last.record.stamp.seq);
+        self.latest.take(frames.iter().map(|frame| &frame.record));
+        let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        if ring.next() != first {
+            // Retention took events away before they were read.
+            ring.restart(first);
+        }
+        ring.push(frames);
+        drop(ring);
+        self.head.send_replace(last);
+    }
+}
+
+fn encoded(record: Record) -> Frame {
+    let mut bytes = Vec::with_capacity(record.json().len() + 192);
+    frame::write_sse(&record, false, &mut bytes);
+    Frame { bytes: Bytes::from(bytes), record }
+}

@@ -1,0 +1,136 @@
+//! The worker's figures.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use foldhash::{HashMap, HashMapExt};
+use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, Registry};
+use sluice_telemetry::metric::{self, BATCH_BUCKETS, LATENCY_BUCKETS_S, Name};
+use sluice_wire::event::CATALOGUE;
+
+use crate::log::{Commit, Durability, Observer, Stats};
+
+/// Every metric of this worker, and what the log told last.
+pub(crate) struct Metrics {
+    published: ByType,
+    consumed: ByType,
+    pub(crate) subscribers: IntGauge,
+    pub(crate) dedup_hits: IntCounter,
+    pub(crate) overruns: IntCounter,
+    pub(crate) gaps: IntCounter,
+    pub(crate) rejected: IntCounterVec,
+    length: IntGauge,
+    bytes: IntGauge,
+    oldest_s: Gauge,
+    batch: Histogram,
+    fsync_s: Histogram,
+    publish_fsync_s: Histogram,
+    publish_memory_s: Histogram,
+    disk_full: AtomicBool,
+}
+
+/// A counter a catalogued type, looked up without the registry's lock; all others share one.
+struct ByType {
+    known: HashMap<&'static str, IntCounter>,
+    other: IntCounter,
+}
+
+impl ByType {
+    fn new(counters: &IntCounterVec) -> Self {
+        let mut known = HashMap::with_capacity(CATALOGUE.len());
+        for name in CATALOGUE {
+            known.insert(*name, counters.with_label_values(&[*name]));
+        }
+        Self { known, other: counters.with_label_values(&["other"]) }
+    }
+
+    fn of(&self, kind: &str) -> &IntCounter {
+        self.known.get(kind).unwrap_or(&self.other)
+    }
+}
+
+impl Metrics {
+    pub(crate) fn new(registry: &Registry) -> Self {
+        let publish_s = metric::histograms(registry, Name::EventsPublishSeconds, LATENCY_BUCKETS_S);
+        Self {
+            published: ByType::new(&metric::counters(registry, Name::EventsPublished)),
+            consumed: ByType::new(&metric::counters(registry, Name::EventsConsumed)),
+            subscribers: metric::gauge(registry, Name::EventsSubscribers),
+            dedup_hits: metric::counter(registry, Name::EventsDedup),
+            overruns: metric::counter(registry, Name::EventsOverruns),
+            gaps: metric::counter(registry, Name::EventsGaps),
+            rejected: metric::counters(registry, Name::EventsRejected),
+            length: metric::gauge(registry, Name::EventsLength),
+            bytes: metric::gauge(registry, Name::EventsBytes),
+            oldest_s: metric::gauge_f64(registry, Name::EventsOldest),
+            batch: metric::histogram(registry, Name::EventsBatch, BATCH_BUCKETS),
+            fsync_s: metric::histogram(registry, Name::EventsFsyncSeconds, LATENCY_BUCKETS_S),
+            publish_fsync_s: publish_s.with_label_values(&[Durability::Fsync.as_str()]),
+            publish_memory_s: publish_s.with_label_values(&[Durability::Memory.as_str()]),
+            disk_full: AtomicBool::new(false),
+        }
+    }
+
+    /// An event was stored.
+    pub(crate) fn published(&self, kind: &str) {
+        self.published.of(kind).inc();
+    }
+
+    /// An event was handed to a subscriber.
+    pub(crate) fn consumed(&self, kind: &str) {
+        self.consumed.of(kind).inc();
+    }
+
+    /// A publish was answered.
+    pub(crate) fn answered(&self, durability: Durability, time: Duration) {
+        match durability {
+            Durability::Fsync => self.publish_fsync_s.observe(time.as_secs_f64()),
+            Durability::Memory => self.publish_memory_s.observe(time.as_secs_f64()),
+        }
+    }
+
+    /// What the log holds now.
+    pub(crate) fn observe(&self, stats: &Stats, oldest_s: f64) {
+        self.length.set(stats.length as i64);
+        self.bytes.set(stats.bytes as i64);
+        self.oldest_s.set(oldest_s);
+    }
+
+    /// Whether the last commit found no room.
+    pub(crate) fn disk_is_full(&self) -> bool {
+        self.disk_full.load(Ordering::Relaxed)
+    }
+}
+
+impl Observer for Metrics {
+    fn committed(&self, commit: &Commit) {
+        if commit.records == 0 {
+            return;
+        }
+        self.disk_full.store(false, Ordering::Relaxed);
+        self.batch.observe(commit.records as f64);
+        if commit.durability == Durability::Fsync {
+            self.fsync_s.observe(commit.sync_time.as_secs_f64());
+        }
+    }
+
+    fn synced(&self, time: Duration) {
+        self.fsync_s.observe(time.as_secs_f64());
+    }
+
+    fn full(&self) {
+        if !self.disk_full.swap(true, Ordering::Relaxed) {
+            tracing::error!(component = "log", "the disk of the event log is full");
+        }
+    }
+
+    fn trouble(&self, what: &str, error: &io::Error) {
+        tracing::warn!(
+            component = "log",
+            what,
+            error = error as &dyn std::error::Error,
+            "event log in trouble"
+        );
+    }
+}

@@ -1,0 +1,176 @@
+//! Publishing one event: the plain call and the three convenience calls. Batches are in [`crate::batch`].
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::State;
+use axum::response::Response;
+use http::{HeaderMap, HeaderValue, header};
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+use sluice_http::{Authenticated, Reject, StrictJson};
+use sluice_identity::caller::Caller;
+use sluice_wire::code::Code;
+use sluice_wire::event::Published;
+use sluice_wire::header::IDEMPOTENCY_KEY;
+use sluice_wire::problem::{Outcome as Sent, Problem};
+use uuid::Uuid;
+
+use crate::context::{Context, json_response};
+use crate::convenience::Call;
+use crate::error::{Fault, append_problem};
+use crate::event::{self, Author, Prepared};
+use crate::log::{Durability, Outcome, Stamp};
+
+/// LIMIT: bytes of an idempotency key.
+const KEY_BYTES_MAX: usize = 255;
+
+/// `POST /events`
+pub(crate) async fn single(
+    State(context): State<Arc<Context>>,
+    Authenticated(caller): Authenticated,
+    headers: HeaderMap,
+    StrictJson(body): StrictJson<Box<RawValue>>,
+) -> Result<Response, Reject> {
+    publish(&context, &caller, &headers, |author, key_id| author.prepare(&event::parse(body.get())?, key_id))
+        .await
+}
+
+/// `POST /events/market-data`
+pub(crate) async fn market_data(
+    context: State<Arc<Context>>,
+    caller: Authenticated,
+    headers: HeaderMap,
+    body: StrictJson<Box<RawValue>>,
+) -> Result<Response, Reject> {
+    convenient(Call::MarketData, context, caller, headers, body).await
+}
+
+/// `POST /events/trading-signal`
+pub(crate) async fn trading_signal(
+    context: State<Arc<Context>>,
+    caller: Authenticated,
+    headers: HeaderMap,
+    body: StrictJson<Box<RawValue>>,
+) -> Result<Response, Reject> {
+    convenient(Call::TradingSignal, context, caller, headers, body).await
+}
+
+/// `POST /events/portfolio-update`
+pub(crate) async fn portfolio_update(
+    context: State<Arc<Context>>,
+    caller: Authenticated,
+    headers: HeaderMap,
+    body: StrictJson<Box<RawValue>>,
+) -> Result<Response, Reject> {
+    convenient(Call::PortfolioUpdate, context, caller, headers, body).await
+}
+
+async fn convenient(
+    call: Call,
+    State(context): State<Arc<Context>>,
+    Authenticated(caller): Authenticated,
+    headers: HeaderMap,
+    StrictJson(body): StrictJson<Box<RawValue>>,
+) -> Result<Response, Reject> {
+    publish(&context, &caller, &headers, |author, key_id| {
+        call.read(body.get(), |event| author.prepare(event, key_id))
+    })
+    .await
+}
+
+async fn publish(
+    context: &Context,
+    caller: &Caller,
+    headers: &HeaderMap,
+    prepare: impl FnOnce(&Author<'_>, Option<Uuid>) -> Result<Prepared, Fault>,
+) -> Result<Response, Reject> {
+    let begun = Instant::now();
+    let stored = async {
+        let key_id = idempotency_key(headers)?.map(|key| event::id_of_key(&caller.subject, key, 0));
+        let Prepared { draft, event_id } =
+            prepare(&author(context, caller), key_id).map_err(Fault::problem)?;
+        let kind = draft.kind().to_owned();
+        let receipt = context.log.append(vec![draft], false).await.map_err(|error| append_problem(&error))?;
+        let Some(outcome) = receipt.outcomes.first() else {
+            return Err(Box::new(Problem::new(Code::Internal)));
+        };
+        context.metrics.answered(receipt.durability, begun.elapsed());
+        answer(context, event_id, &kind, *outcome, receipt.durability)
+    };
+    match stored.await {
+        Ok(published) => json_response(&published),
+        Err(problem) => Err(refuse(context, *problem)),
+    }
+}
+
+pub(crate) fn author<'a>(context: &Context, caller: &'a Caller) -> Author<'a> {
+    Author {
+        caller,
+        dev: context.settings.dev,
+        unknown_types: context.settings.unknown_types,
+        now: Timestamp::now(),
+    }
+}
+
+pub(crate) fn refuse(context: &Context, problem: Problem) -> Reject {
+    context.metrics.rejected.with_label_values(&[problem.code.word()]).inc();
+    let lacking = problem.code == Code::InsufficientScope;
+    let reject = Reject::from(problem);
+    if !lacking {
+        return reject;
+    }
+    reject.header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"insufficient_scope\""))
+}
+
+pub(crate) fn answer(
+    context: &Context,
+    event_id: Uuid,
+    kind: &str,
+    outcome: Outcome,
+    durability: Durability,
+) -> Result<Published, Box<Problem>> {
+    let (stamp, duplicate) = match outcome {
+        Outcome::Stored(stamp) => {
+            context.metrics.published(kind);
+            (stamp, false)
+        }
+        Outcome::Duplicate(stamp) => {
+            context.metrics.dedup_hits.inc();
+            (stamp, true)
+        }
+        Outcome::Conflict(stamp) => return Err(Box::new(conflict(stamp))),
+        Outcome::Withheld => return Err(Box::new(Problem::new(Code::Conflict).outcome(Sent::NotSent))),
+    };
+    Ok(Published {
+        message_id: stamp.id.to_string(),
+        event_id,
+        status: "published".to_owned(),
+        durability: durability.as_str().to_owned(),
+        duplicate,
+    })
+}
+
+pub(crate) fn conflict(stamp: Stamp) -> Problem {
+    Problem::new(Code::EventIdConflict)
+        .detail(format!("this event_id was stored as message {} with another content", stamp.id))
+        .pointer("/event_id")
+        .outcome(Sent::NotSent)
+}
+
+/// The key that makes a publish repeatable, when one is sent.
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Box<Problem>> {
+    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(key) = keys.next() else { return Ok(None) };
+    let text = key.to_str().ok().filter(|text| (1..=KEY_BYTES_MAX).contains(&text.len()));
+    match (text, keys.next()) {
+        (Some(text), None) => Ok(Some(text)),
+        _ => Err(Box::new(
+            Problem::new(Code::BadRequest)
+                .detail(format!(
+                    "Idempotency-Key must be one header of 1 to {KEY_BYTES_MAX} visible characters"
+                ))
+                .outcome(Sent::NotSent),
+        )),
+    }
+}

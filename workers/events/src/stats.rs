@@ -1,0 +1,66 @@
+//! What the stream holds, and which types there are.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::Serialize;
+use sluice_http::{Authenticated, Reject};
+use sluice_wire::event::{ALIASES, CATALOGUE};
+
+use crate::access;
+use crate::context::{Context, json_response};
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    stream: &'a str,
+    stream_length: u64,
+    first_entry: Option<String>,
+    last_entry: Option<String>,
+    consumer_groups: usize,
+    groups: [(); 0],
+    types: BTreeMap<Box<str>, u64>,
+    bytes: u64,
+    segments: u64,
+    oldest_age_seconds: f64,
+    store: &'static str,
+}
+
+#[derive(Serialize)]
+struct Types {
+    event_types: &'static [&'static str],
+    aliases: BTreeMap<&'static str, &'static str>,
+}
+
+/// `GET /events/stats`
+pub(crate) async fn stats(
+    State(context): State<Arc<Context>>,
+    Authenticated(caller): Authenticated,
+) -> Result<Response, Reject> {
+    let readable = access::readable(&caller)?;
+    let mut stats = context.reader().stats();
+    // The names of types are part of what a narrow grant does not show.
+    stats.types.retain(|kind, _| readable.admits_type(kind));
+    if stats.other_types > 0 && readable.granted.is_none() {
+        stats.types.insert("other".into(), stats.other_types);
+    }
+    json_response(&Answer {
+        stream: &context.settings.stream,
+        stream_length: stats.length,
+        first_entry: stats.first_id.map(|id| id.to_string()),
+        last_entry: stats.last_id.map(|id| id.to_string()),
+        consumer_groups: 0,
+        groups: [],
+        types: stats.types,
+        bytes: stats.bytes,
+        segments: stats.segments,
+        oldest_age_seconds: Context::oldest_age_s(stats.first_id.map(|id| id.ms)),
+        store: "embedded",
+    })
+}
+
+/// `GET /events/types`
+pub(crate) async fn types(_: Authenticated) -> Result<Response, Reject> {
+    json_response(&Types { event_types: CATALOGUE, aliases: ALIASES.iter().copied().collect() })
+}

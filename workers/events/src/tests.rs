@@ -1,0 +1,192 @@
+//! What the calls answer when the disk does not do its part: the handlers on a log that stands on a faulty disk.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::Response;
+use http::HeaderMap;
+use prometheus::Registry;
+use serde_json::value::RawValue;
+use sluice_http::{Authenticated, HealthSource as _, Reject, Status, Stopper, StrictJson};
+use sluice_identity::caller::Caller;
+use sluice_wire::code::Code;
+use sluice_wire::problem::Outcome;
+
+use crate::config::Settings;
+use crate::context::Context;
+use crate::log::{Disk, Filter, Fsync, Ground, Log, Medium, Options, Retention};
+use crate::metrics::Metrics;
+use crate::publish;
+use crate::stream::{STALL_MAX, Subscriber};
+
+/// A disk that is full, broken or slow when told so.
+#[derive(Default)]
+struct Faulty {
+    full: AtomicBool,
+    broken: AtomicBool,
+    held: Mutex<bool>,
+    released: Condvar,
+}
+
+impl Faulty {
+    fn hold(&self, held: bool) {
+        *self.held.lock().unwrap() = held;
+        self.released.notify_all();
+    }
+}
+
+impl Medium for Faulty {
+    fn write_all_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Disk.write_all_at(file, bytes, offset)
+    }
+
+    fn sync(&self, _: &File) -> io::Result<()> {
+        let held = self.held.lock().unwrap();
+        drop(self.released.wait_while(held, |held| *held).unwrap());
+        if self.broken.load(Ordering::SeqCst) { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
+    }
+
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct World {
+    disk: Arc<Faulty>,
+    context: Arc<Context>,
+    _dir: tempfile::TempDir,
+    _stopper: Stopper,
+}
+
+fn world() -> World {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Faulty::default());
+    let metrics = Arc::new(Metrics::new(&Registry::new()));
+    let options = Options {
+        fsync: Fsync::Always,
+        retention: Retention::default(),
+        dedup_window_ms: 600_000,
+        segment_bytes: 64 << 20,
+    };
+    let ground = Ground {
+        medium: Arc::clone(&disk) as Arc<dyn Medium>,
+        observer: Arc::clone(&metrics) as _,
+        ..Ground::default()
+    };
+    let log = Log::open(dir.path(), &options, ground).unwrap();
+    let settings = Settings {
+        dev: true,
+        unknown_types: true,
+        stream: "s".to_owned(),
+        log_dir: dir.path().to_owned(),
+        log_options: options,
+    };
+    let (stopper, stop) = Stopper::new();
+    let context = Context::new(log, settings, metrics, stop).unwrap();
+    World { disk, context, _dir: dir, _stopper: stopper }
+}
+
+impl World {
+    async fn post(&self, body: &str) -> Result<Response, Reject> {
+        let caller = Caller::forwarded("alice".to_owned(), None, "write".parse().unwrap_or_default());
+        let body: Box<RawValue> = serde_json::from_str(body).unwrap();
+        let headers = HeaderMap::new();
+        publish::single(State(Arc::clone(&self.context)), Authenticated(caller), headers, StrictJson(body))
+            .await
+    }
+
+    fn store(&self) -> Status {
+        self.context.components()["store"].status
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.disk.hold(false);
+        self.context.close();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_507_until_there_is_room() {
+    let world = world();
+    world.post(r#"{"event_type":"x"}"#).await.unwrap();
+    world.disk.full.store(true, Ordering::SeqCst);
+    let refused = world.post(r#"{"event_type":"x"}"#).await.unwrap_err();
+    assert_eq!((refused.problem().code, refused.problem().status()), (Code::StoreFull, 507));
+    assert_eq!(refused.problem().outcome, Some(Outcome::NotSent));
+    assert_eq!(world.store(), Status::Degraded);
+    assert!(world.context.ready());
+    world.disk.full.store(false, Ordering::SeqCst);
+    world.post(r#"{"event_type":"x"}"#).await.unwrap();
+    assert_eq!(world.store(), Status::Healthy);
+    assert_eq!(world.context.reader().stats().length, 2);
+}
+
+#[tokio::test]
+async fn after_a_failed_sync_the_outcome_is_unknown_and_the_worker_ends() {
+    let world = world();
+    world.disk.broken.store(true, Ordering::SeqCst);
+    for _ in 0..2 {
+        let refused = world.post(r#"{"event_type":"x"}"#).await.unwrap_err();
+        assert_eq!((refused.problem().code, refused.problem().status()), (Code::WorkerUnavailable, 503));
+        assert_eq!(refused.problem().outcome, Some(Outcome::Unknown));
+    }
+    tokio::time::timeout(Duration::from_secs(5), world.context.log.failed()).await.unwrap();
+    assert_eq!(world.store(), Status::Unhealthy);
+    assert!(!world.context.ready());
+}
+
+#[tokio::test]
+async fn a_full_queue_is_429() {
+    let world = world();
+    world.disk.hold(true);
+    let mut waiting = Vec::new();
+    let refused = loop {
+        let draft = crate::event::Author {
+            caller: &Caller::forwarded("alice".to_owned(), None, "write".parse().unwrap_or_default()),
+            dev: true,
+            unknown_types: true,
+            now: jiff::Timestamp::now(),
+        }
+        .prepare(&crate::event::parse(r#"{"event_type":"x"}"#).unwrap(), None)
+        .unwrap()
+        .draft;
+        match world.context.log.submit(vec![draft], false) {
+            Ok(answer) => waiting.push(answer),
+            Err(_) => break world.post(r#"{"event_type":"x"}"#).await.unwrap_err(),
+        }
+        assert!(waiting.len() < 100_000);
+    };
+    assert_eq!((refused.problem().code, refused.problem().status()), (Code::QueueFull, 429));
+    assert_eq!(refused.problem().retry_after_s, Some(1));
+    world.disk.hold(false);
+    for answer in waiting {
+        answer.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_subscriber_that_takes_nothing_is_let_go() {
+    let world = world();
+    let permit = Arc::clone(&world.context.subscriptions).try_acquire_owned().unwrap();
+    let mut subscriber = Subscriber::new(Arc::clone(&world.context), permit, Filter::default(), 1, None);
+    assert!(subscriber.piece().await.unwrap().starts_with(b":"));
+    let long_ago = tokio::time::Instant::now().checked_sub(STALL_MAX + Duration::from_secs(1));
+    world.post(r#"{"event_type":"x"}"#).await.unwrap();
+    assert!(subscriber.piece().await.unwrap().starts_with(b"id: "));
+    world.post(r#"{"event_type":"x"}"#).await.unwrap();
+    world.context.hub.caught_up(2, Duration::from_secs(5)).await;
+    subscriber.yielded = long_ago;
+    let last = subscriber.piece().await.unwrap();
+    assert_eq!(&last[..], b"event: disconnect\ndata: {\"reason\":\"too_slow\"}\n\n");
+    assert!(subscriber.piece().await.is_none());
+}

@@ -1,0 +1,267 @@
+//! A running worker and its callers.
+
+use std::collections::BTreeMap;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::Value;
+use sluice_client::Client;
+use sluice_events::RunError;
+use sluice_http::{Doors, InternalKeys, Listener, Start, Stopper, TrustCell};
+use sluice_schema::Config;
+use sluice_telemetry::{log, metric};
+use sluice_wire::role::Role;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
+
+/// Longer than anything here takes on a busy machine.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// How to start a worker.
+#[derive(Default)]
+pub(crate) struct Setup {
+    pub(crate) config: Config,
+    pub(crate) dev: bool,
+}
+
+/// A worker with an internal door.
+pub(crate) struct World {
+    socket: PathBuf,
+    keys: BTreeMap<Role, String>,
+    stopper: Stopper,
+    task: JoinHandle<Result<(), RunError>>,
+    pub(crate) dir: Arc<tempfile::TempDir>,
+}
+
+/// An answer to a client.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The code of a problem answer with this status.
+    pub(crate) fn code(&self, status: u16) -> String {
+        assert_eq!(self.status, status, "{self:?}");
+        assert!(self.head.contains("application/problem+json"), "{self:?}");
+        let body = self.json();
+        assert_eq!(body["status"], status);
+        body["code"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn ok(&self) -> Value {
+        assert_eq!(self.status, 200, "{self:?}");
+        self.json()
+    }
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self::start(Setup::default(), Arc::new(tempfile::tempdir().unwrap()))
+    }
+
+    pub(crate) fn with(change: impl FnOnce(&mut Setup)) -> Self {
+        let mut setup = Setup::default();
+        change(&mut setup);
+        Self::start(setup, Arc::new(tempfile::tempdir().unwrap()))
+    }
+
+    pub(crate) fn start(setup: Setup, dir: Arc<tempfile::TempDir>) -> Self {
+        let socket = dir.path().join("events.sock");
+        drop(std::fs::remove_file(&socket));
+        let mut doors = Doors::default();
+        doors.insert("internal", Listener::Unix(UnixListener::bind(&socket).unwrap()));
+        let keys: BTreeMap<Role, String> =
+            Role::ALL.into_iter().map(|role| (role, InternalKeys::mint())).collect();
+        let peers = keys.iter().map(|(role, key)| (*role, InternalKeys::digest(key))).collect();
+        let (stopper, stop) = Stopper::new();
+        let config = Arc::new(setup.config);
+        let start = Start {
+            role: Role::Events,
+            trust: TrustCell::new(&config, Role::Events),
+            config,
+            config_path: PathBuf::new(),
+            data_dir: dir.path().to_owned(),
+            dev: setup.dev,
+            port_offset: 0,
+            environment: BTreeMap::new(),
+            keys: Arc::new(InternalKeys::new(InternalKeys::mint(), &peers)),
+            sockets: BTreeMap::new(),
+            doors: Mutex::new(doors),
+            stop,
+            registry: metric::registry("events"),
+            log: log::LogLevel::fixed(),
+            announce: false,
+        };
+        let task = tokio::spawn(sluice_events::run(start));
+        Self { socket, keys, stopper, task, dir }
+    }
+
+    /// Ends the worker; its directory can be used again.
+    pub(crate) async fn stop(self) -> Arc<tempfile::TempDir> {
+        self.stopper.stop();
+        tokio::time::timeout(DEADLINE, self.task).await.expect("the worker ends").unwrap().unwrap();
+        self.dir
+    }
+
+    /// Asks the worker to end, and does not wait.
+    pub(crate) fn drain(&self) {
+        self.stopper.stop();
+    }
+
+    /// A role that speaks for itself.
+    pub(crate) fn role(&self, role: Role) -> Client {
+        Client::internal(self.socket.clone(), self.keys[&role].clone())
+    }
+
+    /// A client that the edge has verified.
+    pub(crate) fn user<'a>(&'a self, name: &'a str, grants: &'a str) -> User<'a> {
+        User { world: self, name, grants }
+    }
+
+    /// Somebody who may do everything that clients can.
+    pub(crate) fn admin(&self) -> User<'_> {
+        self.user("root", "admin")
+    }
+
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    fn edge_key(&self) -> &str {
+        &self.keys[&Role::Edge]
+    }
+}
+
+/// A verified client, seen through the edge.
+#[derive(Clone, Copy)]
+pub(crate) struct User<'a> {
+    world: &'a World,
+    name: &'a str,
+    grants: &'a str,
+}
+
+impl User<'_> {
+    fn head(&self, method: &str, path: &str, headers: &str, len: usize) -> String {
+        // HTTP/1.0: the answer ends with the connection and is not chunked.
+        format!(
+            "{method} {path} HTTP/1.0\r\nhost: events\r\nx-internal-key: {}\r\nx-user: {}\r\n\
+             x-permissions: {}\r\n{headers}content-length: {len}\r\n\r\n",
+            self.world.edge_key(),
+            self.name,
+            self.grants
+        )
+    }
+
+    pub(crate) async fn send(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
+        let exchange = async {
+            let mut stream = self.connect().await;
+            stream.write_all(self.head(method, path, headers, body.len()).as_bytes()).await.unwrap();
+            // A refused body is not read to its end.
+            drop(stream.write_all(body).await);
+            let mut answer = Vec::new();
+            drop(stream.read_to_end(&mut answer).await);
+            String::from_utf8(answer).unwrap()
+        };
+        let answer = tokio::time::timeout(DEADLINE, exchange).await.expect("an answer in time");
+        let (head, body) =
+            answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{method} {path}: {answer:?}"));
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Answer { status, head: head.to_owned(), body: body.to_owned() }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, "", b"").await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &str) -> Answer {
+        self.send("POST", path, "content-type: application/json\r\n", body.as_bytes()).await
+    }
+
+    /// Opens a stream of server-sent events.
+    pub(crate) async fn stream(&self, method: &str, path: &str, headers: &str) -> Events {
+        let mut stream = self.connect().await;
+        let headers = format!("accept: text/event-stream\r\n{headers}");
+        stream.write_all(self.head(method, path, &headers, 0).as_bytes()).await.unwrap();
+        let mut lines = BufReader::new(stream);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert_ne!(lines.read_line(&mut head).await.unwrap(), 0, "{head}");
+        }
+        assert!(head.starts_with("HTTP/1.0 200"), "{head}");
+        Events { lines, head }
+    }
+
+    async fn connect(&self) -> UnixStream {
+        // The worker may still be opening its log.
+        UnixStream::connect(self.world.socket()).await.unwrap()
+    }
+}
+
+/// An open stream.
+pub(crate) struct Events {
+    lines: BufReader<UnixStream>,
+    pub(crate) head: String,
+}
+
+/// What came over a stream between two empty lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Block {
+    pub(crate) id: String,
+    pub(crate) event: String,
+    pub(crate) data: String,
+    pub(crate) retry: String,
+}
+
+impl Block {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.data).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+impl Events {
+    /// The next block that is not a comment; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Option<Block> {
+        tokio::time::timeout(DEADLINE, self.block()).await.expect("an event in time")
+    }
+
+    async fn block(&mut self) -> Option<Block> {
+        let mut block = Block::default();
+        loop {
+            let mut line = String::new();
+            if self.lines.read_line(&mut line).await.ok()? == 0 {
+                return None;
+            }
+            let line = line.trim_end_matches('\n');
+            if line.is_empty() {
+                if block != Block::default() {
+                    return Some(block);
+                }
+                continue;
+            }
+            let (field, value) = line.split_once(": ").unwrap_or((line, ""));
+            match field {
+                "id" => value.clone_into(&mut block.id),
+                "event" => value.clone_into(&mut block.event),
+                "data" => value.clone_into(&mut block.data),
+                "retry" => value.clone_into(&mut block.retry),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Publishes as the demo does, which may name any source; the message id.
+pub(crate) async fn publish(world: &World, body: &Value) -> String {
+    let published: Value = world.role(Role::Demo).json(http::Method::POST, "/events", body).await.unwrap();
+    published["message_id"].as_str().unwrap().to_owned()
+}
