@@ -27,7 +27,9 @@ def look(banner, out, deadline):
     """Runs check.py; answers its exit code. Interrupted at the deadline, so that it ends its browser."""
     command = [sys.executable, str(HERE / "check.py"), "--url", f"{banner['control']}/dashboard",
                "--token", banner["token"], "--out", str(out)]
-    check = subprocess.Popen(["setpriv", "--pdeathsig", "INT", "--", *command], env=bare(), stdin=subprocess.DEVNULL)
+    # A gate that runs in the background ignores SIGINT, and children inherit that.
+    polite = ["env", "--default-signal=INT", "setpriv", "--pdeathsig", "INT", "--"]
+    check = subprocess.Popen([*polite, *command], env=bare(), stdin=subprocess.DEVNULL)
     try:
         return check.wait(max(deadline - time.monotonic(), 0))
     except subprocess.TimeoutExpired:
