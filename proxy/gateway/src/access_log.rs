@@ -1,0 +1,283 @@
+//! The access log: one JSON object a line, written off the edge threads.
+//!
+//! Lines are appended to one buffer under a short lock; a thread of its own takes the whole buffer every
+//! [`FLUSH`] and writes it in one call. No wake-up a line, no blocking on a slow disk. LIMIT: when
+//! [`BUFFER_BYTES`] wait, further lines are dropped and counted (`sluice_access_log_dropped_total`).
+//! Client input appears only in escaped members; queries, bodies and credentials never do.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use prometheus::IntCounter;
+use sluice_schema::AccessLog as Target;
+
+/// How long a line may wait.
+const FLUSH: Duration = Duration::from_millis(50);
+/// LIMIT: bytes that wait for the writer.
+const BUFFER_BYTES: usize = 4 << 20;
+/// LIMIT: bytes of one text member.
+const TEXT_BYTES: usize = 1024;
+
+/// The access log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot open access log {path}")]
+pub struct AccessLogError {
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+/// Where lines go; clones share it.
+#[derive(Clone)]
+pub(crate) struct AccessLog {
+    shared: Option<Arc<Shared>>,
+    dropped: IntCounter,
+}
+
+struct Shared {
+    lines: Mutex<Vec<u8>>,
+    ended: AtomicBool,
+    wake: Condvar,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl AccessLog {
+    /// Opens the log and starts its writer.
+    pub(crate) fn open(target: &Target, dropped: IntCounter) -> Result<Self, AccessLogError> {
+        let sink: Box<dyn Write + Send> = match target {
+            Target::Off => return Ok(Self { shared: None, dropped }),
+            Target::Stderr => Box::new(io::stderr()),
+            Target::File(path) => Box::new(append(path)?),
+        };
+        Ok(Self::to(sink, dropped))
+    }
+
+    /// A log that writes to `sink`.
+    pub(crate) fn to(sink: Box<dyn Write + Send>, dropped: IntCounter) -> Self {
+        let shared = Arc::new(Shared {
+            lines: Mutex::new(Vec::with_capacity(64 << 10)),
+            ended: AtomicBool::new(false),
+            wake: Condvar::new(),
+            writer: Mutex::new(None),
+        });
+        let writer = std::thread::Builder::new().name("access-log".to_owned()).spawn({
+            let shared = Arc::clone(&shared);
+            move || shared.write_until_ended(sink)
+        });
+        // Without a thread nothing drains the buffer: lines are then dropped and counted at the bound.
+        *shared.writer.lock().unwrap_or_else(PoisonError::into_inner) = writer.ok();
+        Self { shared: Some(shared), dropped }
+    }
+
+    /// Whether lines go anywhere.
+    pub(crate) fn is_on(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    /// Takes one line, ended by a newline. Never blocks on input or output.
+    pub(crate) fn push(&self, line: &[u8]) {
+        let Some(shared) = &self.shared else { return };
+        let mut lines = shared.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() + line.len() > BUFFER_BYTES {
+            drop(lines);
+            self.dropped.inc();
+            return;
+        }
+        lines.extend_from_slice(line);
+    }
+
+    /// Writes what waits and ends the writer.
+    pub(crate) fn close(&self) {
+        let Some(shared) = &self.shared else { return };
+        shared.ended.store(true, Ordering::Release);
+        shared.wake.notify_all();
+        let writer = shared.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            // A writer that panicked has nothing left to say.
+            drop(writer.join());
+        }
+    }
+}
+
+impl Shared {
+    fn write_until_ended(&self, mut sink: Box<dyn Write + Send>) {
+        let mut taken = Vec::with_capacity(64 << 10);
+        loop {
+            let ended = self.ended.load(Ordering::Acquire);
+            let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+            if lines.is_empty() && !ended {
+                lines = self.wake.wait_timeout(lines, FLUSH).unwrap_or_else(PoisonError::into_inner).0;
+            }
+            std::mem::swap(&mut *lines, &mut taken);
+            drop(lines);
+            if !taken.is_empty() {
+                // A full disk or a closed terminal must not stop the edge.
+                drop(sink.write_all(&taken).and_then(|()| sink.flush()));
+                taken.clear();
+                taken.shrink_to(1 << 20);
+                if !ended {
+                    std::thread::sleep(FLUSH / 2);
+                }
+            }
+            if ended {
+                return;
+            }
+        }
+    }
+}
+
+fn append(path: &PathBuf) -> Result<File, AccessLogError> {
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o640)
+        .open(path)
+        .map_err(|source| AccessLogError { path: path.clone(), source })
+}
+
+/// Builds one line without an allocation where the buffer has room.
+pub(crate) struct Line<'a> {
+    out: &'a mut Vec<u8>,
+}
+
+impl<'a> Line<'a> {
+    /// Starts a line with its time, RFC 3339 with milliseconds.
+    pub(crate) fn start(out: &'a mut Vec<u8>, now: jiff::Timestamp) -> Self {
+        out.clear();
+        out.extend_from_slice(b"{\"timestamp\":\"");
+        // Writing to memory does not fail.
+        drop(write!(out, "{now:.3}"));
+        out.extend_from_slice(b"\",\"level\":\"INFO\",\"service\":\"edge\",\"component\":\"access\"");
+        Self { out }
+    }
+
+    /// Adds a text, escaped and cut at [`TEXT_BYTES`].
+    pub(crate) fn text(mut self, name: &str, value: &str) -> Self {
+        self.name(name);
+        self.out.push(b'"');
+        escape(value, self.out);
+        self.out.push(b'"');
+        self
+    }
+
+    /// Adds a text where there is one.
+    pub(crate) fn maybe_text(self, name: &str, value: Option<&str>) -> Self {
+        match value {
+            Some(value) => self.text(name, value),
+            None => self,
+        }
+    }
+
+    /// Adds a number.
+    pub(crate) fn number(mut self, name: &str, value: u64) -> Self {
+        self.name(name);
+        drop(write!(self.out, "{value}"));
+        self
+    }
+
+    /// Ends the line.
+    pub(crate) fn end(self) -> &'a [u8] {
+        self.out.extend_from_slice(b"}\n");
+        self.out
+    }
+
+    /// Names come from this crate and need no escaping.
+    fn name(&mut self, name: &str) {
+        self.out.extend_from_slice(b",\"");
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+}
+
+fn escape(text: &str, out: &mut Vec<u8>) {
+    let mut end = text.len().min(TEXT_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    for byte in text[..end].bytes() {
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            0..0x20 | 0x7f => drop(write!(out, "\\u{byte:04x}")),
+            _ => out.push(byte),
+        }
+    }
+    if end < text.len() {
+        out.extend_from_slice("…".as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    struct Sink(mpsc::SyncSender<Vec<u8>>);
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.send(bytes.to_vec()).map_err(io::Error::other)?;
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn counter() -> IntCounter {
+        IntCounter::new("dropped", "for a test").unwrap()
+    }
+
+    #[test]
+    fn a_hostile_path_stays_one_json_line() {
+        let mut buffer = Vec::new();
+        let path = format!("/a\"\\\n\u{7f}{}", "x".repeat(5000));
+        let now = jiff::Timestamp::from_millisecond(1_700_000_000_123).unwrap();
+        let line = Line::start(&mut buffer, now).text("path", &path).number("status", 200).end();
+        assert_eq!(line.iter().position(|byte| *byte == b'\n'), Some(line.len() - 1));
+        let value: serde_json::Value = serde_json::from_slice(line).unwrap();
+        assert_eq!(value["timestamp"], "2023-11-14T22:13:20.123Z");
+        assert_eq!(value["status"], 200);
+        assert!(value["path"].as_str().unwrap().starts_with("/a\"\\\n\u{7f}xxx"));
+        assert!(line.len() < 1300);
+    }
+
+    #[test]
+    fn lines_reach_the_sink_and_closing_flushes() {
+        let (sender, receiver) = mpsc::sync_channel(8);
+        let log = AccessLog::to(Box::new(Sink(sender)), counter());
+        log.push(b"one\n");
+        log.push(b"two\n");
+        log.close();
+        assert_eq!(receiver.iter().flatten().collect::<Vec<u8>>(), b"one\ntwo\n");
+    }
+
+    #[test]
+    fn a_stuck_sink_drops_and_counts() {
+        struct Stuck(mpsc::Receiver<()>);
+        impl Write for Stuck {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let _released = self.0.recv();
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (release, stuck) = mpsc::sync_channel(1);
+        let dropped = counter();
+        let log = AccessLog::to(Box::new(Stuck(stuck)), dropped.clone());
+        let line = vec![b'x'; 1 << 20];
+        for _ in 0..12 {
+            log.push(&line);
+        }
+        assert!(dropped.get() >= 3, "{}", dropped.get());
+        drop(release);
+        log.close();
+    }
+}

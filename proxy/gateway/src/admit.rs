@@ -1,0 +1,370 @@
+//! Whether a request may go on, in the order of the contract: route, address, credential, permission,
+//! rate, body, breaker. Everything here is a decision; nothing waits.
+
+use std::net::IpAddr;
+
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, ORIGIN, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use sluice_identity::token::TokenError;
+use sluice_policy::authorize::{Need, Refused, is_preflight};
+use sluice_policy::limit::Who;
+use sluice_policy::limit::header::{reset_epoch_s, retry_after_s, write_rate_limit};
+use sluice_policy::reserved::{Credential, Reserved};
+use sluice_policy::route::{Ask, Lookup, Target as Routed};
+use sluice_wire::code::Code;
+use sluice_wire::header::{
+    RATELIMIT, RATELIMIT_POLICY, X_FORWARDED_PROTO, X_RATELIMIT_LIMIT, X_RATELIMIT_REMAINING,
+    X_RATELIMIT_RESET, X_VAULT_TOKEN,
+};
+use sluice_wire::problem::{Outcome, Problem};
+
+use crate::clock;
+use crate::ctx::{Exchange, Target};
+use crate::generation::RouteLimit;
+use crate::headers::is_proxied;
+use crate::jwt_cache::{Found, Verified};
+use crate::respond::Answer;
+use crate::state::Shared;
+
+/// What a request presents as credential.
+enum Presented<'a> {
+    Nothing,
+    Token(&'a str),
+    /// Two of them, or one that is no bearer token.
+    Malformed,
+}
+
+/// Runs a request through admission. `Err` is the answer that refuses it.
+pub(crate) fn admit(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> Result<(), Answer> {
+    let reserved = route(x)?;
+    if let Some(reserved) = reserved {
+        require_tls(x, reserved, headers)?;
+        guard(shared, x, reserved)?;
+    }
+    check_address(x)?;
+    authenticate(shared, x, reserved, headers)?;
+    authorize(shared, x, headers)?;
+    limit_rate(shared, x, headers)?;
+    check_body(x)?;
+    ask_breaker(x)
+}
+
+/// Finds who answers. Pages of the edge and workers come with their policy.
+fn route(x: &mut Exchange) -> Result<Option<&'static Reserved>, Answer> {
+    let generation = std::sync::Arc::clone(&x.generation);
+    let arrival = &x.arrival;
+    if !arrival.method.is_known_on(&arrival.path) {
+        return Err(decided(
+            x,
+            "method",
+            Answer::refuse(Code::NotImplemented, "method is not implemented").closing(),
+        ));
+    }
+    let ask = Ask { method: arrival.method, host: &arrival.host, path: &arrival.path };
+    let route = match generation.table.find(&ask) {
+        Lookup::Found(route) => route,
+        Lookup::WrongMethod(allowed) => return Err(decided(x, "method", Answer::wrong_method(allowed))),
+        Lookup::Missing => return Err(decided(x, "no_route", no_route())),
+    };
+    let target = match route.target {
+        Routed::Service(index) => generation.services.get(index).map(|route| Target::Service(route.clone())),
+        Routed::Worker(role) => generation.worker(role).map(|worker| Target::Worker(worker.clone())),
+        Routed::Edge => Some(Target::Page),
+        Routed::Withheld => None,
+    };
+    // What a worker keeps from the edge does not exist here.
+    let withheld = route.reserved.is_some_and(|reserved| reserved.prefix == "/falco");
+    let Some(target) = target.filter(|_| !withheld) else { return Err(decided(x, "no_route", no_route())) };
+    let forward = route.forward_path(&x.arrival.path);
+    let forward = (forward != x.arrival.path).then(|| forward.to_owned());
+    x.body_bytes_max = match (&target, route.reserved) {
+        (Target::Service(route), _) => route.service.body_bytes,
+        (_, Some(reserved)) => reserved.body_bytes_max,
+        _ => 0,
+    };
+    x.forward_path = forward;
+    x.enter(target);
+    Ok(route.reserved)
+}
+
+fn no_route() -> Answer {
+    Answer::refuse(Code::NoRoute, "no service takes this path")
+}
+
+/// Notes what decided an answer.
+fn decided(x: &mut Exchange, decision: &'static str, answer: Answer) -> Answer {
+    x.decision = decision;
+    answer
+}
+
+/// Secrets travel in clear text only on this machine, and only where no proxy stands in between.
+fn require_tls(x: &mut Exchange, reserved: &Reserved, headers: &HeaderMap) -> Result<(), Answer> {
+    if !reserved.tls_required {
+        return Ok(());
+    }
+    let local = x.arrival.peer.ip().to_canonical().is_loopback() && !is_proxied(headers);
+    let secured = x.peer_trusted && headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto == "https");
+    if local || secured {
+        return Ok(());
+    }
+    let answer = Answer::refuse(Code::TlsRequired, "this path is served over TLS, or on the machine itself");
+    Err(decided(x, "tls_required", answer))
+}
+
+/// The limit of login and token paths, by address.
+fn guard(shared: &Shared, x: &mut Exchange, reserved: &Reserved) -> Result<(), Answer> {
+    let generation = std::sync::Arc::clone(&x.generation);
+    match generation.guard(reserved.prefix) {
+        Some(limit) => take(shared, x, limit, Who::Address(x.client)),
+        None => Ok(()),
+    }
+}
+
+fn check_address(x: &mut Exchange) -> Result<(), Answer> {
+    match &x.target {
+        Target::Service(route) if !route.admits(x.client) => {
+            let answer = Answer::refuse(Code::AddressDenied, "this address may not call this service");
+            Err(decided(x, "address_denied", answer))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Verifies the caller where the route asks for it.
+fn authenticate(
+    shared: &Shared,
+    x: &mut Exchange,
+    reserved: Option<&Reserved>,
+    headers: &HeaderMap,
+) -> Result<(), Answer> {
+    let (required, looks) = match (&x.target, reserved.map(|reserved| reserved.credential)) {
+        (Target::Service(route), _) => {
+            let required = route.access.need(x.arrival.method, preflight(x, headers)) != Need::Nothing;
+            x.keeps_credentials = route.service.forward_authorization;
+            // A credential meant for the upstream is not ours to judge where none is required.
+            (required, x.generation.config.auth.enabled && (required || !x.keeps_credentials))
+        }
+        (Target::Worker(_), Some(Credential::Edge)) => (true, true),
+        (Target::Worker(_), Some(Credential::EdgeIfPresent)) => (false, true),
+        (Target::Worker(_), _) => {
+            x.keeps_credentials = true;
+            (false, false)
+        }
+        // Pages ask by themselves where they need a caller.
+        (Target::Page, _) => (false, false),
+    };
+    if !looks {
+        return Ok(());
+    }
+    x.identity = verify(shared, x, headers)?;
+    if required && x.identity.is_none() {
+        shared.meters.auth_failure("missing");
+        return Err(decided(x, "unauthenticated", Answer::unauthenticated()));
+    }
+    Ok(())
+}
+
+fn preflight(x: &Exchange, headers: &HeaderMap) -> bool {
+    let asks = headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    is_preflight(x.arrival.method, headers.contains_key(ORIGIN), asks)
+}
+
+/// The verified caller of a request; `None` where it presents nothing.
+pub(crate) fn verify(
+    shared: &Shared,
+    x: &mut Exchange,
+    headers: &HeaderMap,
+) -> Result<Option<std::sync::Arc<Verified>>, Answer> {
+    let token = match presented(headers) {
+        Presented::Nothing => return Ok(None),
+        Presented::Token(token) => Ok(token),
+        Presented::Malformed => Err(TokenError::Malformed),
+    };
+    let now = clock::now();
+    if let Some(wait) = shared.throttle.wait(x.client, now) {
+        shared.meters.auth_failure("throttled");
+        let problem =
+            Problem::new(Code::TooManyFailures).detail("too many failed authentications of this address");
+        let answer = Answer::problem(problem.retry_after_s(clock::retry_after_s(wait)));
+        return Err(decided(x, "auth_throttled", answer));
+    }
+    let trust = shared.trust.load();
+    let verified =
+        token.and_then(|token| shared.tokens.verify(token, &trust, shared.trust.rules(), clock::unix_s()));
+    match verified {
+        Ok((verified, found)) => {
+            match found {
+                Found::Cached => shared.meters.token_hits.inc(),
+                Found::Verified => shared.meters.token_misses.inc(),
+            }
+            Ok(Some(verified))
+        }
+        Err(TokenError::NoKeys) => {
+            shared.meters.auth_failure(TokenError::NoKeys.reason());
+            let problem =
+                Problem::new(Code::AuthUnavailable).detail("no verification keys yet").retry_after_s(1);
+            let answer = Answer::problem(not_sent(x, problem));
+            Err(decided(x, "auth_unavailable", answer))
+        }
+        Err(error) => {
+            shared.meters.auth_failure(error.reason());
+            shared.throttle.fail(x.client, now);
+            Err(decided(x, "unauthenticated", Answer::unauthenticated()))
+        }
+    }
+}
+
+/// The credential of a request: one `Authorization: Bearer`, or one `X-Vault-Token`.
+fn presented(headers: &HeaderMap) -> Presented<'_> {
+    let mut bearers = headers.get_all(AUTHORIZATION).iter();
+    let mut tokens = headers.get_all(X_VAULT_TOKEN).iter();
+    match (bearers.next(), bearers.next(), tokens.next(), tokens.next()) {
+        (None, _, None, _) => Presented::Nothing,
+        (Some(value), None, None, _) => {
+            let token = value.to_str().ok().and_then(|text| text.split_once(' '));
+            match token {
+                Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Presented::Token(token),
+                _ => Presented::Malformed,
+            }
+        }
+        (None, _, Some(value), None) => value.to_str().map_or(Presented::Malformed, Presented::Token),
+        _ => Presented::Malformed,
+    }
+}
+
+/// Every permission that the method needs.
+fn authorize(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> Result<(), Answer> {
+    let Target::Service(route) = &x.target else { return Ok(()) };
+    let need = route.access.need(x.arrival.method, preflight(x, headers));
+    let answer = match need.check(x.identity.as_ref().map(|identity| &identity.claims.grants)) {
+        Ok(()) => return Ok(()),
+        Err(Refused::NoIdentity) => Answer::unauthenticated(),
+        Err(Refused::Missing(permission)) => Answer::lacking(permission),
+    };
+    shared.meters.auth_failure("insufficient_scope");
+    Err(decided(x, "insufficient_scope", answer))
+}
+
+/// The rate limit of a service.
+fn limit_rate(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> Result<(), Answer> {
+    let Target::Service(route) = &x.target else { return Ok(()) };
+    let Some(limit) = route.limit.clone() else { return Ok(()) };
+    let identity = x.identity.clone();
+    let subject = identity.as_ref().map(|identity| identity.claims.sub.as_str());
+    let who =
+        Who::of(&limit.limit.key, subject, x.client, |name| headers.get(name).map(HeaderValue::as_bytes));
+    take(shared, x, &limit, who)
+}
+
+/// Takes one request out of a bucket and notes the headers that tell of it.
+fn take(shared: &Shared, x: &mut Exchange, limit: &RouteLimit, who: Who<'_>) -> Result<(), Answer> {
+    let key = shared.keyer.key(&limit.name, who);
+    let verdict = shared.limiter.check(key, &limit.limit, clock::now());
+    let decision = verdict.decision;
+    let mut state = String::with_capacity(48);
+    write_rate_limit(&mut state, &limit.name, &decision);
+    let reset = reset_epoch_s(clock::unix_s().unsigned_abs(), &decision);
+    x.limit_headers = vec![
+        (HeaderName::from_static(RATELIMIT_POLICY), limit.policy.clone()),
+        (
+            HeaderName::from_static(RATELIMIT),
+            HeaderValue::try_from(state).unwrap_or_else(|_| HeaderValue::from_static("")),
+        ),
+        (HeaderName::from_static(X_RATELIMIT_LIMIT), HeaderValue::from(limit.limit.requests)),
+        (HeaderName::from_static(X_RATELIMIT_REMAINING), HeaderValue::from(decision.remaining)),
+        (HeaderName::from_static(X_RATELIMIT_RESET), HeaderValue::from(reset)),
+    ];
+    if decision.allowed {
+        return Ok(());
+    }
+    x.meters().limited.inc();
+    let answer = Answer::refuse(Code::RateLimited, "too many requests")
+        .with(RETRY_AFTER, HeaderValue::from(retry_after_s(decision.retry_after)))
+        .with_all(std::mem::take(&mut x.limit_headers));
+    let answer = if verdict.close { answer.closing() } else { answer };
+    Err(decided(x, "rate_limited", answer))
+}
+
+/// A body that is announced too large is refused before a byte of it is read.
+fn check_body(x: &mut Exchange) -> Result<(), Answer> {
+    if x.announced().is_none_or(|bytes| bytes <= x.body_bytes_max) {
+        return Ok(());
+    }
+    let answer = too_large(x.body_bytes_max);
+    Err(decided(x, "body_too_large", answer))
+}
+
+/// 413, for bodies that are announced or turn out too large.
+pub(crate) fn too_large(bytes_max: u64) -> Answer {
+    Answer::refuse(Code::BodyTooLarge, format!("the body may have {bytes_max} bytes")).closing()
+}
+
+/// Asks the service's breaker; an open one answers without touching the upstream.
+fn ask_breaker(x: &mut Exchange) -> Result<(), Answer> {
+    let Target::Service(route) = &x.target else { return Ok(()) };
+    match route.upstream.acquire() {
+        Ok(leave) => {
+            x.leave = Some(leave);
+            Ok(())
+        }
+        Err(rejected) => {
+            let problem = Problem::new(Code::BreakerOpen)
+                .detail("the service failed lately and is given time to recover")
+                .retry_after_s(clock::retry_after_s(rejected.retry_after));
+            let answer = Answer::problem(not_sent(x, problem));
+            Err(decided(x, "breaker_open", answer))
+        }
+    }
+}
+
+/// Adds to a refusal of the edge that nothing was sent, where that matters.
+pub(crate) fn not_sent(x: &Exchange, problem: Problem) -> Problem {
+    if x.arrival.method.is_idempotent() { problem } else { problem.outcome(Outcome::NotSent) }
+}
+
+/// Whether an address may read without a token: inside `allow`, and the request went through no proxy.
+pub(crate) fn is_near(ip: IpAddr, allow: &[ipnet::IpNet], headers: &HeaderMap) -> bool {
+    let ip = ip.to_canonical();
+    allow.iter().any(|net| net.contains(&ip)) && !is_proxied(headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn one_credential_counts_and_two_are_none() {
+        let token = |fields: &[(&'static str, &'static str)]| match presented(&headers(fields)) {
+            Presented::Nothing => "nothing".to_owned(),
+            Presented::Token(token) => token.to_owned(),
+            Presented::Malformed => "malformed".to_owned(),
+        };
+        assert_eq!(token(&[]), "nothing");
+        assert_eq!(token(&[("authorization", "Bearer abc")]), "abc");
+        assert_eq!(token(&[("authorization", "bearer abc")]), "abc");
+        assert_eq!(token(&[("x-vault-token", "abc")]), "abc");
+        assert_eq!(token(&[("authorization", "Basic abc")]), "malformed");
+        assert_eq!(token(&[("authorization", "Bearer a"), ("authorization", "Bearer b")]), "malformed");
+        assert_eq!(token(&[("authorization", "Bearer a"), ("x-vault-token", "b")]), "malformed");
+    }
+
+    #[test]
+    fn a_proxied_request_is_not_near() {
+        let allow = ["127.0.0.0/8".parse().unwrap()];
+        let local = "127.0.0.1".parse().unwrap();
+        assert!(is_near(local, &allow, &headers(&[])));
+        assert!(is_near("::ffff:127.0.0.1".parse().unwrap(), &allow, &headers(&[])));
+        for field in ["forwarded", "x-forwarded-for", "via"] {
+            assert!(!is_near(local, &allow, &headers(&[(field, "x")])), "{field}");
+        }
+        assert!(!is_near("192.0.2.1".parse().unwrap(), &allow, &headers(&[])));
+    }
+}

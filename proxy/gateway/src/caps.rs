@@ -1,0 +1,131 @@
+//! How many connections the edge holds, in all and of one address.
+//!
+//! A permit is taken at accept and given back by Drop. IPv6 counts by /64, as one customer holds
+//! that much. LIMIT: the map holds at most one entry an open connection.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use foldhash::HashMap;
+
+/// Counts of open client connections.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    open: AtomicUsize,
+    by_ip: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// The bounds in force; they follow the configuration.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ConnectionCaps {
+    /// In all.
+    pub(crate) total: usize,
+    /// Of one address; `None` where the address is exempt.
+    pub(crate) per_ip: Option<usize>,
+}
+
+/// Why a connection is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Full {
+    /// The edge holds as many as it may.
+    Total,
+    /// This address holds as many as it may.
+    PerIp,
+}
+
+/// One open connection.
+#[derive(Debug)]
+pub(crate) struct ConnectionPermit {
+    connections: Arc<Connections>,
+    counted_ip: Option<IpAddr>,
+}
+
+impl Connections {
+    /// Open connections.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Takes a permit for a connection of `ip`.
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        ip: IpAddr,
+        caps: ConnectionCaps,
+    ) -> Result<ConnectionPermit, Full> {
+        let open = self.open.fetch_add(1, Ordering::Relaxed);
+        let mut permit = ConnectionPermit { connections: Arc::clone(self), counted_ip: None };
+        if open >= caps.total {
+            return Err(Full::Total);
+        }
+        if let Some(cap) = caps.per_ip {
+            let key = address_key(ip);
+            let mut by_ip = self.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = by_ip.entry(key).or_default();
+            if *count >= cap {
+                return Err(Full::PerIp);
+            }
+            *count += 1;
+            drop(by_ip);
+            permit.counted_ip = Some(key);
+        }
+        Ok(permit)
+    }
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        self.connections.open.fetch_sub(1, Ordering::Relaxed);
+        let Some(key) = self.counted_ip else { return };
+        let mut by_ip = self.connections.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = by_ip.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                by_ip.remove(&key);
+            }
+        }
+    }
+}
+
+/// The address as limits count it: IPv4 whole (also when mapped into IPv6), IPv6 by /64.
+pub(crate) fn address_key(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAPS: ConnectionCaps = ConnectionCaps { total: 3, per_ip: Some(2) };
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn permits_come_back_when_dropped() {
+        let connections = Arc::new(Connections::default());
+        let first = connections.admit(ip("192.0.2.1"), CAPS).unwrap();
+        let second = connections.admit(ip("192.0.2.1"), CAPS).unwrap();
+        assert_eq!(connections.admit(ip("192.0.2.1"), CAPS).unwrap_err(), Full::PerIp);
+        assert_eq!(connections.open(), 2);
+        let third = connections.admit(ip("192.0.2.2"), CAPS).unwrap();
+        assert_eq!(connections.admit(ip("192.0.2.3"), CAPS).unwrap_err(), Full::Total);
+        drop((first, second, third));
+        assert_eq!(connections.open(), 0);
+        assert!(connections.by_ip.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_ipv6_customer_is_one_address() {
+        assert_eq!(address_key(ip("2001:db8::1")), address_key(ip("2001:db8::ffff")));
+        assert_ne!(address_key(ip("2001:db8::1")), address_key(ip("2001:db8:0:1::1")));
+        assert_eq!(address_key(ip("::ffff:192.0.2.1")), ip("192.0.2.1"));
+    }
+}

@@ -1,0 +1,235 @@
+//! The framing of a chunked request body, checked byte by byte before any of it goes on.
+//!
+//! Accepted: `1*16HEXDIG [;extension] CRLF data CRLF …`, a last chunk of size 0, trailer fields, an empty
+//! line. Refused: any other byte before or in a size (`0x`, sign, space, `_`), sizes above 64 bits, LF
+//! without CR, CR without LF, NUL and other control bytes in a line, a data part not ended by CRLF.
+//! LIMIT: [`LINE_BYTES`] for one size line with its extension, [`TRAILER_BYTES`] for all trailers.
+//! A pure state machine: where the input is cut makes no difference.
+
+/// LIMIT: a size line with its extension.
+const LINE_BYTES: usize = 256;
+/// LIMIT: all trailer fields.
+const TRAILER_BYTES: usize = 8 << 10;
+
+/// The framing is broken; the connection closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("chunked body is not well framed: {0}")]
+pub(crate) struct ChunkFault(pub(crate) &'static str);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Hexadecimal digits of a size; so many so far.
+    Size {
+        digits: u8,
+    },
+    /// After `;`.
+    Extension,
+    /// After the CR of a size line.
+    SizeLf,
+    /// Inside data; so many bytes are left.
+    Data,
+    DataCr,
+    DataLf,
+    /// At the start of a trailer line.
+    TrailerStart,
+    /// Inside a trailer line; whether a colon was seen.
+    Trailer {
+        colon: bool,
+    },
+    TrailerLf,
+    /// After the CR of the empty line.
+    EndLf,
+    Done,
+}
+
+/// Follows one body.
+#[derive(Clone, Debug)]
+pub(crate) struct ChunkScanner {
+    state: State,
+    size: u64,
+    line: usize,
+    trailer: usize,
+}
+
+impl Default for ChunkScanner {
+    fn default() -> Self {
+        Self { state: State::Size { digits: 0 }, size: 0, line: 0, trailer: 0 }
+    }
+}
+
+impl ChunkScanner {
+    /// Whether the body is complete.
+    pub(crate) fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// Checks the next bytes; returns how many belong to this body (all of them until it is complete).
+    pub(crate) fn scan(&mut self, bytes: &[u8]) -> Result<usize, ChunkFault> {
+        let mut at = 0;
+        while at < bytes.len() && self.state != State::Done {
+            if self.state == State::Data {
+                let skip = usize::try_from(self.size).unwrap_or(usize::MAX).min(bytes.len() - at);
+                self.size -= skip as u64;
+                at += skip;
+                if self.size == 0 {
+                    self.state = State::DataCr;
+                }
+                continue;
+            }
+            self.state = self.step(bytes[at])?;
+            at += 1;
+        }
+        Ok(at)
+    }
+
+    fn step(&mut self, byte: u8) -> Result<State, ChunkFault> {
+        match self.state {
+            State::Size { digits } => self.size_byte(byte, digits),
+            State::Extension => {
+                self.count_line()?;
+                match byte {
+                    b'\r' => Ok(State::SizeLf),
+                    b'\t' | b' '..=b'~' | 0x80.. => Ok(State::Extension),
+                    _ => Err(ChunkFault("control byte in an extension")),
+                }
+            }
+            State::SizeLf => match byte {
+                b'\n' if self.size == 0 => Ok(State::TrailerStart),
+                b'\n' => Ok(State::Data),
+                _ => Err(ChunkFault("CR without LF")),
+            },
+            State::DataCr if byte == b'\r' => Ok(State::DataLf),
+            State::DataLf if byte == b'\n' => {
+                self.line = 0;
+                Ok(State::Size { digits: 0 })
+            }
+            State::DataCr | State::DataLf => Err(ChunkFault("data longer than its size")),
+            State::TrailerStart | State::Trailer { .. } | State::TrailerLf => self.trailer_byte(byte),
+            State::EndLf if byte == b'\n' => Ok(State::Done),
+            State::EndLf => Err(ChunkFault("CR without LF")),
+            State::Data | State::Done => Ok(self.state),
+        }
+    }
+
+    fn size_byte(&mut self, byte: u8, digits: u8) -> Result<State, ChunkFault> {
+        self.count_line()?;
+        match byte {
+            b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F' if digits < 16 => {
+                let digit = char::from(byte).to_digit(16).unwrap_or(0);
+                self.size = if digits == 0 { 0 } else { self.size << 4 } | u64::from(digit);
+                Ok(State::Size { digits: digits + 1 })
+            }
+            b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F' => Err(ChunkFault("size above 64 bits")),
+            b'\r' if digits > 0 => Ok(State::SizeLf),
+            b';' if digits > 0 => Ok(State::Extension),
+            _ => Err(ChunkFault("size is not hexadecimal")),
+        }
+    }
+
+    fn trailer_byte(&mut self, byte: u8) -> Result<State, ChunkFault> {
+        self.trailer += 1;
+        if self.trailer > TRAILER_BYTES {
+            return Err(ChunkFault("trailers too long"));
+        }
+        match (self.state, byte) {
+            (State::TrailerStart, b'\r') => Ok(State::EndLf),
+            (State::TrailerStart, b':' | b' ' | b'\t') => Err(ChunkFault("trailer without name")),
+            (State::TrailerLf, b'\n') => Ok(State::TrailerStart),
+            (State::TrailerLf, _) => Err(ChunkFault("CR without LF")),
+            (State::Trailer { colon: true }, b'\r') => Ok(State::TrailerLf),
+            (State::Trailer { colon: false }, b'\r') => Err(ChunkFault("trailer without colon")),
+            (_, b'\n') => Err(ChunkFault("LF without CR")),
+            (state, b'\t' | b' '..=b'~' | 0x80..) => {
+                let seen = matches!(state, State::Trailer { colon: true });
+                Ok(State::Trailer { colon: seen || byte == b':' })
+            }
+            _ => Err(ChunkFault("control byte in a trailer")),
+        }
+    }
+
+    fn count_line(&mut self) -> Result<(), ChunkFault> {
+        self.line += 1;
+        if self.line > LINE_BYTES { Err(ChunkFault("size line too long")) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Bytes of the body and what is left over, scanned in pieces of `step`.
+    fn whole(bytes: &[u8], step: usize) -> Result<Option<usize>, ChunkFault> {
+        let (mut scanner, mut taken) = (ChunkScanner::default(), 0);
+        for piece in bytes.chunks(step) {
+            taken += scanner.scan(piece)?;
+        }
+        Ok(scanner.is_done().then_some(taken))
+    }
+
+    #[test]
+    fn good_bodies_end_where_they_end() {
+        for (body, rest) in [
+            (&b"0\r\n\r\n"[..], &b""[..]),
+            (b"3\r\nabc\r\n0\r\n\r\n", b"GET / HTTP/1.1\r\n"),
+            (b"00000000000000A;x=\"y\"\r\n0123456789\r\n0\r\nX-Sum: 1\r\nY:\r\n\r\n", b"junk"),
+        ] {
+            let bytes = [body, rest].concat();
+            for step in [1, 2, 7, bytes.len()] {
+                assert_eq!(whole(&bytes, step), Ok(Some(body.len())), "{step}");
+            }
+        }
+    }
+
+    #[test]
+    fn tricks_are_refused() {
+        for bad in [
+            &b"0x3\r\nabc\r\n"[..],
+            b"+3\r\nabc\r\n",
+            b" 3\r\nabc\r\n",
+            b"3 \r\nabc\r\n",
+            b"3_0\r\n",
+            b"\r\nabc",
+            b"3\nabc\r\n",
+            b"3\r\nabcd\r\n",
+            b"3\r\nabc\n0\r\n\r\n",
+            b"10000000000000000\r\n",
+            b"3;a\0b\r\nabc\r\n",
+            b"3;a\nb\r\nabc\r\n",
+            b"0\r\n\n",
+            b"0\r\nX: a\n\r\n",
+            b"0\r\n: a\r\n\r\n",
+            b"0\r\nnocolon\r\n\r\n",
+            b"0\r\nX: a\rb\r\n\r\n",
+        ] {
+            for step in [1, 3, bad.len()] {
+                assert!(whole(bad, step).is_err(), "{:?} in {step}", String::from_utf8_lossy(bad));
+            }
+        }
+        assert!(whole(&[b"3;", &[b'x'; 300][..]].concat(), 64).is_err());
+        assert!(whole(&[b"0\r\nX: ", &[b'x'; 9000][..]].concat(), 64).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_chunking_of_any_data_is_followed(
+            chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..40), 0..6), step in 1_usize..20,
+        ) {
+            let mut body = Vec::new();
+            for chunk in &chunks {
+                body.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+                body.extend_from_slice(chunk);
+                body.extend_from_slice(b"\r\n");
+            }
+            body.extend_from_slice(b"0\r\n\r\n");
+            let length = body.len();
+            body.extend_from_slice(b"0\r\n\r\nGET");
+            prop_assert_eq!(whole(&body, step), Ok(Some(length)));
+        }
+
+        #[test]
+        fn any_bytes_end_in_a_verdict(bytes in proptest::collection::vec(any::<u8>(), 0..400), step in 1_usize..20) {
+            prop_assert_eq!(whole(&bytes, step).is_err(), whole(&bytes, 1).is_err());
+        }
+    }
+}

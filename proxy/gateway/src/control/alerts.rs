@@ -1,0 +1,148 @@
+//! What needs somebody: computed from the state, with the time since when it holds.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Json;
+use axum::extract::State;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Value, json};
+use sluice_http::{Reject, Status};
+use sluice_policy::breaker::State as BreakerState;
+
+use super::Control;
+use super::access::Access;
+use super::snapshot::certificates;
+use crate::clock;
+use crate::pages::own_status;
+use crate::state::Shared;
+
+/// LIMIT: alerts listed.
+const ALERTS_MAX: usize = 100;
+/// A leaf certificate is renewed long before; one that lives shorter than this was not.
+const LEAF_HOURS: f64 = 2.0;
+/// A CA certificate takes planning.
+const CA_DAYS: f64 = 30.0;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Level {
+    Warning,
+    Critical,
+}
+
+/// One thing that needs somebody.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Alert {
+    level: Level,
+    service: String,
+    message: String,
+    since: Timestamp,
+    timestamp: Timestamp,
+}
+
+/// Since when each alert holds.
+#[derive(Default)]
+pub(super) struct Alerts {
+    since: Mutex<BTreeMap<(String, &'static str), Timestamp>>,
+}
+
+type Finding = (Level, String, &'static str, String);
+
+impl Alerts {
+    /// What holds now, newest first.
+    pub(super) fn now(&self, shared: &Shared) -> Vec<Alert> {
+        let findings = findings(shared);
+        let now = Timestamp::now();
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.retain(|(service, kind), _| {
+            findings.iter().any(|(_, of, what, _)| of == service && what == kind)
+        });
+        let mut alerts: Vec<Alert> = findings
+            .into_iter()
+            .map(|(level, service, kind, message)| Alert {
+                level,
+                since: *since.entry((service.clone(), kind)).or_insert(now),
+                service,
+                message,
+                timestamp: now,
+            })
+            .collect();
+        drop(since);
+        alerts.sort_by_key(|alert| (std::cmp::Reverse(alert.since), std::cmp::Reverse(alert.level)));
+        alerts.truncate(ALERTS_MAX);
+        alerts
+    }
+}
+
+fn findings(shared: &Shared) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let generation = shared.generation();
+    for route in &generation.services {
+        let name = &route.service.name;
+        let metrics = route.upstream.breaker().metrics(clock::now());
+        match metrics.state {
+            BreakerState::Open => {
+                findings.push((Level::Critical, name.clone(), "breaker", "breaker open".to_owned()));
+            }
+            BreakerState::ForcedOpen => {
+                findings.push((Level::Critical, name.clone(), "breaker", "breaker forced open".to_owned()));
+            }
+            BreakerState::HalfOpen => {
+                findings.push((
+                    Level::Warning,
+                    name.clone(),
+                    "half_open",
+                    "breaker half open: probing".to_owned(),
+                ));
+            }
+            BreakerState::ForcedClosed | BreakerState::Disabled => {
+                findings.push((Level::Warning, name.clone(), "forced", "breaker held closed".to_owned()));
+            }
+            BreakerState::Closed => {}
+        }
+        let roster = route.upstream.roster();
+        let total = roster.endpoints().len();
+        let down = roster.endpoints().iter().filter(|endpoint| !endpoint.instance.is_healthy()).count();
+        if down > 0 {
+            let level = if down == total { Level::Critical } else { Level::Warning };
+            findings.push((
+                level,
+                name.clone(),
+                "instances",
+                format!("{down} of {total} instances unhealthy"),
+            ));
+        }
+    }
+    for (role, health) in shared.workers.all() {
+        let Some(health) = health else { continue };
+        let text = health.detail.clone().unwrap_or_else(|| "not well".to_owned());
+        match health.status {
+            Status::Healthy => {}
+            Status::Degraded => findings.push((Level::Warning, role.to_string(), "worker", text)),
+            Status::Unhealthy => findings.push((Level::Critical, role.to_string(), "worker", text)),
+        }
+    }
+    if let (status, Some(text)) = own_status(shared)
+        && status != Status::Healthy
+    {
+        findings.push((Level::Warning, "edge".to_owned(), "edge", text));
+    }
+    for certificate in certificates(shared) {
+        let bound = if certificate.is_ca { CA_DAYS } else { LEAF_HOURS / 24.0 };
+        if certificate.days_left < bound {
+            let level = if certificate.days_left <= 0.0 { Level::Critical } else { Level::Warning };
+            let hours = certificate.days_left * 24.0;
+            let text = format!("certificate expires in {hours:.1} h");
+            findings.push((level, certificate.name, "certificate", text));
+        }
+    }
+    findings
+}
+
+pub(super) async fn list(State(control): State<Arc<Control>>, access: Access) -> Result<Json<Value>, Reject> {
+    access.read()?;
+    let alerts = control.alerts.now(&control.shared);
+    Ok(Json(json!({ "alert_count": alerts.len(), "alerts": alerts })))
+}

@@ -1,0 +1,270 @@
+//! What the edge knows about one request while it runs.
+//!
+//! Everything that must be given back (breaker leave, in-flight counts) is a guard in here: when the
+//! client leaves and Pingora drops the request, the guards drop with it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use sluice_policy::balance::Flight;
+use sluice_policy::deadline::Deadline;
+use sluice_policy::framing::BodyFraming;
+use sluice_policy::method::Method;
+use sluice_policy::time::Nanos;
+use sluice_schema::Timeouts;
+use sluice_wire::code::Code;
+use sluice_wire::id::RequestId;
+use tokio::time::Instant;
+
+use crate::clock;
+use crate::generation::{Generation, ServiceRoute, WorkerRoute};
+use crate::headers::client_ip;
+use crate::ids::{self, Trace};
+use crate::jwt_cache::Verified;
+use crate::link::Link;
+use crate::meters::{InFlight, RouteMeters};
+use crate::respond::Answer;
+use crate::upstream::{BreakerLeave, Endpoint};
+
+/// A request whose head is complete, well framed and in its one form.
+pub(crate) struct Arrival {
+    /// The connected peer.
+    pub(crate) peer: SocketAddr,
+    /// When its first byte came.
+    pub(crate) started: Instant,
+    /// When its head was whole.
+    pub(crate) headed: Instant,
+    /// The same, as decisions see it.
+    pub(crate) arrived: Nanos,
+    /// Its method.
+    pub(crate) method: Method,
+    /// Its normalised path.
+    pub(crate) path: String,
+    /// Its query, as sent.
+    pub(crate) query: Option<String>,
+    /// Host name it asks for, without port.
+    pub(crate) host: String,
+    /// Whether the client speaks HTTP/1.0.
+    pub(crate) http10: bool,
+    /// How its body is framed.
+    pub(crate) body: BodyFraming,
+    /// The stream below it.
+    pub(crate) link: Arc<Link>,
+}
+
+/// Who answers, resolved.
+pub(crate) enum Target {
+    /// An upstream service.
+    Service(Arc<ServiceRoute>),
+    /// A worker.
+    Worker(Arc<WorkerRoute>),
+    /// The edge itself.
+    Page,
+}
+
+/// One try at an upstream.
+pub(crate) struct Attempt {
+    /// The instance, for services.
+    pub(crate) endpoint: Option<Arc<Endpoint>>,
+    /// When it began.
+    pub(crate) started: Instant,
+    /// Whether any byte of the request was written to the upstream.
+    pub(crate) sent: bool,
+    flight: Option<Flight>,
+}
+
+impl Attempt {
+    /// A try at an instance of a service.
+    pub(crate) fn at(endpoint: Arc<Endpoint>, flight: Flight) -> Self {
+        Self { endpoint: Some(endpoint), started: Instant::now(), sent: false, flight: Some(flight) }
+    }
+
+    /// The upstream has done its part: it is no longer busy with this.
+    pub(crate) fn is_over(&mut self) {
+        self.flight = None;
+    }
+
+    /// A try at a worker.
+    pub(crate) fn at_worker() -> Self {
+        Self { endpoint: None, started: Instant::now(), sent: false, flight: None }
+    }
+}
+
+/// Why no answer came from the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// The code of the answer.
+    pub(crate) code: Code,
+    /// Whether the upstream is to blame, for its breaker.
+    pub(crate) counts: bool,
+}
+
+/// One request.
+pub(crate) struct Exchange {
+    /// As it arrived.
+    pub(crate) arrival: Arrival,
+    /// The configuration it runs under.
+    pub(crate) generation: Arc<Generation>,
+    /// Its id.
+    pub(crate) request_id: RequestId,
+    /// Its trace.
+    pub(crate) trace: Trace,
+    /// The client, behind trusted proxies the one they name.
+    pub(crate) client: IpAddr,
+    /// Whether the peer is a trusted proxy.
+    pub(crate) peer_trusted: bool,
+    /// Who answers.
+    pub(crate) target: Target,
+    /// Path to forward; `None` where it is the whole path.
+    pub(crate) forward_path: Option<String>,
+    /// The verified caller.
+    pub(crate) identity: Option<Arc<Verified>>,
+    /// Whether credential fields reach the upstream.
+    pub(crate) keeps_credentials: bool,
+    /// Header fields about the rate limit, for every answer.
+    pub(crate) limit_headers: Vec<(HeaderName, HeaderValue)>,
+    /// Request body at most, bytes.
+    pub(crate) body_bytes_max: u64,
+    /// Request body bytes so far.
+    pub(crate) body_bytes: u64,
+    /// Answer body bytes so far.
+    pub(crate) answer_bytes: u64,
+    /// Leave of the breaker.
+    pub(crate) leave: Option<BreakerLeave>,
+    /// The present try.
+    pub(crate) attempt: Option<Attempt>,
+    /// How many tries there were.
+    pub(crate) attempts: u32,
+    /// Ids of the instances tried.
+    pub(crate) tried: Vec<u32>,
+    /// How long to wait before the next try.
+    pub(crate) retry_after: Duration,
+    /// Whether the answer is a stream without end.
+    pub(crate) streaming: bool,
+    /// Time from the start of the last try to the upstream's head.
+    pub(crate) first_byte: Option<Duration>,
+    /// Time in admission.
+    pub(crate) admitted: Option<Duration>,
+    /// The upstream's status.
+    pub(crate) upstream_status: Option<u16>,
+    /// Why no answer came from the upstream.
+    pub(crate) failure: Option<Failure>,
+    /// An answer decided in a hook that cannot send it.
+    pub(crate) refusal: Option<Answer>,
+    /// One word for the access log: what decided the answer.
+    pub(crate) decision: &'static str,
+    in_flight: Option<InFlight>,
+}
+
+impl Exchange {
+    /// A request at the start of admission, with the head that Pingora has read.
+    pub(crate) fn new(arrival: Arrival, generation: Arc<Generation>, headers: &HeaderMap) -> Self {
+        let trusted = &generation.config.edge.trusted_proxies;
+        let peer = arrival.peer.ip().to_canonical();
+        Self {
+            client: client_ip(peer, headers, trusted),
+            peer_trusted: trusted.iter().any(|net| net.contains(&peer)),
+            request_id: ids::request_id(headers),
+            trace: Trace::of(headers),
+            arrival,
+            generation,
+            target: Target::Page,
+            forward_path: None,
+            identity: None,
+            keeps_credentials: false,
+            limit_headers: Vec::new(),
+            body_bytes_max: 0,
+            body_bytes: 0,
+            answer_bytes: 0,
+            leave: None,
+            attempt: None,
+            attempts: 0,
+            tried: Vec::new(),
+            retry_after: Duration::ZERO,
+            streaming: false,
+            first_byte: None,
+            admitted: None,
+            upstream_status: None,
+            failure: None,
+            refusal: None,
+            decision: "forwarded",
+            in_flight: None,
+        }
+    }
+
+    /// The metrics of its route.
+    pub(crate) fn meters(&self) -> &Arc<RouteMeters> {
+        match &self.target {
+            Target::Service(route) => &route.upstream.meters,
+            Target::Worker(worker) => &worker.meters,
+            Target::Page => &self.generation.pages,
+        }
+    }
+
+    /// Sets who answers and counts it there as under way.
+    pub(crate) fn enter(&mut self, target: Target) {
+        self.target = target;
+        self.in_flight = Some(self.meters().enter());
+    }
+
+    /// The deadlines of its route.
+    pub(crate) fn timeouts(&self) -> Option<&Timeouts> {
+        match &self.target {
+            Target::Service(route) => Some(&route.service.timeouts),
+            Target::Worker(worker) => Some(&worker.timeouts),
+            Target::Page => None,
+        }
+    }
+
+    /// Its deadlines, counted from its arrival; without a total once the answer is a stream.
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
+        let deadline = Deadline::new(self.arrival.arrived, self.timeouts()?);
+        Some(if self.streaming { deadline.endless() } else { deadline })
+    }
+
+    /// Time it has left; zero when it is over, `None` where it has no end.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        self.deadline()?.total(clock::now()).unwrap_or(Some(Duration::ZERO))
+    }
+
+    /// Lets the stream end the request when its total time is over.
+    pub(crate) fn await_body_of_request(&self) {
+        self.arrival.link.set_deadline(self.left().map(|left| Instant::now() + left));
+    }
+
+    /// Expects the upstream's head: `first_byte` from the arrival, or from the end of a request body that
+    /// took its time, within the total.
+    pub(crate) fn await_head(&self) {
+        let (Some(timeouts), Some(deadline)) = (self.timeouts(), self.deadline()) else { return };
+        let within = match self.arrival.body {
+            BodyFraming::None => deadline.first_byte(clock::now()).unwrap_or_default(),
+            _ => self.left().map_or(timeouts.first_byte, |left| left.min(timeouts.first_byte)),
+        };
+        self.arrival.link.set_deadline(Some(Instant::now() + within));
+    }
+
+    /// Expects the next piece of the answer within `idle` and the total.
+    pub(crate) fn await_answer(&self) {
+        let Some(timeouts) = self.timeouts() else { return };
+        let within = self.left().map_or(timeouts.idle, |left| left.min(timeouts.idle));
+        self.arrival.link.set_deadline(Some(Instant::now() + within));
+    }
+
+    /// Body bytes the client has announced; `None` for a chunked body.
+    pub(crate) fn announced(&self) -> Option<u64> {
+        match self.arrival.body {
+            BodyFraming::None => Some(0),
+            BodyFraming::Length(bytes) => Some(bytes),
+            BodyFraming::Chunked => None,
+        }
+    }
+}
+
+/// Pingora's per-request context.
+#[derive(Default)]
+pub(crate) struct Ctx {
+    /// Set before any hook runs.
+    pub(crate) exchange: Option<Box<Exchange>>,
+}

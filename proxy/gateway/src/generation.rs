@@ -1,0 +1,261 @@
+//! One configuration in force: an immutable snapshot that requests look things up in.
+//!
+//! A request takes the present generation once and keeps it to its end. What must outlive a reload
+//! (breakers, counts, health) lies in [`Upstreams`] by name and is only referred to from here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::HeaderValue;
+use ipnet::IpNet;
+use jiff::Timestamp;
+use pingora::upstreams::peer::HttpPeer;
+use ring::digest;
+use sluice_policy::authorize::Access;
+use sluice_policy::limit::Limit;
+use sluice_policy::limit::header::write_policy;
+use sluice_policy::reserved::RESERVED;
+use sluice_policy::route::{Rule, Table};
+use sluice_schema::{Config, Service, Timeouts};
+use sluice_wire::role::Role;
+
+use crate::headers::Edits;
+use crate::meters::{Meters, RouteMeters};
+use crate::upstream::{BreakerWatch, Upstream, door_peer};
+
+/// Roles that the edge forwards to.
+pub(crate) const WORKERS: [Role; 3] = [Role::Events, Role::Vault, Role::Calc];
+
+/// A configuration that cannot be put in force.
+#[derive(Debug, thiserror::Error)]
+#[error("routes do not fit together: {}", faults.join("; "))]
+pub struct GenerationError {
+    /// One text a fault.
+    pub faults: Vec<String>,
+}
+
+/// One configuration in force.
+pub(crate) struct Generation {
+    /// 1 at start, one more with each accepted reload.
+    pub(crate) number: u64,
+    /// 12 hexadecimal digits of the effective configuration, registrations included.
+    pub(crate) hash: String,
+    /// When it came into force.
+    pub(crate) loaded_at: Timestamp,
+    /// The configuration itself.
+    pub(crate) config: Arc<Config>,
+    /// Where requests go; [`Target::Service`] is an index of [`Self::services`].
+    pub(crate) table: Table,
+    /// The services that route.
+    pub(crate) services: Vec<Arc<ServiceRoute>>,
+    workers: BTreeMap<Role, Arc<WorkerRoute>>,
+    /// Limits of reserved prefixes, by prefix.
+    guards: BTreeMap<&'static str, Arc<RouteLimit>>,
+    /// Metrics of the edge's own pages.
+    pub(crate) pages: Arc<RouteMeters>,
+}
+
+/// A service with everything a request needs, prepared.
+pub(crate) struct ServiceRoute {
+    /// Its checked configuration.
+    pub(crate) service: Service,
+    /// Its state.
+    pub(crate) upstream: Arc<Upstream>,
+    /// Its rate limit.
+    pub(crate) limit: Option<Arc<RouteLimit>>,
+    /// Changes to requests.
+    pub(crate) request_edits: Edits,
+    /// Changes to answers.
+    pub(crate) response_edits: Edits,
+    /// What it asks of its callers.
+    pub(crate) access: Access,
+    deny: Vec<IpNet>,
+    allow: Vec<IpNet>,
+}
+
+/// A worker behind its internal door.
+pub(crate) struct WorkerRoute {
+    /// The role.
+    pub(crate) role: Role,
+    /// Its metrics.
+    pub(crate) meters: Arc<RouteMeters>,
+    /// How to reach it; `None` where this process was given no door of it.
+    pub(crate) peer: Option<Arc<HttpPeer>>,
+    /// Deadlines.
+    pub(crate) timeouts: Timeouts,
+}
+
+/// A limit with the header value that names its policy.
+pub(crate) struct RouteLimit {
+    /// Scope of its keys and name in headers.
+    pub(crate) name: String,
+    /// The limit.
+    pub(crate) limit: Limit,
+    /// Value of `RateLimit-Policy`.
+    pub(crate) policy: HeaderValue,
+}
+
+impl RouteLimit {
+    fn new(name: &str, limit: Limit) -> Arc<Self> {
+        let mut policy = String::new();
+        write_policy(&mut policy, name, &limit);
+        let policy = HeaderValue::try_from(policy).unwrap_or_else(|_| HeaderValue::from_static(""));
+        Arc::new(Self { name: name.to_owned(), limit, policy })
+    }
+}
+
+impl ServiceRoute {
+    fn new(service: &Service, upstream: Arc<Upstream>, auth_enabled: bool) -> Arc<Self> {
+        Arc::new(Self {
+            upstream,
+            limit: service.rate_limit.as_ref().map(|conf| RouteLimit::new(&service.name, Limit::new(conf))),
+            request_edits: Edits::new(&service.request_headers),
+            response_edits: Edits::new(&service.response_headers),
+            access: Access::of_service(service, auth_enabled),
+            deny: service.deny.clone(),
+            allow: service.allow.clone(),
+            service: service.clone(),
+        })
+    }
+
+    /// Whether a client of this address may call it. `deny` wins.
+    pub(crate) fn admits(&self, ip: std::net::IpAddr) -> bool {
+        let within = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&ip));
+        !within(&self.deny) && (self.allow.is_empty() || within(&self.allow))
+    }
+}
+
+impl Generation {
+    /// The route of a worker.
+    pub(crate) fn worker(&self, role: Role) -> Option<&Arc<WorkerRoute>> {
+        self.workers.get(&role)
+    }
+
+    /// Every worker's route.
+    pub(crate) fn workers(&self) -> impl Iterator<Item = &Arc<WorkerRoute>> {
+        self.workers.values()
+    }
+
+    /// The limit of a reserved prefix.
+    pub(crate) fn guard(&self, prefix: &str) -> Option<&Arc<RouteLimit>> {
+        self.guards.get(prefix)
+    }
+
+    /// The service of this name.
+    pub(crate) fn service(&self, name: &str) -> Option<&Arc<ServiceRoute>> {
+        self.services.iter().find(|route| route.service.name == name)
+    }
+}
+
+/// The state of all upstreams by name, kept over reloads.
+pub(crate) struct Upstreams {
+    by_name: Mutex<BTreeMap<String, Arc<Upstream>>>,
+    roles: BTreeMap<Role, Arc<RouteMeters>>,
+    sockets: BTreeMap<Role, PathBuf>,
+    pages: Arc<RouteMeters>,
+    watch: Arc<dyn BreakerWatch>,
+}
+
+impl Upstreams {
+    /// No upstreams yet; `sockets` are the workers' internal doors.
+    pub(crate) fn new(
+        meters: &Meters,
+        sockets: BTreeMap<Role, PathBuf>,
+        watch: Arc<dyn BreakerWatch>,
+    ) -> Self {
+        Self {
+            by_name: Mutex::default(),
+            roles: WORKERS.into_iter().map(|role| (role, meters.route(role.as_str()))).collect(),
+            sockets,
+            pages: meters.route(Role::Edge.as_str()),
+            watch,
+        }
+    }
+
+    /// Builds the generation of a configuration and the registered services. Nothing changes when it
+    /// fails; when it succeeds, upstreams have taken their new settings and it only has to be stored.
+    pub(crate) fn build(
+        &self,
+        meters: &Meters,
+        config: Arc<Config>,
+        registered: &[Service],
+        number: u64,
+    ) -> Result<Generation, GenerationError> {
+        let services: Vec<&Service> = config.enabled_services().chain(registered).collect();
+        let rules = services.iter().enumerate().map(|(index, service)| Rule::of_service(index, service));
+        let table = Table::for_edge(rules)
+            .map_err(|faults| GenerationError { faults: faults.iter().map(ToString::to_string).collect() })?;
+        let routes = services
+            .iter()
+            .map(|service| ServiceRoute::new(service, self.take(meters, service), config.auth.enabled));
+        let guards = RESERVED.iter().filter_map(|reserved| {
+            let limit = Limit::per_ip_minute(reserved.per_ip_minute?);
+            let name = reserved.prefix.trim_matches('/').replace('/', "-");
+            Some((reserved.prefix, RouteLimit::new(&name, limit)))
+        });
+        Ok(Generation {
+            number,
+            hash: hash(&services, &config),
+            loaded_at: Timestamp::now(),
+            table,
+            services: routes.collect(),
+            workers: WORKERS.into_iter().filter_map(|role| Some((role, self.worker(role)?))).collect(),
+            guards: guards.collect(),
+            pages: Arc::clone(&self.pages),
+            config,
+        })
+    }
+
+    /// The state of a service, new or as it was, with these settings.
+    fn take(&self, meters: &Meters, service: &Service) -> Arc<Upstream> {
+        let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        let upstream = by_name.entry(service.name.clone()).or_insert_with(|| {
+            Arc::new(Upstream::new(service, meters.route(&service.name), Arc::clone(&self.watch)))
+        });
+        let upstream = Arc::clone(upstream);
+        drop(by_name);
+        upstream.configure(service);
+        upstream.publish_health();
+        upstream
+    }
+
+    /// Forgets upstreams that a generation no longer names.
+    pub(crate) fn retain(&self, meters: &Meters, generation: &Generation) {
+        let names: BTreeSet<&str> =
+            generation.services.iter().map(|route| route.service.name.as_str()).collect();
+        let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        by_name.retain(|name, upstream| {
+            let keep = names.contains(name.as_str());
+            if !keep {
+                meters.forget(&upstream.meters);
+            }
+            keep
+        });
+    }
+
+    fn worker(&self, role: Role) -> Option<Arc<WorkerRoute>> {
+        let timeouts = worker_timeouts();
+        let peer = self.sockets.get(&role).and_then(|socket| door_peer(socket, &timeouts));
+        let meters = Arc::clone(self.roles.get(&role)?);
+        Some(Arc::new(WorkerRoute { role, meters, peer: peer.map(Arc::new), timeouts }))
+    }
+}
+
+/// Deadlines of a worker's calls: long enough for the largest calculation, streams apart.
+fn worker_timeouts() -> Timeouts {
+    Timeouts {
+        connect: Duration::from_secs(1),
+        first_byte: Duration::from_secs(30),
+        total: Duration::from_secs(60),
+        idle: Duration::from_secs(60),
+    }
+}
+
+/// The text of a configuration shows secrets by their length alone.
+fn hash(services: &[&Service], config: &Config) -> String {
+    let text = format!("{config:?}{services:?}");
+    let digest = digest::digest(&digest::SHA256, text.as_bytes());
+    digest.as_ref()[..6].iter().map(|byte| format!("{byte:02x}")).collect()
+}

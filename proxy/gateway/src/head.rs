@@ -1,0 +1,203 @@
+//! Waiting for a request head, and judging it before Pingora sees a byte of it.
+//!
+//! Deadlines: the first byte of a connection within `header_timeout`, of a later request within
+//! `idle_timeout`; from the first byte on the whole head within `header_timeout`, however it drips. A
+//! connection that sent nothing is closed silently, one that stopped inside a head gets 408.
+//! LIMIT: `header_bytes` for the head, `uri_bytes` for its target, `header_count` fields.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::task::Poll;
+
+use sluice_policy::framing::{self, FramingFault};
+use sluice_policy::path::{normalise, origin_form};
+use sluice_policy::route::host_name;
+use sluice_schema::Limits;
+use sluice_wire::code::Code;
+use tokio::time::Instant;
+
+use crate::clock;
+use crate::ctx::Arrival;
+use crate::stream::Downstream;
+
+/// What became of the wait.
+pub(crate) enum Next {
+    /// A request.
+    Request(Box<Arrival>),
+    /// Nothing more comes, or nothing came in time.
+    Closed,
+    /// A head that is refused.
+    Refused(Refusal),
+}
+
+/// Why a head is refused; the connection closes.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// The code of the answer.
+    pub(crate) code: Code,
+    /// A fixed word for log and metric.
+    pub(crate) reason: &'static str,
+    /// When its first byte came.
+    pub(crate) started: Instant,
+}
+
+/// The next request on a connection. `first`: no request came on it yet.
+pub(crate) async fn next(stream: &mut Downstream, peer: SocketAddr, limits: &Limits, first: bool) -> Next {
+    let wait = if first { limits.header_timeout } else { limits.idle_timeout };
+    let mut started = (!stream.buffered().is_empty()).then(Instant::now);
+    let mut silent_until = started.is_none().then(|| Instant::now() + wait);
+    let mut scanned = 0;
+    let limit = limits.header_bytes as usize + 4;
+    loop {
+        if let Some(end) = find_end(stream.buffered(), scanned) {
+            let begun = started.unwrap_or_else(Instant::now);
+            return match accept(stream, peer, limits, end, begun) {
+                Ok(arrival) => Next::Request(Box::new(arrival)),
+                Err((code, reason)) => Next::Refused(Refusal { code, reason, started: begun }),
+            };
+        }
+        scanned = stream.buffered().len();
+        if let Some(fault) = overflow(stream.buffered(), limits) {
+            let begun = started.unwrap_or_else(Instant::now);
+            return Next::Refused(Refusal { code: fault.code, reason: fault.reason, started: begun });
+        }
+        let deadline = match (silent_until, started) {
+            (Some(until), _) => until,
+            (None, Some(at)) => at + limits.header_timeout,
+            (None, None) => Instant::now() + limits.header_timeout,
+        };
+        match poll_fn(|cx| stream.poll_fill(cx, limit, Some(deadline))).await {
+            Ok(0) => return Next::Closed,
+            Ok(_) => {
+                started.get_or_insert_with(Instant::now);
+                silent_until = None;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+                return match started {
+                    None => Next::Closed,
+                    Some(started) => {
+                        Next::Refused(Refusal { code: Code::RequestTimeout, reason: "head_timeout", started })
+                    }
+                };
+            }
+            Err(_) => return Next::Closed,
+        }
+    }
+}
+
+/// Length of the head: everything to the first empty line, whose line ends may be wrong ones: the
+/// judgement says so.
+fn find_end(bytes: &[u8], scanned: usize) -> Option<usize> {
+    // An empty line before the request line is none that ends a head.
+    let lead = usize::from(bytes.starts_with(b"\r\n")) * 2;
+    if lead > 0 && bytes[lead..].starts_with(b"\r\n") {
+        return Some(lead + 2);
+    }
+    let mut at = scanned.saturating_sub(3).max(lead);
+    while let Some(lf) = bytes.get(at..)?.iter().position(|byte| *byte == b'\n') {
+        at += lf + 1;
+        match bytes.get(at..)? {
+            [b'\n', ..] => return Some(at + 1),
+            [b'\r', b'\n', ..] => return Some(at + 2),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The fault of a head that is too large before it ends.
+fn overflow(bytes: &[u8], limits: &Limits) -> Option<FramingFault> {
+    if (bytes.len() as u64) <= limits.header_bytes {
+        return None;
+    }
+    let line = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+    // Method, spaces and version are short: a longer line is a longer target.
+    if line as u64 > limits.uri_bytes + 64 {
+        return Some(FramingFault { code: Code::UriTooLong, reason: "target_too_long" });
+    }
+    Some(FramingFault { code: Code::HeaderTooLarge, reason: "head_too_large" })
+}
+
+fn accept(
+    stream: &mut Downstream,
+    peer: SocketAddr,
+    limits: &Limits,
+    end: usize,
+    started: Instant,
+) -> Result<Arrival, (Code, &'static str)> {
+    let lead = usize::from(stream.buffered().starts_with(b"\r\n")) * 2;
+    stream.skip(lead);
+    let bytes = end - lead;
+    let head =
+        framing::check(&stream.buffered()[..bytes], limits).map_err(|fault| (fault.code, fault.reason))?;
+    let target = origin_form(head.target).unwrap_or(head.target);
+    // `OPTIONS *` asks about the edge itself.
+    let target: &[u8] = if target == b"*" { b"/" } else { target };
+    let normalised = normalise(target).map_err(|fault| (Code::BadPath, fault.reason()))?;
+    let (path, query) = normalised.into_parts();
+    let host = host_name(&String::from_utf8_lossy(head.host)).to_owned();
+    let (method, http10, body) = (head.method, head.http_1_0, head.body);
+    stream.begin(bytes, body).map_err(|_| (Code::BadFraming, "chunk"))?;
+    Ok(Arrival {
+        peer,
+        started,
+        headed: Instant::now(),
+        arrived: clock::now(),
+        method,
+        path,
+        query,
+        host,
+        http10,
+        body,
+        link: stream.link().clone(),
+    })
+}
+
+/// Resolves as soon as `future` does or `ended` does; `None` in the latter case.
+pub(crate) async fn unless<T>(
+    mut ended: std::pin::Pin<&mut (impl Future<Output = ()> + ?Sized)>,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::pin!(future);
+    poll_fn(|cx| {
+        if let Poll::Ready(value) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(value));
+        }
+        ended.as_mut().poll(cx).map(|()| None)
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_ends_at_its_first_empty_line() {
+        for (bytes, end) in [
+            (&b"GET / HTTP/1.1\r\nHost: x\r\n\r\nrest"[..], Some(27)),
+            (b"GET / HTTP/1.1\nHost: x\n\nrest", Some(24)),
+            (b"\r\nGET / HTTP/1.1\r\n\r\n", Some(20)),
+            (b"\r\n\r\n", Some(4)),
+            (b"GET / HTTP/1.1\r\nHost: x\r\n", None),
+            (b"", None),
+        ] {
+            assert_eq!(find_end(bytes, 0), end, "{:?}", String::from_utf8_lossy(bytes));
+            for scanned in 0..bytes.len() {
+                let seen_before = find_end(&bytes[..scanned], 0).is_some();
+                assert!(seen_before || find_end(bytes, scanned) == end, "{scanned}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_target_is_told_from_a_long_head() {
+        let limits = Limits::default();
+        let long = |bytes: usize| vec![b'a'; bytes];
+        let head = [b"GET /", &long(40_000)[..]].concat();
+        assert_eq!(overflow(&head, &limits).unwrap().code, Code::UriTooLong);
+        let head = [b"GET / HTTP/1.1\r\nX: ", &long(40_000)[..]].concat();
+        assert_eq!(overflow(&head, &limits).unwrap().code, Code::HeaderTooLarge);
+        assert_eq!(overflow(b"GET / HTTP/1.1\r\n", &limits), None);
+    }
+}

@@ -1,0 +1,260 @@
+//! Header fields on the way through: what clients may not say, what upstreams get to know.
+//!
+//! Names are compared in lower case, as the header map keeps them. Fields that only the edge may set
+//! are removed first and set after verification, so a client's copy never survives.
+
+use std::net::IpAddr;
+
+use http::header::{CONNECTION, EXPECT, FORWARDED, HOST, SERVER, VIA};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use ipnet::IpNet;
+use pingora::http::{RequestHeader, ResponseHeader};
+use sluice_policy::headers::{Rules, judge, may_be_nominated, nominated};
+use sluice_schema::HeaderEdits;
+use sluice_wire::header::{
+    TRACEPARENT, X_ACCOUNT, X_AUTH_METHOD, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO,
+    X_PERMISSIONS, X_REQUEST_ID, X_USER,
+};
+
+use crate::ids::Trace;
+use crate::jwt_cache::Verified;
+
+/// LIMIT: addresses read from `X-Forwarded-For`.
+const FORWARDED_MAX: usize = 32;
+
+/// Whether a request came through a proxy, by its own account.
+pub(crate) fn is_proxied(headers: &HeaderMap) -> bool {
+    headers.contains_key(FORWARDED) || headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(VIA)
+}
+
+/// The client's address: the peer's, or behind trusted proxies the last address in `X-Forwarded-For`
+/// that is none of theirs.
+pub(crate) fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let peer = peer.to_canonical();
+    let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
+    if !is_trusted(peer) {
+        return peer;
+    }
+    let mut client = peer;
+    let listed = headers.get_all(X_FORWARDED_FOR).iter().rev().filter_map(|value| value.to_str().ok());
+    for text in listed.flat_map(|value| value.rsplit(',')).take(FORWARDED_MAX) {
+        // What stands before an unreadable entry cannot be believed.
+        let Ok(ip) = text.trim().parse::<IpAddr>() else { break };
+        client = ip.to_canonical();
+        if !is_trusted(client) {
+            break;
+        }
+    }
+    client
+}
+
+/// Removes what clients may not send and what ends at the edge.
+pub(crate) fn strip_request(request: &mut RequestHeader, rules: Rules) {
+    let dropped: Vec<HeaderName> =
+        request.headers.keys().filter(|name| judge(name.as_str(), rules).is_some()).cloned().collect();
+    for name in &dropped {
+        request.remove_header(name);
+    }
+    // The edge has answered 100 already where it was asked for.
+    request.remove_header(&EXPECT);
+}
+
+/// Keeps a client from naming fields in `Connection` that the edge relies on: the framework removes
+/// whatever is named there.
+pub(crate) fn check_nominations(request: &mut RequestHeader) -> pingora::Result<()> {
+    if !request.headers.contains_key(CONNECTION) {
+        return Ok(());
+    }
+    let values = request.headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let (kept, refused): (Vec<&str>, Vec<&str>) =
+        values.flat_map(nominated).partition(|name| may_be_nominated(name));
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let kept = kept.join(", ");
+    request.insert_header(CONNECTION, kept)
+}
+
+/// What the edge tells an upstream about a request.
+pub(crate) struct Introduction<'a> {
+    /// `Host` of the upstream.
+    pub(crate) host: &'a HeaderValue,
+    /// The peer's address, appended to `X-Forwarded-For`.
+    pub(crate) peer: IpAddr,
+    /// Whether the peer's own forwarding fields were believed.
+    pub(crate) peer_trusted: bool,
+    /// The verified caller.
+    pub(crate) identity: Option<&'a Verified>,
+    /// Its request id.
+    pub(crate) request_id: &'a str,
+    /// Its trace.
+    pub(crate) trace: &'a Trace,
+}
+
+/// Sets identity, forwarding and correlation fields.
+pub(crate) fn introduce(request: &mut RequestHeader, with: &Introduction<'_>) -> pingora::Result<()> {
+    if let Some(identity) = with.identity {
+        request.insert_header(X_USER, identity.user.clone())?;
+        request.insert_header(X_PERMISSIONS, identity.permissions.clone())?;
+        let method = if identity.claims.legacy { "legacy_token" } else { "token" };
+        request.insert_header(X_AUTH_METHOD, HeaderValue::from_static(method))?;
+        if let Some(account) = &identity.account {
+            request.insert_header(X_ACCOUNT, account.clone())?;
+        }
+    }
+    let peer = with.peer.to_canonical();
+    let earlier = joined(request, X_FORWARDED_FOR).filter(|_| with.peer_trusted);
+    let chain = earlier.map_or_else(|| peer.to_string(), |earlier| format!("{earlier}, {peer}"));
+    request.insert_header(X_FORWARDED_FOR, chain)?;
+    if !(with.peer_trusted && request.headers.contains_key(X_FORWARDED_PROTO)) {
+        request.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static("http"))?;
+    }
+    if !(with.peer_trusted && request.headers.contains_key(X_FORWARDED_HOST))
+        && let Some(host) = request.headers.get(HOST).cloned()
+    {
+        request.insert_header(X_FORWARDED_HOST, host)?;
+    }
+    request.insert_header(HOST, with.host.clone())?;
+    request.insert_header(X_REQUEST_ID, with.request_id)?;
+    request.insert_header(TRACEPARENT, with.trace.header())
+}
+
+fn joined(request: &RequestHeader, name: &str) -> Option<String> {
+    let values: Vec<&str> =
+        request.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+    (!values.is_empty()).then(|| values.join(", "))
+}
+
+/// Header changes of a service, names and values checked once a generation.
+#[derive(Debug, Default)]
+pub(crate) struct Edits {
+    remove: Vec<HeaderName>,
+    set: Vec<(HeaderName, HeaderValue)>,
+    add: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Edits {
+    /// The changes of the configuration, which has checked names and values.
+    pub(crate) fn new(edits: &HeaderEdits) -> Self {
+        let pair = |(name, value): (&String, &String)| {
+            Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?))
+        };
+        Self {
+            remove: edits.remove.iter().filter_map(|name| HeaderName::try_from(name).ok()).collect(),
+            set: edits.set.iter().filter_map(pair).collect(),
+            add: edits.add.iter().filter_map(pair).collect(),
+        }
+    }
+
+    /// Applies them to a request.
+    pub(crate) fn apply_to_request(&self, request: &mut RequestHeader) -> pingora::Result<()> {
+        for name in &self.remove {
+            request.remove_header(name);
+        }
+        for (name, value) in &self.set {
+            request.insert_header(name.clone(), value.clone())?;
+        }
+        for (name, value) in &self.add {
+            request.append_header(name.clone(), value.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Applies them to an answer.
+    pub(crate) fn apply_to_response(&self, response: &mut ResponseHeader) -> pingora::Result<()> {
+        for name in &self.remove {
+            response.remove_header(name);
+        }
+        for (name, value) in &self.set {
+            response.insert_header(name.clone(), value.clone())?;
+        }
+        for (name, value) in &self.add {
+            response.append_header(name.clone(), value.clone())?;
+        }
+        Ok(())
+    }
+}
+
+/// Removes from an upstream's answer what clients are not to see, and adds what every answer has.
+pub(crate) fn clean_response(response: &mut ResponseHeader, request_id: &str) -> pingora::Result<()> {
+    response.remove_header(&SERVER);
+    response.remove_header("x-powered-by");
+    let internal: Vec<HeaderName> =
+        response.headers.keys().filter(|name| name.as_str().starts_with("x-internal-")).cloned().collect();
+    for name in &internal {
+        response.remove_header(name);
+    }
+    if !response.headers.contains_key("x-content-type-options") {
+        response.insert_header("x-content-type-options", HeaderValue::from_static("nosniff"))?;
+    }
+    response.insert_header(X_REQUEST_ID, request_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(fields: &[(&'static str, &str)]) -> RequestHeader {
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        for (name, value) in fields {
+            request.append_header(*name, *value).unwrap();
+        }
+        request
+    }
+
+    #[test]
+    fn strips_identity_and_forwarding() {
+        let mut sent = request(&[
+            ("X-User", "root"),
+            ("x_user", "root"),
+            ("X-Forwarded-For", "10.0.0.1"),
+            ("Forwarded", "for=10.0.0.1"),
+            ("Expect", "100-continue"),
+            ("Accept", "*/*"),
+        ]);
+        strip_request(&mut sent, Rules::default());
+        let left: Vec<&str> = sent.headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["accept"]);
+    }
+
+    #[test]
+    fn connection_names_nothing_the_edge_relies_on() {
+        let mut sent = request(&[("Connection", "close, X-User, Content-Length"), ("Connection", "foo")]);
+        check_nominations(&mut sent).unwrap();
+        assert_eq!(sent.headers.get(CONNECTION).unwrap(), "close, foo");
+    }
+
+    #[test]
+    fn only_trusted_proxies_name_the_client() {
+        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
+        let mut headers = HeaderMap::new();
+        headers.append(X_FORWARDED_FOR, HeaderValue::from_static("1.1.1.1, 203.0.113.9, 10.0.0.2"));
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(client_ip(ip("192.0.2.1"), &headers, &trusted), ip("192.0.2.1"));
+        assert_eq!(client_ip(ip("10.0.0.1"), &headers, &trusted), ip("203.0.113.9"));
+        headers.insert(X_FORWARDED_FOR, HeaderValue::from_static("junk"));
+        assert_eq!(client_ip(ip("10.0.0.1"), &headers, &trusted), ip("10.0.0.1"));
+    }
+
+    #[test]
+    fn an_upstream_learns_host_client_and_trace() {
+        let mut sent = request(&[("Host", "shop.example"), ("X-Forwarded-For", "203.0.113.9")]);
+        let trace = Trace::of(&HeaderMap::new());
+        let with = Introduction {
+            host: &HeaderValue::from_static("127.0.0.1:8001"),
+            peer: "10.0.0.1".parse().unwrap(),
+            peer_trusted: true,
+            identity: None,
+            request_id: "request-1",
+            trace: &trace,
+        };
+        introduce(&mut sent, &with).unwrap();
+        let field = |name: &str| sent.headers.get(name).unwrap().to_str().unwrap().to_owned();
+        assert_eq!(field("host"), "127.0.0.1:8001");
+        assert_eq!(field("x-forwarded-host"), "shop.example");
+        assert_eq!(field("x-forwarded-for"), "203.0.113.9, 10.0.0.1");
+        assert_eq!(field("x-forwarded-proto"), "http");
+        assert_eq!(field("x-request-id"), "request-1");
+        assert_eq!(field("traceparent"), trace.header().to_str().unwrap());
+    }
+}

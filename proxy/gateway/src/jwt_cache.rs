@@ -1,0 +1,142 @@
+//! Verified bearer tokens, so that a client's next request does not pay for the signature again.
+//!
+//! Keyed by SHA-256 of the token. A hit counts only while the token has not expired and the trust it
+//! was verified under is still the present one: any change of keys or revocations makes the entry
+//! stale and the token is verified anew. Refusals are not kept: they cost the refused client's budget
+//! of failed authentications, and a key that arrives later must take effect at once.
+//! LIMIT: [`ENTRIES_MAX`] tokens. Eviction is by generations: when the younger half is full the older
+//! half is dropped, and a hit in the older half moves to the younger one.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use foldhash::HashMap;
+use http::HeaderValue;
+use ring::digest;
+use sluice_identity::claims::Claims;
+use sluice_identity::token::{self, Rules, TokenError};
+use sluice_identity::trust::Trust;
+
+/// LIMIT: tokens held in all shards.
+const ENTRIES_MAX: usize = 32 << 10;
+const SHARDS: usize = 16;
+/// Entries of one generation of one shard.
+const GENERATION: usize = ENTRIES_MAX / SHARDS / 2;
+
+type Key = [u8; 32];
+
+/// A verified caller with the header values that upstreams get.
+#[derive(Debug)]
+pub(crate) struct Verified {
+    /// What the token says.
+    pub(crate) claims: Claims,
+    /// `x-user`.
+    pub(crate) user: HeaderValue,
+    /// `x-permissions`.
+    pub(crate) permissions: HeaderValue,
+    /// `x-account`, where it differs from the subject.
+    pub(crate) account: Option<HeaderValue>,
+}
+
+impl Verified {
+    fn new(claims: Claims) -> Option<Arc<Self>> {
+        let user = HeaderValue::from_str(&claims.sub).ok()?;
+        let permissions = HeaderValue::from_str(&claims.grants.to_header()).ok()?;
+        let account = match claims.account.as_deref() {
+            Some(account) => Some(HeaderValue::from_str(account).ok()?),
+            None => None,
+        };
+        Some(Arc::new(Self { claims, user, permissions, account }))
+    }
+}
+
+#[derive(Clone)]
+struct Entry {
+    epoch: Arc<str>,
+    seq: u64,
+    verified: Arc<Verified>,
+}
+
+#[derive(Default)]
+struct Shard {
+    young: HashMap<Key, Entry>,
+    old: HashMap<Key, Entry>,
+}
+
+impl Shard {
+    fn find(&mut self, key: &Key) -> Option<Entry> {
+        if let Some(entry) = self.young.get(key) {
+            return Some(entry.clone());
+        }
+        let entry = self.old.remove(key)?;
+        self.insert(*key, entry.clone());
+        Some(entry)
+    }
+
+    fn insert(&mut self, key: Key, entry: Entry) {
+        if self.young.len() >= GENERATION {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, entry);
+    }
+
+    fn remove(&mut self, key: &Key) {
+        self.young.remove(key);
+        self.old.remove(key);
+    }
+}
+
+/// The cache. Shared by every edge thread; a shard's lock is held for one map operation.
+#[derive(Default)]
+pub(crate) struct JwtCache {
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+/// How a token was found good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// Its signature was checked before.
+    Cached,
+    /// Its signature was checked now.
+    Verified,
+}
+
+impl JwtCache {
+    /// Verifies `token` at `now_s` (unix seconds), from memory where that is sound.
+    pub(crate) fn verify(
+        &self,
+        token: &str,
+        trust: &Trust,
+        rules: &Rules,
+        now_s: i64,
+    ) -> Result<(Arc<Verified>, Found), TokenError> {
+        if token.len() > token::TOKEN_BYTES_MAX {
+            return Err(TokenError::TooLong);
+        }
+        let key = digest_of(token);
+        let (epoch, seq) = trust.version();
+        if let Some(entry) = self.shard(&key).find(&key) {
+            if now_s >= entry.verified.claims.exp + rules.leeway_s {
+                self.shard(&key).remove(&key);
+                return Err(TokenError::Expired);
+            }
+            if entry.seq == seq && *entry.epoch == *epoch {
+                return Ok((entry.verified, Found::Cached));
+            }
+        }
+        let claims =
+            token::verify(token, trust, rules, now_s).inspect_err(|_| self.shard(&key).remove(&key))?;
+        let verified = Verified::new(claims).ok_or(TokenError::MissingClaim)?;
+        let entry = Entry { epoch: epoch.into(), seq, verified: Arc::clone(&verified) };
+        self.shard(&key).insert(key, entry);
+        Ok((verified, Found::Verified))
+    }
+
+    fn shard(&self, key: &Key) -> std::sync::MutexGuard<'_, Shard> {
+        self.shards[usize::from(key[0]) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn digest_of(token: &str) -> Key {
+    let digest = digest::digest(&digest::SHA256, token.as_bytes());
+    digest.as_ref().try_into().expect("SHA-256 is 32 bytes")
+}

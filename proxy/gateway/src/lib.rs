@@ -1,0 +1,230 @@
+//! The edge: public ingress and control port, built on Pingora used as a library.
+//!
+//! Knows: sockets, Pingora's hooks, which pure decision of `sluice-policy` is asked when, what is shared
+//! between threads, how a configuration comes into force. Must not know: how any decision is made, what
+//! workers do with a request, how the dashboard looks.
+//!
+//! The life of a request is told in `proxy/DESIGN.md`; in code it runs `server` (connection) → `head`
+//! (framing) → `service` (Pingora's hooks) → `admit` (may it go on) → `peer` (tries at an upstream) →
+//! `account` (metrics and access log).
+
+mod access_log;
+mod account;
+mod admit;
+mod caps;
+mod chunks;
+mod clock;
+mod control;
+mod ctx;
+mod drain;
+mod feed;
+mod generation;
+mod head;
+mod headers;
+mod ids;
+mod inbound;
+mod jwt_cache;
+mod linger;
+mod link;
+mod meters;
+mod outbound;
+mod pages;
+mod peer;
+mod probes;
+mod publish;
+mod register;
+mod reload;
+mod remaining;
+mod respond;
+mod server;
+mod service;
+mod state;
+mod stream;
+mod throttle;
+mod traffic;
+mod upstream;
+mod workers;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use http::HeaderValue;
+use sluice_audit::Log;
+use sluice_http::{Asset, Listener, Start, Stopper, serve_listener};
+use sluice_ledger::Ledger;
+use sluice_wire::role::Role;
+use tokio::task::JoinSet;
+
+use crate::access_log::AccessLog;
+use crate::control::Control;
+use crate::drain::Drain;
+use crate::generation::Upstreams;
+use crate::meters::Meters;
+use crate::publish::{Announcer, Outbox};
+use crate::register::Registrations;
+use crate::reload::ReloadState;
+use crate::state::Shared;
+use crate::workers::Workers;
+
+pub use crate::access_log::AccessLogError;
+pub use crate::generation::GenerationError;
+
+/// The edge could not start or serve.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// A door was not given, or is not a TCP socket.
+    #[error("the edge was given no TCP door `{0}`")]
+    NoDoor(&'static str),
+    /// A socket or thread could not be used.
+    #[error("cannot {what}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The access log cannot be opened.
+    #[error(transparent)]
+    AccessLog(#[from] AccessLogError),
+    /// The registry cannot be opened.
+    #[error("the edge's ledger cannot be used")]
+    Ledger(#[from] sluice_ledger::LedgerError),
+    /// The audit log cannot be opened.
+    #[error("the edge's audit log cannot be used")]
+    Audit(#[from] sluice_audit::OpenError),
+    /// The routes do not fit together.
+    #[error(transparent)]
+    Generation(#[from] GenerationError),
+    /// The internal key is no header value.
+    #[error("the internal key is not text")]
+    Key,
+}
+
+/// Runs the edge until it is to end: public ingress on door `http`, control port on door `control`.
+///
+/// # Errors
+/// [`GatewayError`], before it serves.
+pub async fn run(start: Start, assets: fn(&str) -> Option<Asset>) -> Result<(), GatewayError> {
+    let ingress = tcp(&start, "http")?;
+    let control_door = tcp(&start, "control")?;
+    let own = [&ingress, &control_door].into_iter().filter_map(|door| door.local_addr().ok()).collect();
+    let addresses = addresses(&ingress, &control_door);
+    let (shared, outbox) = open(&start, own)?;
+    let audit = Arc::new(Log::open(&start.data_dir.join("audit").join("edge.jsonl"), Role::Edge.as_str())?);
+    let control = Control::new(Arc::clone(&shared), audit, assets);
+
+    let threads = edge_threads(&shared);
+    let threads = server::spawn(&shared, ingress, threads)
+        .map_err(|source| GatewayError::Io { what: "start the edge threads", source })?;
+    let (control_stopper, control_stop) = Stopper::new();
+    let deadline = start.config.drain.deadline;
+    let door = Listener::Tcp(control_door);
+    let serving = serve_listener(door, control.router(&start), control_stop, deadline)
+        .map_err(|source| GatewayError::Io { what: "serve the control port", source })?;
+    let serving = tokio::spawn(serving);
+    let mut tasks = background(&start, &shared, &control, outbox);
+    start.ready(addresses);
+
+    start.stop.wait().await;
+    tracing::info!(component = "drain", "draining");
+    let times = shared.generation().config.drain.clone();
+    shared.drain.run(&times).await;
+    // Threads end when their connections have, or at the deadline.
+    drop(
+        tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await,
+    );
+    control_stopper.stop();
+    drop(serving.await);
+    tasks.shutdown().await;
+    shared.registrations.close();
+    let log = shared.access_log.clone();
+    drop(tokio::task::spawn_blocking(move || log.close()).await);
+    tracing::info!(component = "drain", "ended");
+    Ok(())
+}
+
+fn tcp(start: &Start, name: &'static str) -> Result<TcpListener, GatewayError> {
+    match start.doors().take(name) {
+        Some(Listener::Tcp(door)) => Ok(door),
+        _ => Err(GatewayError::NoDoor(name)),
+    }
+}
+
+fn addresses(ingress: &TcpListener, control: &TcpListener) -> BTreeMap<String, String> {
+    let address = |door: &TcpListener| door.local_addr().map(|address| address.to_string());
+    [("http", ingress), ("control", control)]
+        .into_iter()
+        .filter_map(|(name, door)| Some((name.to_owned(), address(door).ok()?)))
+        .collect()
+}
+
+fn edge_threads(shared: &Shared) -> usize {
+    match shared.generation().config.edge.threads {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        threads => threads,
+    }
+}
+
+/// Everything the threads share, with the first generation in force.
+fn open(start: &Start, own: Vec<SocketAddr>) -> Result<(Arc<Shared>, Outbox), GatewayError> {
+    let meters = Meters::new(&start.registry);
+    let (announcer, outbox) = Announcer::new(meters.events_dropped.clone());
+    let upstreams = Upstreams::new(&meters, start.sockets.clone(), announcer);
+    let registrations = Registrations::open(Ledger::open(&start.data_dir)?, own)?;
+    let registered = registrations.services(&start.config);
+    let generation = upstreams.build(&meters, Arc::clone(&start.config), &registered, 1)?;
+    let access_log = AccessLog::open(&start.config.log.access, meters.access_dropped.clone())?;
+    feed::restore(&feed::file(&start.role_dir()), &start.trust);
+    let (limiter, keyer) = state::limiter();
+    meters.generation.set(1);
+    meters.reload_ok.set(1);
+    let mut internal_key = HeaderValue::from_str(start.keys.own()).map_err(|_| GatewayError::Key)?;
+    internal_key.set_sensitive(true);
+    let shared = Shared {
+        dev: start.dev,
+        started: jiff::Timestamp::now(),
+        generation: arc_swap::ArcSwap::from_pointee(generation),
+        upstreams,
+        registrations,
+        reload: ReloadState::new(start),
+        trust: start.trust.clone(),
+        tokens: jwt_cache::JwtCache::default(),
+        throttle: throttle::AuthThrottle::default(),
+        limiter,
+        keyer,
+        connections: Arc::default(),
+        meters,
+        registry: start.registry.clone(),
+        access_log,
+        drain: Drain::default(),
+        workers: Workers::new(&start.sockets, start.keys.own()),
+        internal_key,
+        sockets: start.sockets.clone(),
+    };
+    Ok((Arc::new(shared), outbox))
+}
+
+/// The tasks beside the edge threads.
+fn background(start: &Start, shared: &Arc<Shared>, control: &Arc<Control>, outbox: Outbox) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    if let Some(vault) = shared.workers.client(Role::Vault) {
+        tasks.spawn(feed::run(vault, start.trust.clone(), feed::file(&start.role_dir())));
+    }
+    tasks.spawn(outbox.run(shared.workers.client(Role::Events), shared.meters.events_dropped.clone()));
+    tasks.spawn(never(probes::run(Arc::clone(shared))));
+    tasks.spawn(never(register::expire(Arc::clone(shared))));
+    tasks.spawn(reload::on_hangup(Arc::clone(shared)));
+    tasks.spawn(never(reload::on_change(Arc::clone(shared))));
+    tasks.spawn(never(control::run_snapshots(Arc::clone(control))));
+    let workers = Arc::clone(shared);
+    tasks.spawn(async move { workers.workers.watch().await });
+    tasks
+}
+
+/// A task that ends only by being shut down.
+async fn never(task: impl Future<Output = std::convert::Infallible>) {
+    match task.await {}
+}

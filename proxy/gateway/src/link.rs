@@ -1,0 +1,76 @@
+//! What a request and the stream below it tell each other: when it must be over, and why it ended.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Why the stream ended a request; stays until the next head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Fault {
+    /// Nothing went wrong here.
+    None = 0,
+    /// The deadline in [`Link`] passed.
+    Deadline = 1,
+    /// No body byte came within the body timeout.
+    BodyTimeout = 2,
+    /// The body's framing is broken.
+    BodyFraming = 3,
+    /// The client took no byte within the write timeout.
+    WriteTimeout = 4,
+}
+
+/// What a request and the stream below it tell each other.
+#[derive(Debug)]
+pub(crate) struct Link {
+    epoch: Instant,
+    deadline_us: AtomicU64,
+    fault: AtomicU8,
+}
+
+impl Link {
+    /// Nothing due, nothing wrong.
+    pub(crate) fn new() -> Self {
+        Self {
+            epoch: Instant::now(),
+            deadline_us: AtomicU64::new(u64::MAX),
+            fault: AtomicU8::new(Fault::None as u8),
+        }
+    }
+
+    /// Ends the request at `deadline`; `None` lets it run.
+    pub(crate) fn set_deadline(&self, deadline: Option<Instant>) {
+        let us = deadline.map_or(u64::MAX, |at| at.saturating_duration_since(self.epoch).as_micros() as u64);
+        self.deadline_us.store(us, Ordering::Relaxed);
+    }
+
+    /// When the request is to end.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match self.deadline_us.load(Ordering::Relaxed) {
+            u64::MAX => None,
+            us => Some(self.epoch + Duration::from_micros(us)),
+        }
+    }
+
+    /// Why the stream ended the request.
+    pub(crate) fn fault(&self) -> Fault {
+        match self.fault.load(Ordering::Relaxed) {
+            1 => Fault::Deadline,
+            2 => Fault::BodyTimeout,
+            3 => Fault::BodyFraming,
+            4 => Fault::WriteTimeout,
+            _ => Fault::None,
+        }
+    }
+
+    /// Notes why the request ends.
+    pub(crate) fn set_fault(&self, fault: Fault) {
+        self.fault.store(fault as u8, Ordering::Relaxed);
+    }
+
+    /// Forgets a passed deadline, for another try of the same request.
+    pub(crate) fn clear_fault(&self) {
+        self.set_fault(Fault::None);
+    }
+}

@@ -1,0 +1,289 @@
+//! The edge's metrics, prepared so that a request looks none of them up by label.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use prometheus::{
+    Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+};
+use sluice_policy::method::Method;
+use sluice_telemetry::metric::{self, LATENCY_BUCKETS_S, Name};
+
+use crate::clock;
+use crate::traffic::Traffic;
+
+/// LIMIT: prepared counters of one route; further method and status pairs are looked up by label.
+const PREPARED_MAX: usize = 64;
+
+/// Every metric of the edge.
+pub(crate) struct Meters {
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    limited: IntCounterVec,
+    auth_failures: IntCounterVec,
+    retries: IntCounterVec,
+    retry_budget: IntCounterVec,
+    ejections: IntCounterVec,
+    breaker_requests: IntCounterVec,
+    breaker_failures: IntCounterVec,
+    breaker_rejected: IntCounterVec,
+    breaker_transitions: IntCounterVec,
+    breaker_state: IntGaugeVec,
+    service_health: IntGaugeVec,
+    framing_refused: IntCounterVec,
+    connections_refused: IntCounterVec,
+    reloads: IntCounterVec,
+    /// Time in admission.
+    pub(crate) admit_seconds: Histogram,
+    /// Time from the last attempt's start to the upstream's head.
+    pub(crate) upstream_seconds: Histogram,
+    /// Open client connections.
+    pub(crate) connections: IntGauge,
+    /// Tokens found in the cache.
+    pub(crate) token_hits: IntCounter,
+    /// Tokens whose signature had to be checked.
+    pub(crate) token_misses: IntCounter,
+    /// Number of the configuration in force.
+    pub(crate) generation: IntGauge,
+    /// 1 when the last reload was accepted.
+    pub(crate) reload_ok: IntGauge,
+    /// Age of the feed.
+    pub(crate) feed_age: Gauge,
+    /// Keys evicted from it.
+    pub(crate) limiter_evicted: IntCounter,
+    /// Access log lines dropped.
+    pub(crate) access_dropped: IntCounter,
+    /// Events not handed to the event worker.
+    pub(crate) events_dropped: IntCounter,
+}
+
+impl Meters {
+    /// Registers them all. Once a registry.
+    pub(crate) fn new(registry: &Registry) -> Self {
+        let stages = metric::histograms(registry, Name::EdgeStage, LATENCY_BUCKETS_S);
+        let tokens = metric::counters(registry, Name::EdgeTokenCache);
+        Self {
+            requests: metric::counters(registry, Name::GatewayRequests),
+            duration: metric::histograms(registry, Name::GatewayDuration, LATENCY_BUCKETS_S),
+            limited: metric::counters(registry, Name::GatewayLimited),
+            auth_failures: metric::counters(registry, Name::GatewayAuthFailures),
+            retries: metric::counters(registry, Name::EdgeRetries),
+            retry_budget: metric::counters(registry, Name::EdgeRetryBudget),
+            ejections: metric::counters(registry, Name::EdgeEjections),
+            breaker_requests: metric::counters(registry, Name::BreakerRequests),
+            breaker_failures: metric::counters(registry, Name::BreakerFailures),
+            breaker_rejected: metric::counters(registry, Name::BreakerRejected),
+            breaker_transitions: metric::counters(registry, Name::BreakerTransitions),
+            breaker_state: metric::gauges(registry, Name::BreakerState),
+            service_health: metric::gauges(registry, Name::GatewayHealth),
+            framing_refused: metric::counters(registry, Name::EdgeFramingRefused),
+            connections_refused: metric::counters(registry, Name::EdgeRefused),
+            reloads: metric::counters(registry, Name::EdgeReloads),
+            admit_seconds: stages.with_label_values(&["admit"]),
+            upstream_seconds: stages.with_label_values(&["upstream"]),
+            connections: metric::gauge(registry, Name::GatewayConnections),
+            token_hits: tokens.with_label_values(&["hit"]),
+            token_misses: tokens.with_label_values(&["miss"]),
+            generation: metric::gauge(registry, Name::EdgeGeneration),
+            reload_ok: metric::gauge(registry, Name::EdgeReloadOk),
+            feed_age: metric::gauge_f64(registry, Name::EdgeFeedAge),
+            limiter_evicted: metric::counter(registry, Name::EdgeLimiterEvicted),
+            access_dropped: metric::counter(registry, Name::EdgeAccessDropped),
+            events_dropped: metric::counter(registry, Name::EdgeEventsDropped),
+        }
+    }
+
+    /// A refused credential.
+    pub(crate) fn auth_failure(&self, reason: &str) {
+        self.auth_failures.with_label_values(&[reason]).inc();
+    }
+
+    /// A request refused before routing.
+    pub(crate) fn framing_refused(&self, reason: &str) {
+        self.framing_refused.with_label_values(&[reason]).inc();
+    }
+
+    /// A connection closed by a cap.
+    pub(crate) fn connection_refused(&self, reason: &str) {
+        self.connections_refused.with_label_values(&[reason]).inc();
+    }
+
+    /// A reload, taken or refused.
+    pub(crate) fn reload(&self, accepted: bool) {
+        self.reloads.with_label_values(&[if accepted { "accepted" } else { "refused" }]).inc();
+        self.reload_ok.set(i64::from(accepted));
+    }
+
+    /// The metrics of a route. `service` is a name from the configuration or of a worker.
+    pub(crate) fn route(&self, service: &str) -> Arc<RouteMeters> {
+        let label = &[service];
+        let by_state = |state| self.breaker_requests.with_label_values(&[service, state]);
+        Arc::new(RouteMeters {
+            name: service.to_owned(),
+            requests: self.requests.clone(),
+            prepared: ArcSwap::default(),
+            duration: self.duration.with_label_values(label),
+            limited: self.limited.with_label_values(label),
+            retries: self.retries.clone(),
+            retry_budget: self.retry_budget.with_label_values(label),
+            ejections: self.ejections.with_label_values(label),
+            breaker_requests: [by_state("closed"), by_state("open"), by_state("half_open")],
+            breaker_failures: self.breaker_failures.with_label_values(label),
+            breaker_rejected: self.breaker_rejected.with_label_values(label),
+            breaker_state: self.breaker_state.with_label_values(label),
+            breaker_transitions: self.breaker_transitions.clone(),
+            health: self.service_health.with_label_values(label),
+            traffic: Traffic::default(),
+            in_flight: AtomicUsize::new(0),
+            answered: AtomicU64::new(0),
+        })
+    }
+
+    /// Removes the series of a service that no longer exists.
+    pub(crate) fn forget(&self, meters: &RouteMeters) {
+        let service = meters.name.as_str();
+        for (method, status, _) in meters.prepared.load().iter() {
+            drop(self.requests.remove_label_values(&[service, method.as_str(), &status.to_string()]));
+        }
+        for vector in [
+            &self.limited,
+            &self.retry_budget,
+            &self.ejections,
+            &self.breaker_failures,
+            &self.breaker_rejected,
+        ] {
+            drop(vector.remove_label_values(&[service]));
+        }
+        for state in ["closed", "open", "half_open"] {
+            drop(self.breaker_requests.remove_label_values(&[service, state]));
+        }
+        drop(self.breaker_state.remove_label_values(&[service]));
+        drop(self.service_health.remove_label_values(&[service]));
+        drop(self.duration.remove_label_values(&[service]));
+    }
+}
+
+/// The metrics of one route.
+pub(crate) struct RouteMeters {
+    name: String,
+    requests: IntCounterVec,
+    prepared: ArcSwap<Vec<(Method, u16, IntCounter)>>,
+    duration: Histogram,
+    retries: IntCounterVec,
+    breaker_transitions: IntCounterVec,
+    in_flight: AtomicUsize,
+    answered: AtomicU64,
+    /// Requests refused by its rate limit.
+    pub(crate) limited: IntCounter,
+    /// Retries not made because the budget was spent.
+    pub(crate) retry_budget: IntCounter,
+    /// Instances left alone because their requests failed.
+    pub(crate) ejections: IntCounter,
+    /// Requests seen by its breaker, by state: closed, open, half open.
+    pub(crate) breaker_requests: [IntCounter; 3],
+    /// Failures its breaker counted.
+    pub(crate) breaker_failures: IntCounter,
+    /// Requests its breaker refused.
+    pub(crate) breaker_rejected: IntCounter,
+    /// 0 closed, 1 open, 2 half open.
+    pub(crate) breaker_state: IntGauge,
+    /// 1 when at least one instance is healthy.
+    pub(crate) health: IntGauge,
+    /// Recent traffic, for the dashboard.
+    pub(crate) traffic: Traffic,
+}
+
+impl RouteMeters {
+    /// Requests under way.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Requests answered since the start.
+    pub(crate) fn answered_total(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request as under way until the guard drops.
+    pub(crate) fn enter(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(Arc::clone(self))
+    }
+
+    /// Counts an answered request.
+    pub(crate) fn answered(&self, method: Method, status: u16, seconds: f64) {
+        self.duration.observe(seconds);
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        self.traffic.record(clock::now().0 / 1_000_000_000, status, (seconds * 1e6) as u64);
+        let prepared = self.prepared.load();
+        match prepared.iter().find(|(of, with, _)| *of == method && *with == status) {
+            Some((_, _, counter)) => counter.inc(),
+            None => self.prepare(method, status).inc(),
+        }
+    }
+
+    /// Counts a retry.
+    pub(crate) fn retried(&self, reason: &str) {
+        self.retries.with_label_values(&[self.name.as_str(), reason]).inc();
+    }
+
+    /// Counts a state change of the breaker.
+    pub(crate) fn breaker_moved(&self, to: &str) {
+        self.breaker_transitions.with_label_values(&[self.name.as_str(), to]).inc();
+    }
+
+    fn prepare(&self, method: Method, status: u16) -> IntCounter {
+        let text = status.to_string();
+        let counter = self.requests.with_label_values(&[self.name.as_str(), method.as_str(), &text]);
+        self.prepared.rcu(|known| {
+            let mut known = Vec::clone(known);
+            if known.len() < PREPARED_MAX
+                && !known.iter().any(|(of, with, _)| *of == method && *with == status)
+            {
+                known.push((method, status, counter.clone()));
+            }
+            known
+        });
+        counter
+    }
+}
+
+/// A request under way.
+pub(crate) struct InFlight(Arc<RouteMeters>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_counts_by_method_and_status_and_is_forgotten() {
+        let registry = Registry::new();
+        let meters = Meters::new(&registry);
+        let route = meters.route("orders");
+        for status in [200, 200, 503] {
+            route.answered(Method::Get, status, 0.002);
+        }
+        let text = String::from_utf8(metric::expose(&registry)).unwrap();
+        assert!(text.contains(r#"api_gateway_requests_total{method="GET",service="orders",status="200"} 2"#));
+        assert!(text.contains(r#"api_gateway_requests_total{method="GET",service="orders",status="503"} 1"#));
+        meters.forget(&route);
+        let text = String::from_utf8(metric::expose(&registry)).unwrap();
+        assert!(!text.contains("orders"), "{text}");
+    }
+
+    #[test]
+    fn requests_under_way_come_back() {
+        let route = Meters::new(&Registry::new()).route("data");
+        let guard = route.enter();
+        assert_eq!(route.in_flight(), 1);
+        drop(guard);
+        assert_eq!(route.in_flight(), 0);
+    }
+}

@@ -1,0 +1,393 @@
+//! What the edge answers itself on the public port: health, metrics, services, registration.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use http::HeaderValue;
+use http::header::LOCATION;
+use jiff::Timestamp;
+use pingora::proxy::Session;
+use serde_json::{Value, json};
+use sluice_http::Status;
+use sluice_ledger::Entry;
+use sluice_policy::balance::Instance;
+use sluice_policy::method::{Method, MethodSet};
+use sluice_policy::registry::{Effect, Raw, Registration};
+use sluice_schema::{RateKey, Source};
+use sluice_telemetry::metric;
+use sluice_wire::code::Code;
+use sluice_wire::json;
+use sluice_wire::problem::Problem;
+use sluice_wire::role::Role;
+
+use crate::admit::{is_near, too_large, verify};
+use crate::clock;
+use crate::ctx::Exchange;
+use crate::generation::{Generation, ServiceRoute, WORKERS};
+use crate::jwt_cache::Verified;
+use crate::register::RegisterError;
+use crate::respond::Answer;
+use crate::state::Shared;
+
+/// LIMIT: bytes of a registration.
+const REGISTRATION_BYTES: usize = 64 << 10;
+
+/// The answer to a request for one of the edge's own paths.
+pub(crate) async fn answer(shared: &Shared, session: &mut Session, x: &mut Exchange) -> Answer {
+    let path = x.arrival.path.clone();
+    let method = x.arrival.method;
+    match path.trim_end_matches('/') {
+        "/health" => get(method, || health(shared)),
+        "/livez" => get(method, || Answer::bytes(200, "text/plain", "ok\n")),
+        "/readyz" => get(method, || readyz(shared)),
+        "/metrics" => get(method, || metrics(shared, session, x)),
+        "/services" | "/api/services" => get(method, || Answer::json(200, &services(&shared.generation()))),
+        "/api/register" => match method {
+            Method::Post => answered(register(shared, session, x).await),
+            _ => Answer::wrong_method(MethodSet::EMPTY.with(Method::Post)),
+        },
+        rest => match rest.strip_prefix("/api/register/").map(|rest| (rest, rest.strip_suffix("/heartbeat")))
+        {
+            Some((_, Some(name))) if is_name(name) => match method {
+                Method::Put => answered(heartbeat(shared, session, x, name).await),
+                _ => Answer::wrong_method(MethodSet::EMPTY.with(Method::Put)),
+            },
+            Some((name, None)) if is_name(name) => match method {
+                Method::Delete => answered(deregister(shared, session, x, name).await),
+                _ => Answer::wrong_method(MethodSet::EMPTY.with(Method::Delete)),
+            },
+            _ => Answer::refuse(Code::NotFound, "there is nothing at this path"),
+        },
+    }
+}
+
+fn answered(result: Result<Answer, Answer>) -> Answer {
+    result.unwrap_or_else(|refusal| refusal)
+}
+
+fn get(method: Method, page: impl FnOnce() -> Answer) -> Answer {
+    match method {
+        Method::Get | Method::Head => page(),
+        _ => Answer::wrong_method(MethodSet::EMPTY.with(Method::Get)),
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && !text.contains('/')
+}
+
+fn readyz(shared: &Shared) -> Answer {
+    if shared.drain.has_begun() {
+        return Answer::refuse(Code::Draining, "this process is ending");
+    }
+    if !shared.has_keys() {
+        return Answer::problem(
+            Problem::new(Code::AuthUnavailable).detail("no verification keys yet").retry_after_s(1),
+        );
+    }
+    Answer::bytes(200, "text/plain", "ok\n")
+}
+
+/// The components of `/health` with their status, the edge first.
+pub(crate) fn components(shared: &Shared) -> BTreeMap<&'static str, (Status, Option<String>)> {
+    let mut components = BTreeMap::from([(Role::Edge.as_str(), own_status(shared))]);
+    for role in WORKERS {
+        let status = match shared.workers.health(role) {
+            Some(health) => (health.status, health.detail.clone()),
+            None => (Status::Unhealthy, Some("not reached yet".to_owned())),
+        };
+        components.insert(role.as_str(), status);
+    }
+    components
+}
+
+/// How the edge itself is.
+pub(crate) fn own_status(shared: &Shared) -> (Status, Option<String>) {
+    let max_age = shared.generation.load().config.auth.feed_max_age;
+    let last = shared.reload.last();
+    if shared.drain.has_begun() {
+        return (Status::Degraded, Some("draining".to_owned()));
+    }
+    if !shared.has_keys() {
+        return (Status::Degraded, Some("no verification keys yet".to_owned()));
+    }
+    match shared.trust.age_ms() {
+        Some(age_ms) if u128::from(age_ms) <= max_age.as_millis() => {}
+        Some(age_ms) => {
+            return (Status::Degraded, Some(format!("feed of the vault is {} s old", age_ms / 1000)));
+        }
+        None => return (Status::Degraded, Some("feed of the vault not heard since the start".to_owned())),
+    }
+    match last.error {
+        Some(_) => (Status::Degraded, Some("the last configuration was refused".to_owned())),
+        None => (Status::Healthy, None),
+    }
+}
+
+fn health(shared: &Shared) -> Answer {
+    let generation = shared.generation();
+    let components = components(shared);
+    // A part that is down leaves the edge serving the rest: degraded, not unhealthy.
+    let worst = components.values().map(|(status, _)| *status).max().unwrap_or(Status::Healthy);
+    let status = worst.min(Status::Degraded);
+    let component = |(status, detail): &(Status, Option<String>)| match detail {
+        Some(detail) => json!({ "status": status, "detail": detail }),
+        None => json!({ "status": status }),
+    };
+    let components: BTreeMap<_, Value> =
+        components.iter().map(|(name, state)| (*name, component(state))).collect();
+    let services: BTreeMap<&str, Value> = generation
+        .services
+        .iter()
+        .map(|route| (route.service.name.as_str(), service_health(route)))
+        .collect();
+    Answer::json(
+        200,
+        &json!({
+            "status": status,
+            "timestamp": Timestamp::now(),
+            "service": "edge",
+            "version": env!("CARGO_PKG_VERSION"),
+            "components": components,
+            "services": services,
+            "config": {
+                "generation": generation.number,
+                "hash": generation.hash,
+                "last_reload": shared.reload.last(),
+            },
+        }),
+    )
+}
+
+fn service_health(route: &ServiceRoute) -> Value {
+    let roster = route.upstream.roster();
+    let total = roster.endpoints().len();
+    let healthy = roster.endpoints().iter().filter(|endpoint| endpoint.instance.is_healthy()).count();
+    let status = match healthy {
+        0 => Status::Unhealthy,
+        some if some < total => Status::Degraded,
+        _ => Status::Healthy,
+    };
+    json!({ "total_instances": total, "healthy_instances": healthy, "status": status })
+}
+
+fn metrics(shared: &Shared, session: &Session, x: &mut Exchange) -> Answer {
+    let access = shared.generation.load().config.metrics.clone();
+    if !access.enabled {
+        return Answer::refuse(Code::NotFound, "metrics are switched off");
+    }
+    let headers = &session.req_header().headers;
+    if !is_near(x.arrival.peer.ip(), &access.allow, headers)
+        && let Err(refusal) = caller(shared, session, x, "metrics:read")
+    {
+        return refusal;
+    }
+    shared.refresh_gauges();
+    Answer::bytes(200, metric::CONTENT_TYPE, metric::expose(&shared.registry))
+}
+
+/// The verified caller, where it holds a permission.
+fn caller(
+    shared: &Shared,
+    session: &Session,
+    x: &mut Exchange,
+    permission: &str,
+) -> Result<Arc<Verified>, Answer> {
+    let identity = verify(shared, x, &session.req_header().headers)?.ok_or_else(|| {
+        shared.meters.auth_failure("missing");
+        Answer::unauthenticated()
+    })?;
+    x.identity = Some(Arc::clone(&identity));
+    if identity.claims.grants.covers(permission) {
+        return Ok(identity);
+    }
+    shared.meters.auth_failure("insufficient_scope");
+    Err(Answer::lacking(permission))
+}
+
+fn services(generation: &Generation) -> Value {
+    let services: Vec<Value> = generation.services.iter().map(|route| service(route)).collect();
+    json!({ "count": services.len(), "services": services })
+}
+
+fn service(route: &ServiceRoute) -> Value {
+    let now = clock::now();
+    let roster = route.upstream.roster();
+    let instances = roster.endpoints().iter().map(|endpoint| {
+        let instance = &endpoint.instance;
+        json!({
+            "url": instance.url.to_string(),
+            "weight": instance.weight(),
+            "state": instance.state(now).as_str(),
+            "in_flight": instance.in_flight(),
+            "ewma_ms": ewma_ms(instance),
+        })
+    });
+    json!({
+        "name": route.service.name,
+        "path_prefix": route.service.prefix,
+        "instances": instances.collect::<Vec<_>>(),
+        "rate_limit": rate_limit(route),
+        "auth_required": route.service.auth_required,
+        "breaker": route.upstream.breaker().state().as_str(),
+        "source": match route.service.source {
+            Source::File { .. } => "file",
+            Source::Api => "api",
+        },
+    })
+}
+
+/// Average latency of an instance in milliseconds; `None` before its first answer.
+pub(crate) fn ewma_ms(instance: &Instance) -> Option<f64> {
+    let ewma = instance.ewma();
+    (!ewma.is_zero()).then_some(ewma.as_secs_f64() * 1000.0)
+}
+
+/// A limit as it is written: a number where it is one a minute and client.
+fn rate_limit(route: &ServiceRoute) -> Value {
+    let Some(limit) = &route.service.rate_limit else { return Value::Null };
+    let plain = sluice_schema::RateLimit::per_minute(limit.requests);
+    if *limit == plain {
+        return limit.requests.into();
+    }
+    let key = match &limit.key {
+        RateKey::Client => "client".to_owned(),
+        RateKey::Ip => "ip".to_owned(),
+        RateKey::Service => "service".to_owned(),
+        RateKey::Subject => "sub".to_owned(),
+        RateKey::Header(name) => format!("header:{name}"),
+    };
+    json!({
+        "requests": limit.requests,
+        "per_s": limit.per.as_secs_f64(),
+        "burst": limit.burst,
+        "key": key,
+        "hard": limit.hard,
+    })
+}
+
+async fn register(shared: &Shared, session: &mut Session, x: &mut Exchange) -> Result<Answer, Answer> {
+    let by = caller(shared, session, x, "registry:write")?;
+    let body = body(session, x).await?;
+    let raw: Raw = json::from_slice(&body).map_err(|error| Answer::problem(Problem::from(error)))?;
+    let registration =
+        Registration::try_from(raw).map_err(|fault| Answer::refuse(fault.code(), fault.to_string()))?;
+    let _one_at_a_time = shared.registrations.change.lock().await;
+    let config = Arc::clone(&shared.generation().config);
+    let (effect, entry) =
+        shared.registrations.put(registration, &config, &by.claims.sub).await.map_err(refused)?;
+    shared.rebuild().map_err(|error| Answer::refuse(Code::Conflict, error.to_string()))?;
+    tracing::info!(
+        component = "registry",
+        request_id = x.request_id.as_str(),
+        service = entry.registration.name.as_str(),
+        prefix = entry.registration.prefix.as_str(),
+        by = by.claims.sub.as_str(),
+        "service registered"
+    );
+    let status = match effect {
+        Effect::Adds => "registered",
+        Effect::Replaces => "replaced",
+        Effect::Renews => "renewed",
+    };
+    let place = format!("/api/register/{}", entry.registration.name);
+    let answer = Answer::json(201, &receipt(status, &entry));
+    Ok(match HeaderValue::try_from(place) {
+        Ok(place) => answer.with(LOCATION, place),
+        Err(_) => answer,
+    })
+}
+
+fn receipt(status: &str, entry: &Entry) -> Value {
+    let expires = entry.expires_at_ms.and_then(|ms| Timestamp::from_millisecond(ms as i64).ok());
+    let mut receipt = serde_json::to_value(&entry.registration).unwrap_or_default();
+    if let Some(members) = receipt.as_object_mut() {
+        members.insert("status".to_owned(), status.into());
+        members.insert("service_name".to_owned(), entry.registration.name.clone().into());
+        members.insert("expires_at".to_owned(), expires.map_or(Value::Null, |at| at.to_string().into()));
+    }
+    receipt
+}
+
+fn refused(error: RegisterError) -> Answer {
+    match error {
+        RegisterError::Refused(fault) => Answer::refuse(fault.code(), fault.to_string()),
+        unresolved @ RegisterError::Unresolved(_) => {
+            Answer::refuse(Code::Unprocessable, unresolved.to_string())
+        }
+        RegisterError::Ledger(error) => ledger_failed(&error),
+    }
+}
+
+fn ledger_failed(error: &sluice_ledger::LedgerError) -> Answer {
+    tracing::error!(
+        component = "registry",
+        error = error as &dyn std::error::Error,
+        "ledger cannot be written"
+    );
+    Answer::problem(
+        Problem::new(Code::Overloaded).detail("the registry cannot be written now").retry_after_s(1),
+    )
+}
+
+async fn heartbeat(
+    shared: &Shared,
+    session: &Session,
+    x: &mut Exchange,
+    name: &str,
+) -> Result<Answer, Answer> {
+    caller(shared, session, x, "registry:write")?;
+    let config = Arc::clone(&shared.generation().config);
+    let renewed = shared.registrations.renew(name, &config).await.map_err(|error| ledger_failed(&error))?;
+    match renewed {
+        Some(entry) => Ok(Answer::json(200, &receipt("renewed", &entry))),
+        None => Err(Answer::refuse(Code::NotFound, "no service of this name is registered")),
+    }
+}
+
+async fn deregister(
+    shared: &Shared,
+    session: &Session,
+    x: &mut Exchange,
+    name: &str,
+) -> Result<Answer, Answer> {
+    let by = caller(shared, session, x, "registry:write")?;
+    let _one_at_a_time = shared.registrations.change.lock().await;
+    let removed = shared.registrations.remove(name).await.map_err(|error| ledger_failed(&error))?;
+    if !removed {
+        return Err(Answer::refuse(Code::NotFound, "no service of this name is registered"));
+    }
+    shared.rebuild().map_err(|error| Answer::refuse(Code::Conflict, error.to_string()))?;
+    tracing::info!(
+        component = "registry",
+        request_id = x.request_id.as_str(),
+        service = name,
+        by = by.claims.sub.as_str(),
+        "service deregistered"
+    );
+    Ok(Answer::json(200, &json!({ "status": "deregistered", "name": name })))
+}
+
+/// The whole body, bounded.
+async fn body(session: &mut Session, x: &mut Exchange) -> Result<BytesMut, Answer> {
+    if session.req_header().headers.contains_key(http::header::EXPECT)
+        && session.write_continue_response().await.is_err()
+    {
+        return Err(Answer::refuse(Code::BadRequest, "the body broke off").closing());
+    }
+    let mut whole = BytesMut::new();
+    loop {
+        match session.read_request_body().await {
+            Ok(None) => return Ok(whole),
+            Ok(Some(piece)) => {
+                x.body_bytes += piece.len() as u64;
+                if whole.len() + piece.len() > REGISTRATION_BYTES {
+                    return Err(too_large(REGISTRATION_BYTES as u64));
+                }
+                whole.extend_from_slice(&piece);
+            }
+            Err(_) => return Err(Answer::refuse(Code::BadFraming, "the body is not well framed").closing()),
+        }
+    }
+}

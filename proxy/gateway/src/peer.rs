@@ -1,0 +1,199 @@
+//! Tries at an upstream: which instance, how long, and what to do when one fails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorSource, ErrorType};
+use sluice_policy::breaker::Outcome;
+use sluice_policy::retry::Failed;
+use sluice_schema::RetryCause;
+use sluice_wire::code::Code;
+use sluice_wire::problem::{self, Problem};
+
+use crate::admit::not_sent;
+use crate::clock;
+use crate::ctx::{Attempt, Exchange, Failure, Target};
+use crate::link::Fault;
+use crate::respond::Answer;
+
+/// `Host` for workers, which answer on Unix sockets.
+static LOCALHOST: HeaderValue = HeaderValue::from_static("localhost");
+
+/// Our own reason inside a Pingora error; the answer lies in the exchange.
+pub(crate) const REFUSED: ErrorType = ErrorType::Custom("refused by the edge");
+/// An upstream status that is tried again.
+pub(crate) const RETRY_STATUS: ErrorType = ErrorType::Custom("upstream status tried again");
+
+/// The upstream of the next try. An error carries the answer in `x.refusal`.
+pub(crate) async fn choose(x: &mut Exchange) -> Result<Box<HttpPeer>, Box<Error>> {
+    if !x.retry_after.is_zero() {
+        tokio::time::sleep(std::mem::take(&mut x.retry_after)).await;
+    }
+    let Some(connect) = x.deadline().and_then(|deadline| deadline.connect(clock::now())) else {
+        let problem = Problem::new(Code::UpstreamTimeout).detail("no time is left for this request");
+        return refuse(x, problem);
+    };
+    x.attempts += 1;
+    x.arrival.link.clear_fault();
+    x.await_body_of_request();
+    let peer = match &x.target {
+        Target::Service(route) => {
+            let upstream = Arc::clone(&route.upstream);
+            let Some((endpoint, flight)) = upstream.pick(&x.tried) else {
+                let problem = Problem::new(Code::NoHealthyInstance)
+                    .detail("no instance of the service is healthy")
+                    .retry_after_s(1);
+                return refuse(x, problem);
+            };
+            x.tried.push(endpoint.instance.id);
+            let Some(peer) = endpoint.peer() else {
+                let problem = Problem::new(Code::NoHealthyInstance)
+                    .detail("the service's address is not known")
+                    .retry_after_s(1);
+                return refuse(x, problem);
+            };
+            x.attempt = Some(Attempt::at(endpoint, flight));
+            peer
+        }
+        Target::Worker(worker) => {
+            let Some(peer) = worker.peer.clone() else { return refuse(x, worker_away()) };
+            x.attempt = Some(Attempt::at_worker());
+            peer
+        }
+        Target::Page => return refuse(x, Problem::new(Code::Internal)),
+    };
+    let mut peer = Box::new(HttpPeer::clone(&peer));
+    peer.options.connection_timeout = Some(connect);
+    peer.options.total_connection_timeout = Some(connect);
+    Ok(peer)
+}
+
+/// The `Host` of the present try.
+pub(crate) fn host(x: &Exchange) -> &HeaderValue {
+    x.attempt
+        .as_ref()
+        .and_then(|attempt| attempt.endpoint.as_ref())
+        .map_or(&LOCALHOST, |endpoint| &endpoint.host)
+}
+
+fn worker_away() -> Problem {
+    Problem::new(Code::WorkerUnavailable).detail("the worker of this path is not running").retry_after_s(1)
+}
+
+fn refuse<T>(x: &mut Exchange, problem: Problem) -> Result<T, Box<Error>> {
+    let code = problem.code;
+    x.refusal = Some(Answer::problem(outcome(x, problem)));
+    x.failure = Some(Failure { code, counts: false });
+    x.decision = code.word();
+    Err(Error::new_in(REFUSED))
+}
+
+/// No connection was made: nothing was sent. Says whether to try again.
+pub(crate) fn connect_failed(x: &mut Exchange, error: &Error) -> bool {
+    let timed_out = matches!(error.etype(), ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout);
+    let code = if timed_out { Code::UpstreamTimeout } else { Code::UpstreamRefused };
+    fail(x, Failure { code, counts: true });
+    retries(x, RetryCause::Connect, true, None)
+}
+
+/// A try failed after the connection stood. `replayable`: nothing was answered and the body, if any, is
+/// still at hand. Says whether to try again.
+pub(crate) fn attempt_failed(x: &mut Exchange, error: &Error, answered: bool, replayable: bool) -> bool {
+    if *error.etype() == RETRY_STATUS {
+        return true;
+    }
+    let fault = x.arrival.link.fault();
+    let from_client = *error.esource() == ErrorSource::Downstream && fault != Fault::Deadline;
+    if from_client || x.refusal.is_some() {
+        return false;
+    }
+    let (code, cause) = match error.etype() {
+        _ if fault == Fault::Deadline => (Code::UpstreamTimeout, RetryCause::Status(504)),
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => {
+            (Code::UpstreamTimeout, RetryCause::Status(504))
+        }
+        ErrorType::InvalidHTTPHeader | ErrorType::H1Error => (Code::UpstreamInvalid, RetryCause::Status(502)),
+        _ if *error.esource() == ErrorSource::Upstream => (Code::UpstreamRefused, RetryCause::Reset),
+        _ => (Code::Internal, RetryCause::Reset),
+    };
+    fail(x, Failure { code, counts: code != Code::Internal });
+    !answered && retries(x, cause, replayable, None)
+}
+
+/// The upstream answered with this status. Says whether the route tries it again.
+pub(crate) fn retries_status(
+    x: &mut Exchange,
+    status: u16,
+    replayable: bool,
+    wait: Option<Duration>,
+) -> bool {
+    if status < 500 || !retries(x, RetryCause::Status(status), replayable, wait) {
+        return false;
+    }
+    x.upstream_status = None;
+    true
+}
+
+fn fail(x: &mut Exchange, failure: Failure) {
+    x.failure = Some(failure);
+    x.decision = failure.code.word();
+    if let (Target::Service(route), Some(attempt)) = (&x.target, &x.attempt)
+        && let Some(endpoint) = &attempt.endpoint
+        && failure.counts
+    {
+        route.upstream.judge(endpoint, Outcome::Failure);
+    }
+}
+
+/// Whether another try is made; `sluice_policy::retry` has the rules.
+fn retries(x: &mut Exchange, cause: RetryCause, replayable: bool, retry_after: Option<Duration>) -> bool {
+    let Target::Service(route) = &x.target else { return false };
+    let failed = Failed {
+        method: x.arrival.method,
+        tries: x.attempts,
+        cause,
+        sent: was_sent(x),
+        replayable,
+        left: x.left(),
+        retry_after,
+    };
+    let Some(delay) = route.upstream.decide_retry(&failed) else { return false };
+    route.upstream.meters.retried(match cause {
+        RetryCause::Connect => "connect",
+        RetryCause::Reset => "reset",
+        RetryCause::Status(504) => "timeout",
+        RetryCause::Status(_) => "status",
+    });
+    x.retry_after = delay;
+    true
+}
+
+/// The answer for a request that the upstream did not answer.
+pub(crate) fn answer(x: &Exchange, failure: Failure) -> Answer {
+    let is_worker = matches!(x.target, Target::Worker(_));
+    let problem = match failure.code {
+        Code::UpstreamRefused if is_worker && !was_sent(x) => worker_away(),
+        Code::UpstreamRefused => {
+            Problem::new(failure.code).detail("the upstream refused or broke the connection")
+        }
+        Code::UpstreamTimeout => Problem::new(failure.code).detail("the upstream did not answer in time"),
+        Code::UpstreamInvalid => Problem::new(failure.code).detail("the upstream answered with invalid HTTP"),
+        code => Problem::new(code),
+    };
+    Answer::problem(outcome(x, problem))
+}
+
+fn was_sent(x: &Exchange) -> bool {
+    x.attempt.as_ref().is_some_and(|attempt| attempt.sent)
+}
+
+/// For methods with effects: whether the upstream may have acted.
+fn outcome(x: &Exchange, problem: Problem) -> Problem {
+    if was_sent(x) && !x.arrival.method.is_idempotent() {
+        problem.outcome(problem::Outcome::Unknown)
+    } else {
+        not_sent(x, problem)
+    }
+}

@@ -1,0 +1,220 @@
+//! Services registered over the API: leases, persistence, routing.
+//!
+//! A registration is written to the ledger before it is answered, then routes at once. What cannot route
+//! any more (a file took its prefix, its address is no longer allowed) stays in the ledger and out of the
+//! table, with a warning. LIMIT: `[registry] max` services, which the ledger enforces.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sluice_ledger::{Entry, Ledger, LedgerError};
+use sluice_policy::registry::{AddressRules, Effect, Registration, RegistrationFault, admit};
+use sluice_schema::{Config, InstanceUrl, Service};
+
+use crate::clock;
+use crate::state::Shared;
+
+/// Between two looks for leases that ended.
+const EXPIRY_CHECK: Duration = Duration::from_millis(500);
+/// Time for a name of an instance to resolve.
+const RESOLVE: Duration = Duration::from_secs(2);
+
+/// Why a registration is not taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RegisterError {
+    /// It is refused.
+    #[error(transparent)]
+    Refused(#[from] RegistrationFault),
+    /// A name of it does not resolve.
+    #[error("instance {0}: its name does not resolve")]
+    Unresolved(usize),
+    /// It could not be written.
+    #[error("the registry could not be written")]
+    Ledger(#[from] LedgerError),
+}
+
+/// What is registered, and what keeps it.
+pub(crate) struct Registrations {
+    ledger: Arc<Ledger>,
+    entries: Mutex<BTreeMap<String, Entry>>,
+    /// Addresses of this process's own listeners, which may differ from the configured ones.
+    own: Vec<SocketAddr>,
+    /// One change at a time, from admission to the table.
+    pub(crate) change: tokio::sync::Mutex<()>,
+}
+
+impl Registrations {
+    /// Reads what was registered before.
+    pub(crate) fn open(ledger: Ledger, own: Vec<SocketAddr>) -> Result<Self, LedgerError> {
+        let listing = ledger.list(clock::unix_ms())?;
+        for record in &listing.unreadable {
+            tracing::warn!(
+                component = "registry",
+                service = record.name.as_str(),
+                reason = record.reason.as_str(),
+                "registration cannot be read"
+            );
+        }
+        let entries = listing.entries.into_iter().map(|entry| (entry.registration.name.clone(), entry));
+        let entries = Mutex::new(entries.collect());
+        Ok(Self { ledger: Arc::new(ledger), entries, own, change: tokio::sync::Mutex::default() })
+    }
+
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Which addresses a registered instance may have.
+    pub(crate) fn rules(&self, config: &Config) -> AddressRules {
+        AddressRules::new(config, self.own.iter().copied(), [])
+    }
+
+    /// The services that may route under a configuration.
+    pub(crate) fn services(&self, config: &Config) -> Vec<Service> {
+        let entries = self.entries();
+        let rules = self.rules(config);
+        let mut accepted: Vec<&Registration> = Vec::new();
+        for registration in entries.values().map(|entry| &entry.registration) {
+            let refused = admit(registration, config, accepted.iter().copied()).err();
+            match refused.or_else(|| forbidden(registration, &rules)) {
+                None => accepted.push(registration),
+                Some(fault) => tracing::warn!(
+                    component = "registry",
+                    service = registration.name.as_str(),
+                    %fault,
+                    "registration does not route"
+                ),
+            }
+        }
+        accepted.into_iter().map(|registration| registration.service(config)).collect()
+    }
+
+    /// Takes a registration: judged, resolved, written. The caller holds [`Self::change`] and puts it in
+    /// force afterwards.
+    pub(crate) async fn put(
+        &self,
+        registration: Registration,
+        config: &Arc<Config>,
+        by: &str,
+    ) -> Result<(Effect, Entry), RegisterError> {
+        // Judged before any name is looked up, so that a refused caller cannot make the edge resolve.
+        {
+            let entries = self.entries();
+            admit(&registration, config, entries.values().map(|entry| &entry.registration))?;
+        }
+        self.check_addresses(&registration, config).await?;
+        let (ledger, config, by) = (Arc::clone(&self.ledger), Arc::clone(config), by.to_owned());
+        let written = blocking(move || ledger.register(&registration, &config, &by, clock::unix_ms())).await;
+        let (effect, entry) = written.map_err(|error| match error {
+            sluice_ledger::RegisterError::Refused(fault) => RegisterError::Refused(fault),
+            sluice_ledger::RegisterError::Ledger(error) => RegisterError::Ledger(error),
+        })?;
+        self.entries().insert(entry.registration.name.clone(), entry.clone());
+        Ok((effect, entry))
+    }
+
+    /// Begins the lease of a registration anew; `None` where there is none of this name.
+    pub(crate) async fn renew(&self, name: &str, config: &Arc<Config>) -> Result<Option<Entry>, LedgerError> {
+        let (ledger, config, owned) = (Arc::clone(&self.ledger), Arc::clone(config), name.to_owned());
+        let renewed = blocking(move || ledger.heartbeat(&owned, &config, clock::unix_ms())).await?;
+        if let Some(entry) = &renewed {
+            self.entries().insert(name.to_owned(), entry.clone());
+        }
+        Ok(renewed)
+    }
+
+    /// Removes a registration; false where there is none of this name.
+    pub(crate) async fn remove(&self, name: &str) -> Result<bool, LedgerError> {
+        let (ledger, owned) = (Arc::clone(&self.ledger), name.to_owned());
+        let removed = blocking(move || ledger.remove(&owned, clock::unix_ms())).await?;
+        self.entries().remove(name);
+        Ok(removed.is_some())
+    }
+
+    /// Removes what has an ended lease; returns the names.
+    async fn expire(&self) -> Result<Vec<String>, LedgerError> {
+        let ledger = Arc::clone(&self.ledger);
+        let names = blocking(move || ledger.expire(clock::unix_ms())).await?;
+        let mut entries = self.entries();
+        for name in &names {
+            entries.remove(name);
+        }
+        Ok(names)
+    }
+
+    fn has_ended(&self) -> bool {
+        let now = clock::unix_ms();
+        self.entries().values().any(|entry| entry.is_expired(now))
+    }
+
+    /// Closes the file, so that a successor can open it.
+    pub(crate) fn close(&self) {
+        self.ledger.close();
+    }
+
+    /// Every address an instance has must be allowed; a name is resolved for it.
+    async fn check_addresses(
+        &self,
+        registration: &Registration,
+        config: &Config,
+    ) -> Result<(), RegisterError> {
+        let rules = self.rules(config);
+        for (index, instance) in registration.instances.iter().enumerate() {
+            let addresses = resolve(&instance.url).await.ok_or(RegisterError::Unresolved(index))?;
+            for address in addresses {
+                rules.check(address).map_err(|source| RegistrationFault::Address { index, source })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first instance whose written address is no longer allowed. Names are judged when they resolve.
+fn forbidden(registration: &Registration, rules: &AddressRules) -> Option<RegistrationFault> {
+    registration.instances.iter().enumerate().find_map(|(index, instance)| {
+        let address = SocketAddr::new(instance.url.ip()?, instance.url.port);
+        let source = rules.check(address).err()?;
+        Some(RegistrationFault::Address { index, source })
+    })
+}
+
+/// Runs a disk write off the runtime's threads.
+async fn blocking<T: Send + 'static, E: Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(gone) => std::panic::resume_unwind(gone.into_panic()),
+    }
+}
+
+/// The addresses of an instance; `None` where its name does not resolve in time. At least one otherwise.
+pub(crate) async fn resolve(url: &InstanceUrl) -> Option<Vec<SocketAddr>> {
+    if let Some(ip) = url.ip() {
+        return Some(vec![SocketAddr::new(ip, url.port)]);
+    }
+    let found = tokio::time::timeout(RESOLVE, tokio::net::lookup_host((url.host.as_str(), url.port)));
+    let addresses: Vec<SocketAddr> = found.await.ok()?.ok()?.collect();
+    (!addresses.is_empty()).then_some(addresses)
+}
+
+/// Removes registrations whose lease ended, for ever.
+pub(crate) async fn expire(shared: Arc<Shared>) -> Infallible {
+    loop {
+        tokio::time::sleep(EXPIRY_CHECK).await;
+        if !shared.registrations.has_ended() {
+            continue;
+        }
+        let _one_at_a_time = shared.registrations.change.lock().await;
+        match shared.registrations.expire().await {
+            Ok(names) => tracing::info!(component = "registry", services = names.join(" "), "leases ended"),
+            Err(error) => tracing::warn!(component = "registry", %error, "ended leases not removed"),
+        }
+        if let Err(error) = shared.rebuild() {
+            tracing::error!(component = "registry", %error, "table not rebuilt");
+        }
+    }
+}

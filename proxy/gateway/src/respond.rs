@@ -1,0 +1,211 @@
+//! Answers that the edge makes itself: problems, pages, JSON.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderName, HeaderValue};
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+use serde::Serialize;
+use sluice_policy::method::{Method, MethodSet};
+use sluice_wire::code::Code;
+use sluice_wire::header::X_REQUEST_ID;
+use sluice_wire::id::RequestId;
+use sluice_wire::problem::{self, Problem};
+
+/// LIMIT: an unread body up to this is read and dropped so that the connection can stay open; above it
+/// the connection closes.
+const DRAIN_BYTES: u64 = 64 << 10;
+/// How long that may take.
+const DRAIN_TIME: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// One answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    /// Its status.
+    pub(crate) status: u16,
+    /// Whether the connection ends with it.
+    pub(crate) close: bool,
+    body: Body,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+#[derive(Clone, Debug)]
+enum Body {
+    Problem(Box<Problem>),
+    Bytes(HeaderValue, Bytes),
+}
+
+impl Answer {
+    /// A refusal. Path and request id are added when it is sent.
+    pub(crate) fn problem(problem: Problem) -> Self {
+        let mut headers = Vec::new();
+        if let Some(seconds) = problem.retry_after_s {
+            headers.push((RETRY_AFTER, HeaderValue::from(seconds.max(1))));
+        }
+        Self { status: problem.status(), close: false, body: Body::Problem(Box::new(problem)), headers }
+    }
+
+    /// A refusal with a public text.
+    pub(crate) fn refuse(code: Code, detail: impl Into<String>) -> Self {
+        Self::problem(Problem::new(code).detail(detail))
+    }
+
+    /// 401 as RFC 6750 words it; the same text for every reason, so that it is no oracle.
+    pub(crate) fn unauthenticated() -> Self {
+        Self::refuse(Code::InvalidToken, "a valid bearer token is required")
+            .with(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""))
+    }
+
+    /// 403 as RFC 6750 words it.
+    pub(crate) fn lacking(permission: &str) -> Self {
+        let answer = Self::refuse(Code::InsufficientScope, format!("permission `{permission}` is required"));
+        match HeaderValue::from_str(&format!("Bearer error=\"insufficient_scope\", scope=\"{permission}\"")) {
+            Ok(value) => answer.with(WWW_AUTHENTICATE, value),
+            Err(_) => answer,
+        }
+    }
+
+    /// 405 with the methods that work.
+    pub(crate) fn wrong_method(allowed: MethodSet) -> Self {
+        let answer = Self::refuse(Code::MethodNotAllowed, "this path does not take this method");
+        match HeaderValue::from_str(&allowed.allow()) {
+            Ok(value) => answer.with(ALLOW, value),
+            Err(_) => answer,
+        }
+    }
+
+    /// A JSON answer.
+    pub(crate) fn json(status: u16, value: &impl Serialize) -> Self {
+        match serde_json::to_vec(value) {
+            Ok(body) => Self::bytes(status, "application/json", body),
+            Err(_) => Self::refuse(Code::Internal, "the answer could not be written"),
+        }
+    }
+
+    /// An answer of a fixed type.
+    pub(crate) fn bytes(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        Self {
+            status,
+            close: false,
+            body: Body::Bytes(HeaderValue::from_static(content_type), body.into()),
+            headers: Vec::new(),
+        }
+    }
+
+    /// With this header.
+    pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// With these headers.
+    pub(crate) fn with_all(mut self, headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>) -> Self {
+        self.headers.extend(headers);
+        self
+    }
+
+    /// Ends the connection.
+    pub(crate) fn closing(mut self) -> Self {
+        self.close = true;
+        self
+    }
+
+    fn into_parts(self, path: &str, id: &RequestId) -> (HeaderValue, Bytes, Vec<(HeaderName, HeaderValue)>) {
+        match self.body {
+            Body::Bytes(content_type, bytes) => (content_type, bytes, self.headers),
+            Body::Problem(problem) => {
+                let problem = problem.instance(path).request_id(id.as_str());
+                (HeaderValue::from_static(problem::CONTENT_TYPE), problem.to_json().into(), self.headers)
+            }
+        }
+    }
+
+    /// The whole answer as bytes with `Connection: close`, for requests that never reach Pingora.
+    pub(crate) fn into_wire(self, path: &str, id: &RequestId, head_only: bool) -> Vec<u8> {
+        let status = self.status;
+        let reason = http::StatusCode::from_u16(status).ok().and_then(|code| code.canonical_reason());
+        let (content_type, body, headers) = self.into_parts(path, id);
+        let mut wire = format!(
+            "HTTP/1.1 {status} {}\r\nconnection: close\r\ncontent-length: {}\r\n{X_REQUEST_ID}: {id}\r\n\
+             x-content-type-options: nosniff\r\ncache-control: no-store\r\n",
+            reason.unwrap_or("Error"),
+            body.len(),
+        )
+        .into_bytes();
+        for (name, value) in std::iter::once((CONTENT_TYPE, content_type)).chain(headers) {
+            wire.extend_from_slice(name.as_str().as_bytes());
+            wire.extend_from_slice(b": ");
+            wire.extend_from_slice(value.as_bytes());
+            wire.extend_from_slice(b"\r\n");
+        }
+        wire.extend_from_slice(b"\r\n");
+        if !head_only {
+            wire.extend_from_slice(&body);
+        }
+        wire
+    }
+}
+
+/// Sends an answer on a session; `body_left` is what the client has announced and not sent yet (`None`:
+/// not known). Returns the bytes of the body.
+pub(crate) async fn send(
+    session: &mut Session,
+    answer: Answer,
+    path: &str,
+    id: &RequestId,
+    method: Method,
+    body_left: Option<u64>,
+) -> pingora::Result<u64> {
+    if answer.close {
+        session.set_keepalive(None);
+    } else if body_left.is_some_and(|bytes| bytes <= DRAIN_BYTES) {
+        // A refused client with a small body need not connect again.
+        session.set_close_on_response_before_downstream_finish(false);
+        session.set_total_drain_timeout(Some(DRAIN_TIME));
+    }
+    let mut head = ResponseHeader::build_no_case(answer.status, Some(8))?;
+    let (content_type, body, headers) = answer.into_parts(path, id);
+    head.insert_header(CONTENT_TYPE, content_type)?;
+    head.insert_header(CONTENT_LENGTH, HeaderValue::from(body.len()))?;
+    head.insert_header(CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
+    head.insert_header("x-content-type-options", HeaderValue::from_static("nosniff"))?;
+    head.insert_header(X_REQUEST_ID, id.as_str())?;
+    for (name, value) in headers {
+        head.insert_header(name, value)?;
+    }
+    let bytes = body.len() as u64;
+    let head_only = method == Method::Head || body.is_empty();
+    session.write_response_header(Box::new(head), head_only).await?;
+    if !head_only {
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wire_answer_carries_its_problem_and_closes() {
+        let id = RequestId::parse("request-1").unwrap();
+        let wire = Answer::refuse(Code::HeaderTooLarge, "too large").into_wire("/x", &id, false);
+        let text = String::from_utf8(wire).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n"));
+        assert!(head.contains("\r\ncontent-type: application/problem+json"));
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(
+            (body["code"].as_str(), body["request_id"].as_str()),
+            (Some("header_too_large"), Some("request-1"))
+        );
+        assert!(head.contains(&format!("content-length: {}", text.len() - head.len() - 4)));
+    }
+
+    #[test]
+    fn a_head_answer_has_no_body() {
+        let id = RequestId::parse("request-1").unwrap();
+        let wire = Answer::refuse(Code::BadPath, "no").into_wire("/x", &id, true);
+        assert!(wire.ends_with(b"\r\n\r\n"));
+    }
+}

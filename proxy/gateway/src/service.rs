@@ -1,0 +1,374 @@
+//! Pingora's hooks, kept thin: each one calls the decision and performs it.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorSource, ErrorType, Result};
+use sluice_policy::breaker::Outcome;
+use sluice_policy::headers::Rules;
+use sluice_policy::method::Method;
+use sluice_wire::code::Code;
+use sluice_wire::header::X_INTERNAL_KEY;
+
+use crate::ctx::{Arrival, Ctx, Exchange, Target};
+use crate::generation::Generation;
+use crate::headers::{Introduction, check_nominations, clean_response, introduce, strip_request};
+use crate::link::Fault;
+use crate::peer::{RETRY_STATUS, answer, attempt_failed, choose, connect_failed, host, retries_status};
+use crate::respond::{Answer, send};
+use crate::state::Shared;
+use crate::{account, admit, pages};
+
+/// What the connection loop hands to a request.
+pub(crate) struct Intake {
+    /// The request as it arrived.
+    pub(crate) arrival: Arrival,
+    /// The configuration it runs under.
+    pub(crate) generation: Arc<Generation>,
+}
+
+/// The proxy logic of one edge thread.
+pub(crate) struct Edge {
+    /// What all threads share.
+    pub(crate) shared: Arc<Shared>,
+}
+
+fn of(ctx: &mut Ctx) -> Result<&mut Exchange> {
+    let missing = || Error::explain(ErrorType::InternalError, "request without arrival");
+    ctx.exchange.as_deref_mut().ok_or_else(missing)
+}
+
+impl Edge {
+    /// Answers a request without an upstream.
+    async fn reply(&self, session: &mut Session, x: &mut Exchange, answer: Answer) -> Result<()> {
+        let left = x.announced().map(|bytes| bytes - x.body_bytes.min(bytes));
+        let answer = answer.with_all(std::mem::take(&mut x.limit_headers));
+        x.answer_bytes =
+            send(session, answer, &x.arrival.path, &x.request_id, x.arrival.method, left).await?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Edge {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        Ctx::default()
+    }
+
+    fn init_downstream_modules(&self, _: &mut pingora::modules::http::HttpModules) {}
+
+    fn on_connection_reuse(&self, session: &mut Session, ctx: &mut Ctx, intake: Box<dyn Any + Send + Sync>) {
+        if let Ok(intake) = intake.downcast::<Intake>() {
+            let Intake { arrival, generation } = *intake;
+            let headers = &session.req_header().headers;
+            ctx.exchange = Some(Box::new(Exchange::new(arrival, generation, headers)));
+        }
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        let x = of(ctx)?;
+        let admitted = admit::admit(&self.shared, x, &session.req_header().headers);
+        x.admitted = Some(x.arrival.headed.elapsed());
+        let answer = match admitted {
+            Err(refusal) => refusal,
+            Ok(()) if matches!(x.target, Target::Page) => {
+                x.decision = "page";
+                pages::answer(&self.shared, session, x).await
+            }
+            Ok(()) => {
+                if let Target::Service(route) = &x.target {
+                    route.upstream.count_request();
+                }
+                check_nominations(session.req_header_mut())?;
+                if session.req_header().headers.contains_key(http::header::EXPECT) {
+                    session.write_continue_response().await?;
+                }
+                return Ok(false);
+            }
+        };
+        self.reply(session, x, answer).await?;
+        Ok(true)
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        choose(of(ctx)?).await
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let x = of(ctx)?;
+        let rules = Rules { trusted_peer: x.peer_trusted, forward_credentials: x.keeps_credentials };
+        strip_request(request, rules);
+        introduce(
+            request,
+            &Introduction {
+                host: host(x),
+                peer: x.arrival.peer.ip(),
+                peer_trusted: x.peer_trusted,
+                identity: x.identity.as_deref(),
+                request_id: x.request_id.as_str(),
+                trace: &x.trace,
+            },
+        )?;
+        match &x.target {
+            Target::Service(route) => route.request_edits.apply_to_request(request)?,
+            Target::Worker(_) => request.insert_header(X_INTERNAL_KEY, self.shared.internal_key.clone())?,
+            Target::Page => {}
+        }
+        let path = x.forward_path.as_deref().unwrap_or(&x.arrival.path);
+        let target = sluice_policy::path::target(path, x.arrival.query.as_deref());
+        if target.as_bytes() != request.raw_path() {
+            request.set_raw_path(target.as_bytes())?;
+        }
+        if let Some(attempt) = &mut x.attempt {
+            attempt.sent = true;
+        }
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let x = of(ctx)?;
+        x.body_bytes += body.as_ref().map_or(0, |piece| piece.len() as u64);
+        if x.body_bytes > x.body_bytes_max {
+            x.refusal = Some(admit::too_large(x.body_bytes_max));
+            x.decision = "body_too_large";
+            return Err(Error::new_down(crate::peer::REFUSED));
+        }
+        if end_of_stream {
+            x.await_head();
+        }
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let x = of(ctx)?;
+        if response.status.is_informational() {
+            return Ok(());
+        }
+        x.failure = None;
+        let status = response.status.as_u16();
+        let took = x.attempt.as_ref().map(|attempt| attempt.started.elapsed()).unwrap_or_default();
+        x.first_byte = Some(took);
+        x.upstream_status = Some(status);
+        self.shared.meters.upstream_seconds.observe(took.as_secs_f64());
+        if let (Target::Service(route), Some(attempt)) = (&x.target, &x.attempt)
+            && let Some(endpoint) = &attempt.endpoint
+        {
+            route.upstream.judge(endpoint, Outcome::of_status(status));
+            endpoint.instance.observe(took);
+        }
+        let replayable = is_replayable(session);
+        if retries_status(x, status, replayable, retry_after(response)) {
+            return Err(Error::new_up(RETRY_STATUS));
+        }
+        x.streaming = is_stream(response);
+        if x.streaming {
+            tell_breaker(x);
+        } else if has_no_body(x, response) {
+            settle(x);
+        }
+        x.await_answer();
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        _: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let x = of(ctx)?;
+        if response.status.is_informational() {
+            return Ok(());
+        }
+        clean_response(response, x.request_id.as_str())?;
+        if let Target::Service(route) = &x.target {
+            route.response_edits.apply_to_response(response)?;
+        }
+        for (name, value) in x.limit_headers.drain(..) {
+            response.insert_header(name, value)?;
+        }
+        if x.arrival.http10 {
+            // HTTP/1.0 knows no chunks: without a length the body ends with the connection.
+            response.remove_header(&TRANSFER_ENCODING);
+        }
+        Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Duration>> {
+        let x = of(ctx)?;
+        x.answer_bytes += body.as_ref().map_or(0, |piece| piece.len() as u64);
+        if end_of_stream {
+            settle(x);
+        }
+        x.await_answer();
+        Ok(None)
+    }
+
+    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Ctx, mut e: Box<Error>) -> Box<Error> {
+        let retry = ctx.exchange.as_deref_mut().is_some_and(|x| connect_failed(x, &e));
+        e.set_retry(retry);
+        e
+    }
+
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        mut e: Box<Error>,
+        ctx: &mut Ctx,
+        _: bool,
+    ) -> Box<Error> {
+        let answered = session.response_written().is_some_and(|head| !head.status.is_informational());
+        let replayable = is_replayable(session);
+        let retry = ctx.exchange.as_deref_mut().is_some_and(|x| attempt_failed(x, &e, answered, replayable));
+        e.set_retry(retry);
+        e
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Ctx) -> FailToProxy {
+        let Some(x) = ctx.exchange.as_deref_mut() else {
+            return FailToProxy { error_code: 500, can_reuse_downstream: false };
+        };
+        let answered = session.response_written().is_some_and(|head| !head.status.is_informational());
+        let Some(answer) = failed_answer(x, e).filter(|_| !answered) else {
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        };
+        let status = answer.status;
+        settle(x);
+        // The client may be gone by now; the access log says what was meant for it.
+        drop(self.reply(session, x, answer.closing()).await);
+        FailToProxy { error_code: status, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Ctx) {
+        let Some(mut x) = ctx.exchange.take() else { return };
+        settle(&mut x);
+        account::finish(&self.shared, session, &x, e);
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &Ctx, _: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Ctx, _: &Error, _: ProxyWarnLogContext) -> bool {
+        true
+    }
+}
+
+/// The upstream has done its part. It is told before the client sees the end of the answer, so that the
+/// client's next request meets the state that its last one left.
+fn settle(x: &mut Exchange) {
+    tell_breaker(x);
+    if let Some(attempt) = &mut x.attempt {
+        attempt.is_over();
+    }
+}
+
+/// Tells the breaker how the call ended: by what the upstream did, never by what the client did.
+fn tell_breaker(x: &mut Exchange) {
+    let Some(leave) = x.leave.take() else { return };
+    let latency = x.first_byte.unwrap_or_default();
+    match (x.failure, x.upstream_status) {
+        (Some(failure), _) if failure.counts => leave.record(Outcome::Failure, latency),
+        (None, Some(status)) => leave.record(Outcome::of_status(status), latency),
+        // The client left or was refused first: dropping the leave counts neither way.
+        _ => drop(leave),
+    }
+}
+
+/// The answer to a failed request; `None` where nobody is there to read one.
+fn failed_answer(x: &mut Exchange, e: &Error) -> Option<Answer> {
+    if let Some(refusal) = x.refusal.take() {
+        return Some(refusal);
+    }
+    match x.arrival.link.fault() {
+        Fault::BodyFraming => {
+            x.decision = "bad_framing";
+            return Some(Answer::refuse(Code::BadFraming, "the body is not well framed"));
+        }
+        Fault::BodyTimeout => {
+            x.decision = "body_timeout";
+            return Some(Answer::refuse(Code::RequestTimeout, "the body stopped arriving"));
+        }
+        Fault::WriteTimeout => {
+            x.decision = "client_stalled";
+            return None;
+        }
+        Fault::Deadline | Fault::None => {}
+    }
+    if let Some(failure) = x.failure {
+        return Some(answer(x, failure));
+    }
+    match (e.esource(), e.etype()) {
+        (ErrorSource::Downstream, ErrorType::InvalidHTTPHeader) => {
+            x.decision = "bad_framing";
+            Some(Answer::refuse(Code::BadFraming, "a header field is not acceptable"))
+        }
+        (ErrorSource::Downstream, _) => {
+            x.decision = "client_left";
+            None
+        }
+        _ => {
+            x.decision = "internal";
+            Some(Answer::refuse(Code::Internal, "the request could not be processed"))
+        }
+    }
+}
+
+/// Whether an answer ends with its head.
+fn has_no_body(x: &Exchange, response: &ResponseHeader) -> bool {
+    x.arrival.method == Method::Head
+        || matches!(response.status.as_u16(), 204 | 304)
+        || response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0")
+}
+
+/// Whether the request's body, if any, could be sent again.
+fn is_replayable(session: &Session) -> bool {
+    !session.as_ref().retry_buffer_truncated()
+}
+
+/// `Retry-After` of an upstream, where it is in seconds.
+fn retry_after(response: &ResponseHeader) -> Option<Duration> {
+    let value = response.headers.get(http::header::RETRY_AFTER)?.to_str().ok()?;
+    value.parse().ok().map(Duration::from_secs)
+}
+
+/// Whether an answer goes on without end: no total deadline applies.
+fn is_stream(response: &ResponseHeader) -> bool {
+    let kind = response.headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    let starts =
+        |prefix: &[u8]| kind.len() >= prefix.len() && kind[..prefix.len()].eq_ignore_ascii_case(prefix);
+    !response.headers.contains_key(CONTENT_LENGTH)
+        && (starts(b"text/event-stream") || starts(b"application/x-ndjson"))
+}

@@ -1,0 +1,93 @@
+//! What all threads of the edge share.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use sluice_http::TrustCell;
+use sluice_policy::limit::table::KEYS_MAX;
+use sluice_policy::limit::{Keyer, Table as Limiter};
+use sluice_wire::role::Role;
+
+use crate::access_log::AccessLog;
+use crate::caps::Connections;
+use crate::drain::Drain;
+use crate::generation::{Generation, Upstreams};
+use crate::ids;
+use crate::jwt_cache::JwtCache;
+use crate::meters::Meters;
+use crate::register::Registrations;
+use crate::reload::ReloadState;
+use crate::throttle::AuthThrottle;
+use crate::workers::Workers;
+
+/// What all threads of the edge share. Read-mostly: what changes is behind atomics or short locks.
+pub(crate) struct Shared {
+    /// Relaxed start-up rules.
+    pub(crate) dev: bool,
+    /// When this process started.
+    pub(crate) started: jiff::Timestamp,
+    /// The configuration in force.
+    pub(crate) generation: ArcSwap<Generation>,
+    /// State of all upstreams.
+    pub(crate) upstreams: Upstreams,
+    /// Registered services.
+    pub(crate) registrations: Registrations,
+    /// What the last reload did.
+    pub(crate) reload: ReloadState,
+    /// Keys and revocations.
+    pub(crate) trust: TrustCell,
+    /// Verified tokens.
+    pub(crate) tokens: JwtCache,
+    /// Failed authentications by address.
+    pub(crate) throttle: AuthThrottle,
+    /// Rates by caller.
+    pub(crate) limiter: Limiter,
+    /// Makes the limiter's keys.
+    pub(crate) keyer: Keyer,
+    /// Open connections.
+    pub(crate) connections: Arc<Connections>,
+    /// Metrics.
+    pub(crate) meters: Meters,
+    /// Their registry.
+    pub(crate) registry: prometheus::Registry,
+    /// The access log.
+    pub(crate) access_log: AccessLog,
+    /// How far the end has come.
+    pub(crate) drain: Drain,
+    /// The workers as their health pages tell.
+    pub(crate) workers: Workers,
+    /// Proof of this role to workers.
+    pub(crate) internal_key: HeaderValue,
+    /// The workers' internal doors.
+    pub(crate) sockets: BTreeMap<Role, PathBuf>,
+}
+
+impl Shared {
+    /// The configuration in force.
+    pub(crate) fn generation(&self) -> Arc<Generation> {
+        self.generation.load_full()
+    }
+
+    /// Brings the gauges that nobody else sets up to date, before they are read.
+    pub(crate) fn refresh_gauges(&self) {
+        if let Some(age_ms) = self.trust.age_ms() {
+            self.meters.feed_age.set(age_ms as f64 / 1000.0);
+        }
+        let evicted = self.limiter.evicted();
+        let counted = self.meters.limiter_evicted.get();
+        self.meters.limiter_evicted.inc_by(evicted.saturating_sub(counted));
+    }
+
+    /// Whether the edge can take requests that need a verified caller.
+    pub(crate) fn has_keys(&self) -> bool {
+        self.trust.load().has_keys()
+    }
+}
+
+/// A limiter and the keys of a process that starts now.
+pub(crate) fn limiter() -> (Limiter, Keyer) {
+    (Limiter::new(KEYS_MAX), Keyer::new([ids::random(), ids::random()]))
+}

@@ -1,0 +1,391 @@
+//! The client's connection as Pingora sees it: an own `IO` type over a TCP socket.
+//!
+//! It exists because Pingora has no hook before a head is parsed and no total deadline:
+//! - **Reading** hands out only bytes that belong to the request in hand and that passed the framing
+//!   check. What the client sent beyond it (pipelining) stays here, so the next request is intact, and
+//!   no more than one buffer of it is read ahead.
+//! - **Deadlines** run on one timer a connection. While a request is under way Pingora always has a read
+//!   pending here (it waits for the client to leave), so a deadline the request set in its [`Link`]
+//!   ends it from here, whatever the upstream does. The timer is moved lazily: a later deadline costs
+//!   nothing until the earlier one fires.
+//! - **Writing** is buffered, so head and body leave in one `send`; what is held back goes out as soon as
+//!   Pingora has nothing more at hand, so nothing that an upstream sent waits for what it has not sent.
+//! - **Dropping** with an unread body lingers: the write side is closed and input discarded for a moment,
+//!   or the reset would overtake the answer in the client's kernel.
+
+use std::future::Future as _;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
+    UniqueID, UniqueIDType, l4::socket::SocketAddr as PeerAddr,
+};
+use sluice_policy::framing::BodyFraming;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+use crate::caps::ConnectionPermit;
+use crate::chunks::ChunkFault;
+use crate::inbound::Inbound;
+use crate::linger::linger;
+use crate::link::{Fault, Link};
+use crate::outbound::Outbound;
+use crate::remaining::Remaining;
+
+/// LIMIT: input read ahead of the request in hand.
+const AHEAD_BYTES: usize = 4 << 10;
+/// LIMIT: input buffered while a body is checked chunk by chunk.
+const CHUNK_BYTES: usize = 32 << 10;
+
+/// Times the stream itself enforces.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StreamTimes {
+    /// Between two body bytes.
+    pub(crate) body: Duration,
+    /// Without the client taking a byte.
+    pub(crate) write: Duration,
+}
+
+/// A client connection.
+pub(crate) struct Downstream {
+    /// `None` only while dropping.
+    socket: Option<TcpStream>,
+    inbound: Inbound,
+    remaining: Remaining,
+    out: Outbound,
+    stalled: Option<Instant>,
+    last_body_byte: Option<Instant>,
+    wrote: bool,
+    timer: Pin<Box<Sleep>>,
+    times: StreamTimes,
+    link: Arc<Link>,
+    digest: Arc<SocketDigest>,
+    permit: Option<ConnectionPermit>,
+}
+
+impl Downstream {
+    /// Wraps an accepted socket. Peer and local address are known here once, so that no request pays a
+    /// `getpeername`.
+    pub(crate) fn new(
+        socket: TcpStream,
+        peer: SocketAddr,
+        local: SocketAddr,
+        times: StreamTimes,
+        permit: ConnectionPermit,
+    ) -> Self {
+        let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
+        digest.peer_addr.get_or_init(|| Some(PeerAddr::Inet(peer)));
+        digest.local_addr.get_or_init(|| Some(PeerAddr::Inet(local)));
+        Self {
+            socket: Some(socket),
+            inbound: Inbound::default(),
+            remaining: Remaining::nothing(),
+            out: Outbound::default(),
+            stalled: None,
+            last_body_byte: None,
+            wrote: false,
+            timer: Box::pin(tokio::time::sleep_until(Instant::now() + Duration::from_secs(3600))),
+            times,
+            link: Arc::new(Link::new()),
+            digest: Arc::new(digest),
+            permit: Some(permit),
+        }
+    }
+
+    /// What request and stream share.
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// Bytes read and not yet given to a request.
+    pub(crate) fn buffered(&self) -> &[u8] {
+        self.inbound.filled()
+    }
+
+    /// Reads once. `Ok(0)`: the client is done. `Err(TimedOut)`: `deadline` passed. Buffers at most
+    /// `limit` bytes.
+    pub(crate) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        limit: usize,
+        deadline: Option<Instant>,
+    ) -> Poll<io::Result<usize>> {
+        match self.poll_socket(cx, limit) {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => match deadline {
+                Some(at) => self.poll_deadline(cx, at).map(|()| Err(timed_out())),
+                None => Poll::Pending,
+            },
+        }
+    }
+
+    /// Starts a request whose head is the first `head_bytes` of [`Self::buffered`]. A fault among body
+    /// bytes that came along is seen here.
+    pub(crate) fn begin(&mut self, head_bytes: usize, body: BodyFraming) -> Result<(), ChunkFault> {
+        self.link.set_fault(Fault::None);
+        self.link.set_deadline(None);
+        self.last_body_byte = None;
+        self.wrote = false;
+        self.remaining = Remaining::of(head_bytes, body, &self.inbound.filled()[head_bytes..])?;
+        Ok(())
+    }
+
+    /// Ends a request; false where bytes of it are still to come, so that no new head can follow.
+    pub(crate) fn end(&mut self) -> bool {
+        let Some(unwanted) = self.remaining.end() else { return false };
+        self.inbound.consume(unwanted);
+        self.inbound.shrink();
+        self.link.set_deadline(None);
+        self.wrote = false;
+        true
+    }
+
+    /// Drops `count` buffered bytes: empty lines before a head.
+    pub(crate) fn skip(&mut self, count: usize) {
+        self.inbound.consume(count);
+    }
+
+    /// Writes `answer`, then closes. For requests that Pingora never sees.
+    pub(crate) async fn answer_and_close(mut self, answer: &[u8]) {
+        let written = tokio::time::timeout(self.times.write, async {
+            self.write_all(answer).await?;
+            self.flush().await
+        });
+        // The client may be gone; there is nobody left to tell.
+        drop(written.await);
+    }
+
+    fn poll_socket(&mut self, cx: &mut Context<'_>, limit: usize) -> Poll<io::Result<usize>> {
+        if !self.inbound.make_room(limit) {
+            return Poll::Ready(Err(io::Error::other("input buffer is full")));
+        }
+        let Some(socket) = self.socket.as_mut() else { return Poll::Ready(Ok(0)) };
+        let mut room = ReadBuf::new(self.inbound.room());
+        ready!(Pin::new(socket).poll_read(cx, &mut room))?;
+        let count = room.filled().len();
+        self.inbound.filled_more(count);
+        Poll::Ready(Ok(count))
+    }
+
+    /// Ready once `deadline` has passed; registers the waker otherwise.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+        loop {
+            if self.timer.deadline() > deadline || self.timer.is_elapsed() {
+                if deadline <= Instant::now() {
+                    return Poll::Ready(());
+                }
+                self.timer.as_mut().reset(deadline);
+            }
+            ready!(self.timer.as_mut().poll(cx));
+            // It fired for an earlier deadline that no longer counts: move it and wait on.
+        }
+    }
+
+    /// Bytes of the input buffer that may be handed out now.
+    fn available(&mut self) -> io::Result<usize> {
+        self.remaining.available(self.inbound.filled()).map_err(|fault| {
+            self.link.set_fault(Fault::BodyFraming);
+            io::Error::new(io::ErrorKind::InvalidData, fault)
+        })
+    }
+
+    /// Waiting for the client: the earliest of the request's deadline and the body timeout. Pingora waits
+    /// here whenever nothing more is at hand, so this is the moment to send what was held back.
+    fn poll_request_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.out.unsent().is_empty()
+            && let Poll::Ready(Err(error)) = self.poll_send(cx, &[])
+        {
+            return Poll::Ready(Err(error));
+        }
+        let body_due = self
+            .remaining
+            .awaits_bytes()
+            .then(|| *self.last_body_byte.get_or_insert_with(Instant::now) + self.times.body);
+        let (deadline, fault) = match (self.link.deadline(), body_due) {
+            (Some(at), Some(due)) if due < at => (due, Fault::BodyTimeout),
+            (Some(at), _) => (at, Fault::Deadline),
+            (None, Some(due)) => (due, Fault::BodyTimeout),
+            (None, None) => return Poll::Pending,
+        };
+        ready!(self.poll_deadline(cx, deadline));
+        self.link.set_fault(fault);
+        Poll::Ready(Err(timed_out()))
+    }
+
+    /// A read after the whole request was handed out: it ends when the client leaves or time is up.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // With the next request already here nothing more is read: one buffer of read-ahead is the bound.
+        if self.inbound.is_empty() {
+            match self.poll_socket(cx, AHEAD_BYTES) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(_)) | Poll::Pending => {}
+            }
+        }
+        self.poll_request_deadline(cx)
+    }
+
+    /// Called when the socket takes nothing: pending until the write timeout.
+    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let due = *self.stalled.get_or_insert_with(Instant::now) + self.times.write;
+        ready!(self.poll_deadline(cx, due));
+        self.link.set_fault(Fault::WriteTimeout);
+        Poll::Ready(timed_out())
+    }
+
+    /// Sends what is held back together with `more`; returns how much of `more` went.
+    fn poll_send(&mut self, cx: &mut Context<'_>, more: &[u8]) -> Poll<io::Result<usize>> {
+        let Self { socket, out, stalled, wrote, .. } = self;
+        let Some(socket) = socket.as_mut() else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let progress = || {
+            *stalled = None;
+            *wrote = true;
+        };
+        match out.poll_send(socket, cx, more, progress) {
+            Poll::Pending => self.poll_stall(cx).map(Err),
+            sent @ Poll::Ready(_) => sent,
+        }
+    }
+}
+
+fn timed_out() -> io::Error {
+    io::ErrorKind::TimedOut.into()
+}
+
+impl AsyncRead for Downstream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            let count = this.available()?.min(buf.remaining());
+            if count > 0 {
+                buf.put_slice(&this.inbound.filled()[..count]);
+                this.inbound.consume(count);
+                this.remaining.hand_out(count);
+                return Poll::Ready(Ok(()));
+            }
+            if !this.remaining.awaits_bytes() {
+                return this.poll_idle(cx);
+            }
+            if this.inbound.is_empty() && this.remaining.awaits_plain(buf.remaining()) {
+                // A long body goes straight into Pingora's buffer.
+                return this.poll_read_through(cx, buf);
+            }
+            match this.poll_socket(cx, CHUNK_BYTES) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(_)) => this.last_body_byte = Some(Instant::now()),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return this.poll_request_deadline(cx),
+            }
+        }
+    }
+}
+
+impl Downstream {
+    fn poll_read_through(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let Some(socket) = self.socket.as_mut() else { return Poll::Ready(Ok(())) };
+        match Pin::new(socket).poll_read(cx, buf) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => return self.poll_request_deadline(cx),
+        }
+        let count = buf.filled().len() - before;
+        if count > 0 {
+            self.last_body_byte = Some(Instant::now());
+            self.remaining.hand_out(count);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Downstream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.out.hold(buf) {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        self.poll_send(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx, &[]))?;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.as_mut().poll_flush(cx))?;
+        match self.socket.as_mut() {
+            Some(socket) => Pin::new(socket).poll_shutdown(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+#[async_trait]
+impl Shutdown for Downstream {
+    async fn shutdown(&mut self) {
+        // The client may be gone already; closing is all that was wanted.
+        drop(AsyncWriteExt::shutdown(self).await);
+    }
+}
+
+impl UniqueID for Downstream {
+    fn id(&self) -> UniqueIDType {
+        self.socket.as_ref().map_or(-1, std::os::fd::AsRawFd::as_raw_fd)
+    }
+}
+
+impl Ssl for Downstream {}
+impl Peek for Downstream {}
+
+impl GetTimingDigest for Downstream {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for Downstream {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl GetSocketDigest for Downstream {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        Some(Arc::clone(&self.digest))
+    }
+}
+
+impl std::fmt::Debug for Downstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Downstream").field("remaining", &self.remaining).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Downstream {
+    fn drop(&mut self) {
+        let unread = !self.remaining.is_done();
+        let answered = self.wrote || !self.out.unsent().is_empty();
+        if !(unread && answered) {
+            return;
+        }
+        if let (Some(socket), Ok(runtime)) = (self.socket.take(), tokio::runtime::Handle::try_current()) {
+            let unsent = self.out.unsent().to_vec();
+            runtime.spawn(linger(socket, unsent, self.permit.take()));
+        }
+    }
+}

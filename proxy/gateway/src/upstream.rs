@@ -1,0 +1,333 @@
+//! What the edge keeps about each upstream: instances, breaker, choice of instance.
+//!
+//! It lives by name: a reload that names the service again finds breaker, in-flight counts, health and
+//! averages as they were. Locks are held for one decision of sluice-policy each.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use http::HeaderValue;
+use pingora::upstreams::peer::{H1UpgradePolicy, HttpPeer};
+use sluice_policy::balance::{Flight, Instance, Picker, Table};
+use sluice_policy::breaker::{Breaker, Outcome, Permit, Rejected, Settings, Transition};
+use sluice_policy::outlier::{Outliers, Settings as OutlierSettings};
+use sluice_policy::retry::{Budget, Failed, Stop, Verdict};
+use sluice_policy::time::Nanos;
+use sluice_schema::{Service, Timeouts};
+
+use crate::meters::RouteMeters;
+use crate::{clock, ids};
+
+/// A probe's place in a half-open breaker outlives the longest request by this.
+const LEASE_SLACK: Duration = Duration::from_secs(5);
+
+/// Told of every change of a breaker's state.
+pub(crate) trait BreakerWatch: Send + Sync {
+    /// A breaker changed.
+    fn moved(&self, upstream: &Upstream, transition: Transition);
+}
+
+/// One upstream: a `[[service]]`, a registration or a worker.
+pub(crate) struct Upstream {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its metrics.
+    pub(crate) meters: Arc<RouteMeters>,
+    /// Its instances now.
+    roster: ArcSwap<Roster>,
+    breaker: Mutex<Breaker>,
+    /// Settings of its breaker from the configuration, so that a reload leaves settings that an operator
+    /// changed at run time alone unless the file changed.
+    configured: Mutex<sluice_schema::Breaker>,
+    picker: Mutex<Picker>,
+    budget: Mutex<Budget>,
+    outliers: Mutex<Outliers>,
+    watch: Arc<dyn BreakerWatch>,
+}
+
+/// The instances of an upstream in one configuration.
+#[derive(Default)]
+pub(crate) struct Roster {
+    table: Table,
+    endpoints: Vec<Arc<Endpoint>>,
+}
+
+/// Where one instance is reached, and what its probes said.
+pub(crate) struct Endpoint {
+    /// Its state, kept over reloads.
+    pub(crate) instance: Arc<Instance>,
+    /// `Host` for it.
+    pub(crate) host: HeaderValue,
+    /// How to reach it; `None` until its name is resolved.
+    peer: ArcSwapOption<HttpPeer>,
+    last_probe: ArcSwapOption<Probe>,
+}
+
+/// The last active probe of an instance.
+#[derive(Clone, Debug)]
+pub(crate) struct Probe {
+    /// When.
+    pub(crate) at: Nanos,
+    /// Whether it answered well.
+    pub(crate) ok: bool,
+    /// Time to its answer; `None` when nothing answered.
+    pub(crate) took: Option<Duration>,
+    /// Status or what failed.
+    pub(crate) detail: String,
+}
+
+/// Leave of the breaker; counts as neutral when dropped without an outcome.
+pub(crate) struct BreakerLeave {
+    upstream: Arc<Upstream>,
+    permit: Option<Permit>,
+}
+
+impl Upstream {
+    /// An upstream that is seen for the first time.
+    pub(crate) fn new(service: &Service, meters: Arc<RouteMeters>, watch: Arc<dyn BreakerWatch>) -> Self {
+        Self {
+            name: service.name.clone(),
+            meters,
+            roster: ArcSwap::default(),
+            breaker: Mutex::new(Breaker::new(settings(service, service.breaker.clone()))),
+            configured: Mutex::new(service.breaker.clone()),
+            picker: Mutex::new(Picker::new(service.balance, service.panic_threshold)),
+            budget: Mutex::new(Budget::new(&service.retry)),
+            outliers: Mutex::new(Outliers::new(OutlierSettings::default(), [])),
+            watch,
+        }
+    }
+
+    /// Takes the settings of a new generation; state stays.
+    pub(crate) fn configure(&self, service: &Service) {
+        let mut configured = lock(&self.configured);
+        let mut breaker = self.breaker();
+        let conf = if *configured == service.breaker {
+            breaker.settings().conf.clone()
+        } else {
+            configured.clone_from(&service.breaker);
+            service.breaker.clone()
+        };
+        breaker.configure(settings(service, conf));
+        drop((breaker, configured));
+        lock(&self.picker).configure(service.balance, service.panic_threshold);
+        lock(&self.budget).configure(&service.retry);
+        let roster = self.roster.load().reconcile(service);
+        lock(&self.outliers).reconcile(roster.endpoints.iter().map(|endpoint| endpoint.instance.id));
+        self.roster.store(Arc::new(roster));
+    }
+
+    /// Its instances now.
+    pub(crate) fn roster(&self) -> Arc<Roster> {
+        self.roster.load_full()
+    }
+
+    /// Its breaker, locked for one decision.
+    pub(crate) fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        lock(&self.breaker)
+    }
+
+    /// Does something to the breaker and tells of a change of its state.
+    pub(crate) fn with_breaker<T>(&self, act: impl FnOnce(&mut Breaker) -> T) -> T {
+        let mut breaker = self.breaker();
+        let result = act(&mut breaker);
+        let moved = breaker.take_transition();
+        drop(breaker);
+        if let Some(transition) = moved {
+            self.watch.moved(self, transition);
+        }
+        result
+    }
+
+    /// Asks the breaker for leave.
+    pub(crate) fn acquire(self: &Arc<Self>) -> Result<BreakerLeave, Rejected> {
+        let now = clock::now();
+        let granted = self.with_breaker(|breaker| {
+            let granted = breaker.try_acquire(now, ids::random());
+            (granted, breaker.state())
+        });
+        match granted {
+            (Ok(permit), state) => {
+                self.meters.breaker_requests[usize::from(state.gauge())].inc();
+                Ok(BreakerLeave { upstream: Arc::clone(self), permit: Some(permit) })
+            }
+            (Err(rejected), state) => {
+                self.meters.breaker_requests[usize::from(state.gauge())].inc();
+                self.meters.breaker_rejected.inc();
+                Err(rejected)
+            }
+        }
+    }
+
+    /// Picks an instance; `tried` are the ids used for this request.
+    pub(crate) fn pick(&self, tried: &[u32]) -> Option<(Arc<Endpoint>, Flight)> {
+        let roster = self.roster.load();
+        let pick = lock(&self.picker).pick(&roster.table, clock::now(), ids::random(), tried)?;
+        let endpoint = roster.endpoints.get(pick.index)?;
+        Some((Arc::clone(endpoint), endpoint.instance.begin()))
+    }
+
+    /// Counts a first try in the retry budget.
+    pub(crate) fn count_request(&self) {
+        lock(&self.budget).request(clock::now());
+    }
+
+    /// Decides whether a failed try is made again, and when.
+    pub(crate) fn decide_retry(&self, failed: &Failed) -> Option<Duration> {
+        match lock(&self.budget).decide(failed, clock::now(), ids::random()) {
+            Verdict::Again(delay) => Some(delay),
+            Verdict::Stop(stop) => {
+                if stop == Stop::Budget {
+                    self.meters.retry_budget.inc();
+                }
+                None
+            }
+        }
+    }
+
+    /// Counts how a try at an instance ended; enough failures in a row leave it alone for a while.
+    pub(crate) fn judge(&self, endpoint: &Endpoint, outcome: Outcome) {
+        let ejection =
+            lock(&self.outliers).record(endpoint.instance.id, outcome, clock::now(), ids::random());
+        if let Some(ejection) = ejection {
+            endpoint.instance.eject_until(ejection.until);
+            self.meters.ejections.inc();
+            tracing::warn!(
+                component = "upstream",
+                service = self.name.as_str(),
+                instance = %endpoint.instance.url,
+                for_ms = ejection.until.since(clock::now()).as_millis() as u64,
+                "instance ejected"
+            );
+        }
+    }
+
+    /// Sets the gauge of healthy services.
+    pub(crate) fn publish_health(&self) {
+        let roster = self.roster.load();
+        let healthy = roster.endpoints.iter().any(|endpoint| endpoint.instance.is_healthy());
+        self.meters.health.set(i64::from(healthy));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn settings(service: &Service, conf: sluice_schema::Breaker) -> Settings {
+    Settings { conf, probe_lease: service.timeouts.total + LEASE_SLACK }
+}
+
+impl Roster {
+    fn reconcile(&self, service: &Service) -> Self {
+        let table = self.table.reconcile(&service.instances);
+        let endpoints = table
+            .instances()
+            .iter()
+            .map(|instance| {
+                let known = self.endpoints.iter().find(|known| known.instance.id == instance.id);
+                Arc::new(Endpoint::new(Arc::clone(instance), &service.timeouts, known.map(AsRef::as_ref)))
+            })
+            .collect();
+        Self { table, endpoints }
+    }
+
+    /// The instances, in file order.
+    pub(crate) fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.endpoints
+    }
+}
+
+impl Endpoint {
+    fn new(instance: Arc<Instance>, timeouts: &Timeouts, known: Option<&Self>) -> Self {
+        let address = match (instance.url.ip(), known) {
+            (Some(ip), _) => Some(SocketAddr::new(ip, instance.url.port)),
+            // A name resolved before stays resolved until the resolver says otherwise.
+            (None, Some(known)) => known.address(),
+            (None, None) => None,
+        };
+        let host = HeaderValue::from_str(&instance.url.authority());
+        Self {
+            host: host.unwrap_or_else(|_| HeaderValue::from_static("localhost")),
+            peer: ArcSwapOption::from(address.map(|address| Arc::new(tcp_peer(address, timeouts)))),
+            last_probe: ArcSwapOption::new(known.and_then(|known| known.last_probe.load_full())),
+            instance,
+        }
+    }
+
+    /// The address in use; `None` until a name is resolved.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.peer.load().as_ref().and_then(|peer| peer._address.as_inet().copied())
+    }
+
+    /// Takes the address a name resolved to.
+    pub(crate) fn resolve_to(&self, address: SocketAddr, timeouts: &Timeouts) {
+        if self.address() != Some(address) {
+            self.peer.store(Some(Arc::new(tcp_peer(address, timeouts))));
+        }
+    }
+
+    /// How to reach it.
+    pub(crate) fn peer(&self) -> Option<Arc<HttpPeer>> {
+        self.peer.load_full()
+    }
+
+    /// The last active probe.
+    pub(crate) fn last_probe(&self) -> Option<Arc<Probe>> {
+        self.last_probe.load_full()
+    }
+
+    /// Keeps the result of a probe.
+    pub(crate) fn keep_probe(&self, probe: Probe) {
+        self.last_probe.store(Some(Arc::new(probe)));
+    }
+}
+
+fn tcp_peer(address: SocketAddr, timeouts: &Timeouts) -> HttpPeer {
+    let mut peer = HttpPeer::new(address, false, String::new());
+    set_timeouts(&mut peer, timeouts);
+    peer
+}
+
+/// The peer of a worker's internal door; `None` where the path cannot be a socket address.
+pub(crate) fn door_peer(path: &Path, timeouts: &Timeouts) -> Option<HttpPeer> {
+    let mut peer = HttpPeer::new_uds(path.to_str()?, false, String::new()).ok()?;
+    set_timeouts(&mut peer, timeouts);
+    Some(peer)
+}
+
+/// Every timeout of a peer, always. Reading is bounded more closely by the request's own deadline; the
+/// value here is the backstop.
+fn set_timeouts(peer: &mut HttpPeer, timeouts: &Timeouts) {
+    let options = &mut peer.options;
+    options.connection_timeout = Some(timeouts.connect);
+    options.total_connection_timeout = Some(timeouts.connect);
+    options.read_timeout = Some(timeouts.first_byte.max(timeouts.idle));
+    options.write_timeout = Some(timeouts.idle);
+    options.idle_timeout = Some(timeouts.idle);
+    // Upgrades are not forwarded in this version: the request goes on as plain HTTP.
+    options.http_upstream_request_policy.h1_upgrade = H1UpgradePolicy::Deny;
+}
+
+impl BreakerLeave {
+    /// Tells the breaker how the call ended.
+    pub(crate) fn record(mut self, outcome: Outcome, latency: Duration) {
+        let Some(permit) = self.permit.take() else { return };
+        if outcome == Outcome::Failure {
+            self.upstream.meters.breaker_failures.inc();
+        }
+        let now = clock::now();
+        self.upstream.with_breaker(|breaker| breaker.record(permit, outcome, latency, now, ids::random()));
+    }
+}
+
+impl Drop for BreakerLeave {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            self.upstream.with_breaker(|breaker| breaker.cancel(permit, clock::now()));
+        }
+    }
+}

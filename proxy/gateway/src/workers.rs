@@ -1,0 +1,150 @@
+//! How the workers are: asked over their internal doors, remembered for `/health` and the dashboard.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use futures_util::future::join_all;
+use http::{HeaderMap, Method};
+use serde_json::Value;
+use sluice_client::{Client, ClientError};
+use sluice_http::Status;
+use sluice_wire::role::Role;
+
+/// Between two rounds.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// A worker that takes longer is away.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// LIMIT: characters kept of one line about a worker.
+const DETAIL_MAX: usize = 200;
+
+/// What a worker last said of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkerHealth {
+    /// How it is.
+    pub(crate) status: Status,
+    /// One line, where there is something to say.
+    pub(crate) detail: Option<String>,
+    /// Its health page's components.
+    pub(crate) components: Value,
+    /// A page of figures of its own: the event stream's, the CA's certificates.
+    pub(crate) figures: Value,
+}
+
+struct Worker {
+    client: Client,
+    health: ArcSwapOption<WorkerHealth>,
+}
+
+/// Every other role this process can reach.
+pub(crate) struct Workers {
+    by_role: BTreeMap<Role, Worker>,
+}
+
+impl Workers {
+    /// Workers behind these doors; `key` is this role's own.
+    pub(crate) fn new(sockets: &BTreeMap<Role, PathBuf>, key: &str) -> Self {
+        let worker = |socket: &PathBuf| Worker {
+            client: Client::internal(socket.clone(), key),
+            health: ArcSwapOption::empty(),
+        };
+        let others = sockets.iter().filter(|(role, _)| !matches!(role, Role::Edge | Role::Supervisor));
+        Self { by_role: others.map(|(role, socket)| (*role, worker(socket))).collect() }
+    }
+
+    /// What a worker last said; `None` before it was first asked, or where there is none.
+    pub(crate) fn health(&self, role: Role) -> Option<Arc<WorkerHealth>> {
+        self.by_role.get(&role)?.health.load_full()
+    }
+
+    /// Every worker with what it last said.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (Role, Option<Arc<WorkerHealth>>)> {
+        self.by_role.iter().map(|(role, worker)| (*role, worker.health.load_full()))
+    }
+
+    /// A client of a worker, speaking for this role.
+    pub(crate) fn client(&self, role: Role) -> Option<Client> {
+        self.by_role.get(&role).map(|worker| worker.client.clone())
+    }
+
+    /// Asks every worker once.
+    pub(crate) async fn ask(&self) {
+        join_all(self.by_role.iter().map(|(role, worker)| worker.ask(*role))).await;
+    }
+
+    /// Asks for ever.
+    pub(crate) async fn watch(&self) {
+        loop {
+            self.ask().await;
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+}
+
+impl Worker {
+    async fn ask(&self, role: Role) {
+        let asked = tokio::time::timeout(TIMEOUT, page(&self.client, "/health"));
+        let mut health = match asked.await.unwrap_or(Err(ClientError::Timeout(TIMEOUT))) {
+            Ok(page) => read(&page),
+            Err(error) => WorkerHealth {
+                status: Status::Unhealthy,
+                detail: Some(error.to_string().chars().take(DETAIL_MAX).collect()),
+                components: Value::Null,
+                figures: Value::Null,
+            },
+        };
+        let figures = match role {
+            Role::Events => Some("/events/stats"),
+            Role::Vault => Some("/internal/certificates"),
+            _ => None,
+        };
+        if let Some(path) = figures.filter(|_| health.components != Value::Null)
+            && let Ok(Ok(page)) = tokio::time::timeout(TIMEOUT, page(&self.client, path)).await
+        {
+            health.figures = page;
+        }
+        self.health.store(Some(Arc::new(health)));
+    }
+}
+
+/// A JSON page, whatever its status: an unhealthy worker answers 503 with the same shape.
+async fn page(client: &Client, path: &str) -> Result<Value, ClientError> {
+    let reply = client.call(Method::GET, path, HeaderMap::new(), Vec::new()).await?;
+    serde_json::from_slice(&reply.body).map_err(ClientError::Shape)
+}
+
+fn read(page: &Value) -> WorkerHealth {
+    let status = match page.get("status").and_then(Value::as_str) {
+        Some("healthy") => Status::Healthy,
+        Some("degraded") => Status::Degraded,
+        _ => Status::Unhealthy,
+    };
+    let components = page.get("components").cloned().unwrap_or(Value::Null);
+    let ailing = components.as_object().into_iter().flatten().find(|(_, component)| {
+        component.get("status").and_then(Value::as_str).is_some_and(|status| status != "healthy")
+    });
+    let detail = ailing.map(|(name, component)| {
+        let text = component.get("detail").and_then(Value::as_str).unwrap_or("not well");
+        format!("{name}: {text}").chars().take(DETAIL_MAX).collect()
+    });
+    WorkerHealth { status, detail, components, figures: Value::Null }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_first_ailing_part_is_the_detail() {
+        let health = read(&json!({
+            "status": "degraded",
+            "components": {"log": {"status": "healthy"}, "store": {"status": "degraded", "detail": "disk nearly full"}},
+        }));
+        assert_eq!(health.status, Status::Degraded);
+        assert_eq!(health.detail.as_deref(), Some("store: disk nearly full"));
+        assert_eq!(read(&json!({"code": "sealed"})).status, Status::Unhealthy);
+    }
+}

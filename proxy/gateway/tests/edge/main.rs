@@ -1,0 +1,13 @@
+//! The edge over real sockets: what clients get, and what upstreams see of it.
+
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::missing_panics_doc, missing_docs, reason = "tests")]
+
+mod admission;
+mod control;
+mod framing;
+mod harness;
+mod registry;
+mod reload;
+mod streaming;
+mod upstreams;
+mod workers;

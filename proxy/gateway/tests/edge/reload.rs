@@ -1,0 +1,100 @@
+//! A new configuration under load.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::harness::{Client, Edge, Setup, Upstream, edge_for, eventually, ok, reply, service};
+
+fn write(edge: &Edge, name: &str, text: &str) {
+    let beside = edge.conf.join("new");
+    std::fs::write(&beside, text).unwrap();
+    std::fs::rename(beside, edge.conf.join("services.d").join(name)).unwrap();
+}
+
+fn generation(edge: &Edge) -> u64 {
+    edge.get("/health").json()["config"]["generation"].as_u64().unwrap()
+}
+
+#[test]
+fn a_changed_file_takes_effect_and_a_bad_one_changes_nothing() {
+    let [one, two] = [Upstream::start(ok), Upstream::start(ok)];
+    let edge = edge_for(&one, "");
+    assert_eq!(edge.get("/two").status, 404);
+    write(&edge, "two.toml", &service("two", "/two", &[two.url()], "auth_required = false"));
+    eventually("the new service routes", || Some(edge.get("/two")).filter(|reply| reply.status == 200));
+    assert_eq!(generation(&edge), 2);
+    write(&edge, "two.toml", "[[service]]\nname = \"two\"\nprefx = \"/two\"\n");
+    let health = eventually("the bad file is noticed", || {
+        let health = edge.get("/health").json();
+        (health["config"]["last_reload"]["result"] == "refused").then_some(health)
+    });
+    assert!(health["config"]["last_reload"]["error"].as_str().unwrap().contains("prefx"), "{health}");
+    assert_eq!(health["config"]["generation"], 2);
+    assert_eq!(edge.get("/two").status, 200);
+    let metrics = edge.get("/metrics").text();
+    assert!(metrics.contains("sluice_config_last_reload_success 0"), "{metrics}");
+    std::fs::remove_file(edge.conf.join("services.d/two.toml")).unwrap();
+    eventually("the service is gone", || Some(edge.get("/two")).filter(|reply| reply.status == 404));
+}
+
+#[test]
+fn state_survives_and_no_request_fails_while_generations_change() {
+    let upstream = Upstream::start(|seen, wire| {
+        let bad = seen.line().contains("/bad");
+        wire.write_all(reply(if bad { "502 Bad Gateway" } else { "200 OK" }, "x").as_bytes()).is_ok()
+    });
+    let fragile = service(
+        "fragile",
+        "/fragile",
+        &[upstream.url()],
+        "auth_required = false\nbreaker = { failure_threshold = 1, recovery_timeout = \"60s\" }\nretry = { attempts = 1 }\n\
+         rate_limit = { requests = 5, per = \"1h\" }",
+    );
+    let api = service("api", "/api", &[upstream.url()], "auth_required = false\nrate_limit = 1000000");
+    let edge = Setup::new("").service("api", &api).service("fragile", &fragile).start();
+    assert_eq!(edge.get("/fragile/bad").status, 502);
+    assert_eq!(edge.get("/fragile/x").code(), "breaker_open");
+
+    let ended = Arc::new(AtomicBool::new(false));
+    let load: Vec<_> = (0..4)
+        .map(|_| {
+            let (ended, to) = (Arc::clone(&ended), edge.http);
+            std::thread::spawn(move || {
+                let mut client = Client::to(to);
+                let mut answered = 0_u32;
+                while !ended.load(Ordering::SeqCst) {
+                    let reply = client.exchange("GET /api/x HTTP/1.1\r\nHost: edge\r\n\r\n");
+                    assert_eq!(reply.status, 200, "{}", reply.text());
+                    answered += 1;
+                }
+                answered
+            })
+        })
+        .collect();
+    let token = edge.issuer.token("control:write control:read");
+    for round in 0..20 {
+        let extra = service(&format!("extra{round}"), &format!("/extra{round}"), &[upstream.url()], "");
+        write(&edge, "extra.toml", &extra);
+        let reply = edge.admin("POST", "/admin/reload", Some(&token), None);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    }
+    ended.store(true, Ordering::SeqCst);
+    let answered: u32 = load.into_iter().map(|thread| thread.join().expect("no request failed")).sum();
+    assert!(answered > 100, "{answered}");
+    assert!(generation(&edge) >= 21);
+    assert_eq!(edge.get("/fragile/x").code(), "breaker_open", "the breaker is as it was");
+    let shown = edge.admin("GET", "/circuit-breakers/fragile", None, None).json();
+    assert_eq!(shown["metrics"]["total_failures"], 1);
+}
+
+#[test]
+fn a_refused_reload_by_call_says_why() {
+    let upstream = Upstream::start(ok);
+    let edge = edge_for(&upstream, "");
+    write(&edge, "bad.toml", "[[service]]\nname = \"bad\"\nprefix = \"/events\"\n");
+    let token = edge.issuer.token("control:write");
+    let reply = edge.admin("POST", "/admin/reload", Some(&token), None);
+    assert_eq!((reply.status, reply.code().as_str()), (422, "unprocessable"));
+    assert!(reply.json()["detail"].as_str().unwrap().contains("bad.toml"), "{}", reply.text());
+    assert_eq!(edge.get("/api").status, 200);
+}

@@ -1,0 +1,133 @@
+//! Worker routes: over the internal door, with the edge's proof and the caller's identity.
+
+use std::time::Duration;
+
+use serde_json::json;
+use sluice_wire::role::Role;
+
+use crate::harness::{Setup, Upstream, ok};
+
+#[test]
+fn workers_get_the_edges_key_and_the_verified_caller() {
+    let mut setup = Setup::new("");
+    let events = Upstream::start_unix(&setup.door(Role::Events), ok);
+    let edge = setup.start();
+    assert_eq!(edge.get("/events/types").status, 401);
+    let token = edge.issuer.token_of("alice", "events:read");
+    let reply = edge.send(&format!(
+        "GET /events/types?x=1 HTTP/1.1\r\nHost: edge\r\nAuthorization: Bearer {token}\r\nx-user: root\r\n\
+         x-internal-key: guess\r\nx-internal-self: 1\r\nConnection: close\r\n\r\n"
+    ));
+    assert_eq!(reply.status, 200);
+    let seen = events.only();
+    assert_eq!(seen.line(), "GET /events/types?x=1 HTTP/1.1");
+    assert_eq!(seen.fields("x-internal-key"), [edge.internal_key.as_str()]);
+    assert!(seen.fields("x-internal-self").is_empty());
+    assert_eq!(seen.fields("x-user"), ["alice"]);
+    assert_eq!(seen.fields("x-permissions"), ["events:read"]);
+    assert!(seen.fields("authorization").is_empty());
+    // The same token without the right scope still passes: the worker decides.
+    assert_eq!(edge.get_as("/events/types", &edge.issuer.token("read")).status, 200);
+}
+
+#[test]
+fn the_vault_decides_about_its_own_credentials() {
+    let mut setup = Setup::new("");
+    let vault = Upstream::start_unix(&setup.door(Role::Vault), ok);
+    let edge = setup.start();
+    let token = edge.issuer.token_of("alice", "read");
+    assert_eq!(edge.get("/secrets/a").status, 200, "without a bearer the vault decides");
+    assert_eq!(edge.get_as("/secrets/a", &token).status, 200);
+    assert_eq!(edge.get_as("/secrets/a", "forged.to.ken").status, 401);
+    let raw = edge.send(
+        "GET /v1/secret/data/a HTTP/1.1\r\nHost: edge\r\nX-Vault-Token: s.abc\r\nX-User: root\r\nConnection: close\r\n\r\n",
+    );
+    assert_eq!(raw.status, 200);
+    let seen = vault.seen();
+    assert_eq!(seen.len(), 3);
+    assert!(seen[0].fields("x-user").is_empty());
+    assert_eq!(seen[1].fields("x-user"), ["alice"]);
+    assert_eq!(seen[2].fields("x-vault-token"), ["s.abc"]);
+    assert!(seen[2].fields("x-user").is_empty());
+    for hidden in ["/v1/sys/unseal", "/v1/sys/init", "/v1/sys/rekey/init", "/falco/alerts"] {
+        assert_eq!(edge.get(hidden).status, 404, "{hidden}");
+    }
+    let list = edge.send("LIST /v1/secret/metadata/ HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n");
+    assert_eq!(list.status, 200);
+    assert_eq!(vault.seen().len(), 4);
+}
+
+#[test]
+fn secrets_travel_in_clear_only_on_this_machine() {
+    let mut setup = Setup::new("");
+    let vault = Upstream::start_unix(&setup.door(Role::Vault), ok);
+    let edge = setup.start();
+    for path in ["/secrets/a", "/credentials", "/security/tokens/validate", "/tokens", "/v1/x", "/auth/login"]
+    {
+        let reply = edge.send(&format!(
+            "GET {path} HTTP/1.1\r\nHost: edge\r\nX-Forwarded-For: 203.0.113.9\r\nConnection: close\r\n\r\n"
+        ));
+        assert_eq!((reply.status, reply.code().as_str()), (403, "tls_required"), "{path}");
+    }
+    assert!(vault.seen().is_empty());
+    assert_eq!(edge.get("/ca/certificate").status, 200);
+}
+
+#[test]
+fn logins_are_slow_by_address() {
+    let mut setup = Setup::new("");
+    let vault = Upstream::start_unix(&setup.door(Role::Vault), ok);
+    let edge = setup.start();
+    let mut client = edge.connect();
+    let statuses: Vec<u16> =
+        (0..61).map(|_| client.exchange("GET /auth/verify HTTP/1.1\r\nHost: edge\r\n\r\n").status).collect();
+    assert!(statuses[..60].iter().all(|status| *status == 200), "{statuses:?}");
+    assert_eq!(statuses[60], 429);
+    assert_eq!(vault.seen().len(), 60);
+}
+
+#[test]
+fn a_worker_that_is_away_is_503_and_others_work() {
+    let mut setup = Setup::new("");
+    let calc = Upstream::start_unix(&setup.door(Role::Calc), ok);
+    setup.door(Role::Events);
+    let edge = setup.start();
+    let token = edge.issuer.token("admin");
+    let reply = edge.call("POST", "/events", &token, &json!({}));
+    assert_eq!((reply.status, reply.code().as_str()), (503, "worker_unavailable"));
+    assert_eq!((reply.json()["outcome"].as_str(), reply.field("retry-after")), (Some("not_sent"), "1"));
+    let reply = edge.call("POST", "/tokens/generate", &token, &json!({}));
+    assert_eq!(
+        (reply.status, reply.code().as_str()),
+        (503, "worker_unavailable"),
+        "no vault was given at all"
+    );
+    assert_eq!(edge.call("POST", "/calculations/indicators", &token, &json!({"rows": 1})).status, 200);
+    assert_eq!(calc.only().body, br#"{"rows":1}"#);
+    let health = edge.get("/health").json();
+    assert_eq!(health["status"], "degraded");
+    assert_eq!(health["components"]["edge"]["status"], "degraded", "the feed was never heard");
+}
+
+#[test]
+fn a_workers_event_stream_passes_through() {
+    let mut setup = Setup::new("");
+    let _events = Upstream::start_unix(&setup.door(Role::Events), |seen, wire| {
+        assert_eq!(seen.fields("last-event-id"), ["7"]);
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+        drop(wire.write_all(head.as_bytes()));
+        for _ in 0..3 {
+            drop(wire.write_all(b"9\r\ndata: x\n\n\r\n"));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        drop(wire.write_all(b"0\r\n\r\n"));
+        false
+    });
+    let edge = setup.start();
+    let token = edge.issuer.token("events:read");
+    let mut client = edge.connect();
+    let reply = client.exchange(&format!(
+        "GET /events/stream HTTP/1.1\r\nHost: edge\r\nLast-Event-ID: 7\r\nAuthorization: Bearer {token}\r\n\r\n"
+    ));
+    assert_eq!(reply.text(), "data: x\n\ndata: x\n\ndata: x\n\n");
+}
