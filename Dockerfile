@@ -9,7 +9,8 @@ COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --release --locked --bin sluice \
-    && cp target/release/sluice /sluice
+    && cp target/release/sluice /sluice \
+    && mkdir -m 0700 /state
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 LABEL org.opencontainers.image.title="Sluice" \
@@ -18,6 +19,7 @@ LABEL org.opencontainers.image.title="Sluice" \
 COPY --from=build /sluice /usr/local/bin/sluice
 COPY conf/sluice.toml /etc/sluice/sluice.toml
 COPY conf/services.d /etc/sluice/services.d
+COPY --from=build --chown=65532:65532 --chmod=0700 /state /var/lib/sluice
 USER 65532:65532
 VOLUME /var/lib/sluice
 EXPOSE 8000 8012

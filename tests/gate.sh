@@ -2,7 +2,7 @@
 # Every check, in order of cost; goes on after a failure so that one run shows all of them.
 # Prints one closing line `N passed, N failed` and fails when anything failed.
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 target="${CARGO_TARGET_DIR:-target}"
 log="$target/gate"
 mkdir -p "$log"
@@ -51,9 +51,7 @@ tests() {
 step format cargo fmt --all --check
 step clippy cargo clippy --workspace --all-targets --locked -- -D warnings
 step documentation env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
-tests unit cargo test --workspace --lib --bins --examples --locked
-tests integration cargo test --locked --test it
-tests doctests cargo test --workspace --doc --locked
+tests rust cargo test --workspace --locked --no-fail-fast
 tests deployment python3 tests/deploy.py
 step release cargo build --release --locked --bins --workspace --quiet
 tests readme python3 tests/readme.py --sluice "$target/release/sluice"

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::harness::http::get;
-use crate::harness::{repository, shared};
+use crate::harness::{Up, repository, shared};
 
 #[test]
 fn promtool_accepts_every_exposition() {
@@ -59,20 +59,32 @@ fn the_data_directory_is_private() {
             assert_eq!(mode(socket), 0o600, "{socket}");
         }
     }
-    let pids = running.banner["pids"].as_object().unwrap();
-    for (role, pid) in pids {
-        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        assert!(
-            !String::from_utf8_lossy(&environment).contains("SECRET"),
-            "{role} has a secret in its environment"
-        );
+}
+
+#[test]
+fn secrets_travel_by_pipe_and_are_found_nowhere() {
+    const CANARY: &str = "canary-0123456789-0123456789-0123456789";
+    let dir = tempfile::tempdir().unwrap();
+    let running = Up::new(&dir.path().join("data")).arg("--no-demo").env("JWT_SECRET_KEY", CANARY).start();
+    for (role, pid) in running.banner["pids"].as_object().unwrap() {
+        for file in ["environ", "cmdline"] {
+            let bytes = std::fs::read(format!("/proc/{pid}/{file}")).unwrap();
+            assert!(!String::from_utf8_lossy(&bytes).contains(CANARY), "{role} shows the secret in {file}");
+        }
     }
+    let metrics = get(running.edge(), "/metrics").send().expect(200).body;
+    let config = get(running.control(), "/admin/config").token(running.admin()).send().expect(200).body;
+    let log = std::fs::read_to_string(dir.path().join("data.log")).unwrap();
+    assert!(![metrics, config, log].iter().any(|text| text.contains(CANARY)));
+    running.stop();
 }
 
 #[test]
 fn the_project_speaks_of_itself_alone() {
     let output = Command::new("git").args(["ls-files"]).current_dir(repository()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(listed.lines().count() > 100, "{listed}");
     for file in
         listed.lines().filter(|file| !file.starts_with("conf/demo/LICENSE") && *file != "tests/observe.rs")
     {

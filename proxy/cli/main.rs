@@ -8,6 +8,7 @@ mod audit;
 mod check;
 mod config;
 mod exit;
+mod feed;
 mod health;
 mod load;
 mod role;

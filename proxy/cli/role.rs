@@ -5,23 +5,27 @@ use std::io::{BufRead as _, Read as _};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use listenfd::ListenFd;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sluice_http::{Doors, InternalKeys, Listener, Start, Stop, Stopper, TrustCell};
 use sluice_schema::{Config, Mode};
-use sluice_telemetry::{log, metric};
+use sluice_telemetry::log;
+use sluice_telemetry::metric::{self, Name};
 use sluice_wire::role::Role;
 use sluice_wire::start::{HANDOFF_VERSION, Handoff};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::RoleArgs;
 use crate::exit::{self, Code, Failure};
-use crate::{load, up};
+use crate::{feed, load, up};
 
 /// Threads of a role's runtime. The edge has threads of its own beside it.
 const RUNTIME_THREADS: usize = 2;
+/// Time kept between the end of a drain and being killed.
+const DRAIN_MARGIN: Duration = Duration::from_millis(500);
 
 /// Runs one role until it is told to end.
 pub(crate) fn run(role: Role, args: &RoleArgs) -> Result<Code, Failure> {
@@ -35,6 +39,9 @@ pub(crate) fn run(role: Role, args: &RoleArgs) -> Result<Code, Failure> {
     let mut config = load::config_with(&args.common.conf, &environment, mode)?.config;
     config.port_offset(args.port_offset).map_err(Failure::usage)?;
     let guard = log::init(role.as_str(), config.log.level.as_str());
+    if let Some(handoff) = &handoff {
+        fit_drain(&mut config, Duration::from_millis(handoff.end_within_ms));
+    }
     let (stopper, stop) = Stopper::new();
     let start = start(role, args, (config, environment), handoff, stop, &guard)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -44,6 +51,7 @@ pub(crate) fn run(role: Role, args: &RoleArgs) -> Result<Code, Failure> {
         .context("cannot start the runtime")?;
     runtime.block_on(async {
         listen_for_end(stopper, args.supervised)?;
+        feed::follow_for(&start);
         play(role, start).await
     })?;
     runtime.shutdown_background();
@@ -65,6 +73,23 @@ async fn play(role: Role, start: Start) -> anyhow::Result<()> {
 fn console_asset(path: &str) -> Option<sluice_http::Asset> {
     let asset = sluice_console::asset(path)?;
     Some(sluice_http::Asset { content_type: asset.content_type, bytes: asset.bytes, etag: asset.etag })
+}
+
+/// Draining must be over before the supervisor kills: what is still in flight then gets its answer,
+/// and the edge closes its books. A third of the time at most is lame duck.
+fn fit_drain(config: &mut Config, end_within: Duration) {
+    let within = end_within.saturating_sub(DRAIN_MARGIN);
+    let (lame_duck, deadline) = (config.drain.lame_duck.min(within / 3), config.drain.deadline.min(within));
+    if (lame_duck, deadline) != (config.drain.lame_duck, config.drain.deadline) {
+        tracing::info!(
+            component = "start",
+            lame_duck_ms = lame_duck.as_millis() as u64,
+            deadline_ms = deadline.as_millis() as u64,
+            "drain times are fitted into the time the supervisor grants"
+        );
+        config.drain.lame_duck = lame_duck;
+        config.drain.deadline = deadline;
+    }
 }
 
 /// The first line of standard input, from the supervisor.
@@ -107,6 +132,9 @@ fn start(
     let sockets: BTreeMap<Role, PathBuf> = handoff
         .map(|handoff| handoff.sockets.into_iter().map(|(role, path)| (role, path.into())).collect())
         .unwrap_or_default();
+    let registry = metric::registry(role.as_str());
+    let dropped = guard.dropped();
+    metric::pulled(&registry, Name::LogDropped, move || dropped.lines());
     Ok(Start {
         role,
         trust: TrustCell::new(&config, role),
@@ -120,7 +148,7 @@ fn start(
         sockets,
         doors: Mutex::new(doors),
         stop,
-        registry: metric::registry(role.as_str()),
+        registry,
         log: guard.level(),
         announce: true,
     })

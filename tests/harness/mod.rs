@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// Longest wait for a condition.
@@ -28,6 +29,7 @@ pub(crate) struct Up {
     data_dir: PathBuf,
     conf: PathBuf,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Up {
@@ -37,6 +39,7 @@ impl Up {
             data_dir: data_dir.to_owned(),
             conf: repository().join("conf/sluice.toml"),
             arguments: Vec::new(),
+            environment: Vec::new(),
         }
     }
 
@@ -47,6 +50,11 @@ impl Up {
 
     pub(crate) fn arg(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -63,6 +71,7 @@ impl Up {
             .arg("--data-dir")
             .arg(&self.data_dir)
             .args(&self.arguments)
+            .envs(self.environment.iter().cloned())
             .current_dir(repository())
             .stdin(Stdio::null());
         command
@@ -192,8 +201,13 @@ pub(crate) fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> 
 }
 
 pub(crate) fn signal(pid: u32, name: &str) {
-    let _already_gone =
-        Command::new("kill").args(["-s", name, &pid.to_string()]).stderr(Stdio::null()).status();
+    let signal = match name {
+        "INT" => Signal::INT,
+        "TERM" => Signal::TERM,
+        "KILL" => Signal::KILL,
+        other => panic!("unknown signal {other}"),
+    };
+    let _already_gone = kill_process(Pid::from_raw(pid as i32).unwrap(), signal);
 }
 
 /// The processes whose parent is `pid`.
@@ -203,7 +217,9 @@ pub(crate) fn children(pid: u32) -> Vec<u32> {
 }
 
 pub(crate) fn is_alive(pid: u32) -> bool {
-    Path::new(&format!("/proc/{pid}")).exists()
+    // A zombie that its parent has not reaped yet is dead.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 /// Runs the binary and returns its exit code, standard output and standard error.

@@ -76,15 +76,11 @@ impl Caller {
         }
     }
 
-    /// A client that the edge has verified.
-    pub fn forwarded(subject: String, account: Option<String>, grants: Grants) -> Self {
-        Self {
-            account: account.unwrap_or_else(|| subject.clone()),
-            subject,
-            grants,
-            via: Via::Edge,
-            jti: None,
-        }
+    /// A client that the edge has verified. A legacy token stays one behind the edge: what it may
+    /// not do at a worker's own port it may not do through the edge either.
+    pub fn forwarded(subject: String, account: Option<String>, grants: Grants, legacy: bool) -> Self {
+        let via = if legacy { Via::LegacyToken } else { Via::Edge };
+        Self { account: account.unwrap_or_else(|| subject.clone()), subject, grants, via, jti: None }
     }
 
     /// The role, when a role speaks for itself.

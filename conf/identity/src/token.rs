@@ -130,6 +130,10 @@ pub fn verify(token: &str, trust: &Trust, rules: &Rules, now_s: i64) -> Result<C
     if token.len() > TOKEN_BYTES_MAX {
         return Err(TokenError::TooLong);
     }
+    if !trust.has_keys() {
+        // Without a snapshot revocations are unknown too: a legacy token must not pass either.
+        return Err(TokenError::NoKeys);
+    }
     let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
     let (header, payload) = signed.split_once('.').ok_or(TokenError::Malformed)?;
     let header: Header = decode_header(header)?;
@@ -172,9 +176,6 @@ fn decode_header(part: &str) -> Result<Header, TokenError> {
 }
 
 fn key_for<'a>(header: &Header, trust: &'a Trust) -> Result<&'a PublicKey, TokenError> {
-    if !trust.has_keys() {
-        return Err(TokenError::NoKeys);
-    }
     match &header.kid {
         Some(kid) if kid.len() <= KID_BYTES_MAX => trust.key(kid),
         Some(_) => None,

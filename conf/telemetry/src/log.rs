@@ -153,10 +153,15 @@ impl Fields {
             "request_id" => self.request_id = Some(text),
             // The `log` bridge adds these to every line of a library.
             name if name.starts_with("log.") => {}
-            _ => {
-                self.rest.insert(name.to_owned(), Value::String(text));
-            }
+            _ => self.put(name, Value::String(text)),
         }
+    }
+
+    /// A field may not repeat a fixed member: parsers take the last one, and a line could be forged.
+    fn put(&mut self, name: &str, value: Value) {
+        let own = matches!(name, "timestamp" | "level" | "service");
+        let name = if own { format!("{name}_name") } else { name.to_owned() };
+        self.rest.insert(name, value);
     }
 }
 
@@ -184,19 +189,19 @@ impl Visit for Fields {
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.rest.insert(field.name().to_owned(), value.into());
+        self.put(field.name(), value.into());
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.rest.insert(field.name().to_owned(), value.into());
+        self.put(field.name(), value.into());
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.rest.insert(field.name().to_owned(), value.into());
+        self.put(field.name(), value.into());
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.rest.insert(field.name().to_owned(), value.into());
+        self.put(field.name(), value.into());
     }
 }
 
@@ -232,9 +237,14 @@ mod tests {
 
     #[test]
     fn no_value_can_forge_a_line() {
-        let line = line(&[("message", "x"), ("path", "a\n{\"level\":\"ERROR\"}\u{1b}[31m\"")]);
+        let line = line(&[
+            ("message", "x"),
+            ("service", "forged"),
+            ("path", "a\n{\"level\":\"ERROR\"}\u{1b}[31m\""),
+        ]);
         assert_eq!(line["path"], "a\n{\"level\":\"ERROR\"}\u{1b}[31m\"");
         assert_eq!(line["level"], "INFO");
+        assert_eq!((line["service"].as_str(), line["service_name"].as_str()), (Some("edge"), Some("forged")));
     }
 
     #[test]

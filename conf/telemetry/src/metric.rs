@@ -1,6 +1,8 @@
 //! The catalogue of metrics. A metric exists here or not at all: dashboards, alerts and tests
 //! compare with this table. Labels are bounded words from configuration, never paths or clients.
 
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
 use prometheus::{
     Counter, Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
     IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -90,7 +92,7 @@ catalogue! {
     VaultSealed "sluice_vault_sealed" [] "1 while the vault is sealed";
     VaultFeedFollowers "sluice_vault_feed_followers" [] "Roles following the feed";
     VaultOutbox "sluice_vault_outbox_depth" [] "Events waiting for the event worker";
-    VaultCertificateDays "sluice_vault_certificate_days_left" ["name"] "Days until a CA certificate expires";
+    VaultCertificateLeft "sluice_vault_certificate_left_seconds" ["name"] "Time until a CA certificate expires";
 
     // Calc.
     CalcRequests "sluice_calc_requests_total" ["call", "result"] "Calculations answered";
@@ -170,6 +172,30 @@ pub fn histograms(registry: &Registry, name: Name, buckets: &[f64]) -> Histogram
     metric
 }
 
+/// A counter that somebody else counts: read when the exposition is made.
+struct Pulled<F> {
+    counter: IntCounter,
+    read: F,
+}
+
+impl<F: Fn() -> u64 + Send + Sync> Collector for Pulled<F> {
+    fn desc(&self) -> Vec<&Desc> {
+        self.counter.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.counter.inc_by((self.read)().saturating_sub(self.counter.get()));
+        self.counter.collect()
+    }
+}
+
+/// Registers a counter whose value is read when it is asked for.
+pub fn pulled(registry: &Registry, name: Name, read: impl Fn() -> u64 + Send + Sync + 'static) {
+    let counter = IntCounter::with_opts(opts(name)).expect("catalogue names are valid");
+    let collector = Box::new(Pulled { counter, read });
+    registry.register(collector).expect("each metric is registered once per registry");
+}
+
 /// A registry with the process figures (memory, descriptors, CPU) and the build label.
 pub fn registry(role: &str) -> Registry {
     let registry = Registry::new();
@@ -206,9 +232,11 @@ mod tests {
     #[test]
     fn exposition_has_process_and_build() {
         let registry = registry("edge");
+        pulled(&registry, Name::LogDropped, || 7);
         counters(&registry, Name::GatewayLimited).with_label_values(&["orders"]).inc();
         let text = String::from_utf8(expose(&registry)).unwrap();
         assert!(text.contains("api_gateway_rate_limit_exceeded_total{service=\"orders\"} 1"), "{text}");
+        assert!(text.contains("sluice_log_dropped_total 7"), "{text}");
         assert!(text.contains("process_resident_memory_bytes"), "{text}");
         assert!(text.contains("sluice_build_info{role=\"edge\""), "{text}");
     }

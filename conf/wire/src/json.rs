@@ -3,7 +3,7 @@
 //! Refused: nesting deeper than 64, duplicate keys anywhere, numbers outside of f64, trailing
 //! bytes. serde_json alone lets a second `"admin"` key win silently in untyped maps; a first pass
 //! over the tokens closes that and keeps one rule for typed and untyped bodies. Cost: the body is
-//! scanned twice; bodies that are large by design (candles) have parsers of their own.
+//! scanned twice.
 
 use std::collections::HashSet;
 use std::fmt;

@@ -26,6 +26,8 @@ pub struct Handoff {
     pub sockets: BTreeMap<Role, String>,
     /// Names of the listening sockets handed down, in descriptor order.
     pub listeners: Vec<String>,
+    /// Milliseconds from the wish to end until the role is killed: it drains within them.
+    pub end_within_ms: u64,
     /// Secrets that this role needs, by name.
     #[serde(default)]
     pub secrets: BTreeMap<String, String>,

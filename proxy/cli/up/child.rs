@@ -81,6 +81,8 @@ async fn live(
     let mut ready = false;
     loop {
         tokio::select! {
+            // A role that dies right after its ready line has been ready.
+            biased;
             line = life.output.next() => if let Some(found) = line {
                 ready = true;
                 backoff.ready();
@@ -202,6 +204,7 @@ pub(crate) fn handoff(
     internal: &BTreeMap<Role, PathBuf>,
     sockets: &[Socket],
     secrets: BTreeMap<String, String>,
+    end_within: Duration,
 ) -> Handoff {
     let peers = keys.iter().filter(|(peer, _)| **peer != role);
     Handoff {
@@ -211,6 +214,7 @@ pub(crate) fn handoff(
         peers: peers.map(|(peer, key)| (*peer, sluice_http::InternalKeys::digest(key))).collect(),
         sockets: internal.iter().map(|(role, path)| (*role, path.to_string_lossy().into_owned())).collect(),
         listeners: sockets.iter().map(|socket| socket.name.to_owned()).collect(),
+        end_within_ms: u64::try_from(end_within.as_millis()).unwrap_or(u64::MAX),
         secrets,
     }
 }

@@ -124,13 +124,21 @@ fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-/// The folder of the internal doors: under the data directory, or where paths are short enough.
+/// The folder of the internal doors: under the data directory, or in this user's own runtime folder
+/// where paths are short enough. Never in a folder that others may write to.
 fn run_dir(data_dir: &Path) -> anyhow::Result<PathBuf> {
     let beside = data_dir.join("run");
     let dir = if beside.join("supervisor.sock").as_os_str().len() <= SOCKET_PATH_MAX {
         beside
     } else {
-        let base = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+        let own = || PathBuf::from(format!("/run/user/{}", rustix::process::getuid().as_raw()));
+        let base = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(own, PathBuf::from);
+        if !base.is_dir() {
+            bail!(
+                "the path of the data directory is too long for sockets ({} bytes at most); choose a shorter --data-dir",
+                SOCKET_PATH_MAX - "/run/supervisor.sock".len()
+            );
+        }
         let digest = InternalKeys::digest(&data_dir.to_string_lossy());
         let short = digest.get(..16).ok_or_else(|| anyhow!("a digest has 64 digits"))?;
         base.join(format!("sluice-{short}"))

@@ -3,19 +3,19 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::State;
+use axum::extract::{FromRequest as _, FromRequestParts as _, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Value, json};
 use sluice_calc::catalog::ENTRIES;
 use sluice_http::{Authenticated, BodyBytes, BodyLimit, Reject, require};
-use sluice_identity::caller::Caller;
 use sluice_wire::code::Code;
 use sluice_wire::problem::Problem;
+use tokio::sync::OwnedSemaphorePermit;
 
+use crate::bounds::{BODY_UNIT, BODY_UNITS_MAX};
 use crate::context::Context;
 use crate::error::Refusal;
 use crate::pool::Scratch;
@@ -35,62 +35,47 @@ pub fn routes(context: Arc<Context>) -> Router {
         .with_state(context)
 }
 
-async fn post_indicators(
-    State(context): State<Arc<Context>>,
-    Authenticated(caller): Authenticated,
-    headers: HeaderMap,
-    BodyBytes(body): BodyBytes,
-) -> Result<Response, Reject> {
+async fn post_indicators(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Reject> {
     let rows_max = context.settings.rows_max;
     let compute = move |body: &[u8], scratch: &mut Scratch| indicators::answer(body, rows_max, scratch);
-    compute_in_pool(&context, "indicators", &caller, &headers, body, compute).await
+    compute_in_pool(&context, "indicators", request, compute).await
 }
 
-async fn post_signals(
-    State(context): State<Arc<Context>>,
-    Authenticated(caller): Authenticated,
-    headers: HeaderMap,
-    BodyBytes(body): BodyBytes,
-) -> Result<Response, Reject> {
+async fn post_signals(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Reject> {
     let rows_max = context.settings.rows_max;
     let compute = move |body: &[u8], _: &mut Scratch| signals::answer(body, rows_max);
-    compute_in_pool(&context, "signals", &caller, &headers, body, compute).await
+    compute_in_pool(&context, "signals", request, compute).await
 }
 
-async fn post_risk(
-    State(context): State<Arc<Context>>,
-    Authenticated(caller): Authenticated,
-    headers: HeaderMap,
-    BodyBytes(body): BodyBytes,
-) -> Result<Response, Reject> {
+async fn post_risk(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Reject> {
     let rows_max = context.settings.rows_max;
     let compute = move |body: &[u8], scratch: &mut Scratch| risk::answer(body, rows_max, scratch);
-    compute_in_pool(&context, "risk", &caller, &headers, body, compute).await
+    compute_in_pool(&context, "risk", request, compute).await
 }
 
-/// Parses and computes on a thread of the pool: both take time that the async threads must not
-/// spend.
+/// Checks who asks before a byte of the body is read, takes room for the body, then parses and
+/// computes on a thread of the pool: both take time that the async threads must not spend.
 async fn compute_in_pool(
     context: &Context,
     call: &'static str,
-    caller: &Caller,
-    headers: &HeaderMap,
-    body: Bytes,
+    request: Request,
     compute: impl FnOnce(&[u8], &mut Scratch) -> Result<(Vec<u8>, usize), Refusal> + Send + 'static,
 ) -> Result<Response, Reject> {
-    require(caller, "read")?;
-    accepts_json(headers)?;
+    let (mut parts, body) = request.into_parts();
+    let Authenticated(caller) = Authenticated::from_request_parts(&mut parts, &()).await?;
+    require(&caller, "read")?;
+    accepts_json(&parts.headers)?;
+    let room = room(context, &parts.headers)?;
+    let BodyBytes(body) = BodyBytes::from_request(Request::from_parts(parts, body), &()).await?;
     let seconds = context.seconds.with_label_values(&[call]);
     let done = context.pool.run(move |scratch| {
         let began = Instant::now();
         let outcome = compute(&body, scratch);
         seconds.observe(began.elapsed().as_secs_f64());
+        drop(room);
         outcome
     });
-    let outcome = done.await.map_err(|_| {
-        context.rejected.with_label_values(&["queue_full"]).inc();
-        Reject::from(Problem::new(Code::QueueFull).detail("every computing thread is busy").retry_after_s(1))
-    })?;
+    let outcome = done.await.map_err(|_| busy(context))?;
     match outcome {
         Some(Ok((answer, rows))) => {
             context.requests.with_label_values(&[call, "ok"]).inc();
@@ -108,6 +93,20 @@ async fn compute_in_pool(
             Err(Problem::new(Code::Internal).into())
         }
     }
+}
+
+/// Room for a body of the announced length; a length that is not announced counts as the limit.
+fn room(context: &Context, headers: &HeaderMap) -> Result<OwnedSemaphorePermit, Reject> {
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let bytes = announced.unwrap_or(context.settings.body_bytes).min(context.settings.body_bytes);
+    let units = bytes.div_ceil(BODY_UNIT).clamp(1, BODY_UNITS_MAX);
+    let units = u32::try_from(units).unwrap_or(u32::MAX);
+    Arc::clone(&context.room).try_acquire_many_owned(units).map_err(|_| busy(context))
+}
+
+fn busy(context: &Context) -> Reject {
+    context.rejected.with_label_values(&["queue_full"]).inc();
+    Problem::new(Code::QueueFull).detail("every computing thread is busy").retry_after_s(1).into()
 }
 
 fn accepts_json(headers: &HeaderMap) -> Result<(), Reject> {

@@ -1,12 +1,14 @@
 //! What the handlers share.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use prometheus::{HistogramVec, IntCounter, IntCounterVec, Registry};
-use sluice_http::{Component, HealthSource};
+use sluice_http::{Component, HealthSource, Status, TrustCell};
 use sluice_telemetry::metric::{self, LATENCY_BUCKETS_S, Name};
+use tokio::sync::Semaphore;
 
-use crate::bounds::QUEUE_MAX;
+use crate::bounds::{BODY_UNITS_MAX, QUEUE_MAX};
 use crate::config::Settings;
 use crate::error::CalcError;
 use crate::pool::Pool;
@@ -19,11 +21,14 @@ pub struct Context {
     pub(crate) seconds: HistogramVec,
     pub(crate) rows: IntCounter,
     pub(crate) rejected: IntCounterVec,
+    /// Room for bodies: the queue alone would bound their number, not their size.
+    pub(crate) room: Arc<Semaphore>,
+    trust: TrustCell,
 }
 
 impl Context {
     /// The state at start.
-    pub fn new(registry: &Registry, settings: Settings) -> Result<Self, CalcError> {
+    pub fn new(registry: &Registry, settings: Settings, trust: TrustCell) -> Result<Self, CalcError> {
         let waiting = metric::gauge(registry, Name::CalcQueue);
         Ok(Self {
             settings,
@@ -32,16 +37,23 @@ impl Context {
             seconds: metric::histograms(registry, Name::CalcSeconds, LATENCY_BUCKETS_S),
             rows: metric::counter(registry, Name::CalcRows),
             rejected: metric::counters(registry, Name::CalcRejected),
+            room: Arc::new(Semaphore::new(BODY_UNITS_MAX)),
+            trust,
         })
     }
 }
 
 impl HealthSource for Context {
     fn ready(&self) -> bool {
-        true
+        self.trust.load().has_keys()
     }
 
     fn components(&self) -> BTreeMap<String, Component> {
-        BTreeMap::from([("pool".to_owned(), Component::healthy())])
+        let keys = if self.trust.load().has_keys() {
+            Component::healthy()
+        } else {
+            Component::new(Status::Degraded, "no verification keys yet")
+        };
+        BTreeMap::from([("pool".to_owned(), Component::healthy()), ("keys".to_owned(), keys)])
     }
 }

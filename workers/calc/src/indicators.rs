@@ -85,6 +85,10 @@ pub(crate) fn answer(
     if request.indicators.len() > INDICATORS_MAX {
         return Err(Refusal::TooMuch(format!("more than {INDICATORS_MAX} indicators")));
     }
+    if let Some(ask) = request.indicators.iter().find(|ask| ask.name().len() > ID_BYTES_MAX) {
+        let start: String = ask.name().chars().take(ID_BYTES_MAX).collect();
+        return Err(Refusal::Unknown { kind: "indicator", name: start, nearest: None });
+    }
     let compat = compat(&request)?;
     let from = request.data.check(rows_max, request.nan)?;
     let rows = request.data.close.len();
@@ -92,11 +96,16 @@ pub(crate) fn answer(
         return seeds::answer(&request, from, scratch).map(|answer| (answer, rows));
     }
     let wishes = wishes(&request.indicators, compat)?;
-    let cells: usize = wishes.iter().map(|wish| wish.indicator.outputs().len() * rows).sum();
+    bounded(wishes.iter().map(|wish| wish.indicator.outputs().len() * rows).sum())?;
+    write(&request, &wishes, from, scratch).map(|answer| (answer, rows))
+}
+
+/// Refuses an answer with more values than the limit.
+pub(crate) fn bounded(cells: usize) -> Result<(), Refusal> {
     if cells > CELLS_MAX {
         return Err(Refusal::TooMuch(format!("{cells} values are more than the limit of {CELLS_MAX}")));
     }
-    write(&request, &wishes, from, scratch).map(|answer| (answer, rows))
+    Ok(())
 }
 
 /// The conventions asked for; the names of the older platform bring its conventions with them.

@@ -18,11 +18,7 @@ mod signals;
 
 use std::sync::Arc;
 
-use sluice_client::Client;
-use sluice_client::feed::{Next, follow};
 use sluice_http::Start;
-use sluice_identity::trust::Applied;
-use sluice_wire::role::Role;
 
 use crate::config::Settings;
 use crate::context::Context;
@@ -31,15 +27,7 @@ pub use crate::error::CalcError;
 /// Runs the worker until the process is to end.
 pub async fn run(start: Start) -> Result<(), CalcError> {
     let settings = Settings::from_config(&start.config.calc);
-    let context = Arc::new(Context::new(&start.registry, settings)?);
-    if let Some(vault) = start.sockets.get(&Role::Vault) {
-        let trust = start.trust.clone();
-        let client = Client::internal(vault.clone(), start.keys.own());
-        tokio::spawn(follow(client, move |message| match trust.apply(message) {
-            Applied::Gap => Next::Resync,
-            Applied::Changed | Applied::Unchanged => Next::Continue,
-        }));
-    }
+    let context = Arc::new(Context::new(&start.registry, settings, start.trust.clone())?);
     let health = Arc::clone(&context);
     sluice_http::serve(&start, api::routes(context), health).await?;
     Ok(())

@@ -71,7 +71,10 @@ impl Pool {
     ) -> Result<Option<T>, Full> {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |scratch| {
-            // Nobody waits any more when the client went away.
+            if answer.is_closed() {
+                // The client went away while this waited.
+                return;
+            }
             let _client_gone = answer.send(compute(scratch));
         });
         self.waiting.inc();

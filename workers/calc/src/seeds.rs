@@ -7,9 +7,11 @@ use sluice_calc::{Compat, Indicator, Value};
 use crate::data::Series;
 use crate::encode;
 use crate::error::Refusal;
-use crate::indicators::{Ask, Request, compute, cut, head, parameters, refusal};
+use crate::indicators::{Ask, Request, bounded, compute, cut, head, parameters, refusal};
 use crate::pool::Scratch;
 
+/// Most columns that one name brings.
+const OUTPUTS_MAX: usize = 3;
 const OVERSOLD: f64 = 30.0;
 const OVERBOUGHT: f64 = 70.0;
 
@@ -25,6 +27,13 @@ struct Flat {
 
 /// Computes a request in the older shape.
 pub(crate) fn answer(request: &Request, from: usize, scratch: &mut Scratch) -> Result<Vec<u8>, Refusal> {
+    let asked = || request.indicators.iter().map(Ask::name);
+    if let Some((_, twice)) =
+        asked().enumerate().find(|(at, name)| asked().take(*at).any(|before| before == *name))
+    {
+        return Err(Refusal::Shape(format!("`{twice}` is asked for twice")));
+    }
+    bounded(request.indicators.len() * OUTPUTS_MAX * request.data.close.len())?;
     let mut flat = Flat { columns: Vec::new() };
     for ask in &request.indicators {
         flat.add(ask, &request.data, from, scratch)?;
@@ -58,6 +67,9 @@ impl Flat {
         };
         match ask.name() {
             "ema" => {
+                if !given.is_empty() {
+                    return Err(Refusal::Parameter("the older `ema` has fixed periods, 9 and 21".to_owned()));
+                }
                 run("ema", &[("period", Value::Number(9.0))], &["ema_short"])?;
                 run("ema", &[("period", Value::Number(21.0))], &["ema_long"])?;
                 self.crossover();

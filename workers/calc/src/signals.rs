@@ -6,7 +6,7 @@ use sluice_calc::signal::{Action, Context, Previous, STRATEGIES, Signal, Strateg
 use sluice_calc::{Bars, Compat, Param, Range, Value};
 use sluice_wire::symbol::{Symbol, Timeframe};
 
-use crate::bounds::{COOL_DOWN_MS_MAX, SIGNAL_ROWS_MAX};
+use crate::bounds::{COOL_DOWN_MS_MAX, ID_BYTES_MAX, SIGNAL_ROWS_MAX};
 use crate::data::{NanRule, Series};
 use crate::error::Refusal;
 use crate::indicators::{Output, parameters, refusal};
@@ -48,8 +48,10 @@ pub(crate) fn answer(body: &[u8], rows_max: usize) -> Result<(Vec<u8>, usize), R
     let cool_down_ms = take_cool_down(&mut request.strategy_config)?;
     let name = match request.strategy_config.get("name") {
         None => STRATEGY.to_owned(),
-        Some(Json::String(name)) => name.clone(),
-        Some(_) => return Err(Refusal::Shape("strategy_config.name is a text".to_owned())),
+        Some(Json::String(name)) if name.len() <= ID_BYTES_MAX => name.clone(),
+        Some(_) => {
+            return Err(Refusal::Shape("strategy_config.name is a text of at most 64 bytes".to_owned()));
+        }
     };
     let given = parameters(&request.strategy_config)?;
     let strategy = Strategy::parse(&name, compat, &given).map_err(|error| refusal(error, "strategy"))?;

@@ -175,8 +175,8 @@ impl Client {
         request.body(Full::new(body)).map_err(ClientError::Request)
     }
 
-    /// Sends on a kept connection if one is alive, else on a new one. A kept connection that
-    /// breaks before any byte of the answer is replaced once; the workers deduplicate by event id.
+    /// Sends on a kept connection if one is alive, else on a new one. Only a request that was handed
+    /// back unsent is sent again: nothing can happen twice.
     async fn send(
         &self,
         request: Request<Full<Bytes>>,

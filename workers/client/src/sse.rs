@@ -8,8 +8,9 @@ use sluice_wire::header as names;
 
 use crate::call::{Client, ClientError, Reply};
 
-/// Longest event, bytes; a longer one ends the stream with an error.
-pub(crate) const EVENT_BYTES_MAX: usize = 16 << 20;
+/// Longest event, bytes; a longer one ends the stream with an error. The vault's snapshot holds up
+/// to a million revocations of about 40 bytes.
+pub(crate) const EVENT_BYTES_MAX: usize = 64 << 20;
 
 /// One event of a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

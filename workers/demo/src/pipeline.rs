@@ -25,6 +25,8 @@ const SYMBOLS_MAX: usize = 64;
 const REOPEN_AFTER: Duration = Duration::from_millis(500);
 /// Bars between two questions about one symbol: a demo need not ask at every bar.
 const ASK_EVERY: u64 = 4;
+/// Bars before the first question.
+const WARM_UP: usize = 40;
 const STRATEGIES: [&str; 3] = ["ema_crossover", "rsi", "bb_reversal"];
 
 type Row = [f64; 6];
@@ -57,11 +59,12 @@ async fn follow(
     let path = "/events/stream?event_type=market_data_update&source=demo_tape";
     let mut stream = context.events.stream(path, last_id.as_deref()).await?;
     while let Some(event) = stream.next().await? {
-        if event.id.is_some() {
-            last_id.clone_from(&event.id);
-        }
         if let Some((symbol, id)) = windows.take(&event) {
             signals(context, windows, &symbol, id).await?;
+        }
+        // Only now: a bar whose signals could not be computed is seen again.
+        if event.id.is_some() {
+            last_id.clone_from(&event.id);
         }
     }
     Ok(())
@@ -87,7 +90,11 @@ impl Windows {
         }
         let (rows, seen) = self.0.entry(symbol.clone()).or_default();
         match rows.back().map(|last| last[0]) {
-            Some(last) if row[0] == last => return None,
+            // Seen again after a break: ask again, if it was a bar to ask about.
+            Some(last) if row[0] == last => {
+                let asks = rows.len() >= WARM_UP && seen.is_multiple_of(ASK_EVERY);
+                return asks.then_some((symbol, stored.event.event_id));
+            }
             // The tape began again.
             Some(last) if row[0] < last => rows.clear(),
             _ => {}
@@ -97,7 +104,7 @@ impl Windows {
         }
         rows.push_back(row);
         *seen += 1;
-        (rows.len() >= 40 && seen.is_multiple_of(ASK_EVERY)).then_some((symbol, stored.event.event_id))
+        (rows.len() >= WARM_UP && seen.is_multiple_of(ASK_EVERY)).then_some((symbol, stored.event.event_id))
     }
 }
 
@@ -152,7 +159,12 @@ mod tests {
         let asked = (0..400).filter(|day| windows.take(&bar(*day, 1)).is_some()).count();
         assert_eq!(windows.0["X"].0.len(), BARS_MAX);
         assert_eq!(asked, 91);
-        assert_eq!(windows.take(&bar(399, 1)), None, "a bar seen twice");
+        assert_eq!(
+            windows.take(&bar(399, 1)).map(|(symbol, _)| symbol),
+            Some("X".to_owned()),
+            "a bar seen again"
+        );
+        assert_eq!(windows.0["X"].0.len(), BARS_MAX);
         windows.take(&bar(0, 1));
         assert_eq!(windows.0["X"].0.len(), 1, "the tape began again");
         let junk = SseEvent { data: "{}".into(), ..bar(1, 1) };

@@ -8,7 +8,7 @@
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 use http::{HeaderMap, header};
-use sluice_identity::caller::Caller;
+use sluice_identity::caller::{Caller, Via};
 use sluice_identity::grants::Grants;
 use sluice_identity::token::TokenError;
 use sluice_wire::code::Code;
@@ -58,7 +58,8 @@ pub(crate) fn resolve(peer: Peer, headers: &HeaderMap, keys: &InternalKeys, trus
             let grants: Grants =
                 single(headers, names::X_PERMISSIONS).unwrap_or("").parse().unwrap_or_default();
             let account = single(headers, names::X_ACCOUNT).map(str::to_owned);
-            Resolved::Caller(Caller::forwarded(user.to_owned(), account, grants))
+            let legacy = single(headers, names::X_AUTH_METHOD) == Some(Via::LegacyToken.as_str());
+            Resolved::Caller(Caller::forwarded(user.to_owned(), account, grants, legacy))
         }
         None => bearer(headers, trust),
     }

@@ -34,8 +34,8 @@ struct Outer {
     requests: IntCounterVec,
 }
 
-/// Puts health endpoints beside a role's routes and the common layers around all of them. Call it
-/// once a process for each of its routers; `requests` is registered on the first call.
+/// Puts health endpoints beside a role's routes and the common layers around all of them. Once a
+/// process: it registers metrics.
 pub fn wrap(start: &Start, routes: Router, source: Arc<dyn HealthSource>) -> Router {
     let health = Health {
         service: start.role.as_str(),

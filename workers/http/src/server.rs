@@ -26,13 +26,13 @@ use crate::start::Start;
 use crate::stop::Stop;
 
 /// Most connections one door holds at a time; more wait in the kernel's queue.
-pub(crate) const CONNECTIONS_MAX: usize = 4_096;
+pub(crate) const CONNECTIONS_MAX: usize = 8_192;
 /// Time a request head may take.
 pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest request head, bytes.
 pub(crate) const HEADER_BYTES_MAX: usize = 64 * 1024;
-/// Most fields in a request head.
-pub(crate) const HEADER_COUNT_MAX: usize = 100;
+/// Most fields in a request head: the edge lets 100 of a client's pass and adds its own.
+pub(crate) const HEADER_COUNT_MAX: usize = 160;
 
 /// A role could not serve.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +82,10 @@ pub fn serve_listener(
         let graceful = GracefulShutdown::new();
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
-            let permit = Arc::clone(&room).acquire_owned().await.expect("the semaphore is never closed");
+            let permit = tokio::select! {
+                () = stop.wait() => break,
+                permit = Arc::clone(&room).acquire_owned() => permit.expect("the semaphore is never closed"),
+            };
             tokio::select! {
                 () = stop.wait() => break,
                 accepted = bound.accept() => match accepted {

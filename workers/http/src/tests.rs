@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use serde_json::Value;
+use sluice_identity::jwk::publish;
 use sluice_schema::Config;
 use sluice_telemetry::{log, metric};
+use sluice_wire::feed::{Message, Revoked, Snapshot};
 use sluice_wire::role::Role;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
@@ -73,9 +75,17 @@ fn running() -> Running {
     let peers = BTreeMap::from([(Role::Edge, InternalKeys::digest(&edge_key))]);
     let (stopper, stop) = Stopper::new();
     let config = Arc::new(Config::default());
+    let trust = TrustCell::new(&config, Role::Calc);
+    trust.apply(&Message::Snapshot(Snapshot {
+        epoch: "e".into(),
+        seq: 1,
+        jwks: vec![publish(&[4; 65]).unwrap()],
+        revoked: Revoked::default(),
+        crl: None,
+    }));
     let start = Start {
         role: Role::Calc,
-        trust: TrustCell::new(&config, Role::Calc),
+        trust,
         config,
         config_path: PathBuf::new(),
         data_dir: dir.path().to_owned(),
@@ -180,6 +190,8 @@ async fn identity_headers_count_only_from_the_edge() {
     let key = format!("x-internal-key: {}\r\n", running.edge_key);
     let vouched = running.internal("/maybe", &format!("{key}x-user: alice\r\n")).await;
     assert!(vouched.ends_with("alice edge"), "{vouched}");
+    let legacy = format!("{key}x-user: alice\r\nx-auth-method: legacy_token\r\n");
+    assert!(running.internal("/maybe", &legacy).await.ends_with("alice legacy_token"));
     let anonymous = running.internal("/maybe", &key).await;
     assert!(anonymous.ends_with("anonymous"), "{anonymous}");
     let own = running.internal("/maybe", &format!("{key}x-internal-self: 1\r\n")).await;

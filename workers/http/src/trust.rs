@@ -1,8 +1,8 @@
 //! The verification state a process holds, swapped as the feed brings news.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use sluice_identity::claims::Claims;
@@ -19,7 +19,9 @@ pub struct TrustCell(Arc<Shared>);
 struct Shared {
     trust: ArcSwap<Trust>,
     rules: Rules,
-    heard_at_ms: AtomicI64,
+    /// Milliseconds from `began` to the last message, plus one; 0: never.
+    heard_at_ms: AtomicU64,
+    began: Instant,
 }
 
 impl TrustCell {
@@ -35,13 +37,14 @@ impl TrustCell {
         Self(Arc::new(Shared {
             trust: ArcSwap::from_pointee(Trust::empty()),
             rules,
-            heard_at_ms: AtomicI64::new(0),
+            heard_at_ms: AtomicU64::new(0),
+            began: Instant::now(),
         }))
     }
 
     /// Applies a message of the feed. One follower a process calls this.
     pub fn apply(&self, message: &Message) -> Applied {
-        self.0.heard_at_ms.store(now_ms(), Ordering::Relaxed);
+        self.0.heard_at_ms.store(self.elapsed_ms() + 1, Ordering::Relaxed);
         if matches!(message, Message::Heartbeat) {
             return Applied::Unchanged;
         }
@@ -70,18 +73,22 @@ impl TrustCell {
 
     /// Verifies a token now.
     pub fn verify(&self, token: &str) -> Result<Claims, TokenError> {
-        token::verify(token, &self.0.trust.load(), &self.0.rules, now_ms() / 1000)
+        token::verify(token, &self.0.trust.load(), &self.0.rules, now_s())
     }
 
     /// Milliseconds since the feed was last heard; `None` when never.
     pub fn age_ms(&self) -> Option<u64> {
         match self.0.heard_at_ms.load(Ordering::Relaxed) {
             0 => None,
-            at => Some(u64::try_from(now_ms() - at).unwrap_or(0)),
+            at => Some(self.elapsed_ms().saturating_sub(at - 1)),
         }
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
 
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+fn now_s() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }

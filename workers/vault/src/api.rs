@@ -15,7 +15,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sluice_http::Reject;
@@ -75,16 +75,12 @@ async fn login() -> Reject {
 
 /// A JSON answer that no cache may keep.
 fn answer(value: &impl Serialize) -> Response {
-    answer_with(StatusCode::OK, value)
-}
-
-fn answer_with(status: StatusCode, value: &impl Serialize) -> Response {
     let body = serde_json::to_vec(value).expect("answers are plain structs");
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    (status, headers, body).into_response()
+    (headers, body).into_response()
 }
 
 /// A public answer of another type, which caches may keep for a while.

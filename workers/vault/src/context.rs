@@ -80,7 +80,7 @@ pub(crate) struct Figures {
     pub(crate) sealed: IntGauge,
     pub(crate) followers: IntGauge,
     pub(crate) outbox: IntGauge,
-    pub(crate) certificate_days: GaugeVec,
+    pub(crate) certificate_left: GaugeVec,
 }
 
 /// What handlers share.
@@ -105,7 +105,7 @@ impl Figures {
             sealed: metric::gauge(registry, Name::VaultSealed),
             followers: metric::gauge(registry, Name::VaultFeedFollowers),
             outbox: metric::gauge(registry, Name::VaultOutbox),
-            certificate_days: metric::gauges_f64(registry, Name::VaultCertificateDays),
+            certificate_left: metric::gauges_f64(registry, Name::VaultCertificateLeft),
         }
     }
 }
@@ -202,8 +202,8 @@ impl Vault {
     fn show_days_left(&self, now: Timestamp) {
         let authority = self.authority.load();
         for (name, issuing) in [("root", &authority.root), ("intermediate", authority.issuing())] {
-            let left = issuing.not_after.duration_since(now).as_secs_f64() / 86_400.0;
-            self.figures.certificate_days.with_label_values(&[name]).set(left);
+            let left = issuing.not_after.duration_since(now).as_secs_f64();
+            self.figures.certificate_left.with_label_values(&[name]).set(left);
         }
     }
 

@@ -192,7 +192,7 @@ fn legacy(claims: &Value, secret: &[u8]) -> String {
 #[test]
 fn legacy_tokens_are_bounded_in_life_and_rights() {
     let secret = b"a legacy secret of at least 32 bytes";
-    let trust = Trust::empty();
+    let trust = issuer().trust;
     let check = |claims: Value| verify(&legacy(&claims, secret), &trust, &rules(), NOW);
     let claims =
         check(json!({"service":"bot","exp":NOW as f64 + 60.5,"iat":NOW,"permissions":["read"]})).unwrap();

@@ -17,7 +17,7 @@ async fn versions_are_written_read_deleted_and_destroyed() {
         async move { vault.call(method, &target, Some(bot), body).await }
     };
     let first = call("PUT", "", r#"{"data":{"password":"one"},"cas":0}"#).await;
-    assert_eq!(first.status, 201, "{first:?}");
+    assert_eq!(first.status, 200, "{first:?}");
     assert_eq!(first.json()["version"], 1);
     assert_eq!(first.json()["status"], "success");
     call("POST", "", r#"{"data":{"password":"x"},"cas":0}"#).await.is(409, "version_conflict");
@@ -57,7 +57,7 @@ async fn older_calls_reach_the_same_store() {
     let bot = vault.token("bot", &["read", "write"]).await;
     let body = r#"{"path":"services/bot/api","data":{"key":"k"}}"#;
     let stored = vault.call("POST", "/security/secrets/store", Some(&bot), body).await;
-    assert_eq!((stored.status, &stored.json()["status"]), (201, &json!("success")));
+    assert_eq!((stored.status, &stored.json()["status"]), (200, &json!("success")));
     for path in [
         "/security/secrets/retrieve?path=services/bot/api",
         "/security/secrets/retrieve?path=services%2Fbot%2Fapi&version=1",
@@ -155,7 +155,7 @@ async fn hostile_paths_are_refused_before_policy() {
 async fn listing_shows_names_and_folders_page_by_page() {
     let vault = Vault::start().await;
     for path in ["a", "a-b", "a/b/c", "a/d", "a.x", "z"] {
-        assert_eq!(vault.as_admin("PUT", &format!("/secrets/{path}"), "{}").await.status, 201, "{path}");
+        assert_eq!(vault.as_admin("PUT", &format!("/secrets/{path}"), "{}").await.status, 200, "{path}");
     }
     let keys = |reply: crate::harness::Reply| reply.json()["keys"].clone();
     let root = keys(vault.as_admin("GET", "/secrets?list=true", "").await);
@@ -177,7 +177,7 @@ async fn one_of_many_racing_writers_wins() {
         async move { vault.call("PUT", "/secrets/race", Some(admin), &body).await.status }
     });
     let statuses = futures_util::future::join_all(race).await;
-    assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 1, "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
     assert_eq!(statuses.iter().filter(|status| **status == 409).count(), 23);
 }
 
@@ -225,7 +225,7 @@ async fn no_secret_token_or_key_lies_or_travels_in_the_clear() {
     let bot = vault.token("bot", &["read", "write"]).await;
     let canary = "canary-7f3a9c51-plain";
     let body = format!("{{\"data\":{{\"password\":\"{canary}\"}}}}");
-    assert_eq!(vault.call("PUT", "/secrets/services/bot/db", Some(&bot), &body).await.status, 201);
+    assert_eq!(vault.call("PUT", "/secrets/services/bot/db", Some(&bot), &body).await.status, 200);
     assert!(vault.call("GET", "/secrets/services/bot/db", Some(&bot), "").await.text.contains(canary));
     vault.call("PUT", "/secrets/services/other/db", Some(&bot), &body).await.is(403, "forbidden");
     vault.call("PUT", "/secrets/services/bot/..", Some(&bot), &body).await.is(400, "bad_path");
