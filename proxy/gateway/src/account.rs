@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource};
-use sluice_policy::method::Method;
 use sluice_wire::id::RequestId;
 
 use crate::access_log::Line;
@@ -73,10 +72,8 @@ pub(crate) fn finish(shared: &Shared, session: &Session, x: &Exchange, error: Op
 /// Accounts for a head that was refused before Pingora saw it.
 pub(crate) fn refused(shared: &Shared, client: std::net::IpAddr, id: &RequestId, refusal: &Refusal) {
     shared.meters.framing_refused(refusal.reason);
-    let pages = shared.generation.load().pages.clone();
     let took = refusal.started.elapsed();
-    // The method is not known, or not one that the edge knows.
-    pages.answered(Method::Get, refusal.code.status(), took.as_secs_f64());
+    shared.generation.load().pages.refused(refusal.code.status(), took.as_secs_f64());
     if !shared.access_log.is_on() {
         return;
     }

@@ -9,6 +9,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::task::Poll;
 
+use http::uri::PathAndQuery;
 use sluice_policy::framing::{self, FramingFault};
 use sluice_policy::path::{normalise, origin_form};
 use sluice_policy::route::host_name;
@@ -134,6 +135,11 @@ fn accept(
     // `OPTIONS *` asks about the edge itself.
     let target: &[u8] = if target == b"*" { b"/" } else { target };
     let normalised = normalise(target).map_err(|fault| (Code::BadPath, fault.reason()))?;
+    // What the framework's own parser would refuse is refused here, with a body and a log line.
+    let odd = |byte: &u8| matches!(byte, b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}');
+    if target.iter().any(odd) && PathAndQuery::try_from(target).is_err() {
+        return Err((Code::BadPath, "target_character"));
+    }
     let (path, query) = normalised.into_parts();
     let host = host_name(&String::from_utf8_lossy(head.host)).to_owned();
     let (method, http10, body) = (head.method, head.http_1_0, head.body);

@@ -54,6 +54,7 @@ use http::HeaderValue;
 use sluice_audit::Log;
 use sluice_http::{Asset, Listener, Start, Stopper, serve_listener};
 use sluice_ledger::Ledger;
+use sluice_schema::Drain as DrainTimes;
 use sluice_wire::role::Role;
 use tokio::task::JoinSet;
 
@@ -130,8 +131,7 @@ pub async fn run(start: Start, assets: fn(&str) -> Option<Asset>) -> Result<(), 
 
     start.stop.wait().await;
     tracing::info!(component = "drain", "draining");
-    let times = shared.generation().config.drain.clone();
-    shared.drain.run(&times).await;
+    shared.drain.run(&drain_times(&start, &shared)).await;
     // Threads end when their connections have, or at the deadline.
     drop(
         tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await,
@@ -144,6 +144,15 @@ pub async fn run(start: Start, assets: fn(&str) -> Option<Asset>) -> Result<(), 
     drop(tokio::task::spawn_blocking(move || log.close()).await);
     tracing::info!(component = "drain", "ended");
     Ok(())
+}
+
+/// The times of the configuration in force, within those that were granted at the start.
+fn drain_times(start: &Start, shared: &Shared) -> DrainTimes {
+    let (granted, wanted) = (&start.config.drain, &shared.generation().config.drain);
+    DrainTimes {
+        lame_duck: wanted.lame_duck.min(granted.lame_duck),
+        deadline: wanted.deadline.min(granted.deadline),
+    }
 }
 
 fn tcp(start: &Start, name: &'static str) -> Result<TcpListener, GatewayError> {
@@ -170,6 +179,7 @@ fn edge_threads(shared: &Shared) -> usize {
 
 /// Everything the threads share, with the first generation in force.
 fn open(start: &Start, own: Vec<SocketAddr>) -> Result<(Arc<Shared>, Outbox), GatewayError> {
+    let reload = ReloadState::new(start);
     let meters = Meters::new(&start.registry);
     let (announcer, outbox) = Announcer::new(meters.events_dropped.clone());
     let upstreams = Upstreams::new(&meters, start.sockets.clone(), announcer);
@@ -189,7 +199,7 @@ fn open(start: &Start, own: Vec<SocketAddr>) -> Result<(Arc<Shared>, Outbox), Ga
         generation: arc_swap::ArcSwap::from_pointee(generation),
         upstreams,
         registrations,
-        reload: ReloadState::new(start),
+        reload,
         trust: start.trust.clone(),
         tokens: jwt_cache::JwtCache::default(),
         throttle: throttle::AuthThrottle::default(),

@@ -213,14 +213,24 @@ impl RouteMeters {
 
     /// Counts an answered request.
     pub(crate) fn answered(&self, method: Method, status: u16, seconds: f64) {
-        self.duration.observe(seconds);
-        self.answered.fetch_add(1, Ordering::Relaxed);
-        self.traffic.record(clock::now().0 / 1_000_000_000, status, (seconds * 1e6) as u64);
+        self.observe(status, seconds);
         let prepared = self.prepared.load();
         match prepared.iter().find(|(of, with, _)| *of == method && *with == status) {
             Some((_, _, counter)) => counter.inc(),
             None => self.prepare(method, status).inc(),
         }
+    }
+
+    /// Counts a request that was refused before its method was known.
+    pub(crate) fn refused(&self, status: u16, seconds: f64) {
+        self.observe(status, seconds);
+        self.requests.with_label_values(&[self.name.as_str(), "-", &status.to_string()]).inc();
+    }
+
+    fn observe(&self, status: u16, seconds: f64) {
+        self.duration.observe(seconds);
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        self.traffic.record(clock::now().0 / 1_000_000_000, status, (seconds * 1e6) as u64);
     }
 
     /// Counts a retry.

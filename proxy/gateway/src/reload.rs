@@ -68,6 +68,8 @@ pub(crate) struct ReloadError(pub(crate) String);
 /// How reloads went.
 pub(crate) struct ReloadState {
     source: Source,
+    /// The files as they were when this process took them.
+    taken: Fingerprint,
     last: Mutex<LastReload>,
 }
 
@@ -78,11 +80,12 @@ impl ReloadState {
             path: start.config_path.clone(),
             environment: start.environment.clone(),
             port_offset: start.port_offset,
-            mode: Mode { dev: start.dev, ..Mode::default() },
+            // Secrets are read once, at the start: a reload neither needs nor takes them.
+            mode: Mode { dev: start.dev, secrets_required: false },
             log: start.log.clone(),
         };
         let last = LastReload { at: Timestamp::now(), result: "accepted", error: None };
-        Self { source, last: Mutex::new(last) }
+        Self { taken: fingerprint(&source.path), source, last: Mutex::new(last) }
     }
 
     /// The last one.
@@ -194,7 +197,7 @@ pub(crate) async fn on_hangup(shared: Arc<Shared>) {
 /// Reloads when a file changed and has rested for one look, for ever.
 pub(crate) async fn on_change(shared: Arc<Shared>) -> Infallible {
     let path = shared.reload.source.path.clone();
-    let mut known = fingerprint(&path);
+    let mut known = shared.reload.taken.clone();
     let mut seen = known.clone();
     loop {
         tokio::time::sleep(POLL).await;

@@ -3,7 +3,7 @@
 use serde_json::json;
 use sluice_wire::feed::{Change, Delta, Message};
 
-use crate::harness::{Setup, Upstream, edge_for, ok, service};
+use crate::harness::{Setup, Upstream, edge_for, eventually, ok, service};
 
 fn guarded(upstream: &Upstream, more: &str) -> Setup {
     let text = service("orders", "/api/orders", &[upstream.url()], more);
@@ -295,4 +295,94 @@ fn header_policies_apply_both_ways() {
     let seen = upstream.only();
     assert_eq!(seen.fields("x-env"), ["test"]);
     assert!(seen.fields("x-secret").is_empty());
+}
+
+#[test]
+fn with_tokens_switched_off_services_are_open_and_workers_are_not() {
+    let upstream = Upstream::start(ok);
+    let text = service("orders", "/api/orders", &[upstream.url()], "permissions = { GET = [\"read\"] }");
+    let edge = Setup::new("[auth]\nenabled = false\n").service("orders", &text).start();
+    let reply =
+        edge.send("GET /api/orders/1 HTTP/1.1\r\nHost: edge\r\nx-user: root\r\nConnection: close\r\n\r\n");
+    assert_eq!(reply.status, 200);
+    assert!(upstream.only().fields("x-user").is_empty());
+    assert_eq!(edge.get("/events").status, 401);
+    assert_eq!(edge.call("POST", "/api/register", "forged", &json!({})).status, 401);
+}
+
+#[test]
+fn the_access_log_has_one_line_a_request_and_no_secret() {
+    let upstream = Upstream::start(ok);
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("access.log");
+    let text = service("orders", "/api/orders", &[upstream.url()], "");
+    let conf = format!("[log]\naccess = \"file:{}\"\n", log.display());
+    let edge = Setup::new(&conf).service("orders", &text).start();
+    let token = edge.issuer.token_of("alice", "read");
+    assert_eq!(edge.get_as("/api/orders/1?key=hidden", &token).status, 200);
+    assert_eq!(edge.get("/api/orders/2").status, 401);
+    edge.send("BREW / HTTP/1.1\r\nHost: edge\r\n\r\n");
+    let lines = eventually("three lines", || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        let lines: Vec<serde_json::Value> =
+            text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let lines: Vec<_> = lines.into_iter().filter(|line| line["path"] != "/livez").collect();
+        (lines.len() == 3).then_some((text, lines))
+    });
+    let (text, lines) = lines;
+    assert!(!text.contains("hidden") && !text.contains(token.rsplit_once('.').unwrap().1), "{text}");
+    let [passed, refused, malformed] = lines.as_slice() else { panic!("{text}") };
+    for (name, value) in [
+        ("method", "GET"),
+        ("path", "/api/orders/1"),
+        ("service", "orders"),
+        ("user", "alice"),
+        ("decision", "forwarded"),
+        ("client", "127.0.0.1"),
+        ("level", "INFO"),
+        ("component", "access"),
+    ] {
+        assert_eq!(passed[name], value, "{name}");
+    }
+    assert_eq!(
+        (&passed["status"], &passed["bytes_out"], &passed["attempts"]),
+        (&json!(200), &json!(2), &json!(1))
+    );
+    assert!(passed["duration_us"].as_u64() >= passed["upstream_us"].as_u64());
+    assert_eq!(passed["upstream"], upstream.url());
+    assert_eq!((&refused["status"], &refused["decision"]), (&json!(401), &json!("unauthenticated")));
+    assert_eq!((&malformed["status"], &malformed["decision"]), (&json!(501), &json!("method_unknown")));
+    let metrics = edge.get("/metrics").text();
+    assert!(
+        metrics.contains(r#"api_gateway_requests_total{method="GET",service="orders",status="200"} 1"#),
+        "{metrics}"
+    );
+    assert!(metrics.contains(r#"sluice_edge_framing_refused_total{reason="method_unknown"} 1"#), "{metrics}");
+}
+
+#[test]
+fn tokens_of_the_older_platforms_open_services_only() {
+    let upstream = Upstream::start(ok);
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("secret");
+    let key = "an older platform's shared secret of 40 bytes";
+    std::fs::write(&secret, key).unwrap();
+    let text = service("orders", "/api/orders", &[upstream.url()], "permissions = { GET = [\"read\"] }");
+    let conf = format!("[auth]\nhs256_secret = \"file:{}\"\n", secret.display());
+    let edge = Setup::new(&conf).service("orders", &text).start();
+    let now = jiff::Timestamp::now().as_second();
+    let legacy = |permissions: serde_json::Value| {
+        crate::harness::hs256(
+            key,
+            &json!({"service": "bot", "permissions": permissions, "iat": now, "exp": now + 600}),
+        )
+    };
+    let plain = legacy(json!(["read"]));
+    assert_eq!(edge.get_as("/api/orders/1", &plain).status, 200);
+    let seen = upstream.only();
+    assert_eq!((seen.fields("x-user"), seen.fields("x-auth-method")), (vec!["bot"], vec!["legacy_token"]));
+    assert_eq!(edge.get_as("/api/orders/1", &legacy(json!(["admin"]))).status, 401);
+    assert_eq!(edge.get_as("/api/orders/1", &legacy(json!(["control:read"]))).status, 401);
+    assert_eq!(edge.admin("GET", "/admin/config", Some(&plain), None).status, 401);
+    assert_eq!(edge.call("POST", "/api/register", &plain, &json!({})).status, 403);
 }

@@ -79,6 +79,7 @@ fn path_tricks_are_refused_or_resolved_before_routing() {
         "/api/..;/x",
         "/api/%zz",
         "/api/%c0%ae",
+        "/api?q=<x>",
     ] {
         refused(&edge, &upstream, &format!("GET {bad} HTTP/1.1\r\nHost: edge\r\n\r\n"), 400);
     }

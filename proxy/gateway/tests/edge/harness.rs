@@ -642,3 +642,15 @@ impl Edge {
         }
     }
 }
+
+/// A token of the older platforms.
+pub fn hs256(key: &str, claims: &Value) -> String {
+    let head = json!({"alg": "HS256", "typ": "JWT"});
+    let signed = format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(head.to_string()),
+        URL_SAFE_NO_PAD.encode(claims.to_string())
+    );
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key.as_bytes());
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(ring::hmac::sign(&key, signed.as_bytes())))
+}
