@@ -72,7 +72,7 @@ fn oversized_heads_and_bodies_are_refused() {
         .token(sluice.admin())
         .json(&json!({"events": events}))
         .send()
-        .expect(413);
+        .problem(422, "unprocessable");
     let fat = json!({"event_type": "x", "source": "h", "data": {"fat": "x".repeat(300 << 10)}});
     post(sluice.edge(), "/events").token(sluice.admin()).json(&fat).send().expect(413);
 }

@@ -154,7 +154,7 @@ fn a_reload_takes_effect_and_a_bad_file_changes_nothing() {
     std::fs::write(services.join("bad.toml"), "[[service]]\nname = 7\n").unwrap();
     until("the failure is told", || {
         let health = get(running.edge(), "/health").send().json();
-        (health["config"]["last_reload"]["result"] == "rejected").then_some(())
+        (health["config"]["last_reload"]["result"] == "refused").then_some(())
     });
     assert_eq!(get(running.edge(), "/api/late/x").send().status, 502, "the old configuration serves on");
     running.stop();

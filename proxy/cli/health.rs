@@ -22,8 +22,9 @@ pub(crate) fn run(args: &Health) -> Result<Code, Failure> {
     let path = if path.is_empty() { "/readyz" } else { path };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(anyhow::Error::from)?;
-    let answer =
-        runtime.block_on(tokio::time::timeout(WITHIN, client.call(Method::GET, path, HeaderMap::new(), "")));
+    let answer = runtime.block_on(async {
+        tokio::time::timeout(WITHIN, client.call(Method::GET, path, HeaderMap::new(), "")).await
+    });
     match answer {
         Ok(Ok(reply)) if reply.status.is_success() => Ok(exit::OK),
         Ok(Ok(reply)) => {

@@ -35,10 +35,10 @@ use child::{Happening, Recipe, Wish};
 pub(crate) use dir::private as private_dir;
 pub(crate) use sockets::tcp_of;
 
-/// From the wish to end until what still runs is killed; `sluice up` is gone within 10 s.
-const END_WITHIN: Duration = Duration::from_secs(9);
-/// Of that, the time for the roles that face clients.
+/// From the wish to end until a role that faces clients is killed.
 const FRONT_WITHIN: Duration = Duration::from_secs(6);
+/// From then until the others are; together `sluice up` is gone within 10 s.
+const BACK_WITHIN: Duration = Duration::from_secs(3);
 /// Roles that face clients end first.
 const FRONT: [Role; 2] = [Role::Edge, Role::Demo];
 /// How long `everything answers` may take before it is said who is late. A sealed vault waits for
@@ -103,7 +103,7 @@ impl Plan {
                     &internal,
                     &sockets,
                     load::secrets_of(*role, &loaded.secrets),
-                    if FRONT.contains(role) { FRONT_WITHIN } else { END_WITHIN - FRONT_WITHIN },
+                    if FRONT.contains(role) { FRONT_WITHIN } else { BACK_WITHIN },
                 ),
                 sockets,
             }
@@ -304,7 +304,7 @@ async fn end(
         }
     }
     for wish in wishes.values() {
-        wish.send_replace(Wish::End { by: now + END_WITHIN });
+        wish.send_replace(Wish::End { by: now + FRONT_WITHIN + BACK_WITHIN });
     }
     drop(hear);
     while roles.join_next().await.is_some() {}

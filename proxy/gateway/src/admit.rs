@@ -87,6 +87,9 @@ fn route(x: &mut Exchange) -> Result<Option<&'static Reserved>, Answer> {
     Ok(route.reserved)
 }
 
+/// The decision of a request whose credential is missing or not believed.
+const UNAUTHENTICATED: &str = "unauthenticated";
+
 fn no_route() -> Answer {
     Answer::refuse(Code::NoRoute, "no service takes this path")
 }
@@ -145,7 +148,11 @@ fn authenticate(
             (required, x.generation.config.auth.enabled && (required || !x.keeps_credentials))
         }
         (Target::Worker(_), Some(Credential::Edge)) => (true, true),
-        (Target::Worker(_), Some(Credential::EdgeIfPresent)) => (false, true),
+        (Target::Worker(_), Some(Credential::EdgeIfPresent)) => {
+            // The vault decides, and its validate call is there to be asked about bad tokens.
+            x.keeps_credentials = true;
+            (false, true)
+        }
         (Target::Worker(_), _) => {
             x.keeps_credentials = true;
             (false, false)
@@ -156,10 +163,18 @@ fn authenticate(
     if !looks {
         return Ok(());
     }
-    x.identity = verify(shared, x, headers)?;
+    let defers = matches!(reserved.map(|reserved| reserved.credential), Some(Credential::EdgeIfPresent));
+    let before = x.decision;
+    x.identity = match verify(shared, x, headers) {
+        Err(_) if defers && x.decision == UNAUTHENTICATED => {
+            x.decision = before;
+            None
+        }
+        verified => verified?,
+    };
     if required && x.identity.is_none() {
         shared.meters.auth_failure("missing");
-        return Err(decided(x, "unauthenticated", Answer::unauthenticated()));
+        return Err(decided(x, UNAUTHENTICATED, Answer::unauthenticated()));
     }
     Ok(())
 }
@@ -209,7 +224,7 @@ pub(crate) fn verify(
         Err(error) => {
             shared.meters.auth_failure(error.reason());
             shared.throttle.fail(x.client, now);
-            Err(decided(x, "unauthenticated", Answer::unauthenticated()))
+            Err(decided(x, UNAUTHENTICATED, Answer::unauthenticated()))
         }
     }
 }

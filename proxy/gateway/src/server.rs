@@ -168,7 +168,9 @@ async fn run(shared: Arc<Shared>, app: Arc<App>, mut stream: Box<Downstream>, pe
             Some(back) => stream = back,
             None => return,
         }
-        if !stream.end() || *closing.borrow() {
+        // It came back, so the client was told that it stays open: a drain that has begun meanwhile lets it
+        // ask once more.
+        if !stream.end() {
             return;
         }
     }

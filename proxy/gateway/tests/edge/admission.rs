@@ -331,7 +331,8 @@ fn the_access_log_has_one_line_a_request_and_no_secret() {
     });
     let (text, lines) = lines;
     assert!(!text.contains("hidden") && !text.contains(token.rsplit_once('.').unwrap().1), "{text}");
-    let [passed, refused, malformed] = lines.as_slice() else { panic!("{text}") };
+    let with = |status: u16| lines.iter().find(|line| line["status"] == status).unwrap();
+    let (passed, refused, malformed) = (with(200), with(401), with(501));
     for (name, value) in [
         ("method", "GET"),
         ("path", "/api/orders/1"),
@@ -350,8 +351,11 @@ fn the_access_log_has_one_line_a_request_and_no_secret() {
     );
     assert!(passed["duration_us"].as_u64() >= passed["upstream_us"].as_u64());
     assert_eq!(passed["upstream"], upstream.url());
-    assert_eq!((&refused["status"], &refused["decision"]), (&json!(401), &json!("unauthenticated")));
-    assert_eq!((&malformed["status"], &malformed["decision"]), (&json!(501), &json!("method_unknown")));
+    assert_eq!(
+        (refused["decision"].as_str(), refused["path"].as_str()),
+        (Some("unauthenticated"), Some("/api/orders/2"))
+    );
+    assert_eq!(malformed["decision"], "method_unknown");
     let metrics = edge.get("/metrics").text();
     assert!(
         metrics.contains(r#"api_gateway_requests_total{method="GET",service="orders",status="200"} 1"#),
