@@ -26,6 +26,9 @@ use crate::jwt_cache::{Found, Verified};
 use crate::respond::Answer;
 use crate::state::Shared;
 
+/// The decision of a request whose credential is missing or not believed.
+const UNAUTHENTICATED: &str = "unauthenticated";
+
 /// What a request presents as credential.
 enum Presented<'a> {
     Nothing,
@@ -86,9 +89,6 @@ fn route(x: &mut Exchange) -> Result<Option<&'static Reserved>, Answer> {
     x.enter(target);
     Ok(route.reserved)
 }
-
-/// The decision of a request whose credential is missing or not believed.
-const UNAUTHENTICATED: &str = "unauthenticated";
 
 fn no_route() -> Answer {
     Answer::refuse(Code::NoRoute, "no service takes this path")
