@@ -1,7 +1,7 @@
 //! Who may publish and read which types, and under which source.
 
 use sluice_http::Reject;
-use sluice_identity::caller::Caller;
+use sluice_identity::caller::{Caller, Via};
 use sluice_wire::code::Code;
 use sluice_wire::event::EventType;
 
@@ -23,6 +23,18 @@ pub(crate) fn may_publish(caller: &Caller, kind: &EventType) -> Result<(), Fault
         return Ok(());
     }
     Err(Fault::new(Code::InsufficientScope, format!("permission `{needed}` is required")))
+}
+
+/// Refuses tokens signed with the older platforms' shared secret: they are believed at those platforms' own calls
+/// alone.
+pub(crate) fn not_legacy(caller: &Caller) -> Result<(), Reject> {
+    if caller.via == Via::LegacyToken {
+        return Err(Reject::new(
+            Code::Forbidden,
+            "this call does not take tokens signed with the shared secret",
+        ));
+    }
+    Ok(())
 }
 
 /// The source an event is stored under: the one it names, when the caller may name it, else the caller.
@@ -61,7 +73,7 @@ mod tests {
     use super::*;
 
     fn caller(grants: &str) -> Caller {
-        Caller::forwarded("alice".to_owned(), None, grants.parse().unwrap_or_default())
+        Caller::forwarded("alice".to_owned(), None, grants.parse().unwrap_or_default(), false)
     }
 
     fn kind(name: &str) -> EventType {
@@ -107,8 +119,8 @@ mod tests {
         assert_eq!(readable(&caller("events:read")).unwrap(), Filter::default());
         assert_eq!(readable(&caller("read")).unwrap(), Filter::default());
         let narrow = readable(&caller("events:read:order_* write")).unwrap();
-        assert!(narrow.admits_labels("order_executed", "", "", 0));
-        assert!(!narrow.admits_labels("trading_signal", "", "", 0));
+        assert!(narrow.admits_type("order_executed"));
+        assert!(!narrow.admits_type("trading_signal"));
         assert!(readable(&caller("write")).is_err());
     }
 }

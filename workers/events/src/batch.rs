@@ -15,6 +15,7 @@ use sluice_wire::json as strict;
 use sluice_wire::problem::{Outcome as Sent, Problem};
 use uuid::Uuid;
 
+use crate::access;
 use crate::context::{Context, NDJSON, json_response};
 use crate::error::{Fault, append_problem};
 use crate::event::{self, Author, Prepared};
@@ -83,6 +84,7 @@ pub(crate) async fn batch(
     headers: HeaderMap,
     BodyBytes(body): BodyBytes,
 ) -> Result<Response, Reject> {
+    access::not_legacy(&caller)?;
     let begun = Instant::now();
     let stored = async {
         let key = idempotency_key(&headers)?;
@@ -130,8 +132,10 @@ fn array(
     id: impl Fn(usize) -> Option<Uuid>,
 ) -> Result<(Vec<Checked>, bool), Box<Problem>> {
     strict::check(body).map_err(|error| refusal(Code::InvalidJson, error.to_string()))?;
+    // As text, so that no string in it is checked for UTF-8 again.
+    let body = std::str::from_utf8(body).map_err(|_| refusal(Code::InvalidJson, "not UTF-8"))?;
     let batch: BatchBody<'_> =
-        serde_json::from_slice(body).map_err(|error| refusal(Code::BadRequest, error.to_string()))?;
+        serde_json::from_str(body).map_err(|error| refusal(Code::BadRequest, error.to_string()))?;
     if batch.events.count > BATCH_EVENTS_MAX {
         return Err(too_many(batch.events.count));
     }

@@ -16,6 +16,7 @@ use crate::error::{RunError, read_problem};
 use crate::hub::Hub;
 use crate::log::{Clock, Log, ReadError, Reader, SystemClock};
 use crate::metrics::Metrics;
+use crate::mint::Mint;
 use crate::stream::SUBSCRIBERS_MAX;
 
 /// LIMIT: reads of the log at a time; more wait.
@@ -33,6 +34,7 @@ pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) stop: Stop,
     pub(crate) subscriptions: Arc<Semaphore>,
+    pub(crate) mint: Mint,
     reads: Semaphore,
 }
 
@@ -51,6 +53,7 @@ impl Context {
             settings,
             stop,
             subscriptions: Arc::new(Semaphore::new(SUBSCRIBERS_MAX)),
+            mint: Mint::default(),
             reads: Semaphore::new(READS_MAX),
         }))
     }

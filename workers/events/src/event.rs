@@ -20,6 +20,7 @@ use crate::error::Fault;
 use crate::fingerprint::Fingerprint;
 use crate::json::{self, Members};
 use crate::log::{Draft, LABEL_BYTES_MAX, Labels};
+use crate::mint::Mint;
 
 /// LIMIT: one event as received.
 pub(crate) const EVENT_BYTES_MAX: usize = 256 * 1024;
@@ -52,6 +53,8 @@ pub(crate) struct Author<'a> {
     pub(crate) unknown_types: bool,
     /// The time of arrival.
     pub(crate) now: Timestamp,
+    /// Makes ids for events that come without one.
+    pub(crate) mint: &'a Mint,
 }
 
 /// An event ready to be stored.
@@ -93,7 +96,7 @@ impl Author<'_> {
             Some(text) => {
                 Uuid::parse_str(text).map_err(|_| Fault::event("/event_id", "event_id is not a UUID"))?
             }
-            None => key_id.unwrap_or_else(Uuid::now_v7),
+            None => key_id.unwrap_or_else(|| self.mint.id(self.now.as_millisecond() as u64)),
         };
         let given = event.timestamp.map(time_us).transpose()?;
         let now_us = self.now.as_microsecond();
@@ -126,7 +129,7 @@ impl Author<'_> {
             .part(&data)
             .part(&metadata)
             .value();
-        let symbol = symbol_of(&data);
+        let symbol = symbol_of(event.data.map_or("{}", RawValue::get));
         let labels = Labels { kind: kind.as_str(), symbol: &symbol, source };
         let draft = Draft::new(labels, time_us, event_id.as_u128(), fingerprint, &text)
             .map_err(|error| Fault::new(Code::BodyTooLarge, error.to_string()))?;
@@ -200,13 +203,13 @@ fn time_us(raw: &RawValue) -> Result<i64, Fault> {
 }
 
 /// The symbol an event can be found under: `data.symbol` when it is a text that a label can hold.
-fn symbol_of(data: &[u8]) -> String {
+fn symbol_of(data: &str) -> String {
     #[derive(Deserialize)]
     struct Probe<'a> {
         #[serde(borrow, default)]
         symbol: Option<&'a RawValue>,
     }
-    let probe = serde_json::from_slice(data).unwrap_or(Probe { symbol: None });
+    let probe = serde_json::from_str(data).unwrap_or(Probe { symbol: None });
     let text = probe.symbol.filter(|raw| raw.get().starts_with('"')).and_then(|raw| json::text(raw).ok());
     text.filter(|text| text.len() <= LABEL_BYTES_MAX).map(Cow::into_owned).unwrap_or_default()
 }
@@ -220,11 +223,11 @@ mod tests {
 
     fn author(caller: &Caller) -> Author<'_> {
         let now = Timestamp::from_microsecond(1_795_255_200_123_456).unwrap();
-        Author { caller, dev: false, unknown_types: true, now }
+        Author { caller, dev: false, unknown_types: true, now, mint: Box::leak(Box::default()) }
     }
 
     fn alice() -> Caller {
-        Caller::forwarded("alice".to_owned(), None, "write".parse().unwrap_or_default())
+        Caller::forwarded("alice".to_owned(), None, "write".parse().unwrap_or_default(), false)
     }
 
     fn stored(text: &str, caller: &Caller) -> Result<(Value, Prepared), Fault> {
@@ -313,9 +316,9 @@ mod tests {
 
     #[test]
     fn labels_are_found_in_the_data() {
-        assert_eq!(symbol_of(br#"{"a":{"symbol":"no"},"symbol":"BTC/USDT"}"#), "BTC/USDT");
-        assert_eq!(symbol_of(br#"{"symbol":7}"#), "");
-        assert_eq!(symbol_of(format!(r#"{{"symbol":"{}"}}"#, "x".repeat(300)).as_bytes()), "");
+        assert_eq!(symbol_of(r#"{"a":{"symbol":"no"},"symbol":"BTC/USDT"}"#), "BTC/USDT");
+        assert_eq!(symbol_of(r#"{"symbol":7}"#), "");
+        assert_eq!(symbol_of(&format!(r#"{{"symbol":"{}"}}"#, "x".repeat(300))), "");
     }
 
     #[test]

@@ -128,7 +128,7 @@ impl Hub {
     }
 
     fn publish(&self, records: impl Iterator<Item = Record>) {
-        let frames: Vec<Frame> = records.map(encoded).collect();
+        let frames = encoded(records);
         let (Some(first), Some(last)) = (frames.first(), frames.last()) else { return };
         let (first, last) = (first.record.stamp.seq, last.record.stamp.seq);
         self.latest.take(frames.iter().map(|frame| &frame.record));
@@ -143,8 +143,19 @@ impl Hub {
     }
 }
 
-fn encoded(record: Record) -> Frame {
-    let mut bytes = Vec::with_capacity(record.json().len() + 192);
-    frame::write_sse(&record, false, &mut bytes);
-    Frame { bytes: Bytes::from(bytes), record }
+/// Encodes a batch into one piece of memory that its frames share.
+fn encoded(records: impl Iterator<Item = Record>) -> Vec<Frame> {
+    let mut all = Vec::new();
+    let placed: Vec<(Record, usize)> = records
+        .map(|record| {
+            frame::write_sse(&record, false, &mut all);
+            (record, all.len())
+        })
+        .collect();
+    let all = Bytes::from(all);
+    let mut begin = 0;
+    placed
+        .into_iter()
+        .map(|(record, end)| Frame { record, bytes: all.slice(std::mem::replace(&mut begin, end)..end) })
+        .collect()
 }

@@ -19,6 +19,7 @@ mod hub;
 mod json;
 pub mod log;
 mod metrics;
+mod mint;
 mod params;
 mod publish;
 mod query;

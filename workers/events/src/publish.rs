@@ -104,12 +104,13 @@ async fn publish(
     }
 }
 
-pub(crate) fn author<'a>(context: &Context, caller: &'a Caller) -> Author<'a> {
+pub(crate) fn author<'a>(context: &'a Context, caller: &'a Caller) -> Author<'a> {
     Author {
         caller,
         dev: context.settings.dev,
         unknown_types: context.settings.unknown_types,
         now: Timestamp::now(),
+        mint: &context.mint,
     }
 }
 

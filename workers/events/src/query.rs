@@ -77,6 +77,7 @@ pub(crate) async fn one(
     Authenticated(caller): Authenticated,
     Path(id): Path<String>,
 ) -> Result<Response, Reject> {
+    access::not_legacy(&caller)?;
     let readable = access::readable(&caller)?;
     let found = if let Ok(id) = id.parse::<MessageId>() {
         context.read(move |reader| reader.by_message_id(id)).await?

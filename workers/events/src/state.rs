@@ -31,8 +31,9 @@ pub(crate) struct Latest(RwLock<BTreeMap<Box<str>, Record>>);
 
 impl Latest {
     /// Takes up the next events of the log, in their order.
-    pub(crate) fn take<'a>(&self, records: impl Iterator<Item = &'a Record>) {
-        let news = records.filter(|record| record.kind() == KIND && !record.symbol().is_empty());
+    pub(crate) fn take<'a>(&self, records: impl DoubleEndedIterator<Item = &'a Record>) {
+        // The newest first: of many events of one symbol, one is copied.
+        let news = records.rev().filter(|record| record.kind() == KIND && !record.symbol().is_empty());
         let mut news = news.peekable();
         if news.peek().is_none() {
             return;
@@ -40,7 +41,9 @@ impl Latest {
         let mut latest = self.0.write().unwrap_or_else(PoisonError::into_inner);
         for record in news {
             if let Some(known) = latest.get_mut(record.symbol()) {
-                *known = record.detached();
+                if known.stamp.seq < record.stamp.seq {
+                    *known = record.detached();
+                }
             } else if latest.len() < SYMBOLS_MAX {
                 latest.insert(record.symbol().into(), record.detached());
             }
@@ -109,6 +112,7 @@ async fn answer(
     symbol: &str,
     at: bool,
 ) -> Result<Response, Reject> {
+    access::not_legacy(caller)?;
     if !access::readable(caller)?.admits_type(KIND) {
         return Err(Reject::lacking(&format!("events:read:{KIND}")));
     }

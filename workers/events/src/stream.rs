@@ -51,6 +51,7 @@ pub(crate) async fn stream(
     StrictQuery(pairs): StrictQuery<Vec<(String, String)>>,
     headers: HeaderMap,
 ) -> Result<Response, Reject> {
+    access::not_legacy(&caller)?;
     let readable = access::readable(&caller)?;
     let mut params = Params::new(pairs);
     let start = Start::parse(&mut params, &headers)?;

@@ -96,7 +96,7 @@ fn world() -> World {
 
 impl World {
     async fn post(&self, body: &str) -> Result<Response, Reject> {
-        let caller = Caller::forwarded("alice".to_owned(), None, "write".parse().unwrap_or_default());
+        let caller = Caller::forwarded("alice".to_owned(), None, "write".parse().unwrap_or_default(), false);
         let body: Box<RawValue> = serde_json::from_str(body).unwrap();
         let headers = HeaderMap::new();
         publish::single(State(Arc::clone(&self.context)), Authenticated(caller), headers, StrictJson(body))
@@ -152,10 +152,11 @@ async fn a_full_queue_is_429() {
     let mut waiting = Vec::new();
     let refused = loop {
         let draft = crate::event::Author {
-            caller: &Caller::forwarded("alice".to_owned(), None, "write".parse().unwrap_or_default()),
+            caller: &Caller::forwarded("alice".to_owned(), None, "write".parse().unwrap_or_default(), false),
             dev: true,
             unknown_types: true,
             now: jiff::Timestamp::now(),
+            mint: &world.context.mint,
         }
         .prepare(&crate::event::parse(r#"{"event_type":"x"}"#).unwrap(), None)
         .unwrap()

@@ -43,7 +43,9 @@ impl Dedup {
         }
         let aged = ms.saturating_sub(self.young_since_ms) >= self.window_ms;
         if aged || self.young.len() >= (self.ids_max / 2).max(1) {
-            self.old = std::mem::replace(&mut self.young, HashMap::new());
+            // As large as the last one was: growing moves everything, in the middle of a commit.
+            let room = HashMap::with_capacity(self.young.len());
+            self.old = std::mem::replace(&mut self.young, room);
             self.young_since_ms = ms;
         }
         self.young.insert(event_id, seq);

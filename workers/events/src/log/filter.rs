@@ -25,16 +25,11 @@ pub struct Filter {
 impl Filter {
     /// Whether a record is wanted.
     pub fn admits(&self, record: &Record) -> bool {
-        self.admits_labels(record.kind(), record.symbol(), record.source(), record.time_us)
-    }
-
-    /// The same on the labels alone.
-    pub fn admits_labels(&self, kind: &str, symbol: &str, source: &str, time_us: i64) -> bool {
-        self.admits_type(kind)
-            && self.symbol.as_deref().is_none_or(|wanted| wanted == symbol)
-            && self.source.as_deref().is_none_or(|wanted| wanted == source)
-            && self.from_us.is_none_or(|from| from <= time_us)
-            && self.to_us.is_none_or(|to| time_us <= to)
+        ((self.kinds.is_empty() && self.granted.is_none()) || self.admits_type(record.kind()))
+            && self.symbol.as_deref().is_none_or(|wanted| wanted == record.symbol())
+            && self.source.as_deref().is_none_or(|wanted| wanted == record.source())
+            && self.from_us.is_none_or(|from| from <= record.time_us)
+            && self.to_us.is_none_or(|to| record.time_us <= to)
     }
 
     /// Whether events of a type can be wanted.
@@ -62,27 +57,33 @@ impl Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::tests::record;
 
     #[test]
     fn all_conditions_must_hold() {
         let filter = Filter {
             kinds: vec!["a".into(), "b".into()],
-            symbol: Some("X".into()),
+            symbol: Some("BTC/USDT".into()),
+            source: Some("test".into()),
             from_us: Some(5),
             to_us: Some(9),
             ..Filter::default()
         };
-        assert!(filter.admits_labels("a", "X", "s", 5));
-        assert!(filter.admits_labels("b", "X", "s", 9));
-        for (kind, symbol, time) in [("c", "X", 5), ("a", "Y", 5), ("a", "X", 4), ("a", "X", 10)] {
-            assert!(!filter.admits_labels(kind, symbol, "s", time));
+        // The records' event time is their seq.
+        assert!(filter.admits(&record(5, "a")) && filter.admits(&record(9, "b")));
+        for (seq, kind) in [(5, "c"), (4, "a"), (10, "a")] {
+            assert!(!filter.admits(&record(seq, kind)));
         }
+        let other = Filter { symbol: Some("ETH/USDT".into()), ..filter.clone() };
+        assert!(!other.admits(&record(5, "a")));
+        let other = Filter { source: Some("ml".into()), ..filter };
+        assert!(!other.admits(&record(5, "a")));
     }
 
     #[test]
     fn grants_narrow_what_was_asked_for() {
         let filter = Filter { granted: Some(vec!["order_*".into()]), ..Filter::default() };
-        assert!(filter.admits_labels("order_executed", "", "", 0));
-        assert!(!filter.admits_labels("trading_signal", "", "", 0));
+        assert!(filter.admits(&record(1, "order_executed")));
+        assert!(!filter.admits(&record(1, "trading_signal")));
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use foldhash::{HashMap, HashMapExt};
 
 use super::index::Entry;
-use super::record::{BARRIER, Draft, FIRST, LAST, MessageId, Stamp, seal};
+use super::record::{self, BARRIER, Draft, FIRST, LAST, MessageId, Stamp, seal};
 
 /// What became of one event of a submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,6 @@ struct Planned {
     time_us: i64,
     event_id: u128,
     fingerprint: u64,
-    kind: Box<str>,
 }
 
 impl Plan {
@@ -135,7 +134,7 @@ impl Plan {
             len: planned.range.len() as u64,
             time_us: planned.time_us,
             event_id: planned.event_id,
-            kind: &planned.kind,
+            kind: record::kind_of(&self.buffer[planned.range.clone()]),
         })
     }
 
@@ -157,7 +156,6 @@ impl Plan {
             time_us: draft.time_us,
             event_id: draft.event_id,
             fingerprint: draft.fingerprint,
-            kind: draft.kind().into(),
         });
         stamp
     }

@@ -319,6 +319,11 @@ pub(crate) fn parse(bytes: &[u8]) -> Parsed {
     Parsed::Whole(header)
 }
 
+/// The type of an encoded record.
+pub(crate) fn kind_of(record: &[u8]) -> &str {
+    label(&record[HEADER_BYTES..], 0, record[29])
+}
+
 /// Sets the flags of an encoded record and its checksum.
 pub(crate) fn seal(record: &mut [u8], flags: u8) {
     record[28] = flags;

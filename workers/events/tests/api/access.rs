@@ -50,6 +50,24 @@ async fn publishing_and_reading_need_their_grants() {
 }
 
 #[tokio::test]
+async fn tokens_of_the_shared_secret_reach_the_older_calls_alone() {
+    let world = World::new();
+    let old = world.user("bob", "read write");
+    let legacy = "x-auth-method: legacy_token\r\n";
+    for (method, path) in
+        [("POST", "/events/batch"), ("GET", "/events/stream"), ("GET", "/state/BTC"), ("GET", "/events/1-1")]
+    {
+        assert_eq!(old.send(method, path, legacy, b"{}").await.code(403), "forbidden", "{method} {path}");
+    }
+    old.send("POST", "/events", legacy, br#"{"event_type":"risk_alert"}"#).await.ok();
+    old.send("POST", "/events/portfolio-update", legacy, br#"{"updates":{}}"#).await.ok();
+    for path in ["/events", "/events/stats", "/events/types"] {
+        old.send("GET", path, legacy, b"").await.ok();
+    }
+    assert_eq!(old.send("POST", "/events/replay", legacy, b"").await.ok()["events_replayed"], 2);
+}
+
+#[tokio::test]
 async fn a_narrow_reader_sees_its_types_alone() {
     let world = World::new();
     let hidden = publish(&world, &json!({"event_type": "order_executed", "data": {"symbol": "BTC"}})).await;
