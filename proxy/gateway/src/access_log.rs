@@ -5,6 +5,8 @@
 //! [`BUFFER_BYTES`] wait, further lines are dropped and counted (`sluice_access_log_dropped_total`).
 //! Client input appears only in escaped members; queries, bodies and credentials never do.
 
+use std::cell::RefCell;
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -151,8 +153,7 @@ impl<'a> Line<'a> {
     pub(crate) fn start(out: &'a mut Vec<u8>, now: jiff::Timestamp) -> Self {
         out.clear();
         out.extend_from_slice(b"{\"timestamp\":\"");
-        // Writing to memory does not fail.
-        drop(write!(out, "{now:.3}"));
+        write_time(out, now);
         out.extend_from_slice(b"\",\"level\":\"INFO\",\"service\":\"edge\",\"component\":\"access\"");
         Self { out }
     }
@@ -174,6 +175,15 @@ impl<'a> Line<'a> {
         }
     }
 
+    /// Adds a text that needs no escaping: an address, a number with a unit.
+    pub(crate) fn plain(mut self, name: &str, value: impl fmt::Display) -> Self {
+        self.name(name);
+        self.out.push(b'"');
+        drop(write!(self.out, "{value}"));
+        self.out.push(b'"');
+        self
+    }
+
     /// Adds a number.
     pub(crate) fn number(mut self, name: &str, value: u64) -> Self {
         self.name(name);
@@ -193,6 +203,24 @@ impl<'a> Line<'a> {
         self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b"\":");
     }
+}
+
+/// Writes a time, RFC 3339 with milliseconds. Its seconds are formatted once a second and thread.
+fn write_time(out: &mut Vec<u8>, now: jiff::Timestamp) {
+    thread_local! {
+        static SECOND: RefCell<(i64, Vec<u8>)> = const { RefCell::new((i64::MIN, Vec::new())) };
+    }
+    SECOND.with_borrow_mut(|(second, text)| {
+        if *second != now.as_second() {
+            *second = now.as_second();
+            text.clear();
+            // Writing to memory does not fail.
+            drop(write!(text, "{now:.0}"));
+            text.pop();
+        }
+        out.extend_from_slice(text);
+    });
+    drop(write!(out, ".{:03}Z", now.subsec_millisecond()));
 }
 
 fn escape(text: &str, out: &mut Vec<u8>) {

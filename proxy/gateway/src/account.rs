@@ -35,7 +35,6 @@ pub(crate) fn finish(shared: &Shared, session: &Session, x: &Exchange, error: Op
         && error.is_some_and(|error| *error.esource() != ErrorSource::Unset && x.refusal.is_none());
     LINE.with_borrow_mut(|buffer| {
         let upstream = x.attempt.as_ref().and_then(|attempt| attempt.endpoint.as_ref());
-        let upstream = upstream.map(|endpoint| endpoint.instance.url.to_string());
         let service = match &x.target {
             Target::Service(route) => route.service.name.as_str(),
             Target::Worker(worker) => worker.role.as_str(),
@@ -51,9 +50,9 @@ pub(crate) fn finish(shared: &Shared, session: &Session, x: &Exchange, error: Op
             .number("status", u64::from(status))
             .text("service", service)
             .text("decision", if cut_short && x.decision == "forwarded" { "cut_short" } else { x.decision })
-            .text("client", &x.client.to_string())
+            .plain("client", x.client)
             .maybe_text("user", x.identity.as_ref().map(|identity| identity.claims.sub.as_str()))
-            .maybe_text("upstream", upstream.as_deref())
+            .maybe_text("upstream", upstream.map(|endpoint| endpoint.label.as_str()))
             .number("attempts", u64::from(x.attempts))
             .number("bytes_in", x.body_bytes)
             .number("bytes_out", x.answer_bytes)
@@ -84,7 +83,7 @@ pub(crate) fn refused(shared: &Shared, client: std::net::IpAddr, id: &RequestId,
             .number("status", u64::from(refusal.code.status()))
             .text("service", "edge")
             .text("decision", refusal.reason)
-            .text("client", &client.to_canonical().to_string())
+            .plain("client", client.to_canonical())
             .number("duration_us", micros(took));
         shared.access_log.push(line.end());
     });

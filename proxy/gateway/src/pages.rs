@@ -217,7 +217,7 @@ fn service(route: &ServiceRoute) -> Value {
     let instances = roster.endpoints().iter().map(|endpoint| {
         let instance = &endpoint.instance;
         json!({
-            "url": instance.url.to_string(),
+            "url": endpoint.label,
             "weight": instance.weight(),
             "state": instance.state(now).as_str(),
             "in_flight": instance.in_flight(),

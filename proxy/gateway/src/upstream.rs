@@ -59,6 +59,8 @@ pub(crate) struct Roster {
 pub(crate) struct Endpoint {
     /// Its state, kept over reloads.
     pub(crate) instance: Arc<Instance>,
+    /// Its address as it is shown.
+    pub(crate) label: String,
     /// `Host` for it.
     pub(crate) host: HeaderValue,
     /// How to reach it; `None` until its name is resolved.
@@ -251,6 +253,7 @@ impl Endpoint {
         };
         let host = HeaderValue::from_str(&instance.url.authority());
         Self {
+            label: instance.url.to_string(),
             host: host.unwrap_or_else(|_| HeaderValue::from_static("localhost")),
             peer: ArcSwapOption::from(address.map(|address| Arc::new(tcp_peer(address, timeouts)))),
             last_probe: ArcSwapOption::new(known.and_then(|known| known.last_probe.load_full())),

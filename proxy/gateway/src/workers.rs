@@ -95,17 +95,28 @@ impl Worker {
                 figures: Value::Null,
             },
         };
-        let figures = match role {
-            Role::Events => Some("/events/stats"),
-            Role::Vault => Some("/internal/certificates"),
-            _ => None,
-        };
-        if let Some(path) = figures.filter(|_| health.components != Value::Null)
-            && let Ok(Ok(page)) = tokio::time::timeout(TIMEOUT, page(&self.client, path)).await
+        if health.components != Value::Null
+            && let Ok(Ok(figures)) = tokio::time::timeout(TIMEOUT, figures(&self.client, role)).await
         {
-            health.figures = page;
+            health.figures = figures;
         }
         self.health.store(Some(Arc::new(health)));
+    }
+}
+
+/// What a worker has to show beside its health: the event stream's size and place, the CA's certificates.
+async fn figures(client: &Client, role: Role) -> Result<Value, ClientError> {
+    match role {
+        Role::Events => {
+            let mut stats = page(client, "/events/stats").await?;
+            let newest = page(client, "/events?order=desc&limit=1").await?;
+            if let Some(stats) = stats.as_object_mut() {
+                stats.insert("last_seq".to_owned(), newest["events"][0]["seq"].clone());
+            }
+            Ok(stats)
+        }
+        Role::Vault => page(client, "/internal/certificates").await,
+        _ => Ok(Value::Null),
     }
 }
 

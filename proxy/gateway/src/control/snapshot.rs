@@ -166,13 +166,11 @@ fn feed(shared: &Shared) -> Value {
 fn store(shared: &Shared) -> Value {
     let health = shared.workers.health(Role::Events);
     let figures = health.as_ref().map(|health| &health.figures).filter(|figures| figures.is_object());
-    let number = |names: [&str; 2]| {
-        figures.and_then(|figures| names.iter().find_map(|name| figures.get(*name).and_then(Value::as_u64)))
-    };
+    let figure = |name: &str| figures.and_then(|figures| figures.get(name)).cloned();
     json!({
-        "kind": figures.map(|_| "embedded"),
-        "stream_length": number(["stream_length", "total_events"]),
-        "last_seq": number(["last_seq", "seq"]),
+        "kind": figure("store"),
+        "stream_length": figure("stream_length"),
+        "last_seq": figure("last_seq"),
     })
 }
 
@@ -207,7 +205,7 @@ fn service(route: &ServiceRoute, sums: &Sums, second: u64) -> Value {
     let instances = roster.endpoints().iter().take(INSTANCES_MAX).map(|endpoint| {
         let instance = &endpoint.instance;
         json!({
-            "url": instance.url.to_string(),
+            "url": endpoint.label,
             "weight": instance.weight(),
             "state": instance.state(now).as_str(),
             "in_flight": instance.in_flight(),
@@ -230,7 +228,7 @@ fn service(route: &ServiceRoute, sums: &Sums, second: u64) -> Value {
 fn worker_route(shared: &Shared, route: &WorkerRoute, sums: &Sums, second: u64) -> Value {
     let (name, prefix) = match route.role {
         Role::Events => ("events", "/events"),
-        Role::Vault => ("vault", "/v1"),
+        Role::Vault => ("vault", "/secrets"),
         _ => ("calc", "/calculations"),
     };
     let health = shared.workers.health(route.role);
