@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::record::{MessageId, Stamp};
+use super::id::MessageId;
+use super::record::Stamp;
 
 /// Distance of index entries: a lookup reads one block of about this size.
 pub(crate) const BLOCK_BYTES: u64 = 4 * 1024;

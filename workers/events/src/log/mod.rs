@@ -11,6 +11,7 @@
 mod dedup;
 mod filter;
 mod housekeeping;
+mod id;
 mod index;
 mod medium;
 mod open;
@@ -37,11 +38,12 @@ use tokio::sync::oneshot;
 
 pub use dedup::IDS_MAX as DEDUP_IDS_MAX;
 pub use filter::Filter;
+pub use id::{MessageId, MessageIdError};
 pub use medium::{Disk, Medium};
 pub use open::{OpenError, Recovered};
 pub use plan::Outcome;
 pub use reader::{ReadError, Reader, Stats};
-pub use record::{Draft, DraftError, LABEL_BYTES_MAX, Labels, MessageId, MessageIdError, Record, Stamp};
+pub use record::{Draft, DraftError, LABEL_BYTES_MAX, Labels, Record, Stamp};
 pub use retention::Retention;
 pub use scan::{Backward, Forward, Trimmed};
 pub use segment::FORMAT_VERSION;
@@ -299,7 +301,8 @@ impl Durability {
 pub(crate) mod tests {
     use bytes::Bytes;
 
-    use super::record::{Draft, Header, Labels, MessageId, Parsed, Record, Stamp, parse, seal};
+    use super::id::MessageId;
+    use super::record::{Draft, Header, Labels, Parsed, Record, Stamp, parse, seal};
 
     /// A record as a reader would get it.
     pub(crate) fn record(seq: u64, kind: &str) -> Record {

@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use foldhash::{HashMap, HashMapExt};
 
+use super::id::MessageId;
 use super::index::Entry;
-use super::record::{self, BARRIER, Draft, FIRST, LAST, MessageId, Stamp, seal};
+use super::record::{self, BARRIER, Draft, FIRST, LAST, Stamp, seal};
 
 /// What became of one event of a submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::filter::Filter;
-use super::record::{MessageId, Record};
+use super::id::MessageId;
+use super::record::Record;
 use super::scan::{Backward, Block, Forward};
 use super::segment::Segment;
 use super::store::Store;

@@ -251,7 +251,8 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::log::record::{Draft, Labels, MessageId, Stamp, seal};
+    use crate::log::id::MessageId;
+    use crate::log::record::{Draft, Labels, Stamp, seal};
 
     /// A segment of commits with the given numbers of records; offsets of the commits' begins and of the end.
     fn segment_of(commits: &[usize]) -> (Vec<u8>, Vec<u64>) {

@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::filter::Filter;
+use super::id::MessageId;
 use super::index::{Block, Entry, Index, Summary, block_of_id, block_of_seq, fold};
 use super::medium::Medium;
-use super::record::{MessageId, array};
+use super::record::array;
 use super::recovery::{self, ScanError};
 use super::retention::Extent;
 use super::sidecar;

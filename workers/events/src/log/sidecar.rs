@@ -15,8 +15,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use super::id::MessageId;
 use super::index::{Block, Index, Summary};
-use super::record::{MessageId, array};
+use super::record::array;
 
 const MAGIC: [u8; 8] = *b"SLUICEIX";
 const VERSION: u16 = 1;

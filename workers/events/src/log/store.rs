@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::record::MessageId;
+use super::id::MessageId;
 use super::segment::Segment;
 
 /// LIMIT: block tables of sealed segments held in memory (about 650 KiB each).

@@ -21,10 +21,11 @@ use tokio::sync::oneshot;
 
 use super::dedup::Dedup;
 use super::housekeeping::Job;
+use super::id::MessageId;
 use super::medium::{Medium, is_full};
 use super::plan::{Known, Outcome, Plan};
 use super::reader::{ReadError, record_at};
-use super::record::{Draft, MessageId};
+use super::record::Draft;
 use super::segment::{HEADER_BYTES, Segment};
 use super::store::{Fatal, Store};
 use super::{AppendError, Clock, Commit, Durability, Fsync, Observer, Receipt};
