@@ -129,6 +129,8 @@ pub(crate) struct Exchange {
     pub(crate) body_bytes_max: u64,
     /// Request body bytes so far.
     pub(crate) body_bytes: u64,
+    /// Whether the whole request has come.
+    pub(crate) received: bool,
     /// Answer body bytes so far.
     pub(crate) answer_bytes: u64,
     /// Leave of the breaker.
@@ -177,6 +179,7 @@ impl Exchange {
             limit_headers: Vec::new(),
             body_bytes_max: 0,
             body_bytes: 0,
+            received: false,
             answer_bytes: 0,
             leave: None,
             attempt: None,

@@ -17,7 +17,6 @@ mod clock;
 mod control;
 mod ctx;
 mod drain;
-mod feed;
 mod generation;
 mod head;
 mod headers;
@@ -126,7 +125,7 @@ pub async fn run(start: Start, assets: fn(&str) -> Option<Asset>) -> Result<(), 
     let serving = serve_listener(door, control.router(&start), control_stop, deadline)
         .map_err(|source| GatewayError::Io { what: "serve the control port", source })?;
     let serving = tokio::spawn(serving);
-    let mut tasks = background(&start, &shared, &control, outbox);
+    let mut tasks = background(&shared, &control, outbox);
     start.ready(addresses);
 
     start.stop.wait().await;
@@ -187,7 +186,6 @@ fn open(start: &Start, own: Vec<SocketAddr>) -> Result<(Arc<Shared>, Outbox), Ga
     let registered = registrations.services(&start.config);
     let generation = upstreams.build(&meters, Arc::clone(&start.config), &registered, 1)?;
     let access_log = AccessLog::open(&start.config.log.access, meters.access_dropped.clone())?;
-    feed::restore(&feed::file(&start.role_dir()), &start.trust);
     let (limiter, keyer) = state::limiter();
     meters.generation.set(1);
     meters.reload_ok.set(1);
@@ -218,11 +216,8 @@ fn open(start: &Start, own: Vec<SocketAddr>) -> Result<(Arc<Shared>, Outbox), Ga
 }
 
 /// The tasks beside the edge threads.
-fn background(start: &Start, shared: &Arc<Shared>, control: &Arc<Control>, outbox: Outbox) -> JoinSet<()> {
+fn background(shared: &Arc<Shared>, control: &Arc<Control>, outbox: Outbox) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    if let Some(vault) = shared.workers.client(Role::Vault) {
-        tasks.spawn(feed::run(vault, start.trust.clone(), feed::file(&start.role_dir())));
-    }
     tasks.spawn(outbox.run(shared.workers.client(Role::Events), shared.meters.events_dropped.clone()));
     tasks.spawn(never(probes::run(Arc::clone(shared))));
     tasks.spawn(never(register::expire(Arc::clone(shared))));

@@ -105,7 +105,9 @@ pub(crate) fn attempt_failed(x: &mut Exchange, error: &Error, answered: bool, re
         return true;
     }
     let fault = x.arrival.link.fault();
-    let from_client = *error.esource() == ErrorSource::Downstream && fault != Fault::Deadline;
+    // A deadline that passes while the client still sends is the client's.
+    let from_client =
+        *error.esource() == ErrorSource::Downstream && (fault != Fault::Deadline || !x.received);
     if from_client || x.refusal.is_some() {
         return false;
     }

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::generation::ServiceRoute;
+use crate::generation::{Generation, ServiceRoute};
 use crate::register::resolve;
 use crate::state::Shared;
 use crate::upstream::{Endpoint, Probe};
@@ -34,23 +34,20 @@ const STATUS_BYTES: usize = 256;
 /// A service's name and its instance's number.
 type Key = (String, u32);
 
+/// One instance and when to ask it next.
 struct Plan {
+    route: Arc<ServiceRoute>,
+    endpoint: Arc<Endpoint>,
     health: Health,
     due: Instant,
     under_way: bool,
 }
 
-struct Probed {
-    key: Key,
-    route: Arc<ServiceRoute>,
-    endpoint: Arc<Endpoint>,
-    probe: Probe,
-}
-
 /// Probes for ever.
 pub(crate) async fn run(shared: Arc<Shared>) -> Infallible {
     let mut plans: HashMap<Key, Plan> = HashMap::new();
-    let mut probing: JoinSet<Probed> = JoinSet::new();
+    let mut planned: Option<Arc<Generation>> = None;
+    let mut probing: JoinSet<(Key, Probe)> = JoinSet::new();
     loop {
         let soon = tokio::time::sleep(TICK);
         tokio::pin!(soon);
@@ -58,64 +55,70 @@ pub(crate) async fn run(shared: Arc<Shared>) -> Infallible {
             tokio::select! {
                 () = &mut soon => break,
                 Some(done) = probing.join_next() => {
-                    if let Ok(done) = done {
-                        judge(&mut plans, done);
+                    if let Ok((key, probe)) = done {
+                        judge(&mut plans, &key, probe);
                     }
                 }
             }
+        }
+        let generation = shared.generation();
+        if !planned.as_ref().is_some_and(|known| Arc::ptr_eq(known, &generation)) {
+            plans = plan(plans, &generation);
+            planned = Some(generation);
         }
         start_due(&shared, &mut plans, &mut probing);
     }
 }
 
-/// Starts what is due and forgets instances that are gone.
-fn start_due(shared: &Arc<Shared>, plans: &mut HashMap<Key, Plan>, probing: &mut JoinSet<Probed>) {
-    let generation = shared.generation();
+/// The plans of a generation; instances already known keep theirs.
+fn plan(mut known: HashMap<Key, Plan>, generation: &Generation) -> HashMap<Key, Plan> {
     let now = Instant::now();
-    let mut present = 0;
+    let mut plans = HashMap::new();
     for route in &generation.services {
-        let settings = &route.service.health;
         for endpoint in route.upstream.roster().endpoints() {
-            present += 1;
             let key = (route.service.name.clone(), endpoint.instance.id);
-            let plan = plans.entry(key.clone()).or_insert_with(|| {
-                // A name without an address yet cannot wait.
-                let wait =
-                    endpoint.address().map_or(Duration::ZERO, |_| first_probe(settings, ids::random()));
-                Plan { health: Health::default(), due: now + wait, under_way: false }
-            });
-            if plan.under_way || plan.due > now || probing.len() >= AT_ONCE {
-                continue;
-            }
-            plan.under_way = true;
-            plan.due = now + next_probe(settings, ids::random());
-            let (shared, route, endpoint) = (Arc::clone(shared), Arc::clone(route), Arc::clone(endpoint));
-            probing.spawn(async move {
-                let probe = probe(&shared, &route, &endpoint).await;
-                Probed { key, route, endpoint, probe }
-            });
+            // A name without an address yet cannot wait.
+            let wait = || match endpoint.address() {
+                Some(_) => first_probe(&route.service.health, ids::random()),
+                None => Duration::ZERO,
+            };
+            let (health, due, under_way) = match known.remove(&key) {
+                Some(plan) => {
+                    (plan.health, plan.due.min(now + route.service.health.interval), plan.under_way)
+                }
+                None => (Health::default(), now + wait(), false),
+            };
+            let (route, endpoint) = (Arc::clone(route), Arc::clone(endpoint));
+            plans.insert(key, Plan { route, endpoint, health, due, under_way });
         }
     }
-    if plans.len() > present {
-        let known = |(name, id): &Key| {
-            generation.service(name).is_some_and(|route| {
-                route.upstream.roster().endpoints().iter().any(|endpoint| endpoint.instance.id == *id)
-            })
-        };
-        plans.retain(|key, _| known(key));
+    plans
+}
+
+fn start_due(shared: &Arc<Shared>, plans: &mut HashMap<Key, Plan>, probing: &mut JoinSet<(Key, Probe)>) {
+    let now = Instant::now();
+    for (key, plan) in plans.iter_mut().filter(|(_, plan)| !plan.under_way && plan.due <= now) {
+        if probing.len() >= AT_ONCE {
+            return;
+        }
+        plan.under_way = true;
+        plan.due = now + next_probe(&plan.route.service.health, ids::random());
+        let (key, shared) = (key.clone(), Arc::clone(shared));
+        let (route, endpoint) = (Arc::clone(&plan.route), Arc::clone(&plan.endpoint));
+        probing.spawn(async move { (key, probe(&shared, &route, &endpoint).await) });
     }
 }
 
-fn judge(plans: &mut HashMap<Key, Plan>, done: Probed) {
-    let Some(plan) = plans.get_mut(&done.key) else { return };
+fn judge(plans: &mut HashMap<Key, Plan>, key: &Key, probe: Probe) {
+    let Some(plan) = plans.get_mut(key) else { return };
     plan.under_way = false;
-    let change = plan.health.probed(done.probe.ok, &done.route.service.health);
-    done.endpoint.instance.mark_healthy(plan.health.is_healthy());
-    let detail = done.probe.detail.clone();
-    done.endpoint.keep_probe(done.probe);
+    let change = plan.health.probed(probe.ok, &plan.route.service.health);
+    plan.endpoint.instance.mark_healthy(plan.health.is_healthy());
+    let detail = probe.detail.clone();
+    plan.endpoint.keep_probe(probe);
     let Some(change) = change else { return };
-    done.route.upstream.publish_health();
-    let (service, instance) = (done.key.0.as_str(), done.endpoint.instance.url.to_string());
+    plan.route.upstream.publish_health();
+    let (service, instance) = (key.0.as_str(), plan.endpoint.label.as_str());
     match change {
         Change::BecameHealthy => {
             tracing::info!(component = "probe", service, instance, "instance is healthy again");

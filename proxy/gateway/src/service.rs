@@ -154,6 +154,7 @@ impl ProxyHttp for Edge {
             return Err(Error::new_down(crate::peer::REFUSED));
         }
         if end_of_stream {
+            x.received = true;
             x.await_head();
         }
         Ok(())
@@ -324,6 +325,10 @@ fn failed_answer(x: &mut Exchange, e: &Error) -> Option<Answer> {
         Fault::WriteTimeout => {
             x.decision = "client_stalled";
             return None;
+        }
+        Fault::Deadline if !x.received => {
+            x.decision = "body_timeout";
+            return Some(Answer::refuse(Code::RequestTimeout, "the body did not arrive in time"));
         }
         Fault::Deadline | Fault::None => {}
     }

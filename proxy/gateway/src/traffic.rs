@@ -3,8 +3,8 @@
 //! A ring of one-second slots with counts and a latency histogram (two significant digits), one ring an
 //! edge thread so that threads do not wait for each other. Rates and percentiles cover the ten whole
 //! seconds before the present one. Cost: one uncontended lock and a few additions a request. LIMIT: a
-//! histogram grows with the largest latency seen (about 8 KiB up to a minute); rings of routes without
-//! traffic hold none.
+//! histogram grows with the largest latency seen (about 8 KiB up to a minute); a route
+//! without traffic has neither ring nor histogram.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,7 +25,7 @@ const LATENCY_US_MAX: u64 = 600_000_000;
 /// Recent traffic of one route.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
-    shards: [Mutex<Ring>; SHARDS],
+    shards: [Mutex<Option<Box<Ring>>>; SHARDS],
 }
 
 #[derive(Debug)]
@@ -79,7 +79,8 @@ fn own_shard() -> usize {
 impl Traffic {
     /// Counts one answered request. `second` is monotonic.
     pub(crate) fn record(&self, second: u64, status: u16, latency_us: u64) {
-        let mut ring = self.shards[own_shard()].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shard = self.shards[own_shard()].lock().unwrap_or_else(PoisonError::into_inner);
+        let ring = shard.get_or_insert_default();
         let spark = &mut ring.spark[second as usize % (SPARK_S + 2)];
         if spark.0 == second {
             spark.1 += 1;
@@ -106,8 +107,8 @@ impl Traffic {
     pub(crate) fn sums(&self, second: u64) -> Sums {
         let mut sums = Sums::default();
         for shard in &self.shards {
-            let mut ring = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            for slot in &mut ring.slots {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for slot in shard.iter_mut().flat_map(|ring| &mut ring.slots) {
                 if slot.second + WINDOW_S >= second && slot.second < second {
                     sums.add(slot);
                 } else if slot.second + 3 * WINDOW_S < second {
@@ -123,8 +124,8 @@ impl Traffic {
         let mut spark = vec![0; SPARK_S.min(second as usize)];
         let first = second - spark.len() as u64;
         for shard in &self.shards {
-            let ring = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            for (at, count) in ring.spark {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for (at, count) in shard.iter().flat_map(|ring| ring.spark) {
                 if let Some(cell) = at.checked_sub(first).and_then(|index| spark.get_mut(index as usize)) {
                     *cell += count;
                 }

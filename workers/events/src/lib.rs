@@ -12,7 +12,6 @@ mod context;
 mod convenience;
 mod error;
 mod event;
-mod feed;
 mod fingerprint;
 mod frame;
 mod hub;
@@ -48,18 +47,15 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new(&start.registry));
     let log = open(&settings, Arc::clone(&metrics)).await?;
     let context = Context::new(log.clone(), settings, metrics, start.stop.clone())?;
-    let follower = feed::follow(&start);
     let observed = tokio::spawn(Arc::clone(&context).observe());
     let served = tokio::select! {
         served = serve(&start, api::router(&context), Arc::clone(&context) as _) => served.map_err(RunError::from),
         // Nothing can be acknowledged any more, and what is on the disk is for the next start to find out.
         fatal = log.failed() => Err(RunError::Log(fatal)),
     };
-    for task in [observed, follower] {
-        task.abort();
-        // Cancelled, as asked.
-        drop(task.await);
-    }
+    observed.abort();
+    // Cancelled, as asked.
+    drop(observed.await);
     // Waits for two threads; what is queued is stored.
     tokio::task::spawn_blocking(move || {
         context.close();

@@ -288,3 +288,34 @@ fn least_connections_avoids_the_busy_one() {
     }
     assert_eq!(busy.seen().len(), before);
 }
+
+#[test]
+fn a_client_that_sends_too_slowly_is_the_one_to_blame() {
+    let upstream = Upstream::start(ok);
+    let more = "timeouts = { connect = \"100ms\", first_byte = \"200ms\", total = \"300ms\" }";
+    let edge = edge_for(&upstream, more);
+    let mut client = edge.connect();
+    client.send("POST /api HTTP/1.1\r\nHost: edge\r\nContent-Length: 10\r\n\r\nhalf");
+    let reply = client.reply();
+    assert_eq!((reply.status, reply.code().as_str()), (408, "request_timeout"));
+    assert!(client.is_closed());
+    let shown = edge.admin("GET", "/circuit-breakers/api", None, None).json();
+    assert_eq!(shown["metrics"]["total_failures"], 0);
+}
+
+#[test]
+fn hosts_tell_services_apart() {
+    let [one, two] = [Upstream::start(ok), Upstream::start(ok)];
+    let of = |name: &str, host: &str, upstream: &Upstream| {
+        service(name, "/api", &[upstream.url()], &format!("auth_required = false\nhosts = [\"{host}\"]"))
+    };
+    let edge = Setup::new("")
+        .service("one", &of("one", "one.example", &one))
+        .service("two", &of("two", "*.two.example", &two))
+        .start();
+    let get = |host: &str| {
+        edge.send(&format!("GET /api HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")).status
+    };
+    assert_eq!([get("ONE.example:8000"), get("a.two.example"), get("three.example")], [200, 200, 404]);
+    assert_eq!((one.seen().len(), two.seen().len()), (1, 1));
+}
