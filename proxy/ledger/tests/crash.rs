@@ -19,9 +19,8 @@ fn names(folder: &Path) -> Vec<String> {
     listing.entries.into_iter().map(|entry| entry.registration.name).collect()
 }
 
-/// Not a test of its own: the process that is killed.
+/// The process that is killed, when the other test starts it; else nothing.
 #[test]
-#[ignore = "the child process of the other test"]
 fn writer() {
     let Ok(folder) = std::env::var(FOLDER) else { return };
     let first = names(Path::new(&folder)).len();
@@ -40,7 +39,7 @@ fn acknowledged_registrations_survive_kill_9() {
     let mut acknowledged = 0;
     for round in 1..=5 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "writer", "--ignored", "--nocapture"])
+            .args(["--exact", "writer", "--nocapture"])
             .env(FOLDER, folder.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
