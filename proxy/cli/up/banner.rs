@@ -82,7 +82,7 @@ impl Banner {
             env!("CARGO_PKG_VERSION"),
             self.started_in.as_millis()
         )?;
-        writeln!(out, "  {:<10} {:>8}  {:<28} STATE", "ROLE", "PID", "URL")?;
+        writeln!(out, "  {:<12} {:>8}  {:<28} STATE", "ROLE", "PID", "URL")?;
         let rows = [
             (Role::Edge, &self.edge),
             (Role::Edge, &self.control),
@@ -107,7 +107,7 @@ impl Banner {
 
     fn row(&self, out: &mut String, role: Role, name: &str, url: &str) -> std::fmt::Result {
         let pid = self.pids.get(&role).map_or_else(|| "-".to_owned(), ToString::to_string);
-        writeln!(out, "  {name:<10} {pid:>8}  {url:<28} ready")
+        writeln!(out, "  {name:<12} {pid:>8}  {url:<28} ready")
     }
 
     fn examples(&self, out: &mut String) -> std::fmt::Result {
