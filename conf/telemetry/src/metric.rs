@@ -62,7 +62,6 @@ catalogue! {
     EdgeGeneration "sluice_config_generation" [] "Number of the configuration in force";
     EdgeReloadOk "sluice_config_last_reload_success" [] "1 when the last reload was accepted";
     EdgeFeedAge "sluice_feed_age_seconds" [] "Time since the vault's feed was last heard";
-    EdgeLimiterKeys "sluice_limiter_keys" [] "Keys held by the rate limiter";
     EdgeLimiterEvicted "sluice_limiter_evictions_total" [] "Keys evicted from the rate limiter at its bound";
     EdgeAccessDropped "sluice_access_log_dropped_total" [] "Access log lines dropped because the writer was behind";
     EdgeEventsDropped "sluice_edge_events_dropped_total" [] "Events the edge could not hand to the event worker";

@@ -327,7 +327,7 @@ fn ledger_failed(error: &sluice_ledger::LedgerError) -> Answer {
         "ledger cannot be written"
     );
     Answer::problem(
-        Problem::new(Code::Overloaded).detail("the registry cannot be written now").retry_after_s(1),
+        Problem::new(Code::LedgerUnavailable).detail("the registry cannot be written now").retry_after_s(1),
     )
 }
 
