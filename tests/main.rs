@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its assumption does")]
 
+mod breaker;
 mod cli;
 mod harness;
 mod hostile;

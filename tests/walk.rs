@@ -322,3 +322,19 @@ fn limited_requests_say_so() {
     }
     assert!(answer.headers.contains_key("x-request-id"));
 }
+
+#[test]
+fn an_expired_token_is_refused_and_the_edge_serves_on() {
+    let sluice = shared();
+    let body = json!({"service_name": "brief", "permissions": ["read"], "ttl": 2});
+    let minted = post(sluice.edge(), "/security/tokens/generate").token(sluice.admin()).json(&body).send();
+    let token = minted.expect(200).json()["token"].as_str().unwrap().to_owned();
+    get(sluice.edge(), "/api/data/symbols").token(&token).send().expect(200);
+    until("the token expires", || {
+        (get(sluice.edge(), "/api/data/symbols").token(&token).send().status == 401).then_some(())
+    });
+    for _ in 0..4 {
+        get(sluice.edge(), "/api/data/symbols").token(&token).send().problem(401, "invalid_token");
+        get(sluice.edge(), "/livez").send().expect(200);
+    }
+}

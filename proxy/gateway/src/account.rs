@@ -48,7 +48,7 @@ pub(crate) fn finish(shared: &Shared, session: &Session, x: &Exchange, error: Op
             .text("path", &x.arrival.path)
             .text("host", &x.arrival.host)
             .number("status", u64::from(status))
-            .text("service", service)
+            .text("route", service)
             .text("decision", if cut_short && x.decision == "forwarded" { "cut_short" } else { x.decision })
             .plain("client", x.client)
             .maybe_text("user", x.identity.as_ref().map(|identity| identity.claims.sub.as_str()))
@@ -81,7 +81,7 @@ pub(crate) fn refused(shared: &Shared, client: std::net::IpAddr, id: &RequestId,
             .text("request_id", id.as_str())
             .text("message", "request refused")
             .number("status", u64::from(refusal.code.status()))
-            .text("service", "edge")
+            .text("route", "edge")
             .text("decision", refusal.reason)
             .plain("client", client.to_canonical())
             .number("duration_us", micros(took));

@@ -57,6 +57,9 @@ impl Default for ChunkScanner {
     }
 }
 
+/// Largest chunk: far above any body, far below where a sum of sizes could wrap.
+const SIZE_MAX: u64 = 1 << 48;
+
 impl ChunkScanner {
     /// Whether the body is complete.
     pub(crate) fn is_done(&self) -> bool {
@@ -117,6 +120,9 @@ impl ChunkScanner {
             b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F' if digits < 16 => {
                 let digit = char::from(byte).to_digit(16).unwrap_or(0);
                 self.size = if digits == 0 { 0 } else { self.size << 4 } | u64::from(digit);
+                if self.size > SIZE_MAX {
+                    return Err(ChunkFault("size out of range"));
+                }
                 Ok(State::Size { digits: digits + 1 })
             }
             b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F' => Err(ChunkFault("size above 64 bits")),

@@ -157,6 +157,8 @@ pub(crate) struct Exchange {
     pub(crate) refusal: Option<Answer>,
     /// One word for the access log: what decided the answer.
     pub(crate) decision: &'static str,
+    /// Interim answers of the upstream so far.
+    pub(crate) interim: u8,
     in_flight: Option<InFlight>,
 }
 
@@ -193,6 +195,7 @@ impl Exchange {
             failure: None,
             refusal: None,
             decision: "forwarded",
+            interim: 0,
             in_flight: None,
         }
     }

@@ -114,7 +114,9 @@ impl JwtCache {
         }
         let key = digest_of(token);
         let (epoch, seq) = trust.version();
-        if let Some(entry) = self.shard(&key).find(&key) {
+        // A statement of its own: a guard in the condition would be held through the block.
+        let found = self.shard(&key).find(&key);
+        if let Some(entry) = found {
             if now_s >= entry.verified.claims.exp + rules.leeway_s {
                 self.shard(&key).remove(&key);
                 return Err(TokenError::Expired);
@@ -139,4 +141,36 @@ impl JwtCache {
 fn digest_of(token: &str) -> Key {
     let digest = digest::digest(&digest::SHA256, token.as_bytes());
     digest.as_ref().try_into().expect("SHA-256 is 32 bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluice_http::TrustCell;
+    use sluice_identity::claims::Claims;
+    use sluice_identity::grants::Grants;
+    use sluice_schema::Config;
+    use sluice_wire::role::Role;
+
+    #[test]
+    fn an_expired_entry_is_refused_and_forgotten() {
+        let cache = JwtCache::default();
+        let key = digest_of("token");
+        let claims = Claims {
+            sub: "bot".into(),
+            account: None,
+            jti: None,
+            iat: Some(0),
+            exp: 100,
+            grants: Grants::default(),
+            legacy: false,
+        };
+        let entry = Entry { epoch: "".into(), seq: 0, verified: Verified::new(claims).unwrap() };
+        cache.shard(&key).insert(key, entry);
+        let cell = TrustCell::new(&Config::default(), Role::Edge);
+        let verify = |now_s| cache.verify("token", &Trust::empty(), cell.rules(), now_s);
+        assert_eq!(verify(104).unwrap().1, Found::Cached, "within the leeway");
+        assert_eq!(verify(105).err(), Some(TokenError::Expired));
+        assert!(cache.shard(&key).find(&key).is_none());
+    }
 }

@@ -31,6 +31,7 @@ mod pages;
 mod peer;
 mod probes;
 mod publish;
+mod reframe;
 mod register;
 mod reload;
 mod remaining;
@@ -155,7 +156,8 @@ fn drain_times(start: &Start, shared: &Shared) -> DrainTimes {
 }
 
 fn tcp(start: &Start, name: &'static str) -> Result<TcpListener, GatewayError> {
-    match start.doors().take(name) {
+    let door = start.doors().take(name);
+    match door {
         Some(Listener::Tcp(door)) => Ok(door),
         _ => Err(GatewayError::NoDoor(name)),
     }

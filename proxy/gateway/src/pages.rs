@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use http::HeaderValue;
@@ -20,12 +21,14 @@ use sluice_wire::code::Code;
 use sluice_wire::json;
 use sluice_wire::problem::Problem;
 use sluice_wire::role::Role;
+use tokio::time::Instant;
 
 use crate::admit::{is_near, too_large, verify};
 use crate::clock;
 use crate::ctx::Exchange;
 use crate::generation::{Generation, ServiceRoute, WORKERS};
 use crate::jwt_cache::Verified;
+use crate::link::Fault;
 use crate::register::RegisterError;
 use crate::respond::Answer;
 use crate::state::Shared;
@@ -338,6 +341,7 @@ async fn heartbeat(
     name: &str,
 ) -> Result<Answer, Answer> {
     caller(shared, session, x, "registry:write")?;
+    let _one_at_a_time = shared.registrations.change.lock().await;
     let config = Arc::clone(&shared.generation().config);
     let renewed = shared.registrations.renew(name, &config).await.map_err(|error| ledger_failed(&error))?;
     match renewed {
@@ -369,6 +373,9 @@ async fn deregister(
     Ok(Answer::json(200, &json!({ "status": "deregistered", "name": name })))
 }
 
+/// How long a body may take that the edge itself reads.
+const BODY_WITHIN: Duration = Duration::from_secs(15);
+
 /// The whole body, bounded.
 async fn body(session: &mut Session, x: &mut Exchange) -> Result<BytesMut, Answer> {
     if session.req_header().headers.contains_key(http::header::EXPECT)
@@ -376,6 +383,7 @@ async fn body(session: &mut Session, x: &mut Exchange) -> Result<BytesMut, Answe
     {
         return Err(Answer::refuse(Code::BadRequest, "the body broke off").closing());
     }
+    x.arrival.link.set_deadline(Some(Instant::now() + BODY_WITHIN));
     let mut whole = BytesMut::new();
     loop {
         match session.read_request_body().await {
@@ -386,6 +394,10 @@ async fn body(session: &mut Session, x: &mut Exchange) -> Result<BytesMut, Answe
                     return Err(too_large(REGISTRATION_BYTES as u64));
                 }
                 whole.extend_from_slice(&piece);
+            }
+            Err(_) if matches!(x.arrival.link.fault(), Fault::Deadline | Fault::BodyTimeout) => {
+                let late = Answer::refuse(Code::RequestTimeout, "the body did not arrive in time");
+                return Err(late.closing());
             }
             Err(_) => return Err(Answer::refuse(Code::BadFraming, "the body is not well framed").closing()),
         }

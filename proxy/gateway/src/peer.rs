@@ -85,7 +85,9 @@ fn worker_away() -> Problem {
 fn refuse<T>(x: &mut Exchange, problem: Problem) -> Result<T, Box<Error>> {
     let code = problem.code;
     x.refusal = Some(Answer::problem(outcome(x, problem)));
-    x.failure = Some(Failure { code, counts: false });
+    // A try that failed before still counts: only this refusal itself is nobody's fault.
+    let counts = x.failure.is_some_and(|failure| failure.counts);
+    x.failure = Some(Failure { code, counts });
     x.decision = code.word();
     Err(Error::new_in(REFUSED))
 }

@@ -84,7 +84,8 @@ async fn serve(shared: Arc<Shared>, listener: StdListener) {
         }
     }
     drop(listener);
-    let deadline = match *phase.borrow() {
+    let phase = *phase.borrow();
+    let deadline = match phase {
         Phase::Closing { deadline } => deadline,
         _ => Instant::now(),
     };

@@ -22,6 +22,7 @@ use crate::generation::Generation;
 use crate::headers::{Introduction, check_nominations, clean_response, introduce, strip_request};
 use crate::link::Fault;
 use crate::peer::{RETRY_STATUS, answer, attempt_failed, choose, connect_failed, host, retries_status};
+use crate::reframe::{frame_anew, interim};
 use crate::respond::{Answer, send};
 use crate::state::Shared;
 use crate::{account, admit, pages};
@@ -168,8 +169,10 @@ impl ProxyHttp for Edge {
     ) -> Result<()> {
         let x = of(ctx)?;
         if response.status.is_informational() {
-            return Ok(());
+            x.interim = x.interim.saturating_add(1);
+            return interim(x.interim, response, x.request_id.as_str());
         }
+        frame_anew(response)?;
         x.failure = None;
         let status = response.status.as_u16();
         let took = x.attempt.as_ref().map(|attempt| attempt.started.elapsed()).unwrap_or_default();

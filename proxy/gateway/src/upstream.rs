@@ -179,7 +179,8 @@ impl Upstream {
 
     /// Decides whether a failed try is made again, and when.
     pub(crate) fn decide_retry(&self, failed: &Failed) -> Option<Duration> {
-        match lock(&self.budget).decide(failed, clock::now(), ids::random()) {
+        let verdict = lock(&self.budget).decide(failed, clock::now(), ids::random());
+        match verdict {
             Verdict::Again(delay) => Some(delay),
             Verdict::Stop(stop) => {
                 if stop == Stop::Budget {

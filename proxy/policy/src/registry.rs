@@ -195,7 +195,7 @@ impl TryFrom<Raw> for Registration {
 
     fn try_from(raw: Raw) -> Result<Self, RegistrationFault> {
         let name = one_of(raw.name, "name", raw.service_name, "service_name")?;
-        if !(1..=64).contains(&name.len()) || !name.bytes().all(is_name_byte) {
+        if sluice_schema::form::service_name(&name).is_err() {
             return Err(RegistrationFault::Name);
         }
         let prefix = one_of(raw.prefix, "prefix", raw.path_prefix, "path_prefix")?;
@@ -346,10 +346,6 @@ fn instances(
         instances.push(Instance { url, weight });
     }
     Ok(instances)
-}
-
-fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-')
 }
 
 fn is_health_path(path: &str) -> bool {

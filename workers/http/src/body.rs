@@ -11,11 +11,14 @@ use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 use sluice_wire::code::Code;
 use sluice_wire::json;
+use tokio::time::Instant;
 
 use crate::reject::Reject;
 
 /// Largest body where a route sets no other limit, bytes.
 pub const BODY_BYTES_DEFAULT: usize = 1 << 20;
+/// Time for a whole body: what drips in slower holds a connection for nothing.
+pub(crate) const BODY_WITHIN: Duration = Duration::from_mins(1);
 /// Longest silence inside a body.
 pub(crate) const BODY_GAP_MAX: Duration = Duration::from_secs(30);
 
@@ -86,8 +89,9 @@ async fn read((parts, body): (Parts, Body), limit: usize) -> Result<Bytes, Rejec
     }
     let mut body = body;
     let mut whole = BytesMut::new();
+    let end = Instant::now() + BODY_WITHIN;
     loop {
-        let frame = tokio::time::timeout(BODY_GAP_MAX, body.frame())
+        let frame = tokio::time::timeout_at(end.min(Instant::now() + BODY_GAP_MAX), body.frame())
             .await
             .map_err(|_| Reject::new(Code::RequestTimeout, "the body stopped arriving"))?;
         let Some(frame) = frame else { return Ok(whole.freeze()) };

@@ -9,17 +9,21 @@ use crate::report::quote;
 const PREFIX_BYTES: usize = 256;
 const PREFIX_SEGMENTS: usize = 16;
 
+/// Names of services that mean something else: roles of Sluice, and a word of the control port.
+const TAKEN: [&str; 7] = ["edge", "events", "vault", "calc", "demo", "supervisor", "reset-all"];
+
 /// The name of a service.
 pub(crate) const SERVICE_NAME: Text<String> = Text {
     what: "the name of a service",
     code: Code::Name,
-    parse: parse_name,
+    parse: parse_service_name,
     show: Clone::clone,
     pattern: "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
 };
 
 /// The name of a role of `[auth.roles]`.
-pub(crate) const ROLE_NAME: Text<String> = Text { what: "the name of a role", ..SERVICE_NAME };
+pub(crate) const ROLE_NAME: Text<String> =
+    Text { what: "the name of a role", parse: parse_name, ..SERVICE_NAME };
 
 /// The path prefix of a service.
 pub(crate) const PREFIX: Text<String> = Text {
@@ -51,6 +55,13 @@ pub(crate) const PERMISSION: Text<String> = Text {
     show: Clone::clone,
     pattern: "^[a-z][a-z0-9_-]*(:[A-Za-z0-9_.*-]+)*$",
 };
+
+fn parse_service_name(text: &str) -> Result<String, Wrong> {
+    if TAKEN.contains(&text) {
+        return Err(Wrong::new(format!("{} is a name of Sluice's own", quote(text))));
+    }
+    parse_name(text)
+}
 
 fn parse_name(text: &str) -> Result<String, Wrong> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');

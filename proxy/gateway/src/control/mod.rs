@@ -101,9 +101,14 @@ impl Control {
 
 /// Before everything else: the host asked for, and whether the peer's address may count.
 async fn gate(State(control): State<Arc<Control>>, mut request: Request, next: Next) -> Response {
-    let asked = request.headers().get(HOST).and_then(|host| host.to_str().ok()).map(host_name);
+    let mut asked =
+        request.headers().get_all(HOST).iter().filter_map(|host| host.to_str().ok()).map(host_name);
+    let alone = asked.next().filter(|_| request.headers().get_all(HOST).iter().count() == 1);
     let generation = control.shared.generation();
-    if !asked.is_some_and(|host| is_served(host, &generation.config.control.hosts)) {
+    let hosts = &generation.config.control.hosts;
+    // An absolute target names a host too.
+    let target = request.uri().host().is_none_or(|host| is_served(host, hosts));
+    if !target || !alone.is_some_and(|host| is_served(host, hosts)) {
         return Reject::new(Code::Misdirected, "this host is not served here").into_response();
     }
     if is_proxied(request.headers())

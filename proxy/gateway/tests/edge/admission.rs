@@ -336,7 +336,7 @@ fn the_access_log_has_one_line_a_request_and_no_secret() {
     for (name, value) in [
         ("method", "GET"),
         ("path", "/api/orders/1"),
-        ("service", "orders"),
+        ("route", "orders"),
         ("user", "alice"),
         ("decision", "forwarded"),
         ("client", "127.0.0.1"),

@@ -12,7 +12,8 @@ fn events_pass_one_by_one_and_outlive_the_total_timeout() {
     let upstream = Upstream::start(move |_, wire| {
         let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
         drop(wire.write_all(head.as_bytes()));
-        while let Ok(event) = events.lock().unwrap().recv() {
+        let events = events.lock().unwrap();
+        while let Ok(event) = events.recv() {
             let chunk = format!("{:x}\r\n{event}\r\n", event.len());
             if wire.write_all(chunk.as_bytes()).is_err() {
                 return false;

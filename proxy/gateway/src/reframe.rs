@@ -1,0 +1,84 @@
+//! What of an upstream's answer is framing, and ends at the edge.
+
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{StatusCode, Version};
+use pingora::http::ResponseHeader;
+use pingora::{Error, ErrorType, Result};
+
+use crate::headers::clean_response;
+
+/// Most interim answers of one upstream to one request.
+const INTERIM_MAX: u8 = 8;
+
+/// An interim answer: a few may pass, cleaned; a switch of protocols that nobody asked for may not.
+pub(crate) fn interim(count: u8, response: &mut ResponseHeader, request_id: &str) -> Result<()> {
+    if response.status == StatusCode::SWITCHING_PROTOCOLS || count > INTERIM_MAX {
+        return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
+    }
+    clean_response(response, request_id)
+}
+
+/// The upstream's framing ends here: its version and its way of ending the body are not the client's.
+pub(crate) fn frame_anew(response: &mut ResponseHeader) -> Result<()> {
+    let chunked =
+        response.headers.get_all(TRANSFER_ENCODING).iter().try_fold(0, |count, coding| {
+            coding.as_bytes().eq_ignore_ascii_case(b"chunked").then_some(count + 1)
+        });
+    let faulty = match chunked {
+        Some(0) => false,
+        Some(1) => response.version == Version::HTTP_10,
+        _ => true,
+    };
+    if faulty {
+        return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
+    }
+    response.set_version(Version::HTTP_11);
+    if response.status == StatusCode::NO_CONTENT {
+        response.remove_header(&TRANSFER_ENCODING);
+        response.remove_header(&CONTENT_LENGTH);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, version: Version, fields: &[(&'static str, &str)]) -> ResponseHeader {
+        let mut answer = ResponseHeader::build(status, None).unwrap();
+        answer.set_version(version);
+        for (name, value) in fields {
+            answer.append_header(*name, *value).unwrap();
+        }
+        answer
+    }
+
+    #[test]
+    fn only_one_plain_chunked_passes() {
+        let chunked = ("transfer-encoding", "chunked");
+        let mut good = answer(200, Version::HTTP_11, &[chunked]);
+        assert!(frame_anew(&mut good).is_ok());
+        for mut bad in [
+            answer(200, Version::HTTP_10, &[chunked]),
+            answer(200, Version::HTTP_11, &[chunked, chunked]),
+            answer(200, Version::HTTP_11, &[("transfer-encoding", "gzip, chunked")]),
+        ] {
+            assert!(frame_anew(&mut bad).is_err());
+        }
+        let mut old = answer(200, Version::HTTP_10, &[]);
+        frame_anew(&mut old).unwrap();
+        assert_eq!(old.version, Version::HTTP_11);
+        let mut empty = answer(204, Version::HTTP_11, &[("content-length", "44")]);
+        frame_anew(&mut empty).unwrap();
+        assert!(!empty.headers.contains_key(CONTENT_LENGTH));
+    }
+
+    #[test]
+    fn nobody_switches_protocols_and_interim_answers_end() {
+        let mut hint = answer(103, Version::HTTP_11, &[("x-internal-key", "a")]);
+        interim(1, &mut hint, "r").unwrap();
+        assert!(!hint.headers.contains_key("x-internal-key"));
+        assert!(interim(INTERIM_MAX + 1, &mut hint, "r").is_err());
+        assert!(interim(1, &mut answer(101, Version::HTTP_11, &[]), "r").is_err());
+    }
+}
