@@ -27,7 +27,8 @@
 //! the callers are answered. The head is therefore never ahead of the durable log and at most one batch
 //! behind it after a crash of the process. On open the log must continue the head: fewer records than
 //! the head names is a truncation and refused; whole records after it are accepted when they chain; bytes
-//! after the last newline are a torn, never acknowledged write and are cut.
+//! after the last newline, and from the first line after the head that contains NUL (a page that did not
+//! reach the disk), are a torn, never acknowledged write and are cut.
 //!
 //! ## Limits
 //! Fields are cut at [`FIELD_BYTES_MAX`], a batch holds at most 256 records, the queue 4096. Without a key

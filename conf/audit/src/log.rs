@@ -350,6 +350,10 @@ fn resume(
     let mut end = start;
     while let Some(Line::Whole(line)) = lines.line().map_err(fail)? {
         let seq = head.seq + 1;
+        // Pages of an unacknowledged batch reach the disk in any order; one that did not is zeros.
+        if seq > checkpoint.seq && scan::is_torn(&line) {
+            break;
+        }
         let record = Record::from_line(&line).ok_or_else(|| broken(path, seq, "it was edited"))?;
         let chained = seq == checkpoint.seq || record.prev == head.hash;
         if record.seq != seq || record.role != role || !chained {

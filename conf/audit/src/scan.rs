@@ -39,6 +39,12 @@ impl<R: Read + Seek> Scan<R> {
     }
 }
 
+/// Whether a whole line was only partly written: a record never contains NUL, a page that never reached the
+/// disk is nothing else. Believable beyond the head only.
+pub(crate) fn is_torn(line: &[u8]) -> bool {
+    line.contains(&0)
+}
+
 /// The start of the line that ends (newline included) at byte `end`; `None` when there is none in reach.
 pub(crate) fn line_start_before(source: &mut (impl Read + Seek), end: u64) -> io::Result<Option<u64>> {
     let window = end.min(LINE_BYTES_MAX as u64);

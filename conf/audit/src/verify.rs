@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::head::{self, Head};
 use crate::record::{Digest, Record};
-use crate::scan::{Line, Scan};
+use crate::scan::{self, Line, Scan};
 
 /// What is wrong with a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,11 +126,17 @@ fn verify_log(dir: &Path, role: &str) -> Result<LogReport, VerifyError> {
 }
 
 fn walk(file: File, checkpoint: Head, report: &mut LogReport) -> io::Result<()> {
+    let length = file.metadata()?.len();
     let mut lines = Scan::start(file, 0)?;
     let mut prev = Digest::genesis(&report.role);
     while let Some(line) = lines.line()? {
         let seq = report.records + 1;
         let line = match line {
+            Line::Whole(line) if seq > checkpoint.seq && scan::is_torn(&line) => {
+                let start = lines.position - line.len() as u64 - 1;
+                report.torn_bytes = length.saturating_sub(start);
+                break;
+            }
             Line::Whole(line) => line,
             Line::Torn(bytes) => {
                 report.torn_bytes = bytes as u64;

@@ -108,6 +108,29 @@ fn torn_last_line_is_cut_on_open_and_is_no_fault() {
 }
 
 #[test]
+fn torn_batch_whose_first_page_is_zeros_is_cut_with_all_after_it() {
+    let (_dir, path) = written(2);
+    let whole = fs::read(&path).unwrap();
+    let (_other, longer) = written(40);
+    for zeros in [1, 300, 4_096] {
+        let mut bytes = fs::read(&longer).unwrap();
+        bytes[whole.len()..whole.len() + zeros].fill(0);
+        fs::write(&path, &bytes).unwrap();
+        let report = verify(path.parent().unwrap()).unwrap();
+        assert_eq!(report.logs[0].fault, None, "{zeros} zeros");
+        assert_eq!(report.logs[0].torn_bytes, (bytes.len() - whole.len()) as u64);
+        drop(Log::open(&path, "vault").unwrap());
+        assert_eq!(fs::read(&path).unwrap(), whole);
+    }
+    // Before the head, zeros are damage.
+    let mut bytes = whole.clone();
+    bytes[whole.len() - 20..whole.len() - 10].fill(0);
+    fs::write(&path, &bytes).unwrap();
+    assert_eq!(fault(&path), Some((FaultKind::Edited, 2)));
+    assert!(matches!(Log::open(&path, "vault"), Err(OpenError::Broken { seq: 2, .. })));
+}
+
+#[test]
 fn acknowledged_record_cut_in_half_is_a_truncation() {
     let (_dir, path) = written(3);
     let bytes = fs::read(&path).unwrap();
