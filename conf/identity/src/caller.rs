@@ -43,6 +43,8 @@ pub struct Caller {
     pub via: Via,
     /// Id of its token.
     pub jti: Option<String>,
+    /// When its token was issued, unix seconds; `None` where the token itself was not seen.
+    pub issued_at_s: Option<i64>,
 }
 
 impl Caller {
@@ -54,6 +56,7 @@ impl Caller {
             grants: claims.grants.clone(),
             via: if claims.legacy { Via::LegacyToken } else { Via::Token },
             jti: claims.jti.clone(),
+            issued_at_s: claims.iat,
         }
     }
 
@@ -73,6 +76,7 @@ impl Caller {
             grants: words.iter().copied().collect(),
             via: Via::Role(role),
             jti: None,
+            issued_at_s: None,
         }
     }
 
@@ -80,7 +84,8 @@ impl Caller {
     /// not do at a worker's own port it may not do through the edge either.
     pub fn forwarded(subject: String, account: Option<String>, grants: Grants, legacy: bool) -> Self {
         let via = if legacy { Via::LegacyToken } else { Via::Edge };
-        Self { account: account.unwrap_or_else(|| subject.clone()), subject, grants, via, jti: None }
+        let account = account.unwrap_or_else(|| subject.clone());
+        Self { account, subject, grants, via, jti: None, issued_at_s: None }
     }
 
     /// The role, when a role speaks for itself.

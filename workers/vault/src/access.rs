@@ -106,7 +106,14 @@ mod tests {
 
     fn caller(subject: &str, grants: &str) -> Caller {
         let grants = grants.parse().unwrap();
-        Caller { subject: subject.into(), account: subject.into(), grants, via: Via::Token, jti: None }
+        Caller {
+            subject: subject.into(),
+            account: subject.into(),
+            grants,
+            via: Via::Token,
+            jti: None,
+            issued_at_s: None,
+        }
     }
 
     fn path(text: &str) -> SecretPath {

@@ -250,7 +250,16 @@ impl Vault {
         self.record(entry.decision(decision)).err().unwrap_or(error)
     }
 
+    /// Whether the audit log takes records and has those of every commit.
+    fn is_recording(&self) -> bool {
+        self.audit.is_writable() && self.store.arrears().is_none()
+    }
+
     fn record(&self, entry: Entry) -> Result<(), VaultError> {
+        // A read might show what the log does not know of yet.
+        if let Some(error) = self.store.arrears() {
+            return Err(VaultError::Audit(error));
+        }
         let began = Instant::now();
         let recorded = self.audit.append(entry, Timestamp::now());
         self.figures.audit_seconds.observe(began.elapsed().as_secs_f64());
@@ -344,7 +353,7 @@ fn log(error: &VaultError) {
 
 impl HealthSource for Health {
     fn ready(&self) -> bool {
-        self.0.as_ref().is_some_and(|vault| vault.audit.is_writable() && !vault.store.ended().is_cancelled())
+        self.0.as_ref().is_some_and(|vault| vault.is_recording() && !vault.store.ended().is_cancelled())
     }
 
     fn components(&self) -> BTreeMap<String, Component> {
@@ -354,7 +363,7 @@ impl HealthSource for Health {
             return components;
         };
         components.insert("seal".into(), Component::healthy());
-        let audit = if vault.audit.is_writable() {
+        let audit = if vault.is_recording() {
             Component::healthy()
         } else {
             Component::new(Status::Unhealthy, "the audit log cannot be written")

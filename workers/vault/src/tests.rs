@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use prometheus::Registry;
 use serde_json::json;
-use sluice_http::TrustCell;
+use sluice_audit::AuditError;
+use sluice_http::{HealthSource as _, TrustCell};
 use sluice_identity::caller::{Caller, Via};
 use sluice_identity::token::{self, TokenError};
 use sluice_schema::Config;
@@ -14,10 +16,12 @@ use sluice_wire::role::Role;
 use tempfile::TempDir;
 
 use crate::config::{Opening, Settings};
-use crate::context::{Figures, Vault};
+use crate::context::{Figures, Health, Vault};
+use crate::error::VaultError;
 use crate::request::Act;
 use crate::seal::RootKey;
 use crate::store::{Range, Table, View as _};
+use crate::token::{is_caller_void, void_until};
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
@@ -48,6 +52,7 @@ fn act(subject: &str, grants: &str, now: Timestamp) -> Act {
         grants: grants.parse().unwrap(),
         via: Via::Token,
         jti: None,
+        issued_at_s: Some(now.as_second()),
     };
     Act { caller: Some(caller), request_id: String::new(), remote: String::new(), now }
 }
@@ -123,6 +128,61 @@ fn ended_tokens_certificates_and_revocations_are_swept() {
     mint(&vault, start + DAY * 30);
     vault.maintain(start, start + DAY * 32).unwrap();
     assert_eq!(rows(&vault, Table::Revoked), 0);
+}
+
+#[test]
+fn nothing_is_read_and_nobody_is_ready_while_the_log_lacks_a_commit() {
+    let (dir, root, now) = (TempDir::new().unwrap(), RootKey::random(), Timestamp::now());
+    let vault = Arc::new(open(&dir, &root, now));
+    let admin = act("root", "admin", now);
+    let health = Health(Some(Arc::clone(&vault)));
+    let list = || vault.list_tokens(&admin, None, None, 10).map(|_| ());
+    assert!(health.ready() && list().is_ok());
+    vault.store.feign_arrears(Some(AuditError::Failed("on purpose")));
+    assert!(!health.ready());
+    assert!(matches!(list(), Err(VaultError::Audit(_))));
+    vault.store.feign_arrears(None);
+    assert!(health.ready() && list().is_ok());
+}
+
+#[test]
+fn caller_revoked_since_its_request_began_gets_no_token() {
+    let (dir, root, now) = (TempDir::new().unwrap(), RootKey::random(), Timestamp::now());
+    let vault = open(&dir, &root, now);
+    let revoke = |what| {
+        let request = serde_json::from_value(what).unwrap();
+        vault.revoke_tokens(&act("root", "admin", now), request).unwrap()
+    };
+    let own = |act: &Act| vault.mint(act, "bot", &serde_json::from_value(json!({})).unwrap()).map(|_| ());
+    // Its own token ends, its subject stays.
+    let request = serde_json::from_value(json!({ "permissions": ["read"] })).unwrap();
+    let jti = vault.mint(&act("root", "admin", now), "bot", &request).unwrap().jti;
+    let mut bot = act("bot", "read", now);
+    bot.caller.as_mut().unwrap().jti = Some(jti.clone());
+    assert!(own(&bot).is_ok() && vault.refresh(&bot, None).is_ok());
+    revoke(json!({ "jti": jti }));
+    assert!(matches!(own(&bot), Err(VaultError::Anonymous)));
+    assert!(matches!(vault.refresh(&bot, None), Err(VaultError::Anonymous)));
+    // Its subject ends; what the edge vouches for is judged by what has changed meanwhile.
+    let bot = act("bot", "read", now);
+    let forwarded = Caller::forwarded("bot".into(), None, "read".parse().unwrap(), false);
+    let before = token_void_until(&vault);
+    let is_void = |before| is_caller_void(&vault.store.snapshot().unwrap(), &forwarded, before).unwrap();
+    assert!(!is_void(before));
+    revoke(json!({ "service": "bot" }));
+    assert!(is_void(before) && !is_void(token_void_until(&vault)));
+    assert!(matches!(own(&bot), Err(VaultError::Anonymous)));
+    assert!(matches!(vault.refresh(&bot, None), Err(VaultError::Anonymous)));
+    // Somebody else may still give it a new one at once, and that one refreshes.
+    let given = vault.mint(&act("root", "admin", now), "bot", &request).unwrap();
+    let mut bot = act("bot", "read", now);
+    let caller = bot.caller.as_mut().unwrap();
+    (caller.jti, caller.issued_at_s) = (Some(given.jti), Some(now.as_second() + 1));
+    assert!(vault.refresh(&bot, None).is_ok());
+}
+
+fn token_void_until(vault: &Vault) -> Option<i64> {
+    void_until(&vault.store.snapshot().unwrap(), "bot").unwrap()
 }
 
 #[test]

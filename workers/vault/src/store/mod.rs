@@ -6,8 +6,8 @@
 //!
 //! What is detected when the store opens, each named: another root key; a row that was changed, swapped,
 //! removed, added or put back to an older state (the [`rows`] digest over all rows); an older copy of the
-//! whole file (its sequence against the audit log's anchor); an audit log that was cut or replaced (the
-//! log's head as the store last saw it). While it runs, a row that does not open in its place is an
+//! whole file (its sequence against the audit log's anchor); an audit log that was cut, replaced or
+//! written anew (the log's record that the store saw last). While it runs, a row that does not open in its place is an
 //! `integrity` error, never a value and never "not found".
 
 mod change;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use redb::{Builder, Database, ReadableDatabase as _};
 use serde::{Deserialize, Serialize};
-use sluice_audit::{AuditError, Digest, Entry, Log};
+use sluice_audit::{AuditError, Digest, Entry, Log, Query, Since};
 
 use super::rows::RowsDigest;
 use super::snapshot::{Snapshot, View as _};
@@ -72,6 +72,12 @@ pub(crate) enum StoreError {
         seen: u64,
         /// Last record of the log.
         audit: u64,
+    },
+    /// The audit log is not the one the store has seen.
+    #[error("audit log was written anew: its record {seen} is not the one the store has seen")]
+    AuditRewritten {
+        /// Record the store has seen.
+        seen: u64,
     },
     /// The audit log could not be brought up to date.
     #[error("audit log cannot be written")]
@@ -231,19 +237,29 @@ fn digest(snapshot: &Snapshot<'_>) -> Result<RowsDigest, VaultError> {
     Ok(digest)
 }
 
-/// The store must not be older than the log's anchor, the log not older than what the store has seen. The
-/// writer waits for the log after every commit, so the store is at most one commit ahead.
+/// The store must not be older than the log's anchor, the log not older than what the store has seen, nor
+/// another one. The writer commits only when the log has the commit before, so the store is at most one ahead.
 fn check_against(audit: &Log, head: &Head) -> Result<(), StoreError> {
     let log = audit.head();
     if head.seq < log.anchor {
         return Err(StoreError::RolledBack { store: head.seq, audit: log.anchor });
     }
-    let cut = log.seq < head.audit_seq || head.seq > log.anchor + 1;
-    let replaced = log.seq == head.audit_seq && log.hash != head.audit_hash;
-    if cut || replaced {
+    if log.seq < head.audit_seq || head.seq > log.anchor + 1 {
         return Err(StoreError::AuditBehind { seen: head.audit_seq, audit: log.seq });
     }
+    if head.audit_seq > 0 && hash_at(audit, head.audit_seq)? != Some(head.audit_hash) {
+        return Err(StoreError::AuditRewritten { seen: head.audit_seq });
+    }
     Ok(())
+}
+
+/// Hash of the log's record `seq`: it covers every record before it.
+fn hash_at(audit: &Log, seq: u64) -> Result<Option<Digest>, StoreError> {
+    let query = Query { since: Since::Seq(seq - 1), actor: None, path: None, limit: 1 };
+    let page = query
+        .read(audit.path())
+        .map_err(|source| StoreError::Io { path: audit.path().to_owned(), source })?;
+    Ok(page.records.first().filter(|record| record.seq == seq).map(|record| record.hash))
 }
 
 /// Records the last commit when the process ended between the commit and its audit records.

@@ -2,14 +2,17 @@
 //!
 //! A batch is: run every queued operation inside one transaction, commit it (durable, two-phase), append the
 //! operations' audit records (durable, carrying the commit's number), publish, answer. The entries are also
-//! in the commit itself, so a crash in between loses none of them. An operation is refused before it runs
-//! when the audit log does not take records. A failed commit ends the writer and with it the process: what
+//! in the commit itself, so a crash in between loses none of them. When the log does not take them (a full
+//! disk), the writer keeps them and tries again, and nothing is changed or read until it has succeeded: the
+//! store is never two commits ahead of its log. An operation is refused before it runs when the audit log
+//! does not take records. A failed commit ends the writer and with it the process: what
 //! is on disk is then decided by recovery at the next start, not guessed here.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use redb::{Database, ReadableDatabase as _, WriteTransaction};
@@ -28,9 +31,17 @@ use crate::seal::{Keyring, RootKey};
 const BATCH_MAX: usize = 256;
 /// LIMIT: operations that wait for the writer; the sender waits beyond that.
 const QUEUE_MAX: usize = 1_024;
+/// Pause between two tries to append what the log owes, when no operation comes to try it sooner.
+const SETTLE_EVERY: Duration = Duration::from_millis(500);
 
 /// Hears of every change of the feed, in order, once it is durable. Called on the writer's thread.
 pub(crate) type Publish = Box<dyn FnMut(&[Message]) + Send>;
+
+/// Makes audit records durable next to each other. Called on the writer's thread.
+pub(super) type Append = Box<dyn FnMut(Vec<Entry>, Timestamp) -> Result<(), AuditError> + Send>;
+
+/// Why the log lacks the records of the last commit; `None` when it has them.
+type Arrears = Arc<Mutex<Option<AuditError>>>;
 
 /// The store. Shared by reference; dropping it finishes what is queued.
 pub(crate) struct Store {
@@ -39,14 +50,19 @@ pub(crate) struct Store {
     sender: Option<SyncSender<Box<dyn Work>>>,
     writer: Option<JoinHandle<()>>,
     ended: CancellationToken,
+    arrears: Arrears,
 }
 
 struct Writer {
     db: Arc<Database>,
     keyring: Arc<Keyring>,
     audit: Arc<Log>,
+    append: Append,
     head: Head,
     publish: Publish,
+    /// Records of the last commit that the log does not have yet, and their time.
+    owed: Option<(Vec<Entry>, Timestamp)>,
+    arrears: Arrears,
 }
 
 /// An operation of any result type.
@@ -103,6 +119,17 @@ impl Store {
         Ok(Snapshot { txn: self.db.begin_read()?, keyring: &self.keyring })
     }
 
+    /// Why the audit log lacks the records of the last commit. While it does, nothing may be read either.
+    pub(crate) fn arrears(&self) -> Option<AuditError> {
+        self.arrears.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// As if the log had failed after a commit, or had come back.
+    #[cfg(test)]
+    pub(crate) fn feign_arrears(&self, arrears: Option<AuditError>) {
+        *self.arrears.lock().unwrap() = arrears;
+    }
+
     /// Resolves when the writer has ended: the process cannot go on.
     pub(crate) fn ended(&self) -> CancellationToken {
         self.ended.clone()
@@ -130,14 +157,25 @@ impl Idle {
 
     /// Starts the writer.
     pub(crate) fn start(self, publish: Publish) -> std::io::Result<Store> {
+        let log = Arc::clone(&self.audit);
+        let append = move |entries, ts| log.append_all(entries, ts).map(|_| ());
+        self.start_with(publish, Box::new(append))
+    }
+
+    /// Starts the writer; records reach the log through `append`.
+    pub(super) fn start_with(self, publish: Publish, append: Append) -> std::io::Result<Store> {
+        let arrears = Arrears::default();
         let (sender, jobs) = sync_channel(QUEUE_MAX);
         let ended = CancellationToken::new();
         let mut writer = Writer {
             db: Arc::clone(&self.db),
             keyring: Arc::clone(&self.keyring),
             audit: self.audit,
+            append,
             head: self.head,
             publish,
+            owed: None,
+            arrears: Arc::clone(&arrears),
         };
         let guard = ended.clone().drop_guard();
         let thread = std::thread::Builder::new().name("vault-store".into()).spawn(move || {
@@ -145,7 +183,14 @@ impl Idle {
             let _guard = guard;
             writer.run(&jobs);
         })?;
-        Ok(Store { db: self.db, keyring: self.keyring, sender: Some(sender), writer: Some(thread), ended })
+        Ok(Store {
+            db: self.db,
+            keyring: self.keyring,
+            sender: Some(sender),
+            writer: Some(thread),
+            ended,
+            arrears,
+        })
     }
 }
 
@@ -161,7 +206,7 @@ impl Drop for Store {
 
 impl Writer {
     fn run(&mut self, jobs: &Receiver<Box<dyn Work>>) {
-        while let Ok(first) = jobs.recv() {
+        while let Some(first) = self.next(jobs) {
             let mut batch = vec![first];
             while batch.len() < BATCH_MAX {
                 let Ok(job) = jobs.try_recv() else { break };
@@ -184,8 +229,49 @@ impl Writer {
         }
     }
 
+    /// The next operation; meanwhile the log gets what it is owed. `None` when there will be none.
+    fn next(&mut self, jobs: &Receiver<Box<dyn Work>>) -> Option<Box<dyn Work>> {
+        while self.owed.is_some() {
+            match jobs.recv_timeout(SETTLE_EVERY) {
+                Ok(job) => return Some(job),
+                // What cannot be appended now is in the last commit and appended at the next start.
+                Err(RecvTimeoutError::Disconnected) => return self.settle().err().and(None),
+                Err(RecvTimeoutError::Timeout) => drop(self.settle()),
+            }
+        }
+        jobs.recv().ok()
+    }
+
+    /// Appends what the log is owed; the error while it does not take it.
+    fn settle(&mut self) -> Result<(), AuditError> {
+        let Some((entries, ts)) = &self.owed else { return Ok(()) };
+        let outcome = (self.append)(entries.clone(), *ts);
+        let was = {
+            let mut arrears = self.arrears.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *arrears, outcome.clone().err())
+        };
+        match (&outcome, was) {
+            (Ok(()), before) => {
+                self.owed = None;
+                if before.is_some() {
+                    tracing::info!(component = "store", "the audit log has the last commit again");
+                }
+            }
+            (Err(error), None) => tracing::error!(
+                component = "store",
+                error = error as &(dyn std::error::Error + 'static),
+                "the audit log does not take the records of a commit; everything is refused until it does"
+            ),
+            (Err(_), Some(_)) => {}
+        }
+        outcome
+    }
+
     /// Runs and commits a batch. `Ok(Some(_))`: answered with that failure; `Err`: the store is lost.
     fn commit(&mut self, batch: &mut [Box<dyn Work>]) -> Result<Option<Failure>, VaultError> {
+        if let Err(error) = self.settle() {
+            return Ok(Some(Failure::Audit(error)));
+        }
         if !self.audit.is_writable() {
             return Ok(Some(Failure::Audit(AuditError::Failed(
                 "it refuses records since an earlier failure",
@@ -214,14 +300,16 @@ impl Writer {
                 messages.extend(announced);
             }
         }
-        if kept {
+        let recorded = if kept {
             self.seal_batch(&txn, &mut head, &mut entries, now)?;
             txn.commit()?;
             self.head = head;
+            self.owed = Some((entries, now));
+            self.settle()
         } else {
             txn.abort()?;
-        }
-        let recorded = self.audit.append_all(entries, now);
+            (self.append)(entries, now)
+        };
         // Durable is durable: followers hear of it even if the record failed and the caller gets 503.
         (self.publish)(&messages);
         Ok(recorded.err().map(Failure::Audit))

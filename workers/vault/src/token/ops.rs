@@ -10,7 +10,7 @@ use sluice_wire::code::Code;
 use sluice_wire::feed::{Change as FeedChange, RevokedSubject};
 
 use super::mint::{Draft, TTL_MAX, Ttl, time};
-use super::registry::{Row, index, is_subject_revoked, subject_prefix, void_until};
+use super::registry::{Row, index, is_caller_void, is_subject_revoked, subject_prefix, void_until};
 use crate::access;
 use crate::context::Vault;
 use crate::error::VaultError;
@@ -180,10 +180,20 @@ impl Vault {
             Ok(plan) => plan,
             Err(error) => return Err(self.refuse(entry, error)),
         };
+        let caller = access::known(act.caller.as_ref())?.clone();
+        let (caller_void_until, void_until) = {
+            let view = self.store.snapshot()?;
+            (void_until(&view, &caller.subject)?, void_until(&view, &plan.subject)?)
+        };
         let jti = uuid::Uuid::now_v7().to_string();
-        // A token made in the second in which its subject was revoked would be void: it begins in the next.
-        let void_until = void_until(&self.store.snapshot()?, &plan.subject)?;
-        let issued_s = void_until.map_or(0, |until| until + 1).max(act.now.as_second());
+        // A token made in the second in which its subject was revoked would be void: another's begins in the
+        // next, but nobody lifts himself over his own revocation.
+        let earliest_s = if caller.subject == plan.subject {
+            caller.issued_at_s
+        } else {
+            void_until.map(|until| until + 1)
+        };
+        let issued_s = earliest_s.unwrap_or(0).max(act.now.as_second());
         let expires_s = issued_s + plan.ttl.as_secs();
         let draft = Draft {
             issuer: &self.settings.issuer,
@@ -211,6 +221,10 @@ impl Vault {
                 return Err(VaultError::invalid(Code::RateLimited, "too many live tokens"));
             }
             change.audit_as(format!("tokens/{}/{id}", row.sub));
+            // Revoked between its verification and now: what it asked for must not outlive it.
+            if is_caller_void(change, &caller, caller_void_until)? {
+                return Err(VaultError::Anonymous);
+            }
             if is_subject_revoked(change, &row)? {
                 return Err(VaultError::invalid(
                     Code::Conflict,

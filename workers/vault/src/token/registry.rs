@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sluice_identity::caller::Caller;
 
 use super::mint::time;
 use crate::access;
@@ -144,7 +145,7 @@ pub(crate) fn sweep(change: &mut Change<'_>, now: Timestamp, leeway_s: i64) -> R
 }
 
 /// Up to when (unix seconds) a subject's tokens were revoked.
-pub(super) fn void_until(view: &impl View, subject: &str) -> Result<Option<i64>, VaultError> {
+pub(crate) fn void_until(view: &impl View, subject: &str) -> Result<Option<i64>, VaultError> {
     let revoked: Option<RevokedRow> = view.load(Table::Revoked, format!("sub/{subject}").as_bytes())?;
     Ok(revoked.and_then(|revoked| revoked.issued_until))
 }
@@ -152,6 +153,29 @@ pub(super) fn void_until(view: &impl View, subject: &str) -> Result<Option<i64>,
 /// Whether a token is void because its subject was revoked.
 pub(super) fn is_subject_revoked(view: &impl View, row: &Row) -> Result<bool, VaultError> {
     Ok(void_until(view, &row.sub)?.is_some_and(|until| row.issued_s <= until))
+}
+
+/// Whether the token `caller` came with has been revoked since it was verified. `before` is up to when the
+/// subject's tokens were void when its request began: a caller whose token was not seen here is void once
+/// that has changed.
+pub(crate) fn is_caller_void(
+    view: &impl View,
+    caller: &Caller,
+    before: Option<i64>,
+) -> Result<bool, VaultError> {
+    if caller.as_role().is_some() {
+        return Ok(false);
+    }
+    if let Some(jti) = &caller.jti
+        && view.raw(Table::Revoked, format!("jti/{jti}").as_bytes())?.is_some()
+    {
+        return Ok(true);
+    }
+    let until = void_until(view, &caller.subject)?;
+    Ok(match caller.issued_at_s {
+        Some(issued_s) => until.is_some_and(|until| issued_s <= until),
+        None => until != before,
+    })
 }
 
 pub(super) fn index(row: &Row, jti: &str) -> [KeyBytes; 2] {
