@@ -42,6 +42,12 @@ pub(crate) async fn is_ready(address: &str) -> bool {
     get(address, "/readyz").await.is_some()
 }
 
+/// Whether the edge at an address says that every part is well.
+pub(crate) async fn is_well(address: &str) -> bool {
+    let health = get(address, "/health").await.unwrap_or_default();
+    serde_json::from_slice::<serde_json::Value>(&health).is_ok_and(|health| health["status"] == "healthy")
+}
+
 /// SHA-256 of the CA certificate that the vault at an address publishes.
 pub(crate) async fn ca_fingerprint(address: &str) -> Option<String> {
     let pem = String::from_utf8(get(address, "/ca/certificate").await?).ok()?;

@@ -39,6 +39,8 @@ pub(crate) use sockets::tcp_of;
 const FRONT_WITHIN: Duration = Duration::from_secs(6);
 /// From then until the others are; together `sluice up` is gone within 10 s.
 const BACK_WITHIN: Duration = Duration::from_secs(3);
+/// How long the banner waits for a system that serves to be well too.
+const WELL_WITHIN: Duration = Duration::from_secs(2);
 /// Roles that face clients end first.
 const FRONT: [Role; 2] = [Role::Edge, Role::Demo];
 /// How long `everything answers` may take before it is said who is late. A sealed vault waits for
@@ -255,6 +257,9 @@ impl Crew {
     async fn banner(&self, data_dir: &Path, dev: bool, started: std::time::Instant) -> Option<Banner> {
         let edge = self.ready.get(&Role::Edge)?.listeners.get("http")?;
         crate::health::is_ready(edge).await.then_some(())?;
+        // Ready is enough to serve; all well is told where it comes within a moment.
+        let patient = started.elapsed() < WELL_WITHIN;
+        (!patient || crate::health::is_well(edge).await).then_some(())?;
         let token = if dev {
             Some(std::fs::read_to_string(data_dir.join("token")).ok()?.trim().to_owned())
         } else {

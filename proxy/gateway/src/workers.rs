@@ -15,6 +15,8 @@ use sluice_wire::role::Role;
 
 /// Between two rounds.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// The same while one is not well.
+const INTERVAL_UNWELL: Duration = Duration::from_millis(100);
 /// A worker that takes longer is away.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// LIMIT: characters kept of one line about a worker.
@@ -78,7 +80,10 @@ impl Workers {
     pub(crate) async fn watch(&self) {
         loop {
             self.ask().await;
-            tokio::time::sleep(INTERVAL).await;
+            let well =
+                self.all().all(|(_, health)| health.is_some_and(|health| health.status == Status::Healthy));
+            // At start the roles get well within milliseconds of each other; /health should say so.
+            tokio::time::sleep(if well { INTERVAL } else { INTERVAL_UNWELL }).await;
         }
     }
 }
