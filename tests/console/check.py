@@ -28,7 +28,11 @@ SAID = "document.querySelector('#live').textContent"
 STRIP = "document.querySelector('#strip').innerText"
 PAINTED = """(() => {
   const canvas = document.querySelector('%s');
-  const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+  // Read from a copy: reading the page's own canvas back and back makes the browser warn, of us.
+  const copy = Object.assign(document.createElement('canvas'), { width: canvas.width, height: canvas.height });
+  const context = copy.getContext('2d', { willReadFrequently: true });
+  if (canvas.width * canvas.height) context.drawImage(canvas, 0, 0);
+  const { data } = context.getImageData(0, 0, Math.max(1, canvas.width), Math.max(1, canvas.height));
   const colours = new Set();
   let painted = 0;
   for (let i = 0; i < data.length; i += 4) {
