@@ -105,7 +105,7 @@ fn require_tls(x: &mut Exchange, reserved: &Reserved, headers: &HeaderMap) -> Re
     if !reserved.tls_required {
         return Ok(());
     }
-    let local = x.arrival.peer.ip().to_canonical().is_loopback() && !is_proxied(headers);
+    let local = x.arrival.conn.peer.ip().to_canonical().is_loopback() && !is_proxied(headers);
     let secured = x.peer_trusted && headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto == "https");
     if local || secured {
         return Ok(());

@@ -3,7 +3,7 @@
 //! Everything that must be given back (breaker leave, in-flight counts) is a guard in here: when the
 //! client leaves and Pingora drops the request, the guards drop with it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use sluice_wire::id::RequestId;
 use tokio::time::Instant;
 
 use crate::clock;
+use crate::conn::{Conn, Protocol};
 use crate::generation::{Generation, ServiceRoute, WorkerRoute};
 use crate::headers::client_ip;
 use crate::ids::{self, Trace};
@@ -30,8 +31,8 @@ use crate::upstream::{BreakerLeave, Endpoint};
 
 /// A request whose head is complete, well framed and in its one form.
 pub(crate) struct Arrival {
-    /// The connected peer.
-    pub(crate) peer: SocketAddr,
+    /// The connection it came on.
+    pub(crate) conn: Arc<Conn>,
     /// When its first byte came.
     pub(crate) started: Instant,
     /// When its head was whole.
@@ -46,8 +47,8 @@ pub(crate) struct Arrival {
     pub(crate) query: Option<String>,
     /// Host name it asks for, without port.
     pub(crate) host: String,
-    /// Whether the client speaks HTTP/1.0.
-    pub(crate) http10: bool,
+    /// The version of HTTP it came in.
+    pub(crate) protocol: Protocol,
     /// How its body is framed.
     pub(crate) body: BodyFraming,
     /// The stream below it.
@@ -166,7 +167,7 @@ impl Exchange {
     /// A request at the start of admission, with the head that Pingora has read.
     pub(crate) fn new(arrival: Arrival, generation: Arc<Generation>, headers: &HeaderMap) -> Self {
         let trusted = &generation.config.edge.trusted_proxies;
-        let peer = arrival.peer.ip().to_canonical();
+        let peer = arrival.conn.peer.ip().to_canonical();
         Self {
             client: client_ip(peer, headers, trusted),
             peer_trusted: trusted.iter().any(|net| net.contains(&peer)),
@@ -254,8 +255,11 @@ impl Exchange {
     /// Expects the next piece of the answer within `idle` and the total.
     pub(crate) fn await_answer(&self) {
         let Some(timeouts) = self.timeouts() else { return };
-        let within = self.left().map_or(timeouts.idle, |left| left.min(timeouts.idle));
-        self.arrival.link.set_deadline(Some(Instant::now() + within));
+        let (now, left) = (Instant::now(), self.left());
+        self.arrival
+            .link
+            .set_deadline(Some(now + left.map_or(timeouts.idle, |left| left.min(timeouts.idle))));
+        self.arrival.link.set_end(left.map(|left| now + left));
     }
 
     /// Body bytes the client has announced; `None` for a chunked body.

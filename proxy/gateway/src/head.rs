@@ -6,7 +6,7 @@
 //! LIMIT: `header_bytes` for the head, `uri_bytes` for its target, `header_count` fields.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::Poll;
 
 use http::uri::PathAndQuery;
@@ -18,6 +18,7 @@ use sluice_wire::code::Code;
 use tokio::time::Instant;
 
 use crate::clock;
+use crate::conn::Protocol;
 use crate::ctx::Arrival;
 use crate::stream::Downstream;
 
@@ -25,6 +26,8 @@ use crate::stream::Downstream;
 pub(crate) enum Next {
     /// A request.
     Request(Box<Arrival>),
+    /// The client speaks HTTP/2; its preface is still in the buffer.
+    Http2,
     /// Nothing more comes, or nothing came in time.
     Closed,
     /// A head that is refused.
@@ -43,19 +46,25 @@ pub(crate) struct Refusal {
 }
 
 /// The next request on a connection. `first`: no request came on it yet.
-pub(crate) async fn next(stream: &mut Downstream, peer: SocketAddr, limits: &Limits, first: bool) -> Next {
+pub(crate) async fn next(stream: &mut Downstream, limits: &Limits, first: bool) -> Next {
     let wait = if first { limits.header_timeout } else { limits.idle_timeout };
     let mut started = (!stream.buffered().is_empty()).then(Instant::now);
     let mut silent_until = started.is_none().then(|| Instant::now() + wait);
     let mut scanned = 0;
     let limit = limits.header_bytes as usize + 4;
     loop {
-        if let Some(end) = find_end(stream.buffered(), scanned) {
-            let begun = started.unwrap_or_else(Instant::now);
-            return match accept(stream, peer, limits, end, begun) {
-                Ok(arrival) => Next::Request(Box::new(arrival)),
-                Err((code, reason)) => Next::Refused(Refusal { code, reason, started: begun }),
-            };
+        match preface(stream.buffered()) {
+            Preface::Whole if first => return Next::Http2,
+            Preface::Begun if first => {}
+            _ => {
+                if let Some(end) = find_end(stream.buffered(), scanned) {
+                    let begun = started.unwrap_or_else(Instant::now);
+                    return match accept(stream, limits, end, begun) {
+                        Ok(arrival) => Next::Request(Box::new(arrival)),
+                        Err((code, reason)) => Next::Refused(Refusal { code, reason, started: begun }),
+                    };
+                }
+            }
         }
         scanned = stream.buffered().len();
         if let Some(fault) = overflow(stream.buffered(), limits) {
@@ -83,6 +92,28 @@ pub(crate) async fn next(stream: &mut Downstream, peer: SocketAddr, limits: &Lim
             }
             Err(_) => return Next::Closed,
         }
+    }
+}
+
+/// How far the bytes are HTTP/2's greeting (RFC 9113 section 3.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Preface {
+    /// They are not.
+    No,
+    /// So far.
+    Begun,
+    /// All of it.
+    Whole,
+}
+
+/// Looks for the greeting. It reads like a head of HTTP/1, so it is looked for first.
+fn preface(bytes: &[u8]) -> Preface {
+    const GREETING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    match bytes.len().min(GREETING.len()) {
+        0 => Preface::No,
+        seen if bytes[..seen] != GREETING[..seen] => Preface::No,
+        seen if seen < GREETING.len() => Preface::Begun,
+        _ => Preface::Whole,
     }
 }
 
@@ -121,7 +152,6 @@ fn overflow(bytes: &[u8], limits: &Limits) -> Option<FramingFault> {
 
 fn accept(
     stream: &mut Downstream,
-    peer: SocketAddr,
     limits: &Limits,
     end: usize,
     started: Instant,
@@ -142,10 +172,11 @@ fn accept(
     }
     let (path, query) = normalised.into_parts();
     let host = host_name(&String::from_utf8_lossy(head.host)).to_owned();
-    let (method, http10, body) = (head.method, head.http_1_0, head.body);
+    let protocol = if head.http_1_0 { Protocol::Http10 } else { Protocol::Http11 };
+    let (method, body) = (head.method, head.body);
     stream.begin(bytes, body).map_err(|_| (Code::BadFraming, "chunk"))?;
     Ok(Arrival {
-        peer,
+        conn: Arc::clone(stream.conn()),
         started,
         headed: Instant::now(),
         arrived: clock::now(),
@@ -153,7 +184,7 @@ fn accept(
         path,
         query,
         host,
-        http10,
+        protocol,
         body,
         link: stream.link().clone(),
     })

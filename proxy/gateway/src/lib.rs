@@ -14,6 +14,8 @@ mod admit;
 mod caps;
 mod chunks;
 mod clock;
+mod conn;
+mod connection;
 mod control;
 mod ctx;
 mod drain;
@@ -38,6 +40,7 @@ mod remaining;
 mod respond;
 mod server;
 mod service;
+mod socket;
 mod state;
 mod stream;
 mod throttle;
@@ -118,7 +121,7 @@ pub async fn run(start: Start, assets: fn(&str) -> Option<Asset>) -> Result<(), 
     let control = Control::new(Arc::clone(&shared), audit, assets);
 
     let threads = edge_threads(&shared);
-    let threads = server::spawn(&shared, ingress, threads)
+    let threads = server::spawn(&shared, vec![(server::Door::Plain, ingress)], threads)
         .map_err(|source| GatewayError::Io { what: "start the edge threads", source })?;
     let (control_stopper, control_stop) = Stopper::new();
     let deadline = start.config.drain.deadline;

@@ -5,16 +5,16 @@ use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 use crate::caps::ConnectionPermit;
+use crate::socket::Socket;
 
 /// LIMIT: how long, and how much is discarded.
 const TIME: Duration = Duration::from_secs(1);
 const BYTES: usize = 1 << 20;
 
 /// Sends `unsent`, closes the write side and discards input. The connection still counts meanwhile.
-pub(crate) async fn linger(mut socket: TcpStream, unsent: Vec<u8>, permit: Option<ConnectionPermit>) {
+pub(crate) async fn linger(mut socket: Socket, unsent: Vec<u8>, permit: Option<ConnectionPermit>) {
     let discard = async {
         socket.write_all(&unsent).await?;
         socket.shutdown().await?;

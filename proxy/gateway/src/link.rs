@@ -26,6 +26,7 @@ pub(crate) enum Fault {
 pub(crate) struct Link {
     epoch: Instant,
     deadline_us: AtomicU64,
+    end_us: AtomicU64,
     fault: AtomicU8,
 }
 
@@ -35,22 +36,37 @@ impl Link {
         Self {
             epoch: Instant::now(),
             deadline_us: AtomicU64::new(u64::MAX),
+            end_us: AtomicU64::new(u64::MAX),
             fault: AtomicU8::new(Fault::None as u8),
         }
     }
 
-    /// Ends the request at `deadline`; `None` lets it run.
+    /// Ends the request at `deadline` if it still waits for the upstream by then; `None` lets it run.
     pub(crate) fn set_deadline(&self, deadline: Option<Instant>) {
-        let us = deadline.map_or(u64::MAX, |at| at.saturating_duration_since(self.epoch).as_micros() as u64);
-        self.deadline_us.store(us, Ordering::Relaxed);
+        self.deadline_us.store(self.since_epoch(deadline), Ordering::Relaxed);
     }
 
-    /// When the request is to end.
+    /// When the request is to end if it still waits for the upstream.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        match self.deadline_us.load(Ordering::Relaxed) {
-            u64::MAX => None,
-            us => Some(self.epoch + Duration::from_micros(us)),
-        }
+        self.instant(self.deadline_us.load(Ordering::Relaxed))
+    }
+
+    /// When the request must be over, whoever is slow; `None` lets it run.
+    pub(crate) fn set_end(&self, end: Option<Instant>) {
+        self.end_us.store(self.since_epoch(end), Ordering::Relaxed);
+    }
+
+    /// When the request must be over, whoever is slow.
+    pub(crate) fn end(&self) -> Option<Instant> {
+        self.instant(self.end_us.load(Ordering::Relaxed))
+    }
+
+    fn since_epoch(&self, at: Option<Instant>) -> u64 {
+        at.map_or(u64::MAX, |at| at.saturating_duration_since(self.epoch).as_micros() as u64)
+    }
+
+    fn instant(&self, us: u64) -> Option<Instant> {
+        (us != u64::MAX).then(|| self.epoch + Duration::from_micros(us))
     }
 
     /// Why the stream ended the request.

@@ -6,7 +6,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite as _;
-use tokio::net::TcpStream;
+
+use crate::socket::Socket;
 
 /// LIMIT: bytes held back; a head with a small body fits.
 const HELD_BYTES: usize = 8 << 10;
@@ -37,7 +38,7 @@ impl Outbound {
     /// after each `send` that took bytes.
     pub(crate) fn poll_send(
         &mut self,
-        socket: &mut TcpStream,
+        socket: &mut Socket,
         cx: &mut Context<'_>,
         more: &[u8],
         mut progress: impl FnMut(),

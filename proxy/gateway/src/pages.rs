@@ -181,7 +181,7 @@ fn metrics(shared: &Shared, session: &Session, x: &mut Exchange) -> Answer {
         return Answer::refuse(Code::NotFound, "metrics are switched off");
     }
     let headers = &session.req_header().headers;
-    if !is_near(x.arrival.peer.ip(), &access.allow, headers)
+    if !is_near(x.arrival.conn.peer.ip(), &access.allow, headers)
         && let Err(refusal) = caller(shared, session, x, "metrics:read")
     {
         return refusal;

@@ -17,6 +17,7 @@ use sluice_policy::method::Method;
 use sluice_wire::code::Code;
 use sluice_wire::header::X_INTERNAL_KEY;
 
+use crate::conn::Protocol;
 use crate::ctx::{Arrival, Ctx, Exchange, Target};
 use crate::generation::Generation;
 use crate::headers::{Introduction, check_nominations, clean_response, introduce, strip_request};
@@ -117,7 +118,7 @@ impl ProxyHttp for Edge {
             request,
             &Introduction {
                 host: host(x),
-                peer: x.arrival.peer.ip(),
+                peer: x.arrival.conn.peer.ip(),
                 peer_trusted: x.peer_trusted,
                 identity: x.identity.as_deref(),
                 request_id: x.request_id.as_str(),
@@ -216,7 +217,7 @@ impl ProxyHttp for Edge {
         for (name, value) in x.limit_headers.drain(..) {
             response.insert_header(name, value)?;
         }
-        if x.arrival.http10 {
+        if x.arrival.protocol == Protocol::Http10 {
             // HTTP/1.0 knows no chunks: without a length the body ends with the connection.
             response.remove_header(&TRANSFER_ENCODING);
         }

@@ -1,4 +1,4 @@
-//! The client's connection as Pingora sees it: an own `IO` type over a TCP socket.
+//! The client's connection as Pingora sees it: an own `IO` type over a plain or encrypted socket.
 //!
 //! It exists because Pingora has no hook before a head is parsed and no total deadline:
 //! - **Reading** hands out only bytes that belong to the request in hand and that passed the framing
@@ -15,7 +15,6 @@
 
 use std::future::Future as _;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -30,16 +29,17 @@ use pingora::protocols::{
 };
 use sluice_policy::framing::BodyFraming;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use crate::caps::ConnectionPermit;
 use crate::chunks::ChunkFault;
+use crate::conn::Conn;
 use crate::inbound::Inbound;
 use crate::linger::linger;
 use crate::link::{Fault, Link};
 use crate::outbound::Outbound;
 use crate::remaining::Remaining;
+use crate::socket::Socket;
 
 /// LIMIT: input read ahead of the request in hand.
 const AHEAD_BYTES: usize = 4 << 10;
@@ -58,7 +58,7 @@ pub(crate) struct StreamTimes {
 /// A client connection.
 pub(crate) struct Downstream {
     /// `None` only while dropping.
-    socket: Option<TcpStream>,
+    socket: Option<Socket>,
     inbound: Inbound,
     remaining: Remaining,
     out: Outbound,
@@ -68,6 +68,7 @@ pub(crate) struct Downstream {
     timer: Pin<Box<Sleep>>,
     times: StreamTimes,
     link: Arc<Link>,
+    conn: Arc<Conn>,
     digest: Arc<SocketDigest>,
     permit: Option<ConnectionPermit>,
 }
@@ -75,16 +76,10 @@ pub(crate) struct Downstream {
 impl Downstream {
     /// Wraps an accepted socket. Peer and local address are known here once, so that no request pays a
     /// `getpeername`.
-    pub(crate) fn new(
-        socket: TcpStream,
-        peer: SocketAddr,
-        local: SocketAddr,
-        times: StreamTimes,
-        permit: ConnectionPermit,
-    ) -> Self {
+    pub(crate) fn new(socket: Socket, conn: Arc<Conn>, times: StreamTimes, permit: ConnectionPermit) -> Self {
         let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
-        digest.peer_addr.get_or_init(|| Some(PeerAddr::Inet(peer)));
-        digest.local_addr.get_or_init(|| Some(PeerAddr::Inet(local)));
+        digest.peer_addr.get_or_init(|| Some(PeerAddr::Inet(conn.peer)));
+        digest.local_addr.get_or_init(|| Some(PeerAddr::Inet(conn.local)));
         Self {
             socket: Some(socket),
             inbound: Inbound::default(),
@@ -96,9 +91,22 @@ impl Downstream {
             timer: Box::pin(tokio::time::sleep_until(Instant::now() + Duration::from_secs(3600))),
             times,
             link: Arc::new(Link::new()),
+            conn,
             digest: Arc::new(digest),
             permit: Some(permit),
         }
+    }
+
+    /// The connection.
+    pub(crate) const fn conn(&self) -> &Arc<Conn> {
+        &self.conn
+    }
+
+    /// Takes the socket back, with what was read and not handed out, for another protocol on it.
+    pub(crate) fn into_parts(mut self) -> Option<(Socket, Vec<u8>, Option<ConnectionPermit>)> {
+        let read = self.inbound.filled().to_vec();
+        self.remaining = Remaining::nothing();
+        Some((self.socket.take()?, read, self.permit.take()))
     }
 
     /// What request and stream share.
@@ -133,6 +141,7 @@ impl Downstream {
     pub(crate) fn begin(&mut self, head_bytes: usize, body: BodyFraming) -> Result<(), ChunkFault> {
         self.link.set_fault(Fault::None);
         self.link.set_deadline(None);
+        self.link.set_end(None);
         self.last_body_byte = None;
         self.wrote = false;
         self.remaining = Remaining::of(head_bytes, body, &self.inbound.filled()[head_bytes..])?;
@@ -234,9 +243,11 @@ impl Downstream {
         self.poll_request_deadline(cx)
     }
 
-    /// Called when the socket takes nothing: pending until the write timeout.
+    /// Called when the socket takes nothing: pending until the write timeout, or until the request must
+    /// be over. A client that reads its answer a byte now and then holds it no longer than that.
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let due = *self.stalled.get_or_insert_with(Instant::now) + self.times.write;
+        let due = self.link.end().map_or(due, |end| due.min(end));
         ready!(self.poll_deadline(cx, due));
         self.link.set_fault(Fault::WriteTimeout);
         Poll::Ready(timed_out())

@@ -1,0 +1,127 @@
+//! One client connection from its first byte to its last: who it is, what it speaks, its requests.
+//!
+//! Between requests the connection is ours; for a request it is handed to Pingora and comes back.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora::apps::HttpServerApp as _;
+use pingora::protocols::http::ServerSession;
+use sluice_wire::code::Code;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::caps::ConnectionPermit;
+use crate::conn::Conn;
+use crate::drain::Phase;
+use crate::head::{self, Next, Refusal, unless};
+use crate::respond::Answer;
+use crate::server::{App, Door};
+use crate::service::Intake;
+use crate::socket::Socket;
+use crate::state::Shared;
+use crate::stream::{Downstream, StreamTimes};
+use crate::{account, ids};
+
+/// Between two bytes of a request body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A socket just accepted and counted.
+pub(crate) struct Accepted {
+    /// What its listener speaks.
+    pub(crate) door: Door,
+    /// The socket.
+    pub(crate) socket: TcpStream,
+    /// Its other end.
+    pub(crate) direct: SocketAddr,
+    /// Its own end.
+    pub(crate) local: SocketAddr,
+    /// Whether the other end is a trusted proxy.
+    pub(crate) trusted: bool,
+    /// Its place among the open connections.
+    pub(crate) permit: ConnectionPermit,
+}
+
+/// Runs a connection to its end.
+pub(crate) async fn run(shared: Arc<Shared>, app: Arc<App>, accepted: Accepted) {
+    shared.meters.connections.inc();
+    let _leaves = Leaves(shared.meters.connections.clone());
+    let Accepted { socket, direct, local, permit, .. } = accepted;
+    let conn = Arc::new(Conn { peer: direct, direct, local, tls: None });
+    let write = shared.generation.load().config.edge.limits.idle_timeout;
+    let times = StreamTimes { body: BODY_TIMEOUT, write };
+    let stream = Box::new(Downstream::new(Socket::Plain(socket), conn, times, permit));
+    requests(&shared, &app, stream).await;
+}
+
+/// The requests of a connection that speaks HTTP/1, one after another.
+async fn requests(shared: &Arc<Shared>, app: &Arc<App>, mut stream: Box<Downstream>) {
+    let closing = shared.drain.shutdown_watch();
+    let mut phase = shared.drain.phase();
+    let ended = async move {
+        drop(phase.wait_for(|phase| matches!(phase, Phase::Closing { .. })).await);
+    };
+    tokio::pin!(ended);
+    let mut first = true;
+    loop {
+        let generation = shared.generation.load_full();
+        let limits = &generation.config.edge.limits;
+        let next = unless(ended.as_mut(), head::next(&mut stream, limits, first)).await;
+        let arrival = match next {
+            None | Some(Next::Closed) => return,
+            Some(Next::Http2) => {
+                let started = Instant::now();
+                let refusal = Refusal { code: Code::VersionNotSupported, reason: "h2c", started };
+                return refuse(shared, stream, refusal).await;
+            }
+            Some(Next::Refused(refusal)) => return refuse(shared, stream, refusal).await,
+            Some(Next::Request(arrival)) => arrival,
+        };
+        first = false;
+        let intake = Intake { arrival: *arrival, generation: shared.generation.load_full() };
+        // Boxed, so that a connection that waits holds no room for a request.
+        match Box::pin(request(app, stream, intake, &closing)).await {
+            Some(back) => stream = back,
+            None => return,
+        }
+        // It came back, so the client was told that it stays open: a drain that has begun meanwhile lets it
+        // ask once more.
+        if !stream.end() {
+            return;
+        }
+    }
+}
+
+/// Runs one request through Pingora; the stream comes back when another may follow.
+async fn request(
+    app: &Arc<App>,
+    stream: Box<Downstream>,
+    intake: Intake,
+    closing: &watch::Receiver<bool>,
+) -> Option<Box<Downstream>> {
+    let mut session = ServerSession::new_http1(stream);
+    // Time between requests is kept by us, not by Pingora; reading and writing too, by the stream.
+    session.set_keepalive(Some(0));
+    session.set_read_timeout(None);
+    session.set_connection_user_context(Some(Box::new(intake)));
+    let reused = app.process_new_http(session, closing).await?;
+    let (stream, _) = reused.consume();
+    stream.into_any().downcast().ok()
+}
+
+async fn refuse(shared: &Shared, stream: Box<Downstream>, refusal: Refusal) {
+    let id = ids::mint();
+    account::refused(shared, stream.conn().peer.ip(), &id, &refusal);
+    let answer = Answer::refuse(refusal.code, format!("the request is not acceptable: {}", refusal.reason));
+    stream.answer_and_close(&answer.into_wire("/", &id, false)).await;
+}
+
+struct Leaves(prometheus::IntGauge);
+
+impl Drop for Leaves {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
