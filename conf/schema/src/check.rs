@@ -80,7 +80,7 @@ fn instances(t: &mut Table<'_, '_>, service: &Service) {
     for (index, instance) in service.instances.iter().enumerate() {
         let key = format!("instance[{index}].url");
         let place = t.place(&key);
-        if instance.url.port == 0 {
+        if instance.url.is_nowhere() {
             continue; // Reported as missing or malformed already.
         }
         if let Some(first) = seen.insert(&instance.url, place.clone()) {

@@ -54,9 +54,12 @@ const ALL: &[Role] = &[Role::Vault, Role::Events, Role::Calc, Role::Edge, Role::
 const RESTART: &[(&str, &[Role])] = &[
     ("edge.listen", &[Role::Edge]),
     ("edge.threads", &[Role::Edge]),
+    ("edge.proxy_protocol", &[Role::Edge]),
+    ("edge.tls.listen", &[Role::Edge]),
     ("control.listen", &[Role::Edge]),
     ("log.access", &[Role::Edge]),
     ("log.level", WORKERS),
+    ("otlp", ALL),
     ("metrics", WORKERS),
     ("drain", WORKERS),
     ("auth.hs256_secret", ALL),

@@ -100,6 +100,7 @@ pub(crate) fn apply(reader: &mut Reader<'_>, config: &mut Config) {
     set.key("RECOVERY_TIMEOUT", "breaker.recovery_timeout", &RECOVERY_TIMEOUT, seconds, recovery);
     set.key("LOG_LEVEL", "log.level", &LEVEL, lower, &mut config.log.level);
     set.key("METRICS_ENABLED", "metrics.enabled", &Flag, truth, &mut config.metrics.enabled);
+    set.key("ENABLE_MTLS", "mtls", &Flag, truth, &mut config.mtls);
     set.key("ENABLE_JWT", "auth.enabled", &Flag, truth, &mut config.auth.enabled);
     set.key("JWT_EXPIRATION_HOURS", "vault.token_ttl", &TOKEN_TTL, hours, &mut config.vault.token_ttl);
     set.key("EVENT_STREAM_NAME", "events.stream", &crate::form::STREAM, same, &mut config.events.stream);
@@ -186,18 +187,13 @@ fn unavailable(reader: &mut Reader<'_>) {
         reader.blame_variable("REDIS_URL", refused);
     }
     let mut set = Overlay { reader };
-    let (mut vault, mut mtls) = (false, true);
+    let mut vault = false;
     set.key("ENABLE_VAULT", "vault.external", &Flag, truth, &mut vault);
-    set.key("ENABLE_MTLS", "edge.mtls", &Flag, truth, &mut mtls);
     if vault {
         let message = "an external vault is not available in this version";
         let refused = Diagnostic::new(Code::UnavailableVariable, message)
             .help("unset ENABLE_VAULT: secrets are kept by Sluice's own vault worker");
         reader.blame_variable("ENABLE_VAULT", refused);
-    }
-    if !mtls {
-        let message = "ENABLE_MTLS=false has no effect: the roles always prove to each other who they are";
-        reader.blame_variable("ENABLE_MTLS", Diagnostic::new(Code::NoEffect, message));
     }
 }
 

@@ -192,6 +192,17 @@ impl<'e> Reader<'e> {
         (self.documents[place.document].path.clone(), self.line(place))
     }
 
+    /// The folder of the main file: where relative paths of certificates count from.
+    pub(crate) fn base(&self) -> &Path {
+        self.documents.first().and_then(|main| main.path.parent()).unwrap_or(Path::new(""))
+    }
+
+    /// True where a variable sets a key of this table.
+    pub(crate) fn overrides_below(&self, table: &str) -> bool {
+        let below = |path: &String| path.strip_prefix(table).is_some_and(|rest| rest.starts_with('.'));
+        self.overrides.keys().any(below)
+    }
+
     /// The folder of the file a place is in; `None` for a variable.
     pub(crate) fn directory(&self, place: &Place) -> Option<PathBuf> {
         self.documents.get(place.document)?.path.parent().map(Path::to_path_buf)

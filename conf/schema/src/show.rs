@@ -84,10 +84,13 @@ pub fn origin_of(origins: &Origins, path: &str) -> Origin {
 /// The key a service's value falls back on.
 fn fallback(path: &str) -> Option<String> {
     let own = path.strip_prefix("service.")?;
-    let at = ["breaker.", "rate_limit", "body_bytes"].iter().find_map(|key| own.rfind(&format!(".{key}")))?;
+    let at = ["breaker.", "rate_limit", "body_bytes", "tls.client_cert"]
+        .iter()
+        .find_map(|key| own.rfind(&format!(".{key}")))?;
     let key = &own[at + 1..];
     match key {
         "body_bytes" => Some("edge.limits.body_bytes".to_owned()),
+        "tls.client_cert" => Some("mtls".to_owned()),
         "rate_limit" | "rate_limit.requests" => Some("rate_limit.default".to_owned()),
         _ => key.starts_with("breaker.").then(|| key.to_owned()),
     }

@@ -103,6 +103,29 @@ impl<'r, 'e> Table<'r, 'e> {
         self.child(path, inner, header, walk);
     }
 
+    /// Reads a table of fixed keys that may be absent; one key, from file or variable, makes it.
+    pub(crate) fn optional<T>(
+        &mut self,
+        name: &'static str,
+        doc: &'static str,
+        into: &mut Option<T>,
+        fresh: impl FnOnce() -> T,
+        walk: impl FnOnce(&mut Table<'_, 'e>, &mut T),
+    ) {
+        let absent = into.is_none();
+        let wanted = self.entry(name).is_some() || self.reader.overrides_below(&self.join(name));
+        if !self.describing() && !wanted {
+            self.known.push(name);
+            return;
+        }
+        let mut value = into.take().unwrap_or_else(fresh);
+        let hidden = self.hidden;
+        self.hidden |= absent && self.describing();
+        self.table(name, doc, |t| walk(t, &mut value));
+        self.hidden = hidden;
+        *into = (!self.describing() || !absent).then_some(value);
+    }
+
     /// Reads a key that has a short form and a table form.
     pub(crate) fn either<K: Kind>(
         &mut self,

@@ -56,7 +56,11 @@ pub(crate) struct Sockets {
 /// The TCP listeners of a role by name.
 pub(crate) fn tcp_of(role: Role, config: &Config) -> Vec<(&'static str, SocketAddr)> {
     match role {
-        Role::Edge => vec![("http", config.edge.listen), ("control", config.control.listen)],
+        Role::Edge => {
+            let tls = config.edge.tls.as_ref().map(|tls| ("tls", tls.listen));
+            let plain = [("http", config.edge.listen), ("control", config.control.listen)];
+            plain.into_iter().chain(tls).collect()
+        }
         Role::Events => vec![("api", config.events.listen)],
         Role::Vault => vec![("api", config.vault.listen)],
         Role::Calc => vec![("api", config.calc.listen)],

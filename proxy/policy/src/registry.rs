@@ -19,7 +19,7 @@ pub mod address;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sluice_schema::{Config, Instance, InstanceUrl, RateLimit, Service, Source, UrlError};
+use sluice_schema::{Config, Instance, InstanceUrl, RateLimit, Scheme, Service, Source, UrlError};
 use sluice_wire::code::Code;
 use thiserror::Error;
 
@@ -337,6 +337,11 @@ fn instances(
             RawInstance::Weighted(raw) => (raw.url, raw.weight.unwrap_or(1)),
         };
         let url: InstanceUrl = url.parse().map_err(|source| RegistrationFault::Url { index, source })?;
+        // A socket's path leaves no address to judge, and no registration can name what TLS checks.
+        if matches!(url.scheme, Scheme::Https | Scheme::Unix) {
+            let source = UrlError::FilesOnly(url.scheme.as_str());
+            return Err(RegistrationFault::Url { index, source });
+        }
         if !(1..=65_535).contains(&weight) {
             return Err(RegistrationFault::Range("weight"));
         }

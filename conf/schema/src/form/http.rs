@@ -32,6 +32,18 @@ pub(crate) const HEADER_VALUE: Text<String> = Text {
     pattern: r"^[\t\x20-\x7e]{0,4096}$",
 };
 
+/// The name of a header a service can be matched by; lower case.
+pub(crate) const MATCH_NAME: Text<String> = Text { parse: parse_match_name, ..HEADER_NAME };
+
+/// What such a header must be. It may be a secret, so no message quotes it.
+pub(crate) const MATCH_VALUE: Text<String> = Text {
+    what: "the value of a header, or \"*\"",
+    code: Code::Header,
+    parse: parse_match_value,
+    show: Clone::clone,
+    pattern: r"^[\x21-\x7e]([\x20-\x7e]{0,254}[\x21-\x7e])?$",
+};
+
 /// The path of a health probe.
 pub(crate) const HEALTH_PATH: Text<String> = Text {
     what: "a path such as \"/health\"",
@@ -101,10 +113,36 @@ fn parse_header_name(text: &str) -> Result<String, Wrong> {
     if !is_token(&name) {
         return Err(Wrong::new(format!("{} is not a header name", quote(text))));
     }
-    if OWNED.contains(&name.as_str()) || OWNED_STARTS.iter().any(|start| name.starts_with(start)) {
+    if is_owned(&name) {
         return Err(Wrong::new(format!("the header {} is Sluice's own and cannot be changed", quote(text))));
     }
     Ok(name)
+}
+
+/// Headers that say who the caller is are not there when a request is routed.
+fn parse_match_name(text: &str) -> Result<String, Wrong> {
+    let name = text.to_ascii_lowercase();
+    if name == "host" {
+        return Err(Wrong::new("a service is matched by its host through `hosts`")
+            .help("write hosts = [\"api.example.com\"]"));
+    }
+    if is_token(&name) && is_owned(&name) {
+        return Err(Wrong::new(format!("the header {} is Sluice's own and cannot be matched", quote(text))));
+    }
+    parse_header_name(text)
+}
+
+fn parse_match_value(text: &str) -> Result<String, Wrong> {
+    let inside = (1..=256).contains(&text.len()) && text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    if inside && text.trim() == text {
+        return Ok(text.to_owned());
+    }
+    Err(Wrong::new("a header is matched by 1 to 256 printable ASCII characters without spaces at the ends")
+        .help("write \"*\" for any value"))
+}
+
+fn is_owned(name: &str) -> bool {
+    OWNED.contains(&name) || OWNED_STARTS.iter().any(|start| name.starts_with(start))
 }
 
 fn parse_header_value(text: &str) -> Result<String, Wrong> {

@@ -3,13 +3,17 @@
 mod http;
 mod name;
 mod net;
+mod tls;
 mod worker;
 
 use thiserror::Error;
 
-pub(crate) use http::{HEADER_NAME, HEADER_VALUE, HEALTH_PATH, METHOD, RATE_KEY, RETRY_CAUSE};
+pub(crate) use http::{
+    HEADER_NAME, HEADER_VALUE, HEALTH_PATH, MATCH_NAME, MATCH_VALUE, METHOD, RATE_KEY, RETRY_CAUSE,
+};
 pub(crate) use name::{HOST, PERMISSION, PREFIX, ROLE_NAME, SERVICE_NAME, WILD_HOST};
-pub(crate) use net::{ADDRESS, NETWORK, URL};
+pub(crate) use net::{ADDRESS, COLLECTOR, NETWORK, URL};
+pub(crate) use tls::{AUTHORITY, CERTIFICATE_FILE, SERVER_NAME, TLS_NAME};
 pub(crate) use worker::{ACCESS, AUDIENCE, FSYNC, ISSUER, SEAL, SECRET, STREAM, SecretRef, TRUST_DOMAIN};
 
 use crate::kind::Text;

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use crate::code::Code;
 use crate::kind::{Text, Wrong};
-use crate::model::{InstanceUrl, UrlError};
+use crate::model::{InstanceUrl, Scheme, UrlError};
 use crate::report::quote;
 
 /// The address of a listener.
@@ -33,7 +33,16 @@ pub(crate) const URL: Text<InstanceUrl> = Text {
     code: Code::Url,
     parse: parse_url,
     show: ToString::to_string,
-    pattern: r"^[Hh][Tt][Tt][Pp]://[^/?#@\s]+/?$",
+    pattern: r"^(([Hh][Tt][Tt][Pp][Ss]?|[Hh]2[Cc])://[^/?#@\s]+/?|[Uu][Nn][Ii][Xx]:/[^/].{0,98})$",
+};
+
+/// The address of an OTLP receiver.
+pub(crate) const COLLECTOR: Text<String> = Text {
+    what: "an address such as \"http://127.0.0.1:4318\"",
+    code: Code::Url,
+    parse: parse_collector,
+    show: Clone::clone,
+    pattern: r"^https?://[^/?#@\s]+/?$",
 };
 
 fn parse_address(text: &str) -> Result<SocketAddr, Wrong> {
@@ -74,18 +83,26 @@ fn parse_network(text: &str) -> Result<IpNet, Wrong> {
 }
 
 /// Never quotes the text: it may hold a password.
+fn parse_collector(text: &str) -> Result<String, Wrong> {
+    let url =
+        text.parse::<InstanceUrl>().ok().filter(|url| matches!(url.scheme, Scheme::Http | Scheme::Https));
+    url.map(|url| url.to_string()).ok_or_else(|| {
+        Wrong::new("this is not the address of a receiver").help(
+            "write its scheme, host and port alone, such as \"http://127.0.0.1:4318\"; traces go to `/v1/traces` there",
+        )
+    })
+}
+
+/// Never quotes the text: it may hold a password.
 fn parse_url(text: &str) -> Result<InstanceUrl, Wrong> {
     text.parse().map_err(|error: UrlError| {
-        let code = match error {
-            UrlError::PlannedScheme(_) => Code::PlannedValue,
-            _ => Code::Url,
-        };
-        let wrong = Wrong::new(error.to_string()).code(code);
+        let wrong = Wrong::new(error.to_string());
         match error {
             UrlError::NotBare => {
                 wrong.help("the path of a request comes from the client; see `strip_prefix`")
             }
             UrlError::NoScheme => wrong.help("write it as \"http://host:port\""),
+            UrlError::BadSocketPath => wrong.help("write it as \"unix:/run/service.sock\""),
             _ => wrong,
         }
     })
@@ -119,6 +136,9 @@ mod tests {
             ("HTTP://Data-Service:8001/", "http://data-service:8001"),
             ("http://data_service", "http://data_service:80"),
             ("http://[::1]:9", "http://[::1]:9"),
+            ("https://data.example.com", "https://data.example.com:443"),
+            ("h2c://127.0.0.1:50051", "h2c://127.0.0.1:50051"),
+            ("unix:/run/data.sock", "unix:/run/data.sock"),
         ] {
             assert_eq!(parse_url(text).expect(text).to_string(), shown);
         }
@@ -127,8 +147,12 @@ mod tests {
             "127.0.0.1:8001",
             "localhost:80",
             "ftp://x",
-            "https://x",
-            "unix:/tmp/x",
+            "h2://x",
+            "unix:tmp/x",
+            "unix:///tmp/x",
+            "unix:/",
+            "unix:",
+            "unix:/a\nb",
             "http://",
             "http://a/b",
             "http://u:p@h:1",

@@ -1,9 +1,9 @@
 //! Keys of the edge process.
 
 use super::span;
-use crate::form::{ACCESS, ADDRESS, HOST, NETWORK};
-use crate::kind::{Choice, Duration, Flag, Kind, List, Parsed, Size, count};
-use crate::model::{Control, Drain, Edge, Limits, Log, LogLevel, MetricsAccess, Registry};
+use crate::form::{ACCESS, ADDRESS, COLLECTOR, HOST, NETWORK};
+use crate::kind::{Choice, Duration, Flag, Kind, List, Maybe, Number, Parsed, Size, count};
+use crate::model::{Control, Drain, Edge, Limits, Log, LogLevel, MetricsAccess, Otlp, Registry};
 use crate::table::Table;
 
 /// The words of `[log] level`; the seeds' upper-case ones too.
@@ -26,6 +26,11 @@ pub(super) fn edge(t: &mut Table<'_, '_>, edge: &mut Edge) {
         t.key("threads", "Edge threads; 0 means one a core.", count(0..=1024), &mut edge.threads);
         let doc = "Networks whose X-Forwarded-* headers are believed.";
         t.key("trusted_proxies", doc, List::of(NETWORK), &mut edge.trusted_proxies);
+        let doc = "Whether connections of trusted proxies start with a PROXY protocol header.";
+        t.key("proxy_protocol", doc, Flag, &mut edge.proxy_protocol);
+        let doc = "Whether secrets travel in clear text beyond this machine.";
+        t.key("plain_secrets", doc, Flag, &mut edge.plain_secrets);
+        super::tls::edge(t, &mut edge.tls);
         t.table("limits", "What one client may send and hold.", |t| limits(t, &mut edge.limits));
     });
 }
@@ -82,6 +87,15 @@ pub(super) fn log(t: &mut Table<'_, '_>, log: &mut Log) {
     t.table("log", "Process log and access log.", |t| {
         t.key("level", "Lowest level written.", LEVEL, &mut log.level);
         t.key("access", "Access log: stderr, file:PATH or off.", ACCESS, &mut log.access);
+        let doc = "Share of 2xx and 3xx lines kept in the access log; the others are always kept.";
+        t.key("sample", doc, Number { least: 0.0, most: 1.0 }, &mut log.sample);
+    });
+}
+
+pub(super) fn otlp(t: &mut Table<'_, '_>, otlp: &mut Otlp) {
+    t.table("otlp", "Where traces go.", |t| {
+        let doc = "Address of an OTLP receiver over HTTP; without one nothing is exported.";
+        t.key("endpoint", doc, Maybe(COLLECTOR), &mut otlp.endpoint);
     });
 }
 

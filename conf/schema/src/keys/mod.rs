@@ -2,6 +2,7 @@
 
 mod edge;
 mod service;
+mod tls;
 mod worker;
 
 use std::ops::RangeInclusive;
@@ -36,6 +37,7 @@ pub(crate) fn sections(t: &mut Table<'_, '_>, config: &mut Config) {
     edge::registry(t, &mut config.registry);
     edge::drain(t, &mut config.drain);
     edge::log(t, &mut config.log);
+    edge::otlp(t, &mut config.otlp);
     edge::metrics(t, &mut config.metrics);
     worker::events(t, &mut config.events);
     worker::vault(t, &mut config.vault);

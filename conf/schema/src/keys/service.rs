@@ -10,15 +10,16 @@ use toml::de::DeValue;
 use super::{ENTRIES_MAX, PerMinute, rate, span};
 use crate::check;
 use crate::form::{
-    HEADER_NAME, HEADER_VALUE, HEALTH_PATH, METHOD, NETWORK, PERMISSION, PREFIX, RATE_KEY, RETRY_CAUSE,
-    SERVICE_NAME, URL, WILD_HOST,
+    HEADER_NAME, HEADER_VALUE, HEALTH_PATH, MATCH_NAME, MATCH_VALUE, METHOD, NETWORK, PERMISSION, PREFIX,
+    RATE_KEY, RETRY_CAUSE, SERVICE_NAME, URL, WILD_HOST,
 };
 use crate::kind::{
     Choice, Count, Dict, Duration, Flag, Kind, List, Maybe, Number, Parsed, Size, Text, count,
 };
 use crate::mask::names_a_secret;
 use crate::model::{
-    Balance, Breaker, HeaderEdits, Health, Instance, InstanceUrl, RateLimit, Retry, Service, Source, Timeouts,
+    Balance, Breaker, HEADER_MATCHES_MAX, HeaderEdits, Health, Instance, InstanceUrl, RateLimit, Retry,
+    Service, Source, Timeouts,
 };
 use crate::table::Table;
 
@@ -64,6 +65,7 @@ pub(super) fn service(t: &mut Table<'_, '_>, service: &mut Service) {
     t.key("forward_authorization", doc, Flag, &mut service.forward_authorization);
     let doc = "Share of healthy instances below which all of them are used; 0 never does.";
     t.key("panic_threshold", doc, Number { least: 0.0, most: 1.0 }, &mut service.panic_threshold);
+    super::tls::upstream(t, &mut service.tls);
     t.key("enabled", "Whether it routes.", Flag, &mut service.enabled);
     instances(t, service);
     if !t.describing() {
@@ -86,6 +88,8 @@ fn matching(t: &mut Table<'_, '_>, service: &mut Service) {
         &mut service.hosts,
     );
     t.key("methods", "Methods it is limited to.", List::of(METHOD), &mut service.methods);
+    let doc = "Header fields a request must have: a name to its exact value, or \"*\" for any.";
+    t.key("headers", doc, Fields(MATCHES), &mut service.headers);
     let doc = "Whether the prefix is cut off before forwarding.";
     t.key("strip_prefix", doc, Flag, &mut service.strip_prefix);
 }
@@ -166,21 +170,23 @@ fn health(t: &mut Table<'_, '_>, health: &mut Health) {
 }
 
 fn header_edits(t: &mut Table<'_, '_>, edits: &mut HeaderEdits) {
-    t.key("set", "Replaces every field of the name.", Fields, &mut edits.set);
-    t.key("add", "Adds a field beside those there.", Fields, &mut edits.add);
+    t.key("set", "Replaces every field of the name.", Fields(FIELDS), &mut edits.set);
+    t.key("add", "Adds a field beside those there.", Fields(FIELDS), &mut edits.add);
     t.key("remove", "Removes every field of the name.", List::of(HEADER_NAME), &mut edits.remove);
 }
 
 /// Header fields. Values of fields that carry credentials are not shown.
-struct Fields;
+struct Fields(Dict<Text<String>>);
 
 const FIELDS: Dict<Text<String>> = Dict { key: HEADER_NAME, value: HEADER_VALUE, most: ENTRIES_MAX };
+/// Header fields a route asks for.
+const MATCHES: Dict<Text<String>> = Dict { key: MATCH_NAME, value: MATCH_VALUE, most: HEADER_MATCHES_MAX };
 
 impl Kind for Fields {
     type Out = BTreeMap<String, String>;
 
     fn parse(&self, value: &Spanned<DeValue<'_>>) -> Parsed<Self::Out> {
-        FIELDS.parse(value)
+        self.0.parse(value)
     }
 
     fn show(&self, fields: &Self::Out) -> Value {
@@ -192,19 +198,16 @@ impl Kind for Fields {
     }
 
     fn schema(&self) -> Schema {
-        FIELDS.schema()
+        self.0.schema()
     }
 }
 
 fn instances(t: &mut Table<'_, '_>, service: &mut Service) {
-    let nowhere = || Instance {
-        url: InstanceUrl { scheme: crate::model::Scheme::Http, host: String::new(), port: 0 },
-        weight: 1,
-    };
+    let nowhere = || Instance { url: InstanceUrl::nowhere(), weight: 1 };
     let doc = "One address of the service.";
     t.items("instance", doc, INSTANCES_MAX, &mut service.instances, nowhere, |t, instance| {
         t.require("url", "an instance");
-        t.key("url", "Its address, http://host:port.", URL, &mut instance.url);
+        t.key("url", "Its address: http, https or h2c://host:port, or unix:/path.", URL, &mut instance.url);
         let doc = "Share of requests relative to its siblings.";
         t.key("weight", doc, count(1..=65_535), &mut instance.weight);
     });

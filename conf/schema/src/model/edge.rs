@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::tls::EdgeTls;
+
 /// `[edge]`: the public HTTP listener.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Edge {
@@ -15,6 +17,12 @@ pub struct Edge {
     pub threads: usize,
     /// Peers whose `X-Forwarded-*` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether connections from trusted proxies start with a PROXY protocol header.
+    pub proxy_protocol: bool,
+    /// Whether secrets travel in clear text beyond this machine.
+    pub plain_secrets: bool,
+    /// `[edge.tls]`: the TLS listener; `None`: there is none.
+    pub tls: Option<EdgeTls>,
     /// `[edge.limits]`.
     pub limits: Limits,
 }
@@ -72,12 +80,21 @@ pub struct Drain {
 }
 
 /// `[log]`: process log and access log.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Log {
     /// Lowest level written.
     pub level: LogLevel,
     /// Where the access log goes.
     pub access: AccessLog,
+    /// Share of 2xx and 3xx lines kept in the access log, 0 to 1; the others are always kept.
+    pub sample: f64,
+}
+
+/// `[otlp]`: where traces go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Otlp {
+    /// Address of an OTLP receiver (`http://host:4318`); `None`: nothing is exported.
+    pub endpoint: Option<String>,
 }
 
 /// Levels of the process log, most talkative first.
@@ -136,6 +153,9 @@ impl Default for Edge {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8000),
             threads: 0,
             trusted_proxies: Vec::new(),
+            proxy_protocol: false,
+            plain_secrets: false,
+            tls: None,
             limits: Limits::default(),
         }
     }
@@ -153,6 +173,12 @@ impl Default for Limits {
             connections: 10_000,
             connections_per_ip: 256,
         }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: LogLevel::default(), access: AccessLog::default(), sample: 1.0 }
     }
 }
 

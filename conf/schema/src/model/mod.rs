@@ -4,6 +4,7 @@
 mod auth;
 mod edge;
 mod service;
+mod tls;
 mod value;
 mod worker;
 
@@ -12,13 +13,14 @@ use std::net::SocketAddr;
 use thiserror::Error;
 
 pub use auth::Auth;
-pub use edge::{AccessLog, Control, Drain, Edge, Limits, Log, LogLevel, MetricsAccess, Registry};
+pub use edge::{AccessLog, Control, Drain, Edge, Limits, Log, LogLevel, MetricsAccess, Otlp, Registry};
 pub use service::{
-    Balance, Breaker, HeaderEdits, Health, Instance, METHODS, Permissions, RESERVED_PREFIXES, RateKey,
-    RateLimit, Retry, RetryCause, Service, Source, Timeouts,
+    Balance, Breaker, HEADER_MATCHES_MAX, HeaderEdits, Health, Instance, METHODS, Permissions,
+    RESERVED_PREFIXES, RateKey, RateLimit, Retry, RetryCause, Service, Source, Timeouts,
 };
+pub use tls::{Authority, Certificate, ClientAuth, ClientCertificate, EdgeTls, KeyPairFiles, UpstreamTls};
 pub(crate) use value::is_host;
-pub use value::{InstanceUrl, Scheme, Secret, UrlError};
+pub use value::{InstanceUrl, Scheme, Secret, UNIX_PATH_BYTES_MAX, UrlError};
 pub use worker::{Calc, Demo, Events, Fsync, Retention, Seal, UnknownTypes, Vault};
 
 /// Everything an operator can set, checked.
@@ -40,6 +42,8 @@ pub struct Config {
     pub drain: Drain,
     /// `[log]`: process log and access log.
     pub log: Log,
+    /// `[otlp]`: where traces go.
+    pub otlp: Otlp,
     /// `[metrics]`: who may read `/metrics`.
     pub metrics: MetricsAccess,
     /// `[events]`: the event worker.
@@ -50,6 +54,8 @@ pub struct Config {
     pub calc: Calc,
     /// `[demo]`: the stand-in services and the market tape.
     pub demo: Demo,
+    /// `ENABLE_MTLS`: whether services show the edge's own certificate unless they say otherwise.
+    pub mtls: bool,
     /// Every `[[service]]`, in file order, the disabled ones too. Names are unique.
     pub services: Vec<Service>,
 }
@@ -77,11 +83,13 @@ impl Default for Config {
             registry: Registry::default(),
             drain: Drain::default(),
             log: Log::default(),
+            otlp: Otlp::default(),
             metrics: MetricsAccess::default(),
             events: Events::default(),
             vault: Vault::default(),
             calc: Calc::default(),
             demo: Demo::default(),
+            mtls: true,
             services: Vec::new(),
         }
     }
@@ -90,12 +98,14 @@ impl Default for Config {
 impl Config {
     /// A service with this configuration's defaults, as a registration over the API starts from.
     pub fn service(&self, name: impl Into<String>, prefix: impl Into<String>) -> Service {
+        let client_cert = if self.mtls { ClientCertificate::Auto } else { ClientCertificate::Off };
         Service {
             name: name.into(),
             prefix: prefix.into(),
             rate_limit: self.rate_limit.clone(),
             breaker: self.breaker.clone(),
             body_bytes: self.edge.limits.body_bytes,
+            tls: UpstreamTls { client_cert, ..UpstreamTls::default() },
             ..Service::default()
         }
     }
@@ -106,8 +116,8 @@ impl Config {
     }
 
     /// Every address Sluice itself opens, by key.
-    pub fn listeners(&self) -> [(&'static str, SocketAddr); 8] {
-        [
+    pub fn listeners(&self) -> Vec<(&'static str, SocketAddr)> {
+        let mut listeners = vec![
             ("edge.listen", self.edge.listen),
             ("control.listen", self.control.listen),
             ("events.listen", self.events.listen),
@@ -116,7 +126,9 @@ impl Config {
             ("demo.data_listen", self.demo.data_listen),
             ("demo.backtesting_listen", self.demo.backtesting_listen),
             ("demo.trading_bot_listen", self.demo.trading_bot_listen),
-        ]
+        ];
+        listeners.extend(self.edge.tls.as_ref().map(|tls| ("edge.tls.listen", tls.listen)));
+        listeners
     }
 
     /// Adds `offset` to the port of every own listener; port 0 stays 0. Instance URLs stay.
@@ -137,8 +149,8 @@ impl Config {
         Ok(())
     }
 
-    fn listeners_mut(&mut self) -> [&mut SocketAddr; 8] {
-        [
+    fn listeners_mut(&mut self) -> Vec<&mut SocketAddr> {
+        let mut listeners = vec![
             &mut self.edge.listen,
             &mut self.control.listen,
             &mut self.events.listen,
@@ -147,6 +159,8 @@ impl Config {
             &mut self.demo.data_listen,
             &mut self.demo.backtesting_listen,
             &mut self.demo.trading_bot_listen,
-        ]
+        ];
+        listeners.extend(self.edge.tls.as_mut().map(|tls| &mut tls.listen));
+        listeners
     }
 }

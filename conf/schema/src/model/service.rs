@@ -6,10 +6,14 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::tls::UpstreamTls;
 use super::value::InstanceUrl;
 
 /// Methods a service can be matched by; HEAD goes with GET.
 pub const METHODS: [&str; 6] = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+/// LIMIT: header fields one service can be matched by.
+pub const HEADER_MATCHES_MAX: usize = 8;
 
 /// Prefixes the edge serves itself or hands to a worker; no service may lie at or below one.
 pub const RESERVED_PREFIXES: [&str; 27] = [
@@ -48,8 +52,8 @@ pub type Permissions = BTreeMap<String, Vec<String>>;
 /// `[[service]]`: one upstream.
 ///
 /// A request goes to the service with the longest matching prefix; among equal prefixes one that
-/// names the host wins over `*.domain` and that over none, then the one with fewer methods. The
-/// loader refuses two that could tie.
+/// names the host wins over `*.domain` and that over none, then the one with more `headers`, then the
+/// one with fewer methods. The loader refuses two that could tie.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// Unique name, `[A-Za-z0-9_.-]{1,64}`; the label of its metrics and its breaker.
@@ -60,6 +64,8 @@ pub struct Service {
     pub hosts: Vec<String>,
     /// Methods (upper case, without HEAD, which goes with GET) it is limited to; empty: every method.
     pub methods: Vec<String>,
+    /// Header fields (lower-case name to exact value, `*` for any) a request must have; empty: none.
+    pub headers: BTreeMap<String, String>,
     /// Whether the prefix is cut off before the request is forwarded.
     pub strip_prefix: bool,
     /// Whether a valid identity is needed.
@@ -92,6 +98,8 @@ pub struct Service {
     pub forward_authorization: bool,
     /// Below this share of healthy instances all of them are used, 0 to 1; 0 never panics.
     pub panic_threshold: f64,
+    /// How `https` instances are called.
+    pub tls: UpstreamTls,
     /// False: it is listed and checked but routes nothing.
     pub enabled: bool,
     /// Its instances, in file order; URLs are unique.
@@ -298,6 +306,7 @@ impl Default for Service {
             prefix: String::new(),
             hosts: Vec::new(),
             methods: Vec::new(),
+            headers: BTreeMap::new(),
             strip_prefix: true,
             auth_required: true,
             permissions: Permissions::new(),
@@ -314,6 +323,7 @@ impl Default for Service {
             body_bytes: 1 << 20,
             forward_authorization: false,
             panic_threshold: 0.5,
+            tls: UpstreamTls::default(),
             enabled: true,
             instances: Vec::new(),
             source: Source::Api,

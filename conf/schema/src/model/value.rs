@@ -43,31 +43,57 @@ impl fmt::Debug for Secret {
 pub enum Scheme {
     /// HTTP/1.1 in clear text.
     Http,
+    /// TLS; HTTP/2 or HTTP/1.1, whichever the instance chooses.
+    Https,
+    /// HTTP/2 in clear text.
+    H2c,
+    /// HTTP/1.1 over a Unix socket.
+    Unix,
 }
 
-/// Address of an instance: scheme, host and port, nothing else.
+impl Scheme {
+    /// The word before the colon.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::H2c => "h2c",
+            Self::Unix => "unix",
+        }
+    }
+}
+
+/// Address of an instance: scheme, host and port (or the path of a Unix socket), nothing else.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceUrl {
     /// Its protocol.
     pub scheme: Scheme,
-    /// Lower-case DNS name or IP address, IPv6 without brackets.
+    /// Lower-case DNS name or IP address, IPv6 without brackets; empty for a Unix socket.
     pub host: String,
-    /// Its port, never 0.
+    /// Its port, never 0; 0 for a Unix socket.
     pub port: u16,
+    /// Absolute path of the Unix socket, at most [`UNIX_PATH_BYTES_MAX`]; empty for the other schemes.
+    pub path: String,
 }
+
+/// LIMIT: bytes of a Unix socket's path: what every kernel takes, less a margin.
+pub const UNIX_PATH_BYTES_MAX: usize = 100;
 
 /// Why a text is no instance address.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum UrlError {
-    /// No `scheme://`.
-    #[error("an instance address starts with `http://`")]
+    /// No `scheme:`.
+    #[error("an instance address starts with `http://`, `https://`, `h2c://` or `unix:/`")]
     NoScheme,
-    /// A scheme the contract names and this version lacks.
-    #[error("`{0}` instances are not implemented in this version; use `http://`")]
-    PlannedScheme(String),
-    /// Any other scheme.
-    #[error("`{0}` is not a scheme of an instance; use `http://`")]
+    /// A scheme no instance has.
+    #[error("`{0}` is not a scheme of an instance; use `http`, `https`, `h2c` or `unix`")]
     UnknownScheme(String),
+    /// A scheme that only files may name.
+    #[error("`{0}` instances come from the configuration alone")]
+    FilesOnly(&'static str),
+    /// No absolute path after `unix:`, or one no kernel takes.
+    #[error("`unix:` is followed by an absolute path of at most {UNIX_PATH_BYTES_MAX} bytes")]
+    BadSocketPath,
     /// `user:password@`.
     #[error("an instance address carries no user name or password")]
     Credentials,
@@ -83,9 +109,22 @@ pub enum UrlError {
 }
 
 impl InstanceUrl {
-    /// `host:port`, IPv6 in brackets: what a connect call and a `Host` header want.
+    /// No address yet: what stands in place of one that is missing or malformed.
+    pub(crate) fn nowhere() -> Self {
+        Self { scheme: Scheme::Http, host: String::new(), port: 0, path: String::new() }
+    }
+
+    /// True for what stands in place of an address.
+    pub(crate) fn is_nowhere(&self) -> bool {
+        self.host.is_empty() && self.path.is_empty()
+    }
+
+    /// `host:port`, IPv6 in brackets: what a connect call and a `Host` header want; `localhost` for a
+    /// Unix socket.
     pub fn authority(&self) -> String {
-        if self.host.contains(':') {
+        if self.scheme == Scheme::Unix {
+            "localhost".to_owned()
+        } else if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
         } else {
             format!("{}:{}", self.host, self.port)
@@ -101,7 +140,8 @@ impl InstanceUrl {
 impl fmt::Display for InstanceUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.scheme {
-            Scheme::Http => write!(f, "http://{}", self.authority()),
+            Scheme::Unix => write!(f, "unix:{}", self.path),
+            scheme => write!(f, "{}://{}", scheme.as_str(), self.authority()),
         }
     }
 }
@@ -111,14 +151,16 @@ impl FromStr for InstanceUrl {
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
         let (scheme, rest) = text.split_once(':').ok_or(UrlError::NoScheme)?;
-        match scheme.to_ascii_lowercase().as_str() {
-            "http" => {}
-            planned @ ("https" | "h2c" | "unix") => return Err(UrlError::PlannedScheme(planned.to_owned())),
+        let scheme = match scheme.to_ascii_lowercase().as_str() {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            "h2c" => Scheme::H2c,
+            "unix" => return unix_socket(rest),
             other if rest.starts_with("//") => {
                 return Err(UrlError::UnknownScheme(other.chars().take(16).collect()));
             }
             _ => return Err(UrlError::NoScheme),
-        }
+        };
         let rest = rest.strip_prefix("//").ok_or(UrlError::NoScheme)?;
         if rest.contains('@') {
             return Err(UrlError::Credentials);
@@ -127,12 +169,20 @@ impl FromStr for InstanceUrl {
         if rest.contains(['/', '?', '#', '\\']) {
             return Err(UrlError::NotBare);
         }
-        let (host, port) = split_authority(rest)?;
-        Ok(Self { scheme: Scheme::Http, host, port })
+        let (host, port) = split_authority(rest, if scheme == Scheme::Https { 443 } else { 80 })?;
+        Ok(Self { scheme, host, port, path: String::new() })
     }
 }
 
-fn split_authority(text: &str) -> Result<(String, u16), UrlError> {
+fn unix_socket(path: &str) -> Result<InstanceUrl, UrlError> {
+    let plain = path.starts_with('/') && !path.starts_with("//") && path.len() > 1;
+    if !plain || path.len() > UNIX_PATH_BYTES_MAX || path.contains(char::is_control) {
+        return Err(UrlError::BadSocketPath);
+    }
+    Ok(InstanceUrl { scheme: Scheme::Unix, host: String::new(), port: 0, path: path.to_owned() })
+}
+
+fn split_authority(text: &str, default_port: u16) -> Result<(String, u16), UrlError> {
     if let Some(rest) = text.strip_prefix('[') {
         let (host, port) = rest.split_once(']').ok_or(UrlError::BadHost)?;
         let host: std::net::Ipv6Addr = host.parse().map_err(|_| UrlError::BadHost)?;
@@ -140,7 +190,7 @@ fn split_authority(text: &str) -> Result<(String, u16), UrlError> {
             "" => None,
             _ => Some(port.strip_prefix(':').ok_or(UrlError::BadPort)?),
         };
-        return Ok((host.to_string(), parse_port(port)?));
+        return Ok((host.to_string(), parse_port(port, default_port)?));
     }
     let (host, port) = match text.split_once(':') {
         Some((host, port)) => (host, Some(port)),
@@ -150,12 +200,11 @@ fn split_authority(text: &str) -> Result<(String, u16), UrlError> {
     if !is_host(&host) {
         return Err(UrlError::BadHost);
     }
-    Ok((host, parse_port(port)?))
+    Ok((host, parse_port(port, default_port)?))
 }
 
-/// Port 80 where none is written.
-fn parse_port(text: Option<&str>) -> Result<u16, UrlError> {
-    let Some(text) = text else { return Ok(80) };
+fn parse_port(text: Option<&str>, default: u16) -> Result<u16, UrlError> {
+    let Some(text) = text else { return Ok(default) };
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(UrlError::BadPort);
     }

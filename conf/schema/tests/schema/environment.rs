@@ -38,6 +38,7 @@ fn effects() -> Vec<(&'static str, &'static str, &'static str, Value)> {
             "service.backtesting_service.instance[0].url",
             json!("http://b:9"),
         ),
+        ("ENABLE_MTLS", "no", "service.data_service.tls.client_cert", json!("off")),
         (
             "TRADING_BOT_SERVICE_URL",
             "http://t:9/",
@@ -48,10 +49,9 @@ fn effects() -> Vec<(&'static str, &'static str, &'static str, Value)> {
 }
 
 /// Names that change nothing and say so, or ask for nothing.
-const OTHERS: [&str; 6] = [
+const OTHERS: [&str; 5] = [
     "REDIS_URL",
     "ENABLE_VAULT",
-    "ENABLE_MTLS",
     "EVENT_CONSUMER_GROUP",
     "METRICS_UPDATE_INTERVAL",
     "STREAM_MONITOR_INTERVAL",

@@ -37,7 +37,17 @@ const OTHER_VALUES: &[(&str, &str)] = &[
     ("edge.limits.idle_timeout", "\"5s\""),
     ("edge.limits.uri_bytes", "\"4KiB\""),
     ("edge.listen", "\"127.0.0.1:18000\""),
+    ("edge.plain_secrets", "true"),
+    ("edge.proxy_protocol", "true"),
     ("edge.threads", "2"),
+    (
+        "edge.tls.certificate",
+        "[{ cert = \"/a.pem\", key = \"/a.key\" }, { cert = \"/b.pem\", key = \"/b.key\" }]",
+    ),
+    ("edge.tls.client_auth", "\"required\""),
+    ("edge.tls.client_ca", "\"/ca.pem\""),
+    ("edge.tls.listen", "\"127.0.0.1:18443\""),
+    ("edge.tls.names", "[\"edge.example.com\", \"*.example.org\", \"10.0.0.1\"]"),
     ("edge.trusted_proxies", "[\"10.0.0.1\"]"),
     ("events.dedup_window", "\"0s\""),
     ("events.fsync", "\"interval:50ms\""),
@@ -50,8 +60,10 @@ const OTHER_VALUES: &[(&str, &str)] = &[
     ("events.unknown_types", "\"refuse\""),
     ("log.access", "\"file:/var/log/sluice.log\""),
     ("log.level", "\"debug\""),
+    ("log.sample", "0.25"),
     ("metrics.allow", "[]"),
     ("metrics.enabled", "false"),
+    ("otlp.endpoint", "\"http://127.0.0.1:4318\""),
     ("rate_limit.default", "0"),
     ("registry.allow", "[\"10.0.0.0/8\"]"),
     ("registry.max", "5"),
@@ -72,6 +84,7 @@ const OTHER_VALUES: &[(&str, &str)] = &[
     ("service.deny", "[\"10.0.0.0/8\"]"),
     ("service.enabled", "false"),
     ("service.forward_authorization", "true"),
+    ("service.headers", "{ x-desk = \"a\", x-beta = \"*\" }"),
     ("service.health.healthy", "1"),
     ("service.health.interval", "\"10s\""),
     ("service.health.path", "\"/ping\""),
@@ -106,6 +119,10 @@ const OTHER_VALUES: &[(&str, &str)] = &[
     ("service.timeouts.first_byte", "\"2s\""),
     ("service.timeouts.idle", "\"30s\""),
     ("service.timeouts.total", "\"30s\""),
+    ("service.tls.ca", "\"/ca.pem\""),
+    ("service.tls.client_cert", "{ cert = \"/a.pem\", key = \"/a.key\" }"),
+    ("service.tls.sni", "\"data.example.com\""),
+    ("service.tls.verify", "false"),
     ("vault.audience", "[\"a\", \"b\"]"),
     ("vault.issuer", "\"https://vault.example.com:8443/x\""),
     ("vault.leaf_ttl", "\"1h\""),
@@ -148,7 +165,7 @@ fn schema_paths() -> BTreeSet<String> {
                         walk(property, &path, out);
                     }
                 }
-                None if form["type"].is_string() => {
+                None if form["type"].is_string() || form["oneOf"].is_array() => {
                     out.insert(path.to_owned());
                 }
                 None => {}

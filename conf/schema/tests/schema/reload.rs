@@ -49,6 +49,23 @@ fn a_difference_names_services_keys_and_restarts() {
 }
 
 #[test]
+fn the_edge_restarts_for_a_listener_and_takes_certificates_as_it_runs() {
+    let old = config("[edge.tls]\nlisten = \"127.0.0.1:1\"");
+    let new = config(
+        "edge.proxy_protocol = true\n[edge.tls]\nlisten = \"127.0.0.1:2\"\nclient_auth = \"optional\"\nnames = [\"a\"]",
+    );
+    expect![[r#"
+        ~ edge.proxy_protocol: false -> true (restarts edge)
+        ~ edge.tls.client_auth: "off" -> "optional"
+        ~ edge.tls.listen: "127.0.0.1:1" -> "127.0.0.1:2" (restarts edge)
+        ~ edge.tls.names: [] -> ["a"]
+    "#]]
+    .assert_eq(&diff(&old, &new).to_string());
+    let gone = diff(&old, &config(""));
+    assert!(gone.restarts().contains(&Role::Edge), "{gone}");
+}
+
+#[test]
 fn another_legacy_key_is_a_difference_that_shows_neither() {
     let with = |key: &str| {
         let key = key.repeat(32);
@@ -78,12 +95,13 @@ fn credentials_in_header_fields_are_compared_and_not_shown() {
 
 #[test]
 fn an_offset_moves_every_own_listener_and_no_instance() {
-    let mut moved = config(&service("edge.listen = 1").replace("edge.listen = 1", ""));
+    let mut moved = config(&format!("[edge.tls]\n{}", service("")));
     let before = moved.clone();
     moved.port_offset(10_000).expect("room above");
     for ((key, old), (_, new)) in before.listeners().iter().zip(moved.listeners()) {
         assert_eq!(new.port(), old.port() + 10_000, "{key}");
     }
+    assert_eq!(moved.edge.tls.as_ref().expect("a listener").listen.port(), 18_443);
     assert_eq!(moved.services, before.services);
     let error = moved.port_offset(60_000).expect_err("no room");
     assert_eq!(error.key, "edge.listen");

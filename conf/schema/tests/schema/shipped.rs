@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use sluice_schema::{Config, Mode, check, load};
+use sluice_schema::{Config, EdgeTls, Mode, check, load};
 
 use crate::{Environment, check_text, conf};
 
@@ -58,9 +58,22 @@ fn the_commented_keys_are_all_keys_with_their_defaults() {
         .collect();
     let mut keys: Vec<String> =
         written.iter().map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect();
+    assert_eq!(uncomment_tls(&text).edge.tls, Some(EdgeTls::at(([0, 0, 0, 0], 8443).into())));
     shown.sort();
     keys.sort();
     assert_eq!(keys, shown);
+}
+
+/// The file with its table of the TLS listener, which is absent by default and so is written as prose.
+fn uncomment_tls(text: &str) -> Config {
+    let (_, block) = text.split_once("# [edge.tls]\n").expect("the block");
+    let (block, _) = block.split_once("\n\n").expect("its end");
+    let keys = ["listen", "certificate", "names", "client_auth", "client_ca"];
+    let is_key = |line: &&str| keys.contains(&line.split(" = ").next().unwrap_or_default());
+    let lines: Vec<&str> = block.lines().filter_map(|line| line.strip_prefix("# ")).filter(is_key).collect();
+    assert_eq!(lines.len(), keys.len());
+    let text = format!("[edge.tls]\n{}", lines.join("\n"));
+    check_text(&text).unwrap_or_else(|report| panic!("{report}")).config
 }
 
 #[test]

@@ -54,6 +54,7 @@ fn bad_bodies_say_what_is_wrong() {
         (r#"{"name":"a","prefix":"/a%2f","url":"http://h:1"}"#, "prefix takes"),
         (r#"{"name":"a","prefix":"a","url":"http://h:1"}"#, "prefix takes"),
         (r#"{"name":"a","prefix":"/a","url":"unix:/run/x"}"#, "instance 0"),
+        (r#"{"name":"a","prefix":"/a","url":"https://h"}"#, "instance 0"),
         (r#"{"name":"a","prefix":"/a","url":"http://h:1/x"}"#, "instance 0"),
         (r#"{"name":"a","prefix":"/a","instances":[]}"#, "1 to 64"),
         (r#"{"name":"a","prefix":"/a","instances":["http://h:1","http://h:1"]}"#, "listed twice"),
