@@ -12,6 +12,8 @@ pub enum Via {
     Token,
     /// A token signed with the legacy secret.
     LegacyToken,
+    /// A client certificate.
+    Certificate,
     /// A role speaking for itself on an internal door.
     Role(Role),
     /// The edge vouches for its verified client.
@@ -24,6 +26,7 @@ impl Via {
         match self {
             Self::Token => "token",
             Self::LegacyToken => "legacy_token",
+            Self::Certificate => "mtls",
             Self::Role(_) => "role",
             Self::Edge => "edge",
         }

@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Deserializer};
 
+use crate::certificate::ClientCertificate;
 use crate::grants::{GRANTS_MAX, Grants};
 
-/// What a verified token says. Made by [`crate::token::verify`] only.
+/// What a verified token or certificate says. Made by [`crate::token::verify`] and
+/// [`Claims::of_certificate`] only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
     /// Who the token is about.
@@ -21,6 +23,31 @@ pub struct Claims {
     pub grants: Grants,
     /// Signed with the shared legacy secret: such tokens are believed on service routes only.
     pub legacy: bool,
+}
+
+impl Claims {
+    /// The claims of a service's certificate: its SPIFFE id is the subject, its name the account. `None`
+    /// for a certificate that names no service of any trust domain (a role is no client), or whose id does
+    /// not fit in a header. Chain, trust domain, time and revocation are the caller's to check.
+    pub fn of_certificate(certificate: &ClientCertificate, grants: Grants) -> Option<Self> {
+        let id = certificate.spiffe.as_ref()?;
+        let service = id.service()?.to_owned();
+        let sub = id.to_string();
+        is_subject(&sub).then_some(Self {
+            sub,
+            account: Some(service),
+            jti: None,
+            iat: Some(certificate.not_before_unix_s),
+            exp: certificate.not_after_unix_s,
+            grants,
+            legacy: false,
+        })
+    }
+}
+
+/// A subject travels in a header: visible ASCII without spaces, at most 128 bytes.
+pub(crate) fn is_subject(text: &str) -> bool {
+    (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
 /// Claims as they stand in the token. Every wrong type is an error, every duplicate too.
@@ -75,4 +102,34 @@ fn time<'de, D: Deserializer<'de>>(raw: D) -> Result<Option<i64>, D::Error> {
         return Err(serde::de::Error::custom("time out of range"));
     }
     Ok(Some(seconds as i64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn certificate(id: &str) -> ClientCertificate {
+        ClientCertificate {
+            spiffe: id.parse().ok(),
+            serial: "4a".into(),
+            not_before_unix_s: 10,
+            not_after_unix_s: 100,
+            subject: "CN=bot".into(),
+            fingerprint: [0; 32],
+        }
+    }
+
+    #[test]
+    fn certificate_of_a_service_gives_claims_and_no_other_does() {
+        let id = "spiffe://sluice.internal/service/bot";
+        let claims = Claims::of_certificate(&certificate(id), "trade".parse().unwrap_or_default()).unwrap();
+        assert_eq!((claims.sub.as_str(), claims.account.as_deref()), (id, Some("bot")));
+        assert_eq!((claims.iat, claims.exp, claims.legacy), (Some(10), 100, false));
+        assert!(claims.grants.covers("trade") && claims.jti.is_none());
+        let long = format!("spiffe://{}/service/bot", "d".repeat(120));
+        for other in ["", "spiffe://sluice.internal/role/edge", "spiffe://sluice.internal/service/a/b", &long]
+        {
+            assert_eq!(Claims::of_certificate(&certificate(other), Grants::default()), None, "{other}");
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! fetched. Must not know: sockets, HTTP, how tokens are made (the vault's business).
 
 pub mod caller;
+pub mod certificate;
 pub mod claims;
 pub mod grants;
 pub mod jwk;

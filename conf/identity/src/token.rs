@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::{hmac, signature};
 use serde::Deserialize;
 
-use crate::claims::{Claims, RawClaims};
+use crate::claims::{Claims, RawClaims, is_subject};
 use crate::jwk::{KID_BYTES_MAX, PublicKey};
 use crate::trust::Trust;
 
@@ -235,11 +235,6 @@ fn claims(raw: &RawClaims, sub: &str, exp: i64, legacy: bool) -> Result<Claims, 
         grants: raw.grants().ok_or(TokenError::MissingClaim)?,
         legacy,
     })
-}
-
-/// A subject travels in a header: visible ASCII without spaces, at most 128 bytes.
-fn is_subject(text: &str) -> bool {
-    (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
 fn check_times(raw: &RawClaims, exp: i64, leeway_s: i64, now_s: i64) -> Result<(), TokenError> {

@@ -4,8 +4,14 @@ use std::collections::{HashMap, HashSet};
 
 use sluice_wire::feed::{Change, Delta, Jwk, Message, Revoked, RevokedSubject, Snapshot};
 
+use crate::certificate::SERIAL_OCTETS_MAX;
 use crate::claims::Claims;
 use crate::jwk::PublicKey;
+
+/// LIMIT: revoked certificates remembered. The vault's own bound on certificates in force is half of it;
+/// when it is passed all the same, every certificate counts as revoked until a snapshot fits again: what
+/// cannot be remembered must not be believed.
+pub const SERIALS_MAX: usize = 1_000_000;
 
 /// Keys and revocations at one sequence number of the feed.
 #[derive(Debug, Clone, Default)]
@@ -15,7 +21,8 @@ pub struct Trust {
     keys: HashMap<String, PublicKey>,
     jti: HashSet<String>,
     sub: HashMap<String, i64>,
-    serial: HashSet<String>,
+    serial: HashSet<Box<str>>,
+    serials_overflowed: bool,
 }
 
 /// What applying a message did.
@@ -67,9 +74,7 @@ impl Trust {
                 self.jti.insert(jti.clone());
             }
             Change::Sub(revoked) => self.revoke_subject(revoked),
-            Change::Serial { serial, .. } => {
-                self.serial.insert(serial.clone());
-            }
+            Change::Serial { serial, .. } => self.revoke_serial(serial),
             Change::Keys { jwks } => self.replace_keys(jwks),
         }
         self.seq = delta.seq;
@@ -86,7 +91,11 @@ impl Trust {
 
     fn replace_revoked(&mut self, revoked: &Revoked) {
         self.jti = revoked.jti.iter().cloned().collect();
-        self.serial = revoked.serial.iter().cloned().collect();
+        self.serial.clear();
+        self.serials_overflowed = false;
+        for serial in &revoked.serial {
+            self.revoke_serial(serial);
+        }
         self.sub.clear();
         for subject in &revoked.sub {
             self.revoke_subject(subject);
@@ -96,6 +105,18 @@ impl Trust {
     fn revoke_subject(&mut self, revoked: &RevokedSubject) {
         let until = self.sub.entry(revoked.sub.clone()).or_insert(revoked.issued_until);
         *until = (*until).max(revoked.issued_until);
+    }
+
+    /// A serial longer than any that [`crate::certificate`] accepts can match none: it is left out.
+    fn revoke_serial(&mut self, serial: &str) {
+        if serial.len() > 2 * SERIAL_OCTETS_MAX {
+            return;
+        }
+        if self.serial.len() < SERIALS_MAX {
+            self.serial.insert(serial.into());
+        } else {
+            self.serials_overflowed |= !self.serial.contains(serial);
+        }
     }
 
     /// Whether any key is known.
@@ -126,9 +147,10 @@ impl Trust {
             || self.sub.get(&claims.sub).is_some_and(|until| claims.iat.is_none_or(|iat| iat <= *until))
     }
 
-    /// Whether a certificate was revoked, by serial in lower-case hex.
+    /// Whether a certificate was revoked, by serial in lower-case hex, as
+    /// [`crate::certificate::ClientCertificate`] has it. One lookup, nothing allocated.
     pub fn is_serial_revoked(&self, serial: &str) -> bool {
-        self.serial.contains(serial)
+        self.serials_overflowed || self.serial.contains(serial)
     }
 }
 
@@ -178,5 +200,41 @@ mod tests {
         assert!(trust.is_revoked(&claims(Some(100))));
         assert!(!trust.is_revoked(&claims(Some(101))));
         assert!(trust.is_revoked(&claims(None)));
+    }
+
+    #[test]
+    fn revoked_serials_come_by_snapshot_and_by_delta() {
+        let mut trust = trust();
+        let serial = |serial: &str| Change::Serial { serial: serial.into(), crl: None };
+        trust.apply(&delta(5, serial("4a")));
+        assert!(trust.is_serial_revoked("4a") && !trust.is_serial_revoked("4A"));
+        trust.apply(&delta(6, serial(&"4b".repeat(21))));
+        assert_eq!(trust.serial.len(), 1, "no certificate has such a serial");
+        let revoked = Revoked { serial: vec!["4c".into()], ..Revoked::default() };
+        let snapshot = Snapshot { epoch: "e".into(), seq: 9, jwks: vec![], revoked, crl: None };
+        trust.apply(&Message::Snapshot(snapshot));
+        assert!(trust.is_serial_revoked("4c") && !trust.is_serial_revoked("4a"));
+    }
+
+    #[test]
+    fn more_revocations_than_fit_revoke_every_certificate() {
+        let full = (0..SERIALS_MAX).map(|number| format!("{number:x}")).collect();
+        let revoked = Revoked { serial: full, ..Revoked::default() };
+        let mut trust =
+            Trust::from_snapshot(&Snapshot { epoch: "e".into(), seq: 4, jwks: vec![], revoked, crl: None });
+        assert!(trust.is_serial_revoked("0") && !trust.is_serial_revoked("strange"));
+        trust.apply(&delta(5, Change::Serial { serial: "0".into(), crl: None }));
+        assert!(!trust.is_serial_revoked("strange"), "known already: nothing was left out");
+        trust.apply(&delta(6, Change::Serial { serial: "strange".into(), crl: None }));
+        assert!(trust.is_serial_revoked("strange") && trust.is_serial_revoked("any other"));
+        assert_eq!(trust.serial.len(), SERIALS_MAX);
+        trust.apply(&Message::Snapshot(Snapshot {
+            epoch: "e".into(),
+            seq: 7,
+            jwks: vec![],
+            revoked: Revoked::default(),
+            crl: None,
+        }));
+        assert!(!trust.is_serial_revoked("strange"), "a snapshot that fits heals it");
     }
 }
