@@ -41,6 +41,7 @@ pub mod limit;
 pub mod method;
 pub mod outlier;
 pub mod path;
+pub mod proxy_protocol;
 pub mod random;
 pub mod registry;
 pub mod reserved;

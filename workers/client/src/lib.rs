@@ -6,7 +6,9 @@
 mod call;
 mod events;
 pub mod feed;
+mod role_key;
 mod sse;
 
 pub use call::{Client, ClientError, REPLY_BYTES_MAX, Reply};
+pub use role_key::{RoleKey, RoleKeyFault, pem};
 pub use sse::{SseEvent, SseStream};
