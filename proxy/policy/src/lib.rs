@@ -27,6 +27,9 @@
 //! | [`outlier`] | which instance is left alone for a while |
 //! | [`health`] | which instance is well, as its probes tell |
 //! | [`registry`] | what may be registered over the API |
+//! | [`trace`] | which trace a request continues |
+//! | [`sample`] | which lines of the access log are kept |
+//! | [`tap`], [`redact`] | what an operator who looks at live traffic sees |
 //!
 //! Underneath: [`time`], [`random`] and a private sliding window.
 
@@ -43,11 +46,15 @@ pub mod outlier;
 pub mod path;
 pub mod proxy_protocol;
 pub mod random;
+pub mod redact;
 pub mod registry;
 pub mod reserved;
 pub mod retry;
 pub mod route;
+pub mod sample;
+pub mod tap;
 pub mod time;
+pub mod trace;
 mod window;
 
 pub use time::Nanos;
