@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sluice_wire::role::Role;
 
@@ -74,6 +74,39 @@ const RESTART: &[(&str, &[Role])] = &[
     ("calc", &[Role::Calc]),
     ("demo", &[Role::Demo]),
 ];
+
+/// Every effective value of a configuration, for programs that compare two without reading the files of
+/// both. Secrets are `"***"`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Effective {
+    /// Keys outside services, by dotted path.
+    pub keys: BTreeMap<String, Value>,
+    /// Keys of each service, by its name and the path below it.
+    pub services: BTreeMap<String, BTreeMap<String, Value>>,
+}
+
+impl Effective {
+    /// The values of a configuration.
+    pub fn of(config: &Config) -> Self {
+        let services = config.services.iter().map(|service| (service.name.clone(), service_keys(service)));
+        Self { keys: outside_services(config), services: services.collect() }
+    }
+
+    /// What changes from these values to `new`. A secret that became another cannot be told.
+    pub fn diff(&self, new: &Self) -> Diff {
+        let missing_in = |there: &Self, name: &String| !there.services.contains_key(name);
+        let changed = self.services.iter().filter_map(|(name, before)| {
+            let keys = changes(before, new.services.get(name)?, |_| Vec::new());
+            (!keys.is_empty()).then(|| ServiceChange { name: name.clone(), keys })
+        });
+        Diff {
+            added: new.services.keys().filter(|name| missing_in(self, name)).cloned().collect(),
+            removed: self.services.keys().filter(|name| missing_in(new, name)).cloned().collect(),
+            changed: changed.collect(),
+            keys: changes(&self.keys, &new.keys, |path| restart(path).to_vec()),
+        }
+    }
+}
 
 /// What changes from `old` to `new`.
 pub fn diff(old: &Config, new: &Config) -> Diff {

@@ -27,7 +27,7 @@ mod show;
 mod table;
 
 pub use code::Code;
-pub use diff::{Diff, KeyChange, ServiceChange, diff};
+pub use diff::{Diff, Effective, KeyChange, ServiceChange, diff};
 pub use json_schema::json_schema;
 pub use load::{Loaded, check, load};
 pub use model::*;

@@ -35,6 +35,8 @@ pub struct Loaded {
     pub warnings: Report,
     /// Variables that `env:NAME` references name: a supervisor hands them to the roles that need them.
     pub secret_variables: Vec<String>,
+    /// The texts it was read from, the main one first.
+    pub documents: Vec<Document>,
 }
 
 impl Loaded {
@@ -51,7 +53,8 @@ impl Loaded {
 pub fn load(path: &Path, environment: &BTreeMap<String, String>, mode: Mode) -> Result<Loaded, Report> {
     let (documents, unreadable) = gather(path);
     let read_file = |path: &Path| read_bounded(path).map_err(io::Error::from);
-    check_all(&documents, unreadable, environment, mode, &read_file)
+    let loaded = check_all(&documents, unreadable, environment, mode, &read_file)?;
+    Ok(Loaded { documents, ..loaded })
 }
 
 /// Checks texts: the first is the main file, the others are those of `services.d`. No text at all is valid.
@@ -65,7 +68,8 @@ pub fn check(
     mode: Mode,
     read_file: &ReadFile<'_>,
 ) -> Result<Loaded, Report> {
-    check_all(documents, Vec::new(), environment, mode, read_file)
+    let loaded = check_all(documents, Vec::new(), environment, mode, read_file)?;
+    Ok(Loaded { documents: documents.to_vec(), ..loaded })
 }
 
 fn check_all(
@@ -85,7 +89,13 @@ fn check_all(
         return Err(outcome.report);
     }
     let origins = outcome.origins.into_iter().map(|(path, origin)| (named(&path, &config), origin)).collect();
-    Ok(Loaded { config, origins, warnings: outcome.report, secret_variables: outcome.secret_variables })
+    Ok(Loaded {
+        config,
+        origins,
+        warnings: outcome.report,
+        secret_variables: outcome.secret_variables,
+        documents: Vec::new(),
+    })
 }
 
 fn read(reader: &mut Reader<'_>, documents: &[Document]) -> Config {

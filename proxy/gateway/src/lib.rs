@@ -22,9 +22,11 @@ mod drain;
 mod generation;
 mod head;
 mod headers;
+mod history;
 mod ids;
 mod inbound;
 mod jwt_cache;
+mod kept;
 mod linger;
 mod link;
 mod meters;
@@ -38,6 +40,7 @@ mod register;
 mod reload;
 mod remaining;
 mod respond;
+mod rollback;
 mod server;
 mod service;
 mod socket;
@@ -183,16 +186,16 @@ fn edge_threads(shared: &Shared) -> usize {
 
 /// Everything the threads share, with the first generation in force.
 fn open(start: &Start, own: Vec<SocketAddr>) -> Result<(Arc<Shared>, Outbox), GatewayError> {
-    let reload = ReloadState::new(start);
+    let (reload, config, number) = ReloadState::new(start);
     let meters = Meters::new(&start.registry);
     let (announcer, outbox) = Announcer::new(meters.events_dropped.clone());
     let upstreams = Upstreams::new(&meters, start.sockets.clone(), announcer);
     let registrations = Registrations::open(Ledger::open(&start.data_dir)?, own)?;
-    let registered = registrations.services(&start.config);
-    let generation = upstreams.build(&meters, Arc::clone(&start.config), &registered, 1)?;
+    let registered = registrations.services(&config);
+    let generation = upstreams.build(&meters, config, &registered, number)?;
     let access_log = AccessLog::open(&start.config.log.access, meters.access_dropped.clone())?;
     let (limiter, keyer) = state::limiter();
-    meters.generation.set(1);
+    meters.generation.set(number as i64);
     meters.reload_ok.set(1);
     let mut internal_key = HeaderValue::from_str(start.keys.own()).map_err(|_| GatewayError::Key)?;
     internal_key.set_sensitive(true);

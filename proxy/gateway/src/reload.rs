@@ -1,8 +1,10 @@
 //! A new configuration in force, or the old one and the reason why not.
 //!
-//! Triggers: SIGHUP, a changed file (looked for every [`POLL`], taken once it has rested), a call. The
-//! files are loaded and validated whole, the generation is built, then one pointer is swapped; requests
-//! under way keep theirs. A bad file changes nothing and is reported in log, metric and `/health`.
+//! Triggers: SIGHUP, a changed file (looked for every [`POLL`], taken once it has rested), a call, a
+//! rollback. The files are loaded and validated whole, the generation is built, then one pointer is swapped;
+//! requests under way keep theirs. A bad file changes nothing and is reported in log, metric and `/health`.
+//! Files written as they were make no new generation; what they refer to (certificates) is read again.
+//! Accepted files are kept ([`crate::kept`]), outcomes remembered ([`crate::history`]).
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -11,40 +13,45 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde::Serialize;
 use sluice_http::Start;
-use sluice_schema::{Config, Mode, diff};
+use sluice_schema::environment::{is_recognised, is_secret};
+use sluice_schema::{Config, Diff, Document, Finding, Mode, Report, diff};
 use sluice_telemetry::log::LogLevel;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::generation::{Generation, GenerationError};
+use crate::history::{History, LastReload, Outcome};
+use crate::kept::{Entry, Files, Kept, KeptError, Sources};
+use crate::rollback::{RestoreError, Staged};
 use crate::state::Shared;
 
 /// Between two looks at the files.
 const POLL: Duration = Duration::from_millis(500);
 /// LIMIT: characters kept of a refusal's text.
 const ERROR_MAX: usize = 4_000;
+/// LIMIT: characters of the report that a caller gets.
+const REPORT_MAX: usize = 64_000;
+/// LIMIT: findings that a caller gets.
+const FINDINGS_MAX: usize = 100;
 
 /// What is needed to load the configuration again as it was loaded at the start.
 pub(crate) struct Source {
     path: PathBuf,
+    files: Files,
+    /// There was no file at the start: none is none now.
+    absent: bool,
     environment: BTreeMap<String, String>,
     port_offset: u16,
     mode: Mode,
-    log: LogLevel,
 }
 
-/// The last reload.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct LastReload {
-    /// When.
-    pub(crate) at: Timestamp,
-    /// `accepted` or `refused`.
-    pub(crate) result: &'static str,
-    /// Why it was refused.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) error: Option<String>,
+/// A configuration and the texts it was read from.
+struct Loaded {
+    config: Config,
+    sources: Sources,
+    /// Variables that references to secrets name.
+    secret_variables: Vec<String>,
 }
 
 /// What a reload did.
@@ -58,55 +65,219 @@ pub(crate) struct Reloaded {
     pub(crate) changes: Vec<String>,
     /// Roles that take some of it only when they start again.
     pub(crate) restart: Vec<String>,
+    /// Whether its files are on disk for a rollback.
+    pub(crate) kept: bool,
 }
 
-/// The new configuration is not taken; the text says why.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct ReloadError(pub(crate) String);
+/// What a rollback did.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct RolledBack {
+    /// The generation whose files are in force again.
+    pub(crate) restored: u64,
+    /// Where the files that were replaced lie.
+    pub(crate) saved: PathBuf,
+    /// As after any reload.
+    #[serde(flatten)]
+    pub(crate) reloaded: Reloaded,
+}
 
-/// How reloads went.
+/// The new configuration is not taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReloadError {
+    /// The files have errors.
+    #[error("{}", shortened(&.0.render(false), ERROR_MAX))]
+    Invalid(Box<Report>),
+    /// Ports do not fit.
+    #[error(transparent)]
+    Ports(#[from] sluice_schema::PortOffsetError),
+    /// Routes do not fit together.
+    #[error(transparent)]
+    Routes(#[from] GenerationError),
+    /// There is nothing to go back to.
+    #[error("no earlier good configuration that differs from the present one is kept")]
+    NoEarlier,
+    /// The kept files cannot be read.
+    #[error("the kept configuration cannot be read: {0}")]
+    Kept(#[from] KeptError),
+    /// The configured files cannot be written.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+}
+
+impl ReloadError {
+    /// The findings as a compiler would print them, where files have errors.
+    pub(crate) fn report(&self) -> Option<String> {
+        match self {
+            Self::Invalid(report) => Some(shortened(&report.render(false), REPORT_MAX)),
+            _ => None,
+        }
+    }
+
+    /// The findings for programs.
+    pub(crate) fn findings(&self) -> Vec<Finding> {
+        match self {
+            Self::Invalid(report) => report.findings().into_iter().take(FINDINGS_MAX).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn shortened(text: &str, characters: usize) -> String {
+    text.chars().take(characters).collect()
+}
+
+/// How reloads went, and what is needed for the next.
 pub(crate) struct ReloadState {
     source: Source,
+    log: LogLevel,
+    data_dir: PathBuf,
     /// The files as they were when this process took them.
     taken: Fingerprint,
-    last: Mutex<LastReload>,
+    /// Hash of the texts in force; empty where the process started without files.
+    in_force: Mutex<String>,
+    kept: Option<Kept>,
+    history: History,
+    secret_variables: Vec<String>,
 }
 
 impl ReloadState {
-    /// At the start, after the first configuration was taken.
-    pub(crate) fn new(start: &Start) -> Self {
+    /// At the start: the state, the configuration as its files give it, and the number of its generation.
+    /// The times of a drain that a supervisor has granted apply beside it.
+    pub(crate) fn new(start: &Start) -> (Self, Arc<Config>, u64) {
         let source = Source {
+            files: Files::of(&start.config_path),
+            absent: !start.config_path.exists(),
             path: start.config_path.clone(),
             environment: start.environment.clone(),
             port_offset: start.port_offset,
             // Secrets are read once, at the start: a reload neither needs nor takes them.
             mode: Mode { dev: start.dev, secrets_required: false },
-            log: start.log.clone(),
         };
-        let last = LastReload { at: Timestamp::now(), result: "accepted", error: None };
-        Self { taken: fingerprint(&source.path), source, last: Mutex::new(last) }
+        let taken = fingerprint(&source.path);
+        let loaded = source.load().ok();
+        let kept = Kept::open(&start.data_dir).map_err(|error| not_kept(&error)).ok();
+        let mut state = Self {
+            taken,
+            log: start.log.clone(),
+            data_dir: start.data_dir.clone(),
+            in_force: Mutex::default(),
+            kept,
+            history: History::default(),
+            secret_variables: Vec::new(),
+            source,
+        };
+        // Files that broke between the start's own look and this one: the start's word counts.
+        let Some(Loaded { config, sources, secret_variables }) = loaded else {
+            let number = state.newest().map_or(1, |newest| newest.number + 1);
+            state.history.started(number);
+            return (state, Arc::clone(&start.config), number);
+        };
+        state.secret_variables = secret_variables;
+        let hash = sources.hash();
+        let number = match state.newest() {
+            Some(newest) if newest.hash == hash => newest.number,
+            newest => {
+                let number = newest.map_or(1, |newest| newest.number + 1);
+                state.keep(number, "start", None, sources);
+                number
+            }
+        };
+        state.history.started(number);
+        state.set_in_force(hash);
+        (state, Arc::new(config), number)
     }
 
     /// The last one.
     pub(crate) fn last(&self) -> LastReload {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.history.last()
     }
 
-    fn note(&self, error: Option<String>) {
-        let result = if error.is_none() { "accepted" } else { "refused" };
-        let last = LastReload { at: Timestamp::now(), result, error };
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = last;
+    /// The outcomes, newest first.
+    pub(crate) fn history(&self) -> Vec<Outcome> {
+        self.history.all()
+    }
+
+    /// The configurations on disk, oldest first.
+    pub(crate) fn kept(&self) -> Vec<Entry> {
+        self.kept.as_ref().map(Kept::list).unwrap_or_default()
+    }
+
+    /// The main configuration file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.source.files.main
+    }
+
+    /// The port offset in force.
+    pub(crate) fn port_offset(&self) -> u16 {
+        self.source.port_offset
+    }
+
+    /// The variables that take part in the configuration, those with secrets left out.
+    pub(crate) fn environment(&self) -> BTreeMap<&str, &str> {
+        let shown = |name: &str| {
+            is_recognised(name)
+                && !is_secret(name)
+                && !self.secret_variables.iter().any(|known| known == name)
+        };
+        let all = self.source.environment.iter();
+        all.filter(|(name, _)| shown(name)).map(|(name, text)| (name.as_str(), text.as_str())).collect()
+    }
+
+    /// Changes the level of the process log.
+    pub(crate) fn set_log_level(&self, level: sluice_schema::LogLevel) {
+        if let Ok(level) = level.as_str().parse() {
+            self.log.set(level);
+        }
+    }
+
+    fn newest(&self) -> Option<Entry> {
+        self.kept.as_ref()?.newest()
+    }
+
+    fn is_in_force(&self, hash: &str) -> bool {
+        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) == hash
+    }
+
+    fn set_in_force(&self, hash: String) {
+        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = hash;
+    }
+
+    /// Keeps files for a rollback. A disk that cannot refuses nothing: the configuration is in force.
+    fn keep(&self, number: u64, trigger: &str, restores: Option<u64>, sources: Sources) -> bool {
+        let Some(kept) = &self.kept else { return false };
+        kept.keep(number, trigger, restores, sources).map_err(|error| not_kept(&error)).is_ok()
     }
 }
 
+fn not_kept(error: &KeptError) {
+    tracing::warn!(
+        component = "reload",
+        error = error as &dyn std::error::Error,
+        "the configuration is not kept for a rollback"
+    );
+}
+
 impl Source {
-    fn load(&self) -> Result<Config, ReloadError> {
-        let loaded = sluice_schema::load(&self.path, &self.environment, self.mode)
-            .map_err(|report| ReloadError(report.render(false).chars().take(ERROR_MAX).collect()))?;
+    fn load(&self) -> Result<Loaded, ReloadError> {
+        if self.absent && !self.path.exists() {
+            return self.check(&[]);
+        }
+        let loaded = sluice_schema::load(&self.path, &self.environment, self.mode);
+        self.finish(loaded)
+    }
+
+    /// Judges texts as if they were the files.
+    fn check(&self, documents: &[Document]) -> Result<Loaded, ReloadError> {
+        let read_file = |path: &Path| std::fs::read(path);
+        self.finish(sluice_schema::check(documents, &self.environment, self.mode, &read_file))
+    }
+
+    fn finish(&self, loaded: Result<sluice_schema::Loaded, Report>) -> Result<Loaded, ReloadError> {
+        let loaded = loaded.map_err(|report| ReloadError::Invalid(Box::new(report)))?;
         let mut config = loaded.config;
-        config.port_offset(self.port_offset).map_err(|error| ReloadError(error.to_string()))?;
-        Ok(config)
+        config.port_offset(self.port_offset)?;
+        let sources = Sources::of(&loaded.documents);
+        Ok(Loaded { config, sources, secret_variables: loaded.secret_variables })
     }
 }
 
@@ -135,53 +306,106 @@ impl Shared {
     /// Loads the files again and puts them in force.
     pub(crate) async fn reload(&self, trigger: &'static str) -> Result<Reloaded, ReloadError> {
         let _one_at_a_time = self.registrations.change.lock().await;
-        let result = self.try_reload();
-        match &result {
-            Ok(done) => {
-                self.meters.reload(true);
-                self.reload.note(None);
-                let changes = done.changes.len() as u64;
-                let restart = done.restart.join(" ");
-                tracing::info!(
-                    component = "reload",
-                    trigger,
-                    generation = done.generation,
-                    changes,
-                    restart,
-                    "configuration reloaded"
-                );
-            }
-            Err(error) => {
-                self.meters.reload(false);
-                self.reload.note(Some(error.0.clone()));
-                tracing::error!(
-                    component = "reload",
-                    trigger,
-                    error = error.0.as_str(),
-                    "configuration refused, the old one stays"
-                );
-            }
-        }
+        let result = tokio::task::block_in_place(|| self.try_reload(trigger));
+        self.tell(trigger, result.as_ref());
         result
     }
 
-    fn try_reload(&self) -> Result<Reloaded, ReloadError> {
-        let config = self.reload.source.load()?;
+    fn try_reload(&self, trigger: &'static str) -> Result<Reloaded, ReloadError> {
+        let loaded = self.reload.source.load()?;
+        let sources = loaded.sources.clone();
+        let (mut done, number) = self.take(loaded)?;
+        done.kept = match number {
+            Some(number) => self.reload.keep(number, trigger, None, sources),
+            None => self.reload.kept().iter().any(|entry| entry.number == done.generation),
+        };
+        Ok(done)
+    }
+
+    /// Puts the files of an earlier generation in force and in place; without a number those of the one
+    /// before the present.
+    pub(crate) async fn roll_back(&self, to: Option<u64>) -> Result<RolledBack, ReloadError> {
+        let _one_at_a_time = self.registrations.change.lock().await;
+        // Up to a file a service is synchronised; the other tasks of this runtime go on meanwhile.
+        let result = tokio::task::block_in_place(|| self.try_roll_back(to));
+        self.tell("rollback", result.as_ref().map(|done| &done.reloaded));
+        result
+    }
+
+    fn try_roll_back(&self, to: Option<u64>) -> Result<RolledBack, ReloadError> {
+        let state = &self.reload;
         let present = self.generation();
-        let changes = diff(&present.config, &config);
-        let level = config.log.level;
-        let generation = self
-            .put_in_force(Arc::new(config), present.number + 1)
-            .map_err(|error| ReloadError(error.to_string()))?;
-        if let Ok(level) = level.as_str().parse() {
-            self.reload.source.log.set(level);
+        let kept = state.kept.as_ref().ok_or(ReloadError::NoEarlier)?;
+        let restored = match to {
+            Some(number) => number,
+            None => kept.before(present.number).ok_or(ReloadError::NoEarlier)?.number,
+        };
+        let sources = kept.read(restored)?;
+        let loaded = state.source.check(&sources.documents(&state.source.files))?;
+        let staged = Staged::new(&state.source.files, &sources, &state.data_dir)?;
+        let saved = staged.saved().to_owned();
+        let (mut reloaded, number) = self.take(loaded)?;
+        if let Err(error) = staged.commit() {
+            // The files are as they were, so the configuration is too.
+            self.put_in_force(Arc::clone(&present.config), present.number)?;
+            state.set_in_force(String::new());
+            return Err(error.into());
         }
-        Ok(Reloaded {
-            generation: generation.number,
-            hash: generation.hash.clone(),
-            changes: changes.to_string().lines().map(str::to_owned).collect(),
-            restart: changes.restarts().iter().map(ToString::to_string).collect(),
-        })
+        if let Some(number) = number {
+            reloaded.kept = state.keep(number, "rollback", Some(restored), sources);
+        }
+        Ok(RolledBack { restored, saved, reloaded })
+    }
+
+    /// Puts a loaded configuration in force; with its new number unless it is written as the present one.
+    fn take(&self, loaded: Loaded) -> Result<(Reloaded, Option<u64>), ReloadError> {
+        let present = self.generation();
+        let changes = diff(&present.config, &loaded.config);
+        let (level, hash) = (loaded.config.log.level, loaded.sources.hash());
+        let fresh = (!self.reload.is_in_force(&hash)).then(|| {
+            let newest = self.reload.newest().map_or(0, |newest| newest.number);
+            present.number.max(newest) + 1
+        });
+        let number = fresh.unwrap_or(present.number);
+        let generation = self.put_in_force(Arc::new(loaded.config), number)?;
+        if level != present.config.log.level {
+            // A level set at run time stays until the file's own changes.
+            self.reload.set_log_level(level);
+        }
+        self.reload.set_in_force(hash);
+        Ok((reloaded(&generation, &changes), fresh))
+    }
+
+    /// Reports an outcome in log, metric and history.
+    fn tell(&self, trigger: &'static str, result: Result<&Reloaded, &ReloadError>) {
+        self.meters.reload(result.is_ok());
+        self.reload.history.note(trigger, self.generation().number, result);
+        match result {
+            Ok(done) => tracing::info!(
+                component = "reload",
+                trigger,
+                generation = done.generation,
+                changes = done.changes.len() as u64,
+                restart = done.restart.join(" "),
+                "configuration reloaded"
+            ),
+            Err(error) => tracing::error!(
+                component = "reload",
+                trigger,
+                error = error.to_string(),
+                "configuration refused, the old one stays"
+            ),
+        }
+    }
+}
+
+fn reloaded(generation: &Generation, changes: &Diff) -> Reloaded {
+    Reloaded {
+        generation: generation.number,
+        hash: generation.hash.clone(),
+        changes: changes.to_string().lines().map(str::to_owned).collect(),
+        restart: changes.restarts().iter().map(ToString::to_string).collect(),
+        kept: true,
     }
 }
 
@@ -216,8 +440,7 @@ type Fingerprint = Vec<(PathBuf, u64, i64, i64, u64)>;
 /// Inode, time and size of the main file and of every file of `services.d`: enough to see an edit, a
 /// rename over it and a switched symbolic link.
 fn fingerprint(path: &Path) -> Fingerprint {
-    let main = if path.is_dir() { path.join("sluice.toml") } else { path.to_path_buf() };
-    let folder = main.parent().unwrap_or(Path::new("")).join("services.d");
+    let Files { main, folder } = Files::of(path);
     let listed =
         std::fs::read_dir(&folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
     let mut files: Vec<PathBuf> =

@@ -46,6 +46,11 @@ impl FromRequestParts<Arc<Control>> for Access {
 }
 
 impl Access {
+    /// The request's id.
+    pub(super) fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
     /// May read: by grant, or by address.
     pub(super) fn read(&self) -> Result<(), Reject> {
         match &self.caller {

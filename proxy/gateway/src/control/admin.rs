@@ -1,19 +1,23 @@
-//! Administration: index, configuration, reload.
+//! Administration: index, log level.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use serde::Deserialize;
 use serde_json::{Value, json};
-use sluice_audit::Decision;
-use sluice_http::Reject;
-use sluice_schema::settings;
+use sluice_http::{Reject, StrictJson};
+use sluice_schema::LogLevel;
 use sluice_wire::code::Code;
 
 use super::Control;
 use super::access::Access;
 
-type Answer = Result<Json<Value>, Reject>;
+/// The levels that can be asked for.
+const LEVELS: [LogLevel; 5] =
+    [LogLevel::Trace, LogLevel::Debug, LogLevel::Info, LogLevel::Warn, LogLevel::Error];
+
+pub(super) type Answer = Result<Json<Value>, Reject>;
 
 pub(super) async fn index(State(control): State<Arc<Control>>, access: Access) -> Answer {
     access.read()?;
@@ -34,8 +38,11 @@ pub(super) async fn index(State(control): State<Arc<Control>>, access: Access) -
             endpoint("POST", "/circuit-breakers/{name}/force", "holds a breaker: {state, reason}"),
             endpoint("PUT", "/circuit-breakers/{name}/config", "settings of a breaker"),
             endpoint("POST", "/circuit-breakers/reset-all", "closes every breaker"),
-            endpoint("GET", "/admin/config", "effective configuration; takes a token"),
+            endpoint("GET", "/admin/config", "effective configuration and its history; takes a token"),
             endpoint("POST", "/admin/reload", "reads the configuration again"),
+            endpoint("POST", "/admin/rollback", "puts an earlier configuration back: {generation}"),
+            endpoint("GET", "/admin/tap", "requests as they end, server-sent events; takes a token"),
+            endpoint("PUT", "/admin/log-level", "level of the process log: {level}"),
             endpoint("GET", "/events", "relayed to the event worker, also /events/stream"),
             endpoint("POST", "/calculations/indicators", "relayed to the calculation worker"),
             endpoint("GET", "/series/{symbol}", "relayed to the calculation worker"),
@@ -43,31 +50,28 @@ pub(super) async fn index(State(control): State<Arc<Control>>, access: Access) -
     })))
 }
 
-pub(super) async fn config(State(control): State<Arc<Control>>, access: Access) -> Answer {
-    access.read_with_token()?;
-    access.audit("config_read", "config", Decision::Allow).await?;
-    let generation = control.shared.generation();
-    Ok(Json(json!({
-        "generation": generation.number,
-        "hash": generation.hash,
-        "loaded_at": generation.loaded_at,
-        "settings": settings(&generation.config),
-    })))
+/// The body of a change of the log level.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LevelChange {
+    level: String,
 }
 
-pub(super) async fn reload(State(control): State<Arc<Control>>, access: Access) -> Answer {
-    access.change("reload", "config").await?;
-    match control.shared.reload("admin").await {
-        Ok(done) => Ok(Json(json!({
-            "status": "reloaded",
-            "generation": done.generation,
-            "hash": done.hash,
-            "changes": done.changes,
-            "restart": done.restart,
-        }))),
-        Err(error) => {
-            access.audit("reload", "config", Decision::Error).await?;
-            Err(Reject::new(Code::Unprocessable, error.to_string()))
-        }
-    }
+pub(super) async fn log_level(
+    State(control): State<Arc<Control>>,
+    access: Access,
+    StrictJson(change): StrictJson<LevelChange>,
+) -> Answer {
+    let Some(level) = LEVELS.into_iter().find(|level| level.as_str() == change.level) else {
+        let words = LEVELS.map(LogLevel::as_str).join(", ");
+        return Err(Reject::new(Code::Unprocessable, format!("`level` is one of {words}")));
+    };
+    access.change("log_level", level.as_str()).await?;
+    control.shared.reload.set_log_level(level);
+    tracing::info!(component = "control", log_level = level.as_str(), "log level changed");
+    Ok(Json(json!({
+        "status": "success",
+        "level": level.as_str(),
+        "configured": control.shared.generation().config.log.level.as_str(),
+    })))
 }

@@ -9,6 +9,7 @@ mod access;
 mod admin;
 mod alerts;
 mod breakers;
+mod config;
 mod console;
 mod dashboard;
 mod relay;
@@ -87,8 +88,10 @@ impl Control {
             .route("/dashboard/{*path}", get(console::file))
             .route("/alerts", get(alerts::list))
             .route("/admin", get(admin::index))
-            .route("/admin/config", get(admin::config))
-            .route("/admin/reload", post(admin::reload))
+            .route("/admin/config", get(config::show))
+            .route("/admin/reload", post(config::reload))
+            .route("/admin/rollback", post(config::rollback))
+            .route("/admin/log-level", put(admin::log_level))
             .route("/events", get(relay::events))
             .route("/events/{*rest}", get(relay::events))
             .route("/series/{*rest}", get(relay::series))

@@ -8,6 +8,7 @@ mod framing;
 mod harness;
 mod registry;
 mod reload;
+mod rollback;
 mod streaming;
 mod upstreams;
 mod workers;
