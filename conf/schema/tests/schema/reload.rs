@@ -130,3 +130,20 @@ fn a_thousand_services_load_and_compare_quickly() {
     assert!(loaded_in.as_secs() < 5, "{loaded_in:?}");
     eprintln!("1,000 services: load {loaded_in:?}, both loads and the difference {:?}", started.elapsed());
 }
+
+#[test]
+fn effective_values_are_compared_like_configurations() {
+    use sluice_schema::Effective;
+
+    let old = config("[edge]\nthreads = 1\n[[service]]\nname = \"a.health\"\nprefix = \"/a\"\n");
+    let new = config(
+        "[edge]\nthreads = 2\n[[service]]\nname = \"a.health\"\nprefix = \"/b\"\n[[service]]\nname = \"a\"\nprefix = \"/c\"\n",
+    );
+    let (from, to) = (Effective::of(&old), Effective::of(&new));
+    let text = serde_json::to_string(&from).unwrap();
+    let read: Effective = serde_json::from_str(&text).unwrap();
+    assert_eq!(read, from, "it survives the wire");
+    assert_eq!(read.diff(&to).to_string(), diff(&old, &new).to_string());
+    assert!(read.diff(&from).is_empty());
+    assert_eq!(read.diff(&to).restarts().len(), 1);
+}
