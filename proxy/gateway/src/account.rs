@@ -22,17 +22,27 @@ thread_local! {
 /// Accounts for a request that Pingora ran.
 pub(crate) fn finish(shared: &Shared, session: &Session, x: &Exchange, error: Option<&Error>) {
     let written = session.response_written().map(|head| head.status.as_u16()).filter(|status| *status >= 200);
-    let status = written.unwrap_or(CLIENT_LEFT);
+    let cut_short = written.is_some()
+        && error.is_some_and(|error| *error.esource() != ErrorSource::Unset && x.refusal.is_none());
+    count(shared, x, written);
+    line(shared, x, written, cut_short);
+}
+
+/// Counts a request that was answered with `written`, or whose client left before.
+pub(crate) fn count(shared: &Shared, x: &Exchange, written: Option<u16>) {
     let took = x.arrival.started.elapsed();
-    x.meters().answered(x.arrival.method, status, took.as_secs_f64());
+    x.meters().answered(x.arrival.method, written.unwrap_or(CLIENT_LEFT), took.as_secs_f64());
     if let Some(admitted) = x.admitted {
         shared.meters.admit_seconds.observe(admitted.as_secs_f64());
     }
+}
+
+/// Writes the line of a request that has ended. `cut_short`: its answer did not come to its end.
+pub(crate) fn line(shared: &Shared, x: &Exchange, written: Option<u16>, cut_short: bool) {
     if !shared.access_log.is_on() {
         return;
     }
-    let cut_short = written.is_some()
-        && error.is_some_and(|error| *error.esource() != ErrorSource::Unset && x.refusal.is_none());
+    let (status, took) = (written.unwrap_or(CLIENT_LEFT), x.arrival.started.elapsed());
     LINE.with_borrow_mut(|buffer| {
         let upstream = x.attempt.as_ref().and_then(|attempt| attempt.endpoint.as_ref());
         let service = match &x.target {
@@ -47,6 +57,7 @@ pub(crate) fn finish(shared: &Shared, session: &Session, x: &Exchange, error: Op
             .text("method", x.arrival.method.as_str())
             .text("path", &x.arrival.path)
             .text("host", &x.arrival.host)
+            .text("protocol", x.arrival.protocol.as_str())
             .number("status", u64::from(status))
             .text("route", service)
             .text("decision", if cut_short && x.decision == "forwarded" { "cut_short" } else { x.decision })

@@ -19,6 +19,7 @@ mod connection;
 mod control;
 mod ctx;
 mod drain;
+mod forward;
 mod generation;
 mod head;
 mod headers;

@@ -6,23 +6,21 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
-use sluice_policy::breaker::Outcome;
-use sluice_policy::headers::Rules;
 use sluice_policy::method::Method;
 use sluice_wire::code::Code;
-use sluice_wire::header::X_INTERNAL_KEY;
 
 use crate::conn::Protocol;
 use crate::ctx::{Arrival, Ctx, Exchange, Target};
+use crate::forward::{dress, head_came, is_stream, prepare, retry_after, settle, tell_breaker};
 use crate::generation::Generation;
-use crate::headers::{Introduction, check_nominations, clean_response, introduce, strip_request};
+use crate::headers::check_nominations;
 use crate::link::Fault;
-use crate::peer::{RETRY_STATUS, answer, attempt_failed, choose, connect_failed, host, retries_status};
+use crate::peer::{RETRY_STATUS, answer, attempt_failed, choose, connect_failed, retries_status};
 use crate::reframe::{frame_anew, interim};
 use crate::respond::{Answer, send};
 use crate::state::Shared;
@@ -111,34 +109,7 @@ impl ProxyHttp for Edge {
         request: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        let x = of(ctx)?;
-        let rules = Rules { trusted_peer: x.peer_trusted, forward_credentials: x.keeps_credentials };
-        strip_request(request, rules);
-        introduce(
-            request,
-            &Introduction {
-                host: host(x),
-                peer: x.arrival.conn.peer.ip(),
-                peer_trusted: x.peer_trusted,
-                identity: x.identity.as_deref(),
-                request_id: x.request_id.as_str(),
-                trace: &x.trace,
-            },
-        )?;
-        match &x.target {
-            Target::Service(route) => route.request_edits.apply_to_request(request)?,
-            Target::Worker(_) => request.insert_header(X_INTERNAL_KEY, self.shared.internal_key.clone())?,
-            Target::Page => {}
-        }
-        let path = x.forward_path.as_deref().unwrap_or(&x.arrival.path);
-        let target = sluice_policy::path::target(path, x.arrival.query.as_deref());
-        if target.as_bytes() != request.raw_path() {
-            request.set_raw_path(target.as_bytes())?;
-        }
-        if let Some(attempt) = &mut x.attempt {
-            attempt.sent = true;
-        }
-        Ok(())
+        prepare(&self.shared, of(ctx)?, request)
     }
 
     async fn request_body_filter(
@@ -174,18 +145,8 @@ impl ProxyHttp for Edge {
             return interim(x.interim, response, x.request_id.as_str());
         }
         frame_anew(response)?;
-        x.failure = None;
         let status = response.status.as_u16();
-        let took = x.attempt.as_ref().map(|attempt| attempt.started.elapsed()).unwrap_or_default();
-        x.first_byte = Some(took);
-        x.upstream_status = Some(status);
-        self.shared.meters.upstream_seconds.observe(took.as_secs_f64());
-        if let (Target::Service(route), Some(attempt)) = (&x.target, &x.attempt)
-            && let Some(endpoint) = &attempt.endpoint
-        {
-            route.upstream.judge(endpoint, Outcome::of_status(status));
-            endpoint.instance.observe(took);
-        }
+        head_came(&self.shared, x, status);
         let replayable = is_replayable(session);
         if retries_status(x, status, replayable, retry_after(response)) {
             return Err(Error::new_up(RETRY_STATUS));
@@ -210,13 +171,7 @@ impl ProxyHttp for Edge {
         if response.status.is_informational() {
             return Ok(());
         }
-        clean_response(response, x.request_id.as_str())?;
-        if let Target::Service(route) = &x.target {
-            route.response_edits.apply_to_response(response)?;
-        }
-        for (name, value) in x.limit_headers.drain(..) {
-            response.insert_header(name, value)?;
-        }
+        dress(x, response)?;
         if x.arrival.protocol == Protocol::Http10 {
             // HTTP/1.0 knows no chunks: without a length the body ends with the connection.
             response.remove_header(&TRANSFER_ENCODING);
@@ -291,27 +246,6 @@ impl ProxyHttp for Edge {
     }
 }
 
-/// The upstream has done its part. It is told before the client sees the end of the answer, so that the
-/// client's next request meets the state that its last one left.
-fn settle(x: &mut Exchange) {
-    tell_breaker(x);
-    if let Some(attempt) = &mut x.attempt {
-        attempt.is_over();
-    }
-}
-
-/// Tells the breaker how the call ended: by what the upstream did, never by what the client did.
-fn tell_breaker(x: &mut Exchange) {
-    let Some(leave) = x.leave.take() else { return };
-    let latency = x.first_byte.unwrap_or_default();
-    match (x.failure, x.upstream_status) {
-        (Some(failure), _) if failure.counts => leave.record(Outcome::Failure, latency),
-        (None, Some(status)) => leave.record(Outcome::of_status(status), latency),
-        // The client left or was refused first: dropping the leave counts neither way.
-        _ => drop(leave),
-    }
-}
-
 /// The answer to a failed request; `None` where nobody is there to read one.
 fn failed_answer(x: &mut Exchange, e: &Error) -> Option<Answer> {
     if let Some(refusal) = x.refusal.take() {
@@ -365,19 +299,4 @@ fn has_no_body(x: &Exchange, response: &ResponseHeader) -> bool {
 /// Whether the request's body, if any, could be sent again.
 fn is_replayable(session: &Session) -> bool {
     !session.as_ref().retry_buffer_truncated()
-}
-
-/// `Retry-After` of an upstream, where it is in seconds.
-fn retry_after(response: &ResponseHeader) -> Option<Duration> {
-    let value = response.headers.get(http::header::RETRY_AFTER)?.to_str().ok()?;
-    value.parse().ok().map(Duration::from_secs)
-}
-
-/// Whether an answer goes on without end: no total deadline applies.
-fn is_stream(response: &ResponseHeader) -> bool {
-    let kind = response.headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-    let starts =
-        |prefix: &[u8]| kind.len() >= prefix.len() && kind[..prefix.len()].eq_ignore_ascii_case(prefix);
-    !response.headers.contains_key(CONTENT_LENGTH)
-        && (starts(b"text/event-stream") || starts(b"application/x-ndjson"))
 }

@@ -1,0 +1,110 @@
+//! What a request carries to its upstream and an answer back, whichever way the bytes take: through
+//! Pingora, or through a tunnel.
+
+use std::time::Duration;
+
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use pingora::Result;
+use pingora::http::{RequestHeader, ResponseHeader};
+use sluice_policy::breaker::Outcome;
+use sluice_policy::headers::Rules;
+use sluice_wire::header::X_INTERNAL_KEY;
+
+use crate::ctx::{Exchange, Target};
+use crate::headers::{Introduction, clean_response, introduce, strip_request};
+use crate::peer::host;
+use crate::state::Shared;
+
+/// Makes a client's head the one that the upstream of the present try gets.
+pub(crate) fn prepare(shared: &Shared, x: &mut Exchange, request: &mut RequestHeader) -> Result<()> {
+    let rules = Rules { trusted_peer: x.peer_trusted, forward_credentials: x.keeps_credentials };
+    strip_request(request, rules);
+    introduce(
+        request,
+        &Introduction {
+            host: host(x),
+            peer: x.arrival.conn.peer.ip(),
+            peer_trusted: x.peer_trusted,
+            identity: x.identity.as_deref(),
+            request_id: x.request_id.as_str(),
+            trace: &x.trace,
+        },
+    )?;
+    match &x.target {
+        Target::Service(route) => route.request_edits.apply_to_request(request)?,
+        Target::Worker(_) => request.insert_header(X_INTERNAL_KEY, shared.internal_key.clone())?,
+        Target::Page => {}
+    }
+    let path = x.forward_path.as_deref().unwrap_or(&x.arrival.path);
+    let target = sluice_policy::path::target(path, x.arrival.query.as_deref());
+    if target.as_bytes() != request.raw_path() {
+        request.set_raw_path(target.as_bytes())?;
+    }
+    if let Some(attempt) = &mut x.attempt {
+        attempt.sent = true;
+    }
+    Ok(())
+}
+
+/// The upstream's final head is here: averages and ejection learn of it.
+pub(crate) fn head_came(shared: &Shared, x: &mut Exchange, status: u16) {
+    x.failure = None;
+    let took = x.attempt.as_ref().map(|attempt| attempt.started.elapsed()).unwrap_or_default();
+    x.first_byte = Some(took);
+    x.upstream_status = Some(status);
+    shared.meters.upstream_seconds.observe(took.as_secs_f64());
+    if let (Target::Service(route), Some(attempt)) = (&x.target, &x.attempt)
+        && let Some(endpoint) = &attempt.endpoint
+    {
+        route.upstream.judge(endpoint, Outcome::of_status(status));
+        endpoint.instance.observe(took);
+    }
+}
+
+/// Makes an upstream's final head the one that the client gets.
+pub(crate) fn dress(x: &mut Exchange, response: &mut ResponseHeader) -> Result<()> {
+    clean_response(response, x.request_id.as_str())?;
+    if let Target::Service(route) = &x.target {
+        route.response_edits.apply_to_response(response)?;
+    }
+    for (name, value) in x.limit_headers.drain(..) {
+        response.insert_header(name, value)?;
+    }
+    Ok(())
+}
+
+/// The upstream has done its part. It is told before the client sees the end of the answer, so that the
+/// client's next request meets the state that its last one left.
+pub(crate) fn settle(x: &mut Exchange) {
+    tell_breaker(x);
+    if let Some(attempt) = &mut x.attempt {
+        attempt.is_over();
+    }
+}
+
+/// Tells the breaker how the call ended: by what the upstream did, never by what the client did.
+pub(crate) fn tell_breaker(x: &mut Exchange) {
+    let Some(leave) = x.leave.take() else { return };
+    let latency = x.first_byte.unwrap_or_default();
+    match (x.failure, x.upstream_status) {
+        (Some(failure), _) if failure.counts => leave.record(Outcome::Failure, latency),
+        (None, Some(status)) => leave.record(Outcome::of_status(status), latency),
+        // The client left or was refused first: dropping the leave counts neither way.
+        _ => drop(leave),
+    }
+}
+
+/// `Retry-After` of an upstream, where it is in seconds.
+pub(crate) fn retry_after(response: &ResponseHeader) -> Option<Duration> {
+    let value = response.headers.get(RETRY_AFTER)?.to_str().ok()?;
+    value.parse().ok().map(Duration::from_secs)
+}
+
+/// Whether an answer goes on without end: no total deadline applies.
+pub(crate) fn is_stream(response: &ResponseHeader) -> bool {
+    let kind = response.headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    let starts =
+        |prefix: &[u8]| kind.len() >= prefix.len() && kind[..prefix.len()].eq_ignore_ascii_case(prefix);
+    !response.headers.contains_key(CONTENT_LENGTH)
+        && (starts(b"text/event-stream") || starts(b"application/x-ndjson"))
+}
