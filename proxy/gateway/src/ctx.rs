@@ -3,7 +3,7 @@
 //! Everything that must be given back (breaker leave, in-flight counts) is a guard in here: when the
 //! client leaves and Pingora drops the request, the guards drop with it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -142,6 +142,10 @@ pub(crate) struct Exchange {
     pub(crate) attempts: u32,
     /// Ids of the instances tried.
     pub(crate) tried: Vec<u32>,
+    /// Addresses tried of instances that have several.
+    pub(crate) addresses_tried: Vec<SocketAddr>,
+    /// Whether the present try goes on at another address of its instance.
+    pub(crate) another_address: bool,
     /// How long to wait before the next try.
     pub(crate) retry_after: Duration,
     /// Whether the answer is a stream without end.
@@ -188,6 +192,8 @@ impl Exchange {
             attempt: None,
             attempts: 0,
             tried: Vec::new(),
+            addresses_tried: Vec::new(),
+            another_address: false,
             retry_after: Duration::ZERO,
             streaming: false,
             first_byte: None,

@@ -4,10 +4,12 @@
 //! (breakers, counts, health) lies in [`Upstreams`] by name and is only referred to from here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::HeaderValue;
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -16,9 +18,10 @@ use ring::digest;
 use sluice_policy::authorize::Access;
 use sluice_policy::limit::Limit;
 use sluice_policy::limit::header::write_policy;
+use sluice_policy::registry::AddressRules;
 use sluice_policy::reserved::RESERVED;
 use sluice_policy::route::{Rule, Table};
-use sluice_schema::{Config, Service, Timeouts};
+use sluice_schema::{Config, Service, Source, Timeouts};
 use sluice_wire::role::Role;
 
 use crate::headers::Edits;
@@ -73,6 +76,8 @@ pub(crate) struct ServiceRoute {
     pub(crate) access: Access,
     deny: Vec<IpNet>,
     allow: Vec<IpNet>,
+    /// For registered services: which addresses may be connected to.
+    rules: Option<Arc<ArcSwap<AddressRules>>>,
 }
 
 /// A worker behind its internal door.
@@ -107,8 +112,14 @@ impl RouteLimit {
 }
 
 impl ServiceRoute {
-    fn new(service: &Service, upstream: Arc<Upstream>, auth_enabled: bool) -> Arc<Self> {
+    fn new(
+        service: &Service,
+        upstream: Arc<Upstream>,
+        auth_enabled: bool,
+        rules: &Arc<ArcSwap<AddressRules>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            rules: (service.source == Source::Api).then(|| Arc::clone(rules)),
             upstream,
             limit: service.rate_limit.as_ref().map(|conf| RouteLimit::new(&service.name, Limit::new(conf))),
             request_edits: Edits::new(&service.request_headers),
@@ -118,6 +129,11 @@ impl ServiceRoute {
             allow: service.allow.clone(),
             service: service.clone(),
         })
+    }
+
+    /// Whether an address of it may be connected to: what a file names always, what is registered by rules.
+    pub(crate) fn may_reach(&self, address: SocketAddr) -> bool {
+        self.rules.as_ref().is_none_or(|rules| rules.load().check(address).is_ok())
     }
 
     /// Whether a client of this address may call it. `deny` wins.
@@ -156,16 +172,19 @@ pub(crate) struct Upstreams {
     sockets: BTreeMap<Role, PathBuf>,
     pages: Arc<RouteMeters>,
     watch: Arc<dyn BreakerWatch>,
+    rules: Arc<ArcSwap<AddressRules>>,
 }
 
 impl Upstreams {
-    /// No upstreams yet; `sockets` are the workers' internal doors.
+    /// No upstreams yet; `sockets` are the workers' internal doors, `rules` judge registered addresses.
     pub(crate) fn new(
         meters: &Meters,
         sockets: BTreeMap<Role, PathBuf>,
         watch: Arc<dyn BreakerWatch>,
+        rules: Arc<ArcSwap<AddressRules>>,
     ) -> Self {
         Self {
+            rules,
             by_name: Mutex::default(),
             roles: WORKERS.into_iter().map(|role| (role, meters.route(role.as_str()))).collect(),
             sockets,
@@ -187,9 +206,9 @@ impl Upstreams {
         let rules = services.iter().enumerate().map(|(index, service)| Rule::of_service(index, service));
         let table = Table::for_edge(rules)
             .map_err(|faults| GenerationError { faults: faults.iter().map(ToString::to_string).collect() })?;
-        let routes = services
-            .iter()
-            .map(|service| ServiceRoute::new(service, self.take(meters, service), config.auth.enabled));
+        let routes = services.iter().map(|service| {
+            ServiceRoute::new(service, self.take(meters, service), config.auth.enabled, &self.rules)
+        });
         let guards = RESERVED.iter().filter_map(|reserved| {
             let limit = Limit::per_ip_minute(reserved.per_ip_minute?);
             let name = reserved.prefix.trim_matches('/').replace('/', "-");

@@ -19,6 +19,7 @@ mod connection;
 mod control;
 mod ctx;
 mod drain;
+mod forbidden;
 mod forward;
 mod generation;
 mod head;
@@ -30,7 +31,9 @@ mod jwt_cache;
 mod kept;
 mod linger;
 mod link;
+mod local;
 mod meters;
+mod names;
 mod outbound;
 mod pages;
 mod peer;
@@ -40,6 +43,7 @@ mod reframe;
 mod register;
 mod reload;
 mod remaining;
+mod resolver;
 mod respond;
 mod rollback;
 mod server;
@@ -68,6 +72,7 @@ use tokio::task::JoinSet;
 use crate::access_log::AccessLog;
 use crate::control::Control;
 use crate::drain::Drain;
+use crate::forbidden::Forbidden;
 use crate::generation::Upstreams;
 use crate::meters::Meters;
 use crate::publish::{Announcer, Outbox};
@@ -78,6 +83,7 @@ use crate::workers::Workers;
 
 pub use crate::access_log::AccessLogError;
 pub use crate::generation::GenerationError;
+pub use crate::resolver::{Lookup, Resolve, SystemResolver};
 
 /// The edge could not start or serve.
 #[derive(Debug, thiserror::Error)]
@@ -116,11 +122,23 @@ pub enum GatewayError {
 /// # Errors
 /// [`GatewayError`], before it serves.
 pub async fn run(start: Start, assets: fn(&str) -> Option<Asset>) -> Result<(), GatewayError> {
+    run_with(start, assets, Arc::new(SystemResolver::default())).await
+}
+
+/// The same with another way to look names of instances up.
+///
+/// # Errors
+/// [`GatewayError`], before it serves.
+pub async fn run_with(
+    start: Start,
+    assets: fn(&str) -> Option<Asset>,
+    resolver: Arc<dyn Resolve>,
+) -> Result<(), GatewayError> {
     let ingress = tcp(&start, "http")?;
     let control_door = tcp(&start, "control")?;
     let own = [&ingress, &control_door].into_iter().filter_map(|door| door.local_addr().ok()).collect();
     let addresses = addresses(&ingress, &control_door);
-    let (shared, outbox) = open(&start, own)?;
+    let (shared, outbox) = open(&start, own, resolver)?;
     let audit = Arc::new(Log::open(&start.data_dir.join("audit").join("edge.jsonl"), Role::Edge.as_str())?);
     let control = Control::new(Arc::clone(&shared), audit, assets);
 
@@ -186,12 +204,19 @@ fn edge_threads(shared: &Shared) -> usize {
 }
 
 /// Everything the threads share, with the first generation in force.
-fn open(start: &Start, own: Vec<SocketAddr>) -> Result<(Arc<Shared>, Outbox), GatewayError> {
+fn open(
+    start: &Start,
+    own: Vec<SocketAddr>,
+    resolver: Arc<dyn Resolve>,
+) -> Result<(Arc<Shared>, Outbox), GatewayError> {
     let (reload, config, number) = ReloadState::new(start);
     let meters = Meters::new(&start.registry);
     let (announcer, outbox) = Announcer::new(meters.events_dropped.clone());
-    let upstreams = Upstreams::new(&meters, start.sockets.clone(), announcer);
-    let registrations = Registrations::open(Ledger::open(&start.data_dir)?, own)?;
+    let forbidden = Forbidden::new(own, start.environment.get("REDIS_URL").map(String::as_str));
+    let registrations =
+        Registrations::open(Ledger::open(&start.data_dir)?, forbidden, Arc::clone(&resolver))?;
+    registrations.adopt(&config);
+    let upstreams = Upstreams::new(&meters, start.sockets.clone(), announcer, registrations.in_force());
     let registered = registrations.services(&config);
     let generation = upstreams.build(&meters, config, &registered, number)?;
     let access_log = AccessLog::open(&start.config.log.access, meters.access_dropped.clone())?;
@@ -205,6 +230,7 @@ fn open(start: &Start, own: Vec<SocketAddr>) -> Result<(Arc<Shared>, Outbox), Ga
         started: jiff::Timestamp::now(),
         generation: arc_swap::ArcSwap::from_pointee(generation),
         upstreams,
+        resolver,
         registrations,
         reload,
         trust: start.trust.clone(),
@@ -228,6 +254,7 @@ fn open(start: &Start, own: Vec<SocketAddr>) -> Result<(Arc<Shared>, Outbox), Ga
 fn background(shared: &Arc<Shared>, control: &Arc<Control>, outbox: Outbox) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(outbox.run(shared.workers.client(Role::Events), shared.meters.events_dropped.clone()));
+    tasks.spawn(never(names::run(Arc::clone(shared))));
     tasks.spawn(never(probes::run(Arc::clone(shared))));
     tasks.spawn(never(register::expire(Arc::clone(shared))));
     tasks.spawn(reload::on_hangup(Arc::clone(shared)));

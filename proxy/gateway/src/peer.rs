@@ -15,6 +15,7 @@ use sluice_wire::problem::{self, Problem};
 use crate::admit::not_sent;
 use crate::clock;
 use crate::ctx::{Attempt, Exchange, Failure, Target};
+use crate::generation::ServiceRoute;
 use crate::link::Fault;
 use crate::respond::Answer;
 
@@ -35,39 +36,61 @@ pub(crate) async fn choose(x: &mut Exchange) -> Result<Box<HttpPeer>, Box<Error>
         let problem = Problem::new(Code::UpstreamTimeout).detail("no time is left for this request");
         return refuse(x, problem);
     };
-    x.attempts += 1;
     x.arrival.link.clear_fault();
     x.await_body_of_request();
     let peer = match &x.target {
         Target::Service(route) => {
-            let upstream = Arc::clone(&route.upstream);
-            let Some((endpoint, flight)) = upstream.pick(&x.tried) else {
-                let problem = Problem::new(Code::NoHealthyInstance)
-                    .detail("no instance of the service is healthy")
-                    .retry_after_s(1);
-                return refuse(x, problem);
-            };
-            x.tried.push(endpoint.instance.id);
-            let Some(peer) = endpoint.peer() else {
-                let problem = Problem::new(Code::NoHealthyInstance)
-                    .detail("the service's address is not known")
-                    .retry_after_s(1);
-                return refuse(x, problem);
-            };
-            x.attempt = Some(Attempt::at(endpoint, flight));
-            peer
+            let route = Arc::clone(route);
+            place(x, &route, connect).await
         }
         Target::Worker(worker) => {
-            let Some(peer) = worker.peer.clone() else { return refuse(x, worker_away()) };
+            let peer = worker.peer.as_deref().cloned();
+            x.attempts += 1;
             x.attempt = Some(Attempt::at_worker());
-            peer
+            peer.ok_or_else(worker_away)
         }
-        Target::Page => return refuse(x, Problem::new(Code::Internal)),
+        Target::Page => Err(Problem::new(Code::Internal)),
     };
-    let mut peer = Box::new(HttpPeer::clone(&peer));
+    let mut peer = match peer {
+        Ok(peer) => Box::new(peer),
+        Err(problem) => return refuse(x, problem),
+    };
     peer.options.connection_timeout = Some(connect);
     peer.options.total_connection_timeout = Some(connect);
     Ok(peer)
+}
+
+/// Where the next try goes: on at the next address of the instance after a failed connect, else to the
+/// instance that the balancer picks. Instances that cannot be reached at all are passed over.
+async fn place(x: &mut Exchange, route: &ServiceRoute, connect: Duration) -> Result<HttpPeer, Problem> {
+    if std::mem::take(&mut x.another_address)
+        && let Some(endpoint) = x.attempt.as_ref().and_then(|attempt| attempt.endpoint.clone())
+        && let Ok(peer) = endpoint.reach(route, &mut x.addresses_tried)
+    {
+        return Ok(peer);
+    }
+    x.attempts += 1;
+    let mut unreachable = None;
+    // A second look at each instance: those tried before come up again once no other is left.
+    for _ in 0..=2 * route.upstream.roster().endpoints().len() {
+        let Some((endpoint, flight)) = route.upstream.pick(&x.tried) else { break };
+        if !x.tried.contains(&endpoint.instance.id) {
+            x.tried.push(endpoint.instance.id);
+            endpoint.looked_up(connect).await;
+        }
+        match endpoint.reach(route, &mut x.addresses_tried) {
+            Ok(peer) => {
+                x.attempt = Some(Attempt::at(endpoint, flight));
+                return Ok(peer);
+            }
+            Err(reason) => unreachable = Some(reason),
+        }
+    }
+    let detail = match unreachable {
+        Some(reason) => format!("the service cannot be reached: {reason}"),
+        None => "no instance of the service is healthy".to_owned(),
+    };
+    Err(Problem::new(Code::NoHealthyInstance).detail(detail).retry_after_s(1))
 }
 
 /// The `Host` of the present try.
@@ -94,6 +117,13 @@ fn refuse<T>(x: &mut Exchange, problem: Problem) -> Result<T, Box<Error>> {
 
 /// No connection was made: nothing was sent. Says whether to try again.
 pub(crate) fn connect_failed(x: &mut Exchange, error: &Error) -> bool {
+    if let Some(endpoint) = x.attempt.as_ref().and_then(|attempt| attempt.endpoint.as_ref())
+        && endpoint.connect_failed(&x.addresses_tried)
+    {
+        // The same try at another address of the instance: nothing was sent, so it costs no retry.
+        x.another_address = true;
+        return true;
+    }
     let timed_out = matches!(error.etype(), ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout);
     let code = if timed_out { Code::UpstreamTimeout } else { Code::UpstreamRefused };
     fail(x, Failure { code, counts: true });

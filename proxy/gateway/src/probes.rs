@@ -1,25 +1,26 @@
 //! Active health checks: one task for all instances of all services.
 //!
 //! Each instance is asked `GET health.path` at its interval, moved by jitter so that many are not asked in
-//! step; thresholds are sluice-policy's. A name is resolved anew at each probe and keeps its last good
-//! address; the addresses of registered services are judged each time. LIMIT: [`AT_ONCE`] probes at once,
-//! [`STATUS_BYTES`] read of an answer.
+//! step; thresholds are sluice-policy's. A probe is made as a request would be: same scheme, TLS, client
+//! certificate and addresses, over a connection of its own. Of several addresses one that answers is
+//! enough; the addresses of registered services are judged before each connection.
+//!
+//! LIMIT: [`AT_ONCE`] probes at once, [`INTERIM_MAX`] interim answers, [`DETAIL_MAX`] characters kept of
+//! what went wrong.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pingora::ErrorType;
+use pingora::connectors::ConnectorOptions;
+use pingora::http::RequestHeader;
 use sluice_policy::health::{Change, Health, first_probe, is_good, next_probe};
-use sluice_schema::Source;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::generation::{Generation, ServiceRoute};
-use crate::register::resolve;
 use crate::state::Shared;
 use crate::upstream::{Endpoint, Probe};
 use crate::{clock, ids};
@@ -28,8 +29,12 @@ use crate::{clock, ids};
 const TICK: Duration = Duration::from_millis(50);
 /// LIMIT: probes under way.
 const AT_ONCE: usize = 256;
-/// LIMIT: bytes read for the status line.
-const STATUS_BYTES: usize = 256;
+/// LIMIT: interim answers before the real one.
+const INTERIM_MAX: usize = 4;
+/// LIMIT: characters kept of what went wrong.
+const DETAIL_MAX: usize = 200;
+
+type Connector = pingora::connectors::http::Connector<()>;
 
 /// A service's name and its instance's number.
 type Key = (String, u32);
@@ -48,6 +53,7 @@ pub(crate) async fn run(shared: Arc<Shared>) -> Infallible {
     let mut plans: HashMap<Key, Plan> = HashMap::new();
     let mut planned: Option<Arc<Generation>> = None;
     let mut probing: JoinSet<(Key, Probe)> = JoinSet::new();
+    let connector = Arc::new(connector());
     loop {
         let soon = tokio::time::sleep(TICK);
         tokio::pin!(soon);
@@ -66,7 +72,7 @@ pub(crate) async fn run(shared: Arc<Shared>) -> Infallible {
             plans = plan(plans, &generation);
             planned = Some(generation);
         }
-        start_due(&shared, &mut plans, &mut probing);
+        start_due(&connector, &mut plans, &mut probing);
     }
 }
 
@@ -77,11 +83,7 @@ fn plan(mut known: HashMap<Key, Plan>, generation: &Generation) -> HashMap<Key, 
     for route in &generation.services {
         for endpoint in route.upstream.roster().endpoints() {
             let key = (route.service.name.clone(), endpoint.instance.id);
-            // A name without an address yet cannot wait.
-            let wait = || match endpoint.address() {
-                Some(_) => first_probe(&route.service.health, ids::random()),
-                None => Duration::ZERO,
-            };
+            let wait = || first_probe(&route.service.health, ids::random());
             let (health, due, under_way) = match known.remove(&key) {
                 Some(plan) => {
                     (plan.health, plan.due.min(now + route.service.health.interval), plan.under_way)
@@ -95,7 +97,11 @@ fn plan(mut known: HashMap<Key, Plan>, generation: &Generation) -> HashMap<Key, 
     plans
 }
 
-fn start_due(shared: &Arc<Shared>, plans: &mut HashMap<Key, Plan>, probing: &mut JoinSet<(Key, Probe)>) {
+fn start_due(
+    connector: &Arc<Connector>,
+    plans: &mut HashMap<Key, Plan>,
+    probing: &mut JoinSet<(Key, Probe)>,
+) {
     let now = Instant::now();
     for (key, plan) in plans.iter_mut().filter(|(_, plan)| !plan.under_way && plan.due <= now) {
         if probing.len() >= AT_ONCE {
@@ -103,9 +109,9 @@ fn start_due(shared: &Arc<Shared>, plans: &mut HashMap<Key, Plan>, probing: &mut
         }
         plan.under_way = true;
         plan.due = now + next_probe(&plan.route.service.health, ids::random());
-        let (key, shared) = (key.clone(), Arc::clone(shared));
+        let (key, connector) = (key.clone(), Arc::clone(connector));
         let (route, endpoint) = (Arc::clone(&plan.route), Arc::clone(&plan.endpoint));
-        probing.spawn(async move { (key, probe(&shared, &route, &endpoint).await) });
+        probing.spawn(async move { (key, probe(&route, &endpoint, &connector).await) });
     }
 }
 
@@ -129,13 +135,11 @@ fn judge(plans: &mut HashMap<Key, Plan>, key: &Key, probe: Probe) {
     }
 }
 
-async fn probe(shared: &Shared, route: &ServiceRoute, endpoint: &Endpoint) -> Probe {
+async fn probe(route: &ServiceRoute, endpoint: &Endpoint, connector: &Connector) -> Probe {
     let settings = &route.service.health;
     let begun = std::time::Instant::now();
-    let asked = tokio::time::timeout(settings.timeout, async {
-        let address = address(shared, route, endpoint).await?;
-        ask(address, &settings.path, &endpoint.instance.url.authority()).await
-    });
+    endpoint.looked_up(settings.timeout).await;
+    let asked = tokio::time::timeout(settings.timeout, ask(route, endpoint, connector));
     let outcome = asked.await.unwrap_or_else(|_| Err("timed out".to_owned()));
     let took = begun.elapsed();
     let at = clock::now();
@@ -145,72 +149,72 @@ async fn probe(shared: &Shared, route: &ServiceRoute, endpoint: &Endpoint) -> Pr
     }
 }
 
-/// The address to ask; for names the one they resolve to now, which requests then use too.
-async fn address(shared: &Shared, route: &ServiceRoute, endpoint: &Endpoint) -> Result<SocketAddr, String> {
-    let url = &endpoint.instance.url;
-    if let Some(ip) = url.ip() {
-        return Ok(SocketAddr::new(ip, url.port));
-    }
-    let found = resolve(url).await.unwrap_or_default();
-    let allowed: Vec<SocketAddr> = match route.service.source {
-        Source::File { .. } => found,
-        Source::Api => {
-            let rules = shared.registrations.rules(&shared.generation().config);
-            found.into_iter().filter(|address| rules.check(*address).is_ok()).collect()
+/// Asks once, at the first address that takes the connection; the status of the answer.
+async fn ask(route: &ServiceRoute, endpoint: &Endpoint, connector: &Connector) -> Result<u16, String> {
+    let mut tried = Vec::new();
+    let mut session = loop {
+        let mut peer = endpoint.reach(route, &mut tried).map_err(|reason| reason.to_string())?;
+        // One stream a connection: nothing of a probe is kept for the next one.
+        peer.options.max_h2_streams = 1;
+        peer.options.connection_timeout = Some(route.service.timeouts.connect);
+        match connector.get_http_session(&peer).await {
+            Ok((session, _)) => break session,
+            Err(error) => {
+                if !endpoint.connect_failed(&tried) {
+                    return Err(reason(&error));
+                }
+            }
         }
     };
-    // The address in use stays while the name still has it; the last good one while it does not resolve.
-    let present = endpoint.address();
-    match present
-        .filter(|present| allowed.is_empty() || allowed.contains(present))
-        .or(allowed.first().copied())
-    {
-        Some(address) => {
-            endpoint.resolve_to(address, &route.service.timeouts);
-            Ok(address)
-        }
-        None => Err("name does not resolve to an allowed address".to_owned()),
-    }
-}
-
-/// Asks once over a connection of its own; the status of the answer.
-async fn ask(address: SocketAddr, path: &str, host: &str) -> Result<u16, String> {
-    let mut socket = TcpStream::connect(address).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => "connect refused".to_owned(),
-        kind => format!("connect failed: {kind}"),
-    })?;
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: sluice-probe\r\naccept: */*\r\nconnection: close\r\n\r\n"
-    );
-    let broke = |error: std::io::Error| format!("connection broke: {}", error.kind());
-    socket.write_all(request.as_bytes()).await.map_err(broke)?;
-    let mut answer = [0; STATUS_BYTES];
-    let mut filled = 0;
-    while filled < answer.len() && !answer[..filled].contains(&b'\n') {
-        match socket.read(&mut answer[filled..]).await.map_err(broke)? {
-            0 => break,
-            count => filled += count,
+    endpoint.connect_succeeded(&tried);
+    let request = question(&route.service.health.path, endpoint, session.as_http1().is_some());
+    let broke = |error: Box<pingora::Error>| reason(&error);
+    session.write_request_header(request.map_err(broke)?).await.map_err(broke)?;
+    session.finish_request_body().await.map_err(broke)?;
+    for _ in 0..=INTERIM_MAX {
+        session.read_response_header().await.map_err(broke)?;
+        let status = session.response_header().map(|head| head.status);
+        match status {
+            Some(status) if status.is_informational() => {}
+            Some(status) => return Ok(status.as_u16()),
+            None => break,
         }
     }
-    status(&answer[..filled]).ok_or_else(|| "no HTTP answer".to_owned())
+    Err("no HTTP answer".to_owned())
 }
 
-fn status(line: &[u8]) -> Option<u16> {
-    let line = line.strip_prefix(b"HTTP/1.")?;
-    let digits = line.get(2..5).filter(|_| line.get(1) == Some(&b' '))?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_status_line_counts() {
-        assert_eq!(status(b"HTTP/1.1 200 OK\r\n"), Some(200));
-        assert_eq!(status(b"HTTP/1.0 503\r\n"), Some(503));
-        for bad in [&b"HTTP/2 200 OK"[..], b"HTTP/1.1 2", b"SSH-2.0-x", b"", b"HTTP/1.1x200"] {
-            assert_eq!(status(bad), None);
-        }
+fn question(path: &str, endpoint: &Endpoint, http1: bool) -> pingora::Result<Box<RequestHeader>> {
+    let mut request = RequestHeader::build("GET", path.as_bytes(), Some(4))?;
+    request.insert_header("host", endpoint.host.clone())?;
+    request.insert_header("user-agent", "sluice-probe")?;
+    request.insert_header("accept", "*/*")?;
+    if http1 {
+        request.insert_header("connection", "close")?;
     }
+    Ok(Box::new(request))
+}
+
+/// What went wrong, in a few words.
+fn reason(error: &pingora::Error) -> String {
+    let text = match error.etype() {
+        ErrorType::ConnectRefused => "connect refused".to_owned(),
+        ErrorType::ConnectTimedout => "connect timed out".to_owned(),
+        ErrorType::ConnectNoRoute => "no route".to_owned(),
+        ErrorType::InvalidHTTPHeader => "no HTTP answer".to_owned(),
+        ErrorType::ConnectionClosed => "connection broke".to_owned(),
+        kind => {
+            let context = error.context.as_ref().map(|context| context.as_str().to_owned());
+            let root = error.root_cause().to_string();
+            format!("{}: {}", kind.as_str(), context.unwrap_or(root))
+        }
+    };
+    text.chars().take(DETAIL_MAX).collect()
+}
+
+/// A connector that keeps no connections.
+fn connector() -> Connector {
+    let mut options = ConnectorOptions::new(1);
+    // Roots come with each service; none are those of the machine.
+    options.ca_file = Some("/dev/null".to_owned());
+    Connector::new(Some(options))
 }

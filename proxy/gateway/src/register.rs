@@ -10,17 +10,18 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use sluice_ledger::{Entry, Ledger, LedgerError};
-use sluice_policy::registry::{AddressRules, Effect, Registration, RegistrationFault, admit};
-use sluice_schema::{Config, InstanceUrl, Service};
+use sluice_policy::registry::{AddressFault, AddressRules, Effect, Registration, RegistrationFault, admit};
+use sluice_schema::{Config, Service};
 
 use crate::clock;
+use crate::forbidden::Forbidden;
+use crate::resolver::{Resolve, resolve};
 use crate::state::Shared;
 
 /// Between two looks for leases that ended.
 const EXPIRY_CHECK: Duration = Duration::from_millis(500);
-/// Time for a name of an instance to resolve.
-const RESOLVE: Duration = Duration::from_secs(2);
 
 /// Why a registration is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -40,15 +41,21 @@ pub(crate) enum RegisterError {
 pub(crate) struct Registrations {
     ledger: Arc<Ledger>,
     entries: Mutex<BTreeMap<String, Entry>>,
-    /// Addresses of this process's own listeners, which may differ from the configured ones.
-    own: Vec<SocketAddr>,
+    forbidden: Forbidden,
+    /// The rules of the configuration in force.
+    rules: Arc<ArcSwap<AddressRules>>,
+    resolver: Arc<dyn Resolve>,
     /// One change at a time, from admission to the table.
     pub(crate) change: tokio::sync::Mutex<()>,
 }
 
 impl Registrations {
     /// Reads what was registered before.
-    pub(crate) fn open(ledger: Ledger, own: Vec<SocketAddr>) -> Result<Self, LedgerError> {
+    pub(crate) fn open(
+        ledger: Ledger,
+        forbidden: Forbidden,
+        resolver: Arc<dyn Resolve>,
+    ) -> Result<Self, LedgerError> {
         let listing = ledger.list(clock::unix_ms())?;
         for record in &listing.unreadable {
             tracing::warn!(
@@ -60,22 +67,40 @@ impl Registrations {
         }
         let entries = listing.entries.into_iter().map(|entry| (entry.registration.name.clone(), entry));
         let entries = Mutex::new(entries.collect());
-        Ok(Self { ledger: Arc::new(ledger), entries, own, change: tokio::sync::Mutex::default() })
+        Ok(Self {
+            ledger: Arc::new(ledger),
+            entries,
+            forbidden,
+            rules: Arc::default(),
+            resolver,
+            change: tokio::sync::Mutex::default(),
+        })
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Which addresses a registered instance may have.
-    pub(crate) fn rules(&self, config: &Config) -> AddressRules {
-        AddressRules::new(config, self.own.iter().copied(), [])
+    /// The rules in force, as they change.
+    pub(crate) fn in_force(&self) -> Arc<ArcSwap<AddressRules>> {
+        Arc::clone(&self.rules)
+    }
+
+    /// Judges by the rules of this configuration from now on.
+    pub(crate) fn adopt(&self, config: &Config) {
+        self.rules.store(Arc::new(self.forbidden.rules(config)));
+    }
+
+    /// Reads again which addresses are this machine's and the store's.
+    pub(crate) async fn refresh(&self, config: &Config) {
+        self.forbidden.refresh(&*self.resolver).await;
+        self.adopt(config);
     }
 
     /// The services that may route under a configuration.
     pub(crate) fn services(&self, config: &Config) -> Vec<Service> {
         let entries = self.entries();
-        let rules = self.rules(config);
+        let rules = self.forbidden.rules(config);
         let mut accepted: Vec<&Registration> = Vec::new();
         for registration in entries.values().map(|entry| &entry.registration) {
             let refused = admit(registration, config, accepted.iter().copied()).err();
@@ -161,11 +186,21 @@ impl Registrations {
         registration: &Registration,
         config: &Config,
     ) -> Result<(), RegisterError> {
-        let rules = self.rules(config);
+        let rules = self.forbidden.rules(config);
         for (index, instance) in registration.instances.iter().enumerate() {
-            let addresses = resolve(&instance.url).await.ok_or(RegisterError::Unresolved(index))?;
+            let url = &instance.url;
+            let refused = |source| RegistrationFault::Address { index, source };
+            if self.forbidden.is_store(&url.host, url.port) {
+                return Err(refused(AddressFault::Own).into());
+            }
+            let addresses = match url.ip() {
+                Some(ip) => vec![SocketAddr::new(ip, url.port)],
+                None => resolve(&*self.resolver, &url.host, url.port)
+                    .await
+                    .ok_or(RegisterError::Unresolved(index))?,
+            };
             for address in addresses {
-                rules.check(address).map_err(|source| RegistrationFault::Address { index, source })?;
+                rules.check(address).map_err(refused)?;
             }
         }
         Ok(())
@@ -189,16 +224,6 @@ async fn blocking<T: Send + 'static, E: Send + 'static>(
         Ok(result) => result,
         Err(gone) => std::panic::resume_unwind(gone.into_panic()),
     }
-}
-
-/// The addresses of an instance; `None` where its name does not resolve in time. At least one otherwise.
-pub(crate) async fn resolve(url: &InstanceUrl) -> Option<Vec<SocketAddr>> {
-    if let Some(ip) = url.ip() {
-        return Some(vec![SocketAddr::new(ip, url.port)]);
-    }
-    let found = tokio::time::timeout(RESOLVE, tokio::net::lookup_host((url.host.as_str(), url.port)));
-    let addresses: Vec<SocketAddr> = found.await.ok()?.ok()?.collect();
-    (!addresses.is_empty()).then_some(addresses)
 }
 
 /// Removes registrations whose lease ended, for ever.

@@ -297,6 +297,7 @@ impl Shared {
             generation.loaded_at = present.loaded_at;
         }
         let generation = Arc::new(generation);
+        self.registrations.adopt(&generation.config);
         self.generation.store(Arc::clone(&generation));
         self.upstreams.retain(&self.meters, &generation);
         self.meters.generation.set(number as i64);

@@ -24,8 +24,9 @@ use crate::state::Shared;
 
 /// Upstream connections kept idle by one edge thread.
 const POOL_PER_THREAD: usize = 256;
-/// More tries than any configuration allows; the real count is decided by policy.
-const TRIES_MAX: usize = 16;
+/// More tries than any configuration allows, each address of an instance counted as one; the real count is
+/// decided by policy.
+const TRIES_MAX: usize = 64;
 /// Pause after a failed accept: out of descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 

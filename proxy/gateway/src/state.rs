@@ -20,6 +20,7 @@ use crate::jwt_cache::JwtCache;
 use crate::meters::Meters;
 use crate::register::Registrations;
 use crate::reload::ReloadState;
+use crate::resolver::Resolve;
 use crate::throttle::AuthThrottle;
 use crate::workers::Workers;
 
@@ -33,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) generation: ArcSwap<Generation>,
     /// State of all upstreams.
     pub(crate) upstreams: Upstreams,
+    /// Looks names of instances up.
+    pub(crate) resolver: Arc<dyn Resolve>,
     /// Registered services.
     pub(crate) registrations: Registrations,
     /// What the last reload did.

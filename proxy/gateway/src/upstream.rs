@@ -3,21 +3,25 @@
 //! It lives by name: a reload that names the service again finds breaker, in-flight counts, health and
 //! averages as they were. Locks are held for one decision of sluice-policy each.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderValue;
+use pingora::protocols::l4::socket::SocketAddr as PeerAddress;
 use pingora::upstreams::peer::{H1UpgradePolicy, HttpPeer};
+use sluice_policy::addresses::Addresses;
 use sluice_policy::balance::{Flight, Instance, Picker, Table};
 use sluice_policy::breaker::{Breaker, Outcome, Permit, Rejected, Settings, Transition};
 use sluice_policy::outlier::{Outliers, Settings as OutlierSettings};
 use sluice_policy::retry::{Budget, Failed, Stop, Verdict};
 use sluice_policy::time::Nanos;
 use sluice_schema::{Service, Timeouts};
+use tokio::sync::watch;
 
+use crate::generation::ServiceRoute;
 use crate::meters::RouteMeters;
 use crate::{clock, ids};
 
@@ -63,9 +67,24 @@ pub(crate) struct Endpoint {
     pub(crate) label: String,
     /// `Host` for it.
     pub(crate) host: HeaderValue,
-    /// How to reach it; `None` until its name is resolved.
-    peer: ArcSwapOption<HttpPeer>,
+    /// A connection to it but for the address.
+    template: HttpPeer,
+    /// Its addresses; `None` until its name is resolved, and when none of them is allowed.
+    addresses: ArcSwapOption<Addresses>,
+    /// Whether its addresses were looked up at all.
+    looked_up: watch::Sender<bool>,
     last_probe: ArcSwapOption<Probe>,
+}
+
+/// Why an endpoint cannot be connected to now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unreachable {
+    /// Its name stands for no address.
+    #[error("its name does not resolve to an allowed address")]
+    Unresolved,
+    /// Its addresses may not be reached.
+    #[error("its address is not allowed")]
+    NotAllowed,
 }
 
 /// The last active probe of an instance.
@@ -246,37 +265,92 @@ impl Roster {
 
 impl Endpoint {
     fn new(instance: Arc<Instance>, timeouts: &Timeouts, known: Option<&Self>) -> Self {
-        let address = match (instance.url.ip(), known) {
-            (Some(ip), _) => Some(SocketAddr::new(ip, instance.url.port)),
+        let written = instance.url.ip().map(|ip| SocketAddr::new(ip, instance.url.port));
+        let (addresses, looked_up) = match (written, known) {
+            (Some(address), _) => (Addresses::new(&[address]).map(Arc::new), true),
             // A name resolved before stays resolved until the resolver says otherwise.
-            (None, Some(known)) => known.address(),
-            (None, None) => None,
+            (None, Some(known)) => (known.addresses(), *known.looked_up.borrow()),
+            (None, None) => (None, false),
         };
         let host = HeaderValue::from_str(&instance.url.authority());
         Self {
             label: instance.url.to_string(),
             host: host.unwrap_or_else(|_| HeaderValue::from_static("localhost")),
-            peer: ArcSwapOption::from(address.map(|address| Arc::new(tcp_peer(address, timeouts)))),
+            template: tcp_peer(timeouts),
+            addresses: ArcSwapOption::from(addresses),
+            looked_up: watch::Sender::new(looked_up),
             last_probe: ArcSwapOption::new(known.and_then(|known| known.last_probe.load_full())),
             instance,
         }
     }
 
-    /// The address in use; `None` until a name is resolved.
-    pub(crate) fn address(&self) -> Option<SocketAddr> {
-        self.peer.load().as_ref().and_then(|peer| peer._address.as_inet().copied())
+    /// Its addresses now; `None` until its name is resolved, and when none of them is allowed.
+    pub(crate) fn addresses(&self) -> Option<Arc<Addresses>> {
+        self.addresses.load_full()
     }
 
-    /// Takes the address a name resolved to.
-    pub(crate) fn resolve_to(&self, address: SocketAddr, timeouts: &Timeouts) {
-        if self.address() != Some(address) {
-            self.peer.store(Some(Arc::new(tcp_peer(address, timeouts))));
+    /// Takes what a lookup of its name led to.
+    pub(crate) fn keep_addresses(&self, addresses: Option<Addresses>) {
+        self.addresses.store(addresses.map(Arc::new));
+        self.looked_up.send_replace(true);
+    }
+
+    /// Waits until its name was looked up once; a request that comes sooner is the first after the start
+    /// or a reload. At once in every other case.
+    pub(crate) async fn looked_up(&self, within: Duration) {
+        if *self.looked_up.borrow() {
+            return;
         }
+        let mut looked_up = self.looked_up.subscribe();
+        drop(tokio::time::timeout(within, looked_up.wait_for(|done| *done)).await);
     }
 
-    /// How to reach it.
-    pub(crate) fn peer(&self) -> Option<Arc<HttpPeer>> {
-        self.peer.load_full()
+    /// How to reach it now, at an address that is none of `tried` while there is one; the address is added
+    /// to them where there are several. The route's rules judge it: this is the moment before the connection.
+    pub(crate) fn reach(
+        &self,
+        route: &ServiceRoute,
+        tried: &mut Vec<SocketAddr>,
+    ) -> Result<HttpPeer, Unreachable> {
+        let addresses = self.addresses.load();
+        let addresses = addresses.as_ref().ok_or(Unreachable::Unresolved)?;
+        let allowed = |address: &SocketAddr| route.may_reach(*address);
+        let address = if addresses.count() == 1 {
+            addresses.iter().next().filter(allowed)
+        } else {
+            let now = clock::now();
+            if !addresses.has_untried(tried) {
+                tried.retain(|tried| !addresses.iter().any(|address| address == *tried));
+            }
+            std::iter::from_fn(|| {
+                let address = addresses.pick(now, tried)?;
+                tried.push(address);
+                Some(address)
+            })
+            .find(allowed)
+        };
+        let mut peer = self.template.clone();
+        peer._address = PeerAddress::Inet(address.ok_or(Unreachable::NotAllowed)?);
+        Ok(peer)
+    }
+
+    /// A connect to the last address of `tried` failed. Says whether another one is left.
+    pub(crate) fn connect_failed(&self, tried: &[SocketAddr]) -> bool {
+        let Some(addresses) = self.addresses() else { return false };
+        if addresses.count() == 1 {
+            return false;
+        }
+        if let Some(last) = tried.last() {
+            addresses.failed(*last, clock::now());
+        }
+        addresses.has_untried(tried)
+    }
+
+    /// A connect to an address of it succeeded.
+    pub(crate) fn connect_succeeded(&self, tried: &[SocketAddr]) {
+        if let (Some(addresses), Some(last)) = (self.addresses(), tried.last()) {
+            addresses.succeeded(*last);
+        }
     }
 
     /// The last active probe.
@@ -290,8 +364,8 @@ impl Endpoint {
     }
 }
 
-fn tcp_peer(address: SocketAddr, timeouts: &Timeouts) -> HttpPeer {
-    let mut peer = HttpPeer::new(address, false, String::new());
+fn tcp_peer(timeouts: &Timeouts) -> HttpPeer {
+    let mut peer = HttpPeer::new((Ipv4Addr::UNSPECIFIED, 0), false, String::new());
     set_timeouts(&mut peer, timeouts);
     peer
 }

@@ -23,6 +23,7 @@
 //! | [`deadline`] | how much time is left for an attempt |
 //! | [`breaker`] | whether a service may be called at all |
 //! | [`balance`] | which instance takes the request |
+//! | [`addresses`] | which address of an instance's name is connected to |
 //! | [`retry`] | whether a failed attempt is made again |
 //! | [`outlier`] | which instance is left alone for a while |
 //! | [`health`] | which instance is well, as its probes tell |
@@ -33,6 +34,7 @@
 //!
 //! Underneath: [`time`], [`random`] and a private sliding window.
 
+pub mod addresses;
 pub mod authorize;
 pub mod balance;
 pub mod breaker;

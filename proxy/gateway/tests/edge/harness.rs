@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,6 +15,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use serde_json::{Value, json};
+use sluice_gateway::{Lookup, Resolve, SystemResolver};
 use sluice_http::{Asset, Doors, InternalKeys, Listener, Start, Stopper, TrustCell};
 use sluice_identity::jwk;
 use sluice_identity::trust::Trust;
@@ -89,7 +90,15 @@ pub fn ok(_: &Seen, wire: &mut dyn Wire) -> bool {
 
 impl Upstream {
     pub fn start(answer: impl Fn(&Seen, &mut dyn Wire) -> bool + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at("127.0.0.1:0", answer)
+    }
+
+    /// The same at a chosen loopback address.
+    pub fn start_at(
+        address: &str,
+        answer: impl Fn(&Seen, &mut dyn Wire) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let upstream = Self::empty(Some(address));
         let parts = upstream.parts(Arc::new(answer));
@@ -281,13 +290,48 @@ pub struct Edge {
     pub conf: PathBuf,
     pub data: PathBuf,
     pub internal_key: String,
+    resolver: Arc<dyn Resolve>,
+    environment: BTreeMap<String, String>,
     stopper: Stopper,
     thread: Option<JoinHandle<()>>,
     dir: Option<tempfile::TempDir>,
 }
 
+/// A resolver that says what it is told, and counts what it is asked.
+#[derive(Clone, Default)]
+pub struct Names {
+    known: Arc<Mutex<BTreeMap<String, Vec<IpAddr>>>>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Names {
+    /// `host` stands for these from now on; for none: it does not resolve.
+    pub fn set(&self, host: &str, ips: &[&str]) {
+        let ips = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+        self.known.lock().unwrap().insert(host.to_owned(), ips);
+    }
+
+    /// How often anything was asked.
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+impl Resolve for Names {
+    fn lookup(&self, host: &str, port: u16) -> Lookup {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let found = self.known.lock().unwrap().get(host).cloned();
+        let found = found.filter(|found| !found.is_empty()).ok_or(std::io::ErrorKind::NotFound);
+        Box::pin(async move { Ok(found?.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()) })
+    }
+}
+
 /// What an edge is started with.
 pub struct Setup {
+    /// In place of the system's resolver.
+    pub names: Option<Names>,
+    /// Variables the process was started with.
+    pub environment: BTreeMap<String, String>,
     pub main: String,
     pub services: Vec<(String, String)>,
     pub keys: bool,
@@ -299,6 +343,8 @@ pub struct Setup {
 impl Setup {
     pub fn new(main: &str) -> Self {
         Self {
+            names: None,
+            environment: BTreeMap::new(),
             main: main.to_owned(),
             services: Vec::new(),
             keys: true,
@@ -351,7 +397,7 @@ fn asset(path: &str) -> Option<Asset> {
 
 impl Edge {
     pub fn start(setup: Setup) -> Self {
-        let Setup { main, services, keys, dev, dir, workers } = setup;
+        let Setup { names, environment, main, services, keys, dev, dir, workers } = setup;
         let conf = dir.path().join("conf");
         std::fs::create_dir_all(conf.join("services.d")).unwrap();
         let quiet = if main.contains("[log]") { "" } else { "\n[log]\naccess = \"off\"\n" };
@@ -363,9 +409,14 @@ impl Edge {
         let data = dir.path().join("data");
         std::fs::create_dir_all(&data).unwrap();
         let sockets = workers.iter().map(|role| (*role, dir.path().join(format!("{role}.sock")))).collect();
-        Self::boot(dir, conf, data, sockets, keys, dev, Issuer::new())
+        let resolver: Arc<dyn Resolve> = match names {
+            Some(names) => Arc::new(names),
+            None => Arc::new(SystemResolver::default()),
+        };
+        Self::boot(dir, conf, data, sockets, keys, dev, Issuer::new(), resolver, environment)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what two kinds of start have in common")]
     fn boot(
         dir: tempfile::TempDir,
         conf: PathBuf,
@@ -374,6 +425,8 @@ impl Edge {
         keys: bool,
         dev: bool,
         issuer: Issuer,
+        resolver: Arc<dyn Resolve>,
+        environment: BTreeMap<String, String>,
     ) -> Self {
         let mode = Mode { dev, ..Mode::default() };
         let path = conf.join("sluice.toml");
@@ -399,7 +452,7 @@ impl Edge {
             data_dir: data.clone(),
             dev,
             port_offset: 0,
-            environment: BTreeMap::new(),
+            environment: environment.clone(),
             keys: Arc::new(InternalKeys::new(internal_key.clone(), &BTreeMap::new())),
             sockets,
             doors: Mutex::new(doors),
@@ -409,10 +462,11 @@ impl Edge {
             log: log::LogLevel::fixed(),
             announce: false,
         };
+        let kept = Arc::clone(&resolver);
         let thread = std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-            runtime.block_on(sluice_gateway::run(start, asset)).unwrap();
+            runtime.block_on(sluice_gateway::run_with(start, asset, kept)).unwrap();
         });
         let edge = Self {
             http,
@@ -422,6 +476,8 @@ impl Edge {
             conf,
             data,
             internal_key,
+            resolver,
+            environment,
             stopper,
             thread: Some(thread),
             dir: Some(dir),
@@ -436,7 +492,8 @@ impl Edge {
         let issuer = std::mem::replace(&mut self.issuer, Issuer::new());
         let dir = self.dir.take().unwrap();
         let (conf, data) = (self.conf.clone(), self.data.clone());
-        Self::boot(dir, conf, data, BTreeMap::new(), true, true, issuer)
+        let (resolver, environment) = (Arc::clone(&self.resolver), self.environment.clone());
+        Self::boot(dir, conf, data, BTreeMap::new(), true, true, issuer, resolver, environment)
     }
 
     fn end(&mut self) {
@@ -635,6 +692,21 @@ impl Reply {
 }
 
 impl Edge {
+    /// What the last probe of a service's first instance said, as the dashboard shows it.
+    pub fn probe(&self, service: &str) -> Option<String> {
+        let mut viewer = Client::to(self.control);
+        viewer.send("GET /dashboard/stream HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let picture: Value = loop {
+            let frame = viewer.read_until("\n\n");
+            if let Some(data) = frame.split("data: ").nth(1) {
+                break serde_json::from_str(data.lines().next()?).ok()?;
+            }
+        };
+        let routes = picture["routes"].as_array().unwrap();
+        let route = routes.iter().find(|route| route["name"] == service)?;
+        route["instances"][0]["last_probe"]["detail"].as_str().map(str::to_owned)
+    }
+
     /// Waits for the end of a drain that has begun.
     pub fn join(&mut self) {
         if let Some(thread) = self.thread.take() {
