@@ -4,6 +4,7 @@
 //! the lines supervisor and roles exchange. Must not know: sockets, clocks beyond id minting,
 //! configuration, any role's behaviour.
 
+pub mod certificate;
 pub mod code;
 pub mod event;
 pub mod feed;

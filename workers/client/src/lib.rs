@@ -4,6 +4,7 @@
 //! know: how workers do their work, policy, configuration.
 
 mod call;
+mod certificate;
 mod events;
 pub mod feed;
 mod role_key;
@@ -11,4 +12,5 @@ mod sse;
 
 pub use call::{Client, ClientError, REPLY_BYTES_MAX, Reply};
 pub use role_key::{RoleKey, RoleKeyFault, pem};
+pub use sluice_wire::certificate::{CertificateRequest, RoleCertificate};
 pub use sse::{SseEvent, SseStream};

@@ -58,8 +58,13 @@ pub(crate) fn resolve(peer: Peer, headers: &HeaderMap, keys: &InternalKeys, trus
             let grants: Grants =
                 single(headers, names::X_PERMISSIONS).unwrap_or("").parse().unwrap_or_default();
             let account = single(headers, names::X_ACCOUNT).map(str::to_owned);
-            let legacy = single(headers, names::X_AUTH_METHOD) == Some(Via::LegacyToken.as_str());
-            Resolved::Caller(Caller::forwarded(user.to_owned(), account, grants, legacy))
+            let method = single(headers, names::X_AUTH_METHOD);
+            let legacy = method == Some(Via::LegacyToken.as_str());
+            let mut caller = Caller::forwarded(user.to_owned(), account, grants, legacy);
+            if method == Some(Via::Certificate.as_str()) {
+                caller.via = Via::Certificate;
+            }
+            Resolved::Caller(caller)
         }
         None => bearer(headers, trust),
     }

@@ -192,6 +192,9 @@ async fn identity_headers_count_only_from_the_edge() {
     assert!(vouched.ends_with("alice edge"), "{vouched}");
     let legacy = format!("{key}x-user: alice\r\nx-auth-method: legacy_token\r\n");
     assert!(running.internal("/maybe", &legacy).await.ends_with("alice legacy_token"));
+    let certificate =
+        format!("{key}x-user: spiffe://d/service/bot\r\nx-account: bot\r\nx-auth-method: mtls\r\n");
+    assert!(running.internal("/maybe", &certificate).await.ends_with("spiffe://d/service/bot mtls"));
     let anonymous = running.internal("/maybe", &key).await;
     assert!(anonymous.ends_with("anonymous"), "{anonymous}");
     let own = running.internal("/maybe", &format!("{key}x-internal-self: 1\r\n")).await;

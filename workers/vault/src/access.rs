@@ -86,16 +86,39 @@ pub(crate) fn credential(caller: Option<&Caller>, service: &str) -> Result<(), V
     Err(VaultError::Lacking("credentials:issue"))
 }
 
+/// Whether `caller` may touch the certificates of a role: never as a service that happens to bear its name (an
+/// old token may), and never as a role, which gets its certificate on a path of its own.
+pub(crate) fn role_credential(caller: Option<&Caller>, needed: &'static str) -> Result<(), VaultError> {
+    let caller = known(caller)?;
+    if caller.as_role().is_none() && caller.grants.covers(needed) {
+        return Ok(());
+    }
+    Err(VaultError::Lacking(needed))
+}
+
 /// Whether `caller` may end the tokens of `subject`.
 pub(crate) fn revoke(caller: Option<&Caller>, subject: &str) -> Result<(), VaultError> {
     let caller = known(caller)?;
-    let own = caller.subject == subject && caller.as_role().is_none();
-    if caller.grants.is_admin() || own { Ok(()) } else { Err(VaultError::Forbidden(NOT_SELF)) }
+    if caller.grants.is_admin() || is_service(caller, subject) {
+        Ok(())
+    } else {
+        Err(VaultError::Forbidden(NOT_SELF))
+    }
 }
 
 /// Whether `caller` is the service `name` itself.
 pub(crate) fn is_service(caller: &Caller, name: &str) -> bool {
-    caller.as_role().is_none() && caller.subject == name
+    service(caller) == Some(name)
+}
+
+/// The service that `caller` is: the subject of its token, or the name in its certificate, which the edge hands
+/// on as the account because the subject is the whole SPIFFE id. A role is none.
+pub(crate) fn service(caller: &Caller) -> Option<&str> {
+    match caller.via {
+        Via::Role(_) => None,
+        Via::Certificate => Some(&caller.account),
+        Via::Token | Via::LegacyToken | Via::Edge => Some(&caller.subject),
+    }
 }
 
 #[cfg(test)]
@@ -135,6 +158,24 @@ mod tests {
         assert!(!may(&caller("bot", "secrets:read"), "services/bot/db", Wish::Read));
         assert!(secret(Some(&bot), None, Wish::Read).is_err());
         assert!(matches!(secret(None, None, Wish::Read), Err(VaultError::Anonymous)));
+    }
+
+    #[test]
+    fn certificate_and_token_of_a_service_open_the_same_doors() {
+        let mut bot = caller("spiffe://sluice.internal/service/bot", "read");
+        "bot".clone_into(&mut bot.account);
+        assert!(!may(&bot, "services/bot/db", Wish::Read), "an account alone is no identity");
+        bot.via = Via::Certificate;
+        assert!(may(&bot, "services/bot/db", Wish::Read) && !may(&bot, "services/data/db", Wish::Read));
+        let name = |text| ServiceName::parse(text).unwrap();
+        assert!(mint(Some(&bot), &name("bot"), Some("read".parse().unwrap()), &BTreeMap::new()).is_ok());
+        assert!(mint(Some(&bot), &name("data"), None, &BTreeMap::new()).is_err());
+        assert!(credential(Some(&bot), "bot").is_ok() && credential(Some(&bot), "data").is_err());
+        assert!(revoke(Some(&bot), "bot").is_ok() && revoke(Some(&bot), "data").is_err());
+        for role in Role::ALL {
+            let old = caller(role.as_str(), "read write");
+            assert!(role_credential(Some(&old), "credentials:issue").is_err(), "a name is no office");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -18,7 +18,7 @@ use sluice_wire::code::Code;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::ca::{self, Authority};
+use crate::ca::{self, Authority, Pace};
 use crate::config::Settings;
 use crate::error::VaultError;
 use crate::feed::{self, Hub};
@@ -61,6 +61,7 @@ pub(crate) struct Vault {
     pub(crate) signers: ArcSwap<Signers>,
     pub(crate) figures: Figures,
     pub(crate) outbox_bell: Notify,
+    pub(crate) role_pace: Mutex<Pace>,
     /// INVARIANT: the last field: when its guard drops, store and audit log are closed.
     closed: Closed,
 }
@@ -155,6 +156,7 @@ impl Vault {
             signers: ArcSwap::from_pointee(signers),
             figures,
             outbox_bell: Notify::new(),
+            role_pace: Mutex::new(Pace::default()),
             closed: Closed::new(),
         };
         vault.refresh_lists(now).map_err(UnsealError::State)?;

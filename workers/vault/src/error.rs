@@ -5,6 +5,9 @@ use sluice_http::Reject;
 use sluice_wire::code::Code;
 use sluice_wire::problem::Problem;
 
+/// What `Retry-After` says when a bound is reached, seconds.
+const RETRY_S: u64 = 5;
+
 /// A refused or failed operation. The text of the first four is public.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum VaultError {
@@ -61,6 +64,9 @@ impl<E: Into<redb::Error>> From<E> for VaultError {
 impl From<VaultError> for Reject {
     fn from(error: VaultError) -> Self {
         match error {
+            VaultError::Invalid(Code::RateLimited, detail) => {
+                Problem::new(Code::RateLimited).detail(detail).retry_after_s(RETRY_S).into()
+            }
             VaultError::Invalid(code, detail) => Self::new(code, detail),
             VaultError::Forbidden(detail) => Self::new(Code::Forbidden, detail),
             VaultError::Lacking(permission) => Self::lacking(permission),

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use prometheus::Registry;
 use serde_json::json;
 use sluice_audit::AuditError;
+use sluice_client::{CertificateRequest, RoleCertificate, RoleKey};
 use sluice_http::{HealthSource as _, TrustCell};
 use sluice_identity::caller::{Caller, Via};
 use sluice_identity::token::{self, TokenError};
@@ -15,6 +16,7 @@ use sluice_schema::Config;
 use sluice_wire::role::Role;
 use tempfile::TempDir;
 
+use crate::ca::Pace;
 use crate::config::{Opening, Settings};
 use crate::context::{Figures, Health, Vault};
 use crate::error::VaultError;
@@ -210,4 +212,36 @@ fn clock_that_steps_back_does_not_repeat_a_list_number() {
         list.crl_number().unwrap().clone()
     };
     assert!(number(&vault.hub.crl().unwrap()) > number(&first));
+}
+
+/// A certificate for a role at a time, whatever its pace.
+fn issue_role(vault: &Vault, role: Role, now: Timestamp) -> RoleCertificate {
+    *vault.role_pace.lock().unwrap() = Pace::default();
+    let act = Act { caller: Some(Caller::role(role)), request_id: String::new(), remote: String::new(), now };
+    let csr = RoleKey::generate().unwrap().request().unwrap();
+    let request = CertificateRequest { csr, ..CertificateRequest::default() };
+    vault.issue_role(&act, role, &request).unwrap()
+}
+
+#[test]
+fn of_too_many_certificates_of_a_role_the_oldest_is_revoked_and_ended_ones_go() {
+    let (dir, root, start) = (TempDir::new().unwrap(), RootKey::random(), Timestamp::now());
+    let vault = open(&dir, &root, start);
+    let at = |number: i64| start + SignedDuration::from_millis(number);
+    let given: Vec<_> =
+        (0..131).map(|number| issue_role(&vault, Role::Demo, at(number)).serial_number).collect();
+    let other = issue_role(&vault, Role::Calc, at(131)).serial_number;
+    let trust = vault.trust.load();
+    let revoked =
+        |serials: &[String]| serials.iter().filter(|serial| trust.is_serial_revoked(serial)).count();
+    assert_eq!((revoked(&given[..3]), revoked(&given[3..]), revoked(&[other])), (3, 0, 0));
+    assert_eq!((rows(&vault, Table::Credential), rows(&vault, Table::Revoked)), (132, 3));
+
+    let admin = act("root", "admin", at(200));
+    assert_eq!(vault.revoke_credentials(&admin, "demo", Some(given[130].clone())).unwrap(), 1);
+    assert_eq!(vault.revoke_credentials(&admin, "demo", None).unwrap(), 127, "the rest that was in force");
+    vault.maintain(start, start + DAY + SignedDuration::from_secs(2)).unwrap();
+    let left =
+        [Table::Credential, Table::Serial, Table::LeafKey, Table::Revoked].map(|table| rows(&vault, table));
+    assert_eq!(left, [0; 4]);
 }

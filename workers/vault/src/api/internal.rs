@@ -3,31 +3,40 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use http::HeaderMap;
+use http::request::Parts;
 use jiff::Timestamp;
 use prometheus::IntGauge;
 use serde::Serialize;
-use sluice_http::{MaybeCaller, Reject, Stop, sse};
+use sluice_http::{MaybeCaller, Reject, Stop, StrictJson, sse};
+use sluice_identity::caller::Caller;
+use sluice_wire::certificate::CertificateRequest;
 use sluice_wire::code::Code;
 use sluice_wire::feed::Message;
 use sluice_wire::header as names;
+use sluice_wire::role::Role;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::answer;
 use crate::context::{Context, Vault};
 use crate::feed::{Follower, frame};
+use crate::request::Act;
 
 /// Pause between heartbeats of the feed.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Only a role speaking for itself; for everybody else there is nothing here.
 fn only_roles(caller: &MaybeCaller) -> Result<(), Reject> {
-    let role = caller.0.as_ref().and_then(sluice_identity::caller::Caller::as_role);
-    role.map(|_| ()).ok_or_else(|| Reject::new(Code::NotFound, "there is nothing at this path"))
+    let role = caller.0.as_ref().and_then(Caller::as_role);
+    role.map(|_| ()).ok_or_else(nothing_here)
+}
+
+fn nothing_here() -> Reject {
+    Reject::new(Code::NotFound, "there is nothing at this path")
 }
 
 pub(super) async fn feed(
@@ -85,6 +94,32 @@ fn frames(following: Following) -> impl Stream<Item = Bytes> + Send + 'static {
         };
         bytes.map(|bytes| (bytes, following))
     })
+}
+
+/// A role speaking for itself; whoever is not one learns nothing, also not whether the body was sound.
+pub(super) struct RoleAct {
+    role: Role,
+    act: Act,
+}
+
+impl FromRequestParts<Arc<Context>> for RoleAct {
+    type Rejection = Reject;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Arc<Context>) -> Result<Self, Reject> {
+        let act = Act::from_request_parts(parts, context).await?;
+        let role = act.caller.as_ref().and_then(Caller::as_role);
+        role.map(|role| Self { role, act }).ok_or_else(nothing_here)
+    }
+}
+
+/// A certificate for the role that asks, and for no other.
+pub(super) async fn issue(
+    State(context): State<Arc<Context>>,
+    RoleAct { role, act }: RoleAct,
+    StrictJson(request): StrictJson<CertificateRequest>,
+) -> Result<Response, Reject> {
+    let issued = context.run(move |vault| vault.issue_role(&act, role, &request)).await?;
+    Ok(answer(&issued))
 }
 
 #[derive(Serialize)]

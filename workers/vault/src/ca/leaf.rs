@@ -7,6 +7,7 @@ use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose,
     PublicKeyData as _, SanType, SerialNumber,
 };
+use sluice_wire::role::Role;
 use zeroize::Zeroizing;
 
 use super::BACKDATE_S;
@@ -15,12 +16,21 @@ use super::csr::{RequestedKey, spki_digest};
 use crate::error::VaultError;
 use crate::path::ServiceName;
 
+/// Whom a leaf identifies. No service has a role's name, so the name alone tells which it is.
+#[derive(Debug, Clone)]
+pub(crate) enum Holder {
+    /// A service.
+    Service(ServiceName),
+    /// A role of Sluice itself.
+    Role(Role),
+}
+
 /// What a leaf is to say; names are checked already.
 #[derive(Debug)]
 pub(crate) struct LeafRequest {
-    /// The service it identifies.
-    pub(crate) service: ServiceName,
-    /// DNS names beside the service's own.
+    /// Whom it identifies.
+    pub(crate) holder: Holder,
+    /// DNS names beside the holder's own.
     pub(crate) dns_names: Vec<String>,
     /// Addresses.
     pub(crate) ip_addresses: Vec<IpAddr>,
@@ -44,25 +54,44 @@ pub(crate) struct Leaf {
     pub(crate) key_digest: [u8; 32],
 }
 
+impl Holder {
+    /// Its name: common name, first DNS name, key in the inventory.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Service(name) => name.as_str(),
+            Self::Role(role) => role.as_str(),
+        }
+    }
+
+    fn spiffe_id(&self, trust_domain: &str) -> String {
+        match self {
+            Self::Service(name) => format!("spiffe://{trust_domain}/service/{name}"),
+            Self::Role(role) => format!("spiffe://{trust_domain}/role/{role}"),
+        }
+    }
+}
+
 impl Leaf {
-    /// Issues a leaf. It identifies the service by its SPIFFE id and the names `<service>` and
-    /// `<service>.<trust domain>`, and ends with its issuer at the latest.
+    /// Issues a leaf. It identifies its holder by SPIFFE id and the names `<name>` and
+    /// `<name>.<trust domain>`, and ends with its issuer at the latest.
     pub(crate) fn issue(
         issuing: &Issuing,
         trust_domain: &str,
         request: LeafRequest,
         now: Timestamp,
     ) -> Result<Self, VaultError> {
-        let service = request.service.as_str();
-        let spiffe_id = format!("spiffe://{trust_domain}/service/{service}");
-        let mut dns_names = vec![service.to_owned(), format!("{service}.{trust_domain}")];
-        dns_names.extend(
-            request.dns_names.iter().filter(|name| !dns_names.contains(name)).cloned().collect::<Vec<_>>(),
-        );
+        let holder = request.holder.name();
+        let spiffe_id = request.holder.spiffe_id(trust_domain);
+        let mut dns_names = vec![holder.to_owned(), format!("{holder}.{trust_domain}")];
+        for name in request.dns_names {
+            if !dns_names.contains(&name) {
+                dns_names.push(name);
+            }
+        }
         let serial = random_serial();
         let not_before = now - SignedDuration::from_secs(BACKDATE_S);
         let not_after = (now + request.ttl).min(issuing.not_after);
-        let mut params = params(service, &spiffe_id, &dns_names, &request.ip_addresses)?;
+        let mut params = params(holder, &spiffe_id, &dns_names, &request.ip_addresses)?;
         params.serial_number = Some(SerialNumber::from_slice(&serial));
         params.not_before = date(not_before)?.to_datetime();
         params.not_after = date(not_after)?.to_datetime();
@@ -90,7 +119,7 @@ impl Leaf {
 }
 
 fn params(
-    service: &str,
+    holder: &str,
     spiffe_id: &str,
     dns_names: &[String],
     ip_addresses: &[IpAddr],
@@ -99,7 +128,7 @@ fn params(
         |text: &str| text.to_owned().try_into().map_err(|_| VaultError::Crypto("a name is not ASCII"));
     let mut params = CertificateParams::default();
     let mut subject = DistinguishedName::new();
-    subject.push(DnType::CommonName, service);
+    subject.push(DnType::CommonName, holder);
     params.distinguished_name = subject;
     // Explicit, so that the certificate says CA:FALSE and carries its key id.
     params.is_ca = IsCa::ExplicitNoCa;
@@ -150,7 +179,7 @@ mod tests {
 
     fn request(key: Option<RequestedKey>, hours: i64) -> LeafRequest {
         LeafRequest {
-            service: ServiceName::parse("bot").unwrap(),
+            holder: Holder::Service(ServiceName::parse("bot").unwrap()),
             dns_names: vec!["localhost".into()],
             ip_addresses: vec!["127.0.0.1".parse().unwrap()],
             ttl: SignedDuration::from_hours(hours),

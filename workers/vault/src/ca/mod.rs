@@ -8,11 +8,15 @@ mod authority;
 mod csr;
 mod leaf;
 mod ops;
+mod pace;
+mod revoke;
+mod role;
 mod rows;
 mod upkeep;
 
 pub(crate) use authority::Authority;
 pub(crate) use ops::IssueRequest;
+pub(crate) use pace::Pace;
 pub(crate) use rows::load_authority;
 pub(crate) use upkeep::{crl_pem, has_ended, needs_upkeep, sweep, upkeep};
 

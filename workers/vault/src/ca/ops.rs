@@ -1,21 +1,19 @@
-//! What callers do with certificates: issue, look up, revoke.
+//! What callers do with certificates: issue, look up.
 
 use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sluice_wire::code::Code;
-use sluice_wire::feed::Change as FeedChange;
+use sluice_wire::role::Role;
 
 use super::authority::{self, Issuing};
 use super::csr::RequestedKey;
-use super::leaf::{Leaf, LeafRequest, is_dns_name};
+use super::leaf::{Holder, Leaf, LeafRequest, is_dns_name};
 use super::rows;
-use super::upkeep::crl_pem;
 use crate::access;
 use crate::context::Vault;
 use crate::error::VaultError;
-use crate::feed::RevokedRow;
 use crate::outbox::security_event;
 use crate::path::ServiceName;
 use crate::request::Act;
@@ -23,13 +21,11 @@ use crate::store::{Change, Range, Table, View};
 use crate::token::Ttl;
 
 /// LIMIT: certificates that have not ended.
-const CREDENTIALS_MAX: u64 = 500_000;
+pub(super) const CREDENTIALS_MAX: u64 = 500_000;
 /// LIMIT: DNS names and addresses of one certificate.
 const NAMES_MAX: usize = 32;
 /// LIMIT: services in one page of the list.
 const PAGE_MAX: usize = 200;
-/// LIMIT: certificates of one service revoked by one call.
-const REVOKE_MAX: usize = 1_000;
 /// Longest life an administrator can ask for; the issuer's own end comes first.
 const LEAF_LIFE_MAX: SignedDuration = SignedDuration::from_hours(24 * 90);
 
@@ -78,7 +74,7 @@ pub(crate) struct Credential {
     #[serde(rename = "expires_at")]
     pub(super) not_after: Timestamp,
     /// Key id of its issuer.
-    issuer: String,
+    pub(super) issuer: String,
     /// SHA-256 of its public key, hex.
     pub(super) key_digest: String,
     pub(super) revoked_at: Option<Timestamp>,
@@ -126,18 +122,7 @@ impl Vault {
         let authority = self.authority.load_full();
         let issuing = authority.issuing();
         let leaf = Leaf::issue(issuing, &self.settings.trust_domain, wanted, act.now)?;
-        let credential = Credential {
-            service: service.to_owned(),
-            certificate: leaf.pem.clone(),
-            serial: leaf.serial.clone(),
-            spiffe_id: leaf.spiffe_id.clone(),
-            dns_names: leaf.dns_names.clone(),
-            issued_at: act.now,
-            not_after: leaf.not_after,
-            issuer: leaf.issuer.clone(),
-            key_digest: authority::hex(&leaf.key_digest),
-            revoked_at: None,
-        };
+        let credential = Credential::of(service, &leaf, act.now);
         let now = act.now;
         self.write(entry, move |change| keep(change, &credential, now))?;
         self.figures.certificates.inc();
@@ -186,7 +171,7 @@ impl Vault {
         let key = request.csr.as_deref().map(RequestedKey::parse).transpose();
         let key = key.map_err(|error| VaultError::invalid(Code::BadRequest, error.to_string()))?;
         let (dns_names, ip_addresses) = (request.dns_names, request.ip_addresses);
-        Ok(LeafRequest { service, dns_names, ip_addresses, ttl, key })
+        Ok(LeafRequest { holder: Holder::Service(service), dns_names, ip_addresses, ttl, key })
     }
 
     /// A service's newest certificate.
@@ -219,46 +204,10 @@ impl Vault {
             if caller.grants.covers("credentials:issue") {
                 return page(&view, after, limit.clamp(1, PAGE_MAX));
             }
-            let credentials: Vec<_> = newest(&view, &caller.subject)?.into_iter().collect();
+            let credentials: Vec<_> =
+                newest(&view, access::service(caller).unwrap_or_default())?.into_iter().collect();
             Ok(CredentialPage { count: credentials.len(), credentials, next: None })
         })
-    }
-
-    /// Revokes one certificate of a service, or all that have not ended; how many.
-    pub(crate) fn revoke_credentials(
-        &self,
-        act: &Act,
-        service: &str,
-        serial: Option<String>,
-    ) -> Result<usize, VaultError> {
-        let named = serial.as_deref().unwrap_or("*");
-        let shown: String = named.chars().take(64).collect();
-        let entry = act.entry("credential", "revoke", format!("credentials/{service}/{shown}"));
-        if let Err(error) = may_see(act, service) {
-            return Err(self.refuse(entry, error));
-        }
-        let authority = self.authority.load_full();
-        let (service, now) = (service.to_owned(), act.now);
-        let revoked = self.write(entry, move |change| {
-            let serials = revoke(change, &service, serial.as_deref(), now)?;
-            if serials.is_empty() {
-                return Err(VaultError::NotFound("this service has no such certificate in force".into()));
-            }
-            let crl = crl_pem(change, &authority, now)?;
-            let last = serials.len() - 1;
-            for (position, serial) in serials.iter().enumerate() {
-                let crl = (position == last).then(|| crl.clone());
-                change.announce(FeedChange::Serial { serial: serial.clone(), crl });
-                change.emit(&security_event(
-                    "credential_revoked",
-                    now,
-                    &[("service", &service), ("serial_number", serial)],
-                ))?;
-            }
-            Ok(serials.len())
-        })?;
-        self.figures.revocations.with_label_values(&["certificate"]).inc_by(revoked as u64);
-        Ok(revoked)
     }
 
     /// Every certificate whose end somebody should know of: root, intermediates, the newest of each service.
@@ -288,14 +237,43 @@ impl Vault {
     }
 }
 
-/// Whether the caller may see and revoke this service's certificates; the name is checked before.
-fn may_see(act: &Act, service: &str) -> Result<(), VaultError> {
+/// Whether the caller may see the certificates of this service or role; the name is checked before.
+pub(super) fn may_see(act: &Act, name: &str) -> Result<(), VaultError> {
     access::known(act.caller.as_ref())?;
-    ServiceName::parse(service)?;
-    access::credential(act.caller.as_ref(), service)
+    if name.parse::<Role>().is_ok() {
+        return access::role_credential(act.caller.as_ref(), "credentials:issue");
+    }
+    ServiceName::parse(name)?;
+    access::credential(act.caller.as_ref(), name)
 }
 
-fn keep(change: &mut Change<'_>, credential: &Credential, now: Timestamp) -> Result<(), VaultError> {
+impl Credential {
+    pub(super) fn of(holder: &str, leaf: &Leaf, now: Timestamp) -> Self {
+        Self {
+            service: holder.to_owned(),
+            certificate: leaf.pem.clone(),
+            serial: leaf.serial.clone(),
+            spiffe_id: leaf.spiffe_id.clone(),
+            dns_names: leaf.dns_names.clone(),
+            issued_at: now,
+            not_after: leaf.not_after,
+            issuer: leaf.issuer.clone(),
+            key_digest: authority::hex(&leaf.key_digest),
+            revoked_at: None,
+        }
+    }
+
+    /// Whether it is in force.
+    pub(super) fn is_live(&self, now: Timestamp) -> bool {
+        self.revoked_at.is_none() && self.not_after > now
+    }
+}
+
+pub(super) fn keep(
+    change: &mut Change<'_>,
+    credential: &Credential,
+    now: Timestamp,
+) -> Result<(), VaultError> {
     if change.count(Table::Credential)? >= CREDENTIALS_MAX {
         return Err(VaultError::invalid(Code::RateLimited, "too many certificates in force"));
     }
@@ -304,7 +282,7 @@ fn keep(change: &mut Change<'_>, credential: &Credential, now: Timestamp) -> Res
     if owner.as_ref().is_some_and(|owner| owner.service != credential.service) {
         return Err(VaultError::invalid(
             Code::Conflict,
-            "the key of this request belongs to another service",
+            "the key of this request belongs to another service or role",
         ));
     }
     let until = owner.map_or(credential.not_after, |owner| owner.until.max(credential.not_after));
@@ -319,33 +297,6 @@ fn keep(change: &mut Change<'_>, credential: &Credential, now: Timestamp) -> Res
         now,
         &[("service", &credential.service), ("serial_number", &credential.serial)],
     ))
-}
-
-/// Marks a service's certificates (all in force, or the one named) as revoked; their serials.
-fn revoke(
-    change: &mut Change<'_>,
-    service: &str,
-    serial: Option<&str>,
-    now: Timestamp,
-) -> Result<Vec<String>, VaultError> {
-    let mut serials = Vec::new();
-    for key in change.keys(Table::Credential, &rows::of_service(service, REVOKE_MAX))? {
-        let credential: Credential = change.require(Table::Credential, &key)?;
-        let meant = serial.is_none_or(|serial| serial == credential.serial);
-        if !meant || credential.revoked_at.is_some() || credential.not_after <= now {
-            continue;
-        }
-        let row = RevokedRow {
-            at: now,
-            until: credential.not_after,
-            issuer: Some(credential.issuer.clone()),
-            issued_until: None,
-        };
-        change.save(Table::Revoked, &rows::serial_key(&credential.serial), &row);
-        serials.push(credential.serial.clone());
-        change.save(Table::Credential, &key, &Credential { revoked_at: Some(now), ..credential });
-    }
-    Ok(serials)
 }
 
 fn newest(view: &impl View, service: &str) -> Result<Option<Credential>, VaultError> {

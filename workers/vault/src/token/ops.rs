@@ -148,7 +148,7 @@ impl Vault {
 
     fn plan_refresh(&self, act: &Act, ttl: Option<Ttl>) -> Result<Plan, VaultError> {
         let caller = access::known(act.caller.as_ref())?;
-        if caller.as_role().is_some() || caller.via == Via::LegacyToken {
+        if matches!(caller.via, Via::Role(_) | Via::LegacyToken | Via::Certificate) {
             return Err(VaultError::Forbidden("only the holder of a token of this vault may refresh it"));
         }
         Ok(Plan {

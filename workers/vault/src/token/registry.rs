@@ -65,7 +65,7 @@ impl Vault {
                 Some(service) if all || access::is_service(caller, service) => Ok(Some(service.to_owned())),
                 Some(_) => Err(VaultError::Lacking("tokens:mint")),
                 None if all => Ok(None),
-                None => Ok(Some(caller.subject.clone())),
+                None => Ok(Some(access::service(caller).unwrap_or_default().to_owned())),
             }
         });
         let subject = match permit {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use sluice_client::Client;
 use sluice_http::{Doors, InternalKeys, Listener, Start, Stopper, TrustCell};
 use sluice_schema::Config;
 use sluice_telemetry::{log, metric};
@@ -84,8 +85,7 @@ impl Setup {
         drop(std::fs::remove_file(&socket));
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = tcp.local_addr().unwrap();
-        let keys: BTreeMap<Role, String> =
-            [Role::Edge, Role::Calc, Role::Vault].map(|role| (role, InternalKeys::mint())).into();
+        let keys: BTreeMap<Role, String> = Role::ALL.map(|role| (role, InternalKeys::mint())).into();
         let own = InternalKeys::new(keys[&Role::Vault].clone(), &digests(&keys));
         let (start, stopper) = self.prepare(Role::Vault, own);
         start.doors().insert("api", Listener::Tcp(tcp));
@@ -133,6 +133,11 @@ impl Vault {
     /// A call of the administrator.
     pub(crate) async fn as_admin(&self, method: &str, target: &str, body: &str) -> Reply {
         self.call(method, target, Some(&self.admin()), body).await
+    }
+
+    /// A role's own client of the internal door.
+    pub(crate) fn client(&self, role: Role) -> Client {
+        Client::internal(self.socket.clone(), self.keys[&role].clone())
     }
 
     /// The header line by which a role proves itself at the internal door, speaking for itself.
