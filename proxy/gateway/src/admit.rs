@@ -39,7 +39,7 @@ enum Presented<'a> {
 
 /// Runs a request through admission. `Err` is the answer that refuses it.
 pub(crate) fn admit(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> Result<(), Answer> {
-    let reserved = route(x)?;
+    let reserved = route(x, headers)?;
     if let Some(reserved) = reserved {
         require_tls(x, reserved, headers)?;
         guard(shared, x, reserved)?;
@@ -53,7 +53,7 @@ pub(crate) fn admit(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> R
 }
 
 /// Finds who answers. Pages of the edge and workers come with their policy.
-fn route(x: &mut Exchange) -> Result<Option<&'static Reserved>, Answer> {
+fn route(x: &mut Exchange, headers: &HeaderMap) -> Result<Option<&'static Reserved>, Answer> {
     let generation = std::sync::Arc::clone(&x.generation);
     let arrival = &x.arrival;
     if !arrival.method.is_known_on(&arrival.path) {
@@ -63,7 +63,13 @@ fn route(x: &mut Exchange) -> Result<Option<&'static Reserved>, Answer> {
             Answer::refuse(Code::NotImplemented, "method is not implemented").closing(),
         ));
     }
-    let ask = Ask { method: arrival.method, host: &arrival.host, path: &arrival.path };
+    let has = |name: &str, value: Option<&str>| {
+        headers
+            .get_all(name)
+            .iter()
+            .any(|field| value.is_none_or(|value| field.as_bytes() == value.as_bytes()))
+    };
+    let ask = Ask { method: arrival.method, host: &arrival.host, path: &arrival.path, headers: &has };
     let route = match generation.table.find(&ask) {
         Lookup::Found(route) => route,
         Lookup::WrongMethod(allowed) => return Err(decided(x, "method", Answer::wrong_method(allowed))),

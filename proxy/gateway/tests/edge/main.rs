@@ -6,6 +6,7 @@ mod admission;
 mod control;
 mod framing;
 mod harness;
+mod keys;
 mod names;
 mod registry;
 mod reload;
