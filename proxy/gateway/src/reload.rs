@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +26,7 @@ use crate::history::{History, LastReload, Outcome};
 use crate::kept::{Entry, Files, Kept, KeptError, Sources};
 use crate::rollback::{RestoreError, Staged};
 use crate::state::Shared;
+use crate::tls::TlsFault;
 
 /// Between two looks at the files.
 const POLL: Duration = Duration::from_millis(500);
@@ -93,6 +95,9 @@ pub(crate) enum ReloadError {
     /// Routes do not fit together.
     #[error(transparent)]
     Routes(#[from] GenerationError),
+    /// The TLS listener cannot use its settings.
+    #[error("{0}{cause}", cause = .0.source().map(|cause| format!(": {cause}")).unwrap_or_default())]
+    Tls(#[from] TlsFault),
     /// There is nothing to go back to.
     #[error("no earlier good configuration that differs from the present one is kept")]
     NoEarlier,
@@ -374,6 +379,7 @@ impl Shared {
             present.number.max(newest) + 1
         });
         let number = fresh.unwrap_or(present.number);
+        self.apply_tls(&loaded.config)?;
         let generation = self.put_in_force(Arc::new(loaded.config), number)?;
         if level != present.config.log.level {
             // A level set at run time stays until the file's own changes.
