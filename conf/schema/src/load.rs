@@ -53,13 +53,12 @@ impl Loaded {
 pub fn load(path: &Path, environment: &BTreeMap<String, String>, mode: Mode) -> Result<Loaded, Report> {
     let (documents, unreadable) = gather(path);
     let read_file = |path: &Path| read_bounded(path).map_err(io::Error::from);
-    let reader = Reader::new(&documents, environment, mode, &read_file);
-    let loaded = check_all(reader, &documents, unreadable)?;
+    let loaded = check_all(&documents, unreadable, environment, mode, &read_file)?;
     Ok(Loaded { documents, ..loaded })
 }
 
 /// Checks texts: the first is the main file, the others are those of `services.d`. No text at all is valid.
-/// It reads nothing but what `read_file` gives for secrets, certificates and keys.
+/// It reads nothing but what `read_file` gives for a secret.
 ///
 /// # Errors
 /// Everything that is wrong, in one report.
@@ -69,15 +68,18 @@ pub fn check(
     mode: Mode,
     read_file: &ReadFile<'_>,
 ) -> Result<Loaded, Report> {
-    let loaded = check_all(Reader::new(documents, environment, mode, read_file), documents, Vec::new())?;
+    let loaded = check_all(documents, Vec::new(), environment, mode, read_file)?;
     Ok(Loaded { documents: documents.to_vec(), ..loaded })
 }
 
 fn check_all(
-    mut reader: Reader<'_>,
     documents: &[Document],
     unreadable: Vec<Diagnostic>,
+    environment: &BTreeMap<String, String>,
+    mode: Mode,
+    read_file: &ReadFile<'_>,
 ) -> Result<Loaded, Report> {
+    let mut reader = Reader::new(documents, environment, mode, read_file);
     for diagnostic in unreadable {
         reader.report(diagnostic);
     }

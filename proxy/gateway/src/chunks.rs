@@ -2,7 +2,9 @@
 //!
 //! Accepted: `1*16HEXDIG [;extension] CRLF data CRLF …`, a last chunk of size 0, trailer fields, an empty
 //! line. Refused: any other byte before or in a size (`0x`, sign, space, `_`), sizes above 64 bits, LF
-//! without CR, CR without LF, NUL and other control bytes in a line, a data part not ended by CRLF.
+//! without CR, CR without LF, NUL and other control bytes in a line, a quote that its line does not close, a
+//! data part not ended by CRLF, a trailer whose name is no token or frames a request (`Content-Length`,
+//! `Transfer-Encoding`, `Host`). Trailers that pass are dropped by the framework.
 //! LIMIT: [`LINE_BYTES`] for one size line with its extension, [`TRAILER_BYTES`] for all trailers.
 //! A pure state machine: where the input is cut makes no difference.
 
@@ -22,8 +24,8 @@ enum State {
     Size {
         digits: u8,
     },
-    /// After `;`.
-    Extension,
+    /// After `;`, and where in a quoted string.
+    Extension(Quote),
     /// After the CR of a size line.
     SizeLf,
     /// Inside data; so many bytes are left.
@@ -32,15 +34,29 @@ enum State {
     DataLf,
     /// At the start of a trailer line.
     TrailerStart,
-    /// Inside a trailer line; whether a colon was seen.
-    Trailer {
-        colon: bool,
-    },
+    /// Inside the name of a trailer.
+    TrailerName,
+    /// Behind its colon.
+    TrailerValue,
     TrailerLf,
     /// After the CR of the empty line.
     EndLf,
     Done,
 }
+
+/// Where in a quoted string an extension is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Quote {
+    Outside,
+    Inside,
+    /// After a backslash.
+    Escaped,
+}
+
+/// Names that frame or address a request: in a trailer they are an attempt to do so twice.
+const FRAMING_NAMES: [&[u8]; 3] = [b"content-length", b"transfer-encoding", b"host"];
+/// As many bytes of a trailer's name as tell whether it is one of those.
+const NAME_BYTES: usize = 18;
 
 /// Follows one body.
 #[derive(Clone, Debug)]
@@ -49,11 +65,20 @@ pub(crate) struct ChunkScanner {
     size: u64,
     line: usize,
     trailer: usize,
+    name: [u8; NAME_BYTES],
+    name_bytes: usize,
 }
 
 impl Default for ChunkScanner {
     fn default() -> Self {
-        Self { state: State::Size { digits: 0 }, size: 0, line: 0, trailer: 0 }
+        Self {
+            state: State::Size { digits: 0 },
+            size: 0,
+            line: 0,
+            trailer: 0,
+            name: [0; NAME_BYTES],
+            name_bytes: 0,
+        }
     }
 }
 
@@ -88,13 +113,9 @@ impl ChunkScanner {
     fn step(&mut self, byte: u8) -> Result<State, ChunkFault> {
         match self.state {
             State::Size { digits } => self.size_byte(byte, digits),
-            State::Extension => {
+            State::Extension(quote) => {
                 self.count_line()?;
-                match byte {
-                    b'\r' => Ok(State::SizeLf),
-                    b'\t' | b' '..=b'~' | 0x80.. => Ok(State::Extension),
-                    _ => Err(ChunkFault("control byte in an extension")),
-                }
+                extension_byte(byte, quote)
             }
             State::SizeLf => match byte {
                 b'\n' if self.size == 0 => Ok(State::TrailerStart),
@@ -107,7 +128,9 @@ impl ChunkScanner {
                 Ok(State::Size { digits: 0 })
             }
             State::DataCr | State::DataLf => Err(ChunkFault("data longer than its size")),
-            State::TrailerStart | State::Trailer { .. } | State::TrailerLf => self.trailer_byte(byte),
+            State::TrailerStart | State::TrailerName | State::TrailerValue | State::TrailerLf => {
+                self.trailer_byte(byte)
+            }
             State::EndLf if byte == b'\n' => Ok(State::Done),
             State::EndLf => Err(ChunkFault("CR without LF")),
             State::Data | State::Done => Ok(self.state),
@@ -127,7 +150,7 @@ impl ChunkScanner {
             }
             b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F' => Err(ChunkFault("size above 64 bits")),
             b'\r' if digits > 0 => Ok(State::SizeLf),
-            b';' if digits > 0 => Ok(State::Extension),
+            b';' if digits > 0 => Ok(State::Extension(Quote::Outside)),
             _ => Err(ChunkFault("size is not hexadecimal")),
         }
     }
@@ -139,24 +162,60 @@ impl ChunkScanner {
         }
         match (self.state, byte) {
             (State::TrailerStart, b'\r') => Ok(State::EndLf),
-            (State::TrailerStart, b':' | b' ' | b'\t') => Err(ChunkFault("trailer without name")),
             (State::TrailerLf, b'\n') => Ok(State::TrailerStart),
             (State::TrailerLf, _) => Err(ChunkFault("CR without LF")),
-            (State::Trailer { colon: true }, b'\r') => Ok(State::TrailerLf),
-            (State::Trailer { colon: false }, b'\r') => Err(ChunkFault("trailer without colon")),
             (_, b'\n') => Err(ChunkFault("LF without CR")),
-            (state, b'\t' | b' '..=b'~' | 0x80..) => {
-                let seen = matches!(state, State::Trailer { colon: true });
-                Ok(State::Trailer { colon: seen || byte == b':' })
+            (State::TrailerStart, byte) if is_token(byte) => {
+                self.name_bytes = 0;
+                Ok(self.name_byte(byte))
             }
+            (State::TrailerStart, _) => Err(ChunkFault("trailer without name")),
+            (State::TrailerName, b':') if self.name_frames() => Err(ChunkFault("framing field in a trailer")),
+            (State::TrailerName, b':') => Ok(State::TrailerValue),
+            (State::TrailerName, b'\r') => Err(ChunkFault("trailer without colon")),
+            (State::TrailerName, byte) if is_token(byte) => Ok(self.name_byte(byte)),
+            (State::TrailerName, _) => Err(ChunkFault("character in a trailer's name")),
+            (_, b'\r') => Ok(State::TrailerLf),
+            (_, b'\t' | b' '..=b'~' | 0x80..) => Ok(State::TrailerValue),
             _ => Err(ChunkFault("control byte in a trailer")),
         }
+    }
+
+    fn name_byte(&mut self, byte: u8) -> State {
+        if let Some(place) = self.name.get_mut(self.name_bytes) {
+            *place = byte;
+            self.name_bytes += 1;
+        }
+        State::TrailerName
+    }
+
+    fn name_frames(&self) -> bool {
+        let name = &self.name[..self.name_bytes];
+        FRAMING_NAMES.iter().any(|framing| name.eq_ignore_ascii_case(framing))
     }
 
     fn count_line(&mut self) -> Result<(), ChunkFault> {
         self.line += 1;
         if self.line > LINE_BYTES { Err(ChunkFault("size line too long")) } else { Ok(()) }
     }
+}
+
+fn extension_byte(byte: u8, quote: Quote) -> Result<State, ChunkFault> {
+    let next = match (quote, byte) {
+        (Quote::Outside, b'\r') => return Ok(State::SizeLf),
+        (_, b'\r') => return Err(ChunkFault("quote without end in an extension")),
+        (Quote::Outside, b'"') | (Quote::Escaped, b'\t' | b' '..=b'~' | 0x80..) => Quote::Inside,
+        (Quote::Inside, b'"') => Quote::Outside,
+        (Quote::Inside, b'\\') => Quote::Escaped,
+        (quote, b'\t' | b' '..=b'~' | 0x80..) => quote,
+        _ => return Err(ChunkFault("control byte in an extension")),
+    };
+    Ok(State::Extension(next))
+}
+
+/// A character of a field name (RFC 9110 section 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]
@@ -179,6 +238,7 @@ mod tests {
             (&b"0\r\n\r\n"[..], &b""[..]),
             (b"3\r\nabc\r\n0\r\n\r\n", b"GET / HTTP/1.1\r\n"),
             (b"00000000000000A;x=\"y\"\r\n0123456789\r\n0\r\nX-Sum: 1\r\nY:\r\n\r\n", b"junk"),
+            (b"3;a=\"b;\\\"c\"\r\nabc\r\n0\r\nHosts: 1\r\nTransfer-Encodings: x\r\n\r\n", b"0"),
         ] {
             let bytes = [body, rest].concat();
             for step in [1, 2, 7, bytes.len()] {
@@ -207,6 +267,14 @@ mod tests {
             b"0\r\n: a\r\n\r\n",
             b"0\r\nnocolon\r\n\r\n",
             b"0\r\nX: a\rb\r\n\r\n",
+            b"0\r\nX : a\r\n\r\n",
+            b"0\r\nX(y): a\r\n\r\n",
+            b"0\r\n a: b\r\n\r\n",
+            b"0\r\nHost: a\r\n\r\n",
+            b"0\r\nX: a\r\nContent-LENGTH: 1\r\n\r\n",
+            b"0\r\ntransfer-encoding: chunked\r\n\r\n",
+            b"3;a=\"\r\nabc\r\n0\r\n\r\n",
+            b"3;a=\"\\\"\r\nabc\r\n0\r\n\r\n",
         ] {
             for step in [1, 3, bad.len()] {
                 assert!(whole(bad, step).is_err(), "{:?} in {step}", String::from_utf8_lossy(bad));

@@ -11,20 +11,19 @@ use sluice_policy::headers::Rules;
 use sluice_wire::header::X_INTERNAL_KEY;
 
 use crate::ctx::{Exchange, Target};
-use crate::headers::{Introduction, STAY_ENCRYPTED, clean_response, introduce, strip_request};
+use crate::headers::{Introduction, clean_response, introduce, strip_request};
 use crate::peer::host;
 use crate::state::Shared;
 
 /// Makes a client's head the one that the upstream of the present try gets.
 pub(crate) fn prepare(shared: &Shared, x: &mut Exchange, request: &mut RequestHeader) -> Result<()> {
     let rules = Rules { trusted_peer: x.peer_trusted, forward_credentials: x.keeps_credentials };
-    strip_request(request, rules);
+    strip_request(request, rules)?;
     introduce(
         request,
         &Introduction {
             host: host(x),
             peer: x.arrival.conn.peer.ip(),
-            scheme: if x.arrival.conn.is_tls() { "https" } else { "http" },
             peer_trusted: x.peer_trusted,
             identity: x.identity.as_deref(),
             request_id: x.request_id.as_str(),
@@ -65,9 +64,6 @@ pub(crate) fn head_came(shared: &Shared, x: &mut Exchange, status: u16) {
 /// Makes an upstream's final head the one that the client gets.
 pub(crate) fn dress(x: &mut Exchange, response: &mut ResponseHeader) -> Result<()> {
     clean_response(response, x.request_id.as_str())?;
-    if x.arrival.conn.is_tls() && !response.headers.contains_key(&STAY_ENCRYPTED.0) {
-        response.insert_header(STAY_ENCRYPTED.0, STAY_ENCRYPTED.1)?;
-    }
     if let Target::Service(route) = &x.target {
         route.response_edits.apply_to_response(response)?;
     }

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, EXPECT, FORWARDED, HOST, SERVER, STRICT_TRANSPORT_SECURITY, VIA};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, SERVER, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -49,7 +49,7 @@ pub(crate) fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) ->
 }
 
 /// Removes what clients may not send and what ends at the edge.
-pub(crate) fn strip_request(request: &mut RequestHeader, rules: Rules) {
+pub(crate) fn strip_request(request: &mut RequestHeader, rules: Rules) -> pingora::Result<()> {
     let dropped: Vec<HeaderName> =
         request.headers.keys().filter(|name| judge(name.as_str(), rules).is_some()).cloned().collect();
     for name in &dropped {
@@ -57,6 +57,18 @@ pub(crate) fn strip_request(request: &mut RequestHeader, rules: Rules) {
     }
     // The edge has answered 100 already where it was asked for.
     request.remove_header(&EXPECT);
+    plain_length(request)
+}
+
+/// Writes a length without leading zeros: some readers take those for another base.
+fn plain_length(request: &mut RequestHeader) -> pingora::Result<()> {
+    let Some(value) = request.headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes) else { return Ok(()) };
+    let zeros = value.iter().take_while(|digit| **digit == b'0').count().min(value.len().saturating_sub(1));
+    if zeros == 0 {
+        return Ok(());
+    }
+    let plain = value[zeros..].to_vec();
+    request.insert_header(CONTENT_LENGTH, plain)
 }
 
 /// Keeps a client from naming fields in `Connection` that the edge relies on: the framework removes
@@ -81,8 +93,6 @@ pub(crate) struct Introduction<'a> {
     pub(crate) host: &'a HeaderValue,
     /// The peer's address, appended to `X-Forwarded-For`.
     pub(crate) peer: IpAddr,
-    /// `http` or `https`, as the client spoke to the edge.
-    pub(crate) scheme: &'static str,
     /// Whether the peer's own forwarding fields were believed.
     pub(crate) peer_trusted: bool,
     /// The verified caller.
@@ -98,7 +108,8 @@ pub(crate) fn introduce(request: &mut RequestHeader, with: &Introduction<'_>) ->
     if let Some(identity) = with.identity {
         request.insert_header(X_USER, identity.user.clone())?;
         request.insert_header(X_PERMISSIONS, identity.permissions.clone())?;
-        request.insert_header(X_AUTH_METHOD, HeaderValue::from_static(identity.method))?;
+        let method = if identity.claims.legacy { "legacy_token" } else { "token" };
+        request.insert_header(X_AUTH_METHOD, HeaderValue::from_static(method))?;
         if let Some(account) = &identity.account {
             request.insert_header(X_ACCOUNT, account.clone())?;
         }
@@ -108,7 +119,7 @@ pub(crate) fn introduce(request: &mut RequestHeader, with: &Introduction<'_>) ->
     let chain = earlier.map_or_else(|| peer.to_string(), |earlier| format!("{earlier}, {peer}"));
     request.insert_header(X_FORWARDED_FOR, chain)?;
     if !(with.peer_trusted && request.headers.contains_key(X_FORWARDED_PROTO)) {
-        request.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(with.scheme))?;
+        request.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static("http"))?;
     }
     if !(with.peer_trusted && request.headers.contains_key(X_FORWARDED_HOST))
         && let Some(host) = request.headers.get(HOST).cloned()
@@ -176,10 +187,6 @@ impl Edits {
     }
 }
 
-/// Tells a client that came over TLS to stay there.
-pub(crate) const STAY_ENCRYPTED: (HeaderName, HeaderValue) =
-    (STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
-
 /// Removes from an upstream's answer what clients are not to see, and adds what every answer has.
 pub(crate) fn clean_response(response: &mut ResponseHeader, request_id: &str) -> pingora::Result<()> {
     response.remove_header(&SERVER);
@@ -217,9 +224,18 @@ mod tests {
             ("Expect", "100-continue"),
             ("Accept", "*/*"),
         ]);
-        strip_request(&mut sent, Rules::default());
+        strip_request(&mut sent, Rules::default()).unwrap();
         let left: Vec<&str> = sent.headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(left, ["accept"]);
+    }
+
+    #[test]
+    fn a_length_is_written_plainly() {
+        for (sent, plain) in [("5", "5"), ("05", "5"), ("0", "0"), ("000", "0"), ("100", "100")] {
+            let mut request = request(&[("Content-Length", sent)]);
+            plain_length(&mut request).unwrap();
+            assert_eq!(request.headers.get(CONTENT_LENGTH).unwrap(), plain);
+        }
     }
 
     #[test]
@@ -248,7 +264,6 @@ mod tests {
         let with = Introduction {
             host: &HeaderValue::from_static("127.0.0.1:8001"),
             peer: "10.0.0.1".parse().unwrap(),
-            scheme: "http",
             peer_trusted: true,
             identity: None,
             request_id: "request-1",

@@ -30,7 +30,7 @@ use crate::generation::{Generation, ServiceRoute, WORKERS};
 use crate::jwt_cache::Verified;
 use crate::link::Fault;
 use crate::register::RegisterError;
-use crate::respond::Answer;
+use crate::respond::{Answer, go_on};
 use crate::state::Shared;
 
 /// LIMIT: bytes of a registration.
@@ -88,10 +88,6 @@ fn readyz(shared: &Shared) -> Answer {
         return Answer::problem(
             Problem::new(Code::AuthUnavailable).detail("no verification keys yet").retry_after_s(1),
         );
-    }
-    if shared.generation().config.edge.tls.is_some() && !shared.tls.is_ready() {
-        let problem = Problem::new(Code::AuthUnavailable).detail("no certificate for the TLS listener yet");
-        return Answer::problem(problem.retry_after_s(1));
     }
     Answer::bytes(200, "text/plain", "ok\n")
 }
@@ -382,9 +378,7 @@ const BODY_WITHIN: Duration = Duration::from_secs(15);
 
 /// The whole body, bounded.
 async fn body(session: &mut Session, x: &mut Exchange) -> Result<BytesMut, Answer> {
-    if session.req_header().headers.contains_key(http::header::EXPECT)
-        && session.write_continue_response().await.is_err()
-    {
+    if go_on(session, x.arrival.body).await.is_err() {
         return Err(Answer::refuse(Code::BadRequest, "the body broke off").closing());
     }
     x.arrival.link.set_deadline(Some(Instant::now() + BODY_WITHIN));

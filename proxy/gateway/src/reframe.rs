@@ -1,7 +1,11 @@
-//! What of an upstream's answer is framing, and ends at the edge.
+//! What of an upstream's answer is framing, and ends at the edge; what no answer may hold.
+//!
+//! The framework reads answers leniently: it joins equal lengths, passes both on, and takes up to 1 MiB of
+//! head. Such an answer is invalid here. A length beside chunks is dropped by the framework before anyone
+//! sees it: the chunks count, and what follows them ends the connection.
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{StatusCode, Version};
+use http::{HeaderValue, StatusCode, Version};
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType, Result};
 
@@ -10,16 +14,37 @@ use crate::headers::clean_response;
 /// Most interim answers of one upstream to one request.
 const INTERIM_MAX: u8 = 8;
 
+/// LIMIT: an upstream's head, all its lines.
+const HEAD_BYTES: usize = 64 << 10;
+
 /// An interim answer: a few may pass, cleaned; a switch of protocols that nobody asked for may not.
 pub(crate) fn interim(count: u8, response: &mut ResponseHeader, request_id: &str) -> Result<()> {
     if response.status == StatusCode::SWITCHING_PROTOCOLS || count > INTERIM_MAX {
         return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
     }
+    check_size(response)?;
     clean_response(response, request_id)
+}
+
+/// Size of all fields; their number is bounded by the framework's parser, at 256.
+fn check_size(response: &ResponseHeader) -> Result<()> {
+    let bytes: usize =
+        response.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if bytes > HEAD_BYTES { Err(Error::new_up(ErrorType::InvalidHTTPHeader)) } else { Ok(()) }
+}
+
+/// At most one length, of digits alone.
+fn length_is_plain(response: &ResponseHeader) -> bool {
+    let mut lengths = response.headers.get_all(CONTENT_LENGTH).iter().map(HeaderValue::as_bytes);
+    let plain = lengths
+        .next()
+        .is_none_or(|length| (1..=19).contains(&length.len()) && length.iter().all(u8::is_ascii_digit));
+    plain && lengths.next().is_none()
 }
 
 /// The upstream's framing ends here: its version and its way of ending the body are not the client's.
 pub(crate) fn frame_anew(response: &mut ResponseHeader) -> Result<()> {
+    check_size(response)?;
     let chunked =
         response.headers.get_all(TRANSFER_ENCODING).iter().try_fold(0, |count, coding| {
             coding.as_bytes().eq_ignore_ascii_case(b"chunked").then_some(count + 1)
@@ -29,7 +54,7 @@ pub(crate) fn frame_anew(response: &mut ResponseHeader) -> Result<()> {
         Some(1) => response.version == Version::HTTP_10,
         _ => true,
     };
-    if faulty {
+    if faulty || !length_is_plain(response) {
         return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
     }
     response.set_version(Version::HTTP_11);
@@ -62,6 +87,10 @@ mod tests {
             answer(200, Version::HTTP_10, &[chunked]),
             answer(200, Version::HTTP_11, &[chunked, chunked]),
             answer(200, Version::HTTP_11, &[("transfer-encoding", "gzip, chunked")]),
+            answer(200, Version::HTTP_11, &[("content-length", "5"), ("content-length", "5")]),
+            answer(200, Version::HTTP_11, &[("content-length", "5, 5")]),
+            answer(200, Version::HTTP_11, &[("content-length", "+5")]),
+            answer(200, Version::HTTP_11, &[("x", &"v".repeat(HEAD_BYTES))]),
         ] {
             assert!(frame_anew(&mut bad).is_err());
         }

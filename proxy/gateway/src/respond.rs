@@ -1,16 +1,21 @@
 //! Answers that the edge makes itself: problems, pages, JSON.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{HeaderName, HeaderValue};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use serde::Serialize;
+use sluice_policy::framing::BodyFraming;
 use sluice_policy::method::{Method, MethodSet};
 use sluice_wire::code::Code;
 use sluice_wire::header::X_REQUEST_ID;
 use sluice_wire::id::RequestId;
 use sluice_wire::problem::{self, Problem};
+
+use crate::conn::Protocol;
 
 /// LIMIT: an unread body up to this is read and dropped so that the connection can stay open; above it
 /// the connection closes.
@@ -180,6 +185,27 @@ pub(crate) async fn send(
         session.write_response_body(Some(body), true).await?;
     }
     Ok(bytes)
+}
+
+/// HTTP/1.0 knows neither interim answers nor connections that stay open.
+pub(crate) fn suit_version(session: &mut Session, protocol: Protocol) {
+    if protocol == Protocol::Http10 {
+        session.set_keepalive(None);
+        session.as_mut().set_ignore_info_resp(true);
+    }
+}
+
+/// Says `100 Continue` to a client that waits with its body, and to no other.
+pub(crate) async fn go_on(session: &mut Session, body: BodyFraming) -> pingora::Result<()> {
+    let waits = session.req_header().headers.contains_key(EXPECT);
+    if !waits || matches!(body, BodyFraming::None | BodyFraming::Length(0)) {
+        return Ok(());
+    }
+    // It comes before the body and yet is no early answer, which would end the connection.
+    session.set_close_on_response_before_downstream_finish(false);
+    let written = session.write_continue_response().await;
+    session.set_close_on_response_before_downstream_finish(true);
+    written
 }
 
 #[cfg(test)]

@@ -18,11 +18,11 @@ use crate::conn::Protocol;
 use crate::ctx::{Arrival, Ctx, Exchange, Target};
 use crate::forward::{dress, head_came, is_stream, prepare, retry_after, settle, tell_breaker};
 use crate::generation::Generation;
-use crate::headers::{STAY_ENCRYPTED, check_nominations};
+use crate::headers::check_nominations;
 use crate::link::Fault;
 use crate::peer::{RETRY_STATUS, answer, attempt_failed, choose, connect_failed, retries_status};
 use crate::reframe::{frame_anew, interim};
-use crate::respond::{Answer, send};
+use crate::respond::{Answer, go_on, send, suit_version};
 use crate::state::Shared;
 use crate::{account, admit, pages};
 
@@ -49,8 +49,7 @@ impl Edge {
     /// Answers a request without an upstream.
     async fn reply(&self, session: &mut Session, x: &mut Exchange, answer: Answer) -> Result<()> {
         let left = x.announced().map(|bytes| bytes - x.body_bytes.min(bytes));
-        let secure = x.arrival.conn.is_tls().then_some(STAY_ENCRYPTED);
-        let answer = answer.with_all(std::mem::take(&mut x.limit_headers)).with_all(secure);
+        let answer = answer.with_all(std::mem::take(&mut x.limit_headers));
         x.answer_bytes =
             send(session, answer, &x.arrival.path, &x.request_id, x.arrival.method, left).await?;
         Ok(())
@@ -70,6 +69,7 @@ impl ProxyHttp for Edge {
     fn on_connection_reuse(&self, session: &mut Session, ctx: &mut Ctx, intake: Box<dyn Any + Send + Sync>) {
         if let Ok(intake) = intake.downcast::<Intake>() {
             let Intake { arrival, generation } = *intake;
+            suit_version(session, arrival.protocol);
             let headers = &session.req_header().headers;
             ctx.exchange = Some(Box::new(Exchange::new(arrival, generation, headers)));
         }
@@ -90,9 +90,7 @@ impl ProxyHttp for Edge {
                     route.upstream.count_request();
                 }
                 check_nominations(session.req_header_mut())?;
-                if session.req_header().headers.contains_key(http::header::EXPECT) {
-                    session.write_continue_response().await?;
-                }
+                go_on(session, x.arrival.body).await?;
                 return Ok(false);
             }
         };

@@ -216,7 +216,8 @@ fn check_target(method: &[u8], target: &[u8]) -> Result<(), FramingFault> {
     }
 }
 
-/// An absolute-form target must name the same host as `Host`.
+/// An absolute-form target must name the same host as `Host`, to the byte: clients write both from one
+/// source, and a reader behind the edge may compare them with or without case.
 fn check_authority(target: &[u8], host: &[u8]) -> Result<(), FramingFault> {
     if target.starts_with(b"/") {
         return Ok(());
@@ -224,7 +225,7 @@ fn check_authority(target: &[u8], host: &[u8]) -> Result<(), FramingFault> {
     let Some(scheme) = target.windows(3).position(|three| three == b"://") else { return Ok(()) };
     let rest = &target[scheme + 3..];
     let authority = rest.split(|byte| *byte == b'/').next().unwrap_or(rest);
-    if !authority_is_valid(authority) || !authority.eq_ignore_ascii_case(host) {
+    if !authority_is_valid(authority) || authority != host {
         return Err(FramingFault::new(Code::BadHost, "authority_mismatch"));
     }
     Ok(())

@@ -4,15 +4,13 @@
 
 mod admission;
 mod control;
+mod corpus;
 mod framing;
 mod harness;
-mod keys;
 mod names;
-mod proxy_protocol;
 mod registry;
 mod reload;
 mod rollback;
 mod streaming;
-mod tls;
 mod upstreams;
 mod workers;
