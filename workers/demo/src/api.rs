@@ -7,10 +7,13 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use futures_util::FutureExt;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sluice_http::{Component, HealthSource, Reject, Start, StrictJson, StrictQuery, serve_listener};
+use sluice_http::{
+    Component, HealthSource, Reject, Start, StrictJson, StrictQuery, Tls, serve_listener, serve_secured,
+};
 use sluice_wire::code::Code;
 use sluice_wire::symbol::Symbol;
 use uuid::Uuid;
@@ -37,8 +40,9 @@ impl HealthSource for Running {
     }
 }
 
-/// Serves the three stand-in services until the process is to end.
-pub async fn serve(start: &Start, context: Arc<Context>) -> Result<(), DemoError> {
+/// Serves the three stand-in services until the process is to end: with `tls`, by mutual TLS and by plain HTTP
+/// to this machine, so that the edge's hop is encrypted and a direct `curl` still works.
+pub async fn serve(start: &Start, context: Arc<Context>, tls: Option<Arc<Tls>>) -> Result<(), DemoError> {
     let routes = Router::new()
         .route("/market/{*symbol}", get(market))
         .route("/symbols", get(symbols))
@@ -50,14 +54,15 @@ pub async fn serve(start: &Start, context: Arc<Context>) -> Result<(), DemoError
     let app = sluice_http::wrap(start, routes, Arc::new(Running));
     let addresses = start.doors().addresses();
     let doors = start.doors().take_all();
-    let serving: Result<Vec<_>, DemoError> = doors
-        .into_iter()
-        .map(|(door, listener)| {
-            serve_listener(listener, app.clone(), start.stop.clone(), start.config.drain.deadline)
-                .map_err(|source| DemoError::Door { door, source })
-        })
-        .collect();
-    let serving = serving?;
+    let mut serving = Vec::new();
+    for (door, listener) in doors {
+        let (app, stop, deadline) = (app.clone(), start.stop.clone(), start.config.drain.deadline);
+        let served = match &tls {
+            Some(tls) => serve_secured(listener, Arc::clone(tls), app, stop, deadline).map(FutureExt::boxed),
+            None => serve_listener(listener, app, stop, deadline).map(FutureExt::boxed),
+        };
+        serving.push(served.map_err(|source| DemoError::Door { door, source })?);
+    }
     start.ready(addresses);
     futures_util::future::join_all(serving).await;
     Ok(())

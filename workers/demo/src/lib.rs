@@ -1,8 +1,8 @@
 //! The demo: stand-in services behind the edge, and a market tape from real price history.
 //!
 //! Knows: the shipped bars, what the platforms' data, backtesting and trading-bot services answer
-//! to their documented example calls, how to publish events and ask for calculations. Must not
-//! know: how events are stored or indicators computed; it asks the workers for both.
+//! to their documented example calls, how to publish events and ask for calculations, where its
+//! certificate comes from. Must not know: how events are stored or indicators computed; it asks the workers for both.
 
 pub mod api;
 pub mod backtest;
@@ -10,6 +10,7 @@ pub mod config;
 pub mod context;
 pub mod error;
 pub mod history;
+pub mod identity;
 pub mod pipeline;
 pub mod tape;
 
@@ -27,7 +28,7 @@ pub async fn run(start: Start) -> Result<(), DemoError> {
     let context = Arc::new(Context::new(&start, settings)?);
     let tape = tokio::spawn(tape::run(Arc::clone(&context), start.stop.clone()));
     let pipeline = tokio::spawn(pipeline::run(Arc::clone(&context), start.stop.clone()));
-    let served = api::serve(&start, context).await;
+    let served = api::serve(&start, context, identity::start(&start)).await;
     tape.abort();
     pipeline.abort();
     served

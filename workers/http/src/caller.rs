@@ -3,14 +3,22 @@
 //! At an API door: a bearer token, or the same token in `X-Vault-Token`. At an internal door:
 //! `x-internal-key` proves a role; only the edge may vouch for a client (`x-user`,
 //! `x-permissions`), and only for one, never for itself: its own calls carry `x-internal-self`.
+//! At an API door with mutual TLS a role's certificate proves the role as a key does at the internal
+//! door; a service's certificate is its identity where it shows no token. A certificate is looked at
+//! with every request again: its connection may outlive it.
 //! A credential that does not verify is an error, never an anonymous caller.
+
+use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 use http::{HeaderMap, header};
 use sluice_identity::caller::{Caller, Via};
+use sluice_identity::certificate::{ClientCertificate, SpiffeId};
+use sluice_identity::claims::Claims;
 use sluice_identity::grants::Grants;
 use sluice_identity::token::TokenError;
+use sluice_schema::Config;
 use sluice_wire::code::Code;
 use sluice_wire::header as names;
 use sluice_wire::role::Role;
@@ -18,7 +26,7 @@ use sluice_wire::role::Role;
 use crate::doors::{Door, Peer};
 use crate::keys::InternalKeys;
 use crate::reject::Reject;
-use crate::trust::TrustCell;
+use crate::trust::{TrustCell, now_s};
 
 /// A caller that was verified; 401 otherwise.
 #[derive(Debug, Clone)]
@@ -34,8 +42,15 @@ pub(crate) enum Resolved {
     Anonymous,
     Caller(Caller),
     Invalid(TokenError),
-    /// The internal door without a role's key.
-    NotInternal,
+    /// The internal door without a role's key, or a certificate that is revoked or has ended.
+    Unproven,
+}
+
+/// By what callers are verified.
+pub(crate) struct Known {
+    pub(crate) keys: Arc<InternalKeys>,
+    pub(crate) trust: TrustCell,
+    pub(crate) config: Arc<Config>,
 }
 
 /// Refuses a caller that lacks a permission.
@@ -43,13 +58,44 @@ pub fn require(caller: &Caller, permission: &str) -> Result<(), Reject> {
     if caller.grants.covers(permission) { Ok(()) } else { Err(Reject::lacking(permission)) }
 }
 
-pub(crate) fn resolve(peer: Peer, headers: &HeaderMap, keys: &InternalKeys, trust: &TrustCell) -> Resolved {
-    if peer.door == Door::Api {
-        return bearer(headers, trust);
+pub(crate) fn resolve(peer: &Peer, headers: &HeaderMap, known: &Known) -> Resolved {
+    match (peer.door, &peer.client) {
+        (Door::Internal, _) => {
+            let role = single(headers, names::X_INTERNAL_KEY).and_then(|key| known.keys.role_of(key));
+            role.map_or(Resolved::Unproven, |role| of_role(role, headers, &known.trust))
+        }
+        (Door::Api, Some(client)) => of_certificate(client, headers, known),
+        (Door::Api, None) => bearer(headers, &known.trust),
     }
-    let Some(role) = single(headers, names::X_INTERNAL_KEY).and_then(|key| keys.role_of(key)) else {
-        return Resolved::NotInternal;
-    };
+}
+
+fn of_certificate(client: &ClientCertificate, headers: &HeaderMap, known: &Known) -> Resolved {
+    let trust = known.trust.load();
+    if !trust.has_keys() {
+        // No snapshot yet: revocations are not known either.
+        return Resolved::Invalid(TokenError::NoKeys);
+    }
+    if trust.is_serial_revoked(&client.serial) || !client.is_valid_at(now_s()) {
+        return Resolved::Unproven;
+    }
+    let domain = &known.config.vault.trust_domain;
+    let own = client.spiffe.as_ref().filter(|id| id.trust_domain == *domain);
+    if let Some(role) = own.and_then(SpiffeId::role) {
+        return of_role(role, headers, &known.trust);
+    }
+    match (bearer(headers, &known.trust), own.and_then(SpiffeId::service)) {
+        (Resolved::Anonymous, Some(service)) => {
+            let grants = known.config.auth.roles.get(service).into_iter().flatten().collect();
+            let caller = Claims::of_certificate(client, grants).map(|claims| Caller::from_claims(&claims));
+            caller.map_or(Resolved::Anonymous, |caller| {
+                Resolved::Caller(Caller { via: Via::Certificate, ..caller })
+            })
+        }
+        (told, _) => told,
+    }
+}
+
+fn of_role(role: Role, headers: &HeaderMap, trust: &TrustCell) -> Resolved {
     if role != Role::Edge || headers.contains_key(names::X_INTERNAL_SELF) {
         return Resolved::Caller(Caller::role(role));
     }
@@ -104,7 +150,7 @@ impl Resolved {
             Self::Invalid(TokenError::NoKeys) => {
                 Err(sluice_wire::problem::Problem::new(Code::AuthUnavailable).retry_after_s(1).into())
             }
-            Self::Invalid(_) | Self::NotInternal => Err(Reject::unauthenticated()),
+            Self::Invalid(_) | Self::Unproven => Err(Reject::unauthenticated()),
         }
     }
 }

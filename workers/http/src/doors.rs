@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+
+use sluice_identity::certificate::ClientCertificate;
 
 /// A listening socket, not yet in any runtime.
 #[derive(Debug)]
@@ -65,10 +68,12 @@ impl Door {
 }
 
 /// Who is at the other end of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// Where it came in.
     pub door: Door,
     /// Its address, at a TCP door.
     pub address: Option<SocketAddr>,
+    /// What its certificate said when it shook hands, where it did. Chain and key were verified then.
+    pub client: Option<Arc<ClientCertificate>>,
 }

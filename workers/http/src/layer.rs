@@ -16,21 +16,18 @@ use sluice_wire::header as names;
 use sluice_wire::id::RequestId;
 use sluice_wire::problem::Problem;
 
-use crate::caller::{Resolved, resolve};
+use crate::caller::{Known, Resolved, resolve};
 use crate::doors::{Door, Peer};
 use crate::health::{self, Health, HealthSource};
-use crate::keys::InternalKeys;
 use crate::reject::{Reject, render};
 use crate::start::Start;
-use crate::trust::TrustCell;
 
 /// The id of the request being handled; in the request's extensions.
 #[derive(Debug, Clone)]
 pub struct RequestIdExt(pub RequestId);
 
 struct Outer {
-    keys: Arc<InternalKeys>,
-    trust: TrustCell,
+    known: Known,
     requests: IntCounterVec,
 }
 
@@ -45,8 +42,7 @@ pub fn wrap(start: &Start, routes: Router, source: Arc<dyn HealthSource>) -> Rou
         access: start.config.metrics.clone(),
     };
     let outer = Outer {
-        keys: start.keys.clone(),
-        trust: start.trust.clone(),
+        known: Known { keys: start.keys.clone(), trust: start.trust.clone(), config: start.config.clone() },
         requests: metric::counters(&start.registry, Name::HttpRequests),
     };
     health::router(Arc::new(health))
@@ -65,9 +61,10 @@ async fn surround(State(outer): State<Arc<Outer>>, mut request: Request, next: N
         .and_then(|value| RequestId::parse(value.to_str().ok()?))
         .unwrap_or_else(RequestId::mint);
     let path = request.uri().path().to_owned();
-    let peer = request.extensions().get::<Peer>().copied().unwrap_or(Peer { door: Door::Api, address: None });
-    let resolved = resolve(peer, request.headers(), &outer.keys, &outer.trust);
-    let unproven = matches!(resolved, Resolved::NotInternal);
+    let unknown = || Peer { door: Door::Api, address: None, client: None };
+    let peer = request.extensions().get::<Peer>().cloned().unwrap_or_else(unknown);
+    let resolved = resolve(&peer, request.headers(), &outer.known);
+    let unproven = matches!(resolved, Resolved::Unproven);
     request.extensions_mut().insert(resolved);
     request.extensions_mut().insert(RequestIdExt(id.clone()));
     let response =

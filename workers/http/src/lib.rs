@@ -15,6 +15,7 @@ mod server;
 pub mod sse;
 mod start;
 mod stop;
+mod tls;
 mod trust;
 
 #[cfg(test)]
@@ -28,7 +29,8 @@ pub use health::{Component, HealthSource, Status};
 pub use keys::InternalKeys;
 pub use layer::{RequestIdExt, wrap};
 pub use reject::Reject;
-pub use server::{ServeError, serve, serve_listener};
+pub use server::{ServeError, serve, serve_listener, serve_secured};
 pub use start::Start;
 pub use stop::{Stop, Stopper};
+pub use tls::{Tls, TlsError};
 pub use trust::TrustCell;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -24,6 +25,7 @@ use crate::health::HealthSource;
 use crate::layer::wrap;
 use crate::start::Start;
 use crate::stop::Stop;
+use crate::tls::{Entered, Tls};
 
 /// Most connections one door holds at a time; more wait in the kernel's queue.
 pub(crate) const CONNECTIONS_MAX: usize = 8_192;
@@ -77,28 +79,43 @@ pub fn serve_listener(
     stop: Stop,
     deadline: Duration,
 ) -> io::Result<impl Future<Output = ()> + Send> {
-    let bound = Bound::new(listener)?;
-    Ok(async move {
-        let graceful = GracefulShutdown::new();
-        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        loop {
-            let permit = tokio::select! {
-                () = stop.wait() => break,
-                permit = Arc::clone(&room).acquire_owned() => permit.expect("the semaphore is never closed"),
-            };
-            tokio::select! {
-                () = stop.wait() => break,
-                accepted = bound.accept() => match accepted {
-                    Ok((Stream::Tcp(stream), peer)) => spawn(stream, peer, app.clone(), &graceful, permit),
-                    Ok((Stream::Unix(stream), peer)) => spawn(stream, peer, app.clone(), &graceful, permit),
-                    // Out of descriptors, or the peer is gone already: a pause lets others finish.
-                    Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-                },
-            }
+    Ok(accept(Bound::new(listener)?, app, None, stop, deadline))
+}
+
+/// Serves one TCP socket by mutual TLS, and by plain HTTP to this machine alone ([`Tls`] says why); the
+/// returned future ends after the drain.
+pub fn serve_secured(
+    listener: Listener,
+    tls: Arc<Tls>,
+    app: Router,
+    stop: Stop,
+    deadline: Duration,
+) -> io::Result<impl Future<Output = ()> + Send> {
+    Ok(accept(Bound::new(listener)?, app, Some(tls), stop, deadline))
+}
+
+async fn accept(bound: Bound, app: Router, tls: Option<Arc<Tls>>, stop: Stop, deadline: Duration) {
+    let graceful = GracefulShutdown::new();
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let permit = tokio::select! {
+            () = stop.wait() => break,
+            permit = Arc::clone(&room).acquire_owned() => permit.expect("the semaphore is never closed"),
+        };
+        tokio::select! {
+            () = stop.wait() => break,
+            accepted = bound.accept() => match accepted {
+                Ok((stream, peer)) => {
+                    let ends = Ends { stop: stop.clone(), watcher: graceful.watcher(), permit };
+                    tokio::spawn(attend(stream, peer, app.clone(), tls.clone(), ends));
+                }
+                // Out of descriptors, or the peer is gone already: a pause lets others finish.
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            },
         }
-        drop(bound);
-        let _open_connections_are_cut = tokio::time::timeout(deadline, graceful.shutdown()).await;
-    })
+    }
+    drop(bound);
+    let _open_connections_are_cut = tokio::time::timeout(deadline, graceful.shutdown()).await;
 }
 
 enum Bound {
@@ -130,7 +147,7 @@ impl Bound {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok((Stream::Tcp(stream), Peer { door: Door::Api, address: Some(address) }))
+                Ok((Stream::Tcp(stream), Peer { door: Door::Api, address: Some(address), client: None }))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
@@ -138,19 +155,52 @@ impl Bound {
                 if stream.peer_cred()?.uid() != rustix::process::getuid().as_raw() {
                     return Err(io::Error::from(io::ErrorKind::PermissionDenied));
                 }
-                Ok((Stream::Unix(stream), Peer { door: Door::Internal, address: None }))
+                Ok((Stream::Unix(stream), Peer { door: Door::Internal, address: None, client: None }))
             }
         }
     }
 }
 
-fn spawn<S>(stream: S, peer: Peer, app: Router, graceful: &GracefulShutdown, permit: OwnedSemaphorePermit)
+/// What ends a connection, and what its end gives back.
+struct Ends {
+    stop: Stop,
+    watcher: Watcher,
+    permit: OwnedSemaphorePermit,
+}
+
+/// One connection, from its first byte to its end.
+async fn attend(stream: Stream, mut peer: Peer, app: Router, tls: Option<Arc<Tls>>, ends: Ends) {
+    let (stream, tls) = match (stream, tls) {
+        (Stream::Unix(stream), _) => return converse(stream, peer, app, ends).await,
+        (Stream::Tcp(stream), None) => return converse(stream, peer, app, ends).await,
+        (Stream::Tcp(stream), Some(tls)) => (stream, tls),
+    };
+    let address = peer.address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
+    let entered = tokio::select! {
+        () = ends.stop.wait() => return,
+        entered = tls.enter(stream, address) => entered,
+    };
+    match entered {
+        Ok(Entered::Plain(stream)) => converse(stream, peer, app, ends).await,
+        Ok(Entered::Secured(stream, client)) => {
+            peer.client = Some(client);
+            converse(stream, peer, app, ends).await;
+        }
+        Err(error) => tracing::debug!(
+            component = "tls",
+            error = &error as &dyn std::error::Error,
+            "a connection came to nothing"
+        ),
+    }
+}
+
+async fn converse<S>(stream: S, peer: Peer, app: Router, ends: Ends)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(peer.clone());
         let app = app.clone();
         async move { Ok::<_, Infallible>(app.oneshot(request).await.unwrap_or_else(|never| match never {})) }
     });
@@ -160,10 +210,7 @@ where
         .max_buf_size(HEADER_BYTES_MAX)
         .max_headers(HEADER_COUNT_MAX)
         .serve_connection(TokioIo::new(stream), service);
-    let watched = graceful.watch(connection);
-    tokio::spawn(async move {
-        // A client that breaks off mid-request is its own business.
-        let _client_gone = watched.await;
-        drop(permit);
-    });
+    // A client that breaks off mid-request is its own business.
+    let _client_gone = ends.watcher.watch(connection).await;
+    drop(ends.permit);
 }

@@ -63,6 +63,30 @@ fn false_by_purpose() -> bool {
     std::hint::black_box(false)
 }
 
+/// A start of the calculation worker without doors, and what stops it.
+pub(crate) fn start(config: Config, keys: InternalKeys, data_dir: PathBuf) -> (Start, Stopper) {
+    let (stopper, stop) = Stopper::new();
+    let config = Arc::new(config);
+    let start = Start {
+        role: Role::Calc,
+        trust: TrustCell::new(&config, Role::Calc),
+        config,
+        config_path: PathBuf::new(),
+        data_dir,
+        dev: true,
+        port_offset: 0,
+        environment: BTreeMap::new(),
+        keys: Arc::new(keys),
+        sockets: BTreeMap::new(),
+        doors: Mutex::new(Doors::default()),
+        stop,
+        registry: metric::registry("calc"),
+        log: log::LogLevel::fixed(),
+        announce: false,
+    };
+    (start, stopper)
+}
+
 fn running() -> Running {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("door.sock");
@@ -73,33 +97,16 @@ fn running() -> Running {
     doors.insert("internal", Listener::Unix(UnixListener::bind(&socket).unwrap()));
     let edge_key = InternalKeys::mint();
     let peers = BTreeMap::from([(Role::Edge, InternalKeys::digest(&edge_key))]);
-    let (stopper, stop) = Stopper::new();
-    let config = Arc::new(Config::default());
-    let trust = TrustCell::new(&config, Role::Calc);
-    trust.apply(&Message::Snapshot(Snapshot {
+    let keys = InternalKeys::new(InternalKeys::mint(), &peers);
+    let (start, stopper) = start(Config::default(), keys, dir.path().to_owned());
+    *start.doors() = doors;
+    start.trust.apply(&Message::Snapshot(Snapshot {
         epoch: "e".into(),
         seq: 1,
         jwks: vec![publish(&[4; 65]).unwrap()],
         revoked: Revoked::default(),
         crl: None,
     }));
-    let start = Start {
-        role: Role::Calc,
-        trust,
-        config,
-        config_path: PathBuf::new(),
-        data_dir: dir.path().to_owned(),
-        dev: true,
-        port_offset: 0,
-        environment: BTreeMap::new(),
-        keys: Arc::new(InternalKeys::new(InternalKeys::mint(), &peers)),
-        sockets: BTreeMap::new(),
-        doors: Mutex::new(doors),
-        stop,
-        registry: metric::registry("calc"),
-        log: log::LogLevel::fixed(),
-        announce: false,
-    };
     let task = tokio::spawn(async move { serve(&start, routes(), Arc::new(Well)).await.unwrap() });
     Running { address, socket, edge_key, stopper, task, _dir: dir }
 }
