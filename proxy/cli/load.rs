@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use sluice_schema::environment::{is_recognised, is_secret};
 use sluice_schema::{Config, Mode, Report, check, load};
@@ -28,9 +29,15 @@ pub(crate) fn environment() -> BTreeMap<String, String> {
         .collect()
 }
 
+/// The time by which certificates are judged.
+pub(crate) fn now_unix_s() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
 /// Loads with this process's environment; prints everything that is wrong.
 pub(crate) fn config(path: &Path, dev: bool) -> Result<Loaded, Failure> {
-    config_with(path, &environment(), Mode { dev, secrets_required: true })
+    config_with(path, &environment(), Mode { dev, secrets_required: true, now_unix_s: Some(now_unix_s()) })
 }
 
 /// Loads with the given environment; prints everything that is wrong.

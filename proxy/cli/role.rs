@@ -35,7 +35,9 @@ pub(crate) fn run(role: Role, args: &RoleArgs) -> Result<Code, Failure> {
     let secrets = handoff.as_ref().map(|handoff| handoff.secrets.clone()).unwrap_or_default();
     environment.extend(secrets);
     // A role that is handed no secrets need not have them; one that runs alone must.
-    let mode = Mode { dev: args.common.dev, secrets_required: !args.supervised };
+    // The supervisor has judged certificates; a restart must not fail for one that has ended since.
+    let now_unix_s = (role == Role::Edge && !args.supervised).then(load::now_unix_s);
+    let mode = Mode { dev: args.common.dev, secrets_required: !args.supervised, now_unix_s };
     let mut config = load::config_with(&args.common.conf, &environment, mode)?.config;
     config.port_offset(args.port_offset).map_err(Failure::usage)?;
     let guard = log::init(role.as_str(), config.log.level.as_str());

@@ -81,6 +81,10 @@ pub enum Code {
     OpenWorker,
     /// A permission for a method the service never gets.
     DeadPermission,
+    /// More services of one prefix and host than a request can ask.
+    SharedPrefix,
+    /// An `https` instance without a name its certificate must carry.
+    NoServerName,
     /// The environment asks for what this version lacks.
     UnavailableVariable,
     /// A key that can be guessed.
@@ -89,10 +93,26 @@ pub enum Code {
     UnreadableSecret,
     /// A variable and its `_FILE` form are both set.
     TwiceSet,
+    /// A certificate, key or CA that cannot be read.
+    CertificateFile,
+    /// A file that is no certificate or key in PEM.
+    Pem,
+    /// A private key that is not the certificate's.
+    KeyMismatch,
+    /// A certificate outside its time.
+    Expired,
+    /// A server's certificate without names.
+    NamelessCertificate,
+    /// Clients are to be checked against a CA that cannot check any.
+    UnusableAuthority,
     /// A service without instances.
     NoInstances,
-    /// A variable without effect.
+    /// A variable or key without effect.
     NoEffect,
+    /// TLS that takes any certificate.
+    Unverified,
+    /// A certificate that ends soon.
+    ExpiresSoon,
 }
 
 /// Code, number, meaning: the table in `conf/DESIGN.md`.
@@ -135,12 +155,22 @@ const TABLE: &[(Code, &str, &str)] = &[
     (Code::DuplicateInstance, "E0309", "one instance listed twice"),
     (Code::OpenWorker, "E0310", "a worker's port open to other machines without TLS"),
     (Code::DeadPermission, "E0311", "a permission for a method that the service never gets"),
+    (Code::SharedPrefix, "E0312", "more than 64 services of one prefix and host"),
+    (Code::NoServerName, "E0313", "an https instance without `tls.sni`"),
     (Code::UnavailableVariable, "E0401", "the environment asks for what this version lacks"),
     (Code::WeakSecret, "E0402", "a key that can be guessed (a warning under --dev)"),
     (Code::UnreadableSecret, "E0403", "a secret that cannot be read"),
     (Code::TwiceSet, "E0404", "a variable and its _FILE form are both set"),
+    (Code::CertificateFile, "E0601", "a certificate, key or CA that cannot be read"),
+    (Code::Pem, "E0602", "not a certificate or private key in PEM"),
+    (Code::KeyMismatch, "E0603", "a private key that is not the certificate's"),
+    (Code::Expired, "E0604", "a certificate that is expired, or not valid yet"),
+    (Code::NamelessCertificate, "E0605", "a certificate without DNS name and IP address"),
+    (Code::UnusableAuthority, "E0606", "clients are checked, and the CA can check none"),
     (Code::NoInstances, "W0501", "a service without instances"),
-    (Code::NoEffect, "W0502", "a variable without effect"),
+    (Code::NoEffect, "W0502", "a variable or key without effect"),
+    (Code::Unverified, "W0503", "TLS that takes any certificate"),
+    (Code::ExpiresSoon, "W0504", "a certificate that expires within 14 days"),
 ];
 
 impl Code {
@@ -156,7 +186,7 @@ impl Code {
 
     /// True where the finding is never more than a warning.
     pub(crate) fn is_warning(self) -> bool {
-        matches!(self, Self::NoInstances | Self::NoEffect)
+        matches!(self, Self::NoInstances | Self::NoEffect | Self::Unverified | Self::ExpiresSoon)
     }
 }
 
@@ -176,6 +206,6 @@ mod tests {
         assert_eq!(numbers.len(), TABLE.len());
         // The table is in the order of the enum and the last variant closes it.
         assert!(TABLE.iter().enumerate().all(|(at, row)| row.0 as usize == at));
-        assert_eq!(Code::NoEffect as usize + 1, TABLE.len());
+        assert_eq!(Code::ExpiresSoon as usize + 1, TABLE.len());
     }
 }

@@ -1,13 +1,15 @@
 //! The configuration: what an operator may write, checked once.
 //!
 //! Knows: every key, its default and its bounds; the environment names; how to report a mistake with
-//! file, line, column, caret and suggestion. Must not know: sockets, threads, the clock, or what any
-//! part of Sluice does with a value.
+//! file, line, column, caret and suggestion; what certificates and keys say of themselves. Must not
+//! know: sockets, threads, the clock (the time is an argument), or what any part of Sluice does with a
+//! value.
 //!
 //! [`load`] reads files, [`check`] the same from texts; both give a [`Loaded`] or a [`Report`] of all
 //! that is wrong. `keys` walks the tables key by key; `kind` and `form` say how one value is written;
 //! `check` compares values with each other; `environment` lays variables over the files.
 
+mod certificate;
 mod check;
 mod code;
 mod diff;

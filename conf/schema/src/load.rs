@@ -53,12 +53,13 @@ impl Loaded {
 pub fn load(path: &Path, environment: &BTreeMap<String, String>, mode: Mode) -> Result<Loaded, Report> {
     let (documents, unreadable) = gather(path);
     let read_file = |path: &Path| read_bounded(path).map_err(io::Error::from);
-    let loaded = check_all(&documents, unreadable, environment, mode, &read_file)?;
+    let reader = Reader::new(&documents, environment, mode, &read_file);
+    let loaded = check_all(reader, &documents, unreadable)?;
     Ok(Loaded { documents, ..loaded })
 }
 
 /// Checks texts: the first is the main file, the others are those of `services.d`. No text at all is valid.
-/// It reads nothing but what `read_file` gives for a secret.
+/// It reads nothing but what `read_file` gives for secrets, certificates and keys.
 ///
 /// # Errors
 /// Everything that is wrong, in one report.
@@ -68,18 +69,15 @@ pub fn check(
     mode: Mode,
     read_file: &ReadFile<'_>,
 ) -> Result<Loaded, Report> {
-    let loaded = check_all(documents, Vec::new(), environment, mode, read_file)?;
+    let loaded = check_all(Reader::new(documents, environment, mode, read_file), documents, Vec::new())?;
     Ok(Loaded { documents: documents.to_vec(), ..loaded })
 }
 
 fn check_all(
+    mut reader: Reader<'_>,
     documents: &[Document],
     unreadable: Vec<Diagnostic>,
-    environment: &BTreeMap<String, String>,
-    mode: Mode,
-    read_file: &ReadFile<'_>,
 ) -> Result<Loaded, Report> {
-    let mut reader = Reader::new(documents, environment, mode, read_file);
     for diagnostic in unreadable {
         reader.report(diagnostic);
     }

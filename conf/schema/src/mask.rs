@@ -25,6 +25,11 @@ static ASSIGNMENT: LazyLock<Regex> = LazyLock::new(|| {
 static USER_INFO: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r#"://[^/@\s"']+@"#).expect("a constant pattern"));
 
+/// A private key written where only its file is named; escapes may stand in place of line ends.
+static PRIVATE_KEY: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END|\z)").expect("a constant pattern")
+});
+
 /// Keys of the file whose name smells of a secret and whose value is none.
 const HARMLESS: [&str; 3] = ["token_ttl", "vault.token_ttl", "plain_secrets"];
 
@@ -39,13 +44,21 @@ pub(crate) fn mask(text: &str) -> String {
     for found in ASSIGNMENT.find_iter(text) {
         let name = found.as_str().trim_end_matches([' ', '\t', '=', '"', '\'']);
         if !HARMLESS.contains(&name) {
-            bytes[value_after(text, found.end())].fill(b'*');
+            hide(&mut bytes[value_after(text, found.end())]);
         }
     }
     for found in USER_INFO.find_iter(text) {
-        bytes[found.start() + 3..found.end() - 1].fill(b'*');
+        hide(&mut bytes[found.start() + 3..found.end() - 1]);
+    }
+    for found in PRIVATE_KEY.find_iter(text) {
+        hide(&mut bytes[found.range()]);
     }
     String::from_utf8(bytes).expect("whole characters were replaced by ASCII")
+}
+
+/// Line ends stay, so that what follows keeps its line.
+fn hide(bytes: &mut [u8]) {
+    bytes.iter_mut().filter(|byte| **byte != b'\n').for_each(|byte| *byte = b'*');
 }
 
 /// The secret part of the value that starts at `from`: inside its quotes, else to the end of the line.
@@ -101,7 +114,11 @@ mod tests {
             ),
             (r#"set = { "x-api-key" = 'k' }"#, r#"set = { "x-api-key" = '*' }"#),
             ("password = unquoted\nnext = 1", "password = ********\nnext = 1"),
-            ("jwt_secret_key = \"\"\"\nline\n\"\"\"", "jwt_secret_key = \"\"\"******\"\"\""),
+            ("jwt_secret_key = \"\"\"\nline\n\"\"\"", "jwt_secret_key = \"\"\"\n****\n\"\"\""),
+            (
+                r#"key = "-----BEGIN PRIVATE KEY-----\nMII\n-----END PRIVATE KEY-----""#,
+                r#"key = "****************************************** PRIVATE KEY-----""#,
+            ),
             (r#"secret = "never closed"#, r#"secret = "************"#),
             (r#"url = "http://me:pw@host""#, r#"url = "http://*****@host""#),
         ];
@@ -124,8 +141,11 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn length_never_changes(text in ".{0,80}(secret = |://a@)?.{0,40}") {
-            proptest::prop_assert_eq!(mask(&text).len(), text.len());
+        fn length_and_lines_never_change(text in "(?s).{0,80}(secret = \"{0,3}|://a@|-----BEGIN PRIVATE KEY-----)?.{0,40}") {
+            let masked = mask(&text);
+            proptest::prop_assert_eq!(masked.len(), text.len());
+            let ends = |text: &str| text.match_indices('\n').map(|(at, _)| at).collect::<Vec<_>>();
+            proptest::prop_assert_eq!(ends(&masked), ends(&text));
         }
     }
 }

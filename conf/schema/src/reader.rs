@@ -20,6 +20,8 @@ pub type ReadFile<'a> = dyn Fn(&Path) -> io::Result<Vec<u8>> + 'a;
 /// The state of one check.
 pub(crate) struct Reader<'e> {
     documents: &'e [Document],
+    /// The folder relative paths of certificates count from.
+    base: PathBuf,
     /// Bytes where each line of a document starts.
     lines: Vec<Vec<usize>>,
     /// Variables that were looked at closely enough to be quoted, as documents after the others.
@@ -71,11 +73,13 @@ pub struct Mode {
     pub dev: bool,
     /// Whether a secret that is not there is an error. A role that is handed no secrets says false.
     pub secrets_required: bool,
+    /// Seconds since 1970 by which certificates are judged; `None`: their files are not opened.
+    pub now_unix_s: Option<i64>,
 }
 
 impl Default for Mode {
     fn default() -> Self {
-        Self { dev: false, secrets_required: true }
+        Self { dev: false, secrets_required: true, now_unix_s: None }
     }
 }
 
@@ -88,6 +92,7 @@ impl<'e> Reader<'e> {
     ) -> Self {
         Self {
             documents,
+            base: base(documents),
             lines: documents.iter().map(|document| line_starts(&document.text)).collect(),
             variables: Vec::new(),
             environment,
@@ -192,9 +197,22 @@ impl<'e> Reader<'e> {
         (self.documents[place.document].path.clone(), self.line(place))
     }
 
-    /// The folder of the main file: where relative paths of certificates count from.
+    /// The folder of the main file, absolute: where relative paths of certificates count from, so that
+    /// they mean the same wherever they are shown or handed on.
     pub(crate) fn base(&self) -> &Path {
-        self.documents.first().and_then(|main| main.path.parent()).unwrap_or(Path::new(""))
+        &self.base
+    }
+
+    /// Notes where a value inside a key stands.
+    pub(crate) fn place_value(&mut self, path: &str, place: Place) {
+        self.places.insert(format!("{path}="), place);
+    }
+
+    /// Where the first of these values inside a key stands, else the key; a variable has no inside.
+    pub(crate) fn place_of_value(&self, key: &str, values: &[&str]) -> Option<Place> {
+        let of_variable = matches!(self.origin(key), Some(Origin::Env { .. }));
+        let mut inside = values.iter().filter_map(|path| self.place(&format!("{path}=")));
+        inside.next().filter(|_| !of_variable).or_else(|| self.place(key))
     }
 
     /// True where a variable sets a key of this table.
@@ -305,6 +323,13 @@ impl<'e> Reader<'e> {
             .get(place.document)
             .map_or(1, |starts| starts.partition_point(|start| *start <= place.span.start))
     }
+}
+
+/// The folder of the main file; as it is written where this process has no folder of its own any more.
+fn base(documents: &[Document]) -> PathBuf {
+    let folder = documents.first().and_then(|main| main.path.parent()).unwrap_or(Path::new(""));
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf())
 }
 
 fn line_starts(text: &str) -> Vec<usize> {

@@ -74,6 +74,30 @@ impl<'r, 'e> Table<'r, 'e> {
         }
     }
 
+    /// Notes where the values inside a key stand, such as `certificate[1].cert`.
+    pub(crate) fn place_values(&mut self, name: &str) {
+        if let Some((_, value)) = self.entry(name) {
+            self.place_value(&self.join(name), value);
+        }
+    }
+
+    fn place_value(&mut self, path: &str, value: &Spanned<DeValue<'_>>) {
+        let place = Place { document: self.document, span: value.span() };
+        self.reader.place_value(path, place);
+        match value.get_ref() {
+            DeValue::Table(table) => {
+                table
+                    .iter()
+                    .for_each(|(key, value)| self.place_value(&format!("{path}.{}", key.get_ref()), value));
+            }
+            DeValue::Array(items) => {
+                let named = items.iter().enumerate();
+                named.for_each(|(index, item)| self.place_value(&format!("{path}[{index}]"), item));
+            }
+            _ => {}
+        }
+    }
+
     /// Reads a table of fixed keys.
     pub(crate) fn table(
         &mut self,

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, ORIGIN, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use sluice_identity::claims::Claims;
 use sluice_identity::token::TokenError;
 use sluice_policy::authorize::{Need, Refused, is_preflight};
 use sluice_policy::limit::Who;
@@ -39,7 +40,8 @@ enum Presented<'a> {
 
 /// Runs a request through admission. `Err` is the answer that refuses it.
 pub(crate) fn admit(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> Result<(), Answer> {
-    let reserved = route(x)?;
+    check_connection(shared, x)?;
+    let reserved = route(x, headers)?;
     if let Some(reserved) = reserved {
         require_tls(x, reserved, headers)?;
         guard(shared, x, reserved)?;
@@ -52,8 +54,30 @@ pub(crate) fn admit(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> R
     ask_breaker(x)
 }
 
+/// A request belongs on its connection: it asks for a host that the connection's certificate is for, and
+/// the client's own certificate still stands. The handshake may be long ago, or was skipped by a resumed
+/// session.
+fn check_connection(shared: &Shared, x: &mut Exchange) -> Result<(), Answer> {
+    let conn = std::sync::Arc::clone(&x.arrival.conn);
+    let Some(tls) = &conn.tls else { return Ok(()) };
+    if let Some(sni) = &tls.sni
+        && !shared.tls.is_directed(sni, &x.arrival.host)
+    {
+        let answer = Answer::refuse(Code::Misdirected, "this connection was made to another host");
+        return Err(decided(x, "misdirected", answer.closing()));
+    }
+    let Some(certificate) = &tls.client else { return Ok(()) };
+    let revoked = shared.trust.load().is_serial_revoked(&certificate.serial);
+    if !revoked && certificate.is_valid_at(clock::unix_s()) {
+        return Ok(());
+    }
+    let decision = if revoked { "certificate_revoked" } else { "certificate_expired" };
+    shared.meters.auth_failure(decision);
+    Err(decided(x, decision, Answer::unauthenticated().closing()))
+}
+
 /// Finds who answers. Pages of the edge and workers come with their policy.
-fn route(x: &mut Exchange) -> Result<Option<&'static Reserved>, Answer> {
+fn route(x: &mut Exchange, headers: &HeaderMap) -> Result<Option<&'static Reserved>, Answer> {
     let generation = std::sync::Arc::clone(&x.generation);
     let arrival = &x.arrival;
     if !arrival.method.is_known_on(&arrival.path) {
@@ -63,7 +87,13 @@ fn route(x: &mut Exchange) -> Result<Option<&'static Reserved>, Answer> {
             Answer::refuse(Code::NotImplemented, "method is not implemented").closing(),
         ));
     }
-    let ask = Ask { method: arrival.method, host: &arrival.host, path: &arrival.path };
+    let has = |name: &str, value: Option<&str>| {
+        headers
+            .get_all(name)
+            .iter()
+            .any(|field| value.is_none_or(|value| field.as_bytes() == value.as_bytes()))
+    };
+    let ask = Ask { method: arrival.method, host: &arrival.host, path: &arrival.path, headers: &has };
     let route = match generation.table.find(&ask) {
         Lookup::Found(route) => route,
         Lookup::WrongMethod(allowed) => return Err(decided(x, "method", Answer::wrong_method(allowed))),
@@ -106,6 +136,9 @@ fn require_tls(x: &mut Exchange, reserved: &Reserved, headers: &HeaderMap) -> Re
         return Ok(());
     }
     let local = x.arrival.conn.peer.ip().to_canonical().is_loopback() && !is_proxied(headers);
+    if x.arrival.conn.is_tls() || x.generation.config.edge.plain_secrets {
+        return Ok(());
+    }
     let secured = x.peer_trusted && headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto == "https");
     if local || secured {
         return Ok(());
@@ -191,7 +224,7 @@ pub(crate) fn verify(
     headers: &HeaderMap,
 ) -> Result<Option<std::sync::Arc<Verified>>, Answer> {
     let token = match presented(headers) {
-        Presented::Nothing => return Ok(None),
+        Presented::Nothing => return Ok(certified(x)),
         Presented::Token(token) => Ok(token),
         Presented::Malformed => Err(TokenError::Malformed),
     };
@@ -227,6 +260,20 @@ pub(crate) fn verify(
             Err(decided(x, UNAUTHENTICATED, Answer::unauthenticated()))
         }
     }
+}
+
+/// The caller that the client's certificate stands for. `[auth.roles]` says what it may: under the name of
+/// its service in our own trust domain, under the whole SPIFFE id in another.
+fn certified(x: &Exchange) -> Option<std::sync::Arc<Verified>> {
+    let generation = &x.generation;
+    let (roles, domain) = (&generation.config.auth.roles, &generation.config.vault.trust_domain);
+    x.arrival.conn.tls.as_ref()?.caller(generation.number, |certificate| {
+        let id = certificate.spiffe.as_ref()?;
+        let own = id.service().filter(|_| id.trust_domain == *domain).and_then(|name| roles.get(name));
+        let granted = own.or_else(|| roles.get(&id.to_string()));
+        let grants = granted.into_iter().flatten().map(String::as_str).collect();
+        Verified::new(Claims::of_certificate(certificate, grants)?, "mtls")
+    })
 }
 
 /// The credential of a request: one `Authorization: Bearer`, or one `X-Vault-Token`.

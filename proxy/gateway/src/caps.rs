@@ -59,17 +59,28 @@ impl Connections {
             return Err(Full::Total);
         }
         if let Some(cap) = caps.per_ip {
-            let key = address_key(ip);
-            let mut by_ip = self.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = by_ip.entry(key).or_default();
-            if *count >= cap {
-                return Err(Full::PerIp);
-            }
-            *count += 1;
-            drop(by_ip);
-            permit.counted_ip = Some(key);
+            permit.count(ip, cap)?;
         }
         Ok(permit)
+    }
+
+    fn count(&self, ip: IpAddr, cap: usize) -> Result<IpAddr, Full> {
+        let key = address_key(ip);
+        let mut by_ip = self.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = by_ip.entry(key).or_default();
+        if *count >= cap {
+            return Err(Full::PerIp);
+        }
+        *count += 1;
+        Ok(key)
+    }
+}
+
+impl ConnectionPermit {
+    /// Counts the connection for `ip` too: the client that a trusted proxy named.
+    pub(crate) fn count(&mut self, ip: IpAddr, cap: usize) -> Result<(), Full> {
+        self.counted_ip = Some(self.connections.count(ip, cap)?);
+        Ok(())
     }
 }
 

@@ -1,6 +1,12 @@
 //! What is known of a client connection for its whole life.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use sluice_identity::certificate::ClientCertificate;
+
+use crate::jwt_cache::Verified;
 
 /// A client connection.
 #[derive(Debug)]
@@ -15,6 +21,13 @@ pub(crate) struct Conn {
     pub(crate) tls: Option<TlsSession>,
 }
 
+impl Conn {
+    /// Whether it is encrypted.
+    pub(crate) const fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+}
+
 /// What a TLS handshake agreed on.
 #[derive(Debug)]
 pub(crate) struct TlsSession {
@@ -22,6 +35,40 @@ pub(crate) struct TlsSession {
     pub(crate) sni: Option<String>,
     /// `TLSv1.2` or `TLSv1.3`.
     pub(crate) version: &'static str,
+    /// Whether the two agreed on HTTP/2.
+    pub(crate) http2: bool,
+    /// The certificate the client showed, verified at the handshake.
+    pub(crate) client: Option<ClientCertificate>,
+    /// The caller it stands for, as of a generation.
+    caller: ArcSwapOption<(u64, Option<Arc<Verified>>)>,
+}
+
+impl TlsSession {
+    /// A session as the handshake left it.
+    pub(crate) fn new(
+        sni: Option<String>,
+        version: &'static str,
+        http2: bool,
+        client: Option<ClientCertificate>,
+    ) -> Self {
+        Self { sni, version, http2, client, caller: ArcSwapOption::empty() }
+    }
+
+    /// The caller the client's certificate stands for, made once a generation by `make`.
+    pub(crate) fn caller(
+        &self,
+        generation: u64,
+        make: impl FnOnce(&ClientCertificate) -> Option<Arc<Verified>>,
+    ) -> Option<Arc<Verified>> {
+        let certificate = self.client.as_ref()?;
+        let known = self.caller.load();
+        if let Some((_, caller)) = known.as_deref().filter(|(of, _)| *of == generation) {
+            return caller.clone();
+        }
+        let caller = make(certificate);
+        self.caller.store(Some(Arc::new((generation, caller.clone()))));
+        caller
+    }
 }
 
 /// The version of HTTP a request came in.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use pingora::apps::HttpServerApp as _;
 use pingora::protocols::http::ServerSession;
+use sluice_policy::proxy_protocol::Origin;
 use sluice_wire::code::Code;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 use crate::caps::ConnectionPermit;
 use crate::conn::Conn;
 use crate::drain::Phase;
+use crate::greeting;
 use crate::head::{self, Next, Refusal, unless};
 use crate::respond::Answer;
 use crate::server::{App, Door};
@@ -48,12 +50,49 @@ pub(crate) struct Accepted {
 pub(crate) async fn run(shared: Arc<Shared>, app: Arc<App>, accepted: Accepted) {
     shared.meters.connections.inc();
     let _leaves = Leaves(shared.meters.connections.clone());
-    let Accepted { socket, direct, local, permit, .. } = accepted;
-    let conn = Arc::new(Conn { peer: direct, direct, local, tls: None });
+    // Boxed: what it takes to shake hands is not kept for the life of the connection.
+    let greeted = Box::pin(greet(&shared, accepted)).await;
+    let (socket, conn, permit) = match greeted {
+        Ok(greeted) => greeted,
+        Err(reason) => return shared.meters.connection_refused(reason),
+    };
     let write = shared.generation.load().config.edge.limits.idle_timeout;
     let times = StreamTimes { body: BODY_TIMEOUT, write };
-    let stream = Box::new(Downstream::new(Socket::Plain(socket), conn, times, permit));
+    let stream = Box::new(Downstream::new(socket, Arc::new(conn), times, permit));
     requests(&shared, &app, stream).await;
+}
+
+/// Learns who a connection is from: PROXY protocol where a trusted proxy speaks it, then TLS. The error is
+/// a fixed word for metrics; nobody is answered, as no request was read.
+async fn greet(
+    shared: &Shared,
+    accepted: Accepted,
+) -> Result<(Socket, Conn, ConnectionPermit), &'static str> {
+    let Accepted { door, mut socket, direct, local, trusted, mut permit } = accepted;
+    let (proxied, limits) = {
+        let generation = shared.generation.load();
+        let edge = &generation.config.edge;
+        (edge.proxy_protocol && trusted, edge.limits.clone())
+    };
+    let deadline = Instant::now() + limits.header_timeout;
+    let mut peer = direct;
+    if proxied && let Origin::Client(client) = greeting::origin(&mut socket, deadline).await? {
+        permit.count(client.ip(), limits.connections_per_ip).map_err(|_| "per_ip")?;
+        peer = client;
+    }
+    if door == Door::Plain {
+        return Ok((Socket::Plain(socket), Conn { peer, direct, local, tls: None }, permit));
+    }
+    match shared.tls.handshake(socket, deadline).await {
+        Ok((stream, session)) => {
+            shared.meters.handshake("done");
+            Ok((Socket::Tls(stream), Conn { peer, direct, local, tls: Some(session) }, permit))
+        }
+        Err(fault) => {
+            shared.meters.handshake(fault.0);
+            Err("handshake")
+        }
+    }
 }
 
 /// The requests of a connection that speaks HTTP/1, one after another.

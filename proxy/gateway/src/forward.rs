@@ -11,7 +11,7 @@ use sluice_policy::headers::Rules;
 use sluice_wire::header::X_INTERNAL_KEY;
 
 use crate::ctx::{Exchange, Target};
-use crate::headers::{Introduction, clean_response, introduce, strip_request};
+use crate::headers::{Introduction, STAY_ENCRYPTED, clean_response, introduce, strip_request};
 use crate::peer::host;
 use crate::state::Shared;
 
@@ -24,6 +24,7 @@ pub(crate) fn prepare(shared: &Shared, x: &mut Exchange, request: &mut RequestHe
         &Introduction {
             host: host(x),
             peer: x.arrival.conn.peer.ip(),
+            scheme: if x.arrival.conn.is_tls() { "https" } else { "http" },
             peer_trusted: x.peer_trusted,
             identity: x.identity.as_deref(),
             request_id: x.request_id.as_str(),
@@ -64,6 +65,9 @@ pub(crate) fn head_came(shared: &Shared, x: &mut Exchange, status: u16) {
 /// Makes an upstream's final head the one that the client gets.
 pub(crate) fn dress(x: &mut Exchange, response: &mut ResponseHeader) -> Result<()> {
     clean_response(response, x.request_id.as_str())?;
+    if x.arrival.conn.is_tls() && !response.headers.contains_key(&STAY_ENCRYPTED.0) {
+        response.insert_header(STAY_ENCRYPTED.0, STAY_ENCRYPTED.1)?;
+    }
     if let Target::Service(route) = &x.target {
         route.response_edits.apply_to_response(response)?;
     }

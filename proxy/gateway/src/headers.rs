@@ -5,7 +5,9 @@
 
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, SERVER, VIA};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, SERVER, STRICT_TRANSPORT_SECURITY, VIA,
+};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -93,6 +95,8 @@ pub(crate) struct Introduction<'a> {
     pub(crate) host: &'a HeaderValue,
     /// The peer's address, appended to `X-Forwarded-For`.
     pub(crate) peer: IpAddr,
+    /// `http` or `https`, as the client spoke to the edge.
+    pub(crate) scheme: &'static str,
     /// Whether the peer's own forwarding fields were believed.
     pub(crate) peer_trusted: bool,
     /// The verified caller.
@@ -108,8 +112,7 @@ pub(crate) fn introduce(request: &mut RequestHeader, with: &Introduction<'_>) ->
     if let Some(identity) = with.identity {
         request.insert_header(X_USER, identity.user.clone())?;
         request.insert_header(X_PERMISSIONS, identity.permissions.clone())?;
-        let method = if identity.claims.legacy { "legacy_token" } else { "token" };
-        request.insert_header(X_AUTH_METHOD, HeaderValue::from_static(method))?;
+        request.insert_header(X_AUTH_METHOD, HeaderValue::from_static(identity.method))?;
         if let Some(account) = &identity.account {
             request.insert_header(X_ACCOUNT, account.clone())?;
         }
@@ -119,7 +122,7 @@ pub(crate) fn introduce(request: &mut RequestHeader, with: &Introduction<'_>) ->
     let chain = earlier.map_or_else(|| peer.to_string(), |earlier| format!("{earlier}, {peer}"));
     request.insert_header(X_FORWARDED_FOR, chain)?;
     if !(with.peer_trusted && request.headers.contains_key(X_FORWARDED_PROTO)) {
-        request.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static("http"))?;
+        request.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(with.scheme))?;
     }
     if !(with.peer_trusted && request.headers.contains_key(X_FORWARDED_HOST))
         && let Some(host) = request.headers.get(HOST).cloned()
@@ -186,6 +189,10 @@ impl Edits {
         Ok(())
     }
 }
+
+/// Tells a client that came over TLS to stay there.
+pub(crate) const STAY_ENCRYPTED: (HeaderName, HeaderValue) =
+    (STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
 
 /// Removes from an upstream's answer what clients are not to see, and adds what every answer has.
 pub(crate) fn clean_response(response: &mut ResponseHeader, request_id: &str) -> pingora::Result<()> {
@@ -264,6 +271,7 @@ mod tests {
         let with = Introduction {
             host: &HeaderValue::from_static("127.0.0.1:8001"),
             peer: "10.0.0.1".parse().unwrap(),
+            scheme: "http",
             peer_trusted: true,
             identity: None,
             request_id: "request-1",

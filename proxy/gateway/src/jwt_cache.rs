@@ -35,17 +35,20 @@ pub(crate) struct Verified {
     pub(crate) permissions: HeaderValue,
     /// `x-account`, where it differs from the subject.
     pub(crate) account: Option<HeaderValue>,
+    /// `x-auth-method`.
+    pub(crate) method: &'static str,
 }
 
 impl Verified {
-    fn new(claims: Claims) -> Option<Arc<Self>> {
+    /// A caller as upstreams see it; `None` where that cannot be written in a header.
+    pub(crate) fn new(claims: Claims, method: &'static str) -> Option<Arc<Self>> {
         let user = HeaderValue::from_str(&claims.sub).ok()?;
         let permissions = HeaderValue::from_str(&claims.grants.to_header()).ok()?;
         let account = match claims.account.as_deref() {
             Some(account) => Some(HeaderValue::from_str(account).ok()?),
             None => None,
         };
-        Some(Arc::new(Self { claims, user, permissions, account }))
+        Some(Arc::new(Self { claims, user, permissions, account, method }))
     }
 }
 
@@ -127,7 +130,8 @@ impl JwtCache {
         }
         let claims =
             token::verify(token, trust, rules, now_s).inspect_err(|_| self.shard(&key).remove(&key))?;
-        let verified = Verified::new(claims).ok_or(TokenError::MissingClaim)?;
+        let method = if claims.legacy { "legacy_token" } else { "token" };
+        let verified = Verified::new(claims, method).ok_or(TokenError::MissingClaim)?;
         let entry = Entry { epoch: epoch.into(), seq, verified: Arc::clone(&verified) };
         self.shard(&key).insert(key, entry);
         Ok((verified, Found::Verified))
@@ -165,7 +169,7 @@ mod tests {
             grants: Grants::default(),
             legacy: false,
         };
-        let entry = Entry { epoch: "".into(), seq: 0, verified: Verified::new(claims).unwrap() };
+        let entry = Entry { epoch: "".into(), seq: 0, verified: Verified::new(claims, "token").unwrap() };
         cache.shard(&key).insert(key, entry);
         let cell = TrustCell::new(&Config::default(), Role::Edge);
         let verify = |now_s| cache.verify("token", &Trust::empty(), cell.rules(), now_s);

@@ -22,6 +22,7 @@ mod drain;
 mod forbidden;
 mod forward;
 mod generation;
+mod greeting;
 mod head;
 mod headers;
 mod history;
@@ -52,6 +53,7 @@ mod socket;
 mod state;
 mod stream;
 mod throttle;
+mod tls;
 mod traffic;
 mod upstream;
 mod workers;
@@ -78,12 +80,16 @@ use crate::meters::Meters;
 use crate::publish::{Announcer, Outbox};
 use crate::register::Registrations;
 use crate::reload::ReloadState;
+use crate::server::Door;
 use crate::state::Shared;
+use crate::tls::Tls;
+use crate::tls::identity::EdgeIdentity;
 use crate::workers::Workers;
 
 pub use crate::access_log::AccessLogError;
 pub use crate::generation::GenerationError;
 pub use crate::resolver::{Lookup, Resolve, SystemResolver};
+pub use crate::tls::{CertificateFault, TlsFault};
 
 /// The edge could not start or serve.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +118,9 @@ pub enum GatewayError {
     /// The routes do not fit together.
     #[error(transparent)]
     Generation(#[from] GenerationError),
+    /// The TLS listener's settings cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsFault),
     /// The internal key is no header value.
     #[error("the internal key is not text")]
     Key,
@@ -136,14 +145,19 @@ pub async fn run_with(
 ) -> Result<(), GatewayError> {
     let ingress = tcp(&start, "http")?;
     let control_door = tcp(&start, "control")?;
-    let own = [&ingress, &control_door].into_iter().filter_map(|door| door.local_addr().ok()).collect();
-    let addresses = addresses(&ingress, &control_door);
+    let tls = start.config.edge.tls.is_some().then(|| tcp(&start, "tls")).transpose()?;
+    let doors = [("http", Some(&ingress)), ("tls", tls.as_ref()), ("control", Some(&control_door))];
+    let addresses: BTreeMap<&str, SocketAddr> =
+        doors.into_iter().filter_map(|(name, door)| Some((name, door?.local_addr().ok()?))).collect();
+    let own = addresses.values().copied().collect();
     let (shared, outbox) = open(&start, own, resolver)?;
     let audit = Arc::new(Log::open(&start.data_dir.join("audit").join("edge.jsonl"), Role::Edge.as_str())?);
     let control = Control::new(Arc::clone(&shared), audit, assets);
 
     let threads = edge_threads(&shared);
-    let threads = server::spawn(&shared, vec![(server::Door::Plain, ingress)], threads)
+    let listeners =
+        std::iter::once((Door::Plain, ingress)).chain(tls.map(|door| (Door::Tls, door))).collect();
+    let threads = server::spawn(&shared, listeners, threads)
         .map_err(|source| GatewayError::Io { what: "start the edge threads", source })?;
     let (control_stopper, control_stop) = Stopper::new();
     let deadline = start.config.drain.deadline;
@@ -152,7 +166,8 @@ pub async fn run_with(
         .map_err(|source| GatewayError::Io { what: "serve the control port", source })?;
     let serving = tokio::spawn(serving);
     let mut tasks = background(&shared, &control, outbox);
-    start.ready(addresses);
+    start
+        .ready(addresses.into_iter().map(|(name, address)| (name.to_owned(), address.to_string())).collect());
 
     start.stop.wait().await;
     tracing::info!(component = "drain", "draining");
@@ -186,14 +201,6 @@ fn tcp(start: &Start, name: &'static str) -> Result<TcpListener, GatewayError> {
         Some(Listener::Tcp(door)) => Ok(door),
         _ => Err(GatewayError::NoDoor(name)),
     }
-}
-
-fn addresses(ingress: &TcpListener, control: &TcpListener) -> BTreeMap<String, String> {
-    let address = |door: &TcpListener| door.local_addr().map(|address| address.to_string());
-    [("http", ingress), ("control", control)]
-        .into_iter()
-        .filter_map(|(name, door)| Some((name.to_owned(), address(door).ok()?)))
-        .collect()
 }
 
 fn edge_threads(shared: &Shared) -> usize {
@@ -234,6 +241,8 @@ fn open(
         registrations,
         reload,
         trust: start.trust.clone(),
+        tls: Tls::new(start.trust.clone()),
+        identity: EdgeIdentity::open(&start.role_dir()),
         tokens: jwt_cache::JwtCache::default(),
         throttle: throttle::AuthThrottle::default(),
         limiter,
@@ -247,6 +256,7 @@ fn open(
         internal_key,
         sockets: start.sockets.clone(),
     };
+    shared.apply_tls(&start.config)?;
     Ok((Arc::new(shared), outbox))
 }
 
@@ -256,6 +266,8 @@ fn background(shared: &Arc<Shared>, control: &Arc<Control>, outbox: Outbox) -> J
     tasks.spawn(outbox.run(shared.workers.client(Role::Events), shared.meters.events_dropped.clone()));
     tasks.spawn(never(names::run(Arc::clone(shared))));
     tasks.spawn(never(probes::run(Arc::clone(shared))));
+    tasks.spawn(never(tls::identity::keep(Arc::clone(shared))));
+    tasks.spawn(never(tls::replaced::run(Arc::clone(shared))));
     tasks.spawn(never(register::expire(Arc::clone(shared))));
     tasks.spawn(reload::on_hangup(Arc::clone(shared)));
     tasks.spawn(never(reload::on_change(Arc::clone(shared))));

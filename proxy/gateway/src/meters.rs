@@ -33,6 +33,8 @@ pub(crate) struct Meters {
     service_health: IntGaugeVec,
     framing_refused: IntCounterVec,
     connections_refused: IntCounterVec,
+    handshakes: IntCounterVec,
+    certificate_end: IntGauge,
     reloads: IntCounterVec,
     /// Time in admission.
     pub(crate) admit_seconds: Histogram,
@@ -79,6 +81,8 @@ impl Meters {
             service_health: metric::gauges(registry, Name::GatewayHealth),
             framing_refused: metric::counters(registry, Name::EdgeFramingRefused),
             connections_refused: metric::counters(registry, Name::EdgeRefused),
+            handshakes: metric::counters(registry, Name::EdgeHandshakes),
+            certificate_end: metric::gauge(registry, Name::EdgeCertificateEnd),
             reloads: metric::counters(registry, Name::EdgeReloads),
             admit_seconds: stages.with_label_values(&["admit"]),
             upstream_seconds: stages.with_label_values(&["upstream"]),
@@ -104,7 +108,17 @@ impl Meters {
         self.framing_refused.with_label_values(&[reason]).inc();
     }
 
-    /// A connection closed by a cap.
+    /// A TLS handshake with a client and what became of it.
+    pub(crate) fn handshake(&self, result: &str) {
+        self.handshakes.with_label_values(&[result]).inc();
+    }
+
+    /// When the first certificate of the TLS listener ends, unix seconds.
+    pub(crate) fn certificate_ends(&self, at_s: i64) {
+        self.certificate_end.set(at_s);
+    }
+
+    /// A connection closed before its first request.
     pub(crate) fn connection_refused(&self, reason: &str) {
         self.connections_refused.with_label_values(&[reason]).inc();
     }

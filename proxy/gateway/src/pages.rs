@@ -89,6 +89,10 @@ fn readyz(shared: &Shared) -> Answer {
             Problem::new(Code::AuthUnavailable).detail("no verification keys yet").retry_after_s(1),
         );
     }
+    if shared.generation().config.edge.tls.is_some() && !shared.tls.is_ready() {
+        let problem = Problem::new(Code::AuthUnavailable).detail("no certificate for the TLS listener yet");
+        return Answer::problem(problem.retry_after_s(1));
+    }
     Answer::bytes(200, "text/plain", "ok\n")
 }
 

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +26,7 @@ use crate::history::{History, LastReload, Outcome};
 use crate::kept::{Entry, Files, Kept, KeptError, Sources};
 use crate::rollback::{RestoreError, Staged};
 use crate::state::Shared;
+use crate::tls::TlsFault;
 
 /// Between two looks at the files.
 const POLL: Duration = Duration::from_millis(500);
@@ -93,6 +95,9 @@ pub(crate) enum ReloadError {
     /// Routes do not fit together.
     #[error(transparent)]
     Routes(#[from] GenerationError),
+    /// The TLS listener cannot use its settings.
+    #[error("{0}{cause}", cause = .0.source().map(|cause| format!(": {cause}")).unwrap_or_default())]
+    Tls(#[from] TlsFault),
     /// There is nothing to go back to.
     #[error("no earlier good configuration that differs from the present one is kept")]
     NoEarlier,
@@ -151,10 +156,11 @@ impl ReloadState {
             environment: start.environment.clone(),
             port_offset: start.port_offset,
             // Secrets are read once, at the start: a reload neither needs nor takes them.
-            mode: Mode { dev: start.dev, secrets_required: false },
+            mode: Mode { dev: start.dev, secrets_required: false, now_unix_s: None },
         };
         let taken = fingerprint(&source.path);
-        let loaded = source.load().ok();
+        // A restart must not fail for a certificate that has ended since: only a reload judges them.
+        let loaded = source.load(source.mode).ok();
         let kept = Kept::open(&start.data_dir).map_err(|error| not_kept(&error)).ok();
         let mut state = Self {
             taken,
@@ -258,18 +264,23 @@ fn not_kept(error: &KeptError) {
 }
 
 impl Source {
-    fn load(&self) -> Result<Loaded, ReloadError> {
+    /// The mode of a reload, which judges certificates too.
+    fn today(&self) -> Mode {
+        Mode { now_unix_s: Some(jiff::Timestamp::now().as_second()), ..self.mode }
+    }
+
+    fn load(&self, mode: Mode) -> Result<Loaded, ReloadError> {
         if self.absent && !self.path.exists() {
-            return self.check(&[]);
+            return self.check(&[], mode);
         }
-        let loaded = sluice_schema::load(&self.path, &self.environment, self.mode);
+        let loaded = sluice_schema::load(&self.path, &self.environment, mode);
         self.finish(loaded)
     }
 
     /// Judges texts as if they were the files.
-    fn check(&self, documents: &[Document]) -> Result<Loaded, ReloadError> {
+    fn check(&self, documents: &[Document], mode: Mode) -> Result<Loaded, ReloadError> {
         let read_file = |path: &Path| std::fs::read(path);
-        self.finish(sluice_schema::check(documents, &self.environment, self.mode, &read_file))
+        self.finish(sluice_schema::check(documents, &self.environment, mode, &read_file))
     }
 
     fn finish(&self, loaded: Result<sluice_schema::Loaded, Report>) -> Result<Loaded, ReloadError> {
@@ -313,7 +324,7 @@ impl Shared {
     }
 
     fn try_reload(&self, trigger: &'static str) -> Result<Reloaded, ReloadError> {
-        let loaded = self.reload.source.load()?;
+        let loaded = self.reload.source.load(self.reload.source.today())?;
         let sources = loaded.sources.clone();
         let (mut done, number) = self.take(loaded)?;
         done.kept = match number {
@@ -342,7 +353,7 @@ impl Shared {
             None => kept.before(present.number).ok_or(ReloadError::NoEarlier)?.number,
         };
         let sources = kept.read(restored)?;
-        let loaded = state.source.check(&sources.documents(&state.source.files))?;
+        let loaded = state.source.check(&sources.documents(&state.source.files), state.source.today())?;
         let staged = Staged::new(&state.source.files, &sources, &state.data_dir)?;
         let saved = staged.saved().to_owned();
         let (mut reloaded, number) = self.take(loaded)?;
@@ -368,6 +379,7 @@ impl Shared {
             present.number.max(newest) + 1
         });
         let number = fresh.unwrap_or(present.number);
+        self.apply_tls(&loaded.config)?;
         let generation = self.put_in_force(Arc::new(loaded.config), number)?;
         if level != present.config.log.level {
             // A level set at run time stays until the file's own changes.

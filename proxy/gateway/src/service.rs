@@ -18,7 +18,7 @@ use crate::conn::Protocol;
 use crate::ctx::{Arrival, Ctx, Exchange, Target};
 use crate::forward::{dress, head_came, is_stream, prepare, retry_after, settle, tell_breaker};
 use crate::generation::Generation;
-use crate::headers::check_nominations;
+use crate::headers::{STAY_ENCRYPTED, check_nominations};
 use crate::link::Fault;
 use crate::peer::{RETRY_STATUS, answer, attempt_failed, choose, connect_failed, retries_status};
 use crate::reframe::{frame_anew, interim};
@@ -49,7 +49,8 @@ impl Edge {
     /// Answers a request without an upstream.
     async fn reply(&self, session: &mut Session, x: &mut Exchange, answer: Answer) -> Result<()> {
         let left = x.announced().map(|bytes| bytes - x.body_bytes.min(bytes));
-        let answer = answer.with_all(std::mem::take(&mut x.limit_headers));
+        let secure = x.arrival.conn.is_tls().then_some(STAY_ENCRYPTED);
+        let answer = answer.with_all(std::mem::take(&mut x.limit_headers)).with_all(secure);
         x.answer_bytes =
             send(session, answer, &x.arrival.path, &x.request_id, x.arrival.method, left).await?;
         Ok(())

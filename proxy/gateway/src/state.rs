@@ -22,6 +22,8 @@ use crate::register::Registrations;
 use crate::reload::ReloadState;
 use crate::resolver::Resolve;
 use crate::throttle::AuthThrottle;
+use crate::tls::Tls;
+use crate::tls::identity::EdgeIdentity;
 use crate::workers::Workers;
 
 /// What all threads of the edge share. Read-mostly: what changes is behind atomics or short locks.
@@ -42,6 +44,10 @@ pub(crate) struct Shared {
     pub(crate) reload: ReloadState,
     /// Keys and revocations.
     pub(crate) trust: TrustCell,
+    /// TLS towards clients.
+    pub(crate) tls: Tls,
+    /// The edge's own certificate.
+    pub(crate) identity: EdgeIdentity,
     /// Verified tokens.
     pub(crate) tokens: JwtCache,
     /// Failed authentications by address.

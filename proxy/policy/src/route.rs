@@ -3,27 +3,37 @@
 //! Purpose: one immutable table a configuration generation, looked up once a request.
 //!
 //! Exact rules: a route matches when its prefix covers the normalised path on segment borders and the
-//! request has one of its hosts and methods (empty: any). Among the matching ones the longest prefix
-//! wins; among equal prefixes an exact host beats `*.domain` (the longer domain first) beats any host;
-//! then the smaller method set wins. Routes that tie in all of it are an error at build time. Where a
-//! path is known and only the method is not, the lookup says which methods are.
+//! request has one of its hosts and methods (empty: any) and all its header fields. Among the matching
+//! ones the longest prefix wins; among equal prefixes an exact host beats `*.domain` (the longer domain
+//! first) beats any host; then more header fields win, then more exact values among them, then the
+//! smaller method set. Routes equal in all of it are an error at build time; among others that could
+//! still tie (fields of other names) the order is fixed, whatever the order of the rules. Where a path
+//! is known and only the method is not, the lookup says which methods are.
 //!
 //! Prefixes are made of `A-Za-z0-9-._~` segments, whose one form in [`crate::path`] is themselves: no
 //! other spelling of a prefix reaches its upstream past it.
 //!
 //! Cost: one hash lookup for each depth that some route has and the path reaches, whatever the number
-//! of routes; no allocation, no lock. A host table is consulted only where a route names hosts.
+//! of routes; no allocation, no lock. A host table is consulted only where a route names hosts, header
+//! fields only where a route of that prefix asks for some.
 //!
-//! LIMIT: [`SEGMENTS_MAX`] segments in a prefix, [`ROUTES_MAX`] routes, [`HOST_BYTES_MAX`] bytes of a host.
+//! LIMIT: [`SEGMENTS_MAX`] segments in a prefix, [`ROUTES_MAX`] routes, [`PEERS_MAX`] of them with one
+//! prefix and host, [`FIELDS_MAX`] header fields a route, [`HOST_BYTES_MAX`] bytes of a host.
 
 mod fault;
+mod fields;
+mod text;
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use foldhash::fast::FixedState;
 use sluice_wire::role::Role;
 
 pub use fault::RouteFault;
+pub use fields::{FIELDS_MAX, Fields, HasField};
+use text::{borders, depth};
+pub use text::{host_name, is_prefix};
 
 use crate::method::{Method, MethodSet};
 use crate::reserved::{RESERVED, Reserved, covering};
@@ -32,6 +42,8 @@ use crate::reserved::{RESERVED, Reserved, covering};
 pub const SEGMENTS_MAX: usize = 16;
 /// Routes in one table at most.
 pub const ROUTES_MAX: usize = 65_536;
+/// Routes with one prefix and one host at most: a lookup asks them one by one.
+pub const PEERS_MAX: usize = sluice_schema::PREFIX_SHARED_MAX;
 /// Bytes of a host name at most (RFC 1035); longer ones match only routes without hosts.
 pub const HOST_BYTES_MAX: usize = 255;
 
@@ -59,6 +71,8 @@ pub struct Rule {
     pub hosts: Vec<String>,
     /// Methods; empty: any.
     pub methods: MethodSet,
+    /// Header fields.
+    pub headers: Fields,
     /// Whether the prefix is cut off before forwarding.
     pub strip_prefix: bool,
     /// Who answers.
@@ -79,10 +93,11 @@ pub struct Route {
     strip: usize,
     hosts: Vec<String>,
     methods: MethodSet,
+    headers: Fields,
 }
 
 /// What is asked of the table.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Ask<'a> {
     /// The method.
     pub method: Method,
@@ -90,6 +105,15 @@ pub struct Ask<'a> {
     pub host: &'a str,
     /// The normalised path.
     pub path: &'a str,
+    /// The header fields.
+    pub headers: &'a HasField<'a>,
+}
+
+impl fmt::Debug for Ask<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { method, host, path, .. } = self;
+        write!(f, "Ask {{ {method:?} {host:?} {path:?} }}")
+    }
 }
 
 /// Answer of a lookup.
@@ -132,6 +156,7 @@ impl Rule {
             prefix: service.prefix.clone(),
             hosts: service.hosts.clone(),
             methods: service.methods.iter().filter_map(|word| Method::parse(word.as_bytes()).ok()).collect(),
+            headers: Fields::new(&service.headers),
             strip_prefix: service.strip_prefix,
             target: Target::Service(index),
         }
@@ -152,6 +177,17 @@ impl Route {
         self.methods
     }
 
+    /// The header fields it asks for.
+    pub fn headers(&self) -> &Fields {
+        &self.headers
+    }
+
+    /// Where it stands among routes of one prefix and host: the first that takes a request has it.
+    fn order(&self) -> impl Ord + '_ {
+        let breadth = if self.methods.is_empty() { u32::MAX } else { self.methods.len() };
+        (self.headers.rank(), breadth, &self.headers)
+    }
+
     fn takes(&self, method: Method) -> bool {
         self.methods.is_empty() || self.methods.contains(method)
     }
@@ -161,7 +197,7 @@ impl Route {
             "" if rule.prefix.starts_with('/') => "/",
             trimmed => trimmed,
         };
-        let Rule { name, hosts, methods, strip_prefix, target, .. } = rule;
+        let Rule { name, hosts, methods, headers, strip_prefix, target, .. } = rule;
         let prefix = prefix.to_owned();
         if !is_prefix(&prefix) {
             return Err(RouteFault::Prefix { name, prefix: rule.prefix });
@@ -169,11 +205,14 @@ impl Route {
         if depth(&prefix) > SEGMENTS_MAX {
             return Err(RouteFault::Deep { name, prefix });
         }
+        if headers.len() > FIELDS_MAX {
+            return Err(RouteFault::ManyFields { name });
+        }
         let strip = if strip_prefix && prefix != "/" { prefix.len() } else { 0 };
         let mut hosts: Vec<String> = hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
         hosts.sort_unstable();
         hosts.dedup();
-        Ok(Self { name, prefix, target, reserved: None, strip, hosts, methods })
+        Ok(Self { name, prefix, target, reserved: None, strip, hosts, methods, headers })
     }
 }
 
@@ -224,7 +263,8 @@ impl Table {
         for depth in (0..=deepest).rev().filter(|depth| depths & (1 << depth) != 0) {
             let prefix = if depth == 0 { "/" } else { &ask.path[..borders[depth]] };
             for group in groups.iter().map(|group| &self.groups[*group]) {
-                for route in group.at(depth, prefix).iter().map(|index| &self.routes[*index]) {
+                let peers = group.at(depth, prefix).iter().map(|index| &self.routes[*index]);
+                for route in peers.filter(|route| route.headers.hold(ask.headers)) {
                     if route.takes(ask.method) {
                         return Lookup::Found(route);
                     }
@@ -272,17 +312,22 @@ impl Table {
             let group = &mut self.groups[group];
             group.depths |= 1 << depth;
             let peers = group.prefixes.entry(route.prefix.as_str().into()).or_default();
-            if let Some(first) = peers.iter().find(|peer| self.routes[**peer].methods == route.methods) {
+            let equal = |peer: &&usize| {
+                let peer = &self.routes[**peer];
+                peer.methods == route.methods && peer.headers == route.headers
+            };
+            if let Some(first) = peers.iter().find(equal) {
                 let (first, second) = (self.routes[*first].name.clone(), route.name.clone());
                 faults.push(RouteFault::Tie { first, second, prefix: route.prefix.clone() });
                 return;
             }
+            if peers.len() == PEERS_MAX {
+                let (name, prefix) = (route.name.clone(), route.prefix.clone());
+                faults.push(RouteFault::Crowded { name, prefix });
+                return;
+            }
             peers.push(index);
-            let breadth = |index: &usize| match self.routes[*index].methods.len() {
-                0 => u32::MAX,
-                methods => methods,
-            };
-            peers.sort_by_key(breadth);
+            peers.sort_by(|one, other| self.routes[*one].order().cmp(&self.routes[*other].order()));
         }
     }
 
@@ -317,30 +362,6 @@ impl Group {
     }
 }
 
-/// A `Host` value or authority without its port; brackets of an IPv6 address stay.
-pub fn host_name(authority: &str) -> &str {
-    match authority.rfind(':') {
-        Some(colon) if !authority[colon..].contains(']') => &authority[..colon],
-        _ => authority,
-    }
-}
-
-/// Where the path's segments end, and how many the table could use. Empty segments end nothing.
-fn borders(path: &str, depths: u32) -> ([usize; SEGMENTS_MAX + 1], usize) {
-    let deepest = (31 - (depths | 1).leading_zeros() as usize).min(SEGMENTS_MAX);
-    let mut borders = [0; SEGMENTS_MAX + 1];
-    let (mut count, mut start) = (0, 1);
-    while count < deepest && start < path.len() {
-        let length = path[start..].find('/').unwrap_or(path.len() - start);
-        if length > 0 {
-            count += 1;
-            borders[count] = start + length;
-        }
-        start += length + 1;
-    }
-    (borders, count)
-}
-
 fn reserved_routes() -> Vec<Route> {
     RESERVED
         .iter()
@@ -355,19 +376,9 @@ fn reserved_routes() -> Vec<Route> {
             strip: 0,
             hosts: Vec::new(),
             methods: MethodSet::EMPTY,
+            headers: Fields::default(),
         })
         .collect()
-}
-
-/// Whether a text is a prefix whose one form is itself.
-pub fn is_prefix(text: &str) -> bool {
-    let letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    let segment = |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(letter);
-    text == "/" || text.strip_prefix('/').is_some_and(|rest| rest.split('/').all(segment))
-}
-
-fn depth(prefix: &str) -> usize {
-    if prefix == "/" { 0 } else { prefix.matches('/').count() }
 }
 
 #[cfg(test)]

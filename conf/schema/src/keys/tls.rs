@@ -42,6 +42,8 @@ pub(super) fn edge(t: &mut Table<'_, '_>, tls: &mut Option<EdgeTls>) {
         t.key("client_auth", doc, CLIENT_AUTH, &mut tls.client_auth);
         let doc = "Who signs the certificates of clients: auto (the vault worker) or a PEM file.";
         t.key("client_ca", doc, AUTHORITY, &mut tls.client_ca);
+        t.place_values("certificate");
+        t.place_values("client_ca");
         if let Certificate::Files(pairs) = &mut tls.certificate {
             for pair in pairs {
                 resolve_pair(t, pair);
@@ -61,6 +63,8 @@ pub(super) fn upstream(t: &mut Table<'_, '_>, tls: &mut UpstreamTls) {
         t.key("client_cert", doc, CLIENT_CERTIFICATE, &mut tls.client_cert);
         let doc = "Whether their certificate is checked; false takes any.";
         t.key("verify", doc, Flag, &mut tls.verify);
+        t.place_values("ca");
+        t.place_values("client_cert");
         if let ClientCertificate::Files(pair) = &mut tls.client_cert {
             resolve_pair(t, pair);
         }

@@ -15,8 +15,8 @@ use thiserror::Error;
 pub use auth::Auth;
 pub use edge::{AccessLog, Control, Drain, Edge, Limits, Log, LogLevel, MetricsAccess, Otlp, Registry};
 pub use service::{
-    Balance, Breaker, HEADER_MATCHES_MAX, HeaderEdits, Health, Instance, METHODS, Permissions,
-    RESERVED_PREFIXES, RateKey, RateLimit, Retry, RetryCause, Service, Source, Timeouts,
+    Balance, Breaker, HEADER_MATCHES_MAX, HeaderEdits, Health, Instance, METHODS, PREFIX_SHARED_MAX,
+    Permissions, RESERVED_PREFIXES, RateKey, RateLimit, Retry, RetryCause, Service, Source, Timeouts,
 };
 pub use tls::{Authority, Certificate, ClientAuth, ClientCertificate, EdgeTls, KeyPairFiles, UpstreamTls};
 pub(crate) use value::is_host;

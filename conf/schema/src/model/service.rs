@@ -15,6 +15,9 @@ pub const METHODS: [&str; 6] = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTION
 /// LIMIT: header fields one service can be matched by.
 pub const HEADER_MATCHES_MAX: usize = 8;
 
+/// LIMIT: services that share one prefix and one host: a request asks them one by one.
+pub const PREFIX_SHARED_MAX: usize = 64;
+
 /// Prefixes the edge serves itself or hands to a worker; no service may lie at or below one.
 pub const RESERVED_PREFIXES: [&str; 27] = [
     "/health",

@@ -29,7 +29,7 @@ pub enum Certificate {
 }
 
 /// A certificate chain and its private key, both PEM. Relative paths of the file count from the main file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KeyPairFiles {
     /// File of the chain, the leaf first.
     pub cert: PathBuf,

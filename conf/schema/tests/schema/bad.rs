@@ -10,7 +10,10 @@ use sluice_schema::{Code, Loaded, Mode, Report, load};
 use crate::{Environment, check_in, check_text, conf, service};
 
 /// Codes whose case is too large for a file: each has a test below.
-const GENERATED: [Code; 3] = [Code::TooLarge, Code::TooMany, Code::MoreFindings];
+const GENERATED: [Code; 4] = [Code::TooLarge, Code::TooMany, Code::MoreFindings, Code::SharedPrefix];
+
+/// The day on which certificates are judged: 2026-06-01.
+const AT: Mode = Mode { dev: false, secrets_required: true, now_unix_s: Some(1_780_272_000) };
 
 struct Case {
     main: PathBuf,
@@ -24,7 +27,7 @@ fn cases() -> Vec<Case> {
         .expect("conf/bad is there")
         .map(|entry| entry.expect("a readable entry").path())
         .filter_map(|path| {
-            if path.is_dir() {
+            if path.join("sluice.toml").is_file() {
                 let environment = Environment::new();
                 return Some(Case {
                     main: path.join("sluice.toml"),
@@ -60,7 +63,7 @@ fn report(result: Result<Loaded, Report>) -> Report {
 fn every_wrong_file_gives_the_text_beside_it() {
     let folder = format!("{}/", conf().display());
     for case in cases() {
-        let report = report(load(&case.main, &case.environment, Mode::default()));
+        let report = report(load(&case.main, &case.environment, AT));
         assert!(!report.is_empty(), "{} is not wrong", case.main.display());
         let text = report.to_string().replace(&folder, "");
         assert!(!text.contains("hunter2"), "{} shows a secret", case.main.display());
@@ -70,10 +73,19 @@ fn every_wrong_file_gives_the_text_beside_it() {
 }
 
 #[test]
+fn the_same_findings_for_programs_are_exact_too() {
+    let main = conf().join("bad/E0104-missing-key.toml");
+    let report = report(load(&main, &Environment::new(), AT));
+    let text = serde_json::to_string_pretty(&report.findings()).expect("JSON") + "\n";
+    let text = text.replace(&format!("{}/", conf().display()), "");
+    expect_file![conf().join("bad/E0104-missing-key.json")].assert_eq(&text);
+}
+
+#[test]
 fn every_code_has_a_case_and_every_case_its_code() {
     let mut seen: BTreeSet<&str> = GENERATED.iter().map(|code| code.number()).collect();
     for case in cases() {
-        let report = report(load(&case.main, &case.environment, Mode::default()));
+        let report = report(load(&case.main, &case.environment, AT));
         let codes: BTreeSet<&str> = report.findings().iter().map(|finding| finding.code).collect();
         let folder = case.main.parent().and_then(Path::file_name);
         let name = [case.main.file_name(), folder].into_iter().flatten().map(|name| name.to_string_lossy());
@@ -144,6 +156,20 @@ fn more_services_than_the_limit_are_refused_once() {
     let report = check_text(&text(10_003)).expect_err("too many");
     let codes: Vec<_> = report.findings().iter().map(|finding| finding.code).collect();
     assert_eq!(codes, ["E0004"]);
+}
+
+#[test]
+fn services_that_share_a_prefix_are_bounded() {
+    let text = |count: usize| -> String {
+        let one = |n: usize| {
+            service(&format!("headers = {{ x-desk = \"{n}\" }}")).replace("\"data\"", &format!("\"s{n}\""))
+        };
+        (0..count).map(one).collect()
+    };
+    assert!(check_text(&text(64)).is_ok());
+    let findings = check_text(&text(66)).expect_err("too many").findings();
+    let found: Vec<_> = findings.iter().map(|finding| (finding.code, finding.line)).collect();
+    assert_eq!(found, [("E0312", Some(64 * 6 + 3))]);
 }
 
 #[test]

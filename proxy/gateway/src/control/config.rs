@@ -95,7 +95,9 @@ fn said(status: &str, done: &impl serde::Serialize) -> Response {
 /// A problem with the whole report: `report` as a compiler prints it, `findings` for programs.
 fn refused(error: &ReloadError, path: &str, access: &Access) -> Response {
     let code = match error {
-        ReloadError::Invalid(_) | ReloadError::Ports(_) | ReloadError::Routes(_) => Code::Unprocessable,
+        ReloadError::Invalid(_) | ReloadError::Ports(_) | ReloadError::Routes(_) | ReloadError::Tls(_) => {
+            Code::Unprocessable
+        }
         ReloadError::Kept(KeptError::Missing(_)) => Code::NotFound,
         ReloadError::NoEarlier | ReloadError::Restore(_) => Code::Conflict,
         ReloadError::Kept(_) => Code::Internal,

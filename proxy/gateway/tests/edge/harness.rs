@@ -191,6 +191,11 @@ impl Parts {
                     drop(socket.write_all(reply("200 OK", "{}").as_bytes()));
                     continue;
                 }
+                // The edge's wish for a certificate is answered like any call and not noted.
+                if seen.line().starts_with("POST /internal/certificates ") {
+                    (parts.answer)(&seen, &mut socket);
+                    continue;
+                }
                 let whole = seen.whole;
                 parts.seen.lock().unwrap().push(seen.clone());
                 if !whole || !(parts.answer)(&seen, &mut socket) {
@@ -285,6 +290,8 @@ impl Issuer {
 pub struct Edge {
     pub http: SocketAddr,
     pub control: SocketAddr,
+    /// Where it speaks TLS, when it does.
+    pub tls: Option<SocketAddr>,
     pub issuer: Issuer,
     pub trust: TrustCell,
     pub conf: PathBuf,
@@ -292,6 +299,7 @@ pub struct Edge {
     pub internal_key: String,
     resolver: Arc<dyn Resolve>,
     environment: BTreeMap<String, String>,
+    preamble: &'static [u8],
     stopper: Stopper,
     thread: Option<JoinHandle<()>>,
     dir: Option<tempfile::TempDir>,
@@ -338,6 +346,8 @@ pub struct Setup {
     pub dev: bool,
     pub dir: tempfile::TempDir,
     pub workers: Vec<Role>,
+    /// What a balancer in front sends first.
+    pub preamble: &'static [u8],
 }
 
 impl Setup {
@@ -351,6 +361,7 @@ impl Setup {
             dev: true,
             dir: tempfile::tempdir().unwrap(),
             workers: Vec::new(),
+            preamble: b"",
         }
     }
 
@@ -367,6 +378,12 @@ impl Setup {
     }
 
     pub fn start(self) -> Edge {
+        Edge::start(self)
+    }
+
+    /// An edge whose clients come through a balancer that sends this first.
+    pub fn start_behind(mut self, preamble: &'static [u8]) -> Edge {
+        self.preamble = preamble;
         Edge::start(self)
     }
 }
@@ -397,7 +414,7 @@ fn asset(path: &str) -> Option<Asset> {
 
 impl Edge {
     pub fn start(setup: Setup) -> Self {
-        let Setup { names, environment, main, services, keys, dev, dir, workers } = setup;
+        let Setup { names, environment, main, services, keys, dev, dir, workers, preamble } = setup;
         let conf = dir.path().join("conf");
         std::fs::create_dir_all(conf.join("services.d")).unwrap();
         let quiet = if main.contains("[log]") { "" } else { "\n[log]\naccess = \"off\"\n" };
@@ -413,7 +430,7 @@ impl Edge {
             Some(names) => Arc::new(names),
             None => Arc::new(SystemResolver::default()),
         };
-        Self::boot(dir, conf, data, sockets, keys, dev, Issuer::new(), resolver, environment)
+        Self::boot(dir, conf, data, sockets, keys, dev, Issuer::new(), resolver, environment, preamble)
     }
 
     #[expect(clippy::too_many_arguments, reason = "what two kinds of start have in common")]
@@ -427,6 +444,7 @@ impl Edge {
         issuer: Issuer,
         resolver: Arc<dyn Resolve>,
         environment: BTreeMap<String, String>,
+        preamble: &'static [u8],
     ) -> Self {
         let mode = Mode { dev, ..Mode::default() };
         let path = conf.join("sluice.toml");
@@ -437,12 +455,14 @@ impl Edge {
             trust.restore(Trust::from_snapshot(&issuer.snapshot));
         }
         let mut doors = Doors::default();
-        let [http, control] = ["http", "control"].map(|door| {
+        let mut open = |door: &str| {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let address = listener.local_addr().unwrap();
             doors.insert(door, Listener::Tcp(listener));
             address
-        });
+        };
+        let (http, control) = (open("http"), open("control"));
+        let tls = config.edge.tls.is_some().then(|| open("tls"));
         let (stopper, stop) = Stopper::new();
         let internal_key = InternalKeys::mint();
         let start = Start {
@@ -471,6 +491,7 @@ impl Edge {
         let edge = Self {
             http,
             control,
+            tls,
             issuer,
             trust,
             conf,
@@ -478,6 +499,7 @@ impl Edge {
             internal_key,
             resolver,
             environment,
+            preamble,
             stopper,
             thread: Some(thread),
             dir: Some(dir),
@@ -493,7 +515,8 @@ impl Edge {
         let dir = self.dir.take().unwrap();
         let (conf, data) = (self.conf.clone(), self.data.clone());
         let (resolver, environment) = (Arc::clone(&self.resolver), self.environment.clone());
-        Self::boot(dir, conf, data, BTreeMap::new(), true, true, issuer, resolver, environment)
+        let preamble = self.preamble;
+        Self::boot(dir, conf, data, BTreeMap::new(), true, true, issuer, resolver, environment, preamble)
     }
 
     fn end(&mut self) {
@@ -539,6 +562,7 @@ impl Edge {
 
     fn try_get(&self, path: &str) -> Option<Reply> {
         let mut client = Client::try_to(self.http)?;
+        drop(client.socket.write_all(self.preamble));
         client.send(&format!("GET {path} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n"));
         client.try_reply()
     }
@@ -561,8 +585,8 @@ fn call(to: SocketAddr, method: &str, path: &str, token: Option<&str>, body: Opt
 }
 
 /// A client connection.
-pub struct Client {
-    pub socket: TcpStream,
+pub struct Client<S = TcpStream> {
+    pub socket: S,
     rest: Vec<u8>,
 }
 
@@ -583,7 +607,14 @@ impl Client {
         let socket = TcpStream::connect(address).ok()?;
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.set_nodelay(true).unwrap();
-        Some(Self { socket, rest: Vec::new() })
+        Some(Self::over(socket))
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    /// A client over a connection that stands.
+    pub fn over(socket: S) -> Self {
+        Self { socket, rest: Vec::new() }
     }
 
     pub fn send(&mut self, raw: &str) {

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{ROUTES_MAX, SEGMENTS_MAX};
+use super::{FIELDS_MAX, PEERS_MAX, ROUTES_MAX, SEGMENTS_MAX};
 
 /// Why a table cannot be built; one for each fault found.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -38,6 +38,20 @@ pub enum RouteFault {
     /// More than [`SEGMENTS_MAX`] segments.
     #[error("`{name}`: {prefix} has more than {SEGMENTS_MAX} segments")]
     Deep {
+        /// The route.
+        name: String,
+        /// Its prefix.
+        prefix: String,
+    },
+    /// More than [`FIELDS_MAX`] header fields.
+    #[error("`{name}` asks for more than {FIELDS_MAX} header fields")]
+    ManyFields {
+        /// The route.
+        name: String,
+    },
+    /// More than [`PEERS_MAX`] routes of one prefix and host.
+    #[error("`{name}`: {prefix} has {PEERS_MAX} routes of one host already")]
+    Crowded {
         /// The route.
         name: String,
         /// Its prefix.

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::reserved::is_below;
 use proptest::prelude::*;
@@ -8,6 +10,7 @@ fn rule(prefix: &str, target: usize) -> Rule {
         prefix: prefix.to_owned(),
         hosts: Vec::new(),
         methods: MethodSet::EMPTY,
+        headers: Fields::default(),
         strip_prefix: true,
         target: Target::Service(target),
     }
@@ -21,8 +24,25 @@ fn for_methods(methods: &[Method], rule: Rule) -> Rule {
     Rule { methods: methods.iter().copied().collect(), ..rule }
 }
 
+fn with_headers(wanted: &[(&str, &str)], rule: Rule) -> Rule {
+    let wanted: BTreeMap<String, String> =
+        wanted.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Rule { headers: Fields::new(&wanted), ..rule }
+}
+
+fn ask<'a>(method: Method, host: &'a str, path: &'a str) -> Ask<'a> {
+    Ask { method, host, path, headers: &|_, _| false }
+}
+
+/// Fields of a request.
+fn has<'a>(fields: &'a [(&'a str, &'a str)]) -> impl Fn(&str, Option<&str>) -> bool + 'a {
+    move |name, wanted| {
+        fields.iter().any(|(field, value)| *field == name && wanted.is_none_or(|wanted| wanted == *value))
+    }
+}
+
 fn found(table: &Table, method: Method, host: &str, path: &str) -> Option<Target> {
-    match table.find(&Ask { method, host, path }) {
+    match table.find(&ask(method, host, path)) {
         Lookup::Found(route) => Some(route.target),
         _ => None,
     }
@@ -60,7 +80,7 @@ fn longest_prefix_wins_on_segment_borders() {
 fn prefix_is_cut_off_where_asked() {
     let keep = Rule { strip_prefix: false, ..rule("/keep", 1) };
     let table = Table::new([rule("/api/data", 0), keep, rule("/", 2)]).unwrap();
-    let forwarded = |path: &'static str| match table.find(&Ask { method: Method::Get, host: "", path }) {
+    let forwarded = |path: &'static str| match table.find(&ask(Method::Get, "", path)) {
         Lookup::Found(route) => route.forward_path(path),
         _ => "none",
     };
@@ -109,12 +129,57 @@ fn a_known_path_with_another_method_names_its_methods() {
     .unwrap();
     assert_eq!(found(&table, Method::Head, "", "/a"), Some(Target::Service(0)));
     assert_eq!(found(&table, Method::Post, "", "/a"), Some(Target::Service(1)));
-    let Lookup::WrongMethod(allowed) = table.find(&Ask { method: Method::Put, host: "", path: "/a/x" })
-    else {
+    let Lookup::WrongMethod(allowed) = table.find(&ask(Method::Put, "", "/a/x")) else {
         panic!("PUT is not routed");
     };
     assert_eq!(allowed.allow(), "GET, HEAD, POST");
-    assert!(matches!(table.find(&Ask { method: Method::Put, host: "", path: "/c" }), Lookup::Missing));
+    assert!(matches!(table.find(&ask(Method::Put, "", "/c")), Lookup::Missing));
+}
+
+#[test]
+fn header_fields_narrow_and_the_more_particular_wins() {
+    let table = Table::new([
+        rule("/a", 0),
+        for_methods(&[Method::Get], rule("/a", 1)),
+        with_headers(&[("x-desk", "*")], rule("/a", 2)),
+        with_headers(&[("X-Desk", "fx")], rule("/a", 3)),
+        with_headers(&[("x-desk", "fx"), ("x-beta", "*")], rule("/a", 4)),
+        with_headers(&[("x-desk", "fx")], for_methods(&[Method::Post], rule("/a", 5))),
+        with_headers(&[("x-only", "*")], for_methods(&[Method::Post], rule("/only", 6))),
+    ])
+    .unwrap();
+    let at = |method, path, fields: &[(&str, &str)]| match table
+        .find(&Ask { headers: &has(fields), ..ask(method, "", path) })
+    {
+        Lookup::Found(route) => route.name.clone(),
+        Lookup::WrongMethod(allowed) => allowed.allow(),
+        Lookup::Missing => "missing".to_owned(),
+    };
+    assert_eq!(at(Method::Get, "/a", &[]), "s1");
+    assert_eq!(at(Method::Post, "/a", &[]), "s0");
+    assert_eq!(at(Method::Get, "/a", &[("x-desk", "rates")]), "s2");
+    assert_eq!(at(Method::Get, "/a", &[("x-desk", "fx")]), "s3");
+    assert_eq!(at(Method::Post, "/a", &[("x-desk", "fx")]), "s5");
+    assert_eq!(at(Method::Post, "/a", &[("x-desk", "rates"), ("x-desk", "fx"), ("x-beta", "")]), "s4");
+    // Who lacks the fields does not learn of the path.
+    assert_eq!(at(Method::Get, "/only", &[]), "missing");
+    assert_eq!(at(Method::Get, "/only", &[("x-only", "1")]), "POST");
+}
+
+#[test]
+fn fields_and_routes_of_one_prefix_are_bounded() {
+    let names: Vec<String> = (0..=FIELDS_MAX).map(|n| format!("x-{n}")).collect();
+    let wanted: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "*")).collect();
+    assert_eq!(
+        Table::new([with_headers(&wanted, rule("/a", 0))]).unwrap_err(),
+        [RouteFault::ManyFields { name: "s0".to_owned() }]
+    );
+    let peers = |count: usize| {
+        (0..count).map(|n| with_headers(&[("x-desk", &n.to_string())], rule("/a", n))).collect::<Vec<_>>()
+    };
+    assert!(Table::new(peers(PEERS_MAX)).is_ok());
+    let crowded = RouteFault::Crowded { name: format!("s{PEERS_MAX}"), prefix: "/a".to_owned() };
+    assert_eq!(Table::new(peers(PEERS_MAX + 1)).unwrap_err(), [crowded]);
 }
 
 #[test]
@@ -219,6 +284,53 @@ proptest! {
         let model = built.iter().filter_map(|rule| rank(rule).map(|rank| (rank, rule.target))).max_by_key(|(rank, _)| *rank);
         match Table::new(built.clone()) {
             Ok(table) => prop_assert_eq!(found(&table, method, host, &path), model.map(|(_, target)| target)),
+            Err(faults) => {
+                let only_ties = faults.iter().all(|fault| matches!(fault, RouteFault::Tie { .. }));
+                prop_assert!(only_ties);
+            }
+        }
+    }
+
+    #[test]
+    fn agrees_with_the_naive_order_over_header_fields(
+        rules in proptest::collection::vec((0_usize..2, proptest::collection::btree_map("[ab]", "[12*]", 0..3), 0_usize..3), 1..8),
+        fields in proptest::collection::vec(("[abc]", "[12]"), 0..4),
+        method in 0_usize..2,
+    ) {
+        const METHODS: [&[Method]; 3] = [&[], &[Method::Get], &[Method::Get, Method::Post]];
+        const PREFIXES: [&str; 2] = ["/", "/p"];
+        let method = [Method::Get, Method::Post][method];
+        let build = |(index, (prefix, wanted, methods)): (usize, &(usize, BTreeMap<String, String>, usize))| {
+            let rule = for_methods(METHODS[*methods], rule(PREFIXES[*prefix], index));
+            Rule { headers: Fields::new(wanted), ..rule }
+        };
+        let built: Vec<Rule> = rules.iter().enumerate().map(build).collect();
+        let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let takes = |(prefix, wanted, methods): &(usize, BTreeMap<String, String>, usize)| {
+            let held = wanted.iter().all(|(name, value)| {
+                fields.iter().any(|(field, found)| field == name && (value == "*" || value == found))
+            });
+            let rank = (
+                *prefix,
+                wanted.len(),
+                wanted.values().filter(|value| *value != "*").count(),
+                usize::MAX - METHODS[*methods].len().wrapping_sub(1),
+            );
+            (held && (METHODS[*methods].is_empty() || METHODS[*methods].contains(&method))).then_some(rank)
+        };
+        let best = rules.iter().filter_map(takes).max();
+        let ask = |table: &Table| match table.find(&Ask { headers: &has(&fields), ..ask(method, "", "/p/x") }) {
+            Lookup::Found(Route { target: Target::Service(index), .. }) => Some(*index),
+            _ => None,
+        };
+        match Table::new(built.clone()) {
+            Ok(table) => {
+                let index = ask(&table);
+                prop_assert_eq!(index.and_then(|index| takes(&rules[index])), best);
+                // Where several are equally particular, the order of the rules decides nothing.
+                let again = Table::new(built.into_iter().rev()).expect("the same rules");
+                prop_assert_eq!(ask(&again), index);
+            }
             Err(faults) => {
                 let only_ties = faults.iter().all(|fault| matches!(fault, RouteFault::Tie { .. }));
                 prop_assert!(only_ties);

@@ -1,0 +1,187 @@
+//! The certificates of the TLS listener, by the names in them.
+//!
+//! A client's SNI picks the certificate with exactly that name, else the one with the wildcard for its
+//! parent, else the first. Serving the first to a stranger lets the edge answer 421 instead of breaking
+//! the handshake. The set is swapped whole; connections keep what they were given.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use foldhash::HashMap;
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use sluice_schema::KeyPairFiles;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+/// LIMIT: certificates of a chain file.
+const CHAIN_MAX: usize = 16;
+
+/// Certificate or key that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateFault {
+    /// A file cannot be read as PEM.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: pem::Error,
+    },
+    /// A file holds no certificate, or too many.
+    #[error("{} holds {count} certificates", path.display())]
+    Count {
+        /// The file.
+        path: PathBuf,
+        /// How many.
+        count: usize,
+    },
+    /// The key does not fit or is of an unknown kind.
+    #[error("the key does not fit the certificate")]
+    Key(#[source] rustls::Error),
+    /// The certificate is not X.509 or names nothing.
+    #[error("the certificate {0}")]
+    Certificate(&'static str),
+}
+
+/// A certificate that can be served.
+#[derive(Debug)]
+pub(crate) struct Served {
+    key: Arc<CertifiedKey>,
+    names: Vec<String>,
+    /// When it ends, unix seconds.
+    not_after_s: i64,
+}
+
+impl Served {
+    /// A certificate with its chain and its key.
+    pub(crate) fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: &PrivateKeyDer<'_>,
+    ) -> Result<Self, CertificateFault> {
+        let leaf = chain.first().ok_or(CertificateFault::Certificate("is missing"))?;
+        let (names, not_after_s) = names(leaf)?;
+        let key = any_supported_type(key).map_err(CertificateFault::Key)?;
+        let key = CertifiedKey::new(chain, key);
+        key.keys_match().map_err(CertificateFault::Key)?;
+        Ok(Self { key: Arc::new(key), names, not_after_s })
+    }
+
+    /// The same from files.
+    pub(crate) fn from_files(files: &KeyPairFiles) -> Result<Self, CertificateFault> {
+        let read = |source| CertificateFault::Read { path: files.key.clone(), source };
+        let key = PrivateKeyDer::from_pem_file(&files.key).map_err(read)?;
+        Self::new(read_chain(&files.cert)?, &key)
+    }
+}
+
+/// The certificates of a PEM file.
+pub(crate) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateFault> {
+    let read = |source| CertificateFault::Read { path: path.to_owned(), source };
+    let chain = CertificateDer::pem_file_iter(path).map_err(read)?;
+    let chain: Vec<_> = chain.take(CHAIN_MAX + 1).collect::<Result<_, _>>().map_err(read)?;
+    match chain.len() {
+        1..=CHAIN_MAX => Ok(chain),
+        count => Err(CertificateFault::Count { path: path.to_owned(), count }),
+    }
+}
+
+/// The names a certificate is for, lower case, addresses in text, and when it ends.
+fn names(leaf: &CertificateDer<'_>) -> Result<(Vec<String>, i64), CertificateFault> {
+    let fault = CertificateFault::Certificate("cannot be read");
+    let Ok((_, leaf)) = X509Certificate::from_der(leaf) else { return Err(fault) };
+    let Ok(alternatives) = leaf.subject_alternative_name() else { return Err(fault) };
+    let listed = alternatives.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
+    let name = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        GeneralName::IPAddress(bytes) => address(bytes).map(|ip| ip.to_string()),
+        _ => None,
+    };
+    let names: Vec<String> = listed.iter().filter_map(name).collect();
+    if names.is_empty() {
+        return Err(CertificateFault::Certificate("names no host"));
+    }
+    Ok((names, leaf.validity().not_after.timestamp()))
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(bytes)
+        .map(IpAddr::from)
+        .or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .ok()
+}
+
+/// The certificates in use.
+#[derive(Debug, Default)]
+pub(crate) struct Certificates {
+    held: ArcSwap<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    first: Option<Arc<CertifiedKey>>,
+    exact: HashMap<String, Arc<CertifiedKey>>,
+    /// By what follows `*.`.
+    wildcard: HashMap<String, Arc<CertifiedKey>>,
+    not_after_s: Option<i64>,
+}
+
+impl Held {
+    fn new(served: &[Served]) -> Self {
+        let mut held = Self {
+            first: served.first().map(|served| Arc::clone(&served.key)),
+            not_after_s: served.iter().map(|served| served.not_after_s).min(),
+            ..Self::default()
+        };
+        for served in served {
+            for name in &served.names {
+                let (names, name) = match name.strip_prefix("*.") {
+                    Some(parent) => (&mut held.wildcard, parent),
+                    None => (&mut held.exact, name.as_str()),
+                };
+                names.entry(name.to_owned()).or_insert_with(|| Arc::clone(&served.key));
+            }
+        }
+        held
+    }
+
+    fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+        let parent = || self.wildcard.get(name.split_once('.')?.1);
+        self.exact.get(name).or_else(parent)
+    }
+}
+
+impl Certificates {
+    /// Serves these from now on; of two with one name the earlier.
+    pub(crate) fn replace(&self, served: &[Served]) {
+        self.held.store(Arc::new(Held::new(served)));
+    }
+
+    /// When the first of them ends, unix seconds.
+    pub(crate) fn not_after_s(&self) -> Option<i64> {
+        self.held.load().not_after_s
+    }
+
+    /// Whether a client that connected to `sni` may ask for `host` there: one certificate is for both.
+    pub(crate) fn cover_both(&self, sni: &str, host: &str) -> bool {
+        let held = self.held.load();
+        match (held.find(sni), held.find(host)) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let held = self.held.load();
+        let named = hello.server_name().and_then(|name| held.find(&name.to_ascii_lowercase()));
+        named.or(held.first.as_ref()).cloned()
+    }
+}

@@ -1,0 +1,227 @@
+//! The edge's own certificate: asked of the vault, renewed before it ends, kept for a start without it.
+//!
+//! The key is made here and leaves this process only for a file of mode 0600 in the data directory, so
+//! that an edge that starts while the vault is away serves on. It is renewed when the vault said (two
+//! thirds of its life), when the names it must carry change, and each [`RETRY`] while that fails.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use jiff::Timestamp;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde::{Deserialize, Serialize};
+use sluice_client::{CertificateRequest, Client, ClientError, RoleCertificate, RoleKey, RoleKeyFault, pem};
+use sluice_schema::Config;
+use sluice_wire::certificate::NAMES_MAX;
+use sluice_wire::role::Role;
+
+use crate::state::Shared;
+
+/// Between two looks at names and time, and between two questions to a vault that does not answer.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The edge's certificate with its key.
+pub(crate) struct RoleIdentity {
+    /// The certificate, then its issuers.
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    /// The authority's roots.
+    pub(crate) roots: Vec<CertificateDer<'static>>,
+    /// Another number with each certificate.
+    pub(crate) generation: u64,
+    key: RoleKey,
+    names: Names,
+    renew_at: Timestamp,
+}
+
+/// What a certificate is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Names {
+    dns: Vec<String>,
+    ip: Vec<IpAddr>,
+}
+
+/// No certificate for now.
+#[derive(Debug, thiserror::Error)]
+enum IdentityError {
+    #[error("the vault is not there")]
+    NoVault,
+    #[error("the key cannot be made")]
+    Key(#[from] RoleKeyFault),
+    #[error("the vault gives none")]
+    Vault(#[from] ClientError),
+    #[error("the vault's answer cannot be read")]
+    Answer,
+}
+
+/// The edge's own certificate, as it is now.
+pub(crate) struct EdgeIdentity {
+    current: ArcSwapOption<RoleIdentity>,
+    file: PathBuf,
+}
+
+impl EdgeIdentity {
+    /// With what was kept in the role's folder, where that is still good.
+    pub(crate) fn open(role_dir: &Path) -> Self {
+        let file = role_dir.join("identity.json");
+        let kept = Kept::read(&file).and_then(|kept| RoleIdentity::of(&kept, 1).ok());
+        Self { current: ArcSwapOption::new(kept.map(Arc::new)), file }
+    }
+
+    /// The certificate; `None` until the vault has given one.
+    pub(crate) fn current(&self) -> Option<Arc<RoleIdentity>> {
+        self.current.load_full()
+    }
+
+    /// Asks the vault where that is due. True: there is a new certificate.
+    async fn renew(&self, vault: Option<&Client>, names: &Names) -> Result<bool, IdentityError> {
+        let current = self.current();
+        let due =
+            |identity: &Arc<RoleIdentity>| identity.names != *names || Timestamp::now() >= identity.renew_at;
+        if current.as_ref().is_some_and(|identity| !due(identity)) {
+            return Ok(false);
+        }
+        let vault = vault.ok_or(IdentityError::NoVault)?;
+        let key = RoleKey::generate()?;
+        let request = CertificateRequest {
+            csr: key.request()?,
+            dns_names: names.dns.clone(),
+            ip_addresses: names.ip.iter().map(ToString::to_string).collect(),
+        };
+        let kept = Kept::new(&key, vault.role_certificate(&request).await?, names.clone());
+        let generation = current.map_or(1, |identity| identity.generation + 1);
+        let identity = RoleIdentity::of(&kept, generation)?;
+        if let Err(error) = kept.write(&self.file) {
+            tracing::warn!(component = "tls", %error, "the edge's certificate is not kept for the next start");
+        }
+        self.current.store(Some(Arc::new(identity)));
+        Ok(true)
+    }
+}
+
+impl RoleIdentity {
+    fn of(kept: &Kept, generation: u64) -> Result<Self, IdentityError> {
+        let certificates = |text: &str| {
+            CertificateDer::pem_slice_iter(text.as_bytes())
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|_| IdentityError::Answer)
+        };
+        let key =
+            PrivatePkcs8KeyDer::from_pem_slice(kept.key.as_bytes()).map_err(|_| IdentityError::Answer)?;
+        let mut chain = certificates(&kept.certificate)?;
+        let roots = certificates(&kept.root)?;
+        // Clients have the root; what they lack is what stands between.
+        chain.extend(certificates(&kept.chain)?.into_iter().filter(|issuer| !roots.contains(issuer)));
+        Ok(Self {
+            chain,
+            roots,
+            generation,
+            key: RoleKey::from_pkcs8(key.secret_pkcs8_der())?,
+            names: kept.names.clone(),
+            renew_at: kept.renew_at,
+        })
+    }
+
+    /// Its private key.
+    pub(crate) fn key(&self) -> PrivateKeyDer<'_> {
+        PrivateKeyDer::Pkcs8(self.key.pkcs8().into())
+    }
+}
+
+/// The file between two starts.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    key: String,
+    certificate: String,
+    chain: String,
+    root: String,
+    names: Names,
+    renew_at: Timestamp,
+    expires_at: Timestamp,
+}
+
+impl Kept {
+    fn new(key: &RoleKey, given: RoleCertificate, names: Names) -> Self {
+        Self {
+            key: pem("PRIVATE KEY", key.pkcs8()),
+            certificate: given.certificate,
+            chain: given.ca_chain,
+            root: given.ca_certificate,
+            names,
+            renew_at: given.renew_at,
+            expires_at: given.expires_at,
+        }
+    }
+
+    /// What was kept, unless it has ended.
+    fn read(file: &Path) -> Option<Self> {
+        let kept: Self = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+        (kept.expires_at > Timestamp::now()).then_some(kept)
+    }
+
+    fn write(&self, file: &Path) -> std::io::Result<()> {
+        let beside = file.with_extension("new");
+        if let Some(dir) = file.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        let mut out =
+            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        out.write_all(&serde_json::to_vec(self)?)?;
+        out.sync_all()?;
+        std::fs::rename(beside, file)
+    }
+}
+
+/// The names that the configuration needs: those of the listener, those of the services' hosts, this machine's.
+fn names(config: &Config) -> Names {
+    let mut dns = BTreeSet::from(["localhost".to_owned()]);
+    let mut ip = BTreeSet::from([IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])]);
+    if let Some(tls) = &config.edge.tls {
+        ip.extend(Some(tls.listen.ip()).filter(|ip| !ip.is_unspecified()));
+        for name in &tls.names {
+            match name.parse() {
+                Ok(address) => drop(ip.insert(address)),
+                Err(_) => drop(dns.insert(name.clone())),
+            }
+        }
+        dns.extend(
+            config
+                .enabled_services()
+                .flat_map(|service| service.hosts.iter().filter(|host| !host.starts_with('*')).cloned()),
+        );
+    }
+    Names { dns: dns.into_iter().take(NAMES_MAX).collect(), ip: ip.into_iter().take(NAMES_MAX).collect() }
+}
+
+/// Keeps the certificate good, for ever.
+pub(crate) async fn keep(shared: Arc<Shared>) -> Infallible {
+    let vault = shared.workers.client(Role::Vault);
+    let mut told = false;
+    loop {
+        let names = names(&shared.generation().config);
+        match shared.identity.renew(vault.as_ref(), &names).await {
+            // No vault at all: nothing in the configuration can need one.
+            Ok(false) | Err(IdentityError::NoVault) => {}
+            Ok(true) => {
+                told = false;
+                tracing::info!(component = "tls", "the edge has a new certificate");
+                shared.identity_changed().await;
+            }
+            Err(error) => {
+                if !told {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::warn!(component = "tls", %error, cause, "the edge's certificate is not renewed");
+                }
+                told = true;
+            }
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}

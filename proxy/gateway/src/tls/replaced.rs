@@ -1,0 +1,75 @@
+//! Certificates in files may be replaced under the running edge: looked for each [`POLL`], taken once they
+//! have rested for one look. What cannot be used changes nothing and is told in the log.
+
+use std::convert::Infallible;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{TlsFault, files};
+use crate::state::Shared;
+
+/// Between two looks.
+const POLL: Duration = Duration::from_secs(1);
+
+type Fingerprint = Vec<(PathBuf, Option<(u64, i64, i64, u64)>)>;
+
+impl Shared {
+    /// Takes the TLS settings of a configuration with the present identity.
+    pub(crate) fn apply_tls(&self, config: &sluice_schema::Config) -> Result<(), TlsFault> {
+        let Some(tls) = &config.edge.tls else { return Ok(()) };
+        self.tls.apply(tls, self.identity.current().as_deref())?;
+        if let Some(end) = self.tls.not_after_s() {
+            self.meters.certificate_ends(end);
+        }
+        Ok(())
+    }
+
+    /// The edge has another certificate: it is shown to clients and to upstreams from now on.
+    pub(crate) async fn identity_changed(&self) {
+        let _one_at_a_time = self.registrations.change.lock().await;
+        let config = Arc::clone(&self.generation().config);
+        if let Err(error) = self.apply_tls(&config) {
+            tracing::error!(component = "tls", %error, "the edge's new certificate is not used");
+        }
+        if let Err(error) = self.rebuild() {
+            tracing::error!(component = "tls", %error, "upstreams are not told of the new certificate");
+        }
+    }
+}
+
+/// Watches for ever.
+pub(crate) async fn run(shared: Arc<Shared>) -> Infallible {
+    let mut known = fingerprint(&shared);
+    let mut seen = known.clone();
+    loop {
+        tokio::time::sleep(POLL).await;
+        let present = fingerprint(&shared);
+        let rested = present == seen;
+        seen.clone_from(&present);
+        if !rested || present == known {
+            continue;
+        }
+        known = present;
+        let config = Arc::clone(&shared.generation().config);
+        match shared.apply_tls(&config) {
+            Ok(()) => tracing::info!(component = "tls", "certificates read again"),
+            Err(error) => {
+                tracing::error!(component = "tls", %error, "changed certificates are not used, the old ones stay");
+            }
+        }
+    }
+}
+
+/// Inode, time and size of every file that the settings name.
+fn fingerprint(shared: &Shared) -> Fingerprint {
+    let generation = shared.generation();
+    let named = generation.config.edge.tls.as_ref().map(files).unwrap_or_default();
+    let stat = |path: PathBuf| {
+        let file = std::fs::metadata(&path).ok();
+        let print = file.map(|file| (file.ino(), file.mtime(), file.mtime_nsec(), file.size()));
+        (path, print)
+    };
+    named.into_iter().map(stat).collect()
+}
