@@ -13,6 +13,7 @@ mod proxy_protocol;
 mod registry;
 mod reload;
 mod rollback;
+mod slow;
 mod streaming;
 mod tls;
 mod upstreams;
