@@ -1,5 +1,7 @@
 //! The operator's commands.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use serde_json::Value;
 
 use crate::harness::{repository, shared, sluice};
@@ -20,7 +22,7 @@ fn shipped_configuration_is_valid() {
 #[test]
 fn every_command_has_an_example() {
     let (_, help, _) = sluice(&["--help"]);
-    for command in ["up", "proxy", "worker", "demo", "check", "config", "audit", "health"] {
+    for command in ["up", "proxy", "worker", "demo", "check", "fmt", "config", "audit", "health"] {
         assert!(
             help.lines().any(|line| line.trim_start().starts_with(command) && line.starts_with(' ')),
             "{command}"
@@ -36,6 +38,31 @@ fn usage_errors_exit_with_2() {
     for arguments in [&["nonsense"][..], &["up", "--port-offset", "x"], &["check", "--format", "yaml"]] {
         assert_eq!(sluice(arguments).0, 2, "{arguments:?}");
     }
+}
+
+#[test]
+fn files_are_laid_out_and_keep_their_mode() {
+    assert_eq!(sluice(&["fmt", "--check"]).0, 0, "the shipped files are in their canonical layout");
+    let dir = tempfile::tempdir().unwrap();
+    let (main, data) = (dir.path().join("sluice.toml"), dir.path().join("services.d/data.toml"));
+    std::fs::create_dir(dir.path().join("services.d")).unwrap();
+    std::fs::write(&main, "[edge]\nthreads=2 # two\n").unwrap();
+    std::fs::write(&data, "[[service]]\nname = \"data\"\n").unwrap();
+    std::fs::set_permissions(&main, std::fs::Permissions::from_mode(0o640)).unwrap();
+    let folder = dir.path().to_str().unwrap();
+    let (code, out, _) = sluice(&["fmt", "--check", folder]);
+    assert_eq!((code, out), (3, format!("would change {}\n", main.display())));
+    assert_eq!(std::fs::read_to_string(&main).unwrap(), "[edge]\nthreads=2 # two\n");
+    let (code, out, _) = sluice(&["fmt", folder]);
+    assert_eq!((code, out), (0, format!("changed {}\n", main.display())));
+    assert_eq!(std::fs::read_to_string(&main).unwrap(), "[edge]\nthreads = 2  # two\n");
+    assert_eq!(std::fs::metadata(&main).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(sluice(&["fmt", "--check", folder]).0, 0);
+    std::fs::write(&data, "[[service]\n").unwrap();
+    let (code, _, errors) = sluice(&["fmt", folder]);
+    assert_eq!(code, 2);
+    assert!(errors.contains("error[E0003]") && errors.contains("data.toml:1"), "{errors}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left behind");
 }
 
 #[test]

@@ -30,6 +30,9 @@ pub(crate) enum Command {
     /// Check a configuration and print every error at once
     #[command(after_help = "Example:\n  sluice check --strict conf/sluice.toml")]
     Check(Check),
+    /// Lay out configuration files in one style; comments and order stay
+    #[command(after_help = "Example:\n  sluice fmt --check conf")]
+    Fmt(Fmt),
     /// Show the effective configuration or its JSON Schema
     #[command(after_help = "Example:\n  sluice config show --origin")]
     Config(Config),
@@ -152,6 +155,16 @@ pub(crate) struct Check {
     /// How to print what was found
     #[arg(long, value_enum, default_value = "text")]
     pub(crate) format: Format,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Fmt {
+    /// Files, or folders with sluice.toml and services.d/
+    #[arg(value_name = "PATH", default_value = "conf")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Change nothing; name what would change (exit 3)
+    #[arg(long)]
+    pub(crate) check: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -9,6 +9,7 @@ mod check;
 mod config;
 mod exit;
 mod feed;
+mod fmt;
 mod health;
 mod load;
 mod role;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         Command::Worker(worker) => role::run(worker.role(), worker.args()),
         Command::Demo(role) => role::run(sluice_wire::role::Role::Demo, &role),
         Command::Check(check) => check::run(&check),
+        Command::Fmt(fmt) => fmt::run(&fmt),
         Command::Config(config) => config::run(&config),
         Command::Audit(audit) => audit::run(&audit),
         Command::Health(health) => health::run(&health),

@@ -130,6 +130,22 @@ fn read(reader: &mut Reader<'_>, documents: &[Document]) -> Config {
     config
 }
 
+/// The texts of a path: of a folder the main file and all of `services.d`, else the file itself.
+///
+/// # Errors
+/// What cannot be read.
+pub fn texts(path: &Path) -> Result<Vec<Document>, Report> {
+    let (documents, wrong) = if path.is_dir() {
+        gather(path)
+    } else {
+        match read_text(path) {
+            Ok(text) => (vec![Document::new(path, text)], Vec::new()),
+            Err(diagnostic) => (Vec::new(), vec![*diagnostic]),
+        }
+    };
+    if wrong.is_empty() { Ok(documents) } else { Err(Report::new(wrong, &documents)) }
+}
+
 /// The texts, the main one first, and what could not be read.
 fn gather(path: &Path) -> (Vec<Document>, Vec<Diagnostic>) {
     let main = if path.is_dir() { path.join("sluice.toml") } else { path.to_path_buf() };

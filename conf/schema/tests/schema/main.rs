@@ -4,6 +4,7 @@ mod bad;
 mod environment;
 mod every_key;
 mod hostile;
+mod layout;
 mod reload;
 mod shipped;
 
