@@ -10,3 +10,4 @@ mod layout;
 mod observe;
 mod supervision;
 mod walk;
+mod wire;
