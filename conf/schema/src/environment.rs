@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::code::Code;
-use crate::form::URL;
+use crate::form::{SERVER_NAME, URL};
 use crate::keys::{LEVEL, PerMinute, RECOVERY_TIMEOUT, THRESHOLD, TOKEN_TTL};
 use crate::kind::{Flag, Kind, Text, Wrong, count, nearest};
 use crate::model::{Config, Instance};
@@ -34,6 +34,13 @@ const INSTANCES: [(&str, &str); 3] = [
     ("DATA_SERVICE_URL", "data_service"),
     ("BACKTESTING_SERVICE_URL", "backtesting_service"),
     ("TRADING_BOT_SERVICE_URL", "trading_bot_service"),
+];
+
+/// The name that instance's certificate must carry, where its address is `https`.
+const SERVER_NAMES: [(&str, &str); 3] = [
+    ("DATA_SERVICE_SNI", "data_service"),
+    ("BACKTESTING_SERVICE_SNI", "backtesting_service"),
+    ("TRADING_BOT_SERVICE_SNI", "trading_bot_service"),
 ];
 
 /// Names without effect, and why.
@@ -64,7 +71,9 @@ pub fn is_recognised(name: &str) -> bool {
     name.starts_with(OVERRIDE)
         || is_secret(name)
         || OTHERS.contains(&name)
-        || PORTS.iter().chain(&INSTANCES).chain(&NO_EFFECT).any(|(known, _)| *known == name)
+        || [&PORTS[..], &INSTANCES, &SERVER_NAMES, &NO_EFFECT]
+            .iter()
+            .any(|names| names.iter().any(|(known, _)| *known == name))
 }
 
 /// True where a variable holds a secret, or may: it goes by descriptor, and only to roles that need it.
@@ -109,20 +118,38 @@ pub(crate) fn apply(reader: &mut Reader<'_>, config: &mut Config) {
     without_effect(reader);
 }
 
-/// Replaces the instances of services that have a variable of their own.
+/// Replaces the instances of services that have a variable of their own, and the name they go by.
 pub(crate) fn instances(reader: &mut Reader<'_>, config: &mut Config) {
     for (name, service) in INSTANCES {
-        let Some(text) = reader.variable(name) else { continue };
-        let Some(index) = config.services.iter().position(|known| known.name == service) else {
-            let message = format!("{name} has no effect: there is no service {}", quote(service));
-            reader.blame_variable(name, Diagnostic::new(Code::NoEffect, message));
-            continue;
-        };
+        let Some((text, index)) = of_service(reader, config, name, service) else { continue };
         let path = format!("service[{index}].instance[0].url");
         if let Some(url) = reader.parse_variable(name, text, &path, &URL) {
             config.services[index].instances = vec![Instance { url, weight: 1 }];
         }
     }
+    for (name, service) in SERVER_NAMES {
+        let Some((text, index)) = of_service(reader, config, name, service) else { continue };
+        let path = format!("service[{index}].tls.sni");
+        if let Some(sni) = reader.parse_variable(name, text, &path, &SERVER_NAME) {
+            config.services[index].tls.sni = sni;
+        }
+    }
+}
+
+/// The text of a service's variable and the service's place; one for a service that is not there is reported.
+fn of_service<'r>(
+    reader: &mut Reader<'r>,
+    config: &Config,
+    name: &str,
+    service: &str,
+) -> Option<(&'r str, usize)> {
+    let text = reader.variable(name)?;
+    let index = config.services.iter().position(|known| known.name == service);
+    if index.is_none() {
+        let message = format!("{name} has no effect: there is no service {}", quote(service));
+        reader.blame_variable(name, Diagnostic::new(Code::NoEffect, message));
+    }
+    index.map(|index| (text, index))
 }
 
 /// Reports `SLUICE__…` names that no key took.

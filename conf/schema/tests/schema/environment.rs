@@ -117,6 +117,27 @@ fn every_name_of_the_contract_is_tested_and_recognised() {
 }
 
 #[test]
+fn an_instance_by_variable_can_be_https_with_its_name() {
+    let https = [("DATA_SERVICE_URL", "https://127.0.0.1:8001"), ("DATA_SERVICE_SNI", "Demo")];
+    let loaded = check_in(&three_services(), &https, Mode::default()).expect("right");
+    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+    let named = loaded.config.services.iter().filter(|service| !service.tls.sni.is_empty());
+    let named: Vec<_> = named.map(|service| (service.name.as_str(), service.tls.sni.as_str())).collect();
+    assert_eq!(named, [("data_service", "demo")]);
+    let origin = Origin::Env { name: "DATA_SERVICE_SNI".to_owned() };
+    assert_eq!(loaded.origin("service.data_service.tls.sni"), origin);
+    let unnamed = check_in(&three_services(), &https[..1], Mode::default());
+    assert!(unnamed.is_err_and(|report| report.to_string().contains("E0313")));
+    let unused = check_in(&three_services(), &https[1..], Mode::default()).expect("only a warning");
+    assert!(unused.warnings.to_string().contains("`tls.sni` has no effect"), "{}", unused.warnings);
+    for name in ["DATA_SERVICE_SNI", "BACKTESTING_SERVICE_SNI", "TRADING_BOT_SERVICE_SNI"] {
+        assert!(environment::is_recognised(name), "{name}");
+        let nobody = check_in("", &[(name, "demo")], Mode::default()).expect("only a warning");
+        assert!(nobody.warnings.to_string().contains("there is no service"), "{}", nobody.warnings);
+    }
+}
+
+#[test]
 fn harmless_forms_of_the_other_names_say_nothing() {
     let quiet =
         [("ENABLE_VAULT", "false"), ("ENABLE_MTLS", "true"), ("REDIS_URL", ""), ("JWT_SECRET_KEY", "")];
