@@ -4,8 +4,9 @@
 //! it more strictly than TLS libraries do: one that two readers could understand differently is refused, so
 //! that no other process sees another name in it. Refused are: trailing bytes anywhere it is read, a second
 //! extension of one kind, an unknown critical extension, a CA, usages that do not allow client
-//! authentication, a name with a byte that is not printable ASCII (so also NUL), a wildcard, and a `spiffe://` name that is
-//! not the only URI or not as the standard writes it. Cost: one pass and one digest a handshake.
+//! authentication, a name with a byte that is not printable ASCII (so also NUL), a wildcard that is not the
+//! whole first label, and a `spiffe://` name that is not the only URI or not as the standard writes it.
+//! Cost: one pass and one digest a handshake.
 
 mod spiffe;
 
@@ -229,7 +230,10 @@ fn spiffe_id(extensions: &[X509Extension<'_>]) -> Result<Option<SpiffeId>, Certi
 fn check_name(name: &GeneralName<'_>) -> Result<(), CertificateError> {
     let plain = |text: &str, bytes_max: usize| is_plain(text, bytes_max) && !text.contains(' ');
     let sound = match name {
-        GeneralName::DNSName(text) => plain(text, 253) && !text.contains('*'),
+        // Nobody is known by such a name; a server's certificate may carry it beside its identity.
+        GeneralName::DNSName(text) => {
+            plain(text, 253) && !text.strip_prefix("*.").unwrap_or(text).contains('*')
+        }
         GeneralName::RFC822Name(text) => plain(text, 320),
         GeneralName::URI(text) => plain(text, SPIFFE_ID_BYTES_MAX),
         GeneralName::IPAddress(octets) => [4, 16].contains(&octets.len()),

@@ -13,7 +13,7 @@ pub const NAMES_MAX: usize = 64;
 pub struct CertificateRequest {
     /// PKCS#10 request, PEM. Only its key is used; the key itself never leaves the role.
     pub csr: String,
-    /// DNS names to be found under, beside the role's own: lower case, no wildcard.
+    /// DNS names to be found under, beside the role's own: lower case; `*.` may stand for one label of the edge's.
     #[serde(default)]
     pub dns_names: Vec<String>,
     /// IP addresses to be found under.

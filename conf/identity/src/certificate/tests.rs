@@ -85,6 +85,7 @@ fn sound_certificate_is_read_in_full() {
 fn certificate_without_spiffe_id_has_none() {
     assert_eq!(named(vec![dns("bot")]).unwrap().spiffe, None);
     assert_eq!(named(vec![]).unwrap().spiffe, None);
+    assert_eq!(named(vec![dns("*.bot.example")]).unwrap().spiffe, None);
     let two = named(vec![uri("https://a.example/x"), uri("https://b.example/")]).unwrap();
     assert_eq!(two.spiffe, None, "other URIs are nobody's identity");
     assert_eq!(
@@ -126,7 +127,7 @@ fn names_are_printable_ascii_without_wildcards() {
     let nul = |tag| raw_names(names(&[(tag, b"spiffe://sluice.internal/service/bot\0.evil")]));
     assert_eq!(nul(URI), Err(CertificateError::Name));
     assert_eq!(nul(DNS), Err(CertificateError::Name));
-    for text in [&b"a b"[..], b"", b"a\n", b"\x7f", "bücher".as_bytes(), b"*.example", b"a*"] {
+    for text in [&b"a b"[..], b"", b"a\n", b"\x7f", "bücher".as_bytes(), b"*.*.example", b"a*", b"*"] {
         assert_eq!(raw_names(names(&[(DNS, text)])), Err(CertificateError::Name), "{text:?}");
     }
     assert_eq!(raw_names(names(&[(DNS, b"\xff\xfe")])), Err(CertificateError::Malformed));

@@ -88,7 +88,9 @@ impl Vault {
         }
         let shown = |text: &str| text.chars().take(64).collect::<String>();
         for name in &request.dns_names {
-            if !is_dns_name(name) {
+            // The edge's listener may stand for every host below a name.
+            let below = name.strip_prefix("*.").filter(|rest| role == Role::Edge && rest.contains('.'));
+            if !is_dns_name(below.unwrap_or(name)) {
                 return Err(bad(format!("`{}` is no plain lower-case DNS name", shown(name))));
             }
             if !may_name(role, name, &self.settings.trust_domain) {
@@ -117,11 +119,13 @@ impl Vault {
     }
 }
 
-/// The edge stands in front of hosts that an operator names; nobody else does. No role names another.
+/// The edge stands in front of hosts that an operator names; nobody else does. No role names another, nor all
+/// names in the trust domain, where the others' are.
 fn may_name(role: Role, name: &str, trust_domain: &str) -> bool {
     let label = name.strip_suffix(trust_domain).and_then(|rest| rest.strip_suffix('.')).unwrap_or(name);
     match label.parse::<Role>() {
         Ok(named) => named == role,
+        Err(_) if label == "*" => false,
         Err(_) => role == Role::Edge || name == "localhost",
     }
 }
@@ -186,7 +190,7 @@ mod tests {
         {
             assert!(may_name(Role::Edge, host, domain), "{host}");
         }
-        for role in ["vault", "vault.sluice.internal", "demo"] {
+        for role in ["vault", "vault.sluice.internal", "demo", "*.sluice.internal"] {
             assert!(!may_name(Role::Edge, role, domain), "{role}");
         }
     }
