@@ -132,6 +132,8 @@ pub(crate) struct Exchange {
     pub(crate) body_bytes: u64,
     /// Whether the whole request has come.
     pub(crate) received: bool,
+    /// Whether the upstream had not taken all of the body when the try ended.
+    pub(crate) upstream_blocks: bool,
     /// Answer body bytes so far.
     pub(crate) answer_bytes: u64,
     /// Leave of the breaker.
@@ -187,6 +189,7 @@ impl Exchange {
             body_bytes_max: 0,
             body_bytes: 0,
             received: false,
+            upstream_blocks: false,
             answer_bytes: 0,
             leave: None,
             attempt: None,

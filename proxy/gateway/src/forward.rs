@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TE};
+use http::{HeaderValue, Version};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use sluice_policy::breaker::Outcome;
@@ -36,6 +37,10 @@ pub(crate) fn prepare(shared: &Shared, x: &mut Exchange, request: &mut RequestHe
         Target::Worker(_) => request.insert_header(X_INTERNAL_KEY, shared.internal_key.clone())?,
         Target::Page => {}
     }
+    if request.version == Version::HTTP_2 && is_grpc(request) {
+        // It ends at each hop, so the edge asks for trailers itself; some servers refuse gRPC without it.
+        request.insert_header(TE, HeaderValue::from_static("trailers"))?;
+    }
     let path = x.forward_path.as_deref().unwrap_or(&x.arrival.path);
     let target = sluice_policy::path::target(path, x.arrival.query.as_deref());
     if target.as_bytes() != request.raw_path() {
@@ -45,6 +50,10 @@ pub(crate) fn prepare(shared: &Shared, x: &mut Exchange, request: &mut RequestHe
         attempt.sent = true;
     }
     Ok(())
+}
+
+fn is_grpc(request: &RequestHeader) -> bool {
+    request.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// The upstream's final head is here: averages and ejection learn of it.

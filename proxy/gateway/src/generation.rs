@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderValue;
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -26,14 +26,15 @@ use sluice_wire::role::Role;
 
 use crate::headers::Edits;
 use crate::meters::{Meters, RouteMeters};
-use crate::upstream::{BreakerWatch, Upstream, door_peer};
+use crate::upstream::{BreakerWatch, Secure, Upstream, door_peer};
+use crate::upstream_tls::{OwnIdentity, UpstreamTls};
 
 /// Roles that the edge forwards to.
 pub(crate) const WORKERS: [Role; 3] = [Role::Events, Role::Vault, Role::Calc];
 
 /// A configuration that cannot be put in force.
 #[derive(Debug, thiserror::Error)]
-#[error("routes do not fit together: {}", faults.join("; "))]
+#[error("the configuration cannot be put in force: {}", faults.join("; "))]
 pub struct GenerationError {
     /// One text a fault.
     pub faults: Vec<String>,
@@ -173,6 +174,23 @@ pub(crate) struct Upstreams {
     pages: Arc<RouteMeters>,
     watch: Arc<dyn BreakerWatch>,
     rules: Arc<ArcSwap<AddressRules>>,
+    /// The edge's identity for TLS to instances.
+    own: ArcSwapOption<OwnIdentity>,
+}
+
+/// What TLS takes of each service, read before anything is changed.
+fn secured(services: &[&Service]) -> Result<Vec<Option<Arc<UpstreamTls>>>, GenerationError> {
+    let (mut secured, mut faults) = (Vec::with_capacity(services.len()), Vec::new());
+    for service in services {
+        match UpstreamTls::load(service) {
+            Ok(tls) => secured.push(tls.map(Arc::new)),
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+                faults.push(format!("service `{}`: {error}{}", service.name, cause.unwrap_or_default()));
+            }
+        }
+    }
+    if faults.is_empty() { Ok(secured) } else { Err(GenerationError { faults }) }
 }
 
 impl Upstreams {
@@ -185,6 +203,7 @@ impl Upstreams {
     ) -> Self {
         Self {
             rules,
+            own: ArcSwapOption::empty(),
             by_name: Mutex::default(),
             roles: WORKERS.into_iter().map(|role| (role, meters.route(role.as_str()))).collect(),
             sockets,
@@ -206,8 +225,10 @@ impl Upstreams {
         let rules = services.iter().enumerate().map(|(index, service)| Rule::of_service(index, service));
         let table = Table::for_edge(rules)
             .map_err(|faults| GenerationError { faults: faults.iter().map(ToString::to_string).collect() })?;
-        let routes = services.iter().map(|service| {
-            ServiceRoute::new(service, self.take(meters, service), config.auth.enabled, &self.rules)
+        let secured = secured(&services)?;
+        let routes = services.iter().zip(&secured).map(|(service, tls)| {
+            let upstream = self.take(meters, service, tls.as_ref());
+            ServiceRoute::new(service, upstream, config.auth.enabled, &self.rules)
         });
         let guards = RESERVED.iter().filter_map(|reserved| {
             let limit = Limit::per_ip_minute(reserved.per_ip_minute?);
@@ -228,14 +249,15 @@ impl Upstreams {
     }
 
     /// The state of a service, new or as it was, with these settings.
-    fn take(&self, meters: &Meters, service: &Service) -> Arc<Upstream> {
+    fn take(&self, meters: &Meters, service: &Service, tls: Option<&Arc<UpstreamTls>>) -> Arc<Upstream> {
         let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
         let upstream = by_name.entry(service.name.clone()).or_insert_with(|| {
             Arc::new(Upstream::new(service, meters.route(&service.name), Arc::clone(&self.watch)))
         });
         let upstream = Arc::clone(upstream);
         drop(by_name);
-        upstream.configure(service);
+        let own = self.own.load();
+        upstream.configure(service, &Secure { tls, own: own.as_deref() });
         upstream.publish_health();
         upstream
     }
@@ -252,6 +274,16 @@ impl Upstreams {
             }
             keep
         });
+    }
+
+    /// The identity that instances are called with.
+    pub(crate) fn identity(&self) -> Option<Arc<OwnIdentity>> {
+        self.own.load_full()
+    }
+
+    /// Calls instances with this identity from now on.
+    pub(crate) fn identify(&self, own: OwnIdentity) {
+        self.own.store(Some(Arc::new(own)));
     }
 
     fn worker(&self, role: Role) -> Option<Arc<WorkerRoute>> {

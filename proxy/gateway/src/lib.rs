@@ -56,6 +56,7 @@ mod throttle;
 mod tls;
 mod traffic;
 mod upstream;
+mod upstream_tls;
 mod workers;
 
 use std::collections::BTreeMap;

@@ -1,10 +1,13 @@
-//! Keeps what endpoints need for a connection fresh: the addresses of their names.
+//! Keeps what endpoints need for a connection fresh: the addresses of their names, the vault's identity.
 //!
 //! Each name is looked up when its endpoint first appears and then at its service's probe interval, at
 //! most every [`INTERVAL_MAX`], whatever its probes say. An answer replaces the set; a lookup that fails
 //! or finds nothing keeps the last good one and is repeated after [`RETRY`]. The addresses of a registered
 //! service are judged by the address rules each time: one that is no longer allowed is dropped, even
 //! where no other is left. (Requests and probes judge again before each connection.)
+//!
+//! A certificate that the vault has renewed reaches all endpoints here. While there is none yet, first
+//! requests to what needs one wait for it, for [`VAULT_GRACE`] after the start.
 //!
 //! The machine's own addresses, and the store's, which no registration may name, are read at the same
 //! pace.
@@ -17,6 +20,7 @@ use std::time::Duration;
 
 use sluice_policy::addresses::Addresses;
 use sluice_policy::random::jitter;
+use sluice_wire::role::Role;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -25,6 +29,7 @@ use crate::ids;
 use crate::resolver::{name_of, resolve};
 use crate::state::Shared;
 use crate::upstream::Endpoint;
+use crate::upstream_tls::OwnIdentity;
 
 /// How finely lookups are timed, and how soon a new generation is seen.
 const TICK: Duration = Duration::from_millis(25);
@@ -36,6 +41,9 @@ const RETRY: Duration = Duration::from_secs(1);
 const JITTER_PERCENT: u32 = 10;
 /// LIMIT: lookups under way.
 const AT_ONCE: usize = 64;
+
+/// How long first requests wait for the vault's first certificate, from the start.
+const VAULT_GRACE: Duration = Duration::from_secs(5);
 
 /// A service's name and its instance's number.
 type Key = (String, u32);
@@ -56,9 +64,12 @@ pub(crate) async fn run(shared: Arc<Shared>) -> Infallible {
     let mut planned: Option<Arc<Generation>> = None;
     let mut lookups: JoinSet<Found> = JoinSet::new();
     let mut own_due = Instant::now();
+    let mut identity = Identity::new(&shared);
     loop {
         let generation = shared.generation();
-        if !planned.as_ref().is_some_and(|known| Arc::ptr_eq(known, &generation)) {
+        let is_new = !planned.as_ref().is_some_and(|known| Arc::ptr_eq(known, &generation));
+        identity.follow(&shared, &generation, is_new);
+        if is_new {
             plans = plan(plans, &generation);
             planned = Some(generation);
         }
@@ -73,6 +84,55 @@ pub(crate) async fn run(shared: Arc<Shared>) -> Infallible {
                 if let Ok((key, found)) = done {
                     take(&mut plans, &key, found);
                 }
+            }
+        }
+    }
+}
+
+/// How far the vault's identity has come.
+struct Identity {
+    /// Number of the last one that was looked at.
+    seen: Option<u64>,
+    /// When requests wait for the first one no longer.
+    patience: Instant,
+    impatient: bool,
+}
+
+impl Identity {
+    fn new(shared: &Shared) -> Self {
+        let grace = if shared.sockets.contains_key(&Role::Vault) { VAULT_GRACE } else { Duration::ZERO };
+        Self { seen: None, patience: Instant::now() + grace, impatient: false }
+    }
+
+    /// Lets instances be called with the edge's present certificate.
+    fn follow(&mut self, shared: &Shared, generation: &Generation, is_new: bool) {
+        let present = shared.identity.current();
+        let number = present.as_ref().map(|present| present.generation);
+        let changed = number != self.seen;
+        if let Some(present) = present.filter(|_| changed) {
+            self.seen = number;
+            match OwnIdentity::new(&present.chain, &present.key(), &present.roots) {
+                Some(own) => shared.upstreams.identify(own),
+                None => {
+                    tracing::error!(
+                        component = "tls",
+                        "the vault's certificate cannot be shown to instances"
+                    );
+                }
+            }
+        }
+        // Also for a new generation: it may have been built while the identity changed.
+        if changed || is_new {
+            let own = shared.upstreams.identity();
+            for route in &generation.services {
+                route.upstream.dress(own.as_deref());
+            }
+        }
+        let overdue = self.seen.is_none() && Instant::now() >= self.patience;
+        if overdue && (is_new || !self.impatient) {
+            self.impatient = true;
+            for route in &generation.services {
+                route.upstream.wait_no_longer();
             }
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use pingora::protocols::http::v2::client::PING_TIMEDOUT;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 use sluice_policy::breaker::Outcome;
@@ -22,6 +23,9 @@ use crate::respond::Answer;
 /// `Host` for workers, which answer on Unix sockets.
 static LOCALHOST: HeaderValue = HeaderValue::from_static("localhost");
 
+/// A body of this size fits into the buffers of the upstream's socket, so that writing it never blocks.
+const FITS_BYTES: u64 = 64 << 10;
+
 /// Our own reason inside a Pingora error; the answer lies in the exchange.
 pub(crate) const REFUSED: ErrorType = ErrorType::Custom("refused by the edge");
 /// An upstream status that is tried again.
@@ -37,6 +41,9 @@ pub(crate) async fn choose(x: &mut Exchange) -> Result<Box<HttpPeer>, Box<Error>
         return refuse(x, problem);
     };
     x.arrival.link.clear_fault();
+    // Another try reads the body from its start.
+    x.body_bytes = 0;
+    x.upstream_blocks = false;
     x.await_body_of_request();
     let peer = match &x.target {
         Target::Service(route) => {
@@ -57,7 +64,20 @@ pub(crate) async fn choose(x: &mut Exchange) -> Result<Box<HttpPeer>, Box<Error>
     };
     peer.options.connection_timeout = Some(connect);
     peer.options.total_connection_timeout = Some(connect);
+    bound_body(x, &mut peer);
     Ok(peer)
+}
+
+/// Keeps a request whose body may not fit into the pipe to the upstream within its total. While that pipe is
+/// full nobody waits for the client, so the request's own deadline is not looked at: the connection's
+/// timeouts have to end it, first the blocked write, then the wait for an early answer.
+fn bound_body(x: &Exchange, peer: &mut HttpPeer) {
+    let fits = x.announced().is_some_and(|bytes| bytes <= FITS_BYTES);
+    let Some(left) = x.left().filter(|_| !fits) else { return };
+    let options = &mut peer.options;
+    let write = options.write_timeout.unwrap_or(left).min(left / 2);
+    options.write_timeout = Some(write);
+    options.read_timeout = options.read_timeout.map(|read| read.min(left.saturating_sub(write)));
 }
 
 /// Where the next try goes: on at the next address of the instance after a failed connect, else to the
@@ -137,23 +157,43 @@ pub(crate) fn attempt_failed(x: &mut Exchange, error: &Error, answered: bool, re
         return true;
     }
     let fault = x.arrival.link.fault();
-    // A deadline that passes while the client still sends is the client's.
-    let from_client =
-        *error.esource() == ErrorSource::Downstream && (fault != Fault::Deadline || !x.received);
+    // A deadline that passes while the client still sends is the client's, unless the upstream does not take
+    // what was sent.
+    let from_client = *error.esource() == ErrorSource::Downstream
+        && (fault != Fault::Deadline || !(x.received || x.upstream_blocks));
     if from_client || x.refusal.is_some() {
         return false;
+    }
+    if *error.esource() == ErrorSource::Upstream && was_not_processed(error) {
+        if let Some(attempt) = &mut x.attempt {
+            attempt.sent = false;
+        }
+        fail(x, Failure { code: Code::UpstreamRefused, counts: true });
+        return !answered && replayable && retries(x, RetryCause::Connect, true, None);
     }
     let (code, cause) = match error.etype() {
         _ if fault == Fault::Deadline => (Code::UpstreamTimeout, RetryCause::Status(504)),
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => {
             (Code::UpstreamTimeout, RetryCause::Status(504))
         }
-        ErrorType::InvalidHTTPHeader | ErrorType::H1Error => (Code::UpstreamInvalid, RetryCause::Status(502)),
+        kind if *kind == PING_TIMEDOUT => (Code::UpstreamTimeout, RetryCause::Status(504)),
+        ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::InvalidH2 => {
+            (Code::UpstreamInvalid, RetryCause::Status(502))
+        }
         _ if *error.esource() == ErrorSource::Upstream => (Code::UpstreamRefused, RetryCause::Reset),
         _ => (Code::Internal, RetryCause::Reset),
     };
     fail(x, Failure { code, counts: code != Code::Internal });
     !answered && retries(x, cause, replayable, None)
+}
+
+/// Whether the other end of an HTTP/2 connection says that it has done nothing with the request: it refused
+/// the stream, asked for HTTP/1.1, or left for good before the stream's number.
+fn was_not_processed(error: &Error) -> bool {
+    let Some(fault) = error.root_cause().downcast_ref::<h2::Error>() else { return false };
+    let said = |reason| fault.is_remote() && fault.reason() == Some(reason);
+    (fault.is_reset() && (said(h2::Reason::REFUSED_STREAM) || said(h2::Reason::HTTP_1_1_REQUIRED)))
+        || (fault.is_go_away() && said(h2::Reason::NO_ERROR))
 }
 
 /// The upstream answered with this status. Says whether the route tries it again.

@@ -211,6 +211,9 @@ impl ProxyHttp for Edge {
     ) -> Box<Error> {
         let answered = session.response_written().is_some_and(|head| !head.status.is_informational());
         let replayable = is_replayable(session);
+        if let (Some(x), Some(sent)) = (ctx.exchange.as_deref_mut(), session.upstream_body_bytes_sent()) {
+            x.upstream_blocks = (sent as u64) < x.body_bytes;
+        }
         let retry = ctx.exchange.as_deref_mut().is_some_and(|x| attempt_failed(x, &e, answered, replayable));
         e.set_retry(retry);
         e
@@ -264,7 +267,7 @@ fn failed_answer(x: &mut Exchange, e: &Error) -> Option<Answer> {
             x.decision = "client_stalled";
             return None;
         }
-        Fault::Deadline if !x.received => {
+        Fault::Deadline if !(x.received || x.upstream_blocks) => {
             x.decision = "body_timeout";
             return Some(Answer::refuse(Code::RequestTimeout, "the body did not arrive in time"));
         }

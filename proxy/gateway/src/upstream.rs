@@ -18,15 +18,24 @@ use sluice_policy::breaker::{Breaker, Outcome, Permit, Rejected, Settings, Trans
 use sluice_policy::outlier::{Outliers, Settings as OutlierSettings};
 use sluice_policy::retry::{Budget, Failed, Stop, Verdict};
 use sluice_policy::time::Nanos;
-use sluice_schema::{Service, Timeouts};
+use sluice_schema::{InstanceUrl, Scheme, Service, Timeouts};
 use tokio::sync::watch;
 
 use crate::generation::ServiceRoute;
 use crate::meters::RouteMeters;
+use crate::upstream_tls::{OwnIdentity, UpstreamTls};
 use crate::{clock, ids};
 
 /// A probe's place in a half-open breaker outlives the longest request by this.
 const LEASE_SLACK: Duration = Duration::from_secs(5);
+
+/// Streams on one HTTP/2 connection to an instance.
+const H2_STREAMS: usize = 128;
+/// What an instance may send ahead on one stream. All streams together fit into the connection's window, so a
+/// client that reads slowly never stalls the others.
+const H2_STREAM_WINDOW: u32 = 256 << 10;
+/// Between two looks whether the other end of an HTTP/2 connection is still there.
+const H2_PING: Duration = Duration::from_secs(15);
 
 /// Told of every change of a breaker's state.
 pub(crate) trait BreakerWatch: Send + Sync {
@@ -59,6 +68,14 @@ pub(crate) struct Roster {
     endpoints: Vec<Arc<Endpoint>>,
 }
 
+/// What TLS to the instances of a service takes.
+pub(crate) struct Secure<'a> {
+    /// The service's own settings; `None` where no instance speaks TLS.
+    pub(crate) tls: Option<&'a Arc<UpstreamTls>>,
+    /// The edge's identity, where the vault has given one.
+    pub(crate) own: Option<&'a OwnIdentity>,
+}
+
 /// Where one instance is reached, and what its probes said.
 pub(crate) struct Endpoint {
     /// Its state, kept over reloads.
@@ -67,11 +84,15 @@ pub(crate) struct Endpoint {
     pub(crate) label: String,
     /// `Host` for it.
     pub(crate) host: HeaderValue,
-    /// A connection to it but for the address.
-    template: HttpPeer,
+    /// A connection to it but for address and key material.
+    bare: HttpPeer,
+    /// How it is called over TLS; `None` in clear text.
+    tls: Option<Arc<UpstreamTls>>,
+    /// A connection to it but for the address; `None` until the vault has given what it takes.
+    template: ArcSwapOption<HttpPeer>,
     /// Its addresses; `None` until its name is resolved, and when none of them is allowed.
     addresses: ArcSwapOption<Addresses>,
-    /// Whether its addresses were looked up at all.
+    /// Whether what it takes to reach it was looked up at all.
     looked_up: watch::Sender<bool>,
     last_probe: ArcSwapOption<Probe>,
 }
@@ -85,6 +106,9 @@ pub(crate) enum Unreachable {
     /// Its addresses may not be reached.
     #[error("its address is not allowed")]
     NotAllowed,
+    /// The authority that its certificate is verified against is not there yet.
+    #[error("the vault has not given the authority yet")]
+    NoAuthority,
 }
 
 /// The last active probe of an instance.
@@ -123,7 +147,7 @@ impl Upstream {
     }
 
     /// Takes the settings of a new generation; state stays.
-    pub(crate) fn configure(&self, service: &Service) {
+    pub(crate) fn configure(&self, service: &Service, secure: &Secure<'_>) {
         let mut configured = lock(&self.configured);
         let mut breaker = self.breaker();
         let conf = if *configured == service.breaker {
@@ -136,7 +160,7 @@ impl Upstream {
         drop((breaker, configured));
         lock(&self.picker).configure(service.balance, service.panic_threshold);
         lock(&self.budget).configure(&service.retry);
-        let roster = self.roster.load().reconcile(service);
+        let roster = self.roster.load().reconcile(service, secure);
         lock(&self.outliers).reconcile(roster.endpoints.iter().map(|endpoint| endpoint.instance.id));
         self.roster.store(Arc::new(roster));
     }
@@ -144,6 +168,22 @@ impl Upstream {
     /// Its instances now.
     pub(crate) fn roster(&self) -> Arc<Roster> {
         self.roster.load_full()
+    }
+
+    /// Takes the vault's present identity for its connections from now on.
+    pub(crate) fn dress(&self, own: Option<&OwnIdentity>) {
+        for endpoint in self.roster.load().endpoints.iter().filter(|endpoint| endpoint.follows_vault()) {
+            endpoint.dress(own);
+            if own.is_some() {
+                endpoint.wait_no_longer();
+            }
+        }
+    }
+
+    /// Lets requests wait for the vault no longer.
+    pub(crate) fn wait_no_longer(&self) {
+        let roster = self.roster.load();
+        roster.endpoints.iter().filter(|endpoint| endpoint.follows_vault()).for_each(|e| e.wait_no_longer());
     }
 
     /// Its breaker, locked for one decision.
@@ -244,14 +284,14 @@ fn settings(service: &Service, conf: sluice_schema::Breaker) -> Settings {
 }
 
 impl Roster {
-    fn reconcile(&self, service: &Service) -> Self {
+    fn reconcile(&self, service: &Service, secure: &Secure<'_>) -> Self {
         let table = self.table.reconcile(&service.instances);
         let endpoints = table
             .instances()
             .iter()
             .map(|instance| {
                 let known = self.endpoints.iter().find(|known| known.instance.id == instance.id);
-                Arc::new(Endpoint::new(Arc::clone(instance), &service.timeouts, known.map(AsRef::as_ref)))
+                Arc::new(Endpoint::new(Arc::clone(instance), service, secure, known.map(AsRef::as_ref)))
             })
             .collect();
         Self { table, endpoints }
@@ -264,24 +304,38 @@ impl Roster {
 }
 
 impl Endpoint {
-    fn new(instance: Arc<Instance>, timeouts: &Timeouts, known: Option<&Self>) -> Self {
-        let written = instance.url.ip().map(|ip| SocketAddr::new(ip, instance.url.port));
-        let (addresses, looked_up) = match (written, known) {
+    fn new(instance: Arc<Instance>, service: &Service, secure: &Secure<'_>, known: Option<&Self>) -> Self {
+        let url = &instance.url;
+        let written = url.ip().map(|ip| SocketAddr::new(ip, url.port));
+        let (addresses, resolved) = match (written, known) {
             (Some(address), _) => (Addresses::new(&[address]).map(Arc::new), true),
             // A name resolved before stays resolved until the resolver says otherwise.
             (None, Some(known)) => (known.addresses(), *known.looked_up.borrow()),
-            (None, None) => (None, false),
+            (None, None) => (None, url.scheme == Scheme::Unix),
         };
-        let host = HeaderValue::from_str(&instance.url.authority());
-        Self {
-            label: instance.url.to_string(),
+        let host = HeaderValue::from_str(&url.authority());
+        let endpoint = Self {
+            label: url.to_string(),
             host: host.unwrap_or_else(|_| HeaderValue::from_static("localhost")),
-            template: tcp_peer(timeouts),
+            bare: bare_peer(url, &service.timeouts),
+            tls: secure.tls.filter(|_| url.scheme == Scheme::Https).map(Arc::clone),
+            template: ArcSwapOption::empty(),
             addresses: ArcSwapOption::from(addresses),
-            looked_up: watch::Sender::new(looked_up),
+            looked_up: watch::Sender::new(false),
             last_probe: ArcSwapOption::new(known.and_then(|known| known.last_probe.load_full())),
             instance,
-        }
+        };
+        endpoint.dress(secure.own);
+        let awaits_vault = endpoint.follows_vault() && secure.own.is_none() && known.is_none();
+        endpoint.looked_up.send_replace(resolved && !awaits_vault);
+        endpoint
+    }
+
+    /// Takes the vault's present identity. Without one there is no template where it is needed.
+    fn dress(&self, own: Option<&OwnIdentity>) {
+        let mut peer = self.bare.clone();
+        let dressed = self.tls.as_ref().is_none_or(|tls| tls.dress(&mut peer, own));
+        self.template.store(dressed.then(|| Arc::new(peer)));
     }
 
     /// Its addresses now; `None` until its name is resolved, and when none of them is allowed.
@@ -293,6 +347,17 @@ impl Endpoint {
     pub(crate) fn keep_addresses(&self, addresses: Option<Addresses>) {
         self.addresses.store(addresses.map(Arc::new));
         self.looked_up.send_replace(true);
+    }
+
+    fn follows_vault(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.follows_vault())
+    }
+
+    /// Requests wait for the vault no longer, only for its name while that was never looked up.
+    fn wait_no_longer(&self) {
+        if self.instance.url.scheme == Scheme::Unix || self.addresses.load().is_some() {
+            self.looked_up.send_replace(true);
+        }
     }
 
     /// Waits until its name was looked up once; a request that comes sooner is the first after the start
@@ -312,6 +377,11 @@ impl Endpoint {
         route: &ServiceRoute,
         tried: &mut Vec<SocketAddr>,
     ) -> Result<HttpPeer, Unreachable> {
+        let template = self.template.load();
+        let mut peer = template.as_deref().ok_or(Unreachable::NoAuthority)?.clone();
+        if self.instance.url.scheme == Scheme::Unix {
+            return Ok(peer);
+        }
         let addresses = self.addresses.load();
         let addresses = addresses.as_ref().ok_or(Unreachable::Unresolved)?;
         let allowed = |address: &SocketAddr| route.may_reach(*address);
@@ -329,7 +399,6 @@ impl Endpoint {
             })
             .find(allowed)
         };
-        let mut peer = self.template.clone();
         peer._address = PeerAddress::Inet(address.ok_or(Unreachable::NotAllowed)?);
         Ok(peer)
     }
@@ -364,9 +433,26 @@ impl Endpoint {
     }
 }
 
-fn tcp_peer(timeouts: &Timeouts) -> HttpPeer {
-    let mut peer = HttpPeer::new((Ipv4Addr::UNSPECIFIED, 0), false, String::new());
+/// A connection to an instance but for address and key material.
+fn bare_peer(url: &InstanceUrl, timeouts: &Timeouts) -> HttpPeer {
+    if url.scheme == Scheme::Unix
+        && let Some(peer) = door_peer(Path::new(&url.path), timeouts)
+    {
+        return peer;
+    }
+    let mut peer = HttpPeer::new((Ipv4Addr::UNSPECIFIED, 0), url.scheme == Scheme::Https, String::new());
     set_timeouts(&mut peer, timeouts);
+    match url.scheme {
+        Scheme::Http | Scheme::Unix => {}
+        Scheme::H2c => peer.options.set_http_version(2, 2),
+        Scheme::Https => peer.options.set_http_version(2, 1),
+    }
+    if matches!(url.scheme, Scheme::H2c | Scheme::Https) {
+        peer.options.max_h2_streams = H2_STREAMS;
+        peer.options.h2_stream_window_size = Some(H2_STREAM_WINDOW);
+        peer.options.h2_connection_window_size = Some(H2_STREAM_WINDOW * H2_STREAMS as u32);
+        peer.options.h2_ping_interval = Some(H2_PING);
+    }
     peer
 }
 

@@ -14,6 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use sluice_gateway::{Lookup, Resolve, SystemResolver};
 use sluice_http::{Asset, Doors, InternalKeys, Listener, Start, Stopper, TrustCell};
@@ -105,6 +106,23 @@ impl Upstream {
         std::thread::spawn(move || {
             for socket in listener.incoming().flatten() {
                 parts.serve(socket);
+            }
+        });
+        upstream
+    }
+
+    /// The same behind TLS; a handshake that fails is a connection without a request.
+    pub fn start_tls(
+        tls: Arc<ServerConfig>,
+        answer: impl Fn(&Seen, &mut dyn Wire) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let upstream = Self::empty(Some(listener.local_addr().unwrap()));
+        let parts = upstream.parts(Arc::new(answer));
+        std::thread::spawn(move || {
+            for socket in listener.incoming().flatten() {
+                let session = ServerConnection::new(Arc::clone(&tls)).unwrap();
+                parts.serve(StreamOwned::new(session, socket));
             }
         });
         upstream

@@ -21,22 +21,22 @@ use crate::harness::{Client, Edge, PATIENCE, Setup, Upstream, eventually, ok, re
 type Secure = Client<StreamOwned<ClientConnection, TcpStream>>;
 
 /// An authority of the test.
-struct Ca {
+pub struct Ca {
     issuer: Issuer<'static, KeyPair>,
-    root: CertificateDer<'static>,
+    pub root: CertificateDer<'static>,
 }
 
 /// A certificate and its key, PEM and DER.
-struct Leaf {
+pub struct Leaf {
     cert: String,
     key: String,
-    chain: Vec<CertificateDer<'static>>,
-    der: PrivateKeyDer<'static>,
+    pub chain: Vec<CertificateDer<'static>>,
+    pub der: PrivateKeyDer<'static>,
     serial: String,
 }
 
 impl Ca {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "Test CA");
@@ -49,7 +49,7 @@ impl Ca {
         sluice_client::pem("CERTIFICATE", &self.root)
     }
 
-    fn issue(&self, names: &[&str], uri: Option<&str>, serial: u8) -> Leaf {
+    pub fn issue(&self, names: &[&str], uri: Option<&str>, serial: u8) -> Leaf {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.subject_alt_names.extend(uri.map(|uri| SanType::URI(uri.try_into().unwrap())));
@@ -267,7 +267,7 @@ fn secrets_pass_over_tls_or_where_plain_text_is_allowed() {
 }
 
 /// A vault that signs what the edge asks for; `life_s` seconds each.
-fn vault(setup: &mut Setup, ca: Arc<Ca>, life_s: i64) -> Upstream {
+pub fn vault(setup: &mut Setup, ca: Arc<Ca>, life_s: i64) -> Upstream {
     let door = setup.door(Role::Vault);
     Upstream::start_unix(&door, move |seen, wire| {
         assert_eq!(seen.line(), "POST /internal/certificates HTTP/1.1");

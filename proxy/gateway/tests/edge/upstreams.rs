@@ -63,6 +63,61 @@ fn silence_is_504_within_the_first_byte_timeout() {
     assert!(took >= Duration::from_millis(290) && took < Duration::from_millis(1500), "{took:?}");
 }
 
+/// Takes connections and reads nothing from them.
+fn deaf(path: &std::path::Path) -> String {
+    let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
+    std::thread::spawn(move || {
+        let mut taken = Vec::new();
+        while let Ok((socket, _)) = listener.accept() {
+            taken.push(socket);
+        }
+    });
+    format!("unix:{}", path.display())
+}
+
+#[test]
+fn an_instance_that_does_not_read_is_blamed_within_the_total() {
+    let dir = tempfile::tempdir().unwrap();
+    let edge = edge_at(
+        &[deaf(&dir.path().join("deaf.sock"))],
+        "body_bytes = \"8MiB\"\nretry = { attempts = 1 }\n\
+         timeouts = { connect = \"100ms\", first_byte = \"300ms\", total = \"1s\", idle = \"60s\" }",
+    );
+    // All of it, more than any buffer takes; then a part that leaves room in the pipe, and no more.
+    for (announced, sent) in [(4 << 20, 4 << 20), (1 << 20, 350 << 10), (100 << 10, 100 << 10)] {
+        let mut client = edge.connect();
+        let begun = Instant::now();
+        let answer = client.exchange(&format!(
+            "POST /api HTTP/1.1\r\nHost: edge\r\nContent-Length: {announced}\r\n\r\n{}",
+            "x".repeat(sent)
+        ));
+        assert_eq!((answer.status, answer.code().as_str()), (504, "upstream_timeout"), "{announced} {sent}");
+        assert_eq!(answer.json()["outcome"], "unknown");
+        assert!(begun.elapsed() < Duration::from_secs(3), "{announced} {sent}: {:?}", begun.elapsed());
+    }
+    // A client that stops is still blamed where the instance has taken all there was.
+    let patient = Upstream::start(ok);
+    let edge = edge_for(
+        &patient,
+        "timeouts = { connect = \"100ms\", first_byte = \"300ms\", total = \"500ms\", idle = \"60s\" }",
+    );
+    let answer = edge.send("POST /api HTTP/1.1\r\nHost: edge\r\nContent-Length: 9000\r\n\r\nsome");
+    assert_eq!(answer.code(), "request_timeout");
+}
+
+#[test]
+fn a_body_is_counted_once_however_often_it_is_sent() {
+    let upstream = Upstream::start(ok);
+    let edge = edge_at(&[nobody(), upstream.url()], "body_bytes = \"40KiB\"");
+    for _ in 0..4 {
+        let answer = edge.send(&format!(
+            "POST /api HTTP/1.1\r\nHost: edge\r\nContent-Length: 30000\r\nConnection: close\r\n\r\n{}",
+            "x".repeat(30_000)
+        ));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+}
+
 #[test]
 fn an_answer_that_stops_is_cut_off_and_never_looks_complete() {
     let upstream = Upstream::start(|_, wire| {
