@@ -60,6 +60,8 @@ catalogue! {
     EdgeRefused "sluice_edge_connections_refused_total" ["reason"] "Connections closed before their first request";
     EdgeHandshakes "sluice_edge_tls_handshakes_total" ["result"] "TLS handshakes with clients, by what became of them";
     EdgeCertificateEnd "sluice_edge_certificate_not_after_seconds" [] "When the first certificate of the TLS listener ends, unix seconds";
+    EdgeTunnels "sluice_tunnels" [] "Open WebSockets";
+    EdgeTunnelBytes "sluice_tunnel_bytes_total" ["direction"] "Bytes of WebSockets: in from clients, out to them";
     EdgeReloads "sluice_config_reloads_total" ["result"] "Configuration reloads";
     EdgeGeneration "sluice_config_generation" [] "Number of the configuration in force";
     EdgeReloadOk "sluice_config_last_reload_success" [] "1 when the last reload was accepted";

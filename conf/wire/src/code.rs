@@ -64,6 +64,7 @@ codes! {
     BadParameter "bad_parameter" 422 "Parameter out of range";
     BadSeries "bad_series" 422 "Series is not valid";
     NotAvailable "not_available" 422 "Not available in this version";
+    UpgradeRequired "upgrade_required" 426 "Another protocol version is required";
     RateLimited "rate_limited" 429 "Too many requests";
     TooManyFailures "too_many_auth_failures" 429 "Too many failed authentications";
     QueueFull "queue_full" 429 "Queue is full";

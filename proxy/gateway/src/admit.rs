@@ -20,8 +20,8 @@ use sluice_wire::header::{
 use sluice_wire::problem::{Outcome, Problem};
 
 use crate::clock;
-use crate::ctx::{Exchange, Target};
-use crate::generation::RouteLimit;
+use crate::ctx::{Arrival, Exchange, Target};
+use crate::generation::{Generation, RouteLimit};
 use crate::headers::is_proxied;
 use crate::jwt_cache::{Found, Verified};
 use crate::respond::Answer;
@@ -76,6 +76,22 @@ fn check_connection(shared: &Shared, x: &mut Exchange) -> Result<(), Answer> {
     Err(decided(x, decision, Answer::unauthenticated().closing()))
 }
 
+/// Whether a service answers a request.
+pub(crate) fn is_for_service(generation: &Generation, arrival: &Arrival, headers: &HeaderMap) -> bool {
+    matches!(look_up(generation, arrival, headers), Lookup::Found(route) if matches!(route.target, Routed::Service(_)))
+}
+
+fn look_up<'g>(generation: &'g Generation, arrival: &Arrival, headers: &HeaderMap) -> Lookup<'g> {
+    let has = |name: &str, value: Option<&str>| {
+        headers
+            .get_all(name)
+            .iter()
+            .any(|field| value.is_none_or(|value| field.as_bytes() == value.as_bytes()))
+    };
+    let ask = Ask { method: arrival.method, host: &arrival.host, path: &arrival.path, headers: &has };
+    generation.table.find(&ask)
+}
+
 /// Finds who answers. Pages of the edge and workers come with their policy.
 fn route(x: &mut Exchange, headers: &HeaderMap) -> Result<Option<&'static Reserved>, Answer> {
     let generation = std::sync::Arc::clone(&x.generation);
@@ -87,14 +103,7 @@ fn route(x: &mut Exchange, headers: &HeaderMap) -> Result<Option<&'static Reserv
             Answer::refuse(Code::NotImplemented, "method is not implemented").closing(),
         ));
     }
-    let has = |name: &str, value: Option<&str>| {
-        headers
-            .get_all(name)
-            .iter()
-            .any(|field| value.is_none_or(|value| field.as_bytes() == value.as_bytes()))
-    };
-    let ask = Ask { method: arrival.method, host: &arrival.host, path: &arrival.path, headers: &has };
-    let route = match generation.table.find(&ask) {
+    let route = match look_up(&generation, arrival, headers) {
         Lookup::Found(route) => route,
         Lookup::WrongMethod(allowed) => return Err(decided(x, "method", Answer::wrong_method(allowed))),
         Lookup::Missing => return Err(decided(x, "no_route", no_route())),

@@ -80,6 +80,8 @@ pub(crate) enum Protocol {
     Http11,
     /// HTTP/2.
     Http2,
+    /// A WebSocket, after its 101.
+    WebSocket,
 }
 
 impl Protocol {
@@ -89,6 +91,7 @@ impl Protocol {
             Self::Http10 => "http/1.0",
             Self::Http11 => "http/1.1",
             Self::Http2 => "h2",
+            Self::WebSocket => "ws",
         }
     }
 }

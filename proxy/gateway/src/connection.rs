@@ -2,8 +2,11 @@
 //!
 //! Between requests the connection is ours; for a request it is handed to Pingora and comes back.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use pingora::apps::HttpServerApp as _;
@@ -19,13 +22,14 @@ use crate::conn::Conn;
 use crate::drain::Phase;
 use crate::greeting;
 use crate::head::{self, Next, Refusal, unless};
+use crate::link::Link;
 use crate::respond::Answer;
 use crate::server::{App, Door};
 use crate::service::Intake;
 use crate::socket::Socket;
 use crate::state::Shared;
 use crate::stream::{Downstream, StreamTimes};
-use crate::{account, ids};
+use crate::{account, ids, tunnel};
 
 /// Between two bytes of a request body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -120,10 +124,15 @@ async fn requests(shared: &Arc<Shared>, app: &Arc<App>, mut stream: Box<Downstre
         };
         first = false;
         let intake = Intake { arrival: *arrival, generation: shared.generation.load_full() };
+        if let Some(asked) = tunnel::wanted(&stream, &intake) {
+            return Box::pin(tunnel::run(Arc::clone(shared), stream, intake, asked)).await;
+        }
+        let link = Arc::clone(stream.link());
         // Boxed, so that a connection that waits holds no room for a request.
-        match Box::pin(request(app, stream, intake, &closing)).await {
-            Some(back) => stream = back,
-            None => return,
+        let running = Box::pin(request(app, stream, intake, &closing));
+        match stopping(running, ended.as_mut(), &link).await {
+            Some(back) if !link.is_stopped() => stream = back,
+            _ => return,
         }
         // It came back, so the client was told that it stays open: a drain that has begun meanwhile lets it
         // ask once more.
@@ -148,6 +157,26 @@ async fn request(
     let reused = app.process_new_http(session, closing).await?;
     let (stream, _) = reused.consume();
     stream.into_any().downcast().ok()
+}
+
+/// Runs a request; an answer without end is stopped when the drain closes connections.
+async fn stopping<T>(
+    mut running: Pin<Box<impl Future<Output = T>>>,
+    mut ended: Pin<&mut impl Future<Output = ()>>,
+    link: &Link,
+) -> T {
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = running.as_mut().poll(cx) {
+            return Poll::Ready(done);
+        }
+        // Looked at by streams alone: the watch is shared by all threads.
+        if link.streams() && !link.is_stopped() && ended.as_mut().poll(cx).is_ready() {
+            link.stop();
+            return running.as_mut().poll(cx);
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 async fn refuse(shared: &Shared, stream: Box<Downstream>, refusal: Refusal) {

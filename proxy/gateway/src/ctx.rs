@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use sluice_policy::balance::Flight;
 use sluice_policy::deadline::Deadline;
+use sluice_policy::event_stream::Events;
 use sluice_policy::framing::BodyFraming;
 use sluice_policy::method::Method;
 use sluice_policy::time::Nanos;
@@ -51,6 +52,8 @@ pub(crate) struct Arrival {
     pub(crate) protocol: Protocol,
     /// How its body is framed.
     pub(crate) body: BodyFraming,
+    /// It asks for a WebSocket.
+    pub(crate) websocket: bool,
     /// The stream below it.
     pub(crate) link: Arc<Link>,
 }
@@ -152,6 +155,8 @@ pub(crate) struct Exchange {
     pub(crate) retry_after: Duration,
     /// Whether the answer is a stream without end.
     pub(crate) streaming: bool,
+    /// Where its events end, where it consists of events.
+    pub(crate) events: Option<Events>,
     /// Time from the start of the last try to the upstream's head.
     pub(crate) first_byte: Option<Duration>,
     /// Time in admission.
@@ -199,6 +204,7 @@ impl Exchange {
             another_address: false,
             retry_after: Duration::ZERO,
             streaming: false,
+            events: None,
             first_byte: None,
             admitted: None,
             upstream_status: None,

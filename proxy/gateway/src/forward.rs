@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TE};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TE};
 use http::{HeaderValue, Version};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use sluice_policy::breaker::Outcome;
+use sluice_policy::event_stream::Events;
 use sluice_policy::headers::Rules;
 use sluice_wire::header::X_INTERNAL_KEY;
 
@@ -111,6 +112,14 @@ pub(crate) fn tell_breaker(x: &mut Exchange) {
 pub(crate) fn retry_after(response: &ResponseHeader) -> Option<Duration> {
     let value = response.headers.get(RETRY_AFTER)?.to_str().ok()?;
     value.parse().ok().map(Duration::from_secs)
+}
+
+/// Where the events of an answer end, where it consists of events as they are.
+pub(crate) fn events(response: &ResponseHeader) -> Option<Events> {
+    let kind = response.headers.get(CONTENT_TYPE)?.as_bytes();
+    let plain = !response.headers.contains_key(CONTENT_ENCODING);
+    let is_events = kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"));
+    (plain && is_events).then(Events::default)
 }
 
 /// Whether an answer goes on without end: no total deadline applies.

@@ -173,7 +173,7 @@ fn accept(
     let (path, query) = normalised.into_parts();
     let host = host_name(&String::from_utf8_lossy(head.host)).to_owned();
     let protocol = if head.http_1_0 { Protocol::Http10 } else { Protocol::Http11 };
-    let (method, body) = (head.method, head.body);
+    let (method, body, websocket) = (head.method, head.body, head.websocket);
     stream.begin(bytes, body).map_err(|_| (Code::BadFraming, "chunk"))?;
     Ok(Arrival {
         conn: Arc::clone(stream.conn()),
@@ -186,6 +186,7 @@ fn accept(
         host,
         protocol,
         body,
+        websocket,
         link: stream.link().clone(),
     })
 }

@@ -55,6 +55,7 @@ mod stream;
 mod throttle;
 mod tls;
 mod traffic;
+mod tunnel;
 mod upstream;
 mod upstream_tls;
 mod workers;
@@ -248,6 +249,7 @@ fn open(
         throttle: throttle::AuthThrottle::default(),
         limiter,
         keyer,
+        tunnels: tunnel::Tunnels::new(),
         connections: Arc::default(),
         meters,
         registry: start.registry.clone(),
@@ -269,6 +271,7 @@ fn background(shared: &Arc<Shared>, control: &Arc<Control>, outbox: Outbox) -> J
     tasks.spawn(never(probes::run(Arc::clone(shared))));
     tasks.spawn(never(tls::identity::keep(Arc::clone(shared))));
     tasks.spawn(never(tls::replaced::run(Arc::clone(shared))));
+    tasks.spawn(never(tunnel::watch(Arc::clone(shared))));
     tasks.spawn(never(register::expire(Arc::clone(shared))));
     tasks.spawn(reload::on_hangup(Arc::clone(shared)));
     tasks.spawn(never(reload::on_change(Arc::clone(shared))));

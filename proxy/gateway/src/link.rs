@@ -1,6 +1,6 @@
 //! What a request and the stream below it tell each other: when it must be over, and why it ended.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -19,6 +19,8 @@ pub(crate) enum Fault {
     BodyFraming = 3,
     /// The client took no byte within the write timeout.
     WriteTimeout = 4,
+    /// The edge ends, and the answer is a stream without end.
+    Draining = 5,
 }
 
 /// What a request and the stream below it tell each other.
@@ -28,6 +30,8 @@ pub(crate) struct Link {
     deadline_us: AtomicU64,
     end_us: AtomicU64,
     fault: AtomicU8,
+    streams: AtomicBool,
+    stops: AtomicBool,
 }
 
 impl Link {
@@ -38,6 +42,8 @@ impl Link {
             deadline_us: AtomicU64::new(u64::MAX),
             end_us: AtomicU64::new(u64::MAX),
             fault: AtomicU8::new(Fault::None as u8),
+            streams: AtomicBool::new(false),
+            stops: AtomicBool::new(false),
         }
     }
 
@@ -61,6 +67,26 @@ impl Link {
         self.instant(self.end_us.load(Ordering::Relaxed))
     }
 
+    /// Notes whether the answer is a stream without end.
+    pub(crate) fn set_streams(&self, streams: bool) {
+        self.streams.store(streams, Ordering::Relaxed);
+    }
+
+    /// Whether the answer is a stream without end.
+    pub(crate) fn streams(&self) -> bool {
+        self.streams.load(Ordering::Relaxed)
+    }
+
+    /// Ends a stream without end at the next look; the edge ends.
+    pub(crate) fn stop(&self) {
+        self.stops.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a stream without end is to end.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stops.load(Ordering::Relaxed)
+    }
+
     fn since_epoch(&self, at: Option<Instant>) -> u64 {
         at.map_or(u64::MAX, |at| at.saturating_duration_since(self.epoch).as_micros() as u64)
     }
@@ -76,6 +102,7 @@ impl Link {
             2 => Fault::BodyTimeout,
             3 => Fault::BodyFraming,
             4 => Fault::WriteTimeout,
+            5 => Fault::Draining,
             _ => Fault::None,
         }
     }

@@ -42,6 +42,10 @@ pub(crate) struct Meters {
     pub(crate) upstream_seconds: Histogram,
     /// Open client connections.
     pub(crate) connections: IntGauge,
+    /// Open WebSockets.
+    pub(crate) tunnels: IntGauge,
+    /// Bytes of WebSockets: from clients, from upstreams.
+    pub(crate) tunnel_bytes: [IntCounter; 2],
     /// Tokens found in the cache.
     pub(crate) token_hits: IntCounter,
     /// Tokens whose signature had to be checked.
@@ -65,6 +69,7 @@ impl Meters {
     pub(crate) fn new(registry: &Registry) -> Self {
         let stages = metric::histograms(registry, Name::EdgeStage, LATENCY_BUCKETS_S);
         let tokens = metric::counters(registry, Name::EdgeTokenCache);
+        let tunnelled = metric::counters(registry, Name::EdgeTunnelBytes);
         Self {
             requests: metric::counters(registry, Name::GatewayRequests),
             duration: metric::histograms(registry, Name::GatewayDuration, LATENCY_BUCKETS_S),
@@ -87,6 +92,8 @@ impl Meters {
             admit_seconds: stages.with_label_values(&["admit"]),
             upstream_seconds: stages.with_label_values(&["upstream"]),
             connections: metric::gauge(registry, Name::GatewayConnections),
+            tunnels: metric::gauge(registry, Name::EdgeTunnels),
+            tunnel_bytes: ["in", "out"].map(|direction| tunnelled.with_label_values(&[direction])),
             token_hits: tokens.with_label_values(&["hit"]),
             token_misses: tokens.with_label_values(&["miss"]),
             generation: metric::gauge(registry, Name::EdgeGeneration),

@@ -11,12 +11,13 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
+use sluice_policy::event_stream::retry_hint;
 use sluice_policy::method::Method;
 use sluice_wire::code::Code;
 
 use crate::conn::Protocol;
 use crate::ctx::{Arrival, Ctx, Exchange, Target};
-use crate::forward::{dress, head_came, is_stream, prepare, retry_after, settle, tell_breaker};
+use crate::forward::{dress, events, head_came, is_stream, prepare, retry_after, settle, tell_breaker};
 use crate::generation::Generation;
 use crate::headers::{STAY_ENCRYPTED, check_nominations};
 use crate::link::Fault;
@@ -24,7 +25,10 @@ use crate::peer::{RETRY_STATUS, answer, attempt_failed, choose, connect_failed, 
 use crate::reframe::{frame_anew, interim};
 use crate::respond::{Answer, go_on, send, suit_version};
 use crate::state::Shared;
-use crate::{account, admit, pages};
+use crate::{account, admit, ids, pages};
+
+/// A client of an event stream is told to come back after this, or up to twice as long.
+const RETRY_MS: u64 = 1000;
 
 /// What the connection loop hands to a request.
 pub(crate) struct Intake {
@@ -153,6 +157,8 @@ impl ProxyHttp for Edge {
         }
         x.streaming = is_stream(response);
         if x.streaming {
+            x.arrival.link.set_streams(true);
+            x.events = events(response);
             tell_breaker(x);
         } else if has_no_body(x, response) {
             settle(x);
@@ -187,7 +193,12 @@ impl ProxyHttp for Edge {
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
         let x = of(ctx)?;
-        x.answer_bytes += body.as_ref().map_or(0, |piece| piece.len() as u64);
+        if let Some(piece) = body {
+            x.answer_bytes += piece.len() as u64;
+            if let Some(events) = &mut x.events {
+                events.follow(piece);
+            }
+        }
         if end_of_stream {
             settle(x);
         }
@@ -224,6 +235,12 @@ impl ProxyHttp for Edge {
             return FailToProxy { error_code: 500, can_reuse_downstream: false };
         };
         let answered = session.response_written().is_some_and(|head| !head.status.is_informational());
+        if answered && x.arrival.link.fault() == Fault::Draining {
+            x.decision = "draining";
+            // The client may be gone by now: then there is nobody to send away.
+            drop(end_stream(session, x).await);
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        }
         let Some(answer) = failed_answer(x, e).filter(|_| !answered) else {
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         };
@@ -271,7 +288,7 @@ fn failed_answer(x: &mut Exchange, e: &Error) -> Option<Answer> {
             x.decision = "body_timeout";
             return Some(Answer::refuse(Code::RequestTimeout, "the body did not arrive in time"));
         }
-        Fault::Deadline | Fault::None => {}
+        Fault::Deadline | Fault::Draining | Fault::None => {}
     }
     if let Some(failure) = x.failure {
         return Some(answer(x, failure));
@@ -290,6 +307,15 @@ fn failed_answer(x: &mut Exchange, e: &Error) -> Option<Answer> {
             Some(Answer::refuse(Code::Internal, "the request could not be processed"))
         }
     }
+}
+
+/// Ends a stream without end as if the upstream had: its clients come back, to a process that stays. Event
+/// streams are told when, where the last event is whole; spread out, as they all go at once.
+async fn end_stream(session: &mut Session, x: &mut Exchange) -> Result<()> {
+    let between = x.events.is_some_and(|events| events.are_between());
+    let hint = between.then(|| Bytes::from(retry_hint(RETRY_MS + ids::random() % RETRY_MS)));
+    x.answer_bytes += hint.as_ref().map_or(0, |hint| hint.len() as u64);
+    session.write_response_body(hint, true).await
 }
 
 /// Whether an answer ends with its head.

@@ -24,6 +24,7 @@ use crate::resolver::Resolve;
 use crate::throttle::AuthThrottle;
 use crate::tls::Tls;
 use crate::tls::identity::EdgeIdentity;
+use crate::tunnel::Tunnels;
 use crate::workers::Workers;
 
 /// What all threads of the edge share. Read-mostly: what changes is behind atomics or short locks.
@@ -56,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) limiter: Limiter,
     /// Makes the limiter's keys.
     pub(crate) keyer: Keyer,
+    /// Open tunnels.
+    pub(crate) tunnels: Tunnels,
     /// Open connections.
     pub(crate) connections: Arc<Connections>,
     /// Metrics.

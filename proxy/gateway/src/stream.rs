@@ -142,6 +142,7 @@ impl Downstream {
         self.link.set_fault(Fault::None);
         self.link.set_deadline(None);
         self.link.set_end(None);
+        self.link.set_streams(false);
         self.last_body_byte = None;
         self.wrote = false;
         self.remaining = Remaining::of(head_bytes, body, &self.inbound.filled()[head_bytes..])?;
@@ -215,6 +216,10 @@ impl Downstream {
         {
             return Poll::Ready(Err(error));
         }
+        if self.link.streams() && self.link.is_stopped() {
+            self.link.set_fault(Fault::Draining);
+            return Poll::Ready(Err(timed_out()));
+        }
         let body_due = self
             .remaining
             .awaits_bytes()
@@ -232,12 +237,14 @@ impl Downstream {
 
     /// A read after the whole request was handed out: it ends when the client leaves or time is up.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // With the next request already here nothing more is read: one buffer of read-ahead is the bound.
-        if self.inbound.is_empty() {
+        // Bytes of the next request may be here already. They are read up to the bound, so that the end
+        // behind them is seen.
+        while self.inbound.filled().len() < AHEAD_BYTES {
             match self.poll_socket(cx, AHEAD_BYTES) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Ready(Ok(_)) | Poll::Pending => {}
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => break,
             }
         }
         self.poll_request_deadline(cx)

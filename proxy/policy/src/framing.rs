@@ -56,6 +56,9 @@ pub struct Head<'a> {
     pub http_1_0: bool,
     /// How the body is framed.
     pub body: BodyFraming,
+    /// It asks for a WebSocket: a GET of HTTP/1.1 without body, `Upgrade` with `websocket`, `Connection`
+    /// with `upgrade`. Any other wish to upgrade is ignored, as RFC 9110 section 7.8 allows.
+    pub websocket: bool,
 }
 
 /// How the length of a request body is told.
@@ -128,7 +131,10 @@ pub fn check<'a>(head: &'a [u8], limits: &Limits) -> Result<Head<'a>, FramingFau
     let body = seen.body(http_1_0)?;
     let host = seen.host()?;
     check_authority(target, host)?;
-    Ok(Head { method: method?, target, host, http_1_0, body })
+    let method = method?;
+    let bodiless = matches!(body, BodyFraming::None | BodyFraming::Length(0));
+    let websocket = seen.asks_for_websocket() && method == Method::Get && bodiless && !http_1_0;
+    Ok(Head { method, target, host, http_1_0, body, websocket })
 }
 
 /// One line without its CRLF.

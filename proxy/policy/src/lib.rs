@@ -28,6 +28,7 @@
 //! | [`outlier`] | which instance is left alone for a while |
 //! | [`health`] | which instance is well, as its probes tell |
 //! | [`registry`] | what may be registered over the API |
+//! | [`websocket`], [`event_stream`] | where a stream may be ended |
 //! | [`trace`] | which trace a request continues |
 //! | [`sample`] | which lines of the access log are kept |
 //! | [`tap`], [`redact`] | what an operator who looks at live traffic sees |
@@ -39,6 +40,7 @@ pub mod authorize;
 pub mod balance;
 pub mod breaker;
 pub mod deadline;
+pub mod event_stream;
 pub mod framing;
 pub mod headers;
 pub mod health;
@@ -57,6 +59,7 @@ pub mod sample;
 pub mod tap;
 pub mod time;
 pub mod trace;
+pub mod websocket;
 mod window;
 
 pub use time::Nanos;

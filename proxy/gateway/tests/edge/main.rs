@@ -17,6 +17,7 @@ mod secure;
 mod slow;
 mod streaming;
 mod tls;
+mod tunnel;
 mod upstream_h2;
 mod upstreams;
 mod workers;

@@ -14,6 +14,8 @@ pub(super) struct Seen<'a> {
     host: Once<'a>,
     length: Once<'a>,
     coding: Once<'a>,
+    websocket: bool,
+    upgrade: bool,
 }
 
 /// A field that may occur once.
@@ -73,12 +75,19 @@ impl<'a> Seen<'a> {
         }
     }
 
+    /// Whether `Upgrade` names a WebSocket and `Connection` names `Upgrade`.
+    pub(super) fn asks_for_websocket(&self) -> bool {
+        self.websocket && self.upgrade
+    }
+
     fn remember(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), FramingFault> {
         let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
         match name.len() {
             4 if is(b"host") => self.host.add(value),
             14 if is(b"content-length") => self.length.add(value),
             17 if is(b"transfer-encoding") => self.coding.add(value),
+            7 if is(b"upgrade") => self.websocket |= lists(value, b"websocket"),
+            10 if is(b"connection") => self.upgrade |= lists(value, b"upgrade"),
             6 if is(b"expect") && !value.eq_ignore_ascii_case(b"100-continue") => {
                 return Err(FramingFault::new(Code::ExpectationFailed, "expect"));
             }
@@ -95,6 +104,11 @@ impl<'a> Once<'a> {
             Self::Given(_) | Self::Twice => Self::Twice,
         };
     }
+}
+
+/// Whether a list has this member, in any case of letters.
+fn lists(value: &[u8], member: &[u8]) -> bool {
+    value.split(|byte| *byte == b',').any(|one| trim(one).eq_ignore_ascii_case(member))
 }
 
 /// Exactly one `chunked`. A list of it alone is malformed, any other coding is unknown.

@@ -169,6 +169,28 @@ fn hosts_targets_versions_and_methods_are_judged() {
 }
 
 #[test]
+fn a_wish_for_a_websocket_is_one_only_where_it_can_be_granted() {
+    let asks = |line: &str, fields: &str| {
+        let head = format!("{line}\r\nHost: h\r\n{fields}\r\n");
+        check(head.as_bytes(), &Limits::default()).unwrap().websocket
+    };
+    let both = "Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n";
+    assert!(asks("GET / HTTP/1.1", both));
+    assert!(asks("GET / HTTP/1.1", "Upgrade: h2c, websocket\r\nConnection: foo\r\nConnection: upgrade\r\n"));
+    assert!(asks("GET / HTTP/1.1", &format!("{both}Content-Length: 0\r\n")));
+    for (line, fields) in [
+        ("GET / HTTP/1.0", both),
+        ("POST / HTTP/1.1", both),
+        ("GET / HTTP/1.1", "Upgrade: websocket\r\n"),
+        ("GET / HTTP/1.1", "Connection: Upgrade\r\nUpgrade: h2c\r\n"),
+        ("GET / HTTP/1.1", "Connection: Upgrade\r\nUpgrade: websocket2\r\n"),
+        ("GET / HTTP/1.1", "Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n"),
+    ] {
+        assert!(!asks(line, fields), "{line} {fields}");
+    }
+}
+
+#[test]
 fn sizes_are_exact() {
     let limits = Limits { header_bytes: 200, header_count: 3, uri_bytes: 10, ..Limits::default() };
     let status = |head: &str| check(head.as_bytes(), &limits).map_or_else(FramingFault::status, |_| 200);
