@@ -176,21 +176,36 @@ pub(crate) struct Upstreams {
     rules: Arc<ArcSwap<AddressRules>>,
     /// The edge's identity for TLS to instances.
     own: ArcSwapOption<OwnIdentity>,
+    /// Key material as it was last read.
+    secured: ArcSwapOption<Secured>,
 }
 
-/// What TLS takes of each service, read before anything is changed.
-fn secured(services: &[&Service]) -> Result<Vec<Option<Arc<UpstreamTls>>>, GenerationError> {
-    let (mut secured, mut faults) = (Vec::with_capacity(services.len()), Vec::new());
-    for service in services {
-        match UpstreamTls::load(service) {
-            Ok(tls) => secured.push(tls.map(Arc::new)),
-            Err(error) => {
-                let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
-                faults.push(format!("service `{}`: {error}{}", service.name, cause.unwrap_or_default()));
+/// Key material of a configuration's services, in their order. Building the same configuration again, for a
+/// registration or a lease, reads no file: one that is gone by then must not keep it from being built.
+struct Secured {
+    config: Arc<Config>,
+    services: Vec<Option<Arc<UpstreamTls>>>,
+}
+
+impl Secured {
+    /// Reads what each service takes.
+    fn read(config: &Arc<Config>) -> Result<Self, GenerationError> {
+        let (mut services, mut faults) = (Vec::new(), Vec::new());
+        for service in config.enabled_services() {
+            match UpstreamTls::load(service) {
+                Ok(tls) => services.push(tls.map(Arc::new)),
+                Err(error) => {
+                    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+                    faults.push(format!("service `{}`: {error}{}", service.name, cause.unwrap_or_default()));
+                }
             }
         }
+        if faults.is_empty() {
+            Ok(Self { config: Arc::clone(config), services })
+        } else {
+            Err(GenerationError { faults })
+        }
     }
-    if faults.is_empty() { Ok(secured) } else { Err(GenerationError { faults }) }
 }
 
 impl Upstreams {
@@ -204,6 +219,7 @@ impl Upstreams {
         Self {
             rules,
             own: ArcSwapOption::empty(),
+            secured: ArcSwapOption::empty(),
             by_name: Mutex::default(),
             roles: WORKERS.into_iter().map(|role| (role, meters.route(role.as_str()))).collect(),
             sockets,
@@ -225,9 +241,12 @@ impl Upstreams {
         let rules = services.iter().enumerate().map(|(index, service)| Rule::of_service(index, service));
         let table = Table::for_edge(rules)
             .map_err(|faults| GenerationError { faults: faults.iter().map(ToString::to_string).collect() })?;
-        let secured = secured(&services)?;
-        let routes = services.iter().zip(&secured).map(|(service, tls)| {
-            let upstream = self.take(meters, service, tls.as_ref());
+        let known = self.secured.load_full().filter(|known| Arc::ptr_eq(&known.config, &config));
+        let secured = known.map_or_else(|| Secured::read(&config).map(Arc::new), Ok)?;
+        // Registered services come after those of the files and never speak TLS.
+        let routes = services.iter().enumerate().map(|(index, service)| {
+            let tls = secured.services.get(index).and_then(Option::as_ref);
+            let upstream = self.take(meters, service, tls);
             ServiceRoute::new(service, upstream, config.auth.enabled, &self.rules)
         });
         let guards = RESERVED.iter().filter_map(|reserved| {
@@ -235,12 +254,14 @@ impl Upstreams {
             let name = reserved.prefix.trim_matches('/').replace('/', "-");
             Some((reserved.prefix, RouteLimit::new(&name, limit)))
         });
+        let routes = routes.collect();
+        self.secured.store(Some(secured));
         Ok(Generation {
             number,
             hash: hash(&services, &config),
             loaded_at: Timestamp::now(),
             table,
-            services: routes.collect(),
+            services: routes,
             workers: WORKERS.into_iter().filter_map(|role| Some((role, self.worker(role)?))).collect(),
             guards: guards.collect(),
             pages: Arc::clone(&self.pages),
@@ -274,6 +295,13 @@ impl Upstreams {
             }
             keep
         });
+    }
+
+    /// Reads the key material of a configuration again, for generations that are built of it from now on.
+    /// Nothing changes when it fails.
+    pub(crate) fn reread(&self, config: &Arc<Config>) -> Result<(), GenerationError> {
+        self.secured.store(Some(Arc::new(Secured::read(config)?)));
+        Ok(())
     }
 
     /// The identity that instances are called with.

@@ -21,7 +21,7 @@ use ring::digest;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 use rustls::{ClientConfig, RootCertStore};
-use sluice_schema::{Authority, ClientCertificate, KeyPairFiles, Scheme, Service};
+use sluice_schema::{Authority, ClientCertificate, Config, KeyPairFiles, Scheme, Service};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// LIMIT: certificates of an authority's file.
@@ -245,11 +245,29 @@ fn seal(certificates: &[CertificateDer<'_>]) -> u64 {
     hash.as_ref().iter().take(8).fold(0, |seal, byte| seal << 8 | u64::from(*byte))
 }
 
+/// Files that a configuration's services name, to see when one is replaced.
+pub(crate) fn files(config: &Config) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let secure =
+        |service: &&Service| service.instances.iter().any(|instance| instance.url.scheme == Scheme::Https);
+    for service in config.enabled_services().filter(secure) {
+        if let Authority::File(path) = &service.tls.ca {
+            files.push(path.clone());
+        }
+        if let ClientCertificate::Files(pair) = &service.tls.client_cert {
+            files.extend([pair.cert.clone(), pair.key.clone()]);
+        }
+    }
+    files.sort();
+    files.dedup();
+    files
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use rcgen::{CertificateParams, KeyPair};
-    use sluice_schema::{Config, Instance};
+    use sluice_schema::Instance;
 
     struct Files {
         dir: tempfile::TempDir,

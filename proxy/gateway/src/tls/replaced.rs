@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::{TlsFault, files};
 use crate::state::Shared;
+use crate::upstream_tls;
 
 /// Between two looks.
 const POLL: Duration = Duration::from_secs(1);
@@ -39,6 +40,18 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Reads what services say about TLS to their instances again and calls them like that.
+    async fn upstream_files_changed(&self) {
+        let _one_at_a_time = self.registrations.change.lock().await;
+        let config = Arc::clone(&self.generation().config);
+        let taken = self.upstreams.reread(&config).and_then(|()| self.rebuild());
+        if let Err(error) = taken {
+            tracing::error!(component = "tls", %error, "changed files of services are not used, the old ones stay");
+        }
+    }
+}
+
 /// Watches for ever.
 pub(crate) async fn run(shared: Arc<Shared>) -> Infallible {
     let mut known = fingerprint(&shared);
@@ -59,13 +72,15 @@ pub(crate) async fn run(shared: Arc<Shared>) -> Infallible {
                 tracing::error!(component = "tls", %error, "changed certificates are not used, the old ones stay");
             }
         }
+        shared.upstream_files_changed().await;
     }
 }
 
 /// Inode, time and size of every file that the settings name.
 fn fingerprint(shared: &Shared) -> Fingerprint {
     let generation = shared.generation();
-    let named = generation.config.edge.tls.as_ref().map(files).unwrap_or_default();
+    let mut named = generation.config.edge.tls.as_ref().map(files).unwrap_or_default();
+    named.extend(upstream_tls::files(&generation.config));
     let stat = |path: PathBuf| {
         let file = std::fs::metadata(&path).ok();
         let print = file.map(|file| (file.ino(), file.mtime(), file.mtime_nsec(), file.size()));

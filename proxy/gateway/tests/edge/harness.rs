@@ -466,7 +466,10 @@ impl Edge {
     ) -> Self {
         let mode = Mode { dev, ..Mode::default() };
         let path = conf.join("sluice.toml");
-        let loaded = sluice_schema::load(&path, &BTreeMap::new(), mode);
+        // The store's address is not for this version's loader; the gateway has to know it all the same.
+        let variables = environment.iter().filter(|(name, _)| *name != "REDIS_URL");
+        let variables = variables.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let loaded = sluice_schema::load(&path, &variables, mode);
         let config = Arc::new(loaded.unwrap_or_else(|report| panic!("{}", report.render(false))).config);
         let trust = TrustCell::new(&config, Role::Edge);
         if keys {

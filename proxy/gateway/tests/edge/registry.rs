@@ -1,6 +1,6 @@
 //! Services registered over the API.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -92,8 +92,8 @@ fn a_lease_ends_unless_it_is_kept_alive() {
     let body = json!({"name": "s", "url": upstream.url(), "prefix": "/s", "ttl": 2, "auth_required": false});
     let token = edge.issuer.token("registry:write");
     assert!(register(&edge, &body).json()["expires_at"].is_string());
-    let until = std::time::Instant::now() + Duration::from_millis(2500);
-    while std::time::Instant::now() < until {
+    let until = Instant::now() + Duration::from_millis(2500);
+    while Instant::now() < until {
         assert_eq!(edge.call("PUT", "/api/register/s/heartbeat", &token, &json!({})).status, 200);
         assert_eq!(edge.get("/s").status, 200);
         std::thread::sleep(Duration::from_millis(200));
@@ -102,6 +102,154 @@ fn a_lease_ends_unless_it_is_kept_alive() {
     assert_eq!(edge.call("PUT", "/api/register/s/heartbeat", &token, &json!({})).code(), "not_found");
     let metrics = edge.get("/metrics").text();
     assert!(!metrics.contains("service=\"s\""), "its metrics are gone: {metrics}");
+}
+
+#[test]
+fn no_spelling_of_a_forbidden_address_can_be_registered() {
+    let upstream = Upstream::start(ok);
+    let edge = edge_for(&upstream, "");
+    let (http, control) = (edge.http.port(), edge.control.port());
+    let forms = [
+        // Not in `registry.allow`, whatever it is.
+        ("http://10.1.2.3", 403),
+        ("http://[::1]:9", 403),
+        ("http://[fe80::1]:9", 403),
+        ("http://192.168.0.1", 403),
+        // Never.
+        ("http://169.254.169.254", 403),
+        ("http://169.254.1.1", 403),
+        ("http://0.0.0.0:9", 403),
+        ("http://[::]:9", 403),
+        ("http://224.0.0.1:9", 403),
+        ("http://255.255.255.255:9", 403),
+        ("http://[ff02::1]:9", 403),
+        ("http://[::ffff:127.0.0.1]:9", 403),
+        ("http://[::127.0.0.1]:9", 403),
+        ("http://[64:ff9b::7f00:1]:9", 403),
+        ("http://[2002:7f00:1::]:9", 403),
+        ("http://[fd00:ec2::254]", 403),
+        ("h2c://169.254.169.254:80", 403),
+        (&format!("http://127.0.0.1:{http}"), 403),
+        (&format!("h2c://127.0.0.1:{control}"), 403),
+        (&format!("http://localhost:{control}"), 403),
+        // Other spellings of numbers are no addresses, or are judged by what they resolve to.
+        ("http://2130706433:9", 422),
+        ("http://0177.0.0.1:9", 422),
+        ("http://127.1:9", 422),
+        ("http://0x7f.0.0.1:9", 422),
+        ("http://127.0.0.1.:9", 422),
+        ("http://[::1%25lo]:9", 422),
+        (&format!("http://0x7f000001:{control}"), 0),
+        ("http://no-such-name.invalid:9", 422),
+        // Not an address alone.
+        ("http://user:secret@127.0.0.1:9", 422),
+        ("http://127.0.0.1:9@169.254.169.254", 422),
+        ("http://127.0.0.1:9/path", 422),
+        ("http://127.0.0.1:9?query", 422),
+        ("http://127.0.0.1:9#x", 422),
+        ("http://127.0.0.1\\\\@169.254.169.254", 422),
+        ("http://127.0.0.1:0", 422),
+        ("http://127.0.0.1:65536", 422),
+        ("http://127.0.0.1 :9", 422),
+        ("http://127.0.0.1:9\\r\\nx: y", 422),
+        ("http:127.0.0.1:9", 422),
+        ("//127.0.0.1:9", 422),
+        ("ftp://127.0.0.1:9", 422),
+        ("file:///etc/passwd", 422),
+        // Only a file can name what these take.
+        ("unix:/run/x.sock", 422),
+        ("https://127.0.0.1:9", 422),
+        ("https://localhost:9", 422),
+    ];
+    for (url, status) in forms {
+        let body: Value =
+            serde_json::from_str(&format!(r#"{{"name":"s","prefix":"/s","url":"{url}"}}"#)).unwrap();
+        let reply = register(&edge, &body);
+        let expected =
+            if status == 0 { reply.status == 403 || reply.status == 422 } else { reply.status == status };
+        assert!(expected, "{url} -> {} {}", reply.status, reply.text());
+        reply.code();
+    }
+    assert_eq!(edge.get("/services").json()["count"], 1);
+    assert_eq!(upstream.seen().len(), 0);
+}
+
+#[test]
+fn clear_text_http2_can_be_registered() {
+    let upstream = Upstream::start(ok);
+    let edge = edge_for(&upstream, "");
+    let url = upstream.url().replace("http:", "h2c:");
+    let body = json!({"name": "s", "url": url, "prefix": "/s"});
+    let done = register(&edge, &body);
+    assert_eq!((done.status, done.json()["instances"][0]["url"].as_str()), (201, Some(&*url)));
+}
+
+#[test]
+fn a_lease_goes_on_over_a_restart() {
+    let upstream = Upstream::start(ok);
+    let edge = Setup::new("").start();
+    let body = json!({"name": "s", "url": upstream.url(), "prefix": "/s", "ttl": 3, "auth_required": false});
+    assert_eq!(register(&edge, &body).status, 201);
+    let edge = edge.restart();
+    assert_eq!(edge.get("/s").status, 200);
+    eventually("the lease ends", || Some(edge.get("/s")).filter(|reply| reply.status == 404));
+    let again = register(&edge, &body);
+    assert_eq!((again.status, again.json()["status"].as_str()), (201, Some("registered")));
+}
+
+#[test]
+fn a_dropped_file_routes_and_a_removed_one_drains() {
+    let (slow, other) = (Upstream::start(slowly), Upstream::start(ok));
+    let edge = edge_for(&other, "");
+    let body = json!({"name": "s", "url": other.url(), "prefix": "/dropped", "auth_required": false});
+    assert_eq!(register(&edge, &body).status, 201);
+    let file = edge.conf.join("services.d/dropped.toml");
+    let text = crate::harness::service("dropped", "/dropped", &[slow.url()], "auth_required = false");
+    let begun = Instant::now();
+    std::fs::write(&file, text).unwrap();
+    // The file takes the prefix; what was registered there waits.
+    eventually("the file routes", || {
+        (edge.get("/dropped").status == 200 && !slow.seen().is_empty()).then_some(())
+    });
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let taken = register(&edge, &body);
+    assert_eq!((taken.status, taken.code().as_str()), (409, "prefix_taken"));
+
+    let mut waiting = edge.connect();
+    let before = slow.seen().len();
+    waiting.send("GET /dropped/last HTTP/1.1\r\nHost: edge\r\n\r\n");
+    eventually("a request is under way", || (slow.seen().len() > before).then_some(()));
+    std::fs::remove_file(&file).unwrap();
+    eventually("what was registered routes again", || {
+        let before = other.seen().len();
+        (edge.get("/dropped").status == 200 && other.seen().len() > before).then_some(())
+    });
+    assert_eq!(waiting.reply().status, 200, "what was under way ends well");
+}
+
+fn slowly(seen: &crate::harness::Seen, wire: &mut dyn crate::harness::Wire) -> bool {
+    if seen.line().contains("last") {
+        std::thread::sleep(Duration::from_secs(3));
+    }
+    ok(seen, wire)
+}
+
+#[test]
+fn the_environment_moves_a_shipped_service() {
+    let upstream = Upstream::start(ok);
+    let text = crate::harness::service(
+        "data_service",
+        "/api/data",
+        &["http://127.0.0.1:9".to_owned()],
+        "auth_required = false",
+    );
+    let mut setup = Setup::new("").service("data", &text);
+    setup.environment.insert("DATA_SERVICE_URL".to_owned(), upstream.url());
+    let edge = setup.start();
+    assert_eq!(edge.get("/api/data/x").status, 200);
+    assert_eq!(upstream.only().line(), "GET /x HTTP/1.1");
+    let listed = edge.get("/services").json()["services"][0]["instances"].clone();
+    assert_eq!((listed[0]["url"].as_str(), listed.as_array().unwrap().len()), (Some(&*upstream.url()), 1));
 }
 
 #[test]

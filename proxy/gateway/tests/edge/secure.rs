@@ -205,6 +205,8 @@ fn a_changed_authority_takes_effect_with_the_next_request() {
     let mut client = edge.connect();
     let mut get = || client.exchange("GET /api HTTP/1.1\r\nHost: edge\r\n\r\n").status;
     assert_eq!([get(), get(), get()], [200, 200, 200]);
+    // The next one is 30 s away: from here on connections are those of requests.
+    assert_eq!(eventually("a probe", || edge.probe("api")), "200");
     let connections = upstream.connections.load(Ordering::SeqCst);
 
     // Another change leaves the connections alone.
@@ -224,6 +226,21 @@ fn a_changed_authority_takes_effect_with_the_next_request() {
     });
     assert!(said.contains("gone.crt"), "{said}");
     assert_eq!(get(), 200);
+
+    // One that is replaced in place is seen too; a registration does not read it.
+    std::fs::write(&file, text(&https(&upstream), &tls(&ca), "")).unwrap();
+    eventually("the old file is back", || {
+        (edge.get("/health").json()["config"]["last_reload"]["result"] == "accepted").then_some(())
+    });
+    let kept = std::fs::read(&ca).unwrap();
+    std::fs::remove_file(&ca).unwrap();
+    let body = serde_json::json!({"name": "s", "url": "http://127.0.0.1:9", "prefix": "/s"});
+    let registered = edge.call("POST", "/api/register", &edge.issuer.token("registry:write"), &body);
+    assert_eq!(registered.status, 201, "{}", registered.text());
+    std::fs::write(&ca, std::fs::read(&other).unwrap()).unwrap();
+    eventually("the replaced authority counts", || (get() == 502).then_some(()));
+    std::fs::write(&ca, kept).unwrap();
+    eventually("the right one again", || (get() == 200).then_some(()));
 
     // An idle connection that the old authority vouched for is not used any more.
     std::fs::write(&file, text(&https(&upstream), &tls(&other), "")).unwrap();
@@ -273,7 +290,8 @@ fn a_unix_socket_of_a_file_is_an_instance_like_others() {
     let path = dir.path().join("service.sock");
     let upstream = Upstream::start_unix(&path, ok);
     let url = format!("unix:{}", path.display());
-    let text = service("api", "/api", &[url.clone()], &format!("auth_required = false\n{PROBED}"));
+    let text =
+        service("api", "/api", std::slice::from_ref(&url), &format!("auth_required = false\n{PROBED}"));
     let edge = Setup::new("").service("api", &text).start();
     assert_eq!(edge.get("/api/x").status, 200);
     assert_eq!(upstream.only().line(), "GET /x HTTP/1.1");
