@@ -210,6 +210,8 @@ async fn roles_services_and_strangers_are_told_apart_by_certificate() {
     assert!(token.starts_with("HTTP/1.1 401"), "a token that is shown must be good: {token}");
     let other = door.ca.client(Some(&door.ca.leaf("job/x", 5)), &[]);
     assert!(door.ask(&other, "/caller", "").await.unwrap().ends_with("anonymous"));
+    let figures = door.ask(&edge, "/metrics", "x-internal-self: 1\r\n").await.unwrap();
+    assert!(figures.contains(r#"sluice_http_requests_total{door="mtls",status="2xx"} 7"#), "{figures}");
 }
 
 #[tokio::test]
