@@ -288,6 +288,19 @@ fn a_registered_service_routes_and_can_be_taken_back() {
 }
 
 #[test]
+fn edge_reaches_the_demo_by_mutual_tls() {
+    let sluice = shared();
+    let data = sluice.banner["demo"]["data"].as_str().unwrap();
+    get(sluice.edge(), "/api/data/symbols").token(sluice.admin()).send().expect(200);
+    get(data, "/symbols").send().expect(200);
+    let figures = get(data, "/metrics").send().expect(200).body;
+    let counted = |door: &str| {
+        figures.contains(&format!("sluice_http_requests_total{{door=\"{door}\",status=\"2xx\"}}"))
+    };
+    assert!(counted("mtls") && counted("api"), "{figures}");
+}
+
+#[test]
 fn breakers_are_listed_forced_and_reset() {
     let sluice = shared();
     let list = get(sluice.control(), "/circuit-breakers").send().expect(200).json();

@@ -7,6 +7,7 @@
 mod backoff;
 mod banner;
 mod child;
+mod demo;
 mod dir;
 mod holder;
 mod sockets;
@@ -88,7 +89,7 @@ impl Plan {
             Role::ALL.into_iter().map(|role| (role, InternalKeys::mint())).collect();
         let mut environment = loaded.environment;
         if roles.contains(&Role::Demo) {
-            demo_addresses(&config, &mut environment);
+            demo::addresses(&config, &mut environment);
         }
         let internal = opened.internal;
         let mut by_role = opened.by_role;
@@ -111,21 +112,6 @@ impl Plan {
             }
         });
         Ok(Self { recipes: recipes.collect(), data_dir, dev: args.common.dev, _lock: lock })
-    }
-}
-
-/// The demo's addresses reach the edge as the environment names that the platforms use, unless
-/// the operator has set them.
-fn demo_addresses(config: &sluice_schema::Config, environment: &mut BTreeMap<String, String>) {
-    let addresses = [
-        ("DATA_SERVICE_URL", "data_service", config.demo.data_listen),
-        ("BACKTESTING_SERVICE_URL", "backtesting_service", config.demo.backtesting_listen),
-        ("TRADING_BOT_SERVICE_URL", "trading_bot_service", config.demo.trading_bot_listen),
-    ];
-    for (name, service, address) in addresses {
-        if config.services.iter().any(|known| known.name == service) {
-            environment.entry(name.to_owned()).or_insert_with(|| format!("http://{address}"));
-        }
     }
 }
 
