@@ -98,6 +98,26 @@ fn the_vaults_certificates_serve_the_listener_and_its_clients() {
     sluice.stop();
 }
 
+#[test]
+fn roles_whose_certificates_are_revoked_get_others_and_work_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let sluice = Up::new(&dir.path().join("data")).start();
+    let routed = || get(sluice.edge(), "/api/data/symbols").token(sluice.admin()).send().status;
+    until("the edge reaches the demo", || (routed() == 200).then_some(()));
+    for role in ["edge", "demo"] {
+        let shown = || {
+            let credential = get(sluice.vault(), &format!("/credentials/{role}")).token(sluice.admin());
+            credential.send().expect(200).json()["serial_number"].clone()
+        };
+        let before = shown();
+        let revoke = post(sluice.vault(), &format!("/credentials/{role}/revoke")).token(sluice.admin());
+        revoke.json(&json!({ "serial_number": before })).send().expect(200);
+        until("it has another certificate", || (shown() != before).then_some(()));
+        until("the edge reaches the demo again", || (routed() == 200).then_some(()));
+    }
+    sluice.stop();
+}
+
 fn resident_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();

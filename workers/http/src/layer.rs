@@ -8,6 +8,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
+use http::header::CONNECTION;
 use http::{HeaderName, HeaderValue};
 use prometheus::IntCounterVec;
 use sluice_telemetry::metric::{self, Name};
@@ -67,8 +68,13 @@ async fn surround(State(outer): State<Arc<Outer>>, mut request: Request, next: N
     let unproven = matches!(resolved, Resolved::Unproven);
     request.extensions_mut().insert(resolved);
     request.extensions_mut().insert(RequestIdExt(id.clone()));
-    let response =
-        if unproven { Reject::unauthenticated().into_response() } else { handle(request, next, &id).await };
+    let response = if unproven {
+        // Whoever's certificate no longer holds shakes hands anew, with another one.
+        let reject = Reject::unauthenticated().header(CONNECTION, HeaderValue::from_static("close"));
+        reject.into_response()
+    } else {
+        handle(request, next, &id).await
+    };
     // A hop that both ends have proved is counted apart.
     let door = if peer.client.is_some() { "mtls" } else { peer.door.as_str() };
     outer.requests.with_label_values(&[door, class(response.status().as_u16())]).inc();

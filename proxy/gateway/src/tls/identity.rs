@@ -2,7 +2,8 @@
 //!
 //! The key is made here and leaves this process only for a file of mode 0600 in the data directory, so
 //! that an edge that starts while the vault is away serves on. It is renewed when the vault said (two
-//! thirds of its life), when the names it must carry change, and each [`RETRY`] while that fails.
+//! thirds of its life), when the names it must carry change, when it was revoked, at each start (the
+//! authority may be another by then), and each [`RETRY`] while that fails.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -19,6 +20,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
 use sluice_client::{CertificateRequest, Client, ClientError, RoleCertificate, RoleKey, RoleKeyFault, pem};
+use sluice_identity::certificate::ClientCertificate;
+use sluice_identity::trust::Trust;
 use sluice_schema::Config;
 use sluice_wire::certificate::NAMES_MAX;
 use sluice_wire::role::Role;
@@ -39,6 +42,7 @@ pub(crate) struct RoleIdentity {
     key: RoleKey,
     names: Names,
     renew_at: Timestamp,
+    serial: String,
 }
 
 /// What a certificate is asked for.
@@ -72,6 +76,8 @@ impl EdgeIdentity {
     pub(crate) fn open(role_dir: &Path) -> Self {
         let file = role_dir.join("identity.json");
         let kept = Kept::read(&file).and_then(|kept| RoleIdentity::of(&kept, 1).ok());
+        // Only until the vault answers.
+        let kept = kept.map(|kept| RoleIdentity { renew_at: Timestamp::UNIX_EPOCH, ..kept });
         Self { current: ArcSwapOption::new(kept.map(Arc::new)), file }
     }
 
@@ -81,10 +87,18 @@ impl EdgeIdentity {
     }
 
     /// Asks the vault where that is due. True: there is a new certificate.
-    async fn renew(&self, vault: Option<&Client>, names: &Names) -> Result<bool, IdentityError> {
+    async fn renew(
+        &self,
+        vault: Option<&Client>,
+        names: &Names,
+        trust: &Trust,
+    ) -> Result<bool, IdentityError> {
         let current = self.current();
-        let due =
-            |identity: &Arc<RoleIdentity>| identity.names != *names || Timestamp::now() >= identity.renew_at;
+        let due = |identity: &Arc<RoleIdentity>| {
+            identity.names != *names
+                || Timestamp::now() >= identity.renew_at
+                || trust.is_serial_revoked(&identity.serial)
+        };
         if current.as_ref().is_some_and(|identity| !due(identity)) {
             return Ok(false);
         }
@@ -119,7 +133,9 @@ impl RoleIdentity {
         let roots = certificates(&kept.root)?;
         // Clients have the root; what they lack is what stands between.
         chain.extend(certificates(&kept.chain)?.into_iter().filter(|issuer| !roots.contains(issuer)));
+        let leaf = chain.first().and_then(|leaf| ClientCertificate::parse(leaf).ok());
         Ok(Self {
+            serial: leaf.ok_or(IdentityError::Answer)?.serial,
             chain,
             roots,
             generation,
@@ -206,7 +222,8 @@ pub(crate) async fn keep(shared: Arc<Shared>) -> Infallible {
     let mut told = false;
     loop {
         let names = names(&shared.generation().config);
-        match shared.identity.renew(vault.as_ref(), &names).await {
+        let trust = shared.trust.load();
+        match shared.identity.renew(vault.as_ref(), &names, &trust).await {
             // No vault at all: nothing in the configuration can need one.
             Ok(false) | Err(IdentityError::NoVault) => {}
             Ok(true) => {

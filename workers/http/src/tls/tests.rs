@@ -240,7 +240,7 @@ async fn revocation_holds_for_new_connections_and_for_open_ones() {
     door.revoke(2, "02");
     request(&mut open, "/peer", "authorization: Bearer x\r\n").await.unwrap();
     let refused = answer(&mut open, "}").await;
-    assert!(refused.starts_with("HTTP/1.1 401"), "{refused}");
+    assert!(refused.starts_with("HTTP/1.1 401") && refused.contains("connection: close"), "{refused}");
     assert!(door.ask(&edge, "/peer", "").await.is_err());
     let other = door.ca.client(Some(&door.ca.leaf("role/edge", 3)), &[]);
     assert!(door.ask(&other, "/peer", "").await.is_ok());
