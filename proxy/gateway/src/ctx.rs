@@ -30,6 +30,9 @@ use crate::meters::{InFlight, RouteMeters};
 use crate::respond::Answer;
 use crate::upstream::{BreakerLeave, Endpoint};
 
+/// LIMIT: how long a client may go on sending a body after the end of the answer to it.
+const EARLY_ANSWER_MAX: Duration = Duration::from_secs(1);
+
 /// A request whose head is complete, well framed and in its one form.
 pub(crate) struct Arrival {
     /// The connection it came on.
@@ -169,6 +172,8 @@ pub(crate) struct Exchange {
     pub(crate) refusal: Option<Answer>,
     /// One word for the access log: what decided the answer.
     pub(crate) decision: &'static str,
+    /// Whether the whole answer is under way.
+    pub(crate) answered: bool,
     /// Interim answers of the upstream so far.
     pub(crate) interim: u8,
     in_flight: Option<InFlight>,
@@ -211,6 +216,7 @@ impl Exchange {
             failure: None,
             refusal: None,
             decision: "forwarded",
+            answered: false,
             interim: 0,
             in_flight: None,
         }
@@ -275,6 +281,15 @@ impl Exchange {
             .link
             .set_deadline(Some(now + left.map_or(timeouts.idle, |left| left.min(timeouts.idle))));
         self.arrival.link.set_end(left.map(|left| now + left));
+    }
+
+    /// The whole answer is under way. A client that still sends its body has been told that the connection
+    /// closes; it is given a moment to see that.
+    pub(crate) fn end_answer(&mut self) {
+        self.answered = true;
+        if !self.received {
+            self.arrival.link.set_deadline(Some(Instant::now() + EARLY_ANSWER_MAX));
+        }
     }
 
     /// Body bytes the client has announced; `None` for a chunked body.

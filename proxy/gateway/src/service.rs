@@ -160,10 +160,12 @@ impl ProxyHttp for Edge {
             x.arrival.link.set_streams(true);
             x.events = events(response);
             tell_breaker(x);
-        } else if has_no_body(x, response) {
-            settle(x);
         }
         x.await_answer();
+        if !x.streaming && has_no_body(x, response) {
+            settle(x);
+            x.end_answer();
+        }
         Ok(())
     }
 
@@ -199,10 +201,11 @@ impl ProxyHttp for Edge {
                 events.follow(piece);
             }
         }
+        x.await_answer();
         if end_of_stream {
             settle(x);
+            x.end_answer();
         }
-        x.await_answer();
         Ok(None)
     }
 
@@ -239,6 +242,10 @@ impl ProxyHttp for Edge {
             x.decision = "draining";
             // The client may be gone by now: then there is nobody to send away.
             drop(end_stream(session, x).await);
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        }
+        if x.answered {
+            // It has all it is to get; what ended was only its own sending.
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         }
         let Some(answer) = failed_answer(x, e).filter(|_| !answered) else {

@@ -1,6 +1,6 @@
 //! Clients that take their time.
 
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::time::{Duration, Instant};
 
 use crate::harness::{Upstream, edge_for, eventually};
