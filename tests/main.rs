@@ -6,6 +6,7 @@ mod breaker;
 mod cli;
 mod harness;
 mod hostile;
+mod keys;
 mod layout;
 mod observe;
 mod supervision;

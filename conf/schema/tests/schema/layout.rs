@@ -24,7 +24,7 @@ fn spacing_becomes_one_and_everything_else_stays() {
         [[ service ]]\r\n\"name\"   = \"data\"\r\ntimeouts={connect=\"1s\",total = \"2s\" }\n\
         methods = [ # why\n  \"GET\" # reads\n , \"POST\",# writes\n\n\n # more\n\n ]\nhosts = [\n]\n\
         retry . attempts = 1\nhealth = {\n path = \"/h\", # here\n   }\nx = [ [1,2], [\n3 ] ]\nm = \"\"\"\n  kept \n\"\"\"  \n# end   ";
-    expect![[r##"
+    expect![[r#"
         #   about the edge
         [edge]  # the gate
         listen = '127.0.0.1:1'  # here
@@ -59,7 +59,7 @@ fn spacing_becomes_one_and_everything_else_stays() {
           kept 
         """
         # end
-    "##]]
+    "#]]
     .assert_eq(&laid_out(text));
 }
 
