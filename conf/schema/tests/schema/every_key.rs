@@ -1,5 +1,5 @@
-//! No key is dead: each one, changed alone, changes the checked configuration, is shown with its new
-//! value and origin, and reads back from what is shown.
+//! Each key, changed alone, changes the checked configuration, is shown with its new value and origin,
+//! and reads back from what is shown. That something comes of it is asked in `observed.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use sluice_schema::{Config, Loaded, Mode, Origin, Source, json_schema, settings,
 use crate::{check_in, check_text, service};
 
 /// Every key with a value that is not its default.
-const OTHER_VALUES: &[(&str, &str)] = &[
+pub(crate) const OTHER_VALUES: &[(&str, &str)] = &[
     ("auth.enabled", "false"),
     ("auth.feed_max_age", "\"30s\""),
     ("auth.hs256_secret", "\"env:OTHER_KEY\""),
@@ -135,13 +135,13 @@ const OTHER_VALUES: &[(&str, &str)] = &[
 /// Holds a key long enough for HS256.
 const OTHER_KEY: (&str, &str) = ("OTHER_KEY", "0123456789abcdef0123456789abcdef");
 
-fn loaded(text: &str, environment: &[(&str, &str)]) -> Loaded {
+pub(crate) fn loaded(text: &str, environment: &[(&str, &str)]) -> Loaded {
     let environment: Vec<_> = environment.iter().copied().chain([OTHER_KEY]).collect();
     check_in(text, &environment, Mode::default()).unwrap_or_else(|report| panic!("{text}\n{report}"))
 }
 
 /// The base file with one key set to another value.
-fn with(path: &str, value: &str) -> String {
+pub(crate) fn with(path: &str, value: &str) -> String {
     let base = service("");
     match path.strip_prefix("service.") {
         None => format!("{path} = {value}\n{base}"),

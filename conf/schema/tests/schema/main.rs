@@ -5,6 +5,7 @@ mod environment;
 mod every_key;
 mod hostile;
 mod layout;
+mod observed;
 mod reload;
 mod shipped;
 

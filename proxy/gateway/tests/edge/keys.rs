@@ -1,10 +1,10 @@
 //! Keys that no other test is about: each is changed and what the edge does changes with it.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
-use std::sync::Arc;
+use std::io::Read as _;
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use sluice_wire::feed::Message;
@@ -190,6 +190,10 @@ fn limits_are_shared_as_configured() {
     let edge = Setup::new("[rate_limit]\ndefault = 2\n").service("api", &text).start();
     assert_eq!([(); 3].map(|()| edge.get("/api").status), [200, 200, 429]);
 
+    let short = "auth_required = false\nrate_limit = 1";
+    let edge = Setup::new("").service("api", &service("api", "/api", &[upstream.url()], short)).start();
+    assert_eq!([(); 2].map(|()| edge.get("/api").status), [200, 429]);
+
     let own = "auth_required = false\nrate_limit = { requests = 1, per = \"1h\", key = \"header:x-desk\" }";
     let edge = Setup::new("").service("api", &service("api", "/api", &[upstream.url()], own)).start();
     let from = |desk: &str| edge.send(&with(&format!("x-desk: {desk}\r\n"))).status;
@@ -303,4 +307,79 @@ fn what_is_tried_again_is_as_configured() {
     assert_eq!(tries("budget = 0.0, min_per_second = 0"), 2, "there is no budget");
     assert_eq!(tries("budget = 0.0, min_per_second = 100"), 4);
     assert_eq!(tries("budget = 1.0, min_per_second = 0"), 4);
+}
+
+/// Takes connections into its queue, and no more of them than the kernel must; nobody answers.
+fn full() -> (TcpListener, Vec<TcpStream>, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let soon = Duration::from_millis(200);
+    let taken = std::iter::from_fn(|| TcpStream::connect_timeout(&address, soon).ok()).take(64).collect();
+    (listener, taken, format!("http://{address}"))
+}
+
+#[test]
+fn a_connection_has_its_own_time() {
+    let (_listener, _taken, url) = full();
+    let more = "auth_required = false\nretry = { attempts = 1 }\nhealth = { interval = \"1h\", timeout = \"1s\" }\n\
+                timeouts = { connect = \"150ms\", first_byte = \"8s\", total = \"9s\" }";
+    let edge = Setup::new("").service("api", &service("api", "/api", &[url], more)).start();
+    let begun = Instant::now();
+    let answer = edge.get("/api");
+    assert!(answer.status >= 502, "{}", answer.head);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_silent_stream_ends_after_the_idle_time() {
+    let upstream = Upstream::start(|_, wire| {
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+        drop(wire.write_all(format!("{head}9\r\ndata: 1\n\n\r\n").as_bytes()));
+        let mut nothing = [0];
+        // Until the edge gives up.
+        wire.read(&mut nothing).is_ok_and(|count| count > 0)
+    });
+    let more = "auth_required = false\ntimeouts = { idle = \"300ms\" }";
+    let edge = Setup::new("").service("api", &service("api", "/api", &[upstream.url()], more)).start();
+    let mut client = edge.connect();
+    client.send("GET /api HTTP/1.1\r\nHost: edge\r\n\r\n");
+    assert!(client.read_until("data: 1\n\n\r\n").contains("200 OK"));
+    let begun = Instant::now();
+    assert!(client.is_closed());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_drain_ends_at_its_deadline() {
+    let (release, gate) = mpsc::sync_channel::<()>(1);
+    let gate = Mutex::new(gate);
+    let upstream = Upstream::start(move |_, _| {
+        let _never = gate.lock().unwrap().recv();
+        false
+    });
+    let text = service("api", "/api", &[upstream.url()], "auth_required = false");
+    let drain = "[drain]\nlame_duck = \"0s\"\ndeadline = \"300ms\"\n";
+    let mut edge = Setup::new(drain).service("api", &text).start();
+    let mut client = edge.connect();
+    client.send("GET /api HTTP/1.1\r\nHost: edge\r\n\r\n");
+    eventually("it runs", || (!upstream.seen().is_empty()).then_some(()));
+    let begun = Instant::now();
+    edge.begin_drain();
+    edge.join();
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    drop(release);
+}
+
+#[test]
+fn a_probe_without_answer_fails_after_its_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let health = "auth_required = false\nhealth = { interval = \"50ms\", timeout = \"40ms\", unhealthy = 2 }";
+    let edge = Setup::new("").service("api", &service("api", "/api", &[url], health)).start();
+    // Nobody takes the connections: probes stand in the queue without an answer.
+    eventually("it is unhealthy", || {
+        (edge.get("/health").json()["services"]["api"]["status"] == "unhealthy").then_some(())
+    });
+    drop(listener);
 }

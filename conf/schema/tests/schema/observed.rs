@@ -1,0 +1,379 @@
+//! No key is dead: for each one there is a test that runs the product and sees what the key does.
+//!
+//! `every_key.rs` proves that a changed value reaches the checked configuration; that alone would also
+//! hold for a key that nobody reads. So this file asks three things more of every key:
+//!
+//! - another value is a difference: `diff` names the key, and nothing beside it that was not written;
+//! - a value of another type is an error on the key's own line;
+//! - an observer: a test, named in [`OBSERVERS`], that starts an edge, a worker or a whole instance with
+//!   the key written and asserts what comes of it. The sources are read to make sure of what can be
+//!   made sure of without judgement: the test is there, it starts something, it writes the key, and it
+//!   lies where the product is tested. Tests of parsing, of pure decisions and of configuration objects
+//!   start nothing and so cannot be named.
+//!
+//! What stays a matter of reading is whether the assertion is about the key. A row that only happens to
+//! write a key is a mistake of whoever adds it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use sluice_schema::diff;
+
+use crate::conf;
+use crate::every_key::{OTHER_VALUES, loaded, with};
+use crate::service;
+
+const ADMISSION: &str = "proxy/gateway/tests/edge/admission.rs";
+const KEYS: &str = "proxy/gateway/tests/edge/keys.rs";
+const SECURE: &str = "proxy/gateway/tests/edge/secure.rs";
+const TLS: &str = "proxy/gateway/tests/edge/tls.rs";
+const UPSTREAMS: &str = "proxy/gateway/tests/edge/upstreams.rs";
+const FRAMING: &str = "proxy/gateway/tests/edge/framing.rs";
+const EVENTS: &str = "workers/events/tests/api/keys.rs";
+const INSTANCE: &str = "tests/keys.rs";
+
+/// File, test, and the keys it observes.
+const OBSERVERS: &[(&str, &str, &[&str])] = &[
+    (ADMISSION, "with_tokens_switched_off_services_are_open_and_workers_are_not", &["auth.enabled"]),
+    (ADMISSION, "tokens_of_the_older_platforms_open_services_only", &["auth.hs256_secret"]),
+    (ADMISSION, "a_token_is_needed_and_its_grants_decide", &["service.permissions"]),
+    (ADMISSION, "without_keys_protected_routes_answer_503_and_open_ones_work", &["service.auth_required"]),
+    (ADMISSION, "credentials_reach_the_upstream_only_when_asked_for", &["service.forward_authorization"]),
+    (ADMISSION, "addresses_are_listed_and_deny_wins", &["service.allow", "service.deny"]),
+    (ADMISSION, "trusted_proxies_name_the_client", &["edge.trusted_proxies"]),
+    (ADMISSION, "wrong_methods_name_the_right_ones", &["service.methods"]),
+    (ADMISSION, "the_access_log_has_one_line_a_request_and_no_secret", &["log.access", "service.name"]),
+    (
+        ADMISSION,
+        "a_limit_has_headers_and_two_thresholds",
+        &[
+            "service.rate_limit.requests",
+            "service.rate_limit.per",
+            "service.rate_limit.burst",
+            "service.rate_limit.hard",
+        ],
+    ),
+    (
+        ADMISSION,
+        "header_policies_apply_both_ways",
+        &[
+            "service.request_headers.set",
+            "service.request_headers.add",
+            "service.request_headers.remove",
+            "service.response_headers.set",
+            "service.response_headers.add",
+            "service.response_headers.remove",
+        ],
+    ),
+    (
+        FRAMING,
+        "a_head_that_drips_gets_408_and_silence_is_closed",
+        &["edge.limits.header_timeout", "edge.limits.idle_timeout"],
+    ),
+    (FRAMING, "connections_of_one_address_are_capped", &["edge.limits.connections_per_ip"]),
+    (FRAMING, "sizes_have_their_own_codes", &["service.body_bytes"]),
+    (
+        "proxy/gateway/tests/edge/proxy_protocol.rs",
+        "strangers_cannot_name_a_client",
+        &["edge.proxy_protocol"],
+    ),
+    (
+        "proxy/gateway/tests/edge/slow.rs",
+        "a_slow_reader_is_held_to_the_total_time",
+        &["service.timeouts.total"],
+    ),
+    (
+        "proxy/gateway/tests/edge/streaming.rs",
+        "draining_says_so_finishes_what_runs_and_ends",
+        &["drain.lame_duck"],
+    ),
+    (
+        UPSTREAMS,
+        "instances_that_fail_their_probes_are_left_out_until_they_recover",
+        &[
+            "service.health.healthy",
+            "service.health.interval",
+            "service.health.unhealthy",
+            "service.panic_threshold",
+        ],
+    ),
+    (UPSTREAMS, "silence_is_504_within_the_first_byte_timeout", &["service.timeouts.first_byte"]),
+    (
+        UPSTREAMS,
+        "the_breaker_opens_answers_by_itself_and_recovers",
+        &[
+            "service.breaker.failure_threshold",
+            "service.breaker.half_open_max",
+            "service.breaker.recovery_timeout",
+            "service.breaker.success_threshold",
+        ],
+    ),
+    (UPSTREAMS, "weights_are_kept_smoothly", &["service.instance.weight", "service.instance.url"]),
+    (UPSTREAMS, "least_connections_avoids_the_busy_one", &["service.balance"]),
+    (UPSTREAMS, "hosts_tell_services_apart", &["service.hosts"]),
+    (
+        SECURE,
+        "an_instance_is_believed_by_its_authority_and_name",
+        &["service.tls.sni", "service.tls.ca", "service.tls.verify"],
+    ),
+    (SECURE, "the_edge_shows_its_certificate_where_it_is_asked", &["service.tls.client_cert"]),
+    (TLS, "the_name_picks_the_certificate", &["edge.tls.certificate"]),
+    (
+        TLS,
+        "a_client_needs_a_certificate_where_it_is_required",
+        &["edge.tls.client_auth", "edge.tls.client_ca"],
+    ),
+    (TLS, "the_automatic_certificate_comes_from_the_vault_and_is_renewed", &["edge.tls.names"]),
+    (TLS, "secrets_pass_over_tls_or_where_plain_text_is_allowed", &["edge.plain_secrets"]),
+    (KEYS, "service_headers_tell_services_apart", &["service.headers"]),
+    (
+        KEYS,
+        "sizes_of_a_head_are_as_configured",
+        &["edge.limits.header_bytes", "edge.limits.header_count", "edge.limits.uri_bytes"],
+    ),
+    (KEYS, "bodies_of_services_without_a_limit_take_that_of_the_edge", &["edge.limits.body_bytes"]),
+    (KEYS, "connections_in_all_are_capped", &["edge.limits.connections"]),
+    (KEYS, "clocks_may_differ_by_the_leeway", &["auth.leeway"]),
+    (KEYS, "issuer_and_audience_are_as_configured", &["vault.issuer", "vault.audience"]),
+    (KEYS, "a_silent_feed_degrades_past_its_age", &["auth.feed_max_age"]),
+    (KEYS, "who_may_read_is_as_configured", &["control.read_allow", "metrics.allow", "metrics.enabled"]),
+    (KEYS, "hosts_of_the_control_port_are_as_configured", &["control.hosts"]),
+    (
+        KEYS,
+        "the_registry_is_bounded_and_its_leases_have_a_default",
+        &["registry.allow", "registry.max", "registry.ttl"],
+    ),
+    (
+        KEYS,
+        "limits_are_shared_as_configured",
+        &["rate_limit.default", "service.rate_limit", "service.rate_limit.key"],
+    ),
+    (
+        KEYS,
+        "a_service_that_is_off_does_not_route_and_one_may_keep_its_prefix",
+        &["service.enabled", "service.prefix", "service.strip_prefix"],
+    ),
+    (KEYS, "probes_ask_the_configured_path", &["service.health.path"]),
+    (KEYS, "a_probe_without_answer_fails_after_its_time", &["service.health.timeout"]),
+    (
+        KEYS,
+        "a_share_of_failures_opens_the_breaker_after_enough_calls",
+        &["service.breaker.failure_rate", "service.breaker.min_calls"],
+    ),
+    (KEYS, "failures_older_than_the_window_are_forgotten", &["service.breaker.window"]),
+    (
+        KEYS,
+        "a_share_of_slow_calls_opens_the_breaker",
+        &["service.breaker.slow_call", "service.breaker.slow_rate"],
+    ),
+    (
+        KEYS,
+        "what_is_tried_again_is_as_configured",
+        &[
+            "service.retry.attempts",
+            "service.retry.budget",
+            "service.retry.min_per_second",
+            "service.retry.on",
+        ],
+    ),
+    (KEYS, "a_connection_has_its_own_time", &["service.timeouts.connect"]),
+    (KEYS, "a_silent_stream_ends_after_the_idle_time", &["service.timeouts.idle"]),
+    (KEYS, "a_drain_ends_at_its_deadline", &["drain.deadline"]),
+    (
+        INSTANCE,
+        "every_key_of_an_instance_shows",
+        &[
+            "auth.roles",
+            "calc.body_bytes",
+            "calc.listen",
+            "calc.rows",
+            "calc.threads",
+            "control.listen",
+            "demo.backtesting_listen",
+            "demo.data_listen",
+            "demo.speed",
+            "demo.trading_bot_listen",
+            "edge.listen",
+            "edge.threads",
+            "edge.tls.listen",
+            "events.dedup_window",
+            "events.listen",
+            "events.stream",
+            "log.level",
+            "vault.leaf_ttl",
+            "vault.listen",
+            "vault.token_ttl",
+            "vault.trust_domain",
+        ],
+    ),
+    (EVENTS, "retention_by_age_is_as_configured", &["events.retention.age"]),
+    (EVENTS, "retention_by_bytes_is_as_configured", &["events.retention.bytes"]),
+    (EVENTS, "segments_have_the_configured_size", &["events.segment_bytes"]),
+    ("workers/events/tests/api/live.rs", "what_retention_took_is_told", &["events.retention.count"]),
+    ("workers/events/tests/api/publish.rs", "interval_mode_says_memory", &["events.fsync"]),
+    ("workers/events/tests/api/publish.rs", "bad_events_are_refused_by_name", &["events.unknown_types"]),
+    (
+        "workers/vault/tests/it/start.rs",
+        "production_opens_by_a_key_file_and_writes_no_token",
+        &["vault.seal"],
+    ),
+];
+
+/// Keys that nothing obeys yet. A key that leaves this list gets its row above.
+const AWAITED: &[&str] = &["log.sample", "otlp.endpoint"];
+
+/// What a test calls that runs the product: a helper of one of the harnesses.
+const STARTS: [&str; 6] =
+    ["Setup::new(", "edge_for(", "edge_at(", "Up::new(", "World::with(", "setup().start()"];
+
+/// A source of tests: the body of each function, and which of them are tests.
+struct Source {
+    bodies: BTreeMap<String, String>,
+    tests: BTreeSet<String>,
+}
+
+impl Source {
+    fn read(path: &str) -> Self {
+        let root = conf().parent().expect("conf lies in the repository").to_path_buf();
+        let text = fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let (mut bodies, mut tests) = (BTreeMap::new(), BTreeSet::new());
+        let mut is_test = false;
+        let mut open: Option<String> = None;
+        for line in text.lines() {
+            let head = line.trim_start_matches("pub ").trim_start_matches("async ");
+            if let Some(name) = head.strip_prefix("fn ").and_then(|rest| rest.split(['(', '<']).next()) {
+                open = Some(name.to_owned());
+                if std::mem::take(&mut is_test) {
+                    tests.insert(name.to_owned());
+                }
+            } else if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
+                is_test = true;
+            } else if line.starts_with("const ") || line.starts_with("static ") {
+                open = line.split([' ', ':']).nth(1).map(str::to_owned);
+            }
+            if let Some(name) = &open {
+                let body: &mut String = bodies.entry(name.clone()).or_default();
+                body.push_str(line);
+                body.push('\n');
+            }
+            if line == "}" || line.ends_with("\"#;") {
+                open = None;
+            }
+        }
+        Self { bodies, tests }
+    }
+
+    /// The text of a test with that of every function and constant of the file it uses.
+    fn text(&self, test: &str) -> String {
+        let mut used = BTreeSet::from([test]);
+        let mut text = String::new();
+        let mut next = vec![test];
+        while let Some(name) = next.pop() {
+            let body = &self.bodies[name];
+            for other in self.bodies.keys().filter(|other| has_word(body, other)) {
+                if used.insert(other) {
+                    next.push(other);
+                }
+            }
+            text.push_str(body);
+        }
+        // An escaped line end is no letter of the word behind it.
+        text.replace("\\n", " ")
+    }
+}
+
+fn has_word(text: &str, word: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.match_indices(word).any(|(at, _)| {
+        let (before, after) = (&text[..at], &text[at + word.len()..]);
+        !before.ends_with(is_part) && !after.starts_with(is_part)
+    })
+}
+
+/// Keys that the harness writes for every service of a test: it is enough that the test has one.
+fn is_written(text: &str, key: &str) -> bool {
+    let word = key.rsplit('.').next().unwrap_or(key);
+    let by_harness = ["service.name", "service.prefix", "service.instance.url"].contains(&key);
+    has_word(text, word) || (by_harness && has_word(text, "service"))
+}
+
+#[test]
+fn every_key_has_a_test_that_sees_what_it_does() {
+    let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
+    for (path, test, keys) in OBSERVERS {
+        let runs_the_product = path.starts_with("tests/")
+            || path.starts_with("proxy/gateway/tests/")
+            || (path.starts_with("workers/") && path.contains("/tests/"));
+        assert!(runs_the_product, "{path} does not test the product");
+        let source = Source::read(path);
+        assert!(source.tests.contains(*test), "{path} has no test {test}");
+        let text = source.text(test);
+        assert!(STARTS.iter().any(|start| text.contains(start)), "{test} of {path} starts nothing");
+        for key in *keys {
+            assert!(is_written(&text, key), "{test} of {path} does not write {key}");
+            assert!(seen.insert(key, test).is_none(), "{key} is listed twice");
+        }
+    }
+    let known: BTreeSet<&str> = OTHER_VALUES.iter().map(|(key, _)| *key).collect();
+    let observed: BTreeSet<&str> = seen.into_keys().collect();
+    let dead: Vec<_> = known.difference(&observed).copied().collect();
+    assert_eq!(dead, AWAITED, "no test sees what these keys do");
+    let gone: Vec<_> = observed.difference(&known).collect();
+    assert!(gone.is_empty(), "these are no keys: {gone:?}");
+}
+
+#[test]
+fn another_value_of_a_key_is_a_difference_that_names_it() {
+    let base = loaded(&service(""), &[]).config;
+    for (path, value) in OTHER_VALUES {
+        let changed = diff(&base, &loaded(&with(path, value), &[]).config);
+        let named: Vec<String> = changed
+            .keys
+            .iter()
+            .map(|key| key.path.clone())
+            .chain(changed.changed.iter().flat_map(|service| {
+                service
+                    .keys
+                    .iter()
+                    .map(|key| format!("service.{}", key.path.replace("instance[0]", "instance")))
+            }))
+            .collect();
+        let renamed = *path == "service.name" && changed.added == ["other"] && changed.removed == ["data"];
+        // A value with a short form is shown in that where it fits.
+        let is_named = |named: &String| named == path || path.starts_with(&format!("{named}."));
+        assert!(renamed || named.iter().any(is_named), "{path}: {changed}");
+        // What else changes is what was not there before: a table that one key makes, the long form of
+        // a value, a limit that services take over.
+        let beside = named.iter().filter(|named| named != path).all(|named| {
+            let table = path.rsplit_once('.').map_or("", |(table, _)| table);
+            named.starts_with(table) || named.starts_with("service.") && !path.starts_with("service.")
+        });
+        assert!(beside, "{path}: {changed}");
+    }
+}
+
+#[test]
+fn a_value_of_another_type_is_an_error_on_the_line_of_its_key() {
+    for (path, value) in OTHER_VALUES {
+        // No key takes a date.
+        let text = with(path, "1979-05-27");
+        let wanted = text.lines().position(|line| line.contains("1979")).expect("the line") + 1;
+        let Err(report) = crate::check_in(&text, &[], sluice_schema::Mode::default()) else {
+            panic!("{path} takes a date in place of {value}");
+        };
+        let findings = report.findings();
+        let found = findings.iter().any(|finding| finding.line == Some(wanted) && finding.code == "E0103");
+        assert!(found, "{path}\n{report}");
+    }
+}
+
+#[test]
+fn sources_are_read_as_they_are() {
+    let this = Source::read("conf/schema/tests/schema/observed.rs");
+    assert!(this.tests.contains("sources_are_read_as_they_are"));
+    assert!(!this.tests.contains("has_word"));
+    assert!(this.text("every_key_has_a_test_that_sees_what_it_does").contains("fn has_word"));
+    assert!(has_word("a = b, rows = 1", "rows") && !has_word("arrows", "rows"));
+    assert!(Path::new(INSTANCE).is_relative());
+}
