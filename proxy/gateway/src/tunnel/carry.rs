@@ -95,7 +95,8 @@ pub(super) async fn run(
     }
     account::line(place.shared(), &x, Some(101), matches!(end, End::Broken));
     if let End::Stopped(stop) = end {
-        part(tunnel, stop, permit).await;
+        // Boxed, so that an open tunnel holds no room for its end.
+        Box::pin(part(tunnel, stop, permit)).await;
     }
 }
 

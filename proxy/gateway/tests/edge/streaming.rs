@@ -1,14 +1,18 @@
 //! Bodies that flow: server-sent events, chunked uploads, draining.
 
-use std::sync::mpsc;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::harness::{Setup, Upstream, edge_for, eventually, ok, reply, service};
+use crate::tunnel::{Holding, Raw, alone, edge_at, edge_to, memory_kib, stalled};
 
 #[test]
 fn events_pass_one_by_one_and_outlive_the_total_timeout() {
     let (send, events) = mpsc::sync_channel::<String>(8);
-    let events = std::sync::Mutex::new(events);
+    let events = Mutex::new(events);
     let upstream = Upstream::start(move |_, wire| {
         let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
         drop(wire.write_all(head.as_bytes()));
@@ -47,7 +51,6 @@ fn an_upload_passes_chunk_by_chunk() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
-        use std::io::{Read as _, Write as _};
         for mut socket in listener.incoming().flatten() {
             let mut piece = [0; 1024];
             let mut all = Vec::new();
@@ -125,7 +128,7 @@ fn large_bodies_pass_both_ways() {
 #[test]
 fn draining_says_so_finishes_what_runs_and_ends() {
     let (release, gate) = mpsc::sync_channel::<()>(1);
-    let gate = std::sync::Mutex::new(gate);
+    let gate = Mutex::new(gate);
     let upstream = Upstream::start(move |seen, wire| {
         if seen.line().contains("/slow") {
             let _released = gate.lock().unwrap().recv();
@@ -150,4 +153,230 @@ fn draining_says_so_finishes_what_runs_and_ends() {
     release.send(()).unwrap();
     assert_eq!(slow.reply().status, 200, "what runs is finished");
     edge.join();
+}
+
+const EVENTS: &str =
+    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+fn chunk(text: &str) -> String {
+    format!("{:x}\r\n{text}\r\n", text.len())
+}
+
+#[test]
+fn a_thousand_quiet_subscribers_stay_and_hear_the_next_event() {
+    let upstream = Holding::start(|_| format!("{EVENTS}{}", chunk("data: first\n\n")));
+    let edge = edge_to(upstream.address, "auth_required = false\nrate_limit = 1000000");
+    let subscribe = |_| {
+        let mut client = edge.connect();
+        client.send("GET /ws HTTP/1.1\r\nHost: edge\r\n\r\n");
+        assert!(client.read_until("data: first\n\n").ends_with("data: first\n\n"));
+        client
+    };
+    let mut clients: Vec<_> = (0..1000).map(subscribe).collect();
+    eventually("the upstream holds them", || (upstream.held.lock().unwrap().len() == 1000).then_some(()));
+    let mut held = upstream.held.lock().unwrap();
+    for socket in held.iter_mut() {
+        socket.write_all(chunk("data: second\n\n").as_bytes()).unwrap();
+    }
+    drop(held);
+    for client in &mut clients {
+        assert!(client.read_until("data: second\n\n").ends_with("data: second\n\n"));
+    }
+}
+
+#[test]
+fn at_the_drain_streams_end_cleanly_and_events_say_when_to_come_back() {
+    let upstream = Raw::start(|head, socket| {
+        let first = match head.split(' ').nth(1).unwrap_or("") {
+            "/ws/whole" => format!("{EVENTS}{}", chunk("id: 7\ndata: whole\n\n")),
+            "/ws/half" => format!("{EVENTS}{}", chunk("id: 8\ndata: ha")),
+            "/ws/zipped" => EVENTS.replace("Transfer", "Content-Encoding: br\r\nTransfer") + &chunk("bytes"),
+            _ => EVENTS.replace("text/event-stream", "application/x-ndjson") + &chunk("{}\n"),
+        };
+        socket.write_all(first.as_bytes()).unwrap();
+        drop(socket.read(&mut [0; 64]));
+    });
+    let more = "auth_required = false\nstrip_prefix = false";
+    let text = service("ws", "/ws", &[format!("http://{}", upstream.address)], more);
+    let conf = "[drain]\nlame_duck = \"10ms\"\ndeadline = \"30s\"\n";
+    let mut edge = Setup::new(conf).service("ws", &text).start();
+    let cases = [
+        ("whole", "whole\n\n", true),
+        ("half", "data: ha", false),
+        ("zipped", "bytes", false),
+        ("lines", "{}\n", false),
+    ];
+    let mut clients = cases.map(|(path, seen, hinted)| {
+        let mut client = edge.connect();
+        client.send(&format!("GET /ws/{path} HTTP/1.1\r\nHost: edge\r\n\r\n"));
+        client.read_until(&format!("{seen}\r\n"));
+        (path, client, hinted)
+    });
+    let begun = Instant::now();
+    edge.begin_drain();
+    for (path, client, hinted) in &mut clients {
+        let rest = client.read_until("0\r\n\r\n");
+        assert!(rest.ends_with("0\r\n\r\n"), "{path}: {rest:?} is no clean end");
+        let hint =
+            rest.split("retry: ").nth(1).and_then(|text| text.split_once("\n\n")).map(|(wait, _)| wait);
+        assert_eq!(hint.is_some(), *hinted, "{path}: {rest:?}");
+        if let Some(wait) = hint {
+            assert!((1000..2000).contains(&wait.parse::<u64>().unwrap()), "{wait}");
+        }
+        assert!(client.is_closed(), "{path}");
+    }
+    eventually("the upstreams are let go", || (upstream.open() == 0).then_some(()));
+    edge.join();
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_client_that_leaves_ends_the_upstreams_work_at_every_stage() {
+    let upstream = Raw::start(|head, socket| {
+        let begin = match head.split(' ').nth(1).unwrap_or("") {
+            "/ws/body" => "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf".to_owned(),
+            "/ws/events" => format!("{EVENTS}{}", chunk("data: 1\n\n")),
+            _ => String::new(),
+        };
+        socket.write_all(begin.as_bytes()).unwrap();
+        drop(socket.read_to_end(&mut Vec::new()));
+    });
+    let edge = edge_at(&upstream, "strip_prefix = false");
+    let get = |path: &str| format!("GET /ws/{path} HTTP/1.1\r\nHost: edge\r\n\r\n");
+    let upload = "POST /ws/upload HTTP/1.1\r\nHost: edge\r\nContent-Length: 100\r\n\r\nhalf".to_owned();
+    let stages = [(get("silent"), ""), (get("body"), "half"), (get("events"), "data: 1"), (upload, "")];
+    for (number, (request, sign)) in stages.iter().enumerate() {
+        for ahead in ["", "GET /ws/next HTTP/1.1\r\nHost: edge\r\n\r\n"] {
+            // An upload has no next request before its end.
+            let ahead = if number == 3 { "" } else { ahead };
+            let mut client = edge.connect();
+            client.send(&format!("{request}{ahead}"));
+            if !sign.is_empty() {
+                client.read_until(sign);
+            }
+            eventually("the upstream works", || (upstream.open() == 1).then_some(()));
+            let left = Instant::now();
+            drop(client);
+            eventually("the upstream's work ends", || (upstream.open() == 0).then_some(()));
+            assert!(left.elapsed() < Duration::from_secs(1), "{request} {ahead} {:?}", left.elapsed());
+        }
+    }
+}
+
+#[test]
+fn a_side_that_does_not_read_stalls_the_other() {
+    let written = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&written);
+    let upstream = Raw::start(move |head, socket| {
+        if head.starts_with("GET ") {
+            let length = 1_u64 << 40;
+            socket
+                .write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").as_bytes())
+                .unwrap();
+            while let Ok(count @ 1..) = socket.write(&vec![7; 60_000]) {
+                counted.fetch_add(count, Ordering::SeqCst);
+            }
+        } else {
+            // It reads nothing until the client has left.
+            let mut piece = [0; 1];
+            while !matches!(socket.peek(&mut piece), Ok(0) | Err(_)) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    });
+    let edge = edge_at(&upstream, "body_bytes = \"1GiB\"");
+    let mut reader = edge.connect();
+    reader.send("GET /ws HTTP/1.1\r\nHost: edge\r\n\r\n");
+    reader.read_until("\r\n\r\n");
+    let down = stalled(|| written.load(Ordering::SeqCst));
+    let mut writer = edge.connect();
+    writer.send("POST /ws HTTP/1.1\r\nHost: edge\r\nContent-Length: 1000000000\r\n\r\n");
+    writer.socket.set_nonblocking(true).unwrap();
+    let (piece, mut sent) = (vec![7; 60_000], 0);
+    let up = stalled(|| {
+        sent += writer.socket.write(&piece).unwrap_or(0);
+        sent
+    });
+    assert!(down < 48 << 20 && up < 48 << 20, "{down} {up}");
+}
+
+#[test]
+fn refused_uploads_leave_the_pool_as_it_was() {
+    let upstream = Upstream::start(ok);
+    let more = "permissions = { POST = [\"write\"] }\nbody_bytes = \"64KiB\"";
+    let text = service("api", "/api", &[upstream.url()], more);
+    let edge = Setup::new("[edge]\nthreads = 1\n").service("api", &text).start();
+    let token = edge.issuer.token("write");
+    let ask = |credential: &str, length: usize, sent: usize| {
+        let mut client = edge.connect();
+        client.send(&format!(
+            "POST /api HTTP/1.1\r\nHost: edge\r\n{credential}Content-Length: {length}\r\n\r\n{}",
+            "x".repeat(sent)
+        ));
+        client.reply().status
+    };
+    let bearer = format!("Authorization: Bearer {token}\r\n");
+    assert_eq!(ask(&bearer, 10, 10), 200);
+    let connections = upstream.connections.load(Ordering::SeqCst);
+    for _ in 0..3 {
+        assert_eq!(ask("", 50_000, 20_000), 401, "refused while the body is on its way");
+        assert_eq!(ask(&bearer, 100_000, 20_000), 413);
+        assert_eq!(ask(&bearer, 10, 10), 200);
+    }
+    assert_eq!(
+        upstream.connections.load(Ordering::SeqCst),
+        connections,
+        "the pooled connection still serves"
+    );
+    assert!(upstream.seen().iter().all(|seen| seen.body == b"x".repeat(10)));
+}
+
+/// Megabytes of a long body.
+fn body_mb() -> usize {
+    if std::env::var_os("SLUICE_LONG").is_some() { 200 } else { 50 }
+}
+
+#[test]
+fn long_bodies_pass_in_little_memory() {
+    alone("streaming::a_long_body_each_way");
+}
+
+#[test]
+#[ignore = "measures its own process: run by `long_bodies_pass_in_little_memory`"]
+fn a_long_body_each_way() {
+    const PIECE: usize = 1 << 16;
+    fn read_zeros(socket: &mut impl std::io::Read, mut left: usize) {
+        let mut piece = vec![1; PIECE];
+        while left > 0 {
+            let count = socket.read(&mut piece).unwrap();
+            assert!(count > 0 && piece[..count].iter().all(|byte| *byte == 0));
+            left -= count;
+        }
+    }
+    fn write_zeros(socket: &mut TcpStream, bytes: usize) {
+        let piece = vec![0; PIECE];
+        (0..bytes / PIECE).for_each(|_| socket.write_all(&piece).unwrap());
+    }
+    let bytes = body_mb() << 20;
+    let upstream = Raw::start(move |_, socket| {
+        read_zeros(socket, bytes);
+        socket.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n").as_bytes()).unwrap();
+        write_zeros(socket, bytes);
+    });
+    let edge = edge_at(&upstream, "body_bytes = \"1GiB\"\ntimeouts = { total = \"120s\" }");
+    let before = memory_kib("VmRSS");
+    let begun = Instant::now();
+    let mut client = edge.connect();
+    client.send(&format!("POST /ws HTTP/1.1\r\nHost: edge\r\nContent-Length: {bytes}\r\n\r\n"));
+    write_zeros(&mut client.socket, bytes);
+    let mut byte = [0; 1];
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        assert_eq!(client.socket.read(&mut byte).unwrap(), 1);
+        head.push(byte[0]);
+    }
+    read_zeros(&mut client.socket, bytes);
+    let grown = memory_kib("VmHWM").saturating_sub(before);
+    println!("{} MB each way in {:?}, {grown} KiB more at most", body_mb(), begun.elapsed());
+    assert!(grown < 16 << 10, "{grown} KiB");
 }

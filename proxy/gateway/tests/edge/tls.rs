@@ -17,6 +17,7 @@ use sluice_wire::feed::{Change, Delta, Message};
 use sluice_wire::role::Role;
 
 use crate::harness::{Client, Edge, PATIENCE, Setup, Upstream, eventually, ok, reply, service};
+use crate::tunnel::{TEXT, asking, frame, switched};
 
 type Secure = Client<StreamOwned<ClientConnection, TcpStream>>;
 
@@ -118,8 +119,11 @@ struct Site {
 
 /// An edge with a certificate for `shop.example` and one for `*.desk.example`.
 fn site(more: &str, service_more: &str) -> Site {
+    site_of(Upstream::start(ok), more, service_more)
+}
+
+fn site_of(upstream: Upstream, more: &str, service_more: &str) -> Site {
     let ca = Ca::new();
-    let upstream = Upstream::start(ok);
     let setup = Setup::new("");
     let conf = setup.dir.path().join("conf");
     std::fs::create_dir_all(&conf).unwrap();
@@ -239,6 +243,35 @@ fn a_revoked_certificate_ends_standing_and_resumed_sessions() {
     assert_eq!(ask(&mut fresh, "shop.example"), None, "refused at the handshake");
     let mut anonymous = connect(&edge, &ca.client(None), "shop.example");
     assert_eq!(ask(&mut anonymous, "shop.example"), Some(401), "optional: a token would do");
+}
+
+#[test]
+fn a_websocket_ends_when_its_clients_certificate_is_revoked() {
+    let upstream = Upstream::start(|seen, wire| {
+        let mut piece = [0; 64];
+        let hello = [switched(&seen.head).as_bytes(), &frame(TEXT, b"hello", false)].concat();
+        drop(wire.write_all(&hello));
+        while let Ok(count @ 1..) = wire.read(&mut piece) {
+            drop(wire.write_all(&piece[..count]));
+        }
+        false
+    });
+    let more = "client_auth = \"optional\"\nclient_ca = \"ca.pem\"\n[auth.roles]\npricer = [\"read\"]";
+    let Site { ca, edge, .. } = site_of(upstream, more, "permissions = { GET = [\"read\"] }");
+    let pricer = ca.issue(&["pricer"], Some("spiffe://sluice.internal/service/pricer"), 8);
+    let mut client = connect(&edge, &ca.client(Some(&pricer)), "shop.example");
+    client.send(&asking("/api", "").replace("Host: edge", "Host: shop.example"));
+    assert!(client.read_until("hello").starts_with("HTTP/1.1 101 "));
+    client.socket.write_all(&frame(TEXT, b"there", true)).unwrap();
+    client.socket.flush().unwrap();
+    client.read_until("there");
+    let begun = Instant::now();
+    let change = Change::Serial { serial: pricer.serial.clone(), crl: None };
+    let epoch = edge.issuer.snapshot.epoch.clone();
+    edge.trust.apply(&Message::Delta(Delta { epoch, seq: 2, change }));
+    assert!(client.read_until("credential revoked").ends_with("credential revoked"));
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(client.is_closed());
 }
 
 #[test]

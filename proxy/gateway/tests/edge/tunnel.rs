@@ -9,12 +9,13 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
-use crate::harness::{Edge, PATIENCE, Setup, find, reply, service};
+use crate::harness::{Edge, PATIENCE, Setup, eventually, find, reply, service};
 
 pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 pub const TEXT: u8 = 1;
@@ -125,7 +126,16 @@ pub fn edge_at(upstream: &Raw, more: &str) -> Edge {
 }
 
 pub fn setup(upstream: &Raw, more: &str) -> Setup {
-    Setup::new("").service("ws", &service("ws", "/ws", &[format!("http://{}", upstream.address)], more))
+    setup_to(upstream.address, more)
+}
+
+/// The same for any upstream.
+pub fn edge_to(upstream: SocketAddr, more: &str) -> Edge {
+    setup_to(upstream, more).start()
+}
+
+fn setup_to(upstream: SocketAddr, more: &str) -> Setup {
+    Setup::new("").service("ws", &service("ws", "/ws", &[format!("http://{upstream}")], more))
 }
 
 /// A frame; a mask of zeros leaves the payload as it is.
@@ -258,4 +268,58 @@ pub fn asking(target: &str, fields: &str) -> String {
 pub fn metric(edge: &Edge, name: &str) -> Option<f64> {
     let text = edge.get("/metrics").text();
     text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
+/// Waits until a count stands still; returns it.
+pub fn stalled(mut count: impl FnMut() -> usize) -> usize {
+    let (mut last, mut since) = (count(), Instant::now());
+    eventually("nothing moves any more", || {
+        let now = count();
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        (since.elapsed() > Duration::from_millis(300)).then_some(last)
+    })
+}
+
+/// An upstream that answers each head and keeps the connection, without a thread for it.
+pub struct Holding {
+    pub address: SocketAddr,
+    pub held: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Holding {
+    pub fn start(answer: impl Fn(&str) -> String + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let holding = Self { address: listener.local_addr().unwrap(), held: Arc::default() };
+        let held = Arc::clone(&holding.held);
+        std::thread::spawn(move || {
+            for mut socket in listener.incoming().flatten() {
+                let head = read_head(&mut socket);
+                if head.starts_with("GET /health ") {
+                    drop(socket.write_all(reply("200 OK", "").as_bytes()));
+                } else if socket.write_all(answer(&head).as_bytes()).is_ok() {
+                    held.lock().unwrap().push(socket);
+                }
+            }
+        });
+        holding
+    }
+}
+
+/// Runs an ignored test in a process of its own, so that what it measures is its own.
+pub fn alone(test: &str) {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = command.args(["--exact", test, "--ignored", "--nocapture"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    eprintln!("{text}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}{errors}");
+}
+
+/// A figure of this process, KiB: `VmRSS` now, `VmHWM` at most.
+pub fn memory_kib(name: &str) -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{BINARY, Raw, TEXT, Ws, edge_at, frame, metric};
+use super::{BINARY, Raw, TEXT, Ws, edge_at, frame, metric, stalled};
 use crate::harness::{Setup, eventually, service};
 
 /// Megabytes of the bulk test.
@@ -70,16 +70,6 @@ fn a_slow_reader_stalls_the_writer_in_both_directions() {
     let mut writer = ws.socket.try_clone().unwrap();
     let mut sent = 0;
     let piece = vec![7; 60_000];
-    let stalled = |count: &mut dyn FnMut() -> usize| {
-        let (mut last, mut since) = (count(), Instant::now());
-        eventually("nothing moves any more", || {
-            let now = count();
-            if now != last {
-                (last, since) = (now, Instant::now());
-            }
-            (since.elapsed() > Duration::from_millis(300)).then_some(last)
-        })
-    };
     let down = stalled(&mut || written.load(Ordering::SeqCst));
     let up = stalled(&mut || {
         sent += writer.write(&piece).unwrap_or(0);

@@ -5,7 +5,8 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use super::{KEY, Raw, TEXT, Ws, asking, echo, edge_at, frame, setup, switched};
-use crate::harness::{Reply, Upstream, edge_for, eventually, ok};
+use crate::harness::{Reply, Setup, Upstream, edge_for, eventually, ok, service};
+use crate::secure::{Authority, https, server};
 
 fn refused(ws: &mut Ws) -> Reply {
     let head = ws.head();
@@ -114,7 +115,7 @@ fn refused_callers_never_reach_the_upstream() {
     assert_eq!((nobody.status, nobody.code().as_str()), (401, "invalid_token"));
     let other = refused(&mut Ws::ask(&edge, "/ws", &bearer("read")));
     assert_eq!((other.status, other.code().as_str()), (403, "insufficient_scope"));
-    let missing = refused(&mut Ws::ask(&edge, "/nowhere", ""));
+    let missing = edge.send(&asking("/nowhere", ""));
     assert_eq!((missing.status, missing.code().as_str()), (404, "no_route"));
     assert_eq!(upstream.heads().len(), 0);
     for _ in 0..2 {
@@ -203,8 +204,8 @@ fn upstreams_that_fail_are_tried_elsewhere_and_told_apart() {
     let good = Raw::echoing();
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let urls = [format!("http://{nobody}"), format!("http://{}", good.address)];
-    let text = crate::harness::service("ws", "/ws", &urls, "auth_required = false");
-    let edge = crate::harness::Setup::new("").service("ws", &text).start();
+    let text = service("ws", "/ws", &urls, "auth_required = false");
+    let edge = Setup::new("").service("ws", &text).start();
     for _ in 0..4 {
         drop(Ws::open(&edge));
     }
@@ -235,4 +236,21 @@ fn pages_ignore_the_wish_and_other_upgrades_are_plain_requests() {
     );
     assert_eq!((other.status, other.text().as_str()), (200, "ok"));
     assert!(upstream.only().fields("upgrade").is_empty());
+}
+
+#[test]
+fn an_instance_over_tls_is_asked_in_http_1_1() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new("ours");
+    let ca = authority.write(dir.path(), "ours");
+    let tls = server(&authority.sign("backend.internal"), None, &[b"h2", b"http/1.1"]);
+    let upstream = Upstream::start_tls(tls, |seen, wire| {
+        wire.write_all(&[switched(&seen.head).as_bytes(), &frame(TEXT, b"secure", false)].concat()).is_ok()
+    });
+    let more =
+        format!("auth_required = false\ntls = {{ sni = \"backend.internal\", ca = \"{}\" }}", ca.display());
+    let edge = Setup::new("").service("ws", &service("ws", "/ws", &[https(&upstream)], &more)).start();
+    let mut ws = Ws::open(&edge);
+    assert_eq!(ws.frame(), Some((TEXT, b"secure".to_vec())));
+    assert!(ws.has_ended());
 }
