@@ -115,6 +115,9 @@ pub fn https(upstream: &Upstream) -> String {
 const PROBED: &str =
     "health = { interval = \"100ms\", timeout = \"90ms\", unhealthy = 1 }\npanic_threshold = 0.0\n";
 
+/// A breaker that stays closed while a test waits for the end of failures.
+const PATIENT: &str = "breaker = { failure_threshold = 100000, failure_rate = 1.0 }\n";
+
 fn text(url: &str, tls: &str, more: &str) -> String {
     service("api", "/api", &[url.to_owned()], &format!("auth_required = false\ntls = {{ {tls} }}\n{more}"))
 }
@@ -200,7 +203,7 @@ fn a_changed_authority_takes_effect_with_the_next_request() {
     let upstream = Upstream::start_tls(server(&ours.sign("backend"), None, &[]), ok);
     let (ca, other) = (ours.write(dir.path(), "ours"), theirs.write(dir.path(), "theirs"));
     let tls = |ca: &Path| format!("sni = \"backend\", ca = \"{}\"", ca.display());
-    let edge = edge(&https(&upstream), &tls(&ca), "");
+    let edge = edge(&https(&upstream), &tls(&ca), PATIENT);
     let file = edge.conf.join("services.d/api.toml");
     let mut client = edge.connect();
     let mut get = || client.exchange("GET /api HTTP/1.1\r\nHost: edge\r\n\r\n").status;
@@ -210,7 +213,8 @@ fn a_changed_authority_takes_effect_with_the_next_request() {
     let connections = upstream.connections.load(Ordering::SeqCst);
 
     // Another change leaves the connections alone.
-    std::fs::write(&file, text(&https(&upstream), &tls(&ca), "body_bytes = \"2MiB\"")).unwrap();
+    std::fs::write(&file, text(&https(&upstream), &tls(&ca), &format!("body_bytes = \"2MiB\"\n{PATIENT}")))
+        .unwrap();
     eventually("the change is taken", || {
         (edge.get("/health").json()["config"]["generation"] == 2).then_some(())
     });
@@ -219,7 +223,7 @@ fn a_changed_authority_takes_effect_with_the_next_request() {
 
     // A file that cannot be used changes nothing, and says why.
     let gone = dir.path().join("gone.crt");
-    std::fs::write(&file, text(&https(&upstream), &tls(&gone), "")).unwrap();
+    std::fs::write(&file, text(&https(&upstream), &tls(&gone), PATIENT)).unwrap();
     let said = eventually("the change is refused", || {
         let last = edge.get("/health").json()["config"]["last_reload"].clone();
         (last["result"] == "refused").then(|| last.to_string())
@@ -228,7 +232,7 @@ fn a_changed_authority_takes_effect_with_the_next_request() {
     assert_eq!(get(), 200);
 
     // One that is replaced in place is seen too; a registration does not read it.
-    std::fs::write(&file, text(&https(&upstream), &tls(&ca), "")).unwrap();
+    std::fs::write(&file, text(&https(&upstream), &tls(&ca), PATIENT)).unwrap();
     eventually("the old file is back", || {
         (edge.get("/health").json()["config"]["last_reload"]["result"] == "accepted").then_some(())
     });
@@ -238,13 +242,14 @@ fn a_changed_authority_takes_effect_with_the_next_request() {
     let registered = edge.call("POST", "/api/register", &edge.issuer.token("registry:write"), &body);
     assert_eq!(registered.status, 201, "{}", registered.text());
     std::fs::write(&ca, std::fs::read(&other).unwrap()).unwrap();
-    eventually("the replaced authority counts", || (get() == 502).then_some(()));
+    let fresh = |status: u16| (edge.get("/api").status == status).then_some(());
+    eventually("the replaced authority counts", || fresh(502));
     std::fs::write(&ca, kept).unwrap();
-    eventually("the right one again", || (get() == 200).then_some(()));
+    eventually("the right one again", || fresh(200));
 
     // An idle connection that the old authority vouched for is not used any more.
-    std::fs::write(&file, text(&https(&upstream), &tls(&other), "")).unwrap();
-    eventually("the authority is another", || (get() == 502).then_some(()));
+    std::fs::write(&file, text(&https(&upstream), &tls(&other), PATIENT)).unwrap();
+    eventually("the authority is another", || fresh(502));
 }
 
 #[test]
