@@ -68,6 +68,10 @@ catalogue! {
     EdgeFeedAge "sluice_feed_age_seconds" [] "Time since the vault's feed was last heard";
     EdgeLimiterEvicted "sluice_limiter_evictions_total" [] "Keys evicted from the rate limiter at its bound";
     EdgeAccessDropped "sluice_access_log_dropped_total" [] "Access log lines dropped because the writer was behind";
+    EdgeSpoken "sluice_edge_protocol_requests_total" ["protocol", "tls"] "Requests by version of HTTP and of TLS";
+    TapViewers "sluice_tap_viewers" [] "Viewers that follow live traffic";
+    TapLost "sluice_tap_lost_total" [] "Lines of live traffic that a viewer was too slow for";
+    OtlpSpans "sluice_otlp_spans_total" ["result"] "Spans exported, failed at the collector, or dropped for want of room";
     EdgeEventsDropped "sluice_edge_events_dropped_total" [] "Events the edge could not hand to the event worker";
 
     // Events.

@@ -17,6 +17,8 @@ pub const X_INTERNAL_KEY: &str = "x-internal-key";
 pub const X_INTERNAL_SELF: &str = "x-internal-self";
 /// W3C trace context.
 pub const TRACEPARENT: &str = "traceparent";
+/// What tracing systems keep beside it.
+pub const TRACESTATE: &str = "tracestate";
 /// Legacy API key.
 pub const X_API_KEY: &str = "x-api-key";
 /// Token of Vault-compatible clients.

@@ -191,6 +191,14 @@ impl<'a> Line<'a> {
         self
     }
 
+    /// Adds a number where there is one.
+    pub(crate) fn maybe_number(self, name: &str, value: Option<u64>) -> Self {
+        match value {
+            Some(value) => self.number(name, value),
+            None => self,
+        }
+    }
+
     /// Ends the line.
     pub(crate) fn end(self) -> &'a [u8] {
         self.out.extend_from_slice(b"}\n");

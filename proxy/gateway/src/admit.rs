@@ -94,6 +94,10 @@ fn look_up<'g>(generation: &'g Generation, arrival: &Arrival, headers: &HeaderMa
 
 /// Finds who answers. Pages of the edge and workers come with their policy.
 fn route(x: &mut Exchange, headers: &HeaderMap) -> Result<Option<&'static Reserved>, Answer> {
+    if x.arrival.path == "*" {
+        x.enter(Target::Page);
+        return Ok(None);
+    }
     let generation = std::sync::Arc::clone(&x.generation);
     let arrival = &x.arrival;
     if !arrival.method.is_known_on(&arrival.path) {

@@ -79,23 +79,41 @@ pub(crate) struct Attempt {
     pub(crate) started: Instant,
     /// Whether any byte of the request was written to the upstream.
     pub(crate) sent: bool,
+    /// Time to a new connection; `None` on one that stood already, or before there is one.
+    pub(crate) connected: Option<Duration>,
+    /// When the upstream had done its part.
+    pub(crate) ended: Option<Instant>,
+    /// The upstream's status.
+    pub(crate) status: Option<u16>,
+    /// Our span that makes it; the request's own where the trace is not recorded.
+    pub(crate) span: u64,
     flight: Option<Flight>,
 }
 
 impl Attempt {
     /// A try at an instance of a service.
     pub(crate) fn at(endpoint: Arc<Endpoint>, flight: Flight) -> Self {
-        Self { endpoint: Some(endpoint), started: Instant::now(), sent: false, flight: Some(flight) }
+        Self { endpoint: Some(endpoint), flight: Some(flight), ..Self::at_worker() }
     }
 
     /// The upstream has done its part: it is no longer busy with this.
     pub(crate) fn is_over(&mut self) {
         self.flight = None;
+        self.ended.get_or_insert_with(Instant::now);
     }
 
     /// A try at a worker.
     pub(crate) fn at_worker() -> Self {
-        Self { endpoint: None, started: Instant::now(), sent: false, flight: None }
+        Self {
+            endpoint: None,
+            started: Instant::now(),
+            sent: false,
+            connected: None,
+            ended: None,
+            status: None,
+            span: 0,
+            flight: None,
+        }
     }
 }
 
@@ -146,6 +164,8 @@ pub(crate) struct Exchange {
     pub(crate) leave: Option<BreakerLeave>,
     /// The present try.
     pub(crate) attempt: Option<Attempt>,
+    /// The tries before it, where the trace is recorded.
+    pub(crate) past: Vec<(Attempt, Option<Failure>)>,
     /// How many tries there were.
     pub(crate) attempts: u32,
     /// Ids of the instances tried.
@@ -188,7 +208,7 @@ impl Exchange {
             client: client_ip(peer, headers, trusted),
             peer_trusted: trusted.iter().any(|net| net.contains(&peer)),
             request_id: ids::request_id(headers),
-            trace: Trace::of(headers),
+            trace: Trace::of(headers, generation.config.otlp.endpoint.is_some()),
             arrival,
             generation,
             target: Target::Page,
@@ -203,6 +223,7 @@ impl Exchange {
             answer_bytes: 0,
             leave: None,
             attempt: None,
+            past: Vec::new(),
             attempts: 0,
             tried: Vec::new(),
             addresses_tried: Vec::new(),
@@ -235,6 +256,21 @@ impl Exchange {
     pub(crate) fn enter(&mut self, target: Target) {
         self.target = target;
         self.in_flight = Some(self.meters().enter());
+    }
+
+    /// Whether its spans are exported.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.trace.is_sampled() && self.generation.config.otlp.endpoint.is_some()
+    }
+
+    /// A try begins.
+    pub(crate) fn begin(&mut self, mut attempt: Attempt) {
+        let recorded = self.is_recorded();
+        attempt.span = if recorded { ids::span_id_of_ours() } else { self.trace.span() };
+        if let Some(mut earlier) = self.attempt.replace(attempt).filter(|_| recorded) {
+            earlier.is_over();
+            self.past.push((earlier, self.failure));
+        }
     }
 
     /// The deadlines of its route.

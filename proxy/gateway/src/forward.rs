@@ -31,6 +31,7 @@ pub(crate) fn prepare(shared: &Shared, x: &mut Exchange, request: &mut RequestHe
             identity: x.identity.as_deref(),
             request_id: x.request_id.as_str(),
             trace: &x.trace,
+            span: x.attempt.as_ref().map_or(x.trace.span(), |attempt| attempt.span),
         },
     )?;
     match &x.target {
@@ -58,12 +59,14 @@ fn is_grpc(request: &RequestHeader) -> bool {
 }
 
 /// The upstream's final head is here: averages and ejection learn of it.
-pub(crate) fn head_came(shared: &Shared, x: &mut Exchange, status: u16) {
+pub(crate) fn head_came(x: &mut Exchange, status: u16) {
     x.failure = None;
     let took = x.attempt.as_ref().map(|attempt| attempt.started.elapsed()).unwrap_or_default();
     x.first_byte = Some(took);
     x.upstream_status = Some(status);
-    shared.meters.upstream_seconds.observe(took.as_secs_f64());
+    if let Some(attempt) = &mut x.attempt {
+        attempt.status = Some(status);
+    }
     if let (Target::Service(route), Some(attempt)) = (&x.target, &x.attempt)
         && let Some(endpoint) = &attempt.endpoint
     {

@@ -162,15 +162,17 @@ fn accept(
     let head =
         framing::check(&stream.buffered()[..bytes], limits).map_err(|fault| (fault.code, fault.reason))?;
     let target = origin_form(head.target).unwrap_or(head.target);
-    // `OPTIONS *` asks about the edge itself.
-    let target: &[u8] = if target == b"*" { b"/" } else { target };
-    let normalised = normalise(target).map_err(|fault| (Code::BadPath, fault.reason()))?;
+    // `OPTIONS *` asks about the edge itself; no other path begins like that.
+    let parts = match target {
+        b"*" => ("*".to_owned(), None),
+        _ => normalise(target).map_err(|fault| (Code::BadPath, fault.reason()))?.into_parts(),
+    };
     // What the framework's own parser would refuse is refused here, with a body and a log line.
     let odd = |byte: &u8| matches!(byte, b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}');
     if target.iter().any(odd) && PathAndQuery::try_from(target).is_err() {
         return Err((Code::BadPath, "target_character"));
     }
-    let (path, query) = normalised.into_parts();
+    let (path, query) = parts;
     let host = host_name(&String::from_utf8_lossy(head.host)).to_owned();
     let protocol = if head.http_1_0 { Protocol::Http10 } else { Protocol::Http11 };
     let (method, body, websocket) = (head.method, head.body, head.websocket);

@@ -14,7 +14,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use sluice_policy::headers::{Rules, judge, may_be_nominated, nominated};
 use sluice_schema::HeaderEdits;
 use sluice_wire::header::{
-    TRACEPARENT, X_ACCOUNT, X_AUTH_METHOD, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO,
+    TRACEPARENT, TRACESTATE, X_ACCOUNT, X_AUTH_METHOD, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO,
     X_PERMISSIONS, X_REQUEST_ID, X_USER,
 };
 
@@ -105,6 +105,8 @@ pub(crate) struct Introduction<'a> {
     pub(crate) request_id: &'a str,
     /// Its trace.
     pub(crate) trace: &'a Trace,
+    /// Our span that makes this call.
+    pub(crate) span: u64,
 }
 
 /// Sets identity, forwarding and correlation fields.
@@ -131,7 +133,23 @@ pub(crate) fn introduce(request: &mut RequestHeader, with: &Introduction<'_>) ->
     }
     request.insert_header(HOST, with.host.clone())?;
     request.insert_header(X_REQUEST_ID, with.request_id)?;
-    request.insert_header(TRACEPARENT, with.trace.header())
+    keep_state(request, with.trace)?;
+    request.insert_header(TRACEPARENT, with.trace.header(with.span))
+}
+
+/// Leaves of the client's `tracestate` what may be passed on: none of it where the trace began here.
+fn keep_state(request: &mut RequestHeader, trace: &Trace) -> pingora::Result<()> {
+    if !request.headers.contains_key(TRACESTATE) {
+        return Ok(());
+    }
+    let state = trace.parent().and_then(|_| trace_state(&request.headers));
+    request.remove_header(TRACESTATE);
+    state.map_or(Ok(()), |state| request.insert_header(TRACESTATE, state))
+}
+
+/// The `tracestate` of a request, as it is passed on.
+pub(crate) fn trace_state(headers: &HeaderMap) -> Option<String> {
+    sluice_policy::trace::state(headers.get_all(TRACESTATE).iter().map(HeaderValue::as_bytes))
 }
 
 fn joined(request: &RequestHeader, name: &str) -> Option<String> {
@@ -267,7 +285,7 @@ mod tests {
     #[test]
     fn an_upstream_learns_host_client_and_trace() {
         let mut sent = request(&[("Host", "shop.example"), ("X-Forwarded-For", "203.0.113.9")]);
-        let trace = Trace::of(&HeaderMap::new());
+        let trace = Trace::of(&HeaderMap::new(), false);
         let with = Introduction {
             host: &HeaderValue::from_static("127.0.0.1:8001"),
             peer: "10.0.0.1".parse().unwrap(),
@@ -276,6 +294,7 @@ mod tests {
             identity: None,
             request_id: "request-1",
             trace: &trace,
+            span: trace.span(),
         };
         introduce(&mut sent, &with).unwrap();
         let field = |name: &str| sent.headers.get(name).unwrap().to_str().unwrap().to_owned();
@@ -284,6 +303,6 @@ mod tests {
         assert_eq!(field("x-forwarded-for"), "203.0.113.9, 10.0.0.1");
         assert_eq!(field("x-forwarded-proto"), "http");
         assert_eq!(field("x-request-id"), "request-1");
-        assert_eq!(field("traceparent"), trace.header().to_str().unwrap());
+        assert_eq!(field("traceparent"), trace.header(trace.span()).to_str().unwrap());
     }
 }

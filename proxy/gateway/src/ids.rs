@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderValue};
+use sluice_policy::trace::{self, Parent};
 use sluice_wire::header;
 use sluice_wire::id::RequestId;
 use uuid::Uuid;
@@ -58,45 +59,33 @@ pub(crate) fn mint() -> RequestId {
 pub(crate) struct Trace {
     id: [u8; 32],
     span: u64,
-    flags: [u8; 2],
+    parent: Option<[u8; 16]>,
+    flags: u8,
 }
 
 impl Trace {
-    /// Continues the client's trace or starts one, unsampled.
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
+    /// Continues the client's trace or starts one, sampled where `samples`.
+    pub(crate) fn of(headers: &HeaderMap, samples: bool) -> Self {
         let mut sent = headers.get_all(header::TRACEPARENT).iter();
-        match (sent.next(), sent.next()) {
-            (Some(value), None) => Self::parse(value.as_bytes()).unwrap_or_else(Self::start),
-            _ => Self::start(),
+        let parent = match (sent.next(), sent.next()) {
+            (Some(value), None) => trace::parent(value.as_bytes()),
+            _ => None,
+        };
+        match parent {
+            Some(Parent { trace_id, span_id, flags }) => {
+                Self { id: trace_id, span: span_id_of_ours(), parent: Some(span_id), flags }
+            }
+            None => Self::start(samples),
         }
     }
 
-    fn start() -> Self {
+    fn start(samples: bool) -> Self {
         let mut id = [0; 32];
-        for (half, number) in id.chunks_exact_mut(16).zip([random(), random()]) {
+        for (half, number) in id.chunks_exact_mut(16).zip([random().max(1), random()]) {
             half.copy_from_slice(&hex(number));
         }
-        Self { id, span: random().max(1), flags: *b"00" }
-    }
-
-    /// `00-<32 hex>-<16 hex>-<2 hex>`; later versions are read by this prefix.
-    fn parse(text: &[u8]) -> Option<Self> {
-        let is_hex = |part: &[u8]| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        let (version, id, parent, flags) =
-            (text.get(..2)?, text.get(3..35)?, text.get(36..52)?, text.get(53..55)?);
-        let dashes = [2, 35, 52].iter().all(|&at| text[at] == b'-');
-        let length_fits = text.len() == 55 || (version != b"00" && text.get(55) == Some(&b'-'));
-        let well_formed = dashes
-            && length_fits
-            && version != b"ff"
-            && [version, id, parent, flags].into_iter().all(is_hex)
-            && id.iter().any(|b| *b != b'0')
-            && parent.iter().any(|b| *b != b'0');
-        well_formed.then(|| Self {
-            id: id.try_into().expect("the slice is 32 long"),
-            span: random().max(1),
-            flags: flags.try_into().expect("the slice is 2 long"),
-        })
+        let flags = if samples { trace::SAMPLED } else { 0 };
+        Self { id, span: span_id_of_ours(), parent: None, flags }
     }
 
     /// The trace id, 32 hex digits.
@@ -104,15 +93,40 @@ impl Trace {
         std::str::from_utf8(&self.id).unwrap_or_default()
     }
 
-    /// `traceparent` for the upstream, with our span as parent.
-    pub(crate) fn header(&self) -> HeaderValue {
+    /// Our span.
+    pub(crate) const fn span(&self) -> u64 {
+        self.span
+    }
+
+    /// The client's span, 16 hex digits; `None` where the trace began here.
+    pub(crate) fn parent(&self) -> Option<&str> {
+        self.parent.as_ref().and_then(|parent| std::str::from_utf8(parent).ok())
+    }
+
+    /// Whether this trace is recorded.
+    pub(crate) const fn is_sampled(&self) -> bool {
+        self.flags & trace::SAMPLED != 0
+    }
+
+    /// `traceparent` for the upstream, with a span of ours as parent.
+    pub(crate) fn header(&self, span: u64) -> HeaderValue {
         let mut text = [b'-'; 55];
         text[..2].copy_from_slice(b"00");
         text[3..35].copy_from_slice(&self.id);
-        text[36..52].copy_from_slice(&hex(self.span));
-        text[53..].copy_from_slice(&self.flags);
+        text[36..52].copy_from_slice(&hex(span));
+        text[53..].copy_from_slice(&hex(u64::from(self.flags))[14..]);
         HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
     }
+}
+
+/// A new span id; zero means none.
+pub(crate) fn span_id_of_ours() -> u64 {
+    random().max(1)
+}
+
+/// A span id as it is written.
+pub(crate) fn span_text(span: u64) -> String {
+    String::from_utf8_lossy(&hex(span)).into_owned()
 }
 
 fn hex(number: u64) -> [u8; 16] {
@@ -152,27 +166,24 @@ mod tests {
     #[test]
     fn a_trace_is_continued_with_a_new_span() {
         let sent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let trace = Trace::of(&headers("traceparent", &[sent]));
-        let passed = trace.header();
+        let trace = Trace::of(&headers("traceparent", &[sent]), false);
+        let passed = trace.header(trace.span());
         let passed = passed.to_str().unwrap();
         assert_eq!(trace.id(), "4bf92f3577b34da6a3ce929d0e0e4736");
         assert!(passed.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-") && passed.ends_with("-01"));
         assert!(!passed.contains("00f067aa0ba902b7"));
+        assert_eq!((trace.parent(), trace.is_sampled()), (Some("00f067aa0ba902b7"), true));
     }
 
     #[test]
-    fn a_malformed_trace_is_replaced() {
-        for bad in [
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
-            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
-            "",
-        ] {
-            let trace = Trace::of(&headers("traceparent", &[bad]));
-            assert_ne!(trace.id(), "4bf92f3577b34da6a3ce929d0e0e4736", "{bad}");
-            assert!(Trace::parse(trace.header().as_bytes()).is_some());
+    fn a_malformed_or_repeated_trace_is_replaced() {
+        let sent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        for bad in [&["00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01"][..], &[sent, sent], &[""]] {
+            let trace = Trace::of(&headers("traceparent", bad), false);
+            assert_ne!(trace.id(), "4bf92f3577b34da6a3ce929d0e0e4736", "{bad:?}");
+            assert!(trace::parent(trace.header(trace.span()).as_bytes()).is_some());
+            assert_eq!((trace.parent(), trace.is_sampled()), (None, false));
         }
+        assert!(Trace::of(&HeaderMap::new(), true).is_sampled());
     }
 }

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::net::TcpListener;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -253,6 +254,16 @@ impl Kept {
 
     fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Notes where the control port listens, for commands on this machine that cannot read the configuration.
+pub(crate) fn note_address(data_dir: &Path, door: &TcpListener) {
+    let path = data_dir.join("edge").join("control.addr");
+    let noted =
+        door.local_addr().and_then(|address| write_durably(&path, address.to_string().as_bytes(), 0o600));
+    if let Err(error) = noted {
+        tracing::warn!(component = "control", %error, "the control port's address is not noted");
     }
 }
 

@@ -6,7 +6,7 @@
 //!
 //! The life of a request is told in `proxy/DESIGN.md`; in code it runs `server` (connection) → `head`
 //! (framing) → `service` (Pingora's hooks) → `admit` (may it go on) → `peer` (tries at an upstream) →
-//! `account` (metrics and access log).
+//! `account` (metrics, access log, tap, spans).
 
 mod access_log;
 mod account;
@@ -35,6 +35,7 @@ mod link;
 mod local;
 mod meters;
 mod names;
+mod otlp;
 mod outbound;
 mod pages;
 mod peer;
@@ -50,8 +51,10 @@ mod rollback;
 mod server;
 mod service;
 mod socket;
+mod spans;
 mod state;
 mod stream;
+mod tap;
 mod throttle;
 mod tls;
 mod traffic;
@@ -155,6 +158,7 @@ pub async fn run_with(
     let (shared, outbox) = open(&start, own, resolver)?;
     let audit = Arc::new(Log::open(&start.data_dir.join("audit").join("edge.jsonl"), Role::Edge.as_str())?);
     let control = Control::new(Arc::clone(&shared), audit, assets);
+    kept::note_address(&start.data_dir, &control_door);
 
     let threads = edge_threads(&shared);
     let listeners =
@@ -181,6 +185,7 @@ pub async fn run_with(
     control_stopper.stop();
     drop(serving.await);
     tasks.shutdown().await;
+    otlp::finish(&shared).await;
     shared.registrations.close();
     let log = shared.access_log.clone();
     drop(tokio::task::spawn_blocking(move || log.close()).await);
@@ -234,6 +239,8 @@ fn open(
     meters.reload_ok.set(1);
     let mut internal_key = HeaderValue::from_str(start.keys.own()).map_err(|_| GatewayError::Key)?;
     internal_key.set_sensitive(true);
+    let spans = spans::Spans::new(meters.spans_dropped.clone());
+    let tap = tap::Tap::new(meters.tap_viewers.clone(), meters.tap_lost.clone());
     let shared = Shared {
         dev: start.dev,
         started: jiff::Timestamp::now(),
@@ -254,6 +261,8 @@ fn open(
         meters,
         registry: start.registry.clone(),
         access_log,
+        spans,
+        tap,
         drain: Drain::default(),
         workers: Workers::new(&start.sockets, start.keys.own()),
         internal_key,
@@ -273,6 +282,7 @@ fn background(shared: &Arc<Shared>, control: &Arc<Control>, outbox: Outbox) -> J
     tasks.spawn(never(tls::replaced::run(Arc::clone(shared))));
     tasks.spawn(never(tunnel::watch(Arc::clone(shared))));
     tasks.spawn(never(register::expire(Arc::clone(shared))));
+    tasks.spawn(never(otlp::run(Arc::clone(shared))));
     tasks.spawn(reload::on_hangup(Arc::clone(shared)));
     tasks.spawn(never(reload::on_change(Arc::clone(shared))));
     tasks.spawn(never(control::run_snapshots(Arc::clone(control))));

@@ -16,6 +16,11 @@ use crate::traffic::Traffic;
 /// LIMIT: prepared counters of one route; further method and status pairs are looked up by label.
 const PREPARED_MAX: usize = 64;
 
+/// Versions of HTTP that requests come in, and what they become.
+const PROTOCOLS: [&str; 4] = ["http/1.1", "http/1.0", "h2", "ws"];
+/// Versions of TLS that clients use.
+const TLS_VERSIONS: [&str; 3] = ["none", "TLSv1.2", "TLSv1.3"];
+
 /// Every metric of the edge.
 pub(crate) struct Meters {
     requests: IntCounterVec,
@@ -36,6 +41,12 @@ pub(crate) struct Meters {
     handshakes: IntCounterVec,
     certificate_end: IntGauge,
     reloads: IntCounterVec,
+    /// By [`PROTOCOLS`] and [`TLS_VERSIONS`].
+    spoken: [[IntCounter; TLS_VERSIONS.len()]; PROTOCOLS.len()],
+    /// Time from the first byte of a request to the end of its head.
+    pub(crate) head_seconds: Histogram,
+    /// Time to a new upstream connection.
+    pub(crate) connect_seconds: Histogram,
     /// Time in admission.
     pub(crate) admit_seconds: Histogram,
     /// Time from the last attempt's start to the upstream's head.
@@ -60,6 +71,16 @@ pub(crate) struct Meters {
     pub(crate) limiter_evicted: IntCounter,
     /// Access log lines dropped.
     pub(crate) access_dropped: IntCounter,
+    /// Viewers of live traffic.
+    pub(crate) tap_viewers: IntGauge,
+    /// Lines that a viewer was too slow for.
+    pub(crate) tap_lost: IntCounter,
+    /// Spans that the collector took.
+    pub(crate) spans_exported: IntCounter,
+    /// Spans that it did not take.
+    pub(crate) spans_failed: IntCounter,
+    /// Spans for which there was no room.
+    pub(crate) spans_dropped: IntCounter,
     /// Events not handed to the event worker.
     pub(crate) events_dropped: IntCounter,
 }
@@ -70,6 +91,8 @@ impl Meters {
         let stages = metric::histograms(registry, Name::EdgeStage, LATENCY_BUCKETS_S);
         let tokens = metric::counters(registry, Name::EdgeTokenCache);
         let tunnelled = metric::counters(registry, Name::EdgeTunnelBytes);
+        let spoken = metric::counters(registry, Name::EdgeSpoken);
+        let spans = metric::counters(registry, Name::OtlpSpans);
         Self {
             requests: metric::counters(registry, Name::GatewayRequests),
             duration: metric::histograms(registry, Name::GatewayDuration, LATENCY_BUCKETS_S),
@@ -89,6 +112,10 @@ impl Meters {
             handshakes: metric::counters(registry, Name::EdgeHandshakes),
             certificate_end: metric::gauge(registry, Name::EdgeCertificateEnd),
             reloads: metric::counters(registry, Name::EdgeReloads),
+            spoken: PROTOCOLS
+                .map(|protocol| TLS_VERSIONS.map(|tls| spoken.with_label_values(&[protocol, tls]))),
+            head_seconds: stages.with_label_values(&["head"]),
+            connect_seconds: stages.with_label_values(&["connect"]),
             admit_seconds: stages.with_label_values(&["admit"]),
             upstream_seconds: stages.with_label_values(&["upstream"]),
             connections: metric::gauge(registry, Name::GatewayConnections),
@@ -101,6 +128,11 @@ impl Meters {
             feed_age: metric::gauge_f64(registry, Name::EdgeFeedAge),
             limiter_evicted: metric::counter(registry, Name::EdgeLimiterEvicted),
             access_dropped: metric::counter(registry, Name::EdgeAccessDropped),
+            tap_viewers: metric::gauge(registry, Name::TapViewers),
+            tap_lost: metric::counter(registry, Name::TapLost),
+            spans_exported: spans.with_label_values(&["exported"]),
+            spans_failed: spans.with_label_values(&["failed"]),
+            spans_dropped: spans.with_label_values(&["dropped"]),
             events_dropped: metric::counter(registry, Name::EdgeEventsDropped),
         }
     }
@@ -108,6 +140,12 @@ impl Meters {
     /// A refused credential.
     pub(crate) fn auth_failure(&self, reason: &str) {
         self.auth_failures.with_label_values(&[reason]).inc();
+    }
+
+    /// A request that came in this protocol, over this version of TLS.
+    pub(crate) fn spoken(&self, protocol: &str, tls: Option<&str>) {
+        let at = |words: &[&str], word: &str| words.iter().position(|known| *known == word).unwrap_or(0);
+        self.spoken[at(&PROTOCOLS, protocol)][at(&TLS_VERSIONS, tls.unwrap_or("none"))].inc();
     }
 
     /// A request refused before routing.

@@ -41,6 +41,7 @@ pub(crate) async fn answer(shared: &Shared, session: &mut Session, x: &mut Excha
     let path = x.arrival.path.clone();
     let method = x.arrival.method;
     match path.trim_end_matches('/') {
+        "*" => Answer::no_content(every_method()),
         "/health" => get(method, || health(shared)),
         "/livez" => get(method, || Answer::bytes(200, "text/plain", "ok\n")),
         "/readyz" => get(method, || readyz(shared)),
@@ -63,6 +64,12 @@ pub(crate) async fn answer(shared: &Shared, session: &mut Session, x: &mut Excha
             _ => Answer::refuse(Code::NotFound, "there is nothing at this path"),
         },
     }
+}
+
+/// The methods that some path may take.
+fn every_method() -> MethodSet {
+    let methods = [Method::Get, Method::Post, Method::Put, Method::Patch, Method::Delete, Method::Options];
+    methods.into_iter().collect()
 }
 
 fn answered(result: Result<Answer, Answer>) -> Answer {

@@ -53,7 +53,7 @@ pub(crate) async fn choose(x: &mut Exchange) -> Result<Box<HttpPeer>, Box<Error>
         Target::Worker(worker) => {
             let peer = worker.peer.as_deref().cloned();
             x.attempts += 1;
-            x.attempt = Some(Attempt::at_worker());
+            x.begin(Attempt::at_worker());
             peer.ok_or_else(worker_away)
         }
         Target::Page => Err(Problem::new(Code::Internal)),
@@ -100,7 +100,7 @@ async fn place(x: &mut Exchange, route: &ServiceRoute, connect: Duration) -> Res
         }
         match endpoint.reach(route, &mut x.addresses_tried) {
             Ok(peer) => {
-                x.attempt = Some(Attempt::at(endpoint, flight));
+                x.begin(Attempt::at(endpoint, flight));
                 return Ok(peer);
             }
             Err(reason) => unreachable = Some(reason),

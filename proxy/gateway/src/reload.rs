@@ -34,6 +34,8 @@ const POLL: Duration = Duration::from_millis(500);
 const ERROR_MAX: usize = 4_000;
 /// LIMIT: characters of the report that a caller gets.
 const REPORT_MAX: usize = 64_000;
+/// LIMIT: bytes of a file that kept texts refer to.
+const REFERRED_BYTES: u64 = 1 << 20;
 /// LIMIT: findings that a caller gets.
 const FINDINGS_MAX: usize = 100;
 
@@ -279,7 +281,10 @@ impl Source {
 
     /// Judges texts as if they were the files.
     fn check(&self, documents: &[Document], mode: Mode) -> Result<Loaded, ReloadError> {
-        let read_file = |path: &Path| std::fs::read(path);
+        let read_file = |path: &Path| match std::fs::metadata(path)? {
+            file if file.is_file() && file.len() <= REFERRED_BYTES => std::fs::read(path),
+            _ => Err(std::io::Error::other("it is no regular file of at most 1 MiB")),
+        };
         self.finish(sluice_schema::check(documents, &self.environment, mode, &read_file))
     }
 
@@ -340,7 +345,11 @@ impl Shared {
         let _one_at_a_time = self.registrations.change.lock().await;
         // Up to a file a service is synchronised; the other tasks of this runtime go on meanwhile.
         let result = tokio::task::block_in_place(|| self.try_roll_back(to));
-        self.tell("rollback", result.as_ref().map(|done| &done.reloaded));
+        match &result {
+            Ok(done) => self.tell("rollback", Ok(&done.reloaded)),
+            // Nothing was changed and no file is worse than before: the caller is told, health is not.
+            Err(error) => tracing::warn!(component = "reload", error = error.to_string(), "no rollback"),
+        }
         result
     }
 
@@ -359,6 +368,7 @@ impl Shared {
         let (mut reloaded, number) = self.take(loaded)?;
         if let Err(error) = staged.commit() {
             // The files are as they were, so the configuration is too.
+            self.apply_tls(&present.config)?;
             self.put_in_force(Arc::clone(&present.config), present.number)?;
             state.set_in_force(String::new());
             return Err(error.into());

@@ -36,9 +36,13 @@ pub(crate) struct Answer {
 
 #[derive(Clone, Debug)]
 enum Body {
+    Nothing,
     Problem(Box<Problem>),
     Bytes(HeaderValue, Bytes),
 }
+
+/// Type, body and fields of an answer.
+type Parts = (Option<HeaderValue>, Bytes, Vec<(HeaderName, HeaderValue)>);
 
 impl Answer {
     /// A refusal. Path and request id are added when it is sent.
@@ -97,6 +101,15 @@ impl Answer {
         }
     }
 
+    /// 204 with the methods that work.
+    pub(crate) fn no_content(allowed: MethodSet) -> Self {
+        let answer = Self { status: 204, close: false, body: Body::Nothing, headers: Vec::new() };
+        match HeaderValue::from_str(&allowed.allow()) {
+            Ok(value) => answer.with(ALLOW, value),
+            Err(_) => answer,
+        }
+    }
+
     /// With this header.
     pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
@@ -115,12 +128,17 @@ impl Answer {
         self
     }
 
-    fn into_parts(self, path: &str, id: &RequestId) -> (HeaderValue, Bytes, Vec<(HeaderName, HeaderValue)>) {
+    fn into_parts(self, path: &str, id: &RequestId) -> Parts {
         match self.body {
-            Body::Bytes(content_type, bytes) => (content_type, bytes, self.headers),
+            Body::Nothing => (None, Bytes::new(), self.headers),
+            Body::Bytes(content_type, bytes) => (Some(content_type), bytes, self.headers),
             Body::Problem(problem) => {
                 let problem = problem.instance(path).request_id(id.as_str());
-                (HeaderValue::from_static(problem::CONTENT_TYPE), problem.to_json().into(), self.headers)
+                (
+                    Some(HeaderValue::from_static(problem::CONTENT_TYPE)),
+                    problem.to_json().into(),
+                    self.headers,
+                )
             }
         }
     }
@@ -137,7 +155,7 @@ impl Answer {
             body.len(),
         )
         .into_bytes();
-        for (name, value) in std::iter::once((CONTENT_TYPE, content_type)).chain(headers) {
+        for (name, value) in content_type.map(|kind| (CONTENT_TYPE, kind)).into_iter().chain(headers) {
             wire.extend_from_slice(name.as_str().as_bytes());
             wire.extend_from_slice(b": ");
             wire.extend_from_slice(value.as_bytes());
@@ -170,8 +188,11 @@ pub(crate) async fn send(
     }
     let mut head = ResponseHeader::build_no_case(answer.status, Some(8))?;
     let (content_type, body, headers) = answer.into_parts(path, id);
-    head.insert_header(CONTENT_TYPE, content_type)?;
-    head.insert_header(CONTENT_LENGTH, HeaderValue::from(body.len()))?;
+    // An answer without content has neither (RFC 9110 section 8.6).
+    if let Some(content_type) = content_type {
+        head.insert_header(CONTENT_TYPE, content_type)?;
+        head.insert_header(CONTENT_LENGTH, HeaderValue::from(body.len()))?;
+    }
     head.insert_header(CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
     head.insert_header("x-content-type-options", HeaderValue::from_static("nosniff"))?;
     head.insert_header(X_REQUEST_ID, id.as_str())?;

@@ -1,6 +1,7 @@
 //! Pingora's hooks, kept thin: each one calls the decision and performs it.
 
 use std::any::Any;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
@@ -107,6 +109,21 @@ impl ProxyHttp for Edge {
         choose(of(ctx)?).await
     }
 
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        reused: bool,
+        _: &HttpPeer,
+        _: RawFd,
+        _: Option<&Digest>,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        if let Some(attempt) = of(ctx)?.attempt.as_mut().filter(|_| !reused) {
+            attempt.connected = Some(attempt.started.elapsed());
+        }
+        Ok(())
+    }
+
     async fn upstream_request_filter(
         &self,
         _: &mut Session,
@@ -150,7 +167,7 @@ impl ProxyHttp for Edge {
         }
         frame_anew(response)?;
         let status = response.status.as_u16();
-        head_came(&self.shared, x, status);
+        head_came(x, status);
         let replayable = is_replayable(session);
         if retries_status(x, status, replayable, retry_after(response)) {
             return Err(Error::new_up(RETRY_STATUS));

@@ -21,6 +21,8 @@ use crate::meters::Meters;
 use crate::register::Registrations;
 use crate::reload::ReloadState;
 use crate::resolver::Resolve;
+use crate::spans::Spans;
+use crate::tap::Tap;
 use crate::throttle::AuthThrottle;
 use crate::tls::Tls;
 use crate::tls::identity::EdgeIdentity;
@@ -67,6 +69,10 @@ pub(crate) struct Shared {
     pub(crate) registry: prometheus::Registry,
     /// The access log.
     pub(crate) access_log: AccessLog,
+    /// Spans on their way to a collector.
+    pub(crate) spans: Spans,
+    /// Who looks at live traffic.
+    pub(crate) tap: Arc<Tap>,
     /// How far the end has come.
     pub(crate) drain: Drain,
     /// The workers as their health pages tell.

@@ -14,6 +14,7 @@ mod console;
 mod dashboard;
 mod relay;
 mod snapshot;
+mod tap;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -91,6 +92,7 @@ impl Control {
             .route("/admin/config", get(config::show))
             .route("/admin/reload", post(config::reload))
             .route("/admin/rollback", post(config::rollback))
+            .route("/admin/tap", get(tap::follow))
             .route("/admin/log-level", put(admin::log_level))
             .route("/events", get(relay::events))
             .route("/events/{*rest}", get(relay::events))

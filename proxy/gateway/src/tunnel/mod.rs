@@ -118,7 +118,7 @@ async fn reach(
             }
             Some(Ok(answered)) => {
                 let status = answered.head.status.as_u16();
-                head_came(shared, x, status);
+                head_came(x, status);
                 if !retries_status(x, status, true, retry_after(&answered.head)) {
                     return Reached::Answered(answered);
                 }

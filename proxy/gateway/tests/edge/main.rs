@@ -9,6 +9,7 @@ mod framing;
 mod harness;
 mod keys;
 mod names;
+mod observe;
 mod proxy_protocol;
 mod registry;
 mod reload;

@@ -110,6 +110,8 @@ fn kept_files_are_private_and_hold_no_secret() {
     let folder = edge.data.join("edge/generations");
     let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&folder), 0o700);
+    let noted = edge.data.join("edge/control.addr");
+    assert_eq!((std::fs::read_to_string(&noted).unwrap(), mode(&noted)), (edge.control.to_string(), 0o600));
     let files: Vec<_> = std::fs::read_dir(&folder).unwrap().flatten().map(|entry| entry.path()).collect();
     assert_eq!(files.len(), 1);
     assert_eq!(mode(&files[0]), 0o600);

@@ -190,8 +190,13 @@ fn replaced_files_serve_the_next_handshake_and_cut_nobody() {
 
 #[test]
 fn a_client_needs_a_certificate_where_it_is_required() {
-    let more = "client_auth = \"required\"\nclient_ca = \"ca.pem\"\n[auth.roles]\npricer = [\"read\"]";
-    let Site { ca, upstream, edge } = site(more, "permissions = { GET = [\"read\"], POST = [\"write\"] }");
+    let logs = tempfile::tempdir().unwrap();
+    let log = logs.path().join("access");
+    let more = format!(
+        "client_auth = \"required\"\nclient_ca = \"ca.pem\"\n[auth.roles]\npricer = [\"read\"]\n[log]\naccess = \"file:{}\"\n",
+        log.display()
+    );
+    let Site { ca, upstream, edge } = site(&more, "permissions = { GET = [\"read\"], POST = [\"write\"] }");
     let refused = |config: Arc<ClientConfig>| {
         let mut client = connect(&edge, &config, "shop.example");
         assert_eq!(ask(&mut client, "shop.example"), None);
@@ -222,6 +227,15 @@ fn a_client_needs_a_certificate_where_it_is_required() {
     let foreign = ca.issue(&["pricer"], Some("spiffe://evil.example/service/pricer"), 6);
     let mut client = connect(&edge, &ca.client(Some(&foreign)), "shop.example");
     assert_eq!(ask(&mut client, "shop.example"), Some(403));
+    let line = eventually("the line of the first request", || {
+        let text = std::fs::read_to_string(&log).ok()?;
+        let mut lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.find(|line| line["status"] == 200 && line["path"] == "/api")
+    });
+    assert_eq!(
+        (&line["tls"], &line["client_id"]),
+        (&json!("TLSv1.3"), &json!("spiffe://sluice.internal/service/pricer"))
+    );
 }
 
 #[test]
