@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::clock;
 use crate::conn::{Conn, Protocol};
+use crate::endpoint::Endpoint;
 use crate::generation::{Generation, ServiceRoute, WorkerRoute};
 use crate::headers::client_ip;
 use crate::ids::{self, Trace};
@@ -28,7 +29,7 @@ use crate::jwt_cache::Verified;
 use crate::link::Link;
 use crate::meters::{InFlight, RouteMeters};
 use crate::respond::Answer;
-use crate::upstream::{BreakerLeave, Endpoint};
+use crate::upstream::BreakerLeave;
 
 /// LIMIT: how long a client may go on sending a body after the end of the answer to it.
 const EARLY_ANSWER_MAX: Duration = Duration::from_secs(1);

@@ -24,9 +24,10 @@ use sluice_policy::route::{Rule, Table};
 use sluice_schema::{Config, Service, Source, Timeouts};
 use sluice_wire::role::Role;
 
+use crate::endpoint::{Secure, door_peer};
 use crate::headers::Edits;
 use crate::meters::{Meters, RouteMeters};
-use crate::upstream::{BreakerWatch, Secure, Upstream, door_peer};
+use crate::upstream::{BreakerWatch, Upstream};
 use crate::upstream_tls::{OwnIdentity, UpstreamTls};
 
 /// Roles that the edge forwards to.

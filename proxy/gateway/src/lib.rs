@@ -19,6 +19,7 @@ mod connection;
 mod control;
 mod ctx;
 mod drain;
+mod endpoint;
 mod forbidden;
 mod forward;
 mod generation;

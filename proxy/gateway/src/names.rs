@@ -24,11 +24,11 @@ use sluice_wire::role::Role;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::endpoint::Endpoint;
 use crate::generation::{Generation, ServiceRoute};
 use crate::ids;
 use crate::resolver::{name_of, resolve};
 use crate::state::Shared;
-use crate::upstream::Endpoint;
 use crate::upstream_tls::OwnIdentity;
 
 /// How finely lookups are timed, and how soon a new generation is seen.

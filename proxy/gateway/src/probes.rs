@@ -20,9 +20,9 @@ use sluice_policy::health::{Change, Health, first_probe, is_good, next_probe};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::endpoint::{Endpoint, Probe};
 use crate::generation::{Generation, ServiceRoute};
 use crate::state::Shared;
-use crate::upstream::{Endpoint, Probe};
 use crate::{clock, ids};
 
 /// How finely probes are timed.

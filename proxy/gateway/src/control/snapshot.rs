@@ -13,12 +13,12 @@ use sluice_wire::role::Role;
 use super::Control;
 use super::breakers::{forced, word};
 use crate::clock;
+use crate::endpoint::Probe;
 use crate::generation::{Generation, ServiceRoute, WorkerRoute};
 use crate::meters::RouteMeters;
 use crate::pages::{ewma_ms, own_status};
 use crate::state::Shared;
 use crate::traffic::Sums;
-use crate::upstream::Probe;
 
 /// Between two pictures.
 const INTERVAL: Duration = Duration::from_millis(220);
