@@ -22,7 +22,11 @@ fn shipped_configuration_is_valid() {
 #[test]
 fn every_command_has_an_example() {
     let (_, help, _) = sluice(&["--help"]);
-    for command in ["up", "proxy", "worker", "demo", "check", "fmt", "config", "audit", "health"] {
+    let commands = [
+        "up", "proxy", "worker", "demo", "check", "fmt", "config", "diff", "explain", "reload", "rollback",
+        "tap", "audit", "health",
+    ];
+    for command in commands {
         assert!(
             help.lines().any(|line| line.trim_start().starts_with(command) && line.starts_with(' ')),
             "{command}"

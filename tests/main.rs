@@ -9,6 +9,7 @@ mod hostile;
 mod keys;
 mod layout;
 mod observe;
+mod operate;
 mod supervision;
 mod walk;
 mod wire;

@@ -36,6 +36,21 @@ pub(crate) enum Command {
     /// Show the effective configuration or its JSON Schema
     #[command(after_help = "Example:\n  sluice config show --origin")]
     Config(Config),
+    /// Show what differs between two configurations, or between files and the running edge
+    #[command(after_help = "Example:\n  sluice diff --running conf/sluice.toml")]
+    Diff(Diff),
+    /// Tell which route takes a request, what it needs and where it goes
+    #[command(after_help = "Example:\n  sluice explain GET /api/data/BTC -H 'Host: trade.example'")]
+    Explain(Explain),
+    /// Make the running edge read its configuration again
+    #[command(after_help = "Example:\n  sluice reload --data-dir /var/lib/sluice")]
+    Reload(Reload),
+    /// Put an earlier good configuration back, in the files and in the running edge
+    #[command(after_help = "Example:\n  sluice rollback --generation 7")]
+    Rollback(Rollback),
+    /// Follow the requests of the running edge as they end
+    #[command(after_help = "Example:\n  sluice tap --route data_service --status 4xx,500-599")]
+    Tap(Tap),
     /// Verify the audit chains of a data directory
     #[command(after_help = "Example:\n  sluice audit verify --data-dir .sluice")]
     Audit(Audit),
@@ -191,6 +206,101 @@ pub(crate) enum ConfigCommand {
     /// Print the JSON Schema of a configuration file
     #[command(after_help = "Example:\n  sluice config schema > sluice.schema.json")]
     Schema,
+}
+
+/// How to find the control port of a running edge, and what to show there.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Remote {
+    /// Control address; without it the configuration's
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// Token; better in SLUICE_TOKEN, else it is DIR/token of the data directory
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) token: Option<String>,
+    /// Added to every port when the edge was started
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) port_offset: u16,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Diff {
+    /// The old and the new configuration; with --running the files alone
+    #[arg(value_name = "PATH", num_args = 0..=2)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Compare the files with what the running edge has in force
+    #[arg(long)]
+    pub(crate) running: bool,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+    /// How to print it
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Explain {
+    /// Method of the request
+    #[arg(value_name = "METHOD")]
+    pub(crate) method: String,
+    /// Its target, as it is sent
+    #[arg(value_name = "PATH")]
+    pub(crate) target: String,
+    /// A header field, `Name: value`; Host is localhost where none is given
+    #[arg(short = 'H', value_name = "FIELD")]
+    pub(crate) headers: Vec<String>,
+    /// Configuration file
+    #[arg(long, value_name = "FILE", default_value = "conf/sluice.toml")]
+    pub(crate) conf: PathBuf,
+    /// Relaxed rules for development
+    #[arg(long)]
+    pub(crate) dev: bool,
+    /// How to print it
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Reload {
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+    /// How to print what changed
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Rollback {
+    /// The generation to go back to; without it the one before
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) generation: Option<u64>,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+    /// How to print what changed
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Tap {
+    /// Requests of this route alone
+    #[arg(long, value_name = "NAME")]
+    pub(crate) route: Option<String>,
+    /// Requests answered so: 200, 4xx, 500-599, several by commas
+    #[arg(long, value_name = "STATUS")]
+    pub(crate) status: Option<String>,
+    /// Requests of this address or network
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) client: Option<String>,
+    /// Requests of this method
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) method: Option<String>,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+    /// How to print each request
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
 }
 
 #[derive(Debug, ClapArgs)]

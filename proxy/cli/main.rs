@@ -7,12 +7,17 @@ mod args;
 mod audit;
 mod check;
 mod config;
+mod control;
+mod diff;
 mod exit;
+mod explain;
 mod feed;
 mod fmt;
 mod health;
 mod load;
+mod reload;
 mod role;
+mod tap;
 mod up;
 
 use std::process::ExitCode;
@@ -42,6 +47,11 @@ fn main() -> ExitCode {
         Command::Check(check) => check::run(&check),
         Command::Fmt(fmt) => fmt::run(&fmt),
         Command::Config(config) => config::run(&config),
+        Command::Diff(diff) => diff::run(&diff),
+        Command::Explain(explain) => explain::run(&explain),
+        Command::Reload(reload) => reload::run(&reload),
+        Command::Rollback(rollback) => reload::roll_back(&rollback),
+        Command::Tap(tap) => tap::run(&tap),
         Command::Audit(audit) => audit::run(&audit),
         Command::Health(health) => health::run(&health),
     };

@@ -1,0 +1,423 @@
+//! `sluice explain`: what the edge would do with a request, told from the configuration alone.
+//!
+//! The request is written as bytes and judged by the same code as at the edge: framing, path, route,
+//! permissions. What only a running edge knows (breaker, health, registered services) is not told.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use serde_json::{Map, Value, json};
+use sluice_policy::authorize::{Access, Need, is_preflight};
+use sluice_policy::framing::{self, Head};
+use sluice_policy::path::{normalise, origin_form, target};
+use sluice_policy::reserved::{Credential, Reserved};
+use sluice_policy::route::{Ask, Lookup, Route, Rule, Table, Target, host_name};
+use sluice_schema::{Config, Effective, Mode, Service, Source};
+use sluice_wire::code::Code;
+
+use crate::args::{Explain, Format};
+use crate::exit::{self, Failure};
+use crate::load;
+
+/// Runs `sluice explain`: 0 where something takes the request, 3 where nothing does, 2 for a configuration or
+/// arguments with errors.
+pub(crate) fn run(args: &Explain) -> Result<exit::Code, Failure> {
+    let mode = Mode { dev: args.dev, secrets_required: false, now_unix_s: None };
+    let loaded = load::read(&args.conf, &load::environment(), mode).map_err(|report| {
+        load::print(&report);
+        Failure::usage(format!("{} error(s) in the configuration", report.errors()))
+    })?;
+    let request = Request::new(args)?;
+    let verdict = judge(&loaded.config, &request)?;
+    let text = match args.format {
+        Format::Json => format!("{}\n", Value::Object(verdict.facts)),
+        Format::Text => words(&verdict.facts),
+    };
+    std::io::stdout().lock().write_all(text.as_bytes()).map_err(anyhow::Error::from)?;
+    Ok(if verdict.routed { exit::OK } else { exit::CHECK })
+}
+
+/// The request as it would come.
+struct Request {
+    head: Vec<u8>,
+    /// Fields by lower-case name.
+    fields: Vec<(String, String)>,
+}
+
+/// What becomes of it.
+struct Verdict {
+    routed: bool,
+    facts: Map<String, Value>,
+}
+
+impl Request {
+    fn new(args: &Explain) -> Result<Self, Failure> {
+        let mut fields = Vec::new();
+        for field in &args.headers {
+            let Some((name, value)) = field.split_once(':') else {
+                return Err(Failure::usage(format!("`{field}` is no header field; write `Name: value`")));
+            };
+            fields.push((name.to_owned(), value.trim_matches([' ', '\t']).to_owned()));
+        }
+        if !fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+            fields.insert(0, ("Host".to_owned(), "localhost".to_owned()));
+        }
+        let mut head = format!("{} {} HTTP/1.1\r\n", args.method, args.target).into_bytes();
+        for (name, value) in &fields {
+            head.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+        }
+        head.extend_from_slice(b"\r\n");
+        let fields = fields.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
+        Ok(Self { head, fields })
+    }
+
+    fn has(&self, name: &str, value: Option<&str>) -> bool {
+        self.fields.iter().any(|(known, given)| known == name && value.is_none_or(|value| value == given))
+    }
+}
+
+impl Verdict {
+    fn refused(code: Code, reason: &str) -> Self {
+        let mut facts = Map::new();
+        facts.insert("verdict".into(), "refused".into());
+        facts.insert("status".into(), code.status().into());
+        facts.insert("code".into(), code.word().into());
+        facts.insert("reason".into(), reason.into());
+        Self { routed: false, facts }
+    }
+
+    fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.facts.insert(name.into(), value.into());
+        self
+    }
+}
+
+fn judge(config: &Config, request: &Request) -> Result<Verdict, Failure> {
+    let limits = &config.edge.limits;
+    let head = match framing::check(&request.head, limits) {
+        Ok(head) => head,
+        Err(fault) => return Ok(Verdict::refused(fault.code, fault.reason).with("stage", "framing")),
+    };
+    let sent = origin_form(head.target).unwrap_or(head.target);
+    if sent == b"*" {
+        let mut facts = Map::new();
+        facts.insert("verdict".into(), "answered by the edge".into());
+        facts.insert("route".into(), json!({ "name": "edge", "kind": "page", "match": "OPTIONS *" }));
+        return Ok(Verdict { routed: true, facts });
+    }
+    let normalised = match normalise(sent) {
+        Ok(normalised) => normalised,
+        Err(fault) => return Ok(Verdict::refused(Code::BadPath, fault.reason()).with("stage", "path")),
+    };
+    if http::uri::PathAndQuery::try_from(sent).is_err() {
+        return Ok(Verdict::refused(Code::BadPath, "target_character").with("stage", "path"));
+    }
+    let services: Vec<&Service> = config.enabled_services().collect();
+    let rules = services.iter().enumerate().map(|(index, service)| Rule::of_service(index, service));
+    let table = Table::for_edge(rules).map_err(|faults| {
+        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        Failure::usage(format!("routes do not fit together: {}", faults.join("; ")))
+    })?;
+    let (path, query) = normalised.into_parts();
+    let verdict = find(config, &services, &table, request, &head, (&path, query.as_deref()));
+    let verdict = verdict.with("method", head.method.as_str()).with("path", path.as_str());
+    Ok(verdict.with("rewritten", path.as_bytes() != sent.split(|byte| *byte == b'?').next().unwrap_or(sent)))
+}
+
+/// Looks the route up and tells about it.
+fn find(
+    config: &Config,
+    services: &[&Service],
+    table: &Table,
+    request: &Request,
+    head: &Head<'_>,
+    (path, query): (&str, Option<&str>),
+) -> Verdict {
+    if !head.method.is_known_on(path) {
+        return Verdict::refused(Code::NotImplemented, "method_unknown").with("stage", "route");
+    }
+    let host = String::from_utf8_lossy(head.host).into_owned();
+    let has = |name: &str, value: Option<&str>| request.has(name, value);
+    let ask = Ask { method: head.method, host: host_name(&host), path, headers: &has };
+    match table.find(&ask) {
+        Lookup::Missing => {
+            Verdict::refused(Code::NoRoute, "no service takes this path").with("stage", "route")
+        }
+        Lookup::WrongMethod(allowed) => {
+            let verdict = Verdict::refused(Code::MethodNotAllowed, "the path takes other methods");
+            verdict.with("stage", "route").with("allow", allowed.allow())
+        }
+        Lookup::Found(route) => found(config, services, route, request, head, (path, query)),
+    }
+}
+
+fn found(
+    config: &Config,
+    services: &[&Service],
+    route: &Route,
+    request: &Request,
+    head: &Head<'_>,
+    (path, query): (&str, Option<&str>),
+) -> Verdict {
+    let withheld = route.target == Target::Withheld
+        || route.reserved.is_some_and(|reserved| reserved.prefix == "/falco");
+    if withheld {
+        return Verdict::refused(Code::NoRoute, "a path the edge keeps to the machine")
+            .with("stage", "route");
+    }
+    let facts = Map::from_iter([("verdict".to_owned(), Value::from("routed"))]);
+    let verdict = Verdict { routed: true, facts };
+    let service = match route.target {
+        Target::Service(index) => services.get(index).copied(),
+        _ => None,
+    };
+    match (service, route.reserved) {
+        (Some(service), _) => of_service(config, service, route, request, head, (path, query), verdict),
+        (None, Some(reserved)) => of_own(route, reserved, (path, query), verdict),
+        (None, None) => verdict,
+    }
+}
+
+/// A path of the edge itself or of a worker.
+fn of_own(
+    route: &Route,
+    reserved: &Reserved,
+    (path, query): (&str, Option<&str>),
+    verdict: Verdict,
+) -> Verdict {
+    let kind = if route.target == Target::Edge { "page" } else { "worker" };
+    let credential = match reserved.credential {
+        Credential::Edge => "checked by the edge, the worker checks the scope",
+        Credential::EdgeIfPresent => "checked by the edge where one is sent, the worker decides",
+        Credential::Worker => "passed to the worker, which decides",
+        Credential::Open => "none, or by a rule of the page",
+    };
+    let verdict = verdict
+        .with("route", json!({ "name": route.name, "kind": kind, "match": { "prefix": route.prefix } }))
+        .with("authentication", credential)
+        .with("body_bytes", reserved.body_bytes_max)
+        .with("forwarded", target(route.forward_path(path), query));
+    let verdict = match reserved.per_ip_minute {
+        Some(count) => verdict.with("rate_limit", json!({ "requests": count, "per": "1m", "key": "ip" })),
+        None => verdict,
+    };
+    if reserved.tls_required {
+        verdict.with("transport", "over TLS, or in clear text on this machine alone")
+    } else {
+        verdict
+    }
+}
+
+fn of_service(
+    config: &Config,
+    service: &Service,
+    route: &Route,
+    request: &Request,
+    head: &Head<'_>,
+    (path, query): (&str, Option<&str>),
+    verdict: Verdict,
+) -> Verdict {
+    let values = Effective::of(&Config { services: vec![service.clone()], ..config.clone() });
+    let values = values.services.get(&service.name).cloned().unwrap_or_default();
+    let place = match &service.source {
+        Source::File { path, line } => format!("{}:{line}", path.display()),
+        Source::Api => "registered".to_owned(),
+    };
+    let matched = ["prefix", "hosts", "methods", "headers"];
+    let matched = matched.iter().filter_map(|name| Some(((*name).to_owned(), values.get(*name)?.clone())));
+    let matched: Map<String, Value> = matched.collect();
+    let preflight = is_preflight(
+        head.method,
+        request.has("origin", None),
+        request.has("access-control-request-method", None),
+    );
+    let access = Access::of_service(service, config.auth.enabled);
+    let (authentication, permissions) = match access.need(head.method, preflight) {
+        Need::Nothing if preflight => ("none: a CORS preflight", Vec::new()),
+        Need::Nothing => ("none", Vec::new()),
+        Need::Identity => ("a valid identity", Vec::new()),
+        Need::All(words) => ("a valid identity with every permission named", words.to_vec()),
+    };
+    let instances: Vec<Value> = service
+        .instances
+        .iter()
+        .map(|one| json!({ "url": one.url.to_string(), "scheme": one.url.scheme.as_str(), "weight": one.weight }))
+        .collect();
+    let verdict = verdict
+        .with("route", json!({ "name": service.name, "kind": "service", "place": place, "match": matched }))
+        .with("authentication", authentication)
+        .with("permissions", permissions)
+        .with("upstream", json!({ "instances": instances, "balance": service.balance.as_str() }))
+        .with("forwarded", target(route.forward_path(path), query));
+    let told = [
+        "name",
+        "prefix",
+        "hosts",
+        "methods",
+        "headers",
+        "auth_required",
+        "permissions",
+        "balance",
+        "enabled",
+    ];
+    settings(&values, &told).into_iter().fold(verdict, |verdict, (name, value)| verdict.with(&name, value))
+}
+
+/// The other settings of a service, those of one table together.
+fn settings(values: &BTreeMap<String, Value>, told: &[&str]) -> Map<String, Value> {
+    let mut grouped = Map::new();
+    for (path, value) in values {
+        if told.contains(&path.as_str()) || path.starts_with("instance[") || path.starts_with("permissions.")
+        {
+            continue;
+        }
+        match path.split_once('.') {
+            Some((table, key)) => {
+                let group = grouped.entry(table.to_owned()).or_insert_with(|| Value::Object(Map::new()));
+                if let Some(group) = group.as_object_mut() {
+                    group.insert(key.to_owned(), value.clone());
+                }
+            }
+            None => {
+                grouped.insert(path.clone(), value.clone());
+            }
+        }
+    }
+    grouped
+}
+
+/// The facts in the order in which a request meets them.
+const ORDER: [&str; 14] = [
+    "verdict",
+    "stage",
+    "status",
+    "code",
+    "reason",
+    "allow",
+    "method",
+    "path",
+    "route",
+    "transport",
+    "allow_deny",
+    "authentication",
+    "permissions",
+    "rate_limit",
+];
+
+fn words(facts: &Map<String, Value>) -> String {
+    let known = ORDER.iter().filter_map(|name| Some(((*name).to_owned(), facts.get(*name)?)));
+    let last = ["upstream", "forwarded"];
+    let is_listed = |name: &str| ORDER.contains(&name) || last.contains(&name);
+    let others = facts.iter().filter(|(name, _)| !is_listed(name)).map(|(name, value)| (name.clone(), value));
+    let ends = last.iter().filter_map(|name| Some(((*name).to_owned(), facts.get(*name)?)));
+    let mut text = String::new();
+    for (name, value) in known.chain(others).chain(ends) {
+        let _never_fails = writeln!(text, "{name:<22} {}", plain(value));
+    }
+    text
+}
+
+/// A value on one line, without the punctuation of JSON where that is not needed.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => "none".to_owned(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
+        Value::Object(members) => {
+            let members = members.iter().map(|(name, value)| match value {
+                Value::Object(_) => format!("{name} {{{}}}", plain(value)),
+                _ => format!("{name} {}", plain(value)),
+            });
+            members.collect::<Vec<_>>().join(", ")
+        }
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluice_schema::{Document, check};
+    use std::path::{Path, PathBuf};
+
+    fn verdict(method: &str, target: &str, headers: &[&str]) -> Verdict {
+        let text = "[[service]]\nname = \"data\"\nprefix = \"/api/data\"\npermissions = { GET = [\"read\"], POST = [\"write\"] }\n\
+            timeouts = { total = \"20s\" }\nmethods = [\"GET\", \"POST\", \"OPTIONS\"]\n[[service.instance]]\nurl = \"http://127.0.0.1:8001\"\n\
+            [[service]]\nname = \"beta\"\nprefix = \"/api/data\"\nheaders = { x-beta = \"1\" }\nauth_required = false\n\
+            [[service.instance]]\nurl = \"http://127.0.0.1:8002\"\n";
+        let document = Document::new("sluice.toml", text);
+        let none = |_: &Path| Err(std::io::ErrorKind::NotFound.into());
+        let loaded = check(
+            &[document],
+            &BTreeMap::new(),
+            Mode { dev: true, secrets_required: false, now_unix_s: None },
+            &none,
+        );
+        let loaded = loaded.unwrap_or_else(|report| panic!("{}", report.render(false)));
+        let args = Explain {
+            method: method.to_owned(),
+            target: target.to_owned(),
+            headers: headers.iter().map(|field| (*field).to_owned()).collect(),
+            conf: PathBuf::new(),
+            dev: true,
+            format: Format::Json,
+        };
+        judge(&loaded.config, &Request::new(&args).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_routed_request_is_told_whole() {
+        let Verdict { routed, facts } = verdict("GET", "/api//data/./BTC?limit=5", &[]);
+        assert!(routed);
+        assert_eq!(facts["route"]["name"], "data");
+        assert_eq!(facts["route"]["place"], "sluice.toml:1");
+        assert_eq!(facts["route"]["match"]["prefix"], "/api/data");
+        assert_eq!((&facts["path"], &facts["rewritten"]), (&json!("/api/data/BTC"), &json!(true)));
+        assert_eq!(facts["forwarded"], "/BTC?limit=5");
+        assert_eq!(facts["permissions"], json!(["read"]));
+        assert_eq!(facts["timeouts"]["total"], "20s");
+        assert_eq!(facts["upstream"]["instances"][0]["scheme"], "http");
+        for name in ["retry", "breaker", "rate_limit", "body_bytes", "health"] {
+            assert!(facts.contains_key(name), "{name} in {facts:?}");
+        }
+        let text = words(&facts);
+        assert!(text.starts_with("verdict                routed\n"), "{text}");
+        assert!(text.ends_with("forwarded              /BTC?limit=5\n"), "{text}");
+    }
+
+    #[test]
+    fn header_fields_and_preflights_count() {
+        assert_eq!(verdict("GET", "/api/data/x", &["X-Beta: 1"]).facts["route"]["name"], "beta");
+        assert_eq!(verdict("GET", "/api/data/x", &["X-Beta: 2"]).facts["route"]["name"], "data");
+        let preflight = ["Origin: https://a.example", "Access-Control-Request-Method: POST"];
+        let asked = verdict("OPTIONS", "/api/data/x", &preflight);
+        assert_eq!(asked.facts["authentication"], "none: a CORS preflight");
+    }
+
+    #[test]
+    fn a_refusal_names_its_reason() {
+        let told = |method: &str, target: &str, headers: &[&str]| {
+            let Verdict { routed, facts } = verdict(method, target, headers);
+            assert!(!routed, "{method} {target}");
+            (facts["status"].as_u64().unwrap(), facts["code"].as_str().unwrap().to_owned())
+        };
+        assert_eq!(told("GET", "/none", &[]), (404, "no_route".into()));
+        assert_eq!(told("DELETE", "/api/data", &[]), (405, "method_not_allowed".into()));
+        assert_eq!(told("BREW", "/api/data", &[]), (501, "not_implemented".into()));
+        assert_eq!(told("GET", "/api/%2e%2e/%2e%2e/x", &[]), (400, "bad_path".into()));
+        assert_eq!(told("GET", "/api/data", &["Host: a", "Host: b"]).1, "bad_host");
+        assert_eq!(told("POST", "/x", &["Content-Length: 1", "Transfer-Encoding: chunked"]).1, "bad_framing");
+        assert_eq!(told("POST", "/v1/sys/seal", &[]), (404, "no_route".into()));
+    }
+
+    #[test]
+    fn paths_of_our_own_are_told_too() {
+        let health = verdict("GET", "/health", &[]);
+        assert_eq!((&health.facts["route"]["kind"], health.routed), (&json!("page"), true));
+        let secrets = verdict("LIST", "/secrets/a", &[]);
+        assert_eq!(secrets.facts["route"]["kind"], "worker");
+        assert!(secrets.facts["transport"].as_str().unwrap().contains("TLS"));
+        assert_eq!(verdict("OPTIONS", "*", &[]).facts["route"]["name"], "edge");
+    }
+}
