@@ -59,7 +59,6 @@ const RESTART: &[(&str, &[Role])] = &[
     ("control.listen", &[Role::Edge]),
     ("log.access", &[Role::Edge]),
     ("log.level", WORKERS),
-    ("otlp", ALL),
     ("metrics", WORKERS),
     ("drain", WORKERS),
     ("auth.hs256_secret", ALL),

@@ -30,6 +30,7 @@ const SECURE: &str = "proxy/gateway/tests/edge/secure.rs";
 const TLS: &str = "proxy/gateway/tests/edge/tls.rs";
 const UPSTREAMS: &str = "proxy/gateway/tests/edge/upstreams.rs";
 const FRAMING: &str = "proxy/gateway/tests/edge/framing.rs";
+const OBSERVE: &str = "proxy/gateway/tests/edge/observe.rs";
 const EVENTS: &str = "workers/events/tests/api/keys.rs";
 const INSTANCE: &str = "tests/keys.rs";
 
@@ -126,6 +127,8 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
     ),
     (TLS, "the_automatic_certificate_comes_from_the_vault_and_is_renewed", &["edge.tls.names"]),
     (TLS, "secrets_pass_over_tls_or_where_plain_text_is_allowed", &["edge.plain_secrets"]),
+    (OBSERVE, "a_sample_keeps_every_error", &["log.sample"]),
+    (OBSERVE, "spans_reach_a_collector", &["otlp.endpoint"]),
     (KEYS, "service_headers_tell_services_apart", &["service.headers"]),
     (
         KEYS,
@@ -219,9 +222,6 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
         &["vault.seal"],
     ),
 ];
-
-/// Keys that nothing obeys yet. A key that leaves this list gets its row above.
-const AWAITED: &[&str] = &["log.sample", "otlp.endpoint"];
 
 /// What a test calls that runs the product: a helper of one of the harnesses.
 const STARTS: [&str; 6] =
@@ -317,8 +317,8 @@ fn every_key_has_a_test_that_sees_what_it_does() {
     }
     let known: BTreeSet<&str> = OTHER_VALUES.iter().map(|(key, _)| *key).collect();
     let observed: BTreeSet<&str> = seen.into_keys().collect();
-    let dead: Vec<_> = known.difference(&observed).copied().collect();
-    assert_eq!(dead, AWAITED, "no test sees what these keys do");
+    let dead: Vec<_> = known.difference(&observed).collect();
+    assert!(dead.is_empty(), "no test sees what these keys do: {dead:?}");
     let gone: Vec<_> = observed.difference(&known).collect();
     assert!(gone.is_empty(), "these are no keys: {gone:?}");
 }
