@@ -146,7 +146,7 @@ fn find(
         }
         Lookup::WrongMethod(allowed) => {
             let verdict = Verdict::refused(Code::MethodNotAllowed, "the path takes other methods");
-            verdict.with("stage", "route").with("allow", allowed.allow())
+            verdict.with("stage", "route").with("allowed_methods", allowed.allow())
         }
         Lookup::Found(route) => found(config, services, route, request, head, (path, query)),
     }
@@ -226,7 +226,8 @@ fn of_service(
     };
     let matched = ["prefix", "hosts", "methods", "headers"];
     let matched = matched.iter().filter_map(|name| Some(((*name).to_owned(), values.get(*name)?.clone())));
-    let matched: Map<String, Value> = matched.collect();
+    // What is not named is not asked for.
+    let matched: Map<String, Value> = matched.filter(|(_, value)| !is_empty(value)).collect();
     let preflight = is_preflight(
         head.method,
         request.has("origin", None),
@@ -268,8 +269,8 @@ fn of_service(
 fn settings(values: &BTreeMap<String, Value>, told: &[&str]) -> Map<String, Value> {
     let mut grouped = Map::new();
     for (path, value) in values {
-        if told.contains(&path.as_str()) || path.starts_with("instance[") || path.starts_with("permissions.")
-        {
+        let own = told.contains(&path.as_str());
+        if own || path.starts_with("instance[") || path.starts_with("permissions.") || is_empty(value) {
             continue;
         }
         match path.split_once('.') {
@@ -287,19 +288,29 @@ fn settings(values: &BTreeMap<String, Value>, told: &[&str]) -> Map<String, Valu
     grouped
 }
 
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.is_empty(),
+        Value::String(text) => text.is_empty(),
+        _ => false,
+    }
+}
+
 /// The facts in the order in which a request meets them.
-const ORDER: [&str; 14] = [
+const ORDER: [&str; 15] = [
     "verdict",
     "stage",
     "status",
     "code",
     "reason",
-    "allow",
+    "allowed_methods",
     "method",
     "path",
     "route",
     "transport",
-    "allow_deny",
+    "allow",
+    "deny",
     "authentication",
     "permissions",
     "rate_limit",
@@ -313,9 +324,34 @@ fn words(facts: &Map<String, Value>) -> String {
     let ends = last.iter().filter_map(|name| Some(((*name).to_owned(), facts.get(*name)?)));
     let mut text = String::new();
     for (name, value) in known.chain(others).chain(ends) {
-        let _never_fails = writeln!(text, "{name:<22} {}", plain(value));
+        let value = match name.as_str() {
+            "route" => route_words(value),
+            "upstream" => upstream_words(value),
+            _ => plain(value),
+        };
+        let _never_fails = writeln!(text, "{name:<22} {value}");
     }
     text
+}
+
+/// `data_service (service, conf/services.d/data_service.toml:2), match prefix /api/data`.
+fn route_words(route: &Value) -> String {
+    let text = |name: &str| route[name].as_str().unwrap_or_default();
+    let place = if text("place").is_empty() { String::new() } else { format!(", {}", text("place")) };
+    format!("{} ({}{place}), match {}", text("name"), text("kind"), plain(&route["match"]))
+}
+
+/// `round_robin over http://127.0.0.1:8001 (weight 1)`.
+fn upstream_words(upstream: &Value) -> String {
+    let instances = upstream["instances"].as_array().into_iter().flatten();
+    let instances: Vec<String> = instances
+        .map(|one| format!("{} (weight {})", one["url"].as_str().unwrap_or_default(), one["weight"]))
+        .collect();
+    let balance = upstream["balance"].as_str().unwrap_or_default();
+    match instances.as_slice() {
+        [] => "no instance: it answers 503".to_owned(),
+        some => format!("{balance} over {}", some.join(", ")),
+    }
 }
 
 /// A value on one line, without the punctuation of JSON where that is not needed.
@@ -383,6 +419,13 @@ mod tests {
         }
         let text = words(&facts);
         assert!(text.starts_with("verdict                routed\n"), "{text}");
+        assert!(
+            text.contains(
+                "data (service, sluice.toml:1), match methods GET, POST, OPTIONS, prefix /api/data\n"
+            ),
+            "{text}"
+        );
+        assert!(text.contains("round_robin over http://127.0.0.1:8001 (weight 1)\n"), "{text}");
         assert!(text.ends_with("forwarded              /BTC?limit=5\n"), "{text}");
     }
 
