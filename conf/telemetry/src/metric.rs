@@ -57,6 +57,7 @@ catalogue! {
     EdgeEjections "sluice_edge_ejections_total" ["service"] "Instances ejected by outlier detection";
     EdgeTokenCache "sluice_edge_token_cache_total" ["result"] "Lookups in the verified-token cache";
     EdgeFramingRefused "sluice_edge_framing_refused_total" ["reason"] "Requests refused before routing";
+    EdgeH2Floods "sluice_h2_floods_total" ["kind"] "HTTP/2 connections ended because the client sent too much of one kind";
     EdgeRefused "sluice_edge_connections_refused_total" ["reason"] "Connections closed before their first request";
     EdgeHandshakes "sluice_edge_tls_handshakes_total" ["result"] "TLS handshakes with clients, by what became of them";
     EdgeCertificateEnd "sluice_edge_certificate_not_after_seconds" [] "When the first certificate of the TLS listener ends, unix seconds";

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use pingora::apps::HttpServerApp as _;
 use pingora::protocols::http::ServerSession;
 use sluice_policy::proxy_protocol::Origin;
@@ -29,7 +30,7 @@ use crate::service::Intake;
 use crate::socket::Socket;
 use crate::state::Shared;
 use crate::stream::{Downstream, StreamTimes};
-use crate::{account, ids, tunnel};
+use crate::{account, h2, ids, tunnel};
 
 /// Between two bytes of a request body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -60,9 +61,13 @@ pub(crate) async fn run(shared: Arc<Shared>, app: Arc<App>, accepted: Accepted) 
         Ok(greeted) => greeted,
         Err(reason) => return shared.meters.connection_refused(reason),
     };
+    let conn = Arc::new(conn);
+    if conn.tls.as_ref().is_some_and(|tls| tls.http2) {
+        return Box::pin(h2::serve(shared, app, socket, Vec::new(), conn, Some(permit))).await;
+    }
     let write = shared.generation.load().config.edge.limits.idle_timeout;
     let times = StreamTimes { body: BODY_TIMEOUT, write };
-    let stream = Box::new(Downstream::new(socket, Arc::new(conn), times, permit));
+    let stream = Box::new(Downstream::new(socket, conn, times, permit));
     requests(&shared, &app, stream).await;
 }
 
@@ -115,6 +120,12 @@ async fn requests(shared: &Arc<Shared>, app: &Arc<App>, mut stream: Box<Downstre
         let arrival = match next {
             None | Some(Next::Closed) => return,
             Some(Next::Http2) => {
+                if is_internal(stream.conn(), &generation.config.edge.trusted_proxies) {
+                    let conn = Arc::clone(stream.conn());
+                    let Some((socket, read, permit)) = stream.into_parts() else { return };
+                    let (shared, app) = (Arc::clone(shared), Arc::clone(app));
+                    return Box::pin(h2::serve(shared, app, socket, read, conn, permit)).await;
+                }
                 let started = Instant::now();
                 let refusal = Refusal { code: Code::VersionNotSupported, reason: "h2c", started };
                 return refuse(shared, stream, refusal).await;
@@ -142,6 +153,12 @@ async fn requests(shared: &Arc<Shared>, app: &Arc<App>, mut stream: Box<Downstre
     }
 }
 
+/// Whether a client may speak HTTP/2 without TLS: one on this machine, or a trusted proxy.
+fn is_internal(conn: &Conn, trusted: &[IpNet]) -> bool {
+    let ip = conn.direct.ip().to_canonical();
+    ip.is_loopback() || trusted.iter().any(|net| net.contains(&ip))
+}
+
 /// Runs one request through Pingora; the stream comes back when another may follow.
 async fn request(
     app: &Arc<App>,
@@ -160,8 +177,8 @@ async fn request(
 }
 
 /// Runs a request; an answer without end is stopped when the drain closes connections.
-async fn stopping<T>(
-    mut running: Pin<Box<impl Future<Output = T>>>,
+pub(crate) async fn stopping<T>(
+    mut running: Pin<Box<impl Future<Output = T> + ?Sized>>,
     mut ended: Pin<&mut impl Future<Output = ()>>,
     link: &Link,
 ) -> T {

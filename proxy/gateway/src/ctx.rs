@@ -177,6 +177,10 @@ pub(crate) struct Exchange {
     pub(crate) another_address: bool,
     /// How long to wait before the next try.
     pub(crate) retry_after: Duration,
+    /// Whether it is a gRPC call over HTTP/2.
+    pub(crate) call: bool,
+    /// How long its caller is willing to wait.
+    pub(crate) call_timeout: Option<Duration>,
     /// Whether the answer is a stream without end.
     pub(crate) streaming: bool,
     /// Where its events end, where it consists of events.
@@ -230,6 +234,8 @@ impl Exchange {
             addresses_tried: Vec::new(),
             another_address: false,
             retry_after: Duration::ZERO,
+            call: false,
+            call_timeout: None,
             streaming: false,
             events: None,
             first_byte: None,
@@ -286,7 +292,8 @@ impl Exchange {
     /// Its deadlines, counted from its arrival; without a total once the answer is a stream.
     pub(crate) fn deadline(&self) -> Option<Deadline> {
         let deadline = Deadline::new(self.arrival.arrived, self.timeouts()?);
-        Some(if self.streaming { deadline.endless() } else { deadline })
+        let deadline = if self.streaming { deadline.endless() } else { deadline };
+        Some(self.call_timeout.map_or(deadline, |most| deadline.within(most)))
     }
 
     /// Time it has left; zero when it is over, `None` where it has no end.

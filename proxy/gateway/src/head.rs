@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use http::uri::PathAndQuery;
-use sluice_policy::framing::{self, FramingFault};
+use sluice_policy::framing::{self, FramingFault, Head};
 use sluice_policy::path::{normalise, origin_form};
 use sluice_policy::route::host_name;
 use sluice_schema::Limits;
@@ -161,19 +161,7 @@ fn accept(
     let bytes = end - lead;
     let head =
         framing::check(&stream.buffered()[..bytes], limits).map_err(|fault| (fault.code, fault.reason))?;
-    let target = origin_form(head.target).unwrap_or(head.target);
-    // `OPTIONS *` asks about the edge itself; no other path begins like that.
-    let parts = match target {
-        b"*" => ("*".to_owned(), None),
-        _ => normalise(target).map_err(|fault| (Code::BadPath, fault.reason()))?.into_parts(),
-    };
-    // What the framework's own parser would refuse is refused here, with a body and a log line.
-    let odd = |byte: &u8| matches!(byte, b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}');
-    if target.iter().any(odd) && PathAndQuery::try_from(target).is_err() {
-        return Err((Code::BadPath, "target_character"));
-    }
-    let (path, query) = parts;
-    let host = host_name(&String::from_utf8_lossy(head.host)).to_owned();
+    let (path, query, host) = resolve(&head)?;
     let protocol = if head.http_1_0 { Protocol::Http10 } else { Protocol::Http11 };
     let (method, body, websocket) = (head.method, head.body, head.websocket);
     stream.begin(bytes, body).map_err(|_| (Code::BadFraming, "chunk"))?;
@@ -191,6 +179,22 @@ fn accept(
         websocket,
         link: stream.link().clone(),
     })
+}
+
+/// Path, query and host name of a judged head: what it is routed by.
+pub(crate) fn resolve(head: &Head<'_>) -> Result<(String, Option<String>, String), (Code, &'static str)> {
+    let target = origin_form(head.target).unwrap_or(head.target);
+    // `OPTIONS *` asks about the edge itself; no other path begins like that.
+    let (path, query) = match target {
+        b"*" => ("*".to_owned(), None),
+        _ => normalise(target).map_err(|fault| (Code::BadPath, fault.reason()))?.into_parts(),
+    };
+    // What the framework's own parser would refuse is refused here, with a body and a log line.
+    let odd = |byte: &u8| matches!(byte, b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}');
+    if target.iter().any(odd) && PathAndQuery::try_from(target).is_err() {
+        return Err((Code::BadPath, "target_character"));
+    }
+    Ok((path, query, host_name(&String::from_utf8_lossy(head.host)).to_owned()))
 }
 
 /// Resolves as soon as `future` does or `ended` does; `None` in the latter case.

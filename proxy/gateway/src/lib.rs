@@ -24,6 +24,7 @@ mod forbidden;
 mod forward;
 mod generation;
 mod greeting;
+mod h2;
 mod head;
 mod headers;
 mod history;

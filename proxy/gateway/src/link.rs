@@ -32,6 +32,7 @@ pub(crate) struct Link {
     fault: AtomicU8,
     streams: AtomicBool,
     stops: AtomicBool,
+    last: AtomicBool,
 }
 
 impl Link {
@@ -44,6 +45,7 @@ impl Link {
             fault: AtomicU8::new(Fault::None as u8),
             streams: AtomicBool::new(false),
             stops: AtomicBool::new(false),
+            last: AtomicBool::new(false),
         }
     }
 
@@ -110,6 +112,16 @@ impl Link {
     /// Notes why the request ends.
     pub(crate) fn set_fault(&self, fault: Fault) {
         self.fault.store(fault as u8, Ordering::Relaxed);
+    }
+
+    /// Lets the connection end after this request, where others may share it.
+    pub(crate) fn set_last(&self) {
+        self.last.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the connection is to end after this request.
+    pub(crate) fn is_last(&self) -> bool {
+        self.last.load(Ordering::Relaxed)
     }
 
     /// Forgets a passed deadline, for another try of the same request.

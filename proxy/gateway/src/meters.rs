@@ -37,6 +37,7 @@ pub(crate) struct Meters {
     breaker_state: IntGaugeVec,
     service_health: IntGaugeVec,
     framing_refused: IntCounterVec,
+    h2_floods: IntCounterVec,
     connections_refused: IntCounterVec,
     handshakes: IntCounterVec,
     certificate_end: IntGauge,
@@ -108,6 +109,7 @@ impl Meters {
             breaker_state: metric::gauges(registry, Name::BreakerState),
             service_health: metric::gauges(registry, Name::GatewayHealth),
             framing_refused: metric::counters(registry, Name::EdgeFramingRefused),
+            h2_floods: metric::counters(registry, Name::EdgeH2Floods),
             connections_refused: metric::counters(registry, Name::EdgeRefused),
             handshakes: metric::counters(registry, Name::EdgeHandshakes),
             certificate_end: metric::gauge(registry, Name::EdgeCertificateEnd),
@@ -161,6 +163,11 @@ impl Meters {
     /// When the first certificate of the TLS listener ends, unix seconds.
     pub(crate) fn certificate_ends(&self, at_s: i64) {
         self.certificate_end.set(at_s);
+    }
+
+    /// A connection ended for what its client sent too much of.
+    pub(crate) fn h2_flood(&self, kind: &str) {
+        self.h2_floods.with_label_values(&[kind]).inc();
     }
 
     /// A connection closed before its first request.

@@ -72,7 +72,8 @@ pub(crate) async fn choose(x: &mut Exchange) -> Result<Box<HttpPeer>, Box<Error>
 /// full nobody waits for the client, so the request's own deadline is not looked at: the connection's
 /// timeouts have to end it, first the blocked write, then the wait for an early answer.
 fn bound_body(x: &Exchange, peer: &mut HttpPeer) {
-    let fits = x.announced().is_some_and(|bytes| bytes <= FITS_BYTES);
+    // A call may be silent on both sides as long as its route's `idle` allows.
+    let fits = x.call || x.announced().is_some_and(|bytes| bytes <= FITS_BYTES);
     let Some(left) = x.left().filter(|_| !fits) else { return };
     let options = &mut peer.options;
     let write = options.write_timeout.unwrap_or(left).min(left / 2);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, RETRY_AFTER, WWW_AUTHENTICATE,
 };
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Version};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use serde::Serialize;
@@ -16,6 +16,10 @@ use sluice_wire::id::RequestId;
 use sluice_wire::problem::{self, Problem};
 
 use crate::conn::Protocol;
+use crate::h2::grpc;
+
+const X_CONTENT_TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-type-options");
+const REQUEST_ID: HeaderName = HeaderName::from_static(X_REQUEST_ID);
 
 /// LIMIT: an unread body up to this is read and dropped so that the connection can stay open; above it
 /// the connection closes.
@@ -39,10 +43,9 @@ enum Body {
     Nothing,
     Problem(Box<Problem>),
     Bytes(HeaderValue, Bytes),
+    /// None, not even its length.
+    Bare(HeaderValue),
 }
-
-/// Type, body and fields of an answer.
-type Parts = (Option<HeaderValue>, Bytes, Vec<(HeaderName, HeaderValue)>);
 
 impl Answer {
     /// A refusal. Path and request id are added when it is sent.
@@ -110,6 +113,19 @@ impl Answer {
         }
     }
 
+    /// The problem of a refusal.
+    pub(crate) fn as_problem(&self) -> Option<&Problem> {
+        match &self.body {
+            Body::Problem(problem) => Some(problem),
+            Body::Nothing | Body::Bytes(..) | Body::Bare(_) => None,
+        }
+    }
+
+    /// Its fields alone, without a body.
+    pub(crate) fn bare(self, status: u16, content_type: &'static str) -> Self {
+        Self { status, body: Body::Bare(HeaderValue::from_static(content_type)), ..self }
+    }
+
     /// With this header.
     pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
@@ -128,34 +144,41 @@ impl Answer {
         self
     }
 
-    fn into_parts(self, path: &str, id: &RequestId) -> Parts {
-        match self.body {
-            Body::Nothing => (None, Bytes::new(), self.headers),
-            Body::Bytes(content_type, bytes) => (Some(content_type), bytes, self.headers),
+    /// Status, fields and body.
+    pub(crate) fn into_parts(
+        self,
+        path: &str,
+        id: &RequestId,
+    ) -> (u16, Vec<(HeaderName, HeaderValue)>, Bytes) {
+        let (content_type, body) = match self.body {
+            // An answer without content has neither type nor length (RFC 9110 section 8.6).
+            Body::Nothing => (None, None),
+            Body::Bytes(content_type, bytes) => (Some(content_type), Some(bytes)),
+            Body::Bare(content_type) => (Some(content_type), None),
             Body::Problem(problem) => {
                 let problem = problem.instance(path).request_id(id.as_str());
-                (
-                    Some(HeaderValue::from_static(problem::CONTENT_TYPE)),
-                    problem.to_json().into(),
-                    self.headers,
-                )
+                (Some(HeaderValue::from_static(problem::CONTENT_TYPE)), Some(problem.to_json().into()))
             }
-        }
+        };
+        let mut fields = Vec::with_capacity(5 + self.headers.len());
+        fields.extend(content_type.map(|kind| (CONTENT_TYPE, kind)));
+        fields.extend(body.as_ref().map(|body| (CONTENT_LENGTH, HeaderValue::from(body.len()))));
+        fields.push((CACHE_CONTROL, HeaderValue::from_static("no-store")));
+        fields.push((X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")));
+        // An id is letters, digits and a few marks.
+        fields.extend(HeaderValue::from_str(id.as_str()).ok().map(|id| (REQUEST_ID, id)));
+        fields.extend(self.headers);
+        (self.status, fields, body.unwrap_or_default())
     }
 
     /// The whole answer as bytes with `Connection: close`, for requests that never reach Pingora.
     pub(crate) fn into_wire(self, path: &str, id: &RequestId, head_only: bool) -> Vec<u8> {
         let status = self.status;
         let reason = http::StatusCode::from_u16(status).ok().and_then(|code| code.canonical_reason());
-        let (content_type, body, headers) = self.into_parts(path, id);
-        let mut wire = format!(
-            "HTTP/1.1 {status} {}\r\nconnection: close\r\ncontent-length: {}\r\n{X_REQUEST_ID}: {id}\r\n\
-             x-content-type-options: nosniff\r\ncache-control: no-store\r\n",
-            reason.unwrap_or("Error"),
-            body.len(),
-        )
-        .into_bytes();
-        for (name, value) in content_type.map(|kind| (CONTENT_TYPE, kind)).into_iter().chain(headers) {
+        let (_, fields, body) = self.into_parts(path, id);
+        let mut wire =
+            format!("HTTP/1.1 {status} {}\r\nconnection: close\r\n", reason.unwrap_or("Error")).into_bytes();
+        for (name, value) in fields {
             wire.extend_from_slice(name.as_str().as_bytes());
             wire.extend_from_slice(b": ");
             wire.extend_from_slice(value.as_bytes());
@@ -186,17 +209,12 @@ pub(crate) async fn send(
         session.set_close_on_response_before_downstream_finish(false);
         session.set_total_drain_timeout(Some(DRAIN_TIME));
     }
-    let mut head = ResponseHeader::build_no_case(answer.status, Some(8))?;
-    let (content_type, body, headers) = answer.into_parts(path, id);
-    // An answer without content has neither (RFC 9110 section 8.6).
-    if let Some(content_type) = content_type {
-        head.insert_header(CONTENT_TYPE, content_type)?;
-        head.insert_header(CONTENT_LENGTH, HeaderValue::from(body.len()))?;
-    }
-    head.insert_header(CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
-    head.insert_header("x-content-type-options", HeaderValue::from_static("nosniff"))?;
-    head.insert_header(X_REQUEST_ID, id.as_str())?;
-    for (name, value) in headers {
+    let request = session.req_header();
+    let call = request.version == Version::HTTP_2 && grpc::is_call(&request.headers);
+    let answer = if call { grpc::translate(answer) } else { answer };
+    let (status, fields, body) = answer.into_parts(path, id);
+    let mut head = ResponseHeader::build_no_case(status, Some(fields.len()))?;
+    for (name, value) in fields {
         head.insert_header(name, value)?;
     }
     let bytes = body.len() as u64;

@@ -21,6 +21,7 @@ use crate::conn::Protocol;
 use crate::ctx::{Arrival, Ctx, Exchange, Target};
 use crate::forward::{dress, events, head_came, is_stream, prepare, retry_after, settle, tell_breaker};
 use crate::generation::Generation;
+use crate::h2::{Handed, grpc};
 use crate::headers::{STAY_ENCRYPTED, check_nominations};
 use crate::link::Fault;
 use crate::peer::{RETRY_STATUS, answer, attempt_failed, choose, connect_failed, retries_status};
@@ -54,6 +55,10 @@ fn of(ctx: &mut Ctx) -> Result<&mut Exchange> {
 impl Edge {
     /// Answers a request without an upstream.
     async fn reply(&self, session: &mut Session, x: &mut Exchange, answer: Answer) -> Result<()> {
+        if answer.close && answer.status == Code::RateLimited.status() {
+            // A caller far above its limit: HTTP/1 ends with the answer, HTTP/2 with its streams.
+            x.arrival.link.set_last();
+        }
         let left = x.announced().map(|bytes| bytes - x.body_bytes.min(bytes));
         let secure = x.arrival.conn.is_tls().then_some(STAY_ENCRYPTED);
         let answer = answer.with_all(std::mem::take(&mut x.limit_headers)).with_all(secure);
@@ -80,6 +85,20 @@ impl ProxyHttp for Edge {
             let headers = &session.req_header().headers;
             ctx.exchange = Some(Box::new(Exchange::new(arrival, generation, headers)));
         }
+    }
+
+    /// A stream of HTTP/2 brings its intake in its head.
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
+        let request = session.req_header_mut();
+        if let Some(handed) = request.extensions_mut().remove::<Handed>()
+            && let Some(Intake { arrival, generation }) = handed.take()
+        {
+            let mut exchange = Exchange::new(arrival, generation, &request.headers);
+            exchange.call = grpc::is_call(&request.headers);
+            exchange.call_timeout = grpc::call_timeout(&request.headers);
+            ctx.exchange = Some(Box::new(exchange));
+        }
+        Ok(())
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
@@ -147,8 +166,11 @@ impl ProxyHttp for Edge {
             x.decision = "body_too_large";
             return Err(Error::new_down(crate::peer::REFUSED));
         }
-        if end_of_stream {
-            x.received = true;
+        x.received |= end_of_stream;
+        if x.streaming && !x.answered {
+            // What a call sends while its answer goes on shows that it is alive.
+            x.await_answer();
+        } else if end_of_stream && x.upstream_status.is_none() {
             x.await_head();
         }
         Ok(())
@@ -172,9 +194,11 @@ impl ProxyHttp for Edge {
         if retries_status(x, status, replayable, retry_after(response)) {
             return Err(Error::new_up(RETRY_STATUS));
         }
-        x.streaming = is_stream(response);
+        let stream = is_stream(response);
+        x.streaming = stream || answers_call(x, response);
         if x.streaming {
-            x.arrival.link.set_streams(true);
+            // A call cannot be ended as if its instance had: that would take its status.
+            x.arrival.link.set_streams(stream);
             x.events = events(response);
             tell_breaker(x);
         }
@@ -340,6 +364,12 @@ async fn end_stream(session: &mut Session, x: &mut Exchange) -> Result<()> {
     let hint = between.then(|| Bytes::from(retry_hint(RETRY_MS + ids::random() % RETRY_MS)));
     x.answer_bytes += hint.as_ref().map_or(0, |hint| hint.len() as u64);
     session.write_response_body(hint, true).await
+}
+
+/// Whether an answer is that of a gRPC call. From its head on both sides may talk as long as they
+/// like; what the caller is willing to wait still counts.
+fn answers_call(x: &Exchange, response: &ResponseHeader) -> bool {
+    x.call && grpc::is_call(&response.headers) && !response.headers.contains_key(CONTENT_LENGTH)
 }
 
 /// Whether an answer ends with its head.

@@ -35,6 +35,12 @@ impl Deadline {
         Self { total: None, ..self }
     }
 
+    /// With at most this total: what the client itself is willing to wait.
+    #[must_use]
+    pub fn within(self, most: Duration) -> Self {
+        Self { total: Some(self.total.map_or(most, |total| total.min(most))), ..self }
+    }
+
     /// Time for this attempt's connection; `None`: too little is left to try.
     pub fn connect(&self, now: Nanos) -> Option<Duration> {
         let left = self.connect.min(self.first_byte(now)?);
@@ -85,6 +91,10 @@ mod tests {
         assert_eq!(deadline.total(at(5_000)), Ok(Some(Duration::from_secs(10))));
         assert_eq!(deadline.total(at(15_000)), Err(Expired));
         assert_eq!(deadline.endless().total(at(900_000)), Ok(None));
+        let shorter = deadline.endless().within(Duration::from_secs(2));
+        assert_eq!(shorter.total(at(500)), Ok(Some(Duration::from_millis(1_500))));
+        assert_eq!(shorter.first_byte(at(1_900)), Some(Duration::from_millis(100)));
+        assert_eq!(deadline.within(Duration::from_secs(900)), deadline);
     }
 
     proptest! {

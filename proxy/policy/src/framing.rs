@@ -23,6 +23,7 @@
 //! the head, eight bytes at a time but for names and target; no allocation.
 
 mod field;
+mod http2;
 mod scan;
 
 use std::fmt;
@@ -33,6 +34,8 @@ use sluice_wire::code::Code;
 use crate::method::{Method, MethodFault};
 use field::{Seen, authority_is_valid};
 use scan::{control_position, token_end};
+
+pub use http2::{Http2Head, Transport, check_http2};
 
 /// A head that is refused; the connection closes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -182,11 +185,14 @@ fn request_line<'a>(line: &'a [u8], limits: &Limits) -> Result<RequestLine<'a>, 
         _ => return Err(version_fault(version)),
     };
     check_target(word, target)?;
-    let method = Method::parse(word).map_err(|fault| match fault {
+    Ok((method(word), target, http_1_0))
+}
+
+fn method(word: &[u8]) -> Result<Method, FramingFault> {
+    Method::parse(word).map_err(|fault| match fault {
         MethodFault::Refused => FramingFault::new(Code::MethodNotAllowed, "method_refused"),
         MethodFault::Unknown => FramingFault::new(Code::NotImplemented, "method_unknown"),
-    });
-    Ok((method, target, http_1_0))
+    })
 }
 
 fn version_fault(version: &[u8]) -> FramingFault {

@@ -12,6 +12,7 @@
 //!
 //! | module | decides |
 //! |---|---|
+//! | [`flood`] | whether an HTTP/2 client sends more than it may |
 //! | [`framing`] | whether the raw head is unambiguous |
 //! | [`method`] | which methods are known |
 //! | [`path`] | the one form of a request path |
@@ -41,6 +42,7 @@ pub mod balance;
 pub mod breaker;
 pub mod deadline;
 pub mod event_stream;
+pub mod flood;
 pub mod framing;
 pub mod headers;
 pub mod health;

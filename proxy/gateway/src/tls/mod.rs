@@ -136,7 +136,7 @@ impl Tls {
             }
         };
         let mut config = builder.with_cert_resolver(Arc::clone(&self.certificates) as _);
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
         Ok(TlsAcceptor::from(Arc::new(config)))
     }

@@ -69,7 +69,7 @@ impl Ca {
     }
 
     /// How a client that believes this authority connects, showing `leaf`.
-    fn client(&self, leaf: Option<&Leaf>) -> Arc<ClientConfig> {
+    pub fn client(&self, leaf: Option<&Leaf>) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.root.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -111,14 +111,14 @@ fn shown(client: &Secure) -> CertificateDer<'static> {
     client.socket.conn.peer_certificates().unwrap()[0].clone().into_owned()
 }
 
-struct Site {
-    ca: Ca,
-    upstream: Upstream,
-    edge: Edge,
+pub struct Site {
+    pub ca: Ca,
+    pub upstream: Upstream,
+    pub edge: Edge,
 }
 
 /// An edge with a certificate for `shop.example` and one for `*.desk.example`.
-fn site(more: &str, service_more: &str) -> Site {
+pub fn site(more: &str, service_more: &str) -> Site {
     site_of(Upstream::start(ok), more, service_more)
 }
 

@@ -22,15 +22,15 @@ type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Serve = dyn Fn(usize, Request<RecvStream>, SendResponse<Bytes>) -> Work + Send + Sync;
 
 /// A server of HTTP/2 that counts connections and requests; probes are answered apart.
-struct H2 {
-    address: SocketAddr,
+pub struct H2 {
+    pub address: SocketAddr,
     connections: Arc<AtomicUsize>,
     requests: Arc<AtomicUsize>,
 }
 
 impl H2 {
     /// `serve` gets the number of the request, from 0.
-    fn start<W: Future<Output = ()> + Send + 'static>(
+    pub fn start<W: Future<Output = ()> + Send + 'static>(
         tls: Option<Arc<ServerConfig>>,
         serve: impl Fn(usize, Request<RecvStream>, SendResponse<Bytes>) -> W + Send + Sync + 'static,
     ) -> Self {
@@ -72,7 +72,7 @@ impl H2 {
         Self { address, connections, requests }
     }
 
-    fn edge(&self, more: &str) -> Edge {
+    pub fn edge(&self, more: &str) -> Edge {
         let text = service(
             "api",
             "/api",

@@ -64,6 +64,11 @@ impl<'a> Seen<'a> {
         }
     }
 
+    /// Whether there is any `Host`.
+    pub(super) const fn has_host(&self) -> bool {
+        !matches!(self.host, Once::Absent)
+    }
+
     /// The one valid `Host`.
     pub(super) fn host(&self) -> Result<&'a [u8], FramingFault> {
         let bad = |reason| Err(FramingFault::new(Code::BadHost, reason));
@@ -80,7 +85,8 @@ impl<'a> Seen<'a> {
         self.websocket && self.upgrade
     }
 
-    fn remember(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), FramingFault> {
+    /// Remembers a field where it frames the request.
+    pub(super) fn remember(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), FramingFault> {
         let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
         match name.len() {
             4 if is(b"host") => self.host.add(value),
@@ -168,7 +174,7 @@ fn is_host_name(host: &str) -> bool {
 }
 
 /// Without the spaces and tabs around it; no other white space is a field's.
-fn trim(value: &[u8]) -> &[u8] {
+pub(super) fn trim(value: &[u8]) -> &[u8] {
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
     let start = value.iter().position(|byte| !blank(byte)).unwrap_or(value.len());
     let end = value.iter().rposition(|byte| !blank(byte)).map_or(start, |last| last + 1);

@@ -296,10 +296,10 @@ fn lines() -> Vec<Case> {
         }),
     );
     all.push(Case::refused(
-        "preface of HTTP/2",
+        "greeting of HTTP/2 that goes on otherwise",
         505,
         "http_version_not_supported",
-        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n",
     ));
     all.push(head("LF everywhere", "GET /api HTTP/1.1\nHost: edge\nX-Tag: TAG00\n\n"));
     all.push(head("LF ends the head", "GET /api HTTP/1.1\r\nHost: edge\r\nX: y\r\n\n"));

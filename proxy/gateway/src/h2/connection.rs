@@ -1,0 +1,261 @@
+//! The loop of one connection: streams in, floods and idleness out, and an end that lets streams finish.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::Request;
+use pingora::apps::HttpServerApp as _;
+use pingora::protocols::http::ServerSession;
+use sluice_policy::framing::Transport;
+use sluice_schema::Limits;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::guarded::Watch;
+use super::session::{Handed, Session};
+use super::timer::Timer;
+use super::{Io, head};
+use crate::conn::Conn;
+use crate::connection::stopping;
+use crate::drain::Phase;
+use crate::server::App;
+use crate::service::Intake;
+use crate::state::Shared;
+use crate::stream::StreamTimes;
+use crate::{account, ids};
+
+/// Between two bytes of a request body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// How long streams may take to notice that their connection is gone.
+const AFTERMATH: Duration = Duration::from_secs(10);
+
+/// What a stream needs to know of its surroundings.
+pub(super) struct Scene {
+    shared: Arc<Shared>,
+    app: Arc<App>,
+    conn: Arc<Conn>,
+    transport: Transport,
+    times: StreamTimes,
+    closing: watch::Receiver<bool>,
+    block: Duration,
+}
+
+impl Scene {
+    /// The surroundings of a connection.
+    pub(super) fn new(shared: Arc<Shared>, app: Arc<App>, conn: Arc<Conn>, limits: &Limits) -> Self {
+        let generation = shared.generation.load();
+        let direct = conn.direct.ip().to_canonical();
+        let proxied = generation.config.edge.trusted_proxies.iter().any(|net| net.contains(&direct));
+        let transport = match conn.tls {
+            Some(_) => Transport::Tls,
+            None if proxied => Transport::Proxied,
+            None => Transport::Plain,
+        };
+        drop(generation);
+        let times = StreamTimes { body: BODY_TIMEOUT, write: limits.idle_timeout };
+        let closing = shared.drain.shutdown_watch();
+        Self { shared, app, conn, transport, times, closing, block: limits.header_timeout }
+    }
+}
+
+/// How a connection ends.
+enum End {
+    /// By itself: the client left, or the goodbye was said and heard.
+    Closed,
+    /// By an error of the line or of the protocol.
+    Failed(h2::Error),
+    /// The client sent too much of something.
+    Flood(&'static str),
+    /// Nothing went on, or something went on too long.
+    TimedOut,
+}
+
+/// A connection under way.
+pub(super) struct Running {
+    io: Io,
+    watch: Arc<Watch>,
+    scene: Scene,
+    /// Each tells at its end whether the connection is to end too.
+    streams: JoinSet<bool>,
+    idle: Duration,
+    idle_since: Instant,
+    timer: Timer,
+    /// Streams came on it.
+    used: bool,
+    /// It was told to end when its streams have.
+    leaving: bool,
+}
+
+impl Running {
+    /// A connection whose greeting was exchanged; `idle` is how long it may be without a stream.
+    pub(super) fn new(io: Io, watch: Arc<Watch>, scene: Scene, idle: Duration) -> Self {
+        Self {
+            io,
+            watch,
+            scene,
+            streams: JoinSet::new(),
+            idle,
+            idle_since: Instant::now(),
+            timer: Timer::default(),
+            used: false,
+            leaving: false,
+        }
+    }
+
+    /// Runs it to its end.
+    pub(super) async fn run(mut self) {
+        let end = self.serve().await;
+        match end {
+            End::Closed => {}
+            End::Failed(error) => {
+                if error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
+                    self.tell_flood("protocol");
+                }
+                tracing::debug!(component = "h2", client = %self.scene.conn.peer.ip(), %error, "connection ended");
+            }
+            End::Flood(kind) => {
+                self.tell_flood(kind);
+                self.say_goodbye(Reason::ENHANCE_YOUR_CALM).await;
+            }
+            End::TimedOut => self.say_goodbye(Reason::NO_ERROR).await,
+        }
+        let Self { io, mut streams, .. } = self;
+        // Streams learn of the end by this.
+        drop(io);
+        let aftermath = async { while streams.join_next().await.is_some() {} };
+        if tokio::time::timeout(AFTERMATH, aftermath).await.is_err() {
+            tracing::warn!(component = "h2", open = streams.len(), "streams cut off after their connection");
+        }
+    }
+
+    fn tell_flood(&self, kind: &'static str) {
+        self.scene.shared.meters.h2_flood(kind);
+        tracing::warn!(
+            component = "h2", client = %self.scene.conn.peer.ip(), kind, "connection ended: too many frames"
+        );
+    }
+
+    async fn say_goodbye(&mut self, reason: Reason) {
+        self.io.abrupt_shutdown(reason);
+        // The client may not listen any more.
+        drop(tokio::time::timeout(GOODBYE, poll_fn(|cx| self.io.poll_closed(cx))).await);
+    }
+
+    /// Serves until it is over. During the lame duck a connection that was used is told to end, another one
+    /// only with its first stream: a client that has just come would find itself without a connection.
+    async fn serve(&mut self) -> End {
+        let mut begun = self.scene.closing.clone();
+        let mut phase = self.scene.shared.drain.phase();
+        let begun = async move { drop(begun.wait_for(|closing| *closing).await) };
+        let ended = async move { drop(phase.wait_for(|phase| matches!(phase, Phase::Closing { .. })).await) };
+        tokio::pin!(begun, ended);
+        let (mut told, mut over) = (false, false);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut ended, if !over => {
+                    (told, over) = (true, true);
+                    self.leave();
+                }
+                () = &mut begun, if !told => {
+                    told = true;
+                    if self.used {
+                        self.leave();
+                    }
+                }
+                end = poll_fn(|cx| self.poll_turn(cx)) => return end,
+            }
+        }
+    }
+
+    /// Tells the client to go elsewhere; what it has begun is finished.
+    fn leave(&mut self) {
+        if !std::mem::replace(&mut self.leaving, true) {
+            self.idle_since = Instant::now();
+            self.io.graceful_shutdown();
+        }
+    }
+
+    /// One turn: what has come is taken, as far as it goes.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        while let Poll::Ready(Some(ended)) = self.streams.poll_join_next(cx) {
+            self.idle_since = Instant::now();
+            if ended.unwrap_or(false) {
+                self.leave();
+            }
+        }
+        self.watch.begin_turn();
+        loop {
+            match self.io.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => self.take(request, respond),
+                Poll::Ready(Some(Err(error))) => {
+                    return Poll::Ready(self.verdict().unwrap_or(End::Failed(error)));
+                }
+                Poll::Ready(None) => return Poll::Ready(End::Closed),
+                Poll::Pending => break,
+            }
+        }
+        if let Some(end) = self.verdict() {
+            return Poll::Ready(end);
+        }
+        if self.watch.is_spent() {
+            // More is at hand: others first.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let idle = if self.leaving { GOODBYE.min(self.idle) } else { self.idle };
+        let idle = self.streams.is_empty().then(|| self.idle_since + idle);
+        match self.watch.due(self.scene.block).into_iter().chain(idle).min() {
+            Some(due) => self.timer.poll(cx, due).map(|()| End::TimedOut),
+            None => Poll::Pending,
+        }
+    }
+
+    fn verdict(&self) -> Option<End> {
+        self.watch.verdict().map(|flood| End::Flood(flood.as_str()))
+    }
+
+    /// A new stream: judged, then run or answered.
+    fn take(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        self.used = true;
+        if *self.scene.closing.borrow() {
+            self.leave();
+        }
+        let Scene { shared, app, conn, transport, times, closing, .. } = &self.scene;
+        let generation = shared.generation.load_full();
+        let (parts, body) = request.into_parts();
+        let limits = &generation.config.edge.limits;
+        let arrival = match head::accept(&parts, body.is_end_stream(), conn, *transport, limits) {
+            Ok(arrival) => arrival,
+            Err(refusal) => {
+                let id = ids::mint();
+                account::refused(shared, conn.peer.ip(), &id, &refusal);
+                head::refuse(respond, &parts, &refusal, &id);
+                self.watch.malformed();
+                return;
+            }
+        };
+        let (framing, link) = (arrival.body, Arc::clone(&arrival.link));
+        let mut head = head::translate(parts, &arrival);
+        head.extensions_mut().insert(Handed::new(Intake { arrival, generation }));
+        let session = Session::new(head, (body, framing), respond, *times, Arc::clone(&link));
+        let (app, closing) = (Arc::clone(app), closing.clone());
+        let mut phase = shared.drain.phase();
+        self.streams.spawn(async move {
+            let ended =
+                async move { drop(phase.wait_for(|phase| matches!(phase, Phase::Closing { .. })).await) };
+            tokio::pin!(ended);
+            let session = ServerSession::new_custom(Box::new(session));
+            stopping(app.process_new_http(session, &closing), ended, &link).await;
+            link.is_last()
+        });
+    }
+}

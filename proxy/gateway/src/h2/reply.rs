@@ -1,0 +1,210 @@
+//! The answer's side of a stream: head, body, trailers, and a client that does not take them.
+//!
+//! INVARIANT: the stream ends once, with the last of the answer. Dropped before that it is reset, so no
+//! client takes a part for the whole.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, SendStream};
+use http::header::{CONNECTION, DATE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, Response, StatusCode};
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::date::get_cached_date;
+use pingora::{Error, ErrorType, Result};
+use tokio::time::Instant;
+
+use super::grpc;
+use super::timer::Timer;
+use crate::link::{Fault, Link};
+
+/// An answer under way.
+pub(super) struct Reply {
+    respond: SendResponse<Bytes>,
+    stream: Option<SendStream<Bytes>>,
+    written: Option<Box<ResponseHeader>>,
+    /// The request asks for no body.
+    head_only: bool,
+    ended: bool,
+    sent: usize,
+    stalled: Option<Instant>,
+    write: Duration,
+    timer: Timer,
+    link: Arc<Link>,
+}
+
+impl Reply {
+    /// The answer to a request; `write` is how long the client may take nothing.
+    pub(super) fn new(
+        respond: SendResponse<Bytes>,
+        head_only: bool,
+        write: Duration,
+        link: Arc<Link>,
+    ) -> Self {
+        Self {
+            respond,
+            stream: None,
+            written: None,
+            head_only,
+            ended: false,
+            sent: 0,
+            stalled: None,
+            write,
+            timer: Timer::default(),
+            link,
+        }
+    }
+
+    /// Sends an interim head, or the head.
+    pub(super) fn head(&mut self, mut head: Box<ResponseHeader>, end: bool) -> Result<()> {
+        if self.ended || self.written.is_some() {
+            return Ok(());
+        }
+        strip(&mut head);
+        if head.status.is_informational() {
+            // A stream that is gone shows at the next write; there is no switching of protocols here.
+            if head.status != StatusCode::SWITCHING_PROTOCOLS {
+                drop(self.respond.send_informational(Response::from_parts(head.as_owned_parts(), ())));
+            }
+            return Ok(());
+        }
+        head.insert_header(DATE, get_cached_date())?;
+        let bodiless = self.head_only || matches!(head.status.as_u16(), 204 | 304);
+        let end = end || bodiless || grpc::is_trailers_only(&head);
+        let response = Response::from_parts(head.as_owned_parts(), ());
+        let stream = self.respond.send_response(response, end).or_else(|error| broken(&error))?;
+        self.stream = Some(stream);
+        self.written = Some(head);
+        self.ended = end;
+        Ok(())
+    }
+
+    /// Sends a piece of the body, as fast as the client takes it.
+    pub(super) async fn body(&mut self, mut data: Bytes, end: bool) -> Result<()> {
+        while !data.is_empty() && !self.ended {
+            let room = poll_fn(|cx| self.poll_room(cx, data.len())).await?;
+            let piece = data.split_to(room.min(data.len()));
+            self.send(piece, end && data.is_empty())?;
+        }
+        if end { self.finish() } else { Ok(()) }
+    }
+
+    /// Ends the answer with trailers.
+    pub(super) fn trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        if self.ended {
+            return Ok(());
+        }
+        let stream = self.stream()?;
+        stream.send_trailers(trailers).or_else(|error| broken(&error))?;
+        self.ended = true;
+        Ok(())
+    }
+
+    /// Ends the answer, if its head was sent and it has not ended.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        if self.ended || self.stream.is_none() {
+            return Ok(());
+        }
+        self.send(Bytes::new(), true)
+    }
+
+    /// Whether the last of the answer was sent.
+    pub(super) const fn is_over(&self) -> bool {
+        self.ended
+    }
+
+    /// Breaks the answer off.
+    pub(super) fn abandon(&mut self, reason: Reason) {
+        if !self.ended {
+            self.respond.send_reset(reason);
+            self.ended = true;
+        }
+    }
+
+    /// Ready when the client has reset the stream, or has gone.
+    pub(super) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let reset = match self.stream.as_mut() {
+            Some(stream) => stream.poll_reset(cx),
+            None => self.respond.poll_reset(cx),
+        };
+        // A reset, or an error of the connection: the client is gone either way.
+        reset.map(drop)
+    }
+
+    /// The head that was sent.
+    pub(super) fn written(&self) -> Option<&ResponseHeader> {
+        self.written.as_deref()
+    }
+
+    /// Body bytes sent.
+    pub(super) const fn bytes_sent(&self) -> usize {
+        self.sent
+    }
+
+    fn stream(&mut self) -> Result<&mut SendStream<Bytes>> {
+        let no_head = || Error::explain(ErrorType::InternalError, "body before its head");
+        self.stream.as_mut().ok_or_else(no_head)
+    }
+
+    fn send(&mut self, piece: Bytes, end: bool) -> Result<()> {
+        let stream = self.stream()?;
+        let bytes = piece.len();
+        stream.send_data(piece, end).or_else(|error| broken(&error))?;
+        self.sent += bytes;
+        self.ended = end;
+        Ok(())
+    }
+
+    /// How many bytes the client takes now, of as many as wanted; pending until it takes one or is given up.
+    fn poll_room(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<Result<usize>> {
+        let stream = self.stream()?;
+        stream.reserve_capacity(wanted);
+        let room = stream.capacity();
+        if room > 0 {
+            self.stalled = None;
+            return Poll::Ready(Ok(room));
+        }
+        match stream.poll_capacity(cx) {
+            Poll::Ready(Some(Ok(room))) => {
+                self.stalled = None;
+                Poll::Ready(Ok(room))
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(broken(&error)),
+            Poll::Ready(None) => {
+                Poll::Ready(Err(Error::explain(ErrorType::WriteError, "the stream is gone")))
+            }
+            Poll::Pending => self.poll_stall(cx).map(Err),
+        }
+    }
+
+    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<Box<Error>> {
+        let due = *self.stalled.get_or_insert_with(Instant::now) + self.write;
+        let due = self.link.end().map_or(due, |end| due.min(end));
+        ready!(self.timer.poll(cx, due));
+        self.link.set_fault(Fault::WriteTimeout);
+        Poll::Ready(Error::explain(ErrorType::WriteTimedout, "the client takes nothing"))
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        self.abandon(Reason::INTERNAL_ERROR);
+    }
+}
+
+/// Fields of the connection have no place in HTTP/2.
+fn strip(head: &mut ResponseHeader) {
+    head.remove_header(&TRANSFER_ENCODING);
+    head.remove_header(&CONNECTION);
+    head.remove_header(&UPGRADE);
+    head.remove_header("keep-alive");
+    head.remove_header("proxy-connection");
+}
+
+fn broken<T>(error: &h2::Error) -> Result<T> {
+    Error::e_explain(ErrorType::WriteError, error.to_string())
+}

@@ -1,0 +1,343 @@
+//! A stream as Pingora sees it: its `Session` over a [`Body`] and a [`Reply`].
+//!
+//! While a request runs Pingora always waits for the client too, for more of its body or for its leave; that
+//! wait ends with the deadline that the hooks have set in the [`Link`], as in HTTP/1.
+//!
+//! A call of gRPC may go both ways at once. Pingora writes a piece of its body to an instance of HTTP/2 without
+//! reading that instance's answer meanwhile; an instance that in its turn reads no more before its answer is
+//! taken would never go on. So a piece of a call's body gives way to the answer: it is handed out when nothing
+//! of the answer is at hand, or after [`GIVES_WAY`] looks that found some, lest an answer without pause keeps it
+//! from going at all. By then what an instance may have sent ahead is taken.
+
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures_util::Stream;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::HeaderMap;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::Digest;
+use pingora::protocols::http::HttpTask;
+use pingora::protocols::http::custom::CustomMessageWrite;
+use pingora::protocols::http::custom::server::Session as CustomSession;
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::{Error, ErrorType, Result};
+use sluice_policy::framing::BodyFraming;
+
+use super::body::{Body, BodyError};
+use super::grpc;
+use super::reply::Reply;
+use crate::link::{Fault, Link};
+use crate::service::Intake;
+use crate::stream::StreamTimes;
+
+/// How often in a row a piece of a call's body lets the answer go first.
+const GIVES_WAY: u8 = 64;
+
+/// What the loop hands to a request's first hook, inside its head.
+#[derive(Clone)]
+pub(crate) struct Handed(Arc<Mutex<Option<Intake>>>);
+
+impl Handed {
+    /// To be taken once.
+    pub(super) fn new(intake: Intake) -> Self {
+        Self(Arc::new(Mutex::new(Some(intake))))
+    }
+
+    /// Takes it.
+    pub(crate) fn take(&self) -> Option<Intake> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// A stream with its request.
+pub(super) struct Session {
+    head: RequestHeader,
+    body: Body,
+    reply: Reply,
+    link: Arc<Link>,
+    read_timeout: Option<Duration>,
+    write_timeout: Option<Duration>,
+    drain_timeout: Option<Duration>,
+    /// A call of gRPC; how often its body has given way since its last piece.
+    call: bool,
+    gave_way: u8,
+}
+
+impl Session {
+    /// A stream whose head was judged.
+    pub(super) fn new(
+        head: RequestHeader,
+        (body, framing): (RecvStream, BodyFraming),
+        respond: SendResponse<Bytes>,
+        times: StreamTimes,
+        link: Arc<Link>,
+    ) -> Self {
+        // A call of gRPC may be silent as long as its answer goes on: its deadlines alone end it.
+        let call = grpc::is_call(&head.headers);
+        let patience = (!call).then_some(times.body);
+        let head_only = head.method == http::Method::HEAD;
+        Self {
+            body: Body::new(body, framing, patience, Arc::clone(&link)),
+            reply: Reply::new(respond, head_only, times.write, Arc::clone(&link)),
+            head,
+            link,
+            read_timeout: None,
+            write_timeout: None,
+            drain_timeout: None,
+            call,
+            gave_way: 0,
+        }
+    }
+
+    /// Waits until the client leaves or time is up.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        match self.reply.poll_left(cx) {
+            Poll::Ready(()) => Poll::Ready(BodyError::Reset),
+            Poll::Pending => self.body.poll_due(cx, false),
+        }
+    }
+
+    /// Tells the hooks why the request ends.
+    fn failed<T>(&self, error: BodyError) -> Result<T> {
+        let kind = match error {
+            BodyError::Reset | BodyError::Answered => ErrorType::H2Error,
+            BodyError::Framing => {
+                self.link.set_fault(Fault::BodyFraming);
+                ErrorType::ReadError
+            }
+            BodyError::Due(fault) => {
+                self.link.set_fault(fault);
+                ErrorType::ReadTimedout
+            }
+        };
+        Err(Error::explain(kind, error.to_string()).into_down())
+    }
+
+    async fn read(&mut self) -> Result<Option<Bytes>> {
+        let read = poll_fn(|cx| self.body.poll_next(cx)).await;
+        read.or_else(|error| self.failed(error))
+    }
+
+    /// Passes one piece of the answer on; says whether it was the last one.
+    async fn write(&mut self, task: HttpTask) -> Result<bool> {
+        let (written, end) = match task {
+            HttpTask::Header(head, end) => (self.reply.head(head, end), end),
+            HttpTask::Body(data, end) => (self.reply.body(data.unwrap_or_default(), end).await, end),
+            HttpTask::Trailer(Some(trailers)) => (self.reply.trailers(*trailers), true),
+            HttpTask::Trailer(None) | HttpTask::Done => (self.reply.finish(), true),
+            HttpTask::UpgradedBody(..) => return Error::e_explain(ErrorType::InternalError, "upgraded body"),
+            // The upstream's own fault stays the upstream's.
+            HttpTask::Failed(error) => return Err(error),
+        };
+        written.map_err(Error::into_down)?;
+        Ok(end)
+    }
+}
+
+#[async_trait]
+impl CustomSession for Session {
+    fn req_header(&self) -> &RequestHeader {
+        &self.head
+    }
+
+    fn req_header_mut(&mut self) -> &mut RequestHeader {
+        &mut self.head
+    }
+
+    async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
+        self.read().await
+    }
+
+    async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
+        if !no_body_expected && !self.body.is_done() {
+            if self.reply.is_over() {
+                return self.failed(BodyError::Answered);
+            }
+            if self.call && self.gave_way < GIVES_WAY {
+                self.gave_way += 1;
+                tokio::task::yield_now().await;
+                // Still here: nothing of the answer was at hand.
+                self.gave_way = 0;
+            }
+            let read = self.read().await;
+            self.gave_way = 0;
+            return read;
+        }
+        let left = poll_fn(|cx| self.poll_idle(cx)).await;
+        self.failed(left)
+    }
+
+    async fn drain_request_body(&mut self) -> Result<()> {
+        let most = self.drain_timeout;
+        let drain = async {
+            while self.read().await?.is_some() {}
+            Ok(())
+        };
+        match most {
+            None => drain.await,
+            Some(most) => match tokio::time::timeout(most, drain).await {
+                Ok(drained) => drained,
+                Err(_) => Error::e_explain(ErrorType::ReadTimedout, "the body takes too long to drop"),
+            },
+        }
+    }
+
+    async fn write_response_header(&mut self, head: Box<ResponseHeader>, end: bool) -> Result<()> {
+        self.reply.head(head, end)
+    }
+
+    async fn write_response_header_ref(&mut self, head: &ResponseHeader, end: bool) -> Result<()> {
+        self.reply.head(Box::new(head.clone()), end)
+    }
+
+    async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
+        self.reply.body(data, end).await
+    }
+
+    async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        self.reply.trailers(trailers)
+    }
+
+    async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        let mut ended = false;
+        for task in tasks {
+            ended |= self.write(task).await?;
+        }
+        if ended {
+            self.reply.finish().map_err(Error::into_down)?;
+        }
+        Ok(ended)
+    }
+
+    fn set_read_timeout(&mut self, timeout: Option<Duration>) {
+        self.read_timeout = timeout;
+    }
+
+    fn get_read_timeout(&self) -> Option<Duration> {
+        self.read_timeout
+    }
+
+    fn set_write_timeout(&mut self, timeout: Option<Duration>) {
+        self.write_timeout = timeout;
+    }
+
+    fn get_write_timeout(&self) -> Option<Duration> {
+        self.write_timeout
+    }
+
+    fn set_total_drain_timeout(&mut self, timeout: Option<Duration>) {
+        self.drain_timeout = timeout;
+    }
+
+    fn get_total_drain_timeout(&self) -> Option<Duration> {
+        self.drain_timeout
+    }
+
+    fn request_summary(&self) -> String {
+        format!("{} {}", self.head.method, self.head.uri)
+    }
+
+    fn response_written(&self) -> Option<&ResponseHeader> {
+        self.reply.written()
+    }
+
+    async fn shutdown(&mut self, code: u32, _: &str) {
+        self.reply.abandon(if code == 0 { Reason::INTERNAL_ERROR } else { Reason::from(code) });
+    }
+
+    async fn abandon(&mut self, _: &str) {
+        self.reply.abandon(Reason::INTERNAL_ERROR);
+    }
+
+    fn is_body_done(&mut self) -> bool {
+        self.body.is_done()
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        self.reply.finish()
+    }
+
+    fn is_body_empty(&mut self) -> bool {
+        self.body.is_empty()
+    }
+
+    fn body_bytes_sent(&self) -> usize {
+        self.reply.bytes_sent()
+    }
+
+    fn body_bytes_read(&self) -> usize {
+        self.body.bytes_read()
+    }
+
+    // Peer and times are in the arrival, where the edge looks for them.
+    fn digest(&self) -> Option<&Digest> {
+        None
+    }
+
+    fn digest_mut(&mut self) -> Option<&mut Digest> {
+        None
+    }
+
+    fn client_addr(&self) -> Option<&SocketAddr> {
+        None
+    }
+
+    fn server_addr(&self) -> Option<&SocketAddr> {
+        None
+    }
+
+    fn pseudo_raw_h1_request_header(&self) -> Bytes {
+        let mut wire = BytesMut::new();
+        wire.put_slice(self.head.method.as_str().as_bytes());
+        wire.put_u8(b' ');
+        wire.put_slice(self.head.raw_path());
+        wire.put_slice(b" HTTP/1.1\r\n");
+        self.head.header_to_h1_wire(&mut wire);
+        wire.put_slice(b"\r\n");
+        wire.freeze()
+    }
+
+    fn enable_retry_buffering(&mut self) {
+        self.body.keep();
+    }
+
+    fn retry_buffer_truncated(&self) -> bool {
+        self.body.is_truncated()
+    }
+
+    fn get_retry_buffer(&self) -> Option<Bytes> {
+        self.body.kept()
+    }
+
+    // There are no messages beside the request and its answer.
+    async fn finish_custom(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn take_custom_message_reader(
+        &mut self,
+    ) -> Option<Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>> {
+        None
+    }
+
+    fn restore_custom_message_reader(
+        &mut self,
+        _: Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>,
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    fn take_custom_message_writer(&mut self) -> Option<Box<dyn CustomMessageWrite>> {
+        None
+    }
+
+    fn restore_custom_message_writer(&mut self, _: Box<dyn CustomMessageWrite>) -> Result<()> {
+        Ok(())
+    }
+}
