@@ -67,8 +67,10 @@ fn token(remote: &Remote) -> Option<String> {
 }
 
 fn small_file(path: &Path) -> Option<String> {
-    let found = std::fs::metadata(path).ok().filter(|found| found.is_file() && found.len() <= FILE_BYTES)?;
-    drop(found);
+    let found = std::fs::metadata(path).ok()?;
+    if !found.is_file() || found.len() > FILE_BYTES {
+        return None;
+    }
     let text = std::fs::read_to_string(path).ok()?;
     let text = text.trim();
     (!text.is_empty()).then(|| text.to_owned())

@@ -6,9 +6,11 @@
 //! Files written as they were make no new generation; what they refer to (certificates) is read again.
 //! Accepted files are kept ([`crate::kept`]), outcomes remembered ([`crate::history`]).
 
+mod fault;
+mod source;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::error::Error as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,47 +19,21 @@ use std::time::Duration;
 use serde::Serialize;
 use sluice_http::Start;
 use sluice_schema::environment::{is_recognised, is_secret};
-use sluice_schema::{Config, Diff, Document, Finding, Mode, Report, diff};
+use sluice_schema::{Config, Diff, diff};
 use sluice_telemetry::log::LogLevel;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::generation::{Generation, GenerationError};
 use crate::history::{History, LastReload, Outcome};
 use crate::kept::{Entry, Files, Kept, KeptError, Sources};
-use crate::rollback::{RestoreError, Staged};
+use crate::rollback::Staged;
 use crate::state::Shared;
-use crate::tls::TlsFault;
+use source::{Loaded, Source};
+
+pub(crate) use fault::ReloadError;
 
 /// Between two looks at the files.
 const POLL: Duration = Duration::from_millis(500);
-/// LIMIT: characters kept of a refusal's text.
-const ERROR_MAX: usize = 4_000;
-/// LIMIT: characters of the report that a caller gets.
-const REPORT_MAX: usize = 64_000;
-/// LIMIT: bytes of a file that kept texts refer to.
-const REFERRED_BYTES: u64 = 1 << 20;
-/// LIMIT: findings that a caller gets.
-const FINDINGS_MAX: usize = 100;
-
-/// What is needed to load the configuration again as it was loaded at the start.
-pub(crate) struct Source {
-    path: PathBuf,
-    files: Files,
-    /// There was no file at the start: none is none now.
-    absent: bool,
-    environment: BTreeMap<String, String>,
-    port_offset: u16,
-    mode: Mode,
-}
-
-/// A configuration and the texts it was read from.
-struct Loaded {
-    config: Config,
-    sources: Sources,
-    /// Variables that references to secrets name.
-    secret_variables: Vec<String>,
-}
-
 /// What a reload did.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Reloaded {
@@ -85,54 +61,6 @@ pub(crate) struct RolledBack {
     pub(crate) reloaded: Reloaded,
 }
 
-/// The new configuration is not taken.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ReloadError {
-    /// The files have errors.
-    #[error("{}", shortened(&.0.render(false), ERROR_MAX))]
-    Invalid(Box<Report>),
-    /// Ports do not fit.
-    #[error(transparent)]
-    Ports(#[from] sluice_schema::PortOffsetError),
-    /// Routes do not fit together.
-    #[error(transparent)]
-    Routes(#[from] GenerationError),
-    /// The TLS listener cannot use its settings.
-    #[error("{0}{cause}", cause = .0.source().map(|cause| format!(": {cause}")).unwrap_or_default())]
-    Tls(#[from] TlsFault),
-    /// There is nothing to go back to.
-    #[error("no earlier good configuration that differs from the present one is kept")]
-    NoEarlier,
-    /// The kept files cannot be read.
-    #[error("the kept configuration cannot be read: {0}")]
-    Kept(#[from] KeptError),
-    /// The configured files cannot be written.
-    #[error(transparent)]
-    Restore(#[from] RestoreError),
-}
-
-impl ReloadError {
-    /// The findings as a compiler would print them, where files have errors.
-    pub(crate) fn report(&self) -> Option<String> {
-        match self {
-            Self::Invalid(report) => Some(shortened(&report.render(false), REPORT_MAX)),
-            _ => None,
-        }
-    }
-
-    /// The findings for programs.
-    pub(crate) fn findings(&self) -> Vec<Finding> {
-        match self {
-            Self::Invalid(report) => report.findings().into_iter().take(FINDINGS_MAX).collect(),
-            _ => Vec::new(),
-        }
-    }
-}
-
-fn shortened(text: &str, characters: usize) -> String {
-    text.chars().take(characters).collect()
-}
-
 /// How reloads went, and what is needed for the next.
 pub(crate) struct ReloadState {
     source: Source,
@@ -151,18 +79,10 @@ impl ReloadState {
     /// At the start: the state, the configuration as its files give it, and the number of its generation.
     /// The times of a drain that a supervisor has granted apply beside it.
     pub(crate) fn new(start: &Start) -> (Self, Arc<Config>, u64) {
-        let source = Source {
-            files: Files::of(&start.config_path),
-            absent: !start.config_path.exists(),
-            path: start.config_path.clone(),
-            environment: start.environment.clone(),
-            port_offset: start.port_offset,
-            // Secrets are read once, at the start: a reload neither needs nor takes them.
-            mode: Mode { dev: start.dev, secrets_required: false, now_unix_s: None },
-        };
+        let source = Source::new(start);
         let taken = fingerprint(&source.path);
         // A restart must not fail for a certificate that has ended since: only a reload judges them.
-        let loaded = source.load(source.mode).ok();
+        let loaded = source.load(source.at_start()).ok();
         let kept = Kept::open(&start.data_dir).map_err(|error| not_kept(&error)).ok();
         let mut state = Self {
             taken,
@@ -263,38 +183,6 @@ fn not_kept(error: &KeptError) {
         error = error as &dyn std::error::Error,
         "the configuration is not kept for a rollback"
     );
-}
-
-impl Source {
-    /// The mode of a reload, which judges certificates too.
-    fn today(&self) -> Mode {
-        Mode { now_unix_s: Some(jiff::Timestamp::now().as_second()), ..self.mode }
-    }
-
-    fn load(&self, mode: Mode) -> Result<Loaded, ReloadError> {
-        if self.absent && !self.path.exists() {
-            return self.check(&[], mode);
-        }
-        let loaded = sluice_schema::load(&self.path, &self.environment, mode);
-        self.finish(loaded)
-    }
-
-    /// Judges texts as if they were the files.
-    fn check(&self, documents: &[Document], mode: Mode) -> Result<Loaded, ReloadError> {
-        let read_file = |path: &Path| match std::fs::metadata(path)? {
-            file if file.is_file() && file.len() <= REFERRED_BYTES => std::fs::read(path),
-            _ => Err(std::io::Error::other("it is no regular file of at most 1 MiB")),
-        };
-        self.finish(sluice_schema::check(documents, &self.environment, mode, &read_file))
-    }
-
-    fn finish(&self, loaded: Result<sluice_schema::Loaded, Report>) -> Result<Loaded, ReloadError> {
-        let loaded = loaded.map_err(|report| ReloadError::Invalid(Box::new(report)))?;
-        let mut config = loaded.config;
-        config.port_offset(self.port_offset)?;
-        let sources = Sources::of(&loaded.documents);
-        Ok(Loaded { config, sources, secret_variables: loaded.secret_variables })
-    }
 }
 
 impl Shared {
