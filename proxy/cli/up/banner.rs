@@ -145,7 +145,6 @@ mod tests {
     #[test]
     fn json_has_the_agreed_members() {
         let ready = |role, listeners: &[(&str, &str)]| Ready {
-            event: "ready".into(),
             role,
             pid: 7,
             listeners: listeners.iter().map(|(name, address)| ((*name).into(), (*address).into())).collect(),

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use pingora::apps::HttpServerApp as _;
 use pingora::protocols::http::ServerSession;
 use sluice_policy::proxy_protocol::Origin;
+use sluice_schema::Limits;
 use sluice_wire::code::Code;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -20,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::caps::ConnectionPermit;
 use crate::conn::Conn;
-use crate::drain::Phase;
+use crate::drain::{self, Phase};
 use crate::greeting;
 use crate::head::{self, Next, Refusal, unless};
 use crate::link::Link;
@@ -107,16 +108,27 @@ async fn greet(
 /// The requests of a connection that speaks HTTP/1, one after another.
 async fn requests(shared: &Arc<Shared>, app: &Arc<App>, mut stream: Box<Downstream>) {
     let closing = shared.drain.shutdown_watch();
-    let mut phase = shared.drain.phase();
-    let ended = async move {
-        drop(phase.wait_for(|phase| matches!(phase, Phase::Closing { .. })).await);
+    let closes = || {
+        let mut phase = shared.drain.phase();
+        async move { drop(phase.wait_for(|phase| matches!(phase, Phase::Closing { .. })).await) }
     };
+    let ended = closes();
     tokio::pin!(ended);
-    let mut first = true;
+    let (mut first, mut closing_now) = (true, false);
     loop {
         let generation = shared.generation.load_full();
         let limits = &generation.config.edge.limits;
-        let next = unless(ended.as_mut(), head::next(&mut stream, limits, first)).await;
+        let mut next = None;
+        if !closing_now {
+            next = unless(ended.as_mut(), head::next(&mut stream, limits, first)).await;
+        }
+        if next.is_none() {
+            if !std::mem::replace(&mut closing_now, true) {
+                // This one is used up; a request may still follow that asks it.
+                ended.set(closes());
+            }
+            next = Box::pin(last_head(shared, &mut stream, limits, first)).await;
+        }
         let arrival = match next {
             None | Some(Next::Closed) => return,
             Some(Next::Http2) => {
@@ -157,6 +169,23 @@ async fn requests(shared: &Arc<Shared>, app: &Arc<App>, mut stream: Box<Downstre
 fn is_internal(conn: &Conn, trusted: &[IpNet]) -> bool {
     let ip = conn.direct.ip().to_canonical();
     ip.is_loopback() || trusted.iter().any(|net| net.contains(&ip))
+}
+
+/// The next request on a connection that closes when it is idle: who is just sending is not cut off.
+async fn last_head(
+    shared: &Shared,
+    stream: &mut Box<Downstream>,
+    limits: &Limits,
+    first: bool,
+) -> Option<Next> {
+    let (mut phase, quiet_since) = (shared.drain.phase(), Instant::now());
+    let idle = drain::idle_may_close(&mut phase, quiet_since);
+    tokio::pin!(idle);
+    match unless(idle, head::next(stream, limits, first)).await {
+        // Half a head is no idleness; it has its own deadline.
+        None if !stream.buffered().is_empty() => Some(head::next(stream, limits, first).await),
+        next => next,
+    }
 }
 
 /// Runs one request through Pingora; the stream comes back when another may follow.

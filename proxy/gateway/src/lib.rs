@@ -11,6 +11,7 @@
 mod access_log;
 mod account;
 mod admit;
+mod books;
 mod caps;
 mod chunks;
 mod clock;
@@ -32,6 +33,7 @@ mod ids;
 mod inbound;
 mod jwt_cache;
 mod kept;
+mod life;
 mod linger;
 mod link;
 mod local;
@@ -65,29 +67,27 @@ mod upstream;
 mod upstream_tls;
 mod workers;
 
-use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::HeaderValue;
-use sluice_audit::Log;
-use sluice_http::{Asset, Listener, Start, Stopper, serve_listener};
+use sluice_http::{Asset, Start};
 use sluice_ledger::Ledger;
-use sluice_schema::Drain as DrainTimes;
 use sluice_wire::role::Role;
 use tokio::task::JoinSet;
 
 use crate::access_log::AccessLog;
+use crate::books::{Books, Chain};
 use crate::control::Control;
 use crate::drain::Drain;
 use crate::forbidden::Forbidden;
 use crate::generation::Upstreams;
+use crate::life::{EdgeDoors, Life};
 use crate::meters::Meters;
 use crate::publish::{Announcer, Outbox};
 use crate::register::Registrations;
 use crate::reload::ReloadState;
-use crate::server::Door;
 use crate::state::Shared;
 use crate::tls::Tls;
 use crate::tls::identity::EdgeIdentity;
@@ -133,7 +133,8 @@ pub enum GatewayError {
     Key,
 }
 
-/// Runs the edge until it is to end: public ingress on door `http`, control port on door `control`.
+/// Runs the edge until it is to end: public ingress on door `http`, control port on door `control`. Takes
+/// over from a predecessor and hands over to a successor as `start.handover` says.
 ///
 /// # Errors
 /// [`GatewayError`], before it serves.
@@ -150,73 +151,16 @@ pub async fn run_with(
     assets: fn(&str) -> Option<Asset>,
     resolver: Arc<dyn Resolve>,
 ) -> Result<(), GatewayError> {
-    let ingress = tcp(&start, "http")?;
-    let control_door = tcp(&start, "control")?;
-    let tls = start.config.edge.tls.is_some().then(|| tcp(&start, "tls")).transpose()?;
-    let doors = [("http", Some(&ingress)), ("tls", tls.as_ref()), ("control", Some(&control_door))];
-    let addresses: BTreeMap<&str, SocketAddr> =
-        doors.into_iter().filter_map(|(name, door)| Some((name, door?.local_addr().ok()?))).collect();
-    let own = addresses.values().copied().collect();
-    let (shared, outbox) = open(&start, own, resolver)?;
-    let audit = Arc::new(Log::open(&start.data_dir.join("audit").join("edge.jsonl"), Role::Edge.as_str())?);
-    let control = Control::new(Arc::clone(&shared), audit, assets);
-    kept::note_address(&start.data_dir, &control_door);
-
-    let threads = edge_threads(&shared);
-    let listeners =
-        std::iter::once((Door::Plain, ingress)).chain(tls.map(|door| (Door::Tls, door))).collect();
-    let threads = server::spawn(&shared, listeners, threads)
-        .map_err(|source| GatewayError::Io { what: "start the edge threads", source })?;
-    let (control_stopper, control_stop) = Stopper::new();
-    let deadline = start.config.drain.deadline;
-    let door = Listener::Tcp(control_door);
-    let serving = serve_listener(door, control.router(&start), control_stop, deadline)
-        .map_err(|source| GatewayError::Io { what: "serve the control port", source })?;
-    let serving = tokio::spawn(serving);
+    let doors = EdgeDoors::take(&start)?;
+    let (shared, outbox) = open(&start, doors.own(), resolver)?;
+    let chain = Arc::new(Chain::closed(&start.data_dir));
+    let control = Control::new(Arc::clone(&shared), Arc::clone(&chain), assets);
     let mut tasks = background(&shared, &control, outbox);
-    start
-        .ready(addresses.into_iter().map(|(name, address)| (name.to_owned(), address.to_string())).collect());
-
-    start.stop.wait().await;
-    tracing::info!(component = "drain", "draining");
-    shared.drain.run(&drain_times(&start, &shared)).await;
-    // Threads end when their connections have, or at the deadline.
-    drop(
-        tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await,
-    );
-    control_stopper.stop();
-    drop(serving.await);
+    let books = Books::new(Arc::clone(&shared), chain);
+    let lived = Life { start, doors, shared: Arc::clone(&shared), control, books }.live().await;
     tasks.shutdown().await;
     otlp::finish(&shared).await;
-    shared.registrations.close();
-    let log = shared.access_log.clone();
-    drop(tokio::task::spawn_blocking(move || log.close()).await);
-    tracing::info!(component = "drain", "ended");
-    Ok(())
-}
-
-/// The times of the configuration in force, within those that were granted at the start.
-fn drain_times(start: &Start, shared: &Shared) -> DrainTimes {
-    let (granted, wanted) = (&start.config.drain, &shared.generation().config.drain);
-    DrainTimes {
-        lame_duck: wanted.lame_duck.min(granted.lame_duck),
-        deadline: wanted.deadline.min(granted.deadline),
-    }
-}
-
-fn tcp(start: &Start, name: &'static str) -> Result<TcpListener, GatewayError> {
-    let door = start.doors().take(name);
-    match door {
-        Some(Listener::Tcp(door)) => Ok(door),
-        _ => Err(GatewayError::NoDoor(name)),
-    }
-}
-
-fn edge_threads(shared: &Shared) -> usize {
-    match shared.generation().config.edge.threads {
-        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        threads => threads,
-    }
+    lived
 }
 
 /// Everything the threads share, with the first generation in force.
@@ -230,11 +174,11 @@ fn open(
     let (announcer, outbox) = Announcer::new(meters.events_dropped.clone());
     let forbidden = Forbidden::new(own, start.environment.get("REDIS_URL").map(String::as_str));
     let registrations =
-        Registrations::open(Ledger::open(&start.data_dir)?, forbidden, Arc::clone(&resolver))?;
+        Registrations::new(Ledger::closed(&start.data_dir)?, forbidden, Arc::clone(&resolver));
     registrations.adopt(&config);
     let upstreams = Upstreams::new(&meters, start.sockets.clone(), announcer, registrations.in_force());
-    let registered = registrations.services(&config);
-    let generation = upstreams.build(&meters, config, &registered, number)?;
+    // What is registered joins with the books.
+    let generation = upstreams.build(&meters, config, &[], number)?;
     let access_log = AccessLog::open(&start.config.log.access, meters.access_dropped.clone())?;
     let (limiter, keyer) = state::limiter();
     meters.generation.set(number as i64);

@@ -15,6 +15,7 @@ use sluice_ledger::{Entry, Ledger, LedgerError};
 use sluice_policy::registry::{AddressFault, AddressRules, Effect, Registration, RegistrationFault, admit};
 use sluice_schema::{Config, Service};
 
+use crate::books::blocking;
 use crate::clock;
 use crate::forbidden::Forbidden;
 use crate::resolver::{Resolve, resolve};
@@ -50,13 +51,27 @@ pub(crate) struct Registrations {
 }
 
 impl Registrations {
-    /// Reads what was registered before.
-    pub(crate) fn open(
-        ledger: Ledger,
-        forbidden: Forbidden,
-        resolver: Arc<dyn Resolve>,
-    ) -> Result<Self, LedgerError> {
-        let listing = ledger.list(clock::unix_ms())?;
+    /// Nothing registered yet: the ledger is closed.
+    pub(crate) fn new(ledger: Ledger, forbidden: Forbidden, resolver: Arc<dyn Resolve>) -> Self {
+        Self {
+            ledger: Arc::new(ledger),
+            entries: Mutex::default(),
+            forbidden,
+            rules: Arc::default(),
+            resolver,
+            change: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Opens the ledger and takes what is registered in it; false where that is what was known. The caller
+    /// holds [`Self::change`] and puts it in force afterwards.
+    pub(crate) async fn load(&self) -> Result<bool, LedgerError> {
+        let ledger = Arc::clone(&self.ledger);
+        let listing = blocking(move || {
+            ledger.reopen()?;
+            ledger.list(clock::unix_ms())
+        });
+        let listing = listing.await?;
         for record in &listing.unreadable {
             tracing::warn!(
                 component = "registry",
@@ -66,15 +81,11 @@ impl Registrations {
             );
         }
         let entries = listing.entries.into_iter().map(|entry| (entry.registration.name.clone(), entry));
-        let entries = Mutex::new(entries.collect());
-        Ok(Self {
-            ledger: Arc::new(ledger),
-            entries,
-            forbidden,
-            rules: Arc::default(),
-            resolver,
-            change: tokio::sync::Mutex::default(),
-        })
+        let entries = entries.collect();
+        let mut known = self.entries();
+        let changed = *known != entries;
+        *known = entries;
+        Ok(changed)
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
@@ -171,13 +182,18 @@ impl Registrations {
     }
 
     fn has_ended(&self) -> bool {
+        if !self.ledger.is_open() {
+            // Whoever has it open looks after the leases.
+            return false;
+        }
         let now = clock::unix_ms();
         self.entries().values().any(|entry| entry.is_expired(now))
     }
 
-    /// Closes the file, so that a successor can open it.
-    pub(crate) fn close(&self) {
-        self.ledger.close();
+    /// Closes the ledger, so that a successor can open it; changes are refused from now on.
+    pub(crate) async fn close(&self) {
+        let ledger = Arc::clone(&self.ledger);
+        blocking(move || ledger.close()).await;
     }
 
     /// Every address an instance has must be allowed; a name is resolved for it.
@@ -214,16 +230,6 @@ fn forbidden(registration: &Registration, rules: &AddressRules) -> Option<Regist
         let source = rules.check(address).err()?;
         Some(RegistrationFault::Address { index, source })
     })
-}
-
-/// Runs a disk write off the runtime's threads.
-async fn blocking<T: Send + 'static, E: Send + 'static>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, E> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(gone) => std::panic::resume_unwind(gone.into_panic()),
-    }
 }
 
 /// Removes registrations whose lease ended, for ever.

@@ -324,6 +324,9 @@ fn reloaded(generation: &Generation, changes: &Diff) -> Reloaded {
 pub(crate) async fn on_hangup(shared: Arc<Shared>) {
     let Ok(mut hangups) = signal(SignalKind::hangup()) else { return };
     while hangups.recv().await.is_some() {
+        if shared.drain.has_successor() {
+            continue;
+        }
         // The outcome is in log, metric and /health.
         drop(shared.reload("sighup").await);
     }
@@ -339,7 +342,7 @@ pub(crate) async fn on_change(shared: Arc<Shared>) -> Infallible {
         let present = fingerprint(&path);
         let rested = present == seen;
         seen.clone_from(&present);
-        if rested && present != known {
+        if rested && present != known && !shared.drain.has_successor() {
             known = present;
             drop(shared.reload("file").await);
         }

@@ -13,12 +13,11 @@ use pingora::apps::HttpServerApp as _;
 use pingora::proxy::{HttpProxy, http_proxy};
 use pingora::server::configuration::ServerConf;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::caps::{ConnectionCaps, Full};
 use crate::connection::{self, Accepted};
-use crate::drain::Phase;
+use crate::drain::{self, Phase};
 use crate::service::Edge;
 use crate::state::Shared;
 
@@ -70,14 +69,13 @@ async fn serve(shared: Arc<Shared>, listeners: Vec<(Door, StdListener)>) {
     let accepting =
         listeners.into_iter().map(|(door, listener)| accept(&shared, &app, &connections, door, listener));
     futures_util::future::join_all(accepting).await;
-    let phase = *shared.drain.phase().borrow();
-    let deadline = match phase {
-        Phase::Closing { deadline } => deadline,
-        _ => Instant::now(),
-    };
     connections.close();
-    if tokio::time::timeout_at(deadline, connections.wait()).await.is_err() {
-        tracing::warn!(component = "drain", open = connections.len(), "connections cut off at the deadline");
+    let mut phase = shared.drain.phase();
+    tokio::select! {
+        () = connections.wait() => {}
+        () = drain::cut_off(&mut phase) => {
+            tracing::warn!(component = "drain", open = connections.len(), "connections cut off at the deadline");
+        }
     }
     app.http_cleanup().await;
 }
@@ -110,12 +108,13 @@ async fn accept(
     };
     let mut phase = shared.drain.phase();
     loop {
+        let now = *phase.borrow_and_update();
+        if matches!(now, Phase::Closing { .. }) {
+            return;
+        }
         tokio::select! {
-            changed = phase.wait_for(|phase| matches!(phase, Phase::Closing { .. })) => {
-                drop(changed);
-                return;
-            }
-            accepted = listener.accept() => match accepted {
+            changed = phase.changed() => if changed.is_err() { return },
+            accepted = listener.accept(), if now.accepts() => match accepted {
                 Ok((socket, peer)) => take(shared, app, connections, door, socket, peer),
                 Err(error) => {
                     tracing::warn!(component = "listener", %error, "accept failed");

@@ -66,6 +66,11 @@ impl Workers {
         self.by_role.iter().map(|(role, worker)| (*role, worker.health.load_full()))
     }
 
+    /// Whether every worker was asked at least once.
+    pub(crate) fn are_known(&self) -> bool {
+        self.all().all(|(_, health)| health.is_some())
+    }
+
     /// A client of a worker, speaking for this role.
     pub(crate) fn client(&self, role: Role) -> Option<Client> {
         self.by_role.get(&role).map(|worker| worker.client.clone())

@@ -8,7 +8,8 @@
 //! Every change is committed with `Durability::Immediate`: when a call returns, its record is on the
 //! disk. A crash at any moment leaves either the old or the new record. All calls block for the time
 //! of a disk write at most; the edge makes them off its own threads. redb admits one process: a second
-//! one gets [`LedgerError::Busy`].
+//! one gets [`LedgerError::Busy`]. A process that hands over closes its ledger, which then refuses every
+//! call with [`LedgerError::Closed`] until it is opened again: nothing takes the file from the successor.
 
 mod registry;
 mod store;
@@ -45,6 +46,12 @@ pub enum LedgerError {
         /// The file.
         path: PathBuf,
     },
+    /// This process has closed it, for another one to open it.
+    #[error("{} is closed in this process", path.display())]
+    Closed {
+        /// The file.
+        path: PathBuf,
+    },
     /// A later version of Sluice wrote it.
     #[error("{} has format {found}; this version reads {FORMAT}", path.display())]
     Format {
@@ -69,7 +76,25 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub fn open(data_dir: &Path) -> Result<Self, LedgerError> {
-        Ok(Self { store: store::Store::open(data_dir)? })
+        let ledger = Self::closed(data_dir)?;
+        ledger.reopen()?;
+        Ok(ledger)
+    }
+
+    /// The ledger of a data directory, not opened yet.
+    ///
+    /// # Errors
+    /// [`LedgerError::Prepare`].
+    pub fn closed(data_dir: &Path) -> Result<Self, LedgerError> {
+        Ok(Self { store: store::Store::closed(data_dir)? })
+    }
+
+    /// Opens the file unless it is open. Recovers by itself after a crash.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn reopen(&self) -> Result<(), LedgerError> {
+        self.store.reopen()
     }
 
     /// The file.
@@ -77,7 +102,12 @@ impl Ledger {
         self.store.path()
     }
 
-    /// Closes the file, so that another process can open it. The next call opens it again.
+    /// Whether this process has it open; a disk that fails does not close it.
+    pub fn is_open(&self) -> bool {
+        self.store.is_open()
+    }
+
+    /// Closes the file, so that another process can open it.
     pub fn close(&self) {
         self.store.close();
     }

@@ -21,11 +21,19 @@ const CACHE_BYTES: usize = 1 << 20;
 
 type Opener = Box<dyn Fn(&Path) -> Result<Database, LedgerError> + Send + Sync>;
 
-/// The open file. One call at a time.
+/// The file. One call at a time.
 pub(crate) struct Store {
     path: PathBuf,
     opener: Opener,
-    database: Mutex<Option<Database>>,
+    state: Mutex<State>,
+}
+
+enum State {
+    Open(Database),
+    /// A call failed: the next one opens the file anew.
+    Failed,
+    /// Only [`Store::reopen`] opens it.
+    Closed,
 }
 
 impl fmt::Debug for Store {
@@ -35,21 +43,37 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    pub(crate) fn open(data_dir: &Path) -> Result<Self, LedgerError> {
+    pub(crate) fn closed(data_dir: &Path) -> Result<Self, LedgerError> {
         let folder = data_dir.join("edge");
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&folder)
             .map_err(|source| LedgerError::Prepare { path: folder.clone(), source })?;
-        Self::open_with(folder.join("ledger.redb"), Box::new(open_file))
+        Ok(Self::closed_with(folder.join("ledger.redb"), Box::new(open_file)))
     }
 
-    fn open_with(path: PathBuf, opener: Opener) -> Result<Self, LedgerError> {
-        let database = opener(&path)?;
-        let store = Self { path, opener, database: Mutex::new(Some(database)) };
-        store.check_format()?;
-        Ok(store)
+    fn closed_with(path: PathBuf, opener: Opener) -> Self {
+        Self { path, opener, state: Mutex::new(State::Closed) }
+    }
+
+    pub(crate) fn reopen(&self) -> Result<(), LedgerError> {
+        {
+            let mut state = self.lock();
+            if matches!(*state, State::Open(_)) {
+                return Ok(());
+            }
+            *state = State::Open((self.opener)(&self.path)?);
+        }
+        let checked = self.check_format();
+        if checked.is_err() {
+            self.close();
+        }
+        checked
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        !matches!(*self.lock(), State::Closed)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -57,7 +81,7 @@ impl Store {
     }
 
     pub(crate) fn close(&self) {
-        *self.lock() = None;
+        *self.lock() = State::Closed;
     }
 
     /// Reads in one snapshot.
@@ -87,14 +111,18 @@ impl Store {
     }
 
     fn with<T>(&self, act: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, LedgerError> {
-        let mut held = self.lock();
-        let database = match held.take() {
-            Some(database) => database,
-            None => (self.opener)(&self.path)?,
+        let mut state = self.lock();
+        let database = match std::mem::replace(&mut *state, State::Failed) {
+            State::Open(database) => database,
+            State::Failed => (self.opener)(&self.path)?,
+            State::Closed => {
+                *state = State::Closed;
+                return Err(LedgerError::Closed { path: self.path.clone() });
+            }
         };
         let result = act(&database);
         if result.is_ok() {
-            *held = Some(database);
+            *state = State::Open(database);
         }
         result.map_err(|error| storage(&self.path, error))
     }
@@ -114,8 +142,8 @@ impl Store {
         found.map_err(|found| LedgerError::Format { path: self.path.clone(), found })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Database>> {
-        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -141,6 +141,7 @@ fn start(
         registry: metric::registry(role.as_str()),
         log: log::LogLevel::fixed(),
         announce: false,
+        handover: sluice_http::Handover::none(),
     };
     (start, stopper)
 }

@@ -1,6 +1,7 @@
 //! Doors: the sockets of a role, opened by the supervisor or by the role itself.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -34,6 +35,20 @@ impl Doors {
     /// Takes every socket.
     pub fn take_all(&mut self) -> BTreeMap<String, Listener> {
         std::mem::take(&mut self.0)
+    }
+
+    /// A duplicate of every socket, by name.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn duplicates(&self) -> io::Result<Vec<(String, Listener)>> {
+        let duplicate = |listener: &Listener| -> io::Result<Listener> {
+            Ok(match listener {
+                Listener::Tcp(tcp) => Listener::Tcp(tcp.try_clone()?),
+                Listener::Unix(unix) => Listener::Unix(unix.try_clone()?),
+            })
+        };
+        self.0.iter().map(|(name, listener)| Ok((name.clone(), duplicate(listener)?))).collect()
     }
 
     /// Addresses of the TCP sockets by name.

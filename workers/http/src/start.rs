@@ -9,9 +9,10 @@ use prometheus::Registry;
 use sluice_schema::Config;
 use sluice_telemetry::log::LogLevel;
 use sluice_wire::role::Role;
-use sluice_wire::start::Ready;
+use sluice_wire::start::{Carried, Ready, Said};
 
 use crate::doors::Doors;
+use crate::handover::Handover;
 use crate::keys::InternalKeys;
 use crate::stop::Stop;
 use crate::trust::TrustCell;
@@ -48,6 +49,8 @@ pub struct Start {
     pub log: LogLevel,
     /// Whether to print the ready line on standard output; tests in one process do not.
     pub announce: bool,
+    /// How this process takes over and hands over.
+    pub handover: Handover,
 }
 
 impl Start {
@@ -61,14 +64,28 @@ impl Start {
         self.doors.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Prints the ready line, once this role answers on every door.
+    /// Says that this role answers on every door.
     pub fn ready(&self, listeners: BTreeMap<String, String>) {
-        tracing::info!(component = "start", role = self.role.as_str(), "ready");
+        self.say(&Said::Ready(Ready { role: self.role, pid: std::process::id(), listeners }), "ready");
+    }
+
+    /// Says that this successor waits for the order to go.
+    pub fn prepared(&self) {
+        self.say(&Said::Prepared { role: self.role }, "prepared");
+    }
+
+    /// Says that this role accepts no more and holds nothing that its successor needs.
+    pub fn yielded(&self, carried: Carried) {
+        self.say(&Said::Yielded { role: self.role, carried }, "yielded");
+    }
+
+    fn say(&self, said: &Said, word: &'static str) {
+        tracing::info!(component = "start", role = self.role.as_str(), "{word}");
+        self.handover.tell(said);
         if !self.announce {
             return;
         }
-        let line = Ready { event: "ready".into(), role: self.role, pid: std::process::id(), listeners };
-        let line = serde_json::to_string(&line).expect("strings and numbers always serialize");
+        let line = serde_json::to_string(said).expect("strings and numbers always serialize");
         let mut out = std::io::stdout().lock();
         // A closed standard output means nobody waits for the line.
         let _nobody_waits = writeln!(out, "{line}").and_then(|()| out.flush());

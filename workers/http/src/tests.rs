@@ -83,6 +83,7 @@ pub(crate) fn start(config: Config, keys: InternalKeys, data_dir: PathBuf) -> (S
         registry: metric::registry("calc"),
         log: log::LogLevel::fixed(),
         announce: false,
+        handover: crate::Handover::none(),
     };
     (start, stopper)
 }

@@ -26,12 +26,12 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post, put};
 use bytes::Bytes;
 use http::header::HOST;
-use sluice_audit::Log;
 use sluice_http::{Asset, Component, HealthSource, Peer, Reject, Start};
 use sluice_policy::route::host_name;
 use sluice_wire::code::Code;
 use tokio::sync::{Semaphore, watch};
 
+use crate::books::Chain;
 use crate::headers::is_proxied;
 use crate::pages::components;
 use crate::state::Shared;
@@ -50,7 +50,7 @@ const RELAYS_MAX: usize = 256;
 pub(crate) struct Control {
     /// The edge.
     pub(crate) shared: Arc<Shared>,
-    audit: Arc<Log>,
+    audit: Arc<Chain>,
     assets: Assets,
     frames: watch::Sender<Bytes>,
     viewers: Arc<Semaphore>,
@@ -60,7 +60,7 @@ pub(crate) struct Control {
 
 impl Control {
     /// A control port of an edge.
-    pub(crate) fn new(shared: Arc<Shared>, audit: Arc<Log>, assets: Assets) -> Arc<Self> {
+    pub(crate) fn new(shared: Arc<Shared>, audit: Arc<Chain>, assets: Assets) -> Arc<Self> {
         Arc::new(Self {
             shared,
             audit,

@@ -502,6 +502,7 @@ impl Edge {
             registry: metric::registry("edge"),
             log: log::LogLevel::fixed(),
             announce: false,
+            handover: sluice_http::Handover::none(),
         };
         let kept = Arc::clone(&resolver);
         let thread = std::thread::spawn(move || {

@@ -7,6 +7,11 @@ use redb::backends::InMemoryBackend;
 
 const NOTES: TableDefinition<'_, &str, u64> = TableDefinition::new("notes");
 
+fn open(dir: &Path) -> Result<Store, LedgerError> {
+    let store = Store::closed(dir)?;
+    store.reopen().map(|()| store)
+}
+
 fn put(store: &Store, key: &str, value: u64) -> Result<(), LedgerError> {
     let written = store.write(|transaction| {
         transaction.open_table(NOTES)?.insert(key, value)?;
@@ -27,26 +32,30 @@ fn get(store: &Store, key: &str) -> Option<u64> {
 fn file_and_folder_are_private_also_when_they_were_not() {
     let dir = tempfile::tempdir().unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    let store = Store::open(dir.path()).unwrap();
+    let store = open(dir.path()).unwrap();
     assert_eq!((mode(store.path()), mode(store.path().parent().unwrap())), (0o600, 0o700));
     let path = store.path().to_owned();
     drop(store);
     fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
-    drop(Store::open(dir.path()).unwrap());
+    drop(open(dir.path()).unwrap());
     assert_eq!(mode(&path), 0o600);
 }
 
 #[test]
 fn one_process_at_a_time_and_close_hands_over() {
     let dir = tempfile::tempdir().unwrap();
-    let first = Store::open(dir.path()).unwrap();
+    let first = open(dir.path()).unwrap();
     put(&first, "a", 1).unwrap();
-    assert!(matches!(Store::open(dir.path()), Err(LedgerError::Busy { .. })));
+    assert!(matches!(open(dir.path()), Err(LedgerError::Busy { .. })));
     first.close();
-    let second = Store::open(dir.path()).unwrap();
+    let second = open(dir.path()).unwrap();
     assert_eq!(get(&second, "a"), Some(1));
-    assert!(matches!(put(&first, "b", 2), Err(LedgerError::Busy { .. })));
+    // Closed means closed: not even a free file is opened behind a successor's back.
+    assert!(matches!(put(&first, "b", 2), Err(LedgerError::Closed { .. })));
+    assert!(matches!(first.reopen(), Err(LedgerError::Busy { .. })));
     second.close();
+    assert!(matches!(put(&first, "b", 2), Err(LedgerError::Closed { .. })));
+    first.reopen().unwrap();
     put(&first, "b", 2).unwrap();
     assert_eq!(get(&first, "b"), Some(2));
 }
@@ -54,7 +63,7 @@ fn one_process_at_a_time_and_close_hands_over() {
 #[test]
 fn a_refused_change_writes_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
+    let store = open(dir.path()).unwrap();
     put(&store, "a", 1).unwrap();
     let refused = store.write(|transaction| {
         transaction.open_table(NOTES)?.insert("a", 2)?;
@@ -67,7 +76,7 @@ fn a_refused_change_writes_nothing() {
 #[test]
 fn other_formats_and_other_files_are_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
+    let store = open(dir.path()).unwrap();
     let newer = store.write(|transaction| {
         transaction.open_table(META)?.insert(FORMAT_KEY, FORMAT + 1)?;
         Ok(Ok::<(), ()>(()))
@@ -75,10 +84,10 @@ fn other_formats_and_other_files_are_refused() {
     newer.unwrap().unwrap();
     let path = store.path().to_owned();
     drop(store);
-    let error = Store::open(dir.path()).unwrap_err();
+    let error = open(dir.path()).unwrap_err();
     assert!(matches!(error, LedgerError::Format { found: 2, .. }), "{error}");
     fs::write(&path, b"not a ledger at all, but long enough to be looked at as one").unwrap();
-    assert!(matches!(Store::open(dir.path()), Err(LedgerError::Storage { .. })));
+    assert!(matches!(open(dir.path()), Err(LedgerError::Storage { .. })));
 }
 
 /// A disk that can be told to be full. Shared, so that what was written stays when the store reopens it.
@@ -125,7 +134,8 @@ fn a_full_disk_is_an_error_and_works_again_without_restart() {
     let opener = move |path: &Path| {
         Database::builder().create_with_backend(opened.clone()).map_err(|error| storage(path, error.into()))
     };
-    let store = Store::open_with(PathBuf::from("ledger"), Box::new(opener)).unwrap();
+    let store = Store::closed_with(PathBuf::from("ledger"), Box::new(opener));
+    store.reopen().unwrap();
     put(&store, "before", 1).unwrap();
     disk.full.store(true, Ordering::Relaxed);
     for _ in 0..3 {

@@ -101,6 +101,7 @@ impl World {
             registry: metric::registry("events"),
             log: log::LogLevel::fixed(),
             announce: false,
+            handover: sluice_http::Handover::none(),
         };
         let task = tokio::spawn(sluice_events::run(start));
         Self { socket, keys, stopper, task, dir }

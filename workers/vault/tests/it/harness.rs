@@ -76,6 +76,7 @@ impl Setup {
             registry: metric::registry(role.as_str()),
             log: log::LogLevel::fixed(),
             announce: false,
+            handover: sluice_http::Handover::none(),
         };
         (start, stopper)
     }
