@@ -98,9 +98,19 @@ def compose():
 def unit_verifies(unit):
     """`verify` asks for the program itself, which no build machine has installed: another stands in for it."""
     with tempfile.TemporaryDirectory(prefix="sluice-deploy-") as folder:
-        copy = Path(folder) / unit.name
-        copy.write_text(unit.read_text().replace("/usr/local/bin/sluice", sys.executable))
-        run(tool("systemd-analyze"), "verify", "--man=no", copy, silent=True)
+        # All of them: a service and its sockets name each other.
+        for beside in (DEPLOY / "systemd").iterdir():
+            copy = Path(folder) / beside.name
+            copy.write_text(beside.read_text().replace("/usr/local/bin/sluice", sys.executable))
+        run(tool("systemd-analyze"), "verify", "--man=no", Path(folder) / unit.name, silent=True)
+
+
+def sockets_have_names():
+    """The names that systemd hands down are doors of the edge, each once."""
+    names = [name for unit in sorted((DEPLOY / "systemd").glob("*.socket"))
+             for name in re.findall(r"^FileDescriptorName=(.*)$", unit.read_text(), re.MULTILINE)]
+    if sorted(names) != ["control", "http"]:
+        raise Fault(f"FileDescriptorName of the socket units: {names}")
 
 
 def unit_is_closed(unit):
@@ -180,6 +190,9 @@ def checks():
     for unit in sorted((DEPLOY / "systemd").glob("*.service")) or [DEPLOY / "systemd/sluice.service"]:
         yield f"{unit.name} verifies", lambda unit=unit: unit_verifies(unit)
         yield f"{unit.name} is closed: exposure at most {EXPOSURE_MAX / 10}", lambda unit=unit: unit_is_closed(unit)
+    for unit in sorted((DEPLOY / "systemd").glob("*.socket")):
+        yield f"{unit.name} verifies", lambda unit=unit: unit_verifies(unit)
+    yield "the socket units name the edge's doors", sockets_have_names
     yield "prometheus.yml is valid", scrape
     yield "prometheus.yml scrapes the ports that Sluice listens on", scraped_ports
     yield "rules.yaml is valid", rules

@@ -11,5 +11,6 @@ mod layout;
 mod observe;
 mod operate;
 mod supervision;
+mod upgrade;
 mod walk;
 mod wire;

@@ -27,6 +27,9 @@ pub(crate) enum Command {
     /// Start the stand-in services and the market tape
     #[command(after_help = "Example:\n  sluice demo --dev")]
     Demo(RoleArgs),
+    /// Put the binary that now lies at the supervisor's path in force, without closing a port
+    #[command(after_help = "Example:\n  sluice upgrade edge --data-dir .sluice")]
+    Upgrade(Upgrade),
     /// Check a configuration and print every error at once
     #[command(after_help = "Example:\n  sluice check --strict conf/sluice.toml")]
     Check(Check),
@@ -88,6 +91,19 @@ pub(crate) struct Up {
     /// Print no banner
     #[arg(long)]
     pub(crate) quiet: bool,
+    /// Read the configuration, say which handover this binary speaks, and end
+    #[arg(long, hide = true)]
+    pub(crate) self_test: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Upgrade {
+    /// The role (edge, events, vault, calc, demo); without it the supervisor and every role
+    #[arg(value_name = "ROLE")]
+    pub(crate) role: Option<Role>,
+    /// The data directory of the running `sluice up`
+    #[arg(long, value_name = "DIR", default_value = "./.sluice")]
+    pub(crate) data_dir: PathBuf,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

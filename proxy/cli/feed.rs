@@ -89,7 +89,8 @@ async fn write(mut kept: watch::Receiver<Option<Snapshot>>, path: PathBuf) {
 fn store(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
-    let beside = path.with_extension("json.new");
+    // In a handover two processes write for a moment, each beside the file and then over it.
+    let beside = path.with_extension(format!("json.{}", std::process::id()));
     let mut file =
         std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
     file.write_all(bytes)?;

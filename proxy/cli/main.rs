@@ -15,10 +15,13 @@ mod feed;
 mod fmt;
 mod health;
 mod load;
+mod notify;
 mod reload;
 mod role;
+mod successor;
 mod tap;
 mod up;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Proxy(role) => role::run(sluice_wire::role::Role::Edge, &role),
         Command::Worker(worker) => role::run(worker.role(), worker.args()),
         Command::Demo(role) => role::run(sluice_wire::role::Role::Demo, &role),
+        Command::Upgrade(upgrade) => upgrade::run(&upgrade),
         Command::Check(check) => check::run(&check),
         Command::Fmt(fmt) => fmt::run(&fmt),
         Command::Config(config) => config::run(&config),

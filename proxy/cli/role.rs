@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, Read as _};
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,16 +10,18 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use listenfd::ListenFd;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use sluice_http::{Doors, InternalKeys, Listener, Start, Stop, Stopper, TrustCell};
+use sluice_http::{Doors, Handover, InternalKeys, Listener, Start, Stop, Stopper, TrustCell};
 use sluice_schema::{Config, Mode};
 use sluice_telemetry::log;
 use sluice_telemetry::metric::{self, Name};
 use sluice_wire::role::Role;
-use sluice_wire::start::{HANDOFF_VERSION, Handoff};
+use sluice_wire::start::{HANDOFF_VERSION, Handoff, Order};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 use crate::args::RoleArgs;
 use crate::exit::{self, Code, Failure};
+use crate::successor::Seat;
 use crate::{feed, load, up};
 
 /// Threads of a role's runtime. The edge has threads of its own beside it.
@@ -27,32 +29,46 @@ const RUNTIME_THREADS: usize = 2;
 /// Time kept between the end of a drain and being killed.
 const DRAIN_MARGIN: Duration = Duration::from_millis(500);
 
+/// LIMIT: bytes of one order of the supervisor.
+const ORDER_BYTES: u64 = 64 << 10;
+
 /// Runs one role until it is told to end.
 pub(crate) fn run(role: Role, args: &RoleArgs) -> Result<Code, Failure> {
     let handoff = if args.supervised { Some(read_handoff(role)?) } else { None };
+    // Nobody stands above it: it has its own environment, secrets and successors.
+    let alone = handoff.as_ref().is_none_or(|handoff| handoff.detached);
     limits();
     let mut environment = load::environment();
     let secrets = handoff.as_ref().map(|handoff| handoff.secrets.clone()).unwrap_or_default();
     environment.extend(secrets);
     // A role that is handed no secrets need not have them; one that runs alone must.
     // The supervisor has judged certificates; a restart must not fail for one that has ended since.
-    let now_unix_s = (role == Role::Edge && !args.supervised).then(load::now_unix_s);
-    let mode = Mode { dev: args.common.dev, secrets_required: !args.supervised, now_unix_s };
+    let now_unix_s = (role == Role::Edge && alone).then(load::now_unix_s);
+    let mode = Mode { dev: args.common.dev, secrets_required: alone, now_unix_s };
     let mut config = load::config_with(&args.common.conf, &environment, mode)?.config;
     config.port_offset(args.port_offset).map_err(Failure::usage)?;
     let guard = log::init(role.as_str(), config.log.level.as_str());
-    if let Some(handoff) = &handoff {
-        fit_drain(&mut config, Duration::from_millis(handoff.end_within_ms));
+    let end_within = handoff.as_ref().filter(|_| !alone);
+    let end_within = end_within.map(|handoff| Duration::from_millis(handoff.end_within_ms));
+    if let (Some(within), false) = (end_within, role == Role::Edge) {
+        fit_drain(&mut config, within);
     }
     let (stopper, stop) = Stopper::new();
-    let start = start(role, args, (config, environment), handoff, stop, &guard)?;
+    let successor = handoff.as_ref().is_some_and(|handoff| handoff.successor);
+    let (handover, giver) = Handover::new(successor, end_within);
+    let pipe = args.supervised.then(|| Pipe { detached: alone, orders: giver.orders.clone() });
+    let start = start(role, args, (config, environment), handoff, (stop, handover), &guard)?;
+    let seat = if alone && role == Role::Edge { Some(Seat::of(&start, giver)?) } else { None };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(async {
-        listen_for_end(stopper, args.supervised)?;
+        listen_for_end(stopper, pipe)?;
+        if let Some(seat) = seat {
+            seat.keep()?;
+        }
         feed::follow_for(&start);
         play(role, start).await
     })?;
@@ -118,7 +134,7 @@ fn start(
     args: &RoleArgs,
     (config, environment): (Config, BTreeMap<String, String>),
     handoff: Option<Handoff>,
-    stop: Stop,
+    (stop, handover): (Stop, Handover),
     guard: &log::LogGuard,
 ) -> anyhow::Result<Start> {
     up::private_dir(&args.common.data_dir)?;
@@ -130,6 +146,7 @@ fn start(
     };
     let keys = handoff
         .as_ref()
+        .filter(|handoff| !handoff.detached)
         .map_or_else(InternalKeys::alone, |handoff| InternalKeys::new(handoff.key.clone(), &handoff.peers));
     let sockets: BTreeMap<Role, PathBuf> = handoff
         .map(|handoff| handoff.sockets.into_iter().map(|(role, path)| (role, path.into())).collect())
@@ -153,6 +170,7 @@ fn start(
         registry,
         log: guard.level(),
         announce: true,
+        handover,
     })
 }
 
@@ -175,23 +193,71 @@ fn handed_doors(handoff: &Handoff) -> anyhow::Result<Doors> {
     Ok(doors)
 }
 
-/// The sockets of a role that runs alone.
+/// The sockets of a role that runs alone: what systemd hands down under a name, and its own for the rest.
 fn own_doors(role: Role, config: &Config) -> anyhow::Result<Doors> {
+    let mut wanted = up::tcp_of(role, config);
     let mut doors = Doors::default();
-    for (name, address) in up::tcp_of(role, config) {
-        let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut handed = ListenFd::from_env();
+    for (index, name) in socket_names(&names, handed.len(), &wanted)?.into_iter().enumerate() {
+        let listener = handed.take_tcp_listener(index)?;
+        let listener = listener.with_context(|| format!("socket `{name}` was not handed down"))?;
+        doors.insert(name.clone(), Listener::Tcp(listener));
+        wanted.retain(|(known, _)| *known != name);
+    }
+    for (name, address) in wanted {
+        let listener = up::listen(address).with_context(|| format!("cannot listen on {address}"))?;
         doors.insert(name, Listener::Tcp(listener));
     }
     Ok(doors)
 }
 
+/// Which door each handed socket is: by its name, or in the order of the doors where none has a name.
+fn socket_names(
+    names: &str,
+    handed: usize,
+    wanted: &[(&'static str, SocketAddr)],
+) -> anyhow::Result<Vec<String>> {
+    let known = || wanted.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    if handed == 0 {
+        return Ok(Vec::new());
+    }
+    if handed > wanted.len() {
+        bail!("{handed} sockets were handed down; this role has {} ({})", wanted.len(), known());
+    }
+    if names.is_empty() {
+        return Ok(wanted.iter().take(handed).map(|(name, _)| (*name).to_owned()).collect());
+    }
+    let named: Vec<String> = names.split(':').map(str::to_owned).collect();
+    if named.len() != handed {
+        bail!("{handed} sockets were handed down with {} names ({names})", named.len());
+    }
+    for (index, name) in named.iter().enumerate() {
+        if !wanted.iter().any(|(known, _)| known == name) {
+            bail!("a socket named `{name}` was handed down; the names are: {}", known());
+        }
+        if named[..index].contains(name) {
+            bail!("two sockets named `{name}` were handed down");
+        }
+    }
+    Ok(named)
+}
+
+/// The pipe from whoever started this process.
+struct Pipe {
+    detached: bool,
+    orders: mpsc::Sender<Order>,
+}
+
 /// Ends the process on SIGTERM or ctrl-C, and when the supervisor's pipe closes.
-fn listen_for_end(stopper: Stopper, supervised: bool) -> anyhow::Result<()> {
+fn listen_for_end(stopper: Stopper, pipe: Option<Pipe>) -> anyhow::Result<()> {
     let stopper = Arc::new(stopper);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    // Only the edge reloads; without a handler the signal would end any other role.
+    // Only the edge reloads, and only one that runs alone hands over by signal; without a handler these
+    // would end any other role.
     let mut hangup = signal(SignalKind::hangup())?;
+    let mut upgrade = signal(SignalKind::user_defined2())?;
     let on_signal = Arc::clone(&stopper);
     tokio::spawn(async move {
         loop {
@@ -199,17 +265,65 @@ fn listen_for_end(stopper: Stopper, supervised: bool) -> anyhow::Result<()> {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 _ = hangup.recv() => {}
+                _ = upgrade.recv() => {}
             }
         }
         on_signal.stop();
     });
-    if supervised {
+    if let Some(pipe) = pipe {
         // A thread, because a read from a pipe cannot be cancelled and must not hold the runtime.
         std::thread::Builder::new().name("supervisor-pipe".into()).spawn(move || {
-            let mut rest = Vec::new();
-            let _end_or_error = std::io::stdin().lock().take(1 << 20).read_to_end(&mut rest);
-            stopper.stop();
+            if pipe.follow() {
+                stopper.stop();
+            }
         })?;
     }
     Ok(())
+}
+
+impl Pipe {
+    /// Passes orders on until the pipe ends; whether that is the end of this process.
+    fn follow(&self) -> bool {
+        let mut serves = false;
+        loop {
+            let mut line = String::new();
+            let read = std::io::stdin().lock().take(ORDER_BYTES).read_line(&mut line);
+            match read {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return !(self.detached && serves),
+            }
+            let Ok(order) = serde_json::from_str::<Order>(&line) else {
+                tracing::warn!(component = "start", "a line that is no order is passed over");
+                continue;
+            };
+            serves |= matches!(order, Order::Go(_));
+            if self.orders.try_send(order).is_err() {
+                tracing::warn!(component = "start", "this role takes no orders");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handed_sockets_are_told_by_name_or_by_order() {
+        let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let wanted = [("http", address), ("tls", address), ("control", address)];
+        let names = |text: &str, handed| socket_names(text, handed, &wanted);
+        assert_eq!(names("", 0).unwrap(), Vec::<String>::new());
+        assert_eq!(names("", 2).unwrap(), ["http", "tls"]);
+        assert_eq!(names("control:http", 2).unwrap(), ["control", "http"]);
+        for (text, handed, says) in [
+            ("sluice-edge.socket", 1, "the names are: http, tls, control"),
+            ("http:http", 2, "two sockets named `http`"),
+            ("http", 2, "2 sockets were handed down with 1 names"),
+            ("", 4, "this role has 3"),
+        ] {
+            let error = names(text, handed).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+    }
 }

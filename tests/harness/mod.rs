@@ -1,6 +1,8 @@
 //! Starts the real binary on free ports, one instance shared by the tests that do not break it.
 
 pub(crate) mod http;
+pub(crate) mod load;
+pub(crate) mod site;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -26,6 +28,7 @@ pub(crate) struct Instance {
 
 /// How to start one.
 pub(crate) struct Up {
+    program: PathBuf,
     data_dir: PathBuf,
     conf: PathBuf,
     arguments: Vec<String>,
@@ -36,6 +39,7 @@ impl Up {
     /// A development instance with its state in a folder.
     pub(crate) fn new(data_dir: &Path) -> Self {
         Self {
+            program: binary().to_owned(),
             data_dir: data_dir.to_owned(),
             conf: repository().join("conf/sluice.toml"),
             arguments: Vec::new(),
@@ -45,6 +49,12 @@ impl Up {
 
     pub(crate) fn conf(mut self, conf: &Path) -> Self {
         conf.clone_into(&mut self.conf);
+        self
+    }
+
+    /// Started from another path, so that what lies there can be exchanged.
+    pub(crate) fn program(mut self, program: &Path) -> Self {
+        program.clone_into(&mut self.program);
         self
     }
 
@@ -64,7 +74,7 @@ impl Up {
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "TERM", "--"])
-            .arg(binary())
+            .arg(&self.program)
             .args(["up", "--dev", "--json"])
             .arg("--conf")
             .arg(&self.conf)
@@ -138,7 +148,7 @@ impl Instance {
 
     /// The process that plays a role now: the child of the supervisor with its command words.
     pub(crate) fn role_pid(&self, words: &str) -> Option<u32> {
-        children(self.pid).into_iter().find(|pid| {
+        children(self.pid).into_iter().rev().find(|pid| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             String::from_utf8_lossy(&line).replace('\0', " ").starts_with(&format!("sluice {words} "))
         })
@@ -205,6 +215,8 @@ pub(crate) fn signal(pid: u32, name: &str) {
         "INT" => Signal::INT,
         "TERM" => Signal::TERM,
         "KILL" => Signal::KILL,
+        "HUP" => Signal::HUP,
+        "USR2" => Signal::USR2,
         other => panic!("unknown signal {other}"),
     };
     let _already_gone = kill_process(Pid::from_raw(pid as i32).unwrap(), signal);

@@ -8,13 +8,15 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Pause after the first death before ready.
 pub(crate) const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause.
 pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Starts that failed in a row.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Backoff {
     failures: u32,
 }

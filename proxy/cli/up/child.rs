@@ -1,37 +1,25 @@
-//! One role as a child process: started, watched, started again, ended.
+//! One role, kept running: started, watched, started again, replaced, ended.
 
-use std::collections::BTreeMap;
-use std::io;
-use std::os::unix::process::CommandExt as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use command_fds::{CommandFdExt as _, FdMapping};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use sluice_wire::role::Role;
-use sluice_wire::start::{HANDOFF_VERSION, Handoff, Ready};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
+use sluice_wire::start::{Ready, Said};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::backoff::Backoff;
-use super::sockets::Socket;
+use super::handover::{Refused, hand_over, has_successors, replace};
+use super::image::Image;
+use super::process::{Life, Parts, Recipe};
+use super::report::Report;
+use super::sockets::{self, Socket};
+use super::{BACK_WITHIN, chance};
 
-/// First descriptor of the handed-down sockets.
-const FIRST_FD: i32 = 3;
-
-/// How a role is started.
-pub(crate) struct Recipe {
-    pub(crate) role: Role,
-    pub(crate) program: PathBuf,
-    pub(crate) arguments: Vec<String>,
-    pub(crate) environment: BTreeMap<String, String>,
-    pub(crate) sockets: Vec<Socket>,
-    pub(crate) handoff: Handoff,
-}
+/// Time kept between the end of a retirement and being killed.
+const RETIRE_MARGIN: Duration = Duration::from_secs(1);
 
 /// What happens to a role.
 #[derive(Debug)]
@@ -49,172 +37,355 @@ pub(crate) enum Wish {
     End { by: Instant },
 }
 
-/// Keeps one role running until it is told to end.
-pub(crate) async fn keep(recipe: Recipe, mut wish: watch::Receiver<Wish>, said: mpsc::Sender<Happening>) {
-    let role = recipe.role;
-    let mut backoff = Backoff::default();
-    while let Some((was_ready, status)) = live(&recipe, &mut wish, &said, &mut backoff).await {
-        let again_in = backoff.died(was_ready, super::chance());
-        let failures = backoff.failures();
-        let _main_ended = said.send(Happening::Died { role, was_ready, again_in, failures, status }).await;
-        if ends_within(&mut wish, again_in).await {
-            break;
-        }
-    }
-    let _main_ended = said.send(Happening::Ended).await;
+/// What is done to a role besides.
+pub(crate) enum Command {
+    /// Another process in its place.
+    Renew(Renewal),
+    /// Let go of it: the supervisor replaces itself.
+    Freeze(oneshot::Sender<Frozen>),
 }
 
-/// One life. `None`: it was told to end. Otherwise whether it had been ready, and how it died.
-async fn live(
-    recipe: &Recipe,
-    wish: &mut watch::Receiver<Wish>,
-    said: &mpsc::Sender<Happening>,
-    backoff: &mut Backoff,
-) -> Option<(bool, String)> {
-    if matches!(*wish.borrow_and_update(), Wish::End { .. }) {
-        return None;
+/// Another process in place of the one that plays the role.
+pub(crate) struct Renewal {
+    /// The program to run; `None`: the one that runs.
+    pub(crate) program: Option<PathBuf>,
+    /// The addresses to listen on; `None`: the same.
+    pub(crate) doors: Option<Vec<(&'static str, SocketAddr)>>,
+    /// How long the old process may take to finish what is open, where it has a successor.
+    pub(crate) retire_within: Duration,
+    /// Who is told.
+    pub(crate) report: Report,
+    /// The report back, and the outcome.
+    pub(crate) done: oneshot::Sender<(Report, Result<(), String>)>,
+}
+
+/// A role without its keeper.
+pub(crate) struct Frozen {
+    pub(crate) recipe: Recipe,
+    /// The process, and whether it was ready.
+    pub(crate) life: Option<(Parts, bool)>,
+    pub(crate) backoff: Backoff,
+    pub(crate) retirees: Vec<(Parts, Instant)>,
+}
+
+/// A process that finishes what is open while its successor serves.
+struct Retiree {
+    life: Life,
+    by: Instant,
+}
+
+/// Keeps one role running until it is told to end.
+pub(crate) struct Keeper {
+    recipe: Recipe,
+    life: Option<Life>,
+    ready: bool,
+    backoff: Backoff,
+    retirees: Vec<Retiree>,
+    wish: watch::Receiver<Wish>,
+    /// The last reload that was passed on.
+    reloaded: u32,
+    commands: mpsc::Receiver<Command>,
+    said: mpsc::Sender<Happening>,
+}
+
+/// What follows one life.
+enum After {
+    Died(String),
+    Ended,
+    Frozen(oneshot::Sender<Frozen>),
+}
+
+impl Keeper {
+    /// Of a role that does not run yet.
+    pub(crate) fn new(
+        recipe: Recipe,
+        wish: watch::Receiver<Wish>,
+        commands: mpsc::Receiver<Command>,
+        said: mpsc::Sender<Happening>,
+    ) -> Self {
+        let (life, backoff, retirees) = (None, Backoff::default(), Vec::new());
+        Self { recipe, life, ready: false, backoff, retirees, wish, reloaded: 0, commands, said }
     }
-    let mut life = match Life::begin(recipe).await {
-        Ok(life) => life,
-        Err(error) => return Some((false, format!("{error:#}"))),
-    };
-    let mut ready = false;
-    loop {
-        tokio::select! {
-            // A role that dies right after its ready line has been ready.
-            biased;
-            line = life.output.next() => if let Some(found) = line {
-                ready = true;
-                backoff.ready();
-                let _main_ended = said.send(Happening::Ready(found)).await;
-            },
-            status = life.child.wait() => {
-                return Some((ready, status.map_or_else(|error| error.to_string(), |status| status.to_string())));
-            }
-            changed = wish.changed() => {
-                let now = *wish.borrow_and_update();
-                match now {
-                    Wish::End { by } => { life.end(by).await; return None; }
-                    Wish::Reload(_) => life.signal(Signal::HUP),
-                    Wish::Run if changed.is_err() => { life.end(Instant::now()).await; return None; }
-                    Wish::Run => {}
+
+    /// Of a role that another keeper let go of.
+    pub(crate) fn thaw(
+        frozen: Frozen,
+        wish: watch::Receiver<Wish>,
+        commands: mpsc::Receiver<Command>,
+        said: mpsc::Sender<Happening>,
+    ) -> anyhow::Result<Self> {
+        let mut keeper = Self::new(frozen.recipe, wish, commands, said);
+        keeper.backoff = frozen.backoff;
+        if let Some((parts, ready)) = frozen.life {
+            keeper.life = Some(Life::adopt(parts)?);
+            keeper.ready = ready;
+        }
+        for (parts, by) in frozen.retirees {
+            keeper.retirees.push(Retiree { life: Life::adopt(parts)?, by });
+        }
+        Ok(keeper)
+    }
+
+    /// Does it.
+    pub(crate) async fn keep(mut self) {
+        loop {
+            let after = match self.live().await {
+                After::Died(status) => self.pause(status).await,
+                after => Some(after),
+            };
+            match after {
+                None | Some(After::Died(_)) => {}
+                Some(After::Ended) => break,
+                Some(After::Frozen(reply)) => {
+                    // Nobody who asked for it stops waiting.
+                    drop(reply.send(self.freeze()));
+                    return;
                 }
             }
         }
+        for retiree in &mut self.retirees {
+            let by = self.wish.borrow().deadline();
+            retiree.life.end(by).await;
+        }
+        let _main_ended = self.said.send(Happening::Ended).await;
     }
-}
 
-async fn ends_within(wish: &mut watch::Receiver<Wish>, pause: Duration) -> bool {
-    let told = async {
+    /// One life and its successors, to the end of the last one.
+    async fn live(&mut self) -> After {
+        if matches!(*self.wish.borrow_and_update(), Wish::End { .. }) {
+            return After::Ended;
+        }
+        let mut life = if let Some(life) = self.life.take() {
+            life
+        } else {
+            self.ready = false;
+            match Life::begin(&self.recipe, &self.recipe.image.program(), false).await {
+                Ok(life) => life,
+                Err(error) => return After::Died(format!("{error:#}")),
+            }
+        };
         loop {
-            if wish.changed().await.is_err() || matches!(*wish.borrow_and_update(), Wish::End { .. }) {
-                return;
+            tokio::select! {
+                biased;
+                event = life.next() => match event {
+                    Ok(Said::Ready(ready)) => self.note_ready(ready).await,
+                    Ok(_) => {}
+                    Err(status) => return After::Died(status),
+                },
+                changed = self.wish.changed() => {
+                    let now = *self.wish.borrow_and_update();
+                    match now {
+                        Wish::End { by } => { self.end(&mut life, by).await; return After::Ended; }
+                        Wish::Reload(number) => self.reload(&life, number),
+                        Wish::Run if changed.is_err() => {
+                            self.end(&mut life, Instant::now()).await;
+                            return After::Ended;
+                        }
+                        Wish::Run => {}
+                    }
+                }
+                Some(command) = self.commands.recv() => match command {
+                    Command::Freeze(reply) => { self.life = Some(life); return After::Frozen(reply); }
+                    Command::Renew(renewal) => if !self.renew(&mut life, renewal).await {
+                        return After::Ended;
+                    },
+                },
+                () = look_after(&mut self.retirees), if !self.retirees.is_empty() => {}
             }
         }
+    }
+
+    fn reload(&mut self, life: &Life, number: u32) {
+        // One that is not ready yet reads the new file anyway, and would die of the signal.
+        if self.ready && number != self.reloaded {
+            life.signal(Signal::HUP);
+        }
+        self.reloaded = number;
+    }
+
+    async fn note_ready(&mut self, ready: Ready) {
+        self.ready = true;
+        self.backoff.ready();
+        let _main_ended = self.said.send(Happening::Ready(ready)).await;
+    }
+
+    async fn end(&mut self, life: &mut Life, by: Instant) {
+        self.retirees.iter_mut().for_each(|retiree| retiree.life.ask_to_end());
+        life.end(by).await;
+    }
+
+    /// Reports a death and waits until the next start; what is told meanwhile comes first.
+    async fn pause(&mut self, status: String) -> Option<After> {
+        let (role, was_ready) = (self.recipe.role, self.ready);
+        let again_in = self.backoff.died(was_ready, chance());
+        let failures = self.backoff.failures();
+        let died = Happening::Died { role, was_ready, again_in, failures, status };
+        let _main_ended = self.said.send(died).await;
+        let again = Instant::now() + again_in;
+        loop {
+            tokio::select! {
+                () = sleep_until(again) => return None,
+                changed = self.wish.changed() => {
+                    if changed.is_err() || matches!(*self.wish.borrow_and_update(), Wish::End { .. }) {
+                        return Some(After::Ended);
+                    }
+                }
+                Some(command) = self.commands.recv() => match command {
+                    Command::Freeze(reply) => return Some(After::Frozen(reply)),
+                    Command::Renew(Renewal { program, doors, report, done, .. }) => {
+                        // Nothing runs that could be handed over: what is new is what starts next.
+                        let taken = self.take_doors(doors).and_then(|_| self.take_program(program));
+                        drop(done.send((report, taken.map_err(|error| format!("{error:#}")))));
+                        return None;
+                    }
+                },
+                () = look_after(&mut self.retirees), if !self.retirees.is_empty() => {}
+            }
+        }
+    }
+
+    fn take_program(&mut self, program: Option<PathBuf>) -> anyhow::Result<()> {
+        if let Some(path) = program {
+            let file = std::fs::File::open(&path)?;
+            self.recipe.image = Image::held(&path, file.into());
+        }
+        Ok(())
+    }
+
+    /// Opens the sockets of new addresses; returns the old ones, in case.
+    fn take_doors(
+        &mut self,
+        doors: Option<Vec<(&'static str, SocketAddr)>>,
+    ) -> anyhow::Result<Option<Vec<Socket>>> {
+        let Some(doors) = doors else { return Ok(None) };
+        let moved = sockets::moved(&self.recipe.sockets, &doors)?;
+        self.recipe.handoff.listeners = moved.iter().map(|socket| socket.name.clone()).collect();
+        Ok(Some(std::mem::replace(&mut self.recipe.sockets, moved)))
+    }
+
+    /// Another process in place of `life`; false when told to end meanwhile, which is done then.
+    async fn renew(&mut self, life: &mut Life, renewal: Renewal) -> bool {
+        let Renewal { program, doors, retire_within, report, done } = renewal;
+        let before = match self.take_doors(doors) {
+            Ok(before) => before,
+            Err(error) => {
+                drop(done.send((report, Err(format!("{error:#}")))));
+                return true;
+            }
+        };
+        let path = program.clone().unwrap_or_else(|| self.recipe.image.program());
+        let role = self.recipe.role;
+        let exchanged = async {
+            if has_successors(role) && self.ready {
+                let done = hand_over(life, &self.recipe, &path, retire_within, &report).await;
+                done.map_err(|refused| (refused, None))
+            } else {
+                replace(life, &self.recipe, &path, BACK_WITHIN, &report).await
+            }
+        };
+        let exchanged = tokio::select! {
+            exchanged = exchanged => exchanged,
+            by = told_to_end(&mut self.wish) => {
+                self.end(life, by).await;
+                return false;
+            }
+        };
+        let outcome = match exchanged {
+            Ok((new, ready)) => {
+                let mut old = std::mem::replace(life, new);
+                if old.status().is_none() {
+                    let by = Instant::now() + retire_within + RETIRE_MARGIN;
+                    self.retirees.push(Retiree { life: old, by });
+                }
+                if let Some(Ok(image)) = program.map(|path| Image::of(&path, life.pid())) {
+                    self.recipe.image = image;
+                }
+                self.note_ready(ready).await;
+                // One that came during the exchange may have been too late for the new process.
+                let wish = *self.wish.borrow();
+                if let Wish::Reload(number) = wish {
+                    self.reload(life, number);
+                }
+                Ok(())
+            }
+            Err((refused, restored)) => {
+                if let Some(sockets) = before {
+                    self.recipe.handoff.listeners =
+                        sockets.iter().map(|socket| socket.name.clone()).collect();
+                    self.recipe.sockets = sockets;
+                }
+                self.undo(life, &refused, restored);
+                Err(format!("{role}: {refused}"))
+            }
+        };
+        drop(done.send((report, outcome)));
+        true
+    }
+
+    /// What ran before runs on: the very process, or a new one of the old binary.
+    fn undo(&mut self, life: &mut Life, refused: &Refused, restored: Option<Life>) {
+        tracing::warn!(
+            component = "supervisor",
+            role = self.recipe.role.as_str(),
+            error = refused as &dyn std::error::Error,
+            "not replaced"
+        );
+        if let Some(restored) = restored {
+            *life = restored;
+            self.ready = false;
+        }
+    }
+
+    fn freeze(self) -> Frozen {
+        let ready = self.ready;
+        let retirees = self.retirees.into_iter();
+        Frozen {
+            recipe: self.recipe,
+            life: self.life.and_then(Life::part).map(|parts| (parts, ready)),
+            backoff: self.backoff,
+            retirees: retirees.filter_map(|retiree| Some((retiree.life.part()?, retiree.by))).collect(),
+        }
+    }
+}
+
+impl Wish {
+    /// When to be gone; now where nobody said.
+    fn deadline(self) -> Instant {
+        match self {
+            Self::End { by } => by,
+            Self::Run | Self::Reload(_) => Instant::now(),
+        }
+    }
+}
+
+async fn told_to_end(wish: &mut watch::Receiver<Wish>) -> Instant {
+    loop {
+        let gone = wish.changed().await.is_err();
+        if let Wish::End { by } = *wish.borrow_and_update() {
+            return by;
+        }
+        if gone {
+            return Instant::now();
+        }
+    }
+}
+
+/// Waits until something changes among the retirees, kills who is over its time, forgets who is gone.
+async fn look_after(retirees: &mut Vec<Retiree>) {
+    let Some(next) = retirees.iter().map(|retiree| retiree.by).min() else { return };
+    // Every child's change wakes every waiter, so one of them is enough.
+    let changed = async {
+        match retirees.first_mut() {
+            Some(first) => first.life.a_child_changed().await,
+            None => std::future::pending().await,
+        }
     };
-    timeout(pause, told).await.is_ok()
-}
-
-struct Life {
-    child: Child,
-    output: Output,
-    /// Open for the role's whole life: its end tells the role that the supervisor is gone.
-    pipe: Option<ChildStdin>,
-}
-
-impl Life {
-    async fn begin(recipe: &Recipe) -> anyhow::Result<Self> {
-        let mut child = command(recipe)?.spawn().with_context(|| format!("cannot start {}", recipe.role))?;
-        let mut pipe = child.stdin.take().context("standard input was piped")?;
-        let mut line = serde_json::to_vec(&recipe.handoff)?;
-        line.push(b'\n');
-        pipe.write_all(&line).await.with_context(|| format!("{} did not take its handoff", recipe.role))?;
-        pipe.flush().await?;
-        let out = child.stdout.take().context("standard output was piped")?;
-        let output = Output { role: recipe.role, lines: Some(BufReader::new(out).lines()) };
-        Ok(Self { child, output, pipe: Some(pipe) })
+    let _changed_or_late = timeout(next.saturating_duration_since(Instant::now()), changed).await;
+    let now = Instant::now();
+    for retiree in retirees.iter_mut().filter(|retiree| retiree.by <= now) {
+        tracing::warn!(component = "supervisor", pid = retiree.life.pid(), "a retired process took too long");
+        retiree.life.signal(Signal::KILL);
+        retiree.by = now + RETIRE_MARGIN;
     }
-
-    fn signal(&self, signal: Signal) {
-        if let Some(pid) = self.child.id().and_then(|pid| Pid::from_raw(pid as i32)) {
-            let _already_gone = kill_process(pid, signal);
-        }
-    }
-
-    /// Asks the process to drain, and kills it at the deadline.
-    async fn end(&mut self, by: Instant) {
-        self.signal(Signal::TERM);
-        drop(self.pipe.take());
-        if tokio::time::timeout_at(by, self.child.wait()).await.is_err() {
-            self.signal(Signal::KILL);
-            let _reaped = self.child.wait().await;
-        }
-    }
-}
-
-fn command(recipe: &Recipe) -> anyhow::Result<Command> {
-    let mut command = std::process::Command::new(&recipe.program);
-    let mappings: io::Result<Vec<FdMapping>> = recipe
-        .sockets
-        .iter()
-        .zip(FIRST_FD..)
-        .map(|(socket, child_fd)| Ok(FdMapping { parent_fd: socket.listener.duplicate()?, child_fd }))
-        .collect();
-    command
-        .arg0("sluice")
-        .args(&recipe.arguments)
-        .env_clear()
-        .envs(&recipe.environment)
-        .env("LISTEN_FDS", recipe.sockets.len().to_string())
-        // Its own group: ctrl-C reaches the supervisor alone, which ends the roles in order.
-        .process_group(0)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .fd_mappings(mappings?)?;
-    Ok(Command::from(command))
-}
-
-/// The lines a role prints; only its ready line means something.
-struct Output {
-    role: Role,
-    lines: Option<Lines<BufReader<ChildStdout>>>,
-}
-
-impl Output {
-    /// The ready line. Pends for ever once the output is closed, so that it can stand in a select.
-    async fn next(&mut self) -> Option<Ready> {
-        let Some(lines) = &mut self.lines else { return std::future::pending().await };
-        if let Ok(Some(line)) = lines.next_line().await {
-            return serde_json::from_str::<Ready>(&line).ok().filter(|ready| ready.role == self.role);
-        }
-        self.lines = None;
-        None
-    }
-}
-
-/// Waits a moment.
-pub(crate) async fn pause(duration: Duration) {
-    sleep(duration).await;
-}
-
-/// What a role is told when it starts.
-pub(crate) fn handoff(
-    role: Role,
-    keys: &BTreeMap<Role, String>,
-    internal: &BTreeMap<Role, PathBuf>,
-    sockets: &[Socket],
-    secrets: BTreeMap<String, String>,
-    end_within: Duration,
-) -> Handoff {
-    let peers = keys.iter().filter(|(peer, _)| **peer != role);
-    Handoff {
-        version: HANDOFF_VERSION,
-        role,
-        key: keys.get(&role).cloned().unwrap_or_default(),
-        peers: peers.map(|(peer, key)| (*peer, sluice_http::InternalKeys::digest(key))).collect(),
-        sockets: internal.iter().map(|(role, path)| (*role, path.to_string_lossy().into_owned())).collect(),
-        listeners: sockets.iter().map(|socket| socket.name.to_owned()).collect(),
-        end_within_ms: u64::try_from(end_within.as_millis()).unwrap_or(u64::MAX),
-        secrets,
-    }
+    retirees.retain_mut(|retiree| retiree.life.status().is_none());
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
@@ -33,7 +34,19 @@ pub(crate) fn private(dir: &Path) -> anyhow::Result<()> {
 
 /// Holds a data directory against a second supervisor until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Lock(#[expect(dead_code, reason = "held for its lock, released when dropped")] File);
+pub(crate) struct Lock(File);
+
+impl Lock {
+    /// The lock that another holder passes on.
+    pub(crate) fn held(file: OwnedFd) -> Self {
+        Self(File::from(file))
+    }
+
+    /// A duplicate that holds it too.
+    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.0.try_clone().map(OwnedFd::from)
+    }
+}
 
 /// Takes the directory, or says who has it.
 pub(crate) fn lock(dir: &Path) -> anyhow::Result<Lock> {

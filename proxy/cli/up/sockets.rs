@@ -22,11 +22,15 @@ use super::holder;
 
 /// Longest path of a Unix socket that every kernel takes, less a margin.
 const SOCKET_PATH_MAX: usize = 100;
+/// Connections that may wait to be accepted; the kernel takes its own bound where that is lower.
+const BACKLOG: i32 = 65_535;
 
 /// One socket of one role.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
+    /// The configured address; port 0 is another one each time.
+    pub(crate) address: Option<SocketAddr>,
     pub(crate) listener: Bound,
 }
 
@@ -80,8 +84,8 @@ pub(crate) fn open(roles: &[Role], config: &Config, data_dir: &Path) -> anyhow::
     for role in roles {
         let mut opened = Vec::new();
         for (name, address) in tcp_of(*role, config) {
-            match TcpListener::bind(address) {
-                Ok(listener) => opened.push(Socket { name, listener: Bound::Tcp(listener) }),
+            match listen(address) {
+                Ok(listener) => opened.push(tcp(name, address, listener)),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => busy.push((*role, address)),
                 Err(error) => {
                     return Err(error).with_context(|| format!("cannot listen on {address} for {role}"));
@@ -99,7 +103,42 @@ pub(crate) fn open(roles: &[Role], config: &Config, data_dir: &Path) -> anyhow::
         let listener = bind_unix(&path)?;
         sockets.internal.insert(role, path);
         let opened = sockets.by_role.entry(role).or_default();
-        opened.push(Socket { name: "internal", listener: Bound::Unix(listener) });
+        opened.push(Socket { name: "internal".into(), address: None, listener: Bound::Unix(listener) });
+    }
+    Ok(sockets)
+}
+
+fn tcp(name: &str, address: SocketAddr, listener: TcpListener) -> Socket {
+    Socket { name: name.to_owned(), address: Some(address), listener: Bound::Tcp(listener) }
+}
+
+/// Listens with the longest queue that the kernel allows: while no process accepts, connections wait there.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    rustix::net::listen(&listener, BACKLOG)?;
+    Ok(listener)
+}
+
+/// The sockets of a role at other addresses: those that stay where they were are kept.
+pub(crate) fn moved(present: &[Socket], doors: &[(&'static str, SocketAddr)]) -> anyhow::Result<Vec<Socket>> {
+    let mut sockets = Vec::new();
+    for (name, address) in doors {
+        let same = |socket: &&Socket| socket.name == *name && socket.address == Some(*address);
+        let kept = present.iter().find(same).and_then(|socket| match &socket.listener {
+            Bound::Tcp(listener) => Some(listener),
+            Bound::Unix(_) => None,
+        });
+        let listener = match kept {
+            Some(listener) => listener.try_clone()?,
+            None => listen(*address).with_context(|| format!("cannot listen on {address}"))?,
+        };
+        sockets.push(tcp(name, *address, listener));
+    }
+    for socket in present {
+        if let Bound::Unix(listener) = &socket.listener {
+            let listener = Bound::Unix(listener.try_clone()?);
+            sockets.push(Socket { name: socket.name.clone(), address: None, listener });
+        }
     }
     Ok(sockets)
 }
@@ -116,7 +155,7 @@ fn busy_text(busy: &[(Role, SocketAddr)]) -> String {
 }
 
 /// Makes a Unix listener that only this user may connect to.
-fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
+pub(crate) fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
     match fs::remove_file(path) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -130,7 +169,7 @@ fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
 
 /// The folder of the internal doors: under the data directory, or in this user's own runtime folder
 /// where paths are short enough. Never in a folder that others may write to.
-fn run_dir(data_dir: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn run_dir(data_dir: &Path) -> anyhow::Result<PathBuf> {
     let beside = data_dir.join("run");
     let dir = if beside.join("supervisor.sock").as_os_str().len() <= SOCKET_PATH_MAX {
         beside
@@ -167,4 +206,26 @@ pub(crate) fn free_offset(roles: &[Role], config: &Config, chance: u64) -> anyho
         }
     }
     bail!("no free range of ports was found in {TRIES} tries")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_sockets_whose_address_changed_are_opened_anew() {
+        let local = |listener: &Bound| match listener {
+            Bound::Tcp(tcp) => tcp.local_addr().unwrap(),
+            Bound::Unix(_) => unreachable!("these are TCP"),
+        };
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let other: SocketAddr = "127.0.0.2:0".parse().unwrap();
+        let present = moved(&[], &[("http", any), ("control", any)]).unwrap();
+        let after = moved(&present, &[("http", any), ("control", other)]).unwrap();
+        assert_eq!(local(&after[0].listener), local(&present[0].listener));
+        assert_eq!(local(&after[1].listener).ip(), other.ip());
+        let taken = local(&present[1].listener);
+        let error = moved(&present, &[("http", taken)]).unwrap_err().to_string();
+        assert!(error.contains(&taken.to_string()), "{error}");
+    }
 }

@@ -71,7 +71,7 @@ impl Default for Drain {
 impl Drain {
     /// Whether the end has begun: this process goes and leaves no successor.
     pub(crate) fn has_begun(&self) -> bool {
-        self.ending.load(Ordering::Relaxed)
+        self.ending.load(Ordering::Acquire)
     }
 
     /// Whether another process takes over, or has: configuration and files are its business.
@@ -112,8 +112,9 @@ impl Drain {
     /// Runs through the phases of an end; returns when accepting has ended.
     pub(crate) async fn run(&self, times: &DrainTimes) {
         let deadline = Instant::now() + times.deadline.max(Duration::from_millis(1));
-        self.ending.store(true, Ordering::Relaxed);
+        // Whoever sees `/readyz` turn finds answers closing already.
         self.closing.send_replace(true);
+        self.ending.store(true, Ordering::Release);
         if self.phase.borrow().accepts() {
             self.phase.send_replace(Phase::LameDuck);
             tokio::time::sleep_until((Instant::now() + times.lame_duck).min(deadline)).await;

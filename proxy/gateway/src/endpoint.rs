@@ -115,7 +115,9 @@ impl Endpoint {
             instance,
         };
         endpoint.dress(secure.own);
-        let awaits_vault = endpoint.follows_vault() && secure.own.is_none() && known.is_none();
+        // Built anew while requests wait: they wait on, until it is dressed.
+        let waits = known.is_none_or(|known| !*known.looked_up.borrow());
+        let awaits_vault = endpoint.follows_vault() && secure.own.is_none() && waits;
         endpoint.looked_up.send_replace(resolved && !awaits_vault);
         endpoint
     }

@@ -35,6 +35,8 @@ use crate::state::Shared;
 
 /// How long a successor waits for the vault's feed and the workers' health before it goes on without.
 const ACQUAINTED_WITHIN: Duration = Duration::from_secs(3);
+/// For the control port to end, once the ingress has.
+const PORT_WITHIN: Duration = Duration::from_secs(1);
 /// Between two looks at them.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -117,11 +119,15 @@ impl Life {
         let mut carried = Carried::default();
         if self.start.handover.is_successor() {
             self.acquainted().await;
+            // Before the moment in which connections wait: it syncs.
+            self.note_address();
             self.start.prepared();
             match self.told_to_go().await {
                 Some(passed_on) => carried = passed_on,
                 None => return Ok(()),
             }
+        } else {
+            self.note_address();
         }
         let mut threads = Vec::new();
         let routes = self.control.router(&self.start);
@@ -133,7 +139,6 @@ impl Life {
                 threads = self.threads()?;
             }
             let port = self.control_port(routes.clone())?;
-            kept::note_address(&self.start.data_dir, &self.doors.control);
             self.start.ready(self.doors.addresses());
             let yielded = tokio::select! {
                 () = self.start.stop.wait() => false,
@@ -141,11 +146,15 @@ impl Life {
             };
             let turn = if yielded { self.yielded(&port).await } else { Turn::Stop };
             match turn {
-                Turn::Resume => drop(port),
+                Turn::Resume => self.note_address(),
                 Turn::Stop => return self.end(threads, port).await,
                 Turn::Retire(within) => return self.retire(threads, port, within).await,
             }
         }
+    }
+
+    fn note_address(&self) {
+        kept::note_address(&self.start.data_dir, &self.doors.control);
     }
 
     /// Waits until keys, revocations and workers are known, for a bounded time.
@@ -261,7 +270,10 @@ impl Life {
     async fn end(self, threads: Vec<JoinHandle<()>>, port: ControlPort) -> Result<(), GatewayError> {
         tracing::info!(component = "drain", "draining");
         self.shared.drain.run(&self.end_times()).await;
-        self.wind_up(threads, port).await;
+        let Self { doors, shared, books, .. } = self;
+        // Nobody accepts any more: where nobody else has the sockets, connecting is refused from now on.
+        drop(doors);
+        wind_up(&shared, &books, threads, port).await;
         Ok(())
     }
 
@@ -282,7 +294,9 @@ impl Life {
                 shared.drain.run(&times).await;
             })
         };
-        self.wind_up(threads, port).await;
+        let Self { doors, shared, books, .. } = self;
+        drop(doors);
+        wind_up(&shared, &books, threads, port).await;
         hastened.abort();
         Ok(())
     }
@@ -290,17 +304,17 @@ impl Life {
     fn end_times(&self) -> DrainTimes {
         fit(&self.shared.generation().config.drain, self.start.handover.end_within())
     }
+}
 
-    /// Threads end when their connections have, or at the deadline; then everything else.
-    async fn wind_up(&self, threads: Vec<JoinHandle<()>>, port: ControlPort) {
-        blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
-        port.stopper.stop();
-        drop(tokio::time::timeout(Duration::from_secs(1), port.serving).await);
-        self.books.close().await;
-        let log = self.shared.access_log.clone();
-        blocking(move || log.close()).await;
-        tracing::info!(component = "drain", "ended");
-    }
+/// Threads end when their connections have, or at the deadline; then everything else.
+async fn wind_up(shared: &Shared, books: &Books, threads: Vec<JoinHandle<()>>, port: ControlPort) {
+    blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
+    port.stopper.stop();
+    drop(tokio::time::timeout(PORT_WITHIN, port.serving).await);
+    books.close().await;
+    let log = shared.access_log.clone();
+    blocking(move || log.close()).await;
+    tracing::info!(component = "drain", "ended");
 }
 
 fn passed_over(order: &Order) {

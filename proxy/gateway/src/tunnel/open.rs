@@ -114,7 +114,7 @@ impl Place {
         shared.tunnels.shard(number).insert(number, Entry { conn, caller, stop: Some(stop) });
         shared.meters.tunnels.inc();
         // A drain that began before the entry was there has not seen it.
-        if let Phase::Closing { deadline } = *shared.drain.phase().borrow()
+        if let Phase::Closing { deadline, .. } = *shared.drain.phase().borrow()
             && let Some(entry) = shared.tunnels.shard(number).get_mut(&number)
             && let Some(stop) = entry.stop.take()
         {
@@ -145,7 +145,7 @@ pub(crate) async fn watch(shared: Arc<Shared>) -> Infallible {
             changed = phase.changed() => {
                 let now = *phase.borrow_and_update();
                 match (changed, now) {
-                    (Ok(()), Phase::Closing { deadline }) => shared.tunnels.stop_all(Stop::Draining(deadline)),
+                    (Ok(()), Phase::Closing { deadline, .. }) => shared.tunnels.stop_all(Stop::Draining(deadline)),
                     (Ok(()), _) => {}
                     // Nobody can drain any more: the process ends.
                     (Err(_), _) => std::future::pending().await,
