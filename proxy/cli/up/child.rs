@@ -361,7 +361,8 @@ impl Wish {
 async fn told_to_end(wish: &mut watch::Receiver<Wish>) -> Instant {
     loop {
         let gone = wish.changed().await.is_err();
-        if let Wish::End { by } = *wish.borrow_and_update() {
+        let now = *wish.borrow_and_update();
+        if let Wish::End { by } = now {
             return by;
         }
         if gone {

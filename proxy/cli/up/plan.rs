@@ -152,7 +152,7 @@ fn handoff(
         version: HANDOFF_VERSION,
         role,
         key: keys.get(&role).cloned().unwrap_or_default(),
-        peers: peers.map(|(peer, key)| (*peer, sluice_http::InternalKeys::digest(key))).collect(),
+        peers: peers.map(|(peer, key)| (*peer, InternalKeys::digest(key))).collect(),
         sockets: internal.iter().map(|(role, path)| (*role, path.to_string_lossy().into_owned())).collect(),
         listeners: sockets.iter().map(|socket| socket.name.clone()).collect(),
         end_within_ms: u64::try_from(end_within.as_millis()).unwrap_or(u64::MAX),
