@@ -1,7 +1,7 @@
 //! The PROXY protocol: how a load balancer in front tells whose connection it passes on.
 //!
 //! Both versions of the specification. Exact rules: version 1 is one line of at most 107 bytes, addresses
-//! and ports written canonically; version 2 is a block of at most [`BLOCK_MAX`] bytes whose extensions are
+//! and ports written canonically; version 2 is a block of at most 2 KiB whose extensions are
 //! skipped. `LOCAL` and `UNKNOWN` mean the balancer speaks for itself. Anything else is a fault, as a
 //! guess would give one client the address of another.
 //!
