@@ -3,40 +3,27 @@
 
 use std::net::IpAddr;
 
-use http::header::{ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, ORIGIN, RETRY_AFTER};
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use sluice_identity::claims::Claims;
-use sluice_identity::token::TokenError;
-use sluice_policy::authorize::{Need, Refused, is_preflight};
+use sluice_policy::authorize::{Refused, is_preflight};
 use sluice_policy::limit::Who;
 use sluice_policy::limit::header::{reset_epoch_s, retry_after_s, write_rate_limit};
-use sluice_policy::reserved::{Credential, Reserved};
+use sluice_policy::reserved::Reserved;
 use sluice_policy::route::{Ask, Lookup, Target as Routed};
 use sluice_wire::code::Code;
 use sluice_wire::header::{
     RATELIMIT, RATELIMIT_POLICY, X_FORWARDED_PROTO, X_RATELIMIT_LIMIT, X_RATELIMIT_REMAINING,
-    X_RATELIMIT_RESET, X_VAULT_TOKEN,
+    X_RATELIMIT_RESET,
 };
 use sluice_wire::problem::{Outcome, Problem};
 
+use crate::authenticate::authenticate;
 use crate::clock;
 use crate::ctx::{Arrival, Exchange, Target};
 use crate::generation::{Generation, RouteLimit};
 use crate::headers::is_proxied;
-use crate::jwt_cache::{Found, Verified};
 use crate::respond::Answer;
 use crate::state::Shared;
-
-/// The decision of a request whose credential is missing or not believed.
-const UNAUTHENTICATED: &str = "unauthenticated";
-
-/// What a request presents as credential.
-enum Presented<'a> {
-    Nothing,
-    Token(&'a str),
-    /// Two of them, or one that is no bearer token.
-    Malformed,
-}
 
 /// Runs a request through admission. `Err` is the answer that refuses it.
 pub(crate) fn admit(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> Result<(), Answer> {
@@ -138,7 +125,7 @@ fn no_route() -> Answer {
 }
 
 /// Notes what decided an answer.
-fn decided(x: &mut Exchange, decision: &'static str, answer: Answer) -> Answer {
+pub(crate) fn decided(x: &mut Exchange, decision: &'static str, answer: Answer) -> Answer {
     x.decision = decision;
     answer
 }
@@ -179,132 +166,9 @@ fn check_address(x: &mut Exchange) -> Result<(), Answer> {
     }
 }
 
-/// Verifies the caller where the route asks for it.
-fn authenticate(
-    shared: &Shared,
-    x: &mut Exchange,
-    reserved: Option<&Reserved>,
-    headers: &HeaderMap,
-) -> Result<(), Answer> {
-    let (required, looks) = match (&x.target, reserved.map(|reserved| reserved.credential)) {
-        (Target::Service(route), _) => {
-            let required = route.access.need(x.arrival.method, preflight(x, headers)) != Need::Nothing;
-            x.keeps_credentials = route.service.forward_authorization;
-            // A credential meant for the upstream is not ours to judge where none is required.
-            (required, x.generation.config.auth.enabled && (required || !x.keeps_credentials))
-        }
-        (Target::Worker(_), Some(Credential::Edge)) => (true, true),
-        (Target::Worker(_), Some(Credential::EdgeIfPresent)) => {
-            // The vault decides, and its validate call is there to be asked about bad tokens.
-            x.keeps_credentials = true;
-            (false, true)
-        }
-        (Target::Worker(_), _) => {
-            x.keeps_credentials = true;
-            (false, false)
-        }
-        // Pages ask by themselves where they need a caller.
-        (Target::Page, _) => (false, false),
-    };
-    if !looks {
-        return Ok(());
-    }
-    let defers = matches!(reserved.map(|reserved| reserved.credential), Some(Credential::EdgeIfPresent));
-    let before = x.decision;
-    x.identity = match verify(shared, x, headers) {
-        Err(_) if defers && x.decision == UNAUTHENTICATED => {
-            x.decision = before;
-            None
-        }
-        verified => verified?,
-    };
-    if required && x.identity.is_none() {
-        shared.meters.auth_failure("missing");
-        return Err(decided(x, UNAUTHENTICATED, Answer::unauthenticated()));
-    }
-    Ok(())
-}
-
-fn preflight(x: &Exchange, headers: &HeaderMap) -> bool {
+pub(crate) fn preflight(x: &Exchange, headers: &HeaderMap) -> bool {
     let asks = headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
     is_preflight(x.arrival.method, headers.contains_key(ORIGIN), asks)
-}
-
-/// The verified caller of a request; `None` where it presents nothing.
-pub(crate) fn verify(
-    shared: &Shared,
-    x: &mut Exchange,
-    headers: &HeaderMap,
-) -> Result<Option<std::sync::Arc<Verified>>, Answer> {
-    let token = match presented(headers) {
-        Presented::Nothing => return Ok(certified(x)),
-        Presented::Token(token) => Ok(token),
-        Presented::Malformed => Err(TokenError::Malformed),
-    };
-    let now = clock::now();
-    if let Some(wait) = shared.throttle.wait(x.client, now) {
-        shared.meters.auth_failure("throttled");
-        let problem =
-            Problem::new(Code::TooManyFailures).detail("too many failed authentications of this address");
-        let answer = Answer::problem(problem.retry_after_s(clock::retry_after_s(wait)));
-        return Err(decided(x, "auth_throttled", answer));
-    }
-    let trust = shared.trust.load();
-    let verified =
-        token.and_then(|token| shared.tokens.verify(token, &trust, shared.trust.rules(), clock::unix_s()));
-    match verified {
-        Ok((verified, found)) => {
-            match found {
-                Found::Cached => shared.meters.token_hits.inc(),
-                Found::Verified => shared.meters.token_misses.inc(),
-            }
-            Ok(Some(verified))
-        }
-        Err(TokenError::NoKeys) => {
-            shared.meters.auth_failure(TokenError::NoKeys.reason());
-            let problem =
-                Problem::new(Code::AuthUnavailable).detail("no verification keys yet").retry_after_s(1);
-            let answer = Answer::problem(not_sent(x, problem));
-            Err(decided(x, "auth_unavailable", answer))
-        }
-        Err(error) => {
-            shared.meters.auth_failure(error.reason());
-            shared.throttle.fail(x.client, now);
-            Err(decided(x, UNAUTHENTICATED, Answer::unauthenticated()))
-        }
-    }
-}
-
-/// The caller that the client's certificate stands for. `[auth.roles]` says what it may: under the name of
-/// its service in our own trust domain, under the whole SPIFFE id in another.
-fn certified(x: &Exchange) -> Option<std::sync::Arc<Verified>> {
-    let generation = &x.generation;
-    let (roles, domain) = (&generation.config.auth.roles, &generation.config.vault.trust_domain);
-    x.arrival.conn.tls.as_ref()?.caller(generation.number, |certificate| {
-        let id = certificate.spiffe.as_ref()?;
-        let own = id.service().filter(|_| id.trust_domain == *domain).and_then(|name| roles.get(name));
-        let granted = own.or_else(|| roles.get(&id.to_string()));
-        let grants = granted.into_iter().flatten().map(String::as_str).collect();
-        Verified::new(Claims::of_certificate(certificate, grants)?, "mtls")
-    })
-}
-
-/// The credential of a request: one `Authorization: Bearer`, or one `X-Vault-Token`.
-fn presented(headers: &HeaderMap) -> Presented<'_> {
-    let mut bearers = headers.get_all(AUTHORIZATION).iter();
-    let mut tokens = headers.get_all(X_VAULT_TOKEN).iter();
-    match (bearers.next(), bearers.next(), tokens.next(), tokens.next()) {
-        (None, _, None, _) => Presented::Nothing,
-        (Some(value), None, None, _) => {
-            let token = value.to_str().ok().and_then(|text| text.split_once(' '));
-            match token {
-                Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Presented::Token(token),
-                _ => Presented::Malformed,
-            }
-        }
-        (None, _, Some(value), None) => value.to_str().map_or(Presented::Malformed, Presented::Token),
-        _ => Presented::Malformed,
-    }
 }
 
 /// Every permission that the method needs.
@@ -413,22 +277,6 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         headers
-    }
-
-    #[test]
-    fn one_credential_counts_and_two_are_none() {
-        let token = |fields: &[(&'static str, &'static str)]| match presented(&headers(fields)) {
-            Presented::Nothing => "nothing".to_owned(),
-            Presented::Token(token) => token.to_owned(),
-            Presented::Malformed => "malformed".to_owned(),
-        };
-        assert_eq!(token(&[]), "nothing");
-        assert_eq!(token(&[("authorization", "Bearer abc")]), "abc");
-        assert_eq!(token(&[("authorization", "bearer abc")]), "abc");
-        assert_eq!(token(&[("x-vault-token", "abc")]), "abc");
-        assert_eq!(token(&[("authorization", "Basic abc")]), "malformed");
-        assert_eq!(token(&[("authorization", "Bearer a"), ("authorization", "Bearer b")]), "malformed");
-        assert_eq!(token(&[("authorization", "Bearer a"), ("x-vault-token", "b")]), "malformed");
     }
 
     #[test]

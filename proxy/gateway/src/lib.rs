@@ -11,6 +11,7 @@
 mod access_log;
 mod account;
 mod admit;
+mod authenticate;
 mod books;
 mod caps;
 mod chunks;

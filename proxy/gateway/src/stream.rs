@@ -13,6 +13,8 @@
 //! - **Dropping** with an unread body lingers: the write side is closed and input discarded for a moment,
 //!   or the reset would overtake the answer in the client's kernel.
 
+mod session;
+
 use std::future::Future as _;
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -21,12 +23,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
-    UniqueID, UniqueIDType, l4::socket::SocketAddr as PeerAddr,
-};
+use pingora::protocols::SocketDigest;
+use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use sluice_policy::framing::BodyFraming;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
@@ -211,7 +209,7 @@ impl Downstream {
     /// Waiting for the client: the earliest of the request's deadline and the body timeout. Pingora waits
     /// here whenever nothing more is at hand, so this is the moment to send what was held back.
     fn poll_request_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.out.unsent().is_empty()
+        if !self.out.is_flushed()
             && let Poll::Ready(Err(error)) = self.poll_send(cx, &[])
         {
             return Poll::Ready(Err(error));
@@ -350,41 +348,6 @@ impl AsyncWrite for Downstream {
             Some(socket) => Pin::new(socket).poll_shutdown(cx),
             None => Poll::Ready(Ok(())),
         }
-    }
-}
-
-#[async_trait]
-impl Shutdown for Downstream {
-    async fn shutdown(&mut self) {
-        // The client may be gone already; closing is all that was wanted.
-        drop(AsyncWriteExt::shutdown(self).await);
-    }
-}
-
-impl UniqueID for Downstream {
-    fn id(&self) -> UniqueIDType {
-        self.socket.as_ref().map_or(-1, std::os::fd::AsRawFd::as_raw_fd)
-    }
-}
-
-impl Ssl for Downstream {}
-impl Peek for Downstream {}
-
-impl GetTimingDigest for Downstream {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-
-impl GetProxyDigest for Downstream {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
-    }
-}
-
-impl GetSocketDigest for Downstream {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        Some(Arc::clone(&self.digest))
     }
 }
 

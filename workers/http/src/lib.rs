@@ -34,5 +34,5 @@ pub use reject::Reject;
 pub use server::{ServeError, serve, serve_listener, serve_secured};
 pub use start::Start;
 pub use stop::{Stop, Stopper};
-pub use tls::{Tls, TlsError};
+pub use tls::{ClientVerifier, Tls, TlsError};
 pub use trust::TrustCell;

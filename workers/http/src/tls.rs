@@ -37,7 +37,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::trust::TrustCell;
-use verify::Verifier;
+pub use verify::ClientVerifier;
 
 /// LIMIT: from accepting a connection to the end of its handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
@@ -118,7 +118,7 @@ impl Tls {
     /// From the next handshake on shows this chain (PEM, the leaf first) with its key (PKCS#8, DER) and
     /// believes clients whose chains end in these roots (PEM). Nothing changes when it fails.
     pub fn replace(&self, chain: &str, key_pkcs8: &[u8], roots: &str) -> Result<(), TlsError> {
-        let verifier = Verifier::new(provider(), &certificates(roots)?, self.trust.clone());
+        let verifier = ClientVerifier::new(provider(), true, &certificates(roots)?, self.trust.clone());
         let verifier = Arc::new(verifier.map_err(TlsError::Settings)?);
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])

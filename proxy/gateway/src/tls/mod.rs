@@ -6,7 +6,6 @@
 //! sessions that could be resumed, since resuming skips the verifier.
 
 mod certificates;
-mod client;
 pub(crate) mod identity;
 pub(crate) mod replaced;
 
@@ -18,7 +17,7 @@ use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::server::{NoClientAuth, ServerSessionMemoryCache};
-use sluice_http::TrustCell;
+use sluice_http::{ClientVerifier, TrustCell};
 use sluice_identity::certificate::ClientCertificate;
 use sluice_schema::{Authority, Certificate, ClientAuth, EdgeTls};
 use tokio::net::TcpStream;
@@ -30,7 +29,6 @@ use tokio_rustls::server::TlsStream;
 use crate::conn::TlsSession;
 pub use certificates::CertificateFault;
 use certificates::{Certificates, Served, read_chain};
-use client::Clients;
 use identity::RoleIdentity;
 
 /// LIMIT: sessions that can be resumed.
@@ -130,7 +128,8 @@ impl Tls {
         let builder = match client_auth {
             ClientAuth::Off => builder.with_client_cert_verifier(Arc::new(NoClientAuth)),
             auth => {
-                let clients = Clients::new(auth == ClientAuth::Required, roots, self.trust.clone());
+                let clients =
+                    ClientVerifier::new(provider(), auth == ClientAuth::Required, roots, self.trust.clone());
                 let clients = clients.map_err(TlsFault::Authority)?;
                 builder.with_client_cert_verifier(Arc::new(clients))
             }

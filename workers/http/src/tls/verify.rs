@@ -16,15 +16,20 @@ use sluice_identity::certificate::ClientCertificate;
 
 use crate::trust::TrustCell;
 
-/// Believes what some roots have signed and the vault has not taken back. A certificate is required.
-pub(super) struct Verifier {
+/// Verifies clients: believes what some roots have signed, directly or by the chain that the client sends,
+/// and what the vault has not taken back. A resumed session does not come by here and a connection lives
+/// long: whoever serves requests looks at revocation and end again with each.
+pub struct ClientVerifier {
     chain: Arc<dyn ClientCertVerifier>,
     trust: TrustCell,
 }
 
-impl Verifier {
-    pub(super) fn new(
+impl ClientVerifier {
+    /// With `mandatory`, clients without a certificate are turned away. An error says which root cannot be
+    /// used, or that there is none.
+    pub fn new(
         provider: Arc<CryptoProvider>,
+        mandatory: bool,
         roots: &[CertificateDer<'static>],
         trust: TrustCell,
     ) -> Result<Self, rustls::Error> {
@@ -32,20 +37,30 @@ impl Verifier {
         for root in roots {
             store.add(root.clone())?;
         }
-        let chain = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider)
-            .build()
-            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider);
+        // No hints: clients have one certificate, and names of authorities are not everybody's business.
+        let builder = builder.clear_root_hint_subjects();
+        let builder = if mandatory { builder } else { builder.allow_unauthenticated() };
+        let chain = builder.build().map_err(|error| rustls::Error::General(error.to_string()))?;
         Ok(Self { chain, trust })
     }
 }
 
-impl fmt::Debug for Verifier {
+impl fmt::Debug for ClientVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verifier").field("chain", &self.chain).finish_non_exhaustive()
+        f.debug_struct("ClientVerifier").field("chain", &self.chain).finish_non_exhaustive()
     }
 }
 
-impl ClientCertVerifier for Verifier {
+impl ClientCertVerifier for ClientVerifier {
+    fn offer_client_auth(&self) -> bool {
+        self.chain.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.chain.client_auth_mandatory()
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.chain.root_hint_subjects()
     }
