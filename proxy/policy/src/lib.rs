@@ -22,6 +22,7 @@
 //! | [`authorize`] | what a service asks of its callers |
 //! | [`limit`] | whether a caller may make one more request |
 //! | [`deadline`] | how much time is left for an attempt |
+//! | [`gate`], [`concurrency`] | what a full upstream works on next, and how much at once |
 //! | [`breaker`] | whether a service may be called at all |
 //! | [`balance`] | which instance takes the request |
 //! | [`addresses`] | which address of an instance's name is connected to |
@@ -40,10 +41,12 @@ pub mod addresses;
 pub mod authorize;
 pub mod balance;
 pub mod breaker;
+pub mod concurrency;
 pub mod deadline;
 pub mod event_stream;
 pub mod flood;
 pub mod framing;
+pub mod gate;
 pub mod headers;
 pub mod health;
 pub mod limit;

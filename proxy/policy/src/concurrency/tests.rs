@@ -1,0 +1,159 @@
+//! The limit against a simulated upstream: `servers` at once, everything else queues inside it.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::random::mix;
+
+/// An upstream that works on `servers` requests at once, each for about `work_us`.
+struct Upstream {
+    free_at_us: BinaryHeap<Reverse<u64>>,
+    work_us: u64,
+}
+
+impl Upstream {
+    fn new(servers: usize, work_us: u64) -> Self {
+        Self { free_at_us: (0..servers).map(|_| Reverse(0)).collect(), work_us }
+    }
+
+    /// When a request that arrives now ends.
+    fn end_us(&mut self, now_us: u64, seed: u64) -> u64 {
+        let Reverse(free) = self.free_at_us.pop().unwrap();
+        let end = free.max(now_us) + self.work_us * (80 + below(41, seed)) / 100;
+        self.free_at_us.push(Reverse(end));
+        end
+    }
+}
+
+/// What a run showed in its last second.
+#[derive(Debug)]
+struct Shown {
+    limit: u32,
+    done: u64,
+    /// Mean latency in µs.
+    took_us: u64,
+}
+
+struct World {
+    adaptive: Adaptive,
+    upstream: Upstream,
+    running: BinaryHeap<Reverse<(u64, u64)>>,
+    now_us: u64,
+    seed: u64,
+}
+
+impl World {
+    fn new(servers: usize, work_us: u64, seed: u64) -> Self {
+        let adaptive = Adaptive::new(1024, Nanos::ZERO, seed);
+        Self {
+            adaptive,
+            upstream: Upstream::new(servers, work_us),
+            running: BinaryHeap::new(),
+            now_us: 0,
+            seed,
+        }
+    }
+
+    fn end_due(&mut self, tally: &mut (u64, u64)) {
+        while let Some(Reverse((end, began))) =
+            self.running.peek().copied().filter(|due| due.0.0 <= self.now_us)
+        {
+            let running = self.running.len() as u32;
+            self.running.pop();
+            self.seed = mix(self.seed);
+            let took = Ended::Answered(Duration::from_micros(end - began));
+            self.adaptive.ended(took, running, Nanos(end * 1000), self.seed);
+            *tally = (tally.0 + 1, tally.1 + end - began);
+        }
+    }
+
+    /// Requests arrive `every_us` for so long; who finds the limit reached goes.
+    fn run(&mut self, seconds: u64, every_us: u64) -> Shown {
+        let end = self.now_us + seconds * 1_000_000;
+        let mut tally = (0, 0);
+        while self.now_us < end {
+            if self.now_us + 1_000_000 >= end && self.now_us + 1_000_000 - every_us < end {
+                tally = (0, 0);
+            }
+            self.end_due(&mut tally);
+            if (self.running.len() as u32) < self.adaptive.limit() {
+                self.seed = mix(self.seed);
+                let end = self.upstream.end_us(self.now_us, self.seed);
+                self.running.push(Reverse((end, self.now_us)));
+            }
+            self.now_us += every_us;
+        }
+        Shown { limit: self.adaptive.limit(), done: tally.0, took_us: tally.1 / tally.0.max(1) }
+    }
+}
+
+#[test]
+fn overload_is_found_and_what_the_upstream_can_do_is_used() {
+    let mut world = World::new(20, 10_000, 7);
+    // 20 servers for 10 ms are 2,000 a second; 6,000 come, for seven minutes.
+    for minute in 0..7 {
+        let shown = world.run(60, 167);
+        assert!((20..=60).contains(&shown.limit), "minute {minute}: {shown:?}");
+        assert!(shown.done > 1_700, "minute {minute}: {shown:?}");
+        assert!(shown.took_us < 25_000, "minute {minute}: {shown:?}");
+    }
+}
+
+#[test]
+fn an_upstream_that_grows_is_followed() {
+    let mut world = World::new(20, 10_000, 9);
+    world.run(20, 167);
+    world.upstream = Upstream::new(200, 10_000);
+    let shown = world.run(20, 60);
+    assert!(shown.limit > 150 && shown.done > 13_000, "{shown:?}");
+}
+
+#[test]
+fn an_upstream_that_slows_down_is_spared_at_once_and_learnt_anew_in_two_minutes() {
+    let mut world = World::new(20, 10_000, 5);
+    world.run(30, 167);
+    world.upstream.work_us = 50_000;
+    let spared = world.run(5, 167);
+    assert!(spared.limit <= 20, "{spared:?}");
+    let learnt = world.run(130, 167);
+    assert!(learnt.limit >= 20 && learnt.done > 330, "{learnt:?}");
+}
+
+#[test]
+fn a_quiet_upstream_keeps_its_limit() {
+    let mut world = World::new(20, 10_000, 3);
+    let before = world.adaptive.limit();
+    let shown = world.run(120, 2_000);
+    assert_eq!(shown.limit, before, "{shown:?}");
+}
+
+#[test]
+fn quick_failures_are_no_fast_upstream() {
+    let mut adaptive = Adaptive::new(1024, Nanos::ZERO, 1);
+    for ms in 1..3_000 {
+        let ended = if ms % 3 == 0 { Ended::Failed } else { Ended::Answered(Duration::from_millis(1)) };
+        adaptive.ended(ended, adaptive.limit(), Nanos::from_millis(ms), ms);
+    }
+    assert_eq!(adaptive.limit(), LEAST);
+}
+
+proptest! {
+    #[test]
+    fn stays_in_its_bounds(
+        most in 1_u32..3_000,
+        ends in proptest::collection::vec((0_u64..300, 0_u64..5_000_000, 0_u32..3, 1_u32..3_000), 0..400),
+    ) {
+        let mut adaptive = Adaptive::new(most, Nanos::ZERO, 1);
+        let mut now_ms = 0;
+        for (pause_ms, took_us, how, running) in ends {
+            now_ms += pause_ms;
+            let ended = [Ended::Answered(Duration::from_micros(took_us)), Ended::Failed, Ended::Unknown][how as usize];
+            adaptive.ended(ended, running, Nanos::from_millis(now_ms), took_us);
+            let limit = adaptive.limit();
+            prop_assert!(limit <= most && limit >= LEAST.min(most), "{limit} of {most}");
+        }
+    }
+}
