@@ -194,6 +194,9 @@ impl Answer {
 
 /// Sends an answer on a session; `body_left` is what the client has announced and not sent yet (`None`:
 /// not known). Returns the bytes of the body.
+///
+/// A client that asked first may now send its body or leave it out: what it sends next could be either, so
+/// the connection ends.
 pub(crate) async fn send(
     session: &mut Session,
     answer: Answer,
@@ -202,7 +205,8 @@ pub(crate) async fn send(
     method: Method,
     body_left: Option<u64>,
 ) -> pingora::Result<u64> {
-    if answer.close {
+    let asked = body_left != Some(0) && session.req_header().headers.contains_key(EXPECT);
+    if answer.close || asked {
         session.set_keepalive(None);
     } else if body_left.is_some_and(|bytes| bytes <= DRAIN_BYTES) {
         // A refused client with a small body need not connect again.

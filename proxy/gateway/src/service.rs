@@ -14,6 +14,7 @@ use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use sluice_policy::event_stream::retry_hint;
+use sluice_policy::framing::BodyFraming;
 use sluice_policy::method::Method;
 use sluice_wire::code::Code;
 
@@ -117,6 +118,7 @@ impl ProxyHttp for Edge {
                 }
                 check_nominations(session.req_header_mut())?;
                 go_on(session, x.arrival.body).await?;
+                end_of_nothing(session, x).await?;
                 return Ok(false);
             }
         };
@@ -312,6 +314,16 @@ impl ProxyHttp for Edge {
     fn suppress_proxy_warn_log(&self, _: &Session, _: &Ctx, _: &Error, _: ProxyWarnLogContext) -> bool {
         true
     }
+}
+
+/// Waits for the end of a stream whose body was told to be empty. To an instance of HTTP/1 its head alone is a
+/// whole request, so it must not leave before no byte can follow any more.
+async fn end_of_nothing(session: &mut Session, x: &Exchange) -> Result<()> {
+    if x.arrival.protocol == Protocol::Http2 && x.arrival.body == BodyFraming::Length(0) {
+        x.await_body_of_request();
+        while session.as_mut().read_request_body().await?.is_some() {}
+    }
+    Ok(())
 }
 
 /// The answer to a failed request; `None` where nobody is there to read one.

@@ -161,9 +161,9 @@ impl Body {
         self.ended
     }
 
-    /// Whether there is none.
+    /// Whether there is none. Where it was told to be empty this is known at its end.
     pub(super) const fn is_empty(&self) -> bool {
-        self.empty
+        self.empty || (self.ended && self.read == 0 && matches!(self.left, Some(0)))
     }
 
     /// Bytes handed out.

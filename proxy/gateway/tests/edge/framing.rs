@@ -246,3 +246,20 @@ fn http_1_0_is_served_without_chunks() {
     assert!(!head.to_ascii_lowercase().contains("transfer-encoding"), "{head}");
     assert_eq!(client.read_until("never"), "hello");
 }
+
+#[test]
+fn a_client_that_asked_first_and_is_refused_finds_its_connection_closed() {
+    let upstream = Upstream::start(ok);
+    let edge = edge_for(&upstream, "");
+    for lines in ["Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n"] {
+        // It may leave its body out. Were the connection kept, five bytes of the next request would be taken
+        // for it, and what follows them for a request.
+        let asks = format!("POST /none HTTP/1.1\r\nHost: edge\r\nExpect: 100-continue\r\n{lines}\r\n");
+        let mut client = edge.connect();
+        let reply = client.exchange(&asks);
+        assert_eq!((reply.code().as_str(), reply.field("connection")), ("no_route", "close"));
+        client.send(&format!("12345{GOOD}"));
+        assert!(client.is_closed(), "{lines:?}");
+    }
+    assert!(upstream.seen().is_empty());
+}

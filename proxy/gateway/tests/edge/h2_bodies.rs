@@ -171,3 +171,21 @@ fn a_client_that_asks_first_gets_its_100() {
     raw.frame(DATA, 1, 1, b"hello").flush();
     assert_eq!(raw.outcome(1), Some(200));
 }
+
+#[test]
+fn a_body_told_to_be_empty_reaches_the_upstream_only_when_it_is() {
+    let upstream = Upstream::start(ok);
+    let edge = edge_for(&upstream, "");
+    let told = [request("POST", "/api"), vec![("content-length", "0")]].concat();
+    let mut raw = Raw::to(&edge);
+    raw.head(1, 0, &told).frame(DATA, 1, 1, b"hello").flush();
+    let reset = raw.until(|got| got.stream == 1 && got.kind == RESET).unwrap();
+    assert_eq!(reset.word(0), 1, "PROTOCOL_ERROR");
+    assert!(upstream.seen().is_empty(), "{:?}", upstream.seen());
+    // Its end may come in a frame of its own.
+    raw.head(3, 0, &told).flush();
+    raw.frame(DATA, 1, 3, b"").flush();
+    assert_eq!(raw.outcome(3), Some(200));
+    let seen = upstream.only();
+    assert_eq!((seen.fields("content-length"), seen.body.len(), seen.whole), (vec!["0"], 0, true));
+}

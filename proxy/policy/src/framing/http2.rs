@@ -64,6 +64,8 @@ pub fn check_http2<'a>(
     if !connects && !head.path.starts_with(b"/") && head.path != b"*" {
         return Err(FramingFault::new(Code::BadPath, "target_form"));
     }
+    // The library that reads the head knows no scheme without an authority, so this comes first.
+    let host = authority(&seen, head.authority)?;
     let scheme = head.scheme.unwrap_or_default();
     let fits = |of: &[u8]| scheme.eq_ignore_ascii_case(of);
     let fitting = match transport {
@@ -75,7 +77,6 @@ pub fn check_http2<'a>(
         return Err(FramingFault::bad("scheme"));
     }
     let body = body(&seen, head.ends)?;
-    let host = authority(&seen, head.authority)?;
     let method = method(head.method)?;
     Ok(Head { method, target: head.path, host, http_1_0: false, body, websocket: false })
 }
