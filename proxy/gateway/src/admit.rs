@@ -19,6 +19,7 @@ use sluice_wire::problem::{Outcome, Problem};
 
 use crate::authenticate::authenticate;
 use crate::clock;
+use crate::conn::is_within;
 use crate::ctx::{Arrival, Exchange, Target};
 use crate::generation::{Generation, RouteLimit};
 use crate::headers::is_proxied;
@@ -263,8 +264,7 @@ pub(crate) fn not_sent(x: &Exchange, problem: Problem) -> Problem {
 
 /// Whether an address may read without a token: inside `allow`, and the request went through no proxy.
 pub(crate) fn is_near(ip: IpAddr, allow: &[ipnet::IpNet], headers: &HeaderMap) -> bool {
-    let ip = ip.to_canonical();
-    allow.iter().any(|net| net.contains(&ip)) && !is_proxied(headers)
+    is_within(ip, allow) && !is_proxied(headers)
 }
 
 #[cfg(test)]

@@ -2,17 +2,23 @@
 //!
 //! A permit is taken at accept and given back by Drop. IPv6 counts by /64, as one customer holds
 //! that much. LIMIT: the map holds at most one entry an open connection.
+//!
+//! Whatever is configured, clients get three quarters of the files that the process may open: an edge whose
+//! clients hold them all could neither reach an upstream nor write its logs.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use foldhash::HashMap;
+use rustix::process::{Resource, getrlimit};
 
 /// Counts of open client connections.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Connections {
     open: AtomicUsize,
+    /// LIMIT: of all open connections, by what the process may open.
+    most: usize,
     by_ip: Mutex<HashMap<IpAddr, usize>>,
 }
 
@@ -42,6 +48,28 @@ pub(crate) struct ConnectionPermit {
 }
 
 impl Connections {
+    /// Nothing open yet. Says so where this process cannot hold as many as are `configured`.
+    pub(crate) fn of_this_process(configured: usize) -> Self {
+        let files = getrlimit(Resource::Nofile).current;
+        let files = files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
+        let connections = Self::with_files(files);
+        if connections.most < configured {
+            tracing::warn!(
+                component = "listener",
+                files,
+                configured,
+                most = connections.most,
+                "fewer connections than configured: the process may not open as many files"
+            );
+        }
+        connections
+    }
+
+    /// Nothing open yet, in a process that may open so many files.
+    fn with_files(files: usize) -> Self {
+        Self { open: AtomicUsize::new(0), most: files - files / 4, by_ip: Mutex::default() }
+    }
+
     /// Open connections.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
@@ -55,7 +83,7 @@ impl Connections {
     ) -> Result<ConnectionPermit, Full> {
         let open = self.open.fetch_add(1, Ordering::Relaxed);
         let mut permit = ConnectionPermit { connections: Arc::clone(self), counted_ip: None };
-        if open >= caps.total {
+        if open >= caps.total.min(self.most) {
             return Err(Full::Total);
         }
         if let Some(cap) = caps.per_ip {
@@ -121,7 +149,7 @@ mod tests {
 
     #[test]
     fn permits_come_back_when_dropped() {
-        let connections = Arc::new(Connections::default());
+        let connections = Arc::new(Connections::with_files(usize::MAX));
         let first = connections.admit(ip("192.0.2.1"), CAPS).unwrap();
         let second = connections.admit(ip("192.0.2.1"), CAPS).unwrap();
         assert_eq!(connections.admit(ip("192.0.2.1"), CAPS).unwrap_err(), Full::PerIp);
@@ -131,6 +159,16 @@ mod tests {
         drop((first, second, third));
         assert_eq!(connections.open(), 0);
         assert!(connections.by_ip.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn clients_never_hold_every_file() {
+        let connections = Arc::new(Connections::with_files(9));
+        let caps = ConnectionCaps { total: 10_000, per_ip: None };
+        let taken: Vec<_> = (0..9).map_while(|_| connections.admit(ip("192.0.2.1"), caps).ok()).collect();
+        assert_eq!(taken.len(), 7);
+        drop(taken);
+        assert!(connections.admit(ip("192.0.2.1"), caps).is_ok());
     }
 
     #[test]

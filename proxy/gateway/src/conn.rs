@@ -1,9 +1,10 @@
 //! What is known of a client connection for its whole life.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use ipnet::IpNet;
 use sluice_identity::certificate::ClientCertificate;
 
 use crate::jwt_cache::Verified;
@@ -26,6 +27,12 @@ impl Conn {
     pub(crate) const fn is_tls(&self) -> bool {
         self.tls.is_some()
     }
+}
+
+/// Whether an address lies in one of these networks; an IPv4 address written as IPv6 is one of IPv4.
+pub(crate) fn is_within(ip: IpAddr, nets: &[IpNet]) -> bool {
+    let ip = ip.to_canonical();
+    nets.iter().any(|net| net.contains(&ip))
 }
 
 /// What a TLS handshake agreed on.

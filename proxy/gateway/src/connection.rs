@@ -20,12 +20,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::caps::ConnectionPermit;
-use crate::conn::Conn;
+use crate::conn::{Conn, is_within};
 use crate::drain::{self, Phase};
 use crate::greeting;
 use crate::head::{self, Next, Refusal, unless};
 use crate::link::Link;
-use crate::respond::Answer;
 use crate::server::{App, Door};
 use crate::service::Intake;
 use crate::socket::Socket;
@@ -46,8 +45,6 @@ pub(crate) struct Accepted {
     pub(crate) direct: SocketAddr,
     /// Its own end.
     pub(crate) local: SocketAddr,
-    /// Whether the other end is a trusted proxy.
-    pub(crate) trusted: bool,
     /// Its place among the open connections.
     pub(crate) permit: ConnectionPermit,
 }
@@ -78,16 +75,16 @@ async fn greet(
     shared: &Shared,
     accepted: Accepted,
 ) -> Result<(Socket, Conn, ConnectionPermit), &'static str> {
-    let Accepted { door, mut socket, direct, local, trusted, mut permit } = accepted;
-    let (proxied, limits) = {
-        let generation = shared.generation.load();
-        let edge = &generation.config.edge;
-        (edge.proxy_protocol && trusted, edge.limits.clone())
-    };
-    let deadline = Instant::now() + limits.header_timeout;
+    let Accepted { door, mut socket, direct, local, mut permit } = accepted;
+    let config = Arc::clone(&shared.generation.load().config);
+    let edge = &config.edge;
+    let deadline = Instant::now() + edge.limits.header_timeout;
     let mut peer = direct;
+    let proxied = edge.proxy_protocol && is_within(direct.ip(), &edge.trusted_proxies);
     if proxied && let Origin::Client(client) = greeting::origin(&mut socket, deadline).await? {
-        permit.count(client.ip(), limits.connections_per_ip).map_err(|_| "per_ip")?;
+        if let Some(cap) = shared.cap_of(edge, client.ip()) {
+            permit.count(client.ip(), cap).map_err(|_| "per_ip")?;
+        }
         peer = client;
     }
     if door == Door::Plain {
@@ -167,8 +164,8 @@ async fn requests(shared: &Arc<Shared>, app: &Arc<App>, mut stream: Box<Downstre
 
 /// Whether a client may speak HTTP/2 without TLS: one on this machine, or a trusted proxy.
 fn is_internal(conn: &Conn, trusted: &[IpNet]) -> bool {
-    let ip = conn.direct.ip().to_canonical();
-    ip.is_loopback() || trusted.iter().any(|net| net.contains(&ip))
+    let ip = conn.direct.ip();
+    ip.to_canonical().is_loopback() || is_within(ip, trusted)
 }
 
 /// The next request on a connection that closes when it is idle: who is just sending is not cut off.
@@ -228,8 +225,11 @@ pub(crate) async fn stopping<T>(
 async fn refuse(shared: &Shared, stream: Box<Downstream>, refusal: Refusal) {
     let id = ids::mint();
     account::refused(shared, stream.conn().peer.ip(), &id, &refusal);
-    let answer = Answer::refuse(refusal.code, format!("the request is not acceptable: {}", refusal.reason));
-    stream.answer_and_close(&answer.into_wire("/", &id, false)).await;
+    // The head is still in the buffer. What asks for no body is answered without one even when refused.
+    let head = stream.buffered();
+    let head_only = head.strip_prefix(b"\r\n").unwrap_or(head).starts_with(b"HEAD ");
+    let answer = refusal.answer().into_wire("/", &id, head_only);
+    stream.answer_and_close(&answer).await;
 }
 
 struct Leaves(prometheus::IntGauge);

@@ -20,7 +20,7 @@ use sluice_wire::id::RequestId;
 use tokio::time::Instant;
 
 use crate::clock;
-use crate::conn::{Conn, Protocol};
+use crate::conn::{Conn, Protocol, is_within};
 use crate::endpoint::Endpoint;
 use crate::generation::{Generation, ServiceRoute, WorkerRoute};
 use crate::headers::client_ip;
@@ -211,7 +211,7 @@ impl Exchange {
         let peer = arrival.conn.peer.ip().to_canonical();
         Self {
             client: client_ip(peer, headers, trusted),
-            peer_trusted: trusted.iter().any(|net| net.contains(&peer)),
+            peer_trusted: is_within(peer, trusted),
             request_id: ids::request_id(headers),
             trace: Trace::of(headers, generation.config.otlp.endpoint.is_some()),
             arrival,

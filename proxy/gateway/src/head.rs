@@ -11,6 +11,7 @@ use std::task::Poll;
 
 use http::uri::PathAndQuery;
 use sluice_policy::framing::{self, FramingFault, Head};
+use sluice_policy::method::MethodSet;
 use sluice_policy::path::{normalise, origin_form};
 use sluice_policy::route::host_name;
 use sluice_schema::Limits;
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 use crate::clock;
 use crate::conn::Protocol;
 use crate::ctx::Arrival;
+use crate::respond::Answer;
 use crate::stream::Downstream;
 
 /// What became of the wait.
@@ -43,6 +45,16 @@ pub(crate) struct Refusal {
     pub(crate) reason: &'static str,
     /// When its first byte came.
     pub(crate) started: Instant,
+}
+
+impl Refusal {
+    /// What the client is told.
+    pub(crate) fn answer(&self) -> Answer {
+        if self.code == Code::MethodNotAllowed {
+            return Answer::wrong_method(MethodSet::EVERYWHERE);
+        }
+        Answer::refuse(self.code, format!("the request is not acceptable: {}", self.reason))
+    }
 }
 
 /// The next request on a connection. `first`: no request came on it yet.

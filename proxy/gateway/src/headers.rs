@@ -18,6 +18,7 @@ use sluice_wire::header::{
     X_PERMISSIONS, X_REQUEST_ID, X_USER,
 };
 
+use crate::conn::is_within;
 use crate::ids::Trace;
 use crate::jwt_cache::Verified;
 
@@ -33,7 +34,7 @@ pub(crate) fn is_proxied(headers: &HeaderMap) -> bool {
 /// that is none of theirs.
 pub(crate) fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let peer = peer.to_canonical();
-    let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
+    let is_trusted = |ip: IpAddr| is_within(ip, trusted);
     if !is_trusted(peer) {
         return peer;
     }

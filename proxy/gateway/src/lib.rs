@@ -80,6 +80,7 @@ use tokio::task::JoinSet;
 
 use crate::access_log::AccessLog;
 use crate::books::{Books, Chain};
+use crate::caps::Connections;
 use crate::control::Control;
 use crate::drain::Drain;
 use crate::forbidden::Forbidden;
@@ -204,7 +205,7 @@ fn open(
         limiter,
         keyer,
         tunnels: tunnel::Tunnels::new(),
-        connections: Arc::default(),
+        connections: Arc::new(Connections::of_this_process(start.config.edge.limits.connections)),
         meters,
         registry: start.registry.clone(),
         access_log,

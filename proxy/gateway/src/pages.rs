@@ -31,7 +31,7 @@ pub(crate) async fn answer(shared: &Shared, session: &mut Session, x: &mut Excha
     let path = x.arrival.path.clone();
     let method = x.arrival.method;
     match path.trim_end_matches('/') {
-        "*" => Answer::no_content(every_method()),
+        "*" => Answer::no_content(MethodSet::EVERYWHERE),
         "/health" => get(method, || health(shared)),
         "/livez" => get(method, || Answer::bytes(200, "text/plain", "ok\n")),
         "/readyz" => get(method, || readyz(shared)),
@@ -42,12 +42,6 @@ pub(crate) async fn answer(shared: &Shared, session: &mut Session, x: &mut Excha
             None => Answer::refuse(Code::NotFound, "there is nothing at this path"),
         },
     }
-}
-
-/// The methods that some path may take.
-fn every_method() -> MethodSet {
-    let methods = [Method::Get, Method::Post, Method::Put, Method::Patch, Method::Delete, Method::Options];
-    methods.into_iter().collect()
 }
 
 fn get(method: Method, page: impl FnOnce() -> Answer) -> Answer {

@@ -136,13 +136,8 @@ fn take(
 ) {
     let generation = shared.generation.load();
     let edge = &generation.config.edge;
-    let ip = direct.ip().to_canonical();
-    let trusted = edge.trusted_proxies.iter().any(|net| net.contains(&ip));
-    let exempt = trusted || (shared.dev && ip.is_loopback());
-    let caps = ConnectionCaps {
-        total: edge.limits.connections,
-        per_ip: (!exempt).then_some(edge.limits.connections_per_ip),
-    };
+    let ip = direct.ip();
+    let caps = ConnectionCaps { total: edge.limits.connections, per_ip: shared.cap_of(edge, ip) };
     let permit = match shared.connections.admit(ip, caps) {
         Ok(permit) => permit,
         Err(full) => {
@@ -157,6 +152,6 @@ fn take(
     let Ok(local) = socket.local_addr() else { return };
     // Without it an answer of two segments waits for the client's delayed acknowledgement.
     drop(socket.set_nodelay(true));
-    let accepted = Accepted { door, socket, direct, local, trusted, permit };
+    let accepted = Accepted { door, socket, direct, local, permit };
     connections.spawn(connection::run(Arc::clone(shared), Arc::clone(app), accepted));
 }

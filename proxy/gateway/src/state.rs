@@ -1,6 +1,7 @@
 //! What all threads of the edge share.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,10 +10,12 @@ use http::HeaderValue;
 use sluice_http::TrustCell;
 use sluice_policy::limit::table::KEYS_MAX;
 use sluice_policy::limit::{Keyer, Table as Limiter};
+use sluice_schema::Edge;
 use sluice_wire::role::Role;
 
 use crate::access_log::AccessLog;
 use crate::caps::Connections;
+use crate::conn::is_within;
 use crate::drain::Drain;
 use crate::generation::{Generation, Upstreams};
 use crate::ids;
@@ -87,6 +90,13 @@ impl Shared {
     /// The configuration in force.
     pub(crate) fn generation(&self) -> Arc<Generation> {
         self.generation.load_full()
+    }
+
+    /// How many connections an address may hold; `None` for trusted proxies, and for this machine in development.
+    pub(crate) fn cap_of(&self, edge: &Edge, ip: IpAddr) -> Option<usize> {
+        let near = self.dev && ip.to_canonical().is_loopback();
+        let exempt = near || is_within(ip, &edge.trusted_proxies);
+        (!exempt).then_some(edge.limits.connections_per_ip)
     }
 
     /// Brings the gauges that nobody else sets up to date, before they are read.

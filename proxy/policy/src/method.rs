@@ -104,6 +104,9 @@ impl MethodSet {
     /// No method.
     pub const EMPTY: Self = Self(0);
 
+    /// The methods that any path may take: all but LIST.
+    pub const EVERYWHERE: Self = Self(!bit(Method::List));
+
     /// With this one too. HEAD goes with GET.
     #[must_use]
     pub const fn with(self, method: Method) -> Self {
@@ -176,6 +179,7 @@ mod tests {
         let set: MethodSet = [Method::Get, Method::Post].into_iter().collect();
         assert!(set.contains(Method::Head) && !set.contains(Method::Put));
         assert_eq!(set.allow(), "GET, HEAD, POST");
+        assert_eq!(MethodSet::EVERYWHERE.allow(), "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         assert!(Method::List.is_known_on("/v1/secret/metadata") && Method::List.is_known_on("/secrets"));
         assert!(!Method::List.is_known_on("/v10") && !Method::List.is_known_on("/api/data"));
         assert!(Method::Get.is_known_on("/api/data"));

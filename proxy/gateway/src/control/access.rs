@@ -11,6 +11,7 @@ use sluice_identity::caller::{Caller, Via};
 use sluice_wire::code::Code;
 
 use super::Control;
+use crate::conn::is_within;
 
 /// Grants of somebody near who shows no token: reading, and calculations, which change nothing.
 const NEAR_GRANTS: &str = "control:read events:read read";
@@ -34,10 +35,7 @@ impl FromRequestParts<Arc<Control>> for Access {
         let address = parts.extensions.get::<Peer>().and_then(|peer| peer.address);
         let generation = control.shared.generation();
         let allow = &generation.config.control.read_allow;
-        let near = address.is_some_and(|from| {
-            let ip = from.ip().to_canonical();
-            allow.iter().any(|net| net.contains(&ip))
-        });
+        let near = address.is_some_and(|from| is_within(from.ip(), allow));
         let request_id =
             parts.extensions.get::<RequestIdExt>().map(|id| id.0.to_string()).unwrap_or_default();
         let remote = address.map(|from| from.ip().to_string()).unwrap_or_default();

@@ -21,7 +21,7 @@ use super::guarded::Watch;
 use super::session::{Handed, Session};
 use super::timer::Timer;
 use super::{Io, head};
-use crate::conn::Conn;
+use crate::conn::{Conn, is_within};
 use crate::connection::stopping;
 use crate::drain::Phase;
 use crate::server::App;
@@ -52,8 +52,7 @@ impl Scene {
     /// The surroundings of a connection.
     pub(super) fn new(shared: Arc<Shared>, app: Arc<App>, conn: Arc<Conn>, limits: &Limits) -> Self {
         let generation = shared.generation.load();
-        let direct = conn.direct.ip().to_canonical();
-        let proxied = generation.config.edge.trusted_proxies.iter().any(|net| net.contains(&direct));
+        let proxied = is_within(conn.direct.ip(), &generation.config.edge.trusted_proxies);
         let transport = match conn.tls {
             Some(_) => Transport::Tls,
             None if proxied => Transport::Proxied,

@@ -20,7 +20,6 @@ use crate::conn::{Conn, Protocol};
 use crate::ctx::Arrival;
 use crate::head::{Refusal, resolve};
 use crate::link::Link;
-use crate::respond::Answer;
 
 /// Judges a head. `ends`: the stream ends with it.
 pub(super) fn accept(
@@ -94,8 +93,7 @@ pub(super) fn refuse(
     refusal: &Refusal,
     id: &RequestId,
 ) {
-    let text = format!("the request is not acceptable: {}", refusal.reason);
-    let answer = Answer::refuse(refusal.code, text);
+    let answer = refusal.answer();
     let answer = if grpc::is_call(&parts.headers) { grpc::translate(answer) } else { answer };
     let (status, fields, body) = answer.into_parts("/", id);
     let mut response = Response::new(());

@@ -263,3 +263,21 @@ fn a_client_that_asked_first_and_is_refused_finds_its_connection_closed() {
     }
     assert!(upstream.seen().is_empty());
 }
+
+#[test]
+fn a_refused_head_is_answered_by_its_method() {
+    let upstream = Upstream::start(ok);
+    let edge = edge_for(&upstream, "");
+    for bad in ["HEAD /%zz HTTP/1.1\r\nHost: edge\r\n\r\n", "\r\nHEAD /api HTTP/1.1\r\n\r\n"] {
+        let mut client = edge.connect();
+        client.send(bad);
+        let head = client.read_until("\r\n\r\n");
+        assert!(head.starts_with("HTTP/1.1 400 ") && client.is_closed(), "no body: {head}");
+    }
+    for method in ["TRACE /api", "CONNECT edge:443"] {
+        let host = method.split(' ').nth(1).filter(|target| !target.starts_with('/')).unwrap_or("edge");
+        let reply = edge.send(&format!("{method} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!(reply.code(), "method_not_allowed");
+        assert_eq!(reply.field("allow"), "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+    }
+}

@@ -93,3 +93,18 @@ fn connections_count_for_the_client_that_was_named() {
     assert_eq!(open([203, 0, 113, 7]).1, None, "one too many of this client");
     assert_eq!(open([203, 0, 113, 8]).1, Some(200), "another client");
 }
+
+#[test]
+fn a_proxy_behind_a_balancer_is_trusted_as_one_before_it() {
+    let upstream = Upstream::start(ok);
+    let edge = edge(&upstream, "\"127.0.0.0/8\", \"203.0.113.0/24\"", "connections_per_ip = 1");
+    let held: Vec<Client> = (0..3)
+        .map(|_| {
+            let mut client = Client::to(edge.http);
+            client.socket.write_all(&block([203, 0, 113, 7])).unwrap();
+            assert_eq!(client.exchange("GET /api HTTP/1.1\r\nHost: edge\r\n\r\n").status, 200);
+            client
+        })
+        .collect();
+    assert_eq!(held.len(), 3, "its clients are many");
+}
