@@ -2,27 +2,31 @@
 //!
 //! Lines are appended to one buffer under a short lock; a thread of its own takes the whole buffer every
 //! [`FLUSH`] and writes it in one call. No wake-up a line, no blocking on a slow disk. LIMIT: when
-//! [`BUFFER_BYTES`] wait, further lines are dropped and counted (`sluice_access_log_dropped_total`).
+//! [`BUFFER_BYTES`] wait, further lines are dropped and counted (`sluice_access_log_dropped_total`), as are
+//! lines that cannot be written. Files are followed when they are rotated ([`sink`]).
 //! Client input appears only in escaped members; queries, bodies and credentials never do.
+
+mod sink;
 
 use std::cell::RefCell;
 use std::fmt;
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use prometheus::IntCounter;
 use sluice_schema::AccessLog as Target;
 
+use sink::Sink;
+
 /// How long a line may wait.
 const FLUSH: Duration = Duration::from_millis(50);
 /// LIMIT: bytes that wait for the writer.
 const BUFFER_BYTES: usize = 4 << 20;
+/// LIMIT: how long the last lines may take when the edge ends; a disk that hangs must not keep it.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 /// LIMIT: bytes of one text member.
 const TEXT_BYTES: usize = 1024;
 
@@ -45,35 +49,47 @@ pub(crate) struct AccessLog {
 struct Shared {
     lines: Mutex<Vec<u8>>,
     ended: AtomicBool,
+    /// Somebody asked to open the file again.
+    reopen: AtomicBool,
     wake: Condvar,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    /// Ends with the writer.
+    writer: Mutex<Option<mpsc::Receiver<()>>>,
+    dropped: IntCounter,
 }
 
 impl AccessLog {
     /// Opens the log and starts its writer.
     pub(crate) fn open(target: &Target, dropped: IntCounter) -> Result<Self, AccessLogError> {
-        let sink: Box<dyn Write + Send> = match target {
+        let sink = match target {
             Target::Off => return Ok(Self { shared: None, dropped }),
-            Target::Stderr => Box::new(io::stderr()),
-            Target::File(path) => Box::new(append(path)?),
+            Target::Stderr => Sink::plain(Box::new(io::stderr())),
+            Target::File(path) => {
+                Sink::file(path).map_err(|source| AccessLogError { path: path.clone(), source })?
+            }
         };
         Ok(Self::to(sink, dropped))
     }
 
     /// A log that writes to `sink`.
-    pub(crate) fn to(sink: Box<dyn Write + Send>, dropped: IntCounter) -> Self {
+    fn to(sink: Sink, dropped: IntCounter) -> Self {
         let shared = Arc::new(Shared {
             lines: Mutex::new(Vec::with_capacity(64 << 10)),
             ended: AtomicBool::new(false),
+            reopen: AtomicBool::new(false),
             wake: Condvar::new(),
             writer: Mutex::new(None),
+            dropped: dropped.clone(),
         });
+        let (alive, ended) = mpsc::sync_channel(0);
         let writer = std::thread::Builder::new().name("access-log".to_owned()).spawn({
             let shared = Arc::clone(&shared);
-            move || shared.write_until_ended(sink)
+            move || {
+                let _alive = alive;
+                shared.write_until_ended(sink);
+            }
         });
         // Without a thread nothing drains the buffer: lines are then dropped and counted at the bound.
-        *shared.writer.lock().unwrap_or_else(PoisonError::into_inner) = writer.ok();
+        *shared.writer.lock().unwrap_or_else(PoisonError::into_inner) = writer.is_ok().then_some(ended);
         Self { shared: Some(shared), dropped }
     }
 
@@ -94,21 +110,28 @@ impl AccessLog {
         lines.extend_from_slice(line);
     }
 
-    /// Writes what waits and ends the writer.
+    /// Opens a file again before the next line: it may have been moved away.
+    pub(crate) fn reopen(&self) {
+        if let Some(shared) = &self.shared {
+            shared.reopen.store(true, Ordering::Release);
+        }
+    }
+
+    /// Writes what waits and ends the writer; waits [`CLOSE_WITHIN`] for it.
     pub(crate) fn close(&self) {
         let Some(shared) = &self.shared else { return };
         shared.ended.store(true, Ordering::Release);
         shared.wake.notify_all();
         let writer = shared.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writer) = writer {
-            // A writer that panicked has nothing left to say.
-            drop(writer.join());
+            // Its end closes the channel; a writer that hangs is left behind.
+            let _ended_or_late = writer.recv_timeout(CLOSE_WITHIN);
         }
     }
 }
 
 impl Shared {
-    fn write_until_ended(&self, mut sink: Box<dyn Write + Send>) {
+    fn write_until_ended(&self, mut sink: Sink) {
         let mut taken = Vec::with_capacity(64 << 10);
         loop {
             let ended = self.ended.load(Ordering::Acquire);
@@ -119,8 +142,9 @@ impl Shared {
             std::mem::swap(&mut *lines, &mut taken);
             drop(lines);
             if !taken.is_empty() {
+                sink.follow(self.reopen.swap(false, Ordering::AcqRel));
                 // A full disk or a closed terminal must not stop the edge.
-                drop(sink.write_all(&taken).and_then(|()| sink.flush()));
+                self.dropped.inc_by(sink.write(&taken));
                 taken.clear();
                 taken.shrink_to(1 << 20);
                 if !ended {
@@ -132,15 +156,6 @@ impl Shared {
             }
         }
     }
-}
-
-fn append(path: &PathBuf) -> Result<File, AccessLogError> {
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o640)
-        .open(path)
-        .map_err(|source| AccessLogError { path: path.clone(), source })
 }
 
 /// Builds one line without an allocation where the buffer has room.
@@ -251,11 +266,10 @@ fn escape(text: &str, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::mpsc;
 
-    struct Sink(mpsc::SyncSender<Vec<u8>>);
+    struct Channel(mpsc::SyncSender<Vec<u8>>);
 
-    impl Write for Sink {
+    impl Write for Channel {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.send(bytes.to_vec()).map_err(io::Error::other)?;
             Ok(bytes.len())
@@ -286,11 +300,30 @@ mod tests {
     #[test]
     fn lines_reach_the_sink_and_closing_flushes() {
         let (sender, receiver) = mpsc::sync_channel(8);
-        let log = AccessLog::to(Box::new(Sink(sender)), counter());
+        let log = AccessLog::to(Sink::plain(Box::new(Channel(sender))), counter());
         log.push(b"one\n");
         log.push(b"two\n");
         log.close();
         assert_eq!(receiver.iter().flatten().collect::<Vec<u8>>(), b"one\ntwo\n");
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_is_opened_again_when_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, old) = (dir.path().join("access.log"), dir.path().join("access.log.1"));
+        let log = AccessLog::open(&Target::File(path.clone()), counter()).unwrap();
+        log.push(b"one\n");
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        while std::fs::read(&path).unwrap().is_empty() {
+            assert!(std::time::Instant::now() < deadline, "the first line is never written");
+            std::thread::yield_now();
+        }
+        std::fs::rename(&path, &old).unwrap();
+        log.reopen();
+        log.push(b"two\n");
+        log.close();
+        assert_eq!(std::fs::read(&old).unwrap(), b"one\n");
+        assert_eq!(std::fs::read(&path).unwrap(), b"two\n");
     }
 
     #[test]
@@ -307,13 +340,15 @@ mod tests {
         }
         let (release, stuck) = mpsc::sync_channel(1);
         let dropped = counter();
-        let log = AccessLog::to(Box::new(Stuck(stuck)), dropped.clone());
+        let log = AccessLog::to(Sink::plain(Box::new(Stuck(stuck))), dropped.clone());
         let line = vec![b'x'; 1 << 20];
         for _ in 0..12 {
             log.push(&line);
         }
         assert!(dropped.get() >= 3, "{}", dropped.get());
-        drop(release);
+        let begun = std::time::Instant::now();
         log.close();
+        assert!(begun.elapsed() < CLOSE_WITHIN * 3, "a disk that hangs keeps nobody");
+        drop(release);
     }
 }

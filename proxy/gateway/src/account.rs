@@ -87,7 +87,7 @@ impl<'a> Ending<'a> {
             shared.tap.offer(&seen, || self.shown().to_string().into_bytes());
         }
         if x.is_recorded() {
-            shared.spans.push(|| spans::of(self));
+            shared.spans.push(spans::count(self), || spans::of(self));
         }
     }
 
@@ -172,7 +172,7 @@ impl<'a> Ending<'a> {
                 .text("message", "request")
                 .text("trace_id", x.trace.id())
                 .text("method", x.arrival.method.as_str())
-                .text("path", &x.arrival.path)
+                .text("path", &redact::path(&x.arrival.path))
                 .text("host", &x.arrival.host)
                 .number("status", u64::from(self.status))
                 .text("route", self.route())

@@ -2,10 +2,12 @@
 //!
 //! A request whose trace is sampled leaves one server span, and one client span for each try at an upstream.
 //! They are put into one bounded list under a short lock; a task takes them from there ([`crate::otlp`]), so
-//! no edge thread ever waits for a collector. LIMIT: [`QUEUE_MAX`] spans wait; more are dropped and counted.
+//! no edge thread ever waits for a collector, and none while another's spans are made. LIMIT: [`QUEUE_MAX`] spans
+//! wait; more are dropped and counted.
 //! Unsampled requests, and all of them while no collector is configured, cost one comparison.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use prometheus::IntCounter;
@@ -63,7 +65,7 @@ pub(crate) struct Span {
 
 /// The spans that wait.
 pub(crate) struct Spans {
-    waiting: Mutex<Vec<Span>>,
+    waiting: Mutex<VecDeque<Span>>,
     dropped: IntCounter,
 }
 
@@ -74,22 +76,36 @@ impl Spans {
     }
 
     /// Takes the spans of one request; they are made only where there is room.
-    pub(crate) fn push(&self, spans: impl FnOnce() -> Vec<Span>) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() >= QUEUE_MAX {
-            drop(waiting);
-            self.dropped.inc();
-            return;
+    ///
+    /// `count` is how many they are.
+    pub(crate) fn push(&self, count: usize, spans: impl FnOnce() -> Vec<Span>) {
+        let has_room = |waiting: &VecDeque<Span>| waiting.len() + count <= QUEUE_MAX;
+        if has_room(&self.waiting()) {
+            let spans = spans();
+            let mut waiting = self.waiting();
+            if has_room(&waiting) {
+                waiting.extend(spans);
+                return;
+            }
         }
-        waiting.extend(spans());
+        self.dropped.inc_by(count as u64);
     }
 
     /// Up to `count` of those that wait, oldest first.
     pub(crate) fn take(&self, count: usize) -> Vec<Span> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting();
         let count = count.min(waiting.len());
         waiting.drain(..count).collect()
     }
+
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Span>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many spans [`of`] makes.
+pub(crate) fn count(ending: &Ending<'_>) -> usize {
+    1 + ending.x.past.len() + ending.x.attempt.iter().len()
 }
 
 /// The spans of a request that has ended.
@@ -212,9 +228,11 @@ mod tests {
             failed: false,
         };
         for number in 0..QUEUE_MAX + 3 {
-            spans.push(|| vec![span(number)]);
+            spans.push(1, || vec![span(number)]);
         }
         assert_eq!(dropped.get(), 3);
+        spans.push(2, || panic!("made although there is no room"));
+        assert_eq!(dropped.get(), 5, "each span counts");
         let taken: Vec<String> = spans.take(2).into_iter().map(|span| span.own_id).collect();
         assert_eq!(taken, ["0", "1"]);
         assert_eq!(spans.take(usize::MAX).len(), QUEUE_MAX - 2);
