@@ -8,7 +8,7 @@ use serde_json::Value;
 use sluice_wire::role::Role;
 
 use crate::model::{Config, Service};
-use crate::show::{settings, toml_text};
+use crate::show::{settings_of, settings_outside_services, toml_text};
 
 /// The difference between two configurations.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -192,8 +192,7 @@ fn by_name(config: &Config) -> BTreeMap<&str, &Service> {
 }
 
 fn outside_services(config: &Config) -> Values {
-    let config = Config { services: Vec::new(), ..config.clone() };
-    settings(&config).into_iter().map(|setting| (setting.path, setting.value)).collect()
+    settings_outside_services(config).into_iter().map(|setting| (setting.path, setting.value)).collect()
 }
 
 /// True for services that differ at most in the line they stand on.
@@ -204,8 +203,7 @@ fn same(one: &Service, other: &Service) -> bool {
 /// A service's values by path below it.
 fn service_keys(service: &Service) -> Values {
     let prefix = format!("service.{}.", service.name);
-    let config = Config { services: vec![service.clone()], ..Config::default() };
-    settings(&config)
+    settings_of(service)
         .into_iter()
         .filter_map(|setting| Some((setting.path.strip_prefix(&prefix)?.to_owned(), setting.value)))
         .collect()

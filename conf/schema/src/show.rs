@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::keys;
-use crate::model::Config;
+use crate::model::{Config, Service};
 use crate::planned::without_indexes;
 use crate::reader::{Description, Reader};
 use crate::table::Table;
@@ -68,7 +68,24 @@ pub struct Setting {
 
 /// Every key with its effective value, in the order of the file.
 pub fn settings(config: &Config) -> Vec<Setting> {
-    let mut settings = describe(config).settings;
+    written(describe(config), config)
+}
+
+/// The keys outside services, as [`settings`] gives them. Costs no more for many services.
+pub(crate) fn settings_outside_services(config: &Config) -> Vec<Setting> {
+    let config = config.without_services();
+    written(walk(config.clone(), false, keys::sections), &config)
+}
+
+/// The keys of one service, as [`settings`] gives them.
+pub(crate) fn settings_of(service: &Service) -> Vec<Setting> {
+    let config = Config { services: vec![service.clone()], ..Config::default() };
+    written(walk(config.clone(), false, keys::services), &config)
+}
+
+/// What would be written of what is described.
+fn written(description: Description, config: &Config) -> Vec<Setting> {
+    let mut settings = description.settings;
     settings.retain(|setting| setting.shown && !setting.value.is_null());
     for setting in &mut settings {
         setting.path = named(&setting.path, config);
@@ -163,21 +180,28 @@ pub(crate) fn key_paths() -> &'static BTreeSet<String> {
 
 /// Lists the keys of a configuration by walking it.
 pub(crate) fn describe(config: &Config) -> Description {
-    walk(config, false)
+    walk(config.clone(), false, everything)
 }
 
 /// The same with the JSON Schema of each key, which costs far more than its value.
 pub(crate) fn describe_schemas(config: &Config) -> Description {
-    walk(config, true)
+    walk(config.clone(), true, everything)
 }
 
-fn walk(config: &Config, schemas: bool) -> Description {
-    let mut config = config.clone();
+fn everything(t: &mut Table<'_, '_>, config: &mut Config) {
+    keys::sections(t, config);
+    keys::services(t, config);
+}
+
+fn walk(
+    mut config: Config,
+    schemas: bool,
+    keys: impl FnOnce(&mut Table<'_, '_>, &mut Config),
+) -> Description {
     let nothing = BTreeMap::new();
     let no_files = |_: &Path| Err(io::ErrorKind::NotFound.into());
     let mut reader = Reader::describing(&nothing, &no_files, schemas);
     let mut root = Table::root(&mut reader, None, 0);
-    keys::sections(&mut root, &mut config);
-    keys::services(&mut root, &mut config);
+    keys(&mut root, &mut config);
     reader.into_description()
 }

@@ -259,7 +259,7 @@ impl Upstreams {
         self.secured.store(Some(secured));
         Ok(Generation {
             number,
-            hash: hash(&services, &config),
+            hash: hash(registered, &config),
             loaded_at: Timestamp::now(),
             table,
             services: routes,
@@ -289,13 +289,10 @@ impl Upstreams {
         let names: BTreeSet<&str> =
             generation.services.iter().map(|route| route.service.name.as_str()).collect();
         let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
-        by_name.retain(|name, upstream| {
-            let keep = names.contains(name.as_str());
-            if !keep {
-                meters.forget(&upstream.meters);
-            }
-            keep
-        });
+        let gone: Vec<String> =
+            by_name.keys().filter(|name| !names.contains(name.as_str())).cloned().collect();
+        by_name.retain(|name, _| names.contains(name.as_str()));
+        meters.forget(&gone.iter().map(String::as_str).collect());
     }
 
     /// Reads the key material of a configuration again, for generations that are built of it from now on.
@@ -333,9 +330,20 @@ fn worker_timeouts() -> Timeouts {
     }
 }
 
+/// Takes text in, piece by piece.
+struct Digest(digest::Context);
+
+impl std::fmt::Write for Digest {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.update(text.as_bytes());
+        Ok(())
+    }
+}
+
 /// The text of a configuration shows secrets by their length alone.
-fn hash(services: &[&Service], config: &Config) -> String {
-    let text = format!("{config:?}{services:?}");
-    let digest = digest::digest(&digest::SHA256, text.as_bytes());
-    digest.as_ref()[..6].iter().map(|byte| format!("{byte:02x}")).collect()
+fn hash(registered: &[Service], config: &Config) -> String {
+    let mut text = Digest(digest::Context::new(&digest::SHA256));
+    // It takes whatever comes.
+    let _never_fails = std::fmt::Write::write_fmt(&mut text, format_args!("{config:?}{registered:?}"));
+    text.0.finish().as_ref()[..6].iter().map(|byte| format!("{byte:02x}")).collect()
 }

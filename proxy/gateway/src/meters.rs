@@ -1,9 +1,11 @@
 //! The edge's metrics, prepared so that a request looks none of them up by label.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
+use prometheus::core::Collector as _;
 use prometheus::{
     Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
@@ -13,7 +15,8 @@ use sluice_telemetry::metric::{self, LATENCY_BUCKETS_S, Name};
 use crate::clock;
 use crate::traffic::Traffic;
 
-/// LIMIT: prepared counters of one route; further method and status pairs are looked up by label.
+/// LIMIT: pairs of method and status that are counted apart for one route; what an upstream makes up beyond them
+/// counts by the class of its status alone.
 const PREPARED_MAX: usize = 64;
 
 /// Versions of HTTP that requests come in, and what they become.
@@ -206,27 +209,42 @@ impl Meters {
         })
     }
 
-    /// Removes the series of a service that no longer exists.
-    pub(crate) fn forget(&self, meters: &RouteMeters) {
-        let service = meters.name.as_str();
-        for (method, status, _) in meters.prepared.load().iter() {
-            drop(self.requests.remove_label_values(&[service, method.as_str(), &status.to_string()]));
+    /// Removes every series of services that no longer exist. Looks at all series of a few metrics once.
+    pub(crate) fn forget(&self, services: &BTreeSet<&str>) {
+        if services.is_empty() {
+            return;
         }
-        for vector in [
-            &self.limited,
-            &self.retry_budget,
-            &self.ejections,
-            &self.breaker_failures,
-            &self.breaker_rejected,
-        ] {
-            drop(vector.remove_label_values(&[service]));
+        for vector in [&self.requests, &self.retries, &self.breaker_transitions, &self.breaker_requests] {
+            forget_series(vector, services);
         }
-        for state in ["closed", "open", "half_open"] {
-            drop(self.breaker_requests.remove_label_values(&[service, state]));
+        for service in services {
+            for vector in [
+                &self.limited,
+                &self.retry_budget,
+                &self.ejections,
+                &self.breaker_failures,
+                &self.breaker_rejected,
+            ] {
+                drop(vector.remove_label_values(&[service]));
+            }
+            drop(self.breaker_state.remove_label_values(&[service]));
+            drop(self.service_health.remove_label_values(&[service]));
+            drop(self.duration.remove_label_values(&[service]));
         }
-        drop(self.breaker_state.remove_label_values(&[service]));
-        drop(self.service_health.remove_label_values(&[service]));
-        drop(self.duration.remove_label_values(&[service]));
+    }
+}
+
+/// Removes the series of these services, whatever their other labels say.
+fn forget_series(vector: &IntCounterVec, services: &BTreeSet<&str>) {
+    for family in vector.collect() {
+        for series in family.get_metric() {
+            let labels = series.get_label();
+            if labels.iter().any(|label| label.name() == "service" && services.contains(label.value())) {
+                let labels: HashMap<&str, &str> =
+                    labels.iter().map(|label| (label.name(), label.value())).collect();
+                drop(vector.remove(&labels));
+            }
+        }
     }
 }
 
@@ -310,6 +328,13 @@ impl RouteMeters {
     }
 
     fn prepare(&self, method: Method, status: u16) -> IntCounter {
+        if self.prepared.load().len() >= PREPARED_MAX {
+            return self.requests.with_label_values(&[
+                self.name.as_str(),
+                "other",
+                &format!("{}xx", status / 100),
+            ]);
+        }
         let text = status.to_string();
         let counter = self.requests.with_label_values(&[self.name.as_str(), method.as_str(), &text]);
         self.prepared.rcu(|known| {
@@ -349,9 +374,30 @@ mod tests {
         let text = String::from_utf8(metric::expose(&registry)).unwrap();
         assert!(text.contains(r#"api_gateway_requests_total{method="GET",service="orders",status="200"} 2"#));
         assert!(text.contains(r#"api_gateway_requests_total{method="GET",service="orders",status="503"} 1"#));
-        meters.forget(&route);
+        route.retried("refused");
+        route.breaker_moved("open");
+        meters.route("orders_v2").retried("refused");
+        meters.forget(&BTreeSet::from(["orders"]));
         let text = String::from_utf8(metric::expose(&registry)).unwrap();
-        assert!(!text.contains("orders"), "{text}");
+        assert!(!text.contains(r#""orders""#), "{text}");
+        assert!(text.contains(r#"reason="refused",service="orders_v2""#), "{text}");
+    }
+
+    #[test]
+    fn what_an_upstream_makes_up_is_counted_together() {
+        let registry = Registry::new();
+        let meters = Meters::new(&registry);
+        let route = meters.route("odd");
+        for status in (200..264).chain(500..600) {
+            route.answered(Method::Get, status, 0.001);
+        }
+        let text = String::from_utf8(metric::expose(&registry)).unwrap();
+        let series = text.lines().filter(|line| line.starts_with("api_gateway_requests_total{"));
+        assert_eq!(series.count(), PREPARED_MAX + 1);
+        let others = r#"api_gateway_requests_total{method="other",service="odd",status="5xx"} 100"#;
+        assert!(text.contains(others), "{text}");
+        meters.forget(&BTreeSet::from(["odd"]));
+        assert!(!String::from_utf8(metric::expose(&registry)).unwrap().contains(r#""odd""#));
     }
 
     #[test]

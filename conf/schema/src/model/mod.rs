@@ -96,6 +96,29 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Everything but the services, of which there may be many.
+    #[must_use]
+    pub fn without_services(&self) -> Self {
+        Self {
+            edge: self.edge.clone(),
+            control: self.control.clone(),
+            auth: self.auth.clone(),
+            rate_limit: self.rate_limit.clone(),
+            breaker: self.breaker.clone(),
+            registry: self.registry.clone(),
+            drain: self.drain.clone(),
+            log: self.log.clone(),
+            otlp: self.otlp.clone(),
+            metrics: self.metrics.clone(),
+            events: self.events.clone(),
+            vault: self.vault.clone(),
+            calc: self.calc.clone(),
+            demo: self.demo.clone(),
+            mtls: self.mtls,
+            services: Vec::new(),
+        }
+    }
+
     /// A service with this configuration's defaults, as a registration over the API starts from.
     pub fn service(&self, name: impl Into<String>, prefix: impl Into<String>) -> Service {
         let client_cert = if self.mtls { ClientCertificate::Auto } else { ClientCertificate::Off };

@@ -214,7 +214,8 @@ fn parse_port(text: Option<&str>, default: u16) -> Result<u16, UrlError> {
     }
 }
 
-/// True for an IPv4 address and for a lower-case DNS name; a name of digits and dots alone must be an address.
+/// True for an IPv4 address and for a lower-case DNS name. A name whose last label is a number, `0x7f` too, is
+/// no name: resolvers read it as an address that is written another way.
 pub(crate) fn is_host(text: &str) -> bool {
     if text.parse::<std::net::Ipv4Addr>().is_ok() {
         return true;
@@ -227,5 +228,11 @@ pub(crate) fn is_host(text: &str) -> bool {
     };
     (1..=253).contains(&text.len())
         && text.split('.').all(label)
-        && text.rsplit('.').next().is_some_and(|last| !last.bytes().all(|b| b.is_ascii_digit()))
+        && text.rsplit('.').next().is_some_and(|last| !is_number(last))
+}
+
+fn is_number(label: &str) -> bool {
+    let hexadecimal =
+        label.strip_prefix("0x").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_hexdigit()));
+    hexadecimal || label.bytes().all(|b| b.is_ascii_digit())
 }
