@@ -227,7 +227,8 @@ pub(crate) enum ConfigCommand {
 /// How to find the control port of a running edge, and what to show there.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Remote {
-    /// Control address; without it the configuration's
+    /// Control address; without it the one that the edge of the data directory has noted, else the
+    /// configuration's
     #[arg(long, value_name = "URL")]
     pub(crate) url: Option<String>,
     /// Token; better in SLUICE_TOKEN, else it is DIR/token of the data directory

@@ -28,9 +28,16 @@ pub(crate) fn client(remote: &Remote) -> Result<Client, Failure> {
     Client::api(&base, token(remote)).map_err(|error| Failure::new(exit::USAGE, error))
 }
 
-/// The control port's address by the configuration; where that has errors, as the edge noted it at its start:
-/// a configuration is most in need of being taken back when it cannot be read.
+/// The control port's address as the edge of this data directory noted it at its start: it knows its port offset,
+/// and its configuration is most in need of being taken back when it cannot be read. Where none ran there, or a
+/// port offset is named, the configuration's.
 fn address(remote: &Remote) -> Result<SocketAddr, Failure> {
+    let noted = || small_file(&remote.common.data_dir.join(NOTED_ADDRESS))?.parse().ok();
+    if remote.port_offset == 0
+        && let Some(address) = noted()
+    {
+        return Ok(address);
+    }
     let mode = Mode { dev: remote.common.dev, secrets_required: false, now_unix_s: None };
     match load::read(&remote.common.conf, &load::environment(), mode) {
         Ok(loaded) => {
@@ -38,15 +45,12 @@ fn address(remote: &Remote) -> Result<SocketAddr, Failure> {
             config.port_offset(remote.port_offset).map_err(Failure::usage)?;
             Ok(config.control.listen)
         }
-        Err(report) => {
-            let noted = small_file(&remote.common.data_dir.join(NOTED_ADDRESS));
-            noted.and_then(|text| text.parse().ok()).ok_or_else(|| {
-                load::print(&report);
-                Failure::usage(
-                    "the configuration has errors, so the control port is not known; name it with --url",
-                )
-            })
-        }
+        Err(report) => noted().ok_or_else(|| {
+            load::print(&report);
+            Failure::usage(
+                "the configuration has errors, so the control port is not known; name it with --url",
+            )
+        }),
     }
 }
 

@@ -155,7 +155,7 @@ pub async fn run_with(
 ) -> Result<(), GatewayError> {
     let doors = EdgeDoors::take(&start)?;
     let (shared, outbox) = open(&start, doors.own(), resolver)?;
-    let chain = Arc::new(Chain::closed(&start.data_dir));
+    let chain = Arc::clone(&shared.chain);
     let control = Control::new(Arc::clone(&shared), Arc::clone(&chain), assets);
     let mut tasks = background(&shared, &control, outbox);
     let books = Books::new(Arc::clone(&shared), chain);
@@ -209,6 +209,7 @@ fn open(
         meters,
         registry: start.registry.clone(),
         access_log,
+        chain: Arc::new(Chain::closed(&start.data_dir)),
         spans,
         tap,
         drain: Drain::default(),

@@ -128,20 +128,34 @@ impl Registrations {
         accepted.into_iter().map(|registration| registration.service(config)).collect()
     }
 
-    /// Takes a registration: judged, resolved, written. The caller holds [`Self::change`] and puts it in
-    /// force afterwards.
+    /// Judges a registration and its addresses, and says what it would do. The caller holds [`Self::change`].
+    pub(crate) async fn judge(
+        &self,
+        registration: &Registration,
+        config: &Config,
+    ) -> Result<Effect, RegisterError> {
+        // Judged before any name is looked up, so that a refused caller cannot make the edge resolve.
+        let effect = {
+            let entries = self.entries();
+            admit(registration, config, entries.values().map(|entry| &entry.registration))?
+        };
+        self.check_addresses(registration, config).await?;
+        Ok(effect)
+    }
+
+    /// Whether a service of this name is registered.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.entries().contains_key(name)
+    }
+
+    /// Writes a registration that was judged. The caller holds [`Self::change`] and puts it in force
+    /// afterwards.
     pub(crate) async fn put(
         &self,
         registration: Registration,
         config: &Arc<Config>,
         by: &str,
     ) -> Result<(Effect, Entry), RegisterError> {
-        // Judged before any name is looked up, so that a refused caller cannot make the edge resolve.
-        {
-            let entries = self.entries();
-            admit(&registration, config, entries.values().map(|entry| &entry.registration))?;
-        }
-        self.check_addresses(&registration, config).await?;
         let (ledger, config, by) = (Arc::clone(&self.ledger), Arc::clone(config), by.to_owned());
         let written = blocking(move || ledger.register(&registration, &config, &by, clock::unix_ms())).await;
         let (effect, entry) = written.map_err(|error| match error {
@@ -170,15 +184,19 @@ impl Registrations {
         Ok(removed.is_some())
     }
 
-    /// Removes what has an ended lease; returns the names.
-    async fn expire(&self) -> Result<Vec<String>, LedgerError> {
-        let ledger = Arc::clone(&self.ledger);
-        let names = blocking(move || ledger.expire(clock::unix_ms())).await?;
-        let mut entries = self.entries();
-        for name in &names {
-            entries.remove(name);
-        }
-        Ok(names)
+    /// Takes what has an ended lease out of the table, whatever the disk says, and then from the ledger;
+    /// returns the names.
+    async fn expire(&self) -> (Vec<String>, Result<(), LedgerError>) {
+        let (ledger, now) = (Arc::clone(&self.ledger), clock::unix_ms());
+        let mut names = Vec::new();
+        self.entries().retain(|name, entry| {
+            let ended = entry.is_expired(now);
+            names.extend(ended.then(|| name.clone()));
+            !ended
+        });
+        // A record that stays behind counts as absent, and goes with the next.
+        let removed = blocking(move || ledger.expire(now)).await;
+        (names, removed.map(|_| ()))
     }
 
     fn has_ended(&self) -> bool {
@@ -240,9 +258,11 @@ pub(crate) async fn expire(shared: Arc<Shared>) -> Infallible {
             continue;
         }
         let _one_at_a_time = shared.registrations.change.lock().await;
-        match shared.registrations.expire().await {
-            Ok(names) => tracing::info!(component = "registry", services = names.join(" "), "leases ended"),
-            Err(error) => tracing::warn!(component = "registry", %error, "ended leases not removed"),
+        let (names, removed) = shared.registrations.expire().await;
+        tracing::info!(component = "registry", services = names.join(" "), "leases ended");
+        if let Err(error) = removed {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(component = "registry", error, "ended leases stay in the ledger for now");
         }
         if let Err(error) = shared.rebuild() {
             tracing::error!(component = "registry", %error, "table not rebuilt");

@@ -16,7 +16,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Serialize;
+use sluice_audit::{Decision, Entry};
 use sluice_http::Start;
 use sluice_schema::environment::{is_recognised, is_secret};
 use sluice_schema::{Config, Diff, diff};
@@ -25,7 +27,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::generation::{Generation, GenerationError};
 use crate::history::{History, LastReload, Outcome};
-use crate::kept::{Entry, Files, Kept, KeptError, Sources};
+use crate::kept::{self, Files, Kept, KeptError, Sources};
 use crate::rollback::Staged;
 use crate::state::Shared;
 use source::{Loaded, Source};
@@ -126,7 +128,7 @@ impl ReloadState {
     }
 
     /// The configurations on disk, oldest first.
-    pub(crate) fn kept(&self) -> Vec<Entry> {
+    pub(crate) fn kept(&self) -> Vec<kept::Entry> {
         self.kept.as_ref().map(Kept::list).unwrap_or_default()
     }
 
@@ -158,7 +160,7 @@ impl ReloadState {
         }
     }
 
-    fn newest(&self) -> Option<Entry> {
+    fn newest(&self) -> Option<kept::Entry> {
         self.kept.as_ref()?.newest()
     }
 
@@ -214,6 +216,21 @@ impl Shared {
         let result = tokio::task::block_in_place(|| self.try_reload(trigger));
         self.tell(trigger, result.as_ref());
         result
+    }
+
+    /// A reload that no caller of the control port answers for: its outcome is in log, metric, `/health` and,
+    /// as a change like any other, in the audit chain.
+    async fn reload_unasked(&self, trigger: &'static str) {
+        let outcome = self.reload(trigger).await;
+        let decision = if outcome.is_ok() { Decision::Allow } else { Decision::Error };
+        let entry = Entry::new("control", "reload")
+            .path(format!("config: generation {}", self.generation().number))
+            .actor(trigger)
+            .decision(decision);
+        if let Err(error) = self.chain.submit(entry, Timestamp::now()).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(component = "audit", error, "audit record not written");
+        }
     }
 
     fn try_reload(&self, trigger: &'static str) -> Result<Reloaded, ReloadError> {
@@ -324,11 +341,12 @@ fn reloaded(generation: &Generation, changes: &Diff) -> Reloaded {
 pub(crate) async fn on_hangup(shared: Arc<Shared>) {
     let Ok(mut hangups) = signal(SignalKind::hangup()) else { return };
     while hangups.recv().await.is_some() {
+        // Whoever moved the access log away says so like this, too.
+        shared.access_log.reopen();
         if shared.drain.has_successor() {
             continue;
         }
-        // The outcome is in log, metric and /health.
-        drop(shared.reload("sighup").await);
+        shared.reload_unasked("sighup").await;
     }
 }
 
@@ -344,7 +362,7 @@ pub(crate) async fn on_change(shared: Arc<Shared>) -> Infallible {
         seen.clone_from(&present);
         if rested && present != known && !shared.drain.has_successor() {
             known = present;
-            drop(shared.reload("file").await);
+            shared.reload_unasked("file").await;
         }
     }
 }

@@ -14,6 +14,7 @@ use sluice_schema::Edge;
 use sluice_wire::role::Role;
 
 use crate::access_log::AccessLog;
+use crate::books::Chain;
 use crate::caps::Connections;
 use crate::conn::is_within;
 use crate::drain::Drain;
@@ -72,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) registry: prometheus::Registry,
     /// The access log.
     pub(crate) access_log: AccessLog,
+    /// The edge's audit chain.
+    pub(crate) chain: Arc<Chain>,
     /// Spans on their way to a collector.
     pub(crate) spans: Spans,
     /// Who looks at live traffic.

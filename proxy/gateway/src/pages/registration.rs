@@ -9,7 +9,8 @@ use http::header::LOCATION;
 use jiff::Timestamp;
 use pingora::proxy::Session;
 use serde_json::{Value, json};
-use sluice_ledger::Entry;
+use sluice_audit::{Decision, Entry};
+use sluice_ledger::Entry as Registered;
 use sluice_policy::method::{Method, MethodSet};
 use sluice_policy::registry::{Effect, Raw, Registration};
 use sluice_wire::code::Code;
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 use super::caller;
 use crate::admit::too_large;
 use crate::ctx::Exchange;
+use crate::jwt_cache::Verified;
 use crate::link::Fault;
 use crate::register::RegisterError;
 use crate::respond::{Answer, go_on};
@@ -57,6 +59,10 @@ async fn register(shared: &Shared, session: &mut Session, x: &mut Exchange) -> R
         Registration::try_from(raw).map_err(|fault| Answer::refuse(fault.code(), fault.to_string()))?;
     let _one_at_a_time = shared.registrations.change.lock().await;
     let config = Arc::clone(&shared.generation().config);
+    let effect = shared.registrations.judge(&registration, &config).await.map_err(refused)?;
+    if effect != Effect::Renews {
+        audit(shared, x, &by, ("register", &registration.name)).await?;
+    }
     let (effect, entry) =
         shared.registrations.put(registration, &config, &by.claims.sub).await.map_err(refused)?;
     shared.rebuild().map_err(|error| Answer::refuse(Code::Conflict, error.to_string()))?;
@@ -81,7 +87,32 @@ async fn register(shared: &Shared, session: &mut Session, x: &mut Exchange) -> R
     })
 }
 
-fn receipt(status: &str, entry: &Entry) -> Value {
+/// Writes down a change before it is made; one that cannot be written down is not made.
+async fn audit(
+    shared: &Shared,
+    x: &Exchange,
+    by: &Verified,
+    (op, name): (&'static str, &str),
+) -> Result<(), Answer> {
+    let entry = Entry::new("registry", op)
+        .path(name)
+        .actor(by.claims.sub.as_str())
+        .decision(Decision::Allow)
+        .request(x.request_id.as_str(), x.client.to_string());
+    shared.chain.submit(entry, Timestamp::now()).await.map(|_| ()).map_err(|error| {
+        tracing::error!(
+            component = "audit",
+            error = &error as &dyn std::error::Error,
+            "audit record not written"
+        );
+        let refusal = Problem::new(Code::AuditUnavailable)
+            .detail("the audit log cannot be written; nothing was changed")
+            .retry_after_s(1);
+        Answer::problem(refusal)
+    })
+}
+
+fn receipt(status: &str, entry: &Registered) -> Value {
     let expires = entry.expires_at_ms.and_then(|ms| Timestamp::from_millisecond(ms as i64).ok());
     let mut receipt = serde_json::to_value(&entry.registration).unwrap_or_default();
     if let Some(members) = receipt.as_object_mut() {
@@ -137,6 +168,9 @@ async fn deregister(
 ) -> Result<Answer, Answer> {
     let by = caller(shared, session, x, "registry:write")?;
     let _one_at_a_time = shared.registrations.change.lock().await;
+    if shared.registrations.has(name) {
+        audit(shared, x, &by, ("deregister", name)).await?;
+    }
     let removed = shared.registrations.remove(name).await.map_err(|error| ledger_failed(&error))?;
     if !removed {
         return Err(Answer::refuse(Code::NotFound, "no service of this name is registered"));

@@ -65,6 +65,8 @@ pub(crate) async fn run(shared: Arc<Shared>) -> Infallible {
             continue;
         }
         known = present;
+        // A reload between the look at its settings and their use would be undone.
+        let one_at_a_time = shared.registrations.change.lock().await;
         let config = Arc::clone(&shared.generation().config);
         match shared.apply_tls(&config) {
             Ok(()) => tracing::info!(component = "tls", "certificates read again"),
@@ -72,6 +74,7 @@ pub(crate) async fn run(shared: Arc<Shared>) -> Infallible {
                 tracing::error!(component = "tls", %error, "changed certificates are not used, the old ones stay");
             }
         }
+        drop(one_at_a_time);
         shared.upstream_files_changed().await;
     }
 }

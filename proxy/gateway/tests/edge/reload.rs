@@ -35,6 +35,16 @@ fn a_changed_file_takes_effect_and_a_bad_one_changes_nothing() {
     assert!(metrics.contains("sluice_config_last_reload_success 0"), "{metrics}");
     std::fs::remove_file(edge.conf.join("services.d/two.toml")).unwrap();
     eventually("the service is gone", || Some(edge.get("/two")).filter(|reply| reply.status == 404));
+    eventually("what files changed is in the audit chain", || {
+        let chain = std::fs::read_to_string(edge.data.join("audit/edge.jsonl")).ok()?;
+        let of_files = |line: &&str| line.contains(r#""op":"reload""#) && line.contains(r#""actor":"file""#);
+        let decisions: Vec<&str> = chain
+            .lines()
+            .filter(of_files)
+            .map(|line| if line.contains(r#""decision":"error""#) { "error" } else { "allow" })
+            .collect();
+        (decisions == ["allow", "error", "allow"]).then_some(())
+    });
 }
 
 #[test]

@@ -98,7 +98,9 @@ fn check_kind(ip: IpAddr) -> Result<(), AddressFault> {
     match ip {
         IpAddr::V4(v4) => match v4.octets() {
             [0, ..] => Err(AddressFault::Unspecified),
-            [169, 254, 169, 254] | [100, 100, 100, 200] | [168, 63, 129, 16] => Err(AddressFault::Metadata),
+            [169, 254, 169, 254] | [100, 100, 100, 200] | [168, 63, 129, 16] | [192, 0, 0, 192] => {
+                Err(AddressFault::Metadata)
+            }
             [169, 254, ..] => Err(AddressFault::LinkLocal),
             [224..=239, ..] | [255, 255, 255, 255] => Err(AddressFault::Multicast),
             _ => Ok(()),
@@ -117,7 +119,9 @@ fn check_kind_v6(ip: Ipv6Addr) -> Result<(), AddressFault> {
         | [0x64, 0xff9b, ..]
         | [0x2002, ..]
         | [0x2001, 0, ..] => Err(AddressFault::Embedded),
-        [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] => Err(AddressFault::Metadata),
+        [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254] => {
+            Err(AddressFault::Metadata)
+        }
         [0xfe80..=0xfebf, ..] => Err(AddressFault::LinkLocal),
         [0xff00..=0xffff, ..] => Err(AddressFault::Multicast),
         _ => Ok(()),
@@ -147,6 +151,9 @@ mod tests {
             ("[::]:80", AddressFault::Unspecified),
             ("169.254.169.254:80", AddressFault::Metadata),
             ("[fd00:ec2::254]:80", AddressFault::Metadata),
+            ("[fd20:ce::254]:80", AddressFault::Metadata),
+            ("192.0.0.192:80", AddressFault::Metadata),
+            ("[64:ff9b:1::a00:1]:80", AddressFault::Embedded),
             ("169.254.1.1:80", AddressFault::LinkLocal),
             ("[fe80::1]:80", AddressFault::LinkLocal),
             ("[febf::1]:80", AddressFault::LinkLocal),
