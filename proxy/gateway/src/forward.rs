@@ -64,6 +64,8 @@ pub(crate) fn head_came(x: &mut Exchange, status: u16) {
     let took = x.attempt.as_ref().map(|attempt| attempt.started.elapsed()).unwrap_or_default();
     x.first_byte = Some(took);
     x.upstream_status = Some(status);
+    let idle = x.timeouts().map(|timeouts| timeouts.idle);
+    x.arrival.link.backlog().set_patience(idle.filter(|_| !x.call));
     if let Some(attempt) = &mut x.attempt {
         attempt.status = Some(status);
     }

@@ -6,12 +6,13 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, SERVER, STRICT_TRANSPORT_SECURITY, VIA,
+    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, SERVER, STRICT_TRANSPORT_SECURITY, TRAILER,
+    TRANSFER_ENCODING, VIA,
 };
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use ipnet::IpNet;
 use pingora::http::{RequestHeader, ResponseHeader};
-use sluice_policy::headers::{Rules, judge, may_be_nominated, nominated};
+use sluice_policy::headers::{Rules, is_hop_by_hop, judge, may_be_nominated, nominated};
 use sluice_schema::HeaderEdits;
 use sluice_wire::header::{
     TRACEPARENT, TRACESTATE, X_ACCOUNT, X_AUTH_METHOD, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO,
@@ -212,6 +213,27 @@ impl Edits {
 /// Tells a client that came over TLS to stay there.
 pub(crate) const STAY_ENCRYPTED: (HeaderName, HeaderValue) =
     (STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
+
+/// The names that `Connection` holds.
+pub(crate) fn connection_names(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(nominated).filter_map(|name| name.parse().ok()).collect()
+}
+
+/// Removes what of an answer's head belongs to the upstream's connection, but for the framing of its body. An
+/// announcement of trailers stays where they are passed on: behind an answer in HTTP/2.
+pub(crate) fn drop_hop_by_hop(answer: &mut ResponseHeader) {
+    let trailers = answer.version == Version::HTTP_2;
+    let stays = |name: &HeaderName| {
+        *name == TRANSFER_ENCODING || *name == CONTENT_LENGTH || (*name == TRAILER && trailers)
+    };
+    let named = connection_names(&answer.headers);
+    let fixed: Vec<HeaderName> =
+        answer.headers.keys().filter(|name| is_hop_by_hop(name.as_str())).cloned().collect();
+    for name in named.into_iter().chain(fixed).filter(|name| !stays(name)) {
+        answer.remove_header(&name);
+    }
+}
 
 /// Removes from an upstream's answer what clients are not to see, and adds what every answer has.
 pub(crate) fn clean_response(response: &mut ResponseHeader, request_id: &str) -> pingora::Result<()> {

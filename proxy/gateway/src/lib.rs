@@ -12,6 +12,7 @@ mod access_log;
 mod account;
 mod admit;
 mod authenticate;
+mod backlog;
 mod books;
 mod caps;
 mod chunks;

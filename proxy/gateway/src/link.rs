@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::backlog::Backlog;
+
 /// Why the stream ended a request; stays until the next head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -21,6 +23,8 @@ pub(crate) enum Fault {
     WriteTimeout = 4,
     /// The edge ends, and the answer is a stream without end.
     Draining = 5,
+    /// The upstream did not take the request's body in time.
+    Blocked = 6,
 }
 
 /// What a request and the stream below it tell each other.
@@ -33,6 +37,7 @@ pub(crate) struct Link {
     streams: AtomicBool,
     stops: AtomicBool,
     last: AtomicBool,
+    backlog: Backlog,
 }
 
 impl Link {
@@ -46,6 +51,7 @@ impl Link {
             streams: AtomicBool::new(false),
             stops: AtomicBool::new(false),
             last: AtomicBool::new(false),
+            backlog: Backlog::new(),
         }
     }
 
@@ -67,6 +73,11 @@ impl Link {
     /// When the request must be over, whoever is slow.
     pub(crate) fn end(&self) -> Option<Instant> {
         self.instant(self.end_us.load(Ordering::Relaxed))
+    }
+
+    /// What of the request's body is under way to the upstream.
+    pub(crate) fn backlog(&self) -> &Backlog {
+        &self.backlog
     }
 
     /// Notes whether the answer is a stream without end.
@@ -105,6 +116,7 @@ impl Link {
             3 => Fault::BodyFraming,
             4 => Fault::WriteTimeout,
             5 => Fault::Draining,
+            6 => Fault::Blocked,
             _ => Fault::None,
         }
     }

@@ -45,6 +45,9 @@ pub(crate) async fn choose(x: &mut Exchange) -> Result<Box<HttpPeer>, Box<Error>
     x.body_bytes = 0;
     x.upstream_blocks = false;
     x.await_body_of_request();
+    // A call may be silent on both sides as long as its route's `idle` allows.
+    let patience = x.timeouts().map(|timeouts| timeouts.first_byte).filter(|_| !x.call);
+    x.arrival.link.backlog().set_patience(patience);
     let peer = match &x.target {
         Target::Service(route) => {
             let route = Arc::clone(route);
@@ -68,13 +71,14 @@ pub(crate) async fn choose(x: &mut Exchange) -> Result<Box<HttpPeer>, Box<Error>
     Ok(peer)
 }
 
-/// Keeps a request whose body may not fit into the pipe to the upstream within its total. While that pipe is
-/// full nobody waits for the client, so the request's own deadline is not looked at: the connection's
-/// timeouts have to end it, first the blocked write, then the wait for an early answer.
+/// Keeps a request whose body may not fit into the pipe to an HTTP/2 instance within its total. While the
+/// framework writes there it waits for nothing else, so the request's own deadline is not looked at: the
+/// connection's timeouts have to end it, first the blocked write, then the wait for an early answer.
 fn bound_body(x: &Exchange, peer: &mut HttpPeer) {
-    // A call may be silent on both sides as long as its route's `idle` allows.
     let fits = x.call || x.announced().is_some_and(|bytes| bytes <= FITS_BYTES);
-    let Some(left) = x.left().filter(|_| !fits) else { return };
+    let Some(left) = x.left().filter(|_| !fits && peer.options.alpn.get_max_http_version() == 2) else {
+        return;
+    };
     let options = &mut peer.options;
     let write = options.write_timeout.unwrap_or(left).min(left / 2);
     options.write_timeout = Some(write);
@@ -157,11 +161,19 @@ pub(crate) fn attempt_failed(x: &mut Exchange, error: &Error, answered: bool, re
     if *error.etype() == RETRY_STATUS {
         return true;
     }
+    if x.answered {
+        // The upstream has done its part; what ended is the rest of a body that nobody wants.
+        return false;
+    }
     let fault = x.arrival.link.fault();
     // A deadline that passes while the client still sends is the client's, unless the upstream does not take
     // what was sent.
     let from_client = *error.esource() == ErrorSource::Downstream
-        && (fault != Fault::Deadline || !(x.received || x.upstream_blocks));
+        && match fault {
+            Fault::Blocked => false,
+            Fault::Deadline => !(x.received || x.upstream_blocks),
+            _ => true,
+        };
     if from_client || x.refusal.is_some() {
         return false;
     }
@@ -173,7 +185,9 @@ pub(crate) fn attempt_failed(x: &mut Exchange, error: &Error, answered: bool, re
         return !answered && replayable && retries(x, RetryCause::Connect, true, None);
     }
     let (code, cause) = match error.etype() {
-        _ if fault == Fault::Deadline => (Code::UpstreamTimeout, RetryCause::Status(504)),
+        _ if matches!(fault, Fault::Deadline | Fault::Blocked) => {
+            (Code::UpstreamTimeout, RetryCause::Status(504))
+        }
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => {
             (Code::UpstreamTimeout, RetryCause::Status(504))
         }

@@ -9,7 +9,7 @@ use http::{HeaderValue, StatusCode, Version};
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType, Result};
 
-use crate::headers::clean_response;
+use crate::headers::{clean_response, drop_hop_by_hop};
 
 /// Most interim answers of one upstream to one request.
 const INTERIM_MAX: u8 = 8;
@@ -23,6 +23,10 @@ pub(crate) fn interim(count: u8, response: &mut ResponseHeader, request_id: &str
         return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
     }
     check_size(response)?;
+    drop_hop_by_hop(response);
+    // Nothing follows such a head, whatever it says.
+    response.remove_header(&TRANSFER_ENCODING);
+    response.remove_header(&CONTENT_LENGTH);
     clean_response(response, request_id)
 }
 
@@ -42,7 +46,8 @@ fn length_is_plain(response: &ResponseHeader) -> bool {
     plain && lengths.next().is_none()
 }
 
-/// The upstream's framing ends here: its version and its way of ending the body are not the client's.
+/// The upstream's connection ends here: its version, what belongs to it and its way of ending the body are not
+/// the client's.
 pub(crate) fn frame_anew(response: &mut ResponseHeader) -> Result<()> {
     check_size(response)?;
     let chunked =
@@ -57,6 +62,7 @@ pub(crate) fn frame_anew(response: &mut ResponseHeader) -> Result<()> {
     if faulty || !length_is_plain(response) {
         return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
     }
+    drop_hop_by_hop(response);
     response.set_version(Version::HTTP_11);
     if response.status == StatusCode::NO_CONTENT {
         response.remove_header(&TRANSFER_ENCODING);
@@ -103,10 +109,42 @@ mod tests {
     }
 
     #[test]
+    fn what_belongs_to_the_upstreams_connection_stays_there() {
+        let fields = [
+            ("connection", "close, Foo, Content-Length"),
+            ("foo", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "x"),
+            ("upgrade", "h2,h2c"),
+            ("te", "x"),
+            ("trailer", "a"),
+            ("content-length", "2"),
+            ("etag", "b"),
+        ];
+        let left = |version| {
+            let mut answer = answer(200, version, &fields);
+            frame_anew(&mut answer).unwrap();
+            let mut names: Vec<String> = answer.headers.keys().map(ToString::to_string).collect();
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(left(Version::HTTP_11), ["content-length", "etag"]);
+        assert_eq!(left(Version::HTTP_2), ["content-length", "etag", "trailer"], "they are passed on");
+    }
+
+    #[test]
     fn nobody_switches_protocols_and_interim_answers_end() {
-        let mut hint = answer(103, Version::HTTP_11, &[("x-internal-key", "a")]);
+        let fields = [
+            ("x-internal-key", "a"),
+            ("content-length", "5"),
+            ("connection", "foo"),
+            ("foo", "b"),
+            ("link", "c"),
+        ];
+        let mut hint = answer(103, Version::HTTP_11, &fields);
         interim(1, &mut hint, "r").unwrap();
-        assert!(!hint.headers.contains_key("x-internal-key"));
+        let left: Vec<&str> = hint.headers.keys().map(http::HeaderName::as_str).collect();
+        assert_eq!(left, ["link", "x-content-type-options", "x-request-id"]);
         assert!(interim(INTERIM_MAX + 1, &mut hint, "r").is_err());
         assert!(interim(1, &mut answer(101, Version::HTTP_11, &[]), "r").is_err());
     }

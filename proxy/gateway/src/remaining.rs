@@ -87,6 +87,11 @@ impl Remaining {
         self.head > 0 || matches!(self.body, Body::Length(_) | Body::Chunked { .. })
     }
 
+    /// Whether what comes next is a piece of the body.
+    pub(crate) const fn is_in_body(&self) -> bool {
+        self.head == 0 && matches!(self.body, Body::Length(_) | Body::Chunked { .. })
+    }
+
     /// Whether at least `count` bytes of a body of known length are to come, and nothing before them.
     pub(crate) const fn awaits_plain(&self, count: usize) -> bool {
         matches!(self.body, Body::Length(left) if self.head == 0 && left >= count as u64)

@@ -18,6 +18,7 @@ use sluice_policy::framing::BodyFraming;
 use sluice_policy::method::Method;
 use sluice_wire::code::Code;
 
+use crate::backlog::counted;
 use crate::conn::Protocol;
 use crate::ctx::{Arrival, Ctx, Exchange, Target};
 use crate::forward::{dress, events, head_came, is_stream, prepare, retry_after, settle, tell_breaker};
@@ -169,6 +170,9 @@ impl ProxyHttp for Edge {
             return Err(Error::new_down(crate::peer::REFUSED));
         }
         x.received |= end_of_stream;
+        if !end_of_stream && let Some(piece) = body.take_if(|piece| !piece.is_empty()) {
+            *body = Some(counted(&x.arrival.link, piece));
+        }
         if x.streaming && !x.answered {
             // What a call sends while its answer goes on shows that it is alive.
             x.await_answer();
@@ -348,7 +352,7 @@ fn failed_answer(x: &mut Exchange, e: &Error) -> Option<Answer> {
             x.decision = "body_timeout";
             return Some(Answer::refuse(Code::RequestTimeout, "the body did not arrive in time"));
         }
-        Fault::Deadline | Fault::Draining | Fault::None => {}
+        Fault::Deadline | Fault::Blocked | Fault::Draining | Fault::None => {}
     }
     if let Some(failure) = x.failure {
         return Some(answer(x, failure));

@@ -5,7 +5,8 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use futures_util::FutureExt as _;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -16,6 +17,18 @@ pub(crate) enum Socket {
     Plain(TcpStream),
     /// Under TLS, after the handshake.
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Socket {
+    /// Whether the other end has closed its side, though bytes of it may still wait to be read.
+    pub(crate) fn has_left(&self) -> bool {
+        let socket = match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => stream.get_ref().0,
+        };
+        let ready = socket.ready(Interest::READABLE).now_or_never();
+        ready.is_some_and(|ready| ready.is_ok_and(Ready::is_read_closed))
+    }
 }
 
 impl AsRawFd for Socket {

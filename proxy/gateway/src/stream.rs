@@ -44,6 +44,9 @@ const AHEAD_BYTES: usize = 4 << 10;
 /// LIMIT: input buffered while a body is checked chunk by chunk.
 const CHUNK_BYTES: usize = 32 << 10;
 
+/// Between two looks whether a client has left, while its body waits for the upstream.
+const LOOK: Duration = Duration::from_millis(300);
+
 /// Times the stream itself enforces.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StreamTimes {
@@ -141,6 +144,7 @@ impl Downstream {
         self.link.set_deadline(None);
         self.link.set_end(None);
         self.link.set_streams(false);
+        self.link.backlog().begin();
         self.last_body_byte = None;
         self.wrote = false;
         self.remaining = Remaining::of(head_bytes, body, &self.inbound.filled()[head_bytes..])?;
@@ -233,6 +237,33 @@ impl Downstream {
         Poll::Ready(Err(timed_out()))
     }
 
+    /// The upstream takes no more of the body now: it goes on when that does, and ends when the client leaves or
+    /// time is up.
+    fn poll_behind(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if !self.out.is_flushed()
+            && let Poll::Ready(Err(error)) = self.poll_send(cx, &[])
+        {
+            return Poll::Ready(error);
+        }
+        if self.link.streams() && self.link.is_stopped() {
+            self.link.set_fault(Fault::Draining);
+            return Poll::Ready(timed_out());
+        }
+        let due = self.link.deadline().into_iter().chain(self.link.backlog().due()).min();
+        loop {
+            if self.socket.as_ref().is_none_or(Socket::has_left) {
+                return Poll::Ready(io::ErrorKind::ConnectionReset.into());
+            }
+            let now = Instant::now();
+            if due.is_some_and(|due| due <= now) {
+                self.link.set_fault(Fault::Blocked);
+                return Poll::Ready(timed_out());
+            }
+            let next = due.map_or(now + LOOK, |due| due.min(now + LOOK));
+            ready!(self.poll_deadline(cx, next));
+        }
+    }
+
     /// A read after the whole request was handed out: it ends when the client leaves or time is up.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Bytes of the next request may be here already. They are read up to the bound, so that the end
@@ -286,6 +317,9 @@ impl AsyncRead for Downstream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.remaining.is_in_body() && this.link.backlog().poll_room(cx).is_pending() {
+            return this.poll_behind(cx).map(Err);
+        }
         loop {
             let count = this.available()?.min(buf.remaining());
             if count > 0 {

@@ -156,6 +156,17 @@ impl Body {
         self.timer.poll(cx, deadline).map(|()| BodyError::Due(fault))
     }
 
+    /// Ready when the request must end though the upstream has not taken its body so far.
+    pub(super) fn poll_behind(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        if self.link.streams() && self.link.is_stopped() {
+            return Poll::Ready(BodyError::Due(Fault::Draining));
+        }
+        match self.link.deadline().into_iter().chain(self.link.backlog().due()).min() {
+            Some(due) => self.timer.poll(cx, due).map(|()| BodyError::Due(Fault::Blocked)),
+            None => Poll::Pending,
+        }
+    }
+
     /// Whether all of it was handed out.
     pub(super) const fn is_done(&self) -> bool {
         self.ended

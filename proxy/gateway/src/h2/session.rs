@@ -120,8 +120,19 @@ impl Session {
     }
 
     async fn read(&mut self) -> Result<Option<Bytes>> {
-        let read = poll_fn(|cx| self.body.poll_next(cx)).await;
+        let read = poll_fn(|cx| self.poll_read(cx)).await;
         read.or_else(|error| self.failed(error))
+    }
+
+    /// The next piece of the body, once the upstream has taken those before.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
+        if self.body.is_done() || self.link.backlog().poll_room(cx).is_ready() {
+            return self.body.poll_next(cx);
+        }
+        match self.reply.poll_left(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(BodyError::Reset)),
+            Poll::Pending => self.body.poll_behind(cx).map(Err),
+        }
     }
 
     /// Passes one piece of the answer on; says whether it was the last one.

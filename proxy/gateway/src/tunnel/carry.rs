@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
 use super::goodbye::Stop;
-use super::handshake::{answer_bytes, drop_hop_by_hop};
+use super::handshake::answer_bytes;
 use super::open::Place;
 use super::pipe::Pipe;
 use super::tries::Answered;
@@ -26,6 +26,7 @@ use crate::caps::ConnectionPermit;
 use crate::conn::Protocol;
 use crate::ctx::Exchange;
 use crate::forward::{dress, settle};
+use crate::headers::drop_hop_by_hop;
 use crate::linger::linger;
 use crate::socket::Socket;
 use crate::state::Shared;

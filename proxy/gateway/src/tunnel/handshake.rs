@@ -2,17 +2,15 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
-    TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, Result};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
-use sluice_policy::headers::{is_hop_by_hop, may_be_nominated, nominated};
+use sluice_policy::headers::{may_be_nominated, nominated};
 use sluice_wire::code::Code;
 
+use crate::headers::connection_names;
 use crate::respond::Answer;
 
 /// LIMIT: fields of an upstream's head.
@@ -103,21 +101,6 @@ pub(super) fn switches(answer: &HeaderMap, asked: &HeaderMap) -> bool {
         && accepted == expected.as_deref().map(str::as_bytes)
 }
 
-/// Removes what of an answer's head belongs to the upstream's connection, but for the framing of its body.
-pub(super) fn drop_hop_by_hop(answer: &mut ResponseHeader) {
-    let named = connection_names(&answer.headers);
-    let fixed: Vec<HeaderName> = answer
-        .headers
-        .keys()
-        .filter(|name| is_hop_by_hop(name.as_str()) && *name != TRANSFER_ENCODING)
-        .cloned()
-        .collect();
-    let framing = |name: &HeaderName| *name == TRANSFER_ENCODING || *name == CONTENT_LENGTH;
-    for name in named.into_iter().chain(fixed).filter(|name| !framing(name)) {
-        answer.remove_header(&name);
-    }
-}
-
 /// The bytes of an answer's head, for a client.
 pub(super) fn answer_bytes(mut answer: ResponseHeader) -> Result<Vec<u8>> {
     match answer.status {
@@ -160,14 +143,10 @@ fn lists(headers: &HeaderMap, name: &HeaderName, member: &str) -> bool {
     values.any(|value| nominated(value).any(|one| one.eq_ignore_ascii_case(member)))
 }
 
-fn connection_names(headers: &HeaderMap) -> Vec<HeaderName> {
-    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(nominated).filter_map(|name| name.parse().ok()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::headers::drop_hop_by_hop;
 
     const ASKED: &[u8] = b"GET /x HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade, X-Foo, foo\r\n\
         Foo: 1\r\nX-Foo: 2\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\nmore";

@@ -12,7 +12,7 @@ use sluice_wire::code::Code;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::EARLY_BYTES;
-use super::handshake::{answer_bytes, drop_hop_by_hop, invalid};
+use super::handshake::{answer_bytes, invalid};
 use super::tries::{Answered, while_present};
 use crate::account;
 use crate::chunks::ChunkScanner;
@@ -74,7 +74,6 @@ pub(super) async fn run(
 fn begin(x: &mut Exchange, head: &mut ResponseHeader) -> pingora::Result<(Body, Vec<u8>)> {
     frame_anew(head)?;
     let body = framing(head)?;
-    drop_hop_by_hop(head);
     x.streaming = is_stream(head);
     dress(x, head)?;
     if matches!(body, Body::Open) {

@@ -301,6 +301,49 @@ fn a_side_that_does_not_read_stalls_the_other() {
 }
 
 #[test]
+fn an_upload_that_the_upstream_does_not_take_ends_with_its_client_and_in_time() {
+    let (release, gate) = mpsc::sync_channel::<()>(1);
+    let gate = Mutex::new(gate);
+    let upstream = Raw::start(move |_, socket| {
+        // The client leaves this unread, so that its end is a reset, which overtakes what it has sent.
+        socket.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n").unwrap();
+        gate.lock().unwrap().recv().unwrap_err();
+    });
+    let upload = |edge: &crate::harness::Edge| {
+        let mut client = edge.connect();
+        client.send("POST /ws HTTP/1.1\r\nHost: edge\r\nContent-Length: 1000000000\r\n\r\n");
+        client.socket.set_nonblocking(true).unwrap();
+        let (piece, mut sent) = (vec![7; 60_000], 0);
+        stalled(|| {
+            sent += client.socket.write(&piece).unwrap_or(0);
+            sent
+        });
+        client
+    };
+    let in_flight = |edge: &crate::harness::Edge| {
+        edge.get("/services").json()["services"][0]["instances"][0]["in_flight"].as_u64().unwrap()
+    };
+    let edge =
+        edge_at(&upstream, "body_bytes = \"1GiB\"\ntimeouts = { first_byte = \"20s\", total = \"60s\" }");
+    let client = upload(&edge);
+    assert_eq!(in_flight(&edge), 1);
+    let left = Instant::now();
+    drop(client);
+    eventually("the edge sees that the client has left", || (in_flight(&edge) == 0).then_some(()));
+    assert!(left.elapsed() < Duration::from_secs(1), "{:?}", left.elapsed());
+
+    let edge =
+        edge_at(&upstream, "body_bytes = \"1GiB\"\ntimeouts = { first_byte = \"1s\", total = \"60s\" }");
+    let begun = Instant::now();
+    let mut client = upload(&edge);
+    client.socket.set_nonblocking(false).unwrap();
+    assert!(client.read_until("\r\n\r\n").starts_with("HTTP/1.1 103"));
+    assert_eq!(client.reply().status, 504);
+    assert!(begun.elapsed() < Duration::from_secs(10), "first_byte holds: {:?}", begun.elapsed());
+    drop(release);
+}
+
+#[test]
 fn refused_uploads_leave_the_pool_as_it_was() {
     let upstream = Upstream::start(ok);
     let more = "permissions = { POST = [\"write\"] }\nbody_bytes = \"64KiB\"";
