@@ -19,6 +19,7 @@
 //! | [`headers`] | which fields a client may send through |
 //! | [`reserved`] | which paths are Sluice's own, and their policy |
 //! | [`route`] | service, worker or page of a path |
+//! | [`kill_switch`] | what is stopped by hand |
 //! | [`authorize`] | what a service asks of its callers |
 //! | [`limit`] | whether a caller may make one more request |
 //! | [`deadline`] | how much time is left for an attempt |
@@ -49,6 +50,7 @@ pub mod framing;
 pub mod gate;
 pub mod headers;
 pub mod health;
+pub mod kill_switch;
 pub mod limit;
 pub mod method;
 pub mod outlier;
