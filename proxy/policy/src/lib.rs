@@ -20,6 +20,8 @@
 //! | [`reserved`] | which paths are Sluice's own, and their policy |
 //! | [`route`] | service, worker or page of a path |
 //! | [`kill_switch`] | what is stopped by hand |
+//! | [`cors`] | which web pages may call a service |
+//! | [`split`] | which version of a service a caller meets |
 //! | [`authorize`] | what a service asks of its callers |
 //! | [`limit`] | whether a caller may make one more request |
 //! | [`deadline`] | how much time is left for an attempt |
@@ -43,6 +45,7 @@ pub mod authorize;
 pub mod balance;
 pub mod breaker;
 pub mod concurrency;
+pub mod cors;
 pub mod deadline;
 pub mod event_stream;
 pub mod flood;
@@ -63,6 +66,7 @@ pub mod reserved;
 pub mod retry;
 pub mod route;
 pub mod sample;
+pub mod split;
 pub mod tap;
 pub mod time;
 pub mod trace;
