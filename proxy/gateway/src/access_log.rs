@@ -251,11 +251,17 @@ fn escape(text: &str, out: &mut Vec<u8>) {
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    for byte in text[..end].bytes() {
-        match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-            0..0x20 | 0x7f => drop(write!(out, "\\u{byte:04x}")),
-            _ => out.push(byte),
+    let kept = &text[..end];
+    if kept.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+        out.extend_from_slice(kept.as_bytes());
+    } else {
+        for letter in kept.chars() {
+            match letter {
+                '"' | '\\' => out.extend_from_slice(&[b'\\', letter as u8]),
+                // Those beyond ASCII too: terminals act on them.
+                letter if letter.is_control() => drop(write!(out, "\\u{:04x}", u32::from(letter))),
+                letter => out.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
         }
     }
     if end < text.len() {
@@ -286,14 +292,15 @@ mod tests {
     #[test]
     fn a_hostile_path_stays_one_json_line() {
         let mut buffer = Vec::new();
-        let path = format!("/a\"\\\n\u{7f}{}", "x".repeat(5000));
+        let path = format!("/a\"\\\n\u{7f}\u{9b}é{}", "x".repeat(5000));
         let now = jiff::Timestamp::from_millisecond(1_700_000_000_123).unwrap();
         let line = Line::start(&mut buffer, now).text("path", &path).number("status", 200).end();
         assert_eq!(line.iter().position(|byte| *byte == b'\n'), Some(line.len() - 1));
         let value: serde_json::Value = serde_json::from_slice(line).unwrap();
         assert_eq!(value["timestamp"], "2023-11-14T22:13:20.123Z");
         assert_eq!(value["status"], 200);
-        assert!(value["path"].as_str().unwrap().starts_with("/a\"\\\n\u{7f}xxx"));
+        assert!(value["path"].as_str().unwrap().starts_with("/a\"\\\n\u{7f}\u{9b}éxxx"));
+        assert!(!String::from_utf8_lossy(line).contains('\u{9b}'), "a terminal would act on it");
         assert!(line.len() < 1300);
     }
 

@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::future::join_all;
 use sluice_ledger::{Entry, Ledger, LedgerError};
 use sluice_policy::registry::{AddressFault, AddressRules, Effect, Registration, RegistrationFault, admit};
-use sluice_schema::{Config, Service};
+use sluice_schema::{Config, InstanceUrl, Service};
 
 use crate::books::blocking;
 use crate::clock;
@@ -128,19 +129,14 @@ impl Registrations {
         accepted.into_iter().map(|registration| registration.service(config)).collect()
     }
 
-    /// Judges a registration and its addresses, and says what it would do. The caller holds [`Self::change`].
-    pub(crate) async fn judge(
+    /// Judges a registration beside what is there, and says what it would do.
+    pub(crate) fn judge(
         &self,
         registration: &Registration,
         config: &Config,
-    ) -> Result<Effect, RegisterError> {
-        // Judged before any name is looked up, so that a refused caller cannot make the edge resolve.
-        let effect = {
-            let entries = self.entries();
-            admit(registration, config, entries.values().map(|entry| &entry.registration))?
-        };
-        self.check_addresses(registration, config).await?;
-        Ok(effect)
+    ) -> Result<Effect, RegistrationFault> {
+        let entries = self.entries();
+        admit(registration, config, entries.values().map(|entry| &entry.registration))
     }
 
     /// Whether a service of this name is registered.
@@ -214,28 +210,37 @@ impl Registrations {
         blocking(move || ledger.close()).await;
     }
 
-    /// Every address an instance has must be allowed; a name is resolved for it.
-    async fn check_addresses(
+    /// Every address an instance has must be allowed; names are resolved for it, all at once. It takes as long
+    /// as the slowest name, so nothing else waits for it.
+    pub(crate) async fn check_addresses(
         &self,
         registration: &Registration,
         config: &Config,
     ) -> Result<(), RegisterError> {
         let rules = self.forbidden.rules(config);
-        for (index, instance) in registration.instances.iter().enumerate() {
-            let url = &instance.url;
-            let refused = |source| RegistrationFault::Address { index, source };
-            if self.forbidden.is_store(&url.host, url.port) {
-                return Err(refused(AddressFault::Own).into());
-            }
-            let addresses = match url.ip() {
-                Some(ip) => vec![SocketAddr::new(ip, url.port)],
-                None => resolve(&*self.resolver, &url.host, url.port)
-                    .await
-                    .ok_or(RegisterError::Unresolved(index))?,
-            };
-            for address in addresses {
-                rules.check(address).map_err(refused)?;
-            }
+        let each = registration.instances.iter().enumerate();
+        let checks = each.map(|(index, instance)| self.check_instance(&rules, index, &instance.url));
+        join_all(checks).await.into_iter().collect()
+    }
+
+    async fn check_instance(
+        &self,
+        rules: &AddressRules,
+        index: usize,
+        url: &InstanceUrl,
+    ) -> Result<(), RegisterError> {
+        let refused = |source| RegistrationFault::Address { index, source };
+        if self.forbidden.is_store(&url.host, url.port) {
+            return Err(refused(AddressFault::Own).into());
+        }
+        let addresses = if let Some(ip) = url.ip() {
+            vec![SocketAddr::new(ip, url.port)]
+        } else {
+            let found = resolve(&*self.resolver, &url.host, url.port).await;
+            found.ok_or(RegisterError::Unresolved(index))?
+        };
+        for address in addresses {
+            rules.check(address).map_err(refused)?;
         }
         Ok(())
     }

@@ -375,8 +375,12 @@ fn fingerprint(path: &Path) -> Fingerprint {
     let Files { main, folder } = Files::of(path);
     let listed =
         std::fs::read_dir(&folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
-    let mut files: Vec<PathBuf> =
-        listed.filter(|path| path.extension().is_some_and(|extension| extension == "toml")).collect();
+    // Hidden ones are not read either: editors keep their own beside the files.
+    let is_read = |path: &PathBuf| {
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        !hidden && path.extension().is_some_and(|extension| extension == "toml")
+    };
+    let mut files: Vec<PathBuf> = listed.filter(is_read).collect();
     files.push(main);
     files.sort();
     let stat = |path: PathBuf| {
@@ -402,6 +406,7 @@ mod tests {
         let one = fingerprint(&main);
         assert_ne!(one, empty);
         std::fs::write(dir.path().join("services.d/readme.md"), "x").unwrap();
+        std::fs::write(dir.path().join("services.d/.a.toml"), "x").unwrap();
         assert_eq!(fingerprint(&main), one);
         std::fs::write(dir.path().join("new"), "y").unwrap();
         std::fs::rename(dir.path().join("new"), dir.path().join("services.d/a.toml")).unwrap();

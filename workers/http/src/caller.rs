@@ -131,6 +131,11 @@ fn bearer(headers: &HeaderMap, trust: &TrustCell) -> Resolved {
     }
 }
 
+/// Whether the token that a request came with would be taken now: what it opened may outlive it.
+pub fn is_token_good(headers: &HeaderMap, trust: &TrustCell) -> bool {
+    matches!(bearer(headers, trust), Resolved::Caller(_))
+}
+
 fn bearer_token(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token)

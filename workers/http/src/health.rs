@@ -62,6 +62,10 @@ pub trait HealthSource: Send + Sync {
     fn ready(&self) -> bool;
     /// Its parts by name.
     fn components(&self) -> BTreeMap<String, Component>;
+    /// Who may read its metrics now; `None`: as at its start.
+    fn metrics(&self) -> Option<MetricsAccess> {
+        None
+    }
 }
 
 pub(crate) struct Health {
@@ -120,12 +124,14 @@ async fn metrics(
     headers: HeaderMap,
     MaybeCaller(caller): MaybeCaller,
 ) -> Result<Response, Reject> {
-    if !health.access.enabled {
+    let access = health.source.metrics();
+    let access = access.as_ref().unwrap_or(&health.access);
+    if !access.enabled {
         return Err(Reject::new(Code::NotFound, "metrics are switched off"));
     }
     // A request that a proxy passed on comes from somewhere else than its peer address says.
     let proxied = ["forwarded", names::X_FORWARDED_FOR, "via"].iter().any(|name| headers.contains_key(*name));
-    let allowed = |from: SocketAddr| health.access.allow.iter().any(|net| net.contains(&from.ip()));
+    let allowed = |from: SocketAddr| access.allow.iter().any(|net| net.contains(&from.ip().to_canonical()));
     let near = !proxied && peer.address.is_some_and(allowed);
     if !near && peer.door != Door::Internal {
         require(&caller.ok_or_else(Reject::unauthenticated)?, "metrics:read")?;

@@ -24,7 +24,7 @@ mod tests;
 
 pub use asset::Asset;
 pub use body::{BODY_BYTES_DEFAULT, BodyBytes, BodyLimit, StrictJson, StrictQuery};
-pub use caller::{Authenticated, MaybeCaller, require};
+pub use caller::{Authenticated, MaybeCaller, is_token_good, require};
 pub use doors::{Door, Doors, Listener, Peer};
 pub use handover::{Giver, Handover};
 pub use health::{Component, HealthSource, Status};

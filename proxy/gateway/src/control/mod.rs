@@ -28,6 +28,7 @@ use bytes::Bytes;
 use http::header::HOST;
 use sluice_http::{Asset, Component, HealthSource, Peer, Reject, Start};
 use sluice_policy::route::host_name;
+use sluice_schema::MetricsAccess;
 use sluice_wire::code::Code;
 use tokio::sync::{Semaphore, watch};
 
@@ -137,6 +138,12 @@ struct Source(Arc<Shared>);
 impl HealthSource for Source {
     fn ready(&self) -> bool {
         self.0.has_keys()
+    }
+
+    fn metrics(&self) -> Option<MetricsAccess> {
+        // They are about to be read.
+        self.0.refresh_gauges();
+        Some(self.0.generation.load().config.metrics.clone())
     }
 
     fn components(&self) -> BTreeMap<String, Component> {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use sluice_audit::{Decision, Entry};
 use sluice_ledger::Entry as Registered;
 use sluice_policy::method::{Method, MethodSet};
-use sluice_policy::registry::{Effect, Raw, Registration};
+use sluice_policy::registry::{Effect, Raw, Registration, RegistrationFault};
 use sluice_wire::code::Code;
 use sluice_wire::json;
 use sluice_wire::problem::Problem;
@@ -57,9 +57,14 @@ async fn register(shared: &Shared, session: &mut Session, x: &mut Exchange) -> R
     let raw: Raw = json::from_slice(&body).map_err(|error| Answer::problem(Problem::from(error)))?;
     let registration =
         Registration::try_from(raw).map_err(|fault| Answer::refuse(fault.code(), fault.to_string()))?;
+    let present = shared.generation();
+    let fault = |fault: RegistrationFault| refused(fault.into());
+    // Judged before any name is looked up, so that a refused caller cannot make the edge resolve.
+    shared.registrations.judge(&registration, &present.config).map_err(fault)?;
+    shared.registrations.check_addresses(&registration, &present.config).await.map_err(refused)?;
     let _one_at_a_time = shared.registrations.change.lock().await;
     let config = Arc::clone(&shared.generation().config);
-    let effect = shared.registrations.judge(&registration, &config).await.map_err(refused)?;
+    let effect = shared.registrations.judge(&registration, &config).map_err(fault)?;
     if effect != Effect::Renews {
         audit(shared, x, &by, ("register", &registration.name)).await?;
     }

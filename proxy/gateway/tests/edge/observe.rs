@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
+use sluice_wire::feed::{Change, Delta, Message};
 
 use crate::harness::{Client, Edge, PATIENCE, Setup, Upstream, eventually, ok, reply, service};
 
@@ -87,7 +88,10 @@ fn a_sample_keeps_every_error() {
 
 /// A viewer of the tap, its head read.
 fn tap(edge: &Edge, query: &str) -> Client {
-    let token = edge.issuer.token("control:read");
+    tap_with(edge, query, &edge.issuer.token("control:read"))
+}
+
+fn tap_with(edge: &Edge, query: &str, token: &str) -> Client {
     let mut viewer = Client::to(edge.control);
     viewer.send(&format!(
         "GET /admin/tap{query} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
@@ -183,6 +187,25 @@ fn the_tap_shows_requests_without_their_secrets() {
     });
     let audited = std::fs::read_to_string(edge.data.join("audit/edge.jsonl")).unwrap();
     assert!(audited.contains(r#""op":"tap""#));
+}
+
+#[test]
+fn the_tap_ends_with_its_token() {
+    let upstream = Upstream::start(ok);
+    let edge = setup(&upstream, "").start();
+    let now = jiff::Timestamp::now().as_second();
+    let token = |jti: &str| {
+        edge.issuer.sign(&json!({
+            "iss": "https://sluice.internal", "aud": "sluice", "sub": "viewer", "exp": now + 600, "iat": now,
+            "jti": jti, "scope": "control:read",
+        }))
+    };
+    let [mut good, mut revoked] = ["good", "revoked"].map(|jti| tap_with(&edge, "", &token(jti)));
+    let change = Change::Jti { jti: "revoked".to_owned() };
+    edge.trust.apply(&Message::Delta(Delta { epoch: "e".into(), seq: 2, change }));
+    assert!(revoked.read_until("0\r\n\r\n").ends_with("0\r\n\r\n"), "the answer comes to its end");
+    assert_eq!(get(&edge, "/api", "").status, 200);
+    assert_eq!(next(&mut good).1["path"], "/api");
 }
 
 #[test]

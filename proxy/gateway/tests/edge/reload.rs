@@ -98,6 +98,22 @@ fn state_survives_and_no_request_fails_while_generations_change() {
 }
 
 #[test]
+fn who_may_read_metrics_changes_on_both_ports_at_once() {
+    let edge = Setup::new("").start();
+    let token = edge.issuer.token("control:write control:read");
+    let both = || [edge.get("/metrics").status, edge.admin("GET", "/metrics", None, None).status];
+    assert_eq!(both(), [200, 200]);
+    let main = edge.conf.join("sluice.toml");
+    let written = std::fs::read_to_string(&main).unwrap();
+    for (metrics, status) in [("allow = []", 401), ("enabled = false", 404)] {
+        std::fs::write(&main, format!("{written}\n[metrics]\n{metrics}\n")).unwrap();
+        let done = edge.admin("POST", "/admin/reload", Some(&token), None);
+        assert_eq!(done.status, 200, "{}", done.text());
+        assert_eq!(both(), [status, status], "{metrics}");
+    }
+}
+
+#[test]
 fn a_refused_reload_by_call_says_why() {
     let upstream = Upstream::start(ok);
     let edge = edge_for(&upstream, "");
