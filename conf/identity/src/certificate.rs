@@ -200,8 +200,9 @@ fn check_usages(extensions: &[X509Extension<'_>]) -> Result<(), CertificateError
     if constraints.is_some_and(|found| found.ca) || usage.as_ref().is_some_and(signs) {
         return Err(CertificateError::Authority);
     }
+    // Who may be a client is said, not left open: `anyExtendedKeyUsage` and no purposes at all are no leave.
     let allowed = usage.is_none_or(|usage| usage.digital_signature())
-        && purposes.is_none_or(|purposes| purposes.client_auth);
+        && purposes.is_some_and(|purposes| purposes.client_auth);
     if allowed { Ok(()) } else { Err(CertificateError::Usage) }
 }
 

@@ -181,7 +181,9 @@ fn authorities_and_other_usages_are_refused() {
         params.extended_key_usages.clear();
         params.is_ca = IsCa::NoCa;
     });
-    assert!(silent.is_ok(), "usages that are not limited allow all");
+    assert_eq!(silent, Err(CertificateError::Usage), "who may be a client is said, not left open");
+    let unlimited = made(|params| params.key_usages.clear());
+    assert!(unlimited.is_ok(), "a key whose use is not limited may sign a handshake");
 }
 
 #[test]
