@@ -14,6 +14,8 @@ use sluice_wire::start::Ready;
 pub(crate) struct Banner {
     event: &'static str,
     edge: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edge_tls: Option<String>,
     control: String,
     events: String,
     vault: String,
@@ -44,10 +46,13 @@ impl Banner {
             let address = ready.get(&role).and_then(|ready| ready.listeners.get(name));
             address.map_or_else(String::new, |address| url_of(address))
         };
+        let tls = ready.get(&Role::Edge).and_then(|ready| ready.listeners.get("tls"));
+        let tls = tls.map(|address| format!("https://{}", reachable(address)));
         let demo = ready.get(&Role::Demo).map(|ready| ready.listeners.clone()).unwrap_or_default();
         Self {
             event: "ready",
             edge: url(Role::Edge, "http"),
+            edge_tls: tls,
             control: url(Role::Edge, "control"),
             events: url(Role::Events, "api"),
             vault: url(Role::Vault, "api"),
@@ -83,16 +88,15 @@ impl Banner {
             self.started_in.as_millis()
         )?;
         writeln!(out, "  {:<12} {:>8}  {:<28} STATE", "ROLE", "PID", "URL")?;
-        let rows = [
-            (Role::Edge, &self.edge),
-            (Role::Edge, &self.control),
-            (Role::Events, &self.events),
-            (Role::Vault, &self.vault),
-            (Role::Calc, &self.calc),
-        ];
-        for (row, (role, url)) in rows.into_iter().enumerate() {
-            let name = if row == 1 { "control" } else { role.as_str() };
-            self.row(out, role, name, url)?;
+        self.row(out, Role::Edge, "edge", &self.edge)?;
+        if let Some(tls) = &self.edge_tls {
+            self.row(out, Role::Edge, "edge TLS", tls)?;
+        }
+        self.row(out, Role::Edge, "control", &self.control)?;
+        for (role, url) in
+            [(Role::Events, &self.events), (Role::Vault, &self.vault), (Role::Calc, &self.calc)]
+        {
+            self.row(out, role, role.as_str(), url)?;
         }
         for (name, url) in &self.demo {
             self.row(out, Role::Demo, name, url)?;
@@ -132,10 +136,13 @@ impl Banner {
     }
 }
 
-/// The address as a client reaches it: an unspecified host answers on loopback.
 fn url_of(address: &str) -> String {
-    let address = address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:");
-    format!("http://{address}")
+    format!("http://{}", reachable(address))
+}
+
+/// The address as a client reaches it: an unspecified host answers on loopback.
+fn reachable(address: &str) -> String {
+    address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")
 }
 
 #[cfg(test)]
@@ -162,5 +169,20 @@ mod tests {
         assert_eq!(value["pids"]["edge"], 7);
         assert_eq!(value["demo"]["data"], "http://127.0.0.1:8001");
         assert!(banner.to_text().matches("curl ").count() >= 4);
+        assert_eq!(value.get("edge_tls"), None);
+    }
+
+    #[test]
+    fn a_tls_listener_is_shown_where_there_is_one() {
+        let listeners = [("http", "127.0.0.1:8000"), ("control", "127.0.0.1:8012"), ("tls", "0.0.0.0:8443")];
+        let listeners = listeners.map(|(name, address)| (name.to_owned(), address.to_owned()));
+        let ready = Ready { role: Role::Edge, pid: 7, listeners: listeners.into() };
+        let ready = BTreeMap::from([(Role::Edge, ready)]);
+        let banner = Banner::new(&ready, Path::new("/d"), None, None, Duration::ZERO, true);
+        let value: serde_json::Value = serde_json::from_str(&banner.to_json()).unwrap();
+        assert_eq!(value["edge_tls"], "https://127.0.0.1:8443");
+        let text = banner.to_text();
+        let row = text.lines().find(|line| line.contains("https://127.0.0.1:8443")).unwrap();
+        assert!(row.contains("edge TLS") && row.contains('7'), "{row}");
     }
 }
