@@ -19,7 +19,7 @@ use sluice_wire::problem::{Outcome, Problem};
 
 use crate::authenticate::authenticate;
 use crate::clock;
-use crate::conn::is_within;
+use crate::conn::{TlsSession, is_within};
 use crate::ctx::{Arrival, Exchange, Target};
 use crate::generation::{Generation, RouteLimit};
 use crate::headers::is_proxied;
@@ -54,14 +54,24 @@ fn check_connection(shared: &Shared, x: &mut Exchange) -> Result<(), Answer> {
         let answer = Answer::refuse(Code::Misdirected, "this connection was made to another host");
         return Err(decided(x, "misdirected", answer.closing()));
     }
-    let Some(certificate) = &tls.client else { return Ok(()) };
+    let Some(certificate) = &tls.client else { return check_rules(shared, x, tls) };
     let revoked = shared.trust.load().is_serial_revoked(&certificate.serial);
     if !revoked && certificate.is_valid_at(clock::unix_s()) {
-        return Ok(());
+        return check_rules(shared, x, tls);
     }
     let decision = if revoked { "certificate_revoked" } else { "certificate_expired" };
     shared.meters.auth_failure(decision);
     Err(decided(x, decision, Answer::unauthenticated().closing()))
+}
+
+/// Clients are let in by the present rules, also on connections that were made by earlier ones: another
+/// authority, or another `client_auth`.
+fn check_rules(shared: &Shared, x: &mut Exchange, tls: &TlsSession) -> Result<(), Answer> {
+    if shared.tls.admits(tls) {
+        return Ok(());
+    }
+    let detail = "clients are let in by other rules since this connection was made: connect again";
+    Err(decided(x, "client_rules", Answer::refuse(Code::Misdirected, detail).closing()))
 }
 
 /// Whether a service answers a request.

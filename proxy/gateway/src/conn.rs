@@ -2,9 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use ipnet::IpNet;
+use rustls::pki_types::CertificateDer;
 use sluice_identity::certificate::ClientCertificate;
 
 use crate::jwt_cache::Verified;
@@ -46,19 +48,45 @@ pub(crate) struct TlsSession {
     pub(crate) http2: bool,
     /// The certificate the client showed, verified at the handshake.
     pub(crate) client: Option<ClientCertificate>,
+    /// That certificate and its issuers, as they came.
+    pub(crate) chain: Box<[CertificateDer<'static>]>,
+    /// By which rules for clients it was let in last.
+    admitted_by: AtomicU64,
     /// The caller it stands for, as of a generation.
     caller: ArcSwapOption<(u64, Option<Arc<Verified>>)>,
 }
 
 impl TlsSession {
-    /// A session as the handshake left it.
+    /// A session as the handshake left it: the client's certificate with its chain, the number of the rules
+    /// for clients.
     pub(crate) fn new(
         sni: Option<String>,
         version: &'static str,
         http2: bool,
-        client: Option<ClientCertificate>,
+        client: Option<(ClientCertificate, &[CertificateDer<'_>])>,
+        admitted_by: u64,
     ) -> Self {
-        Self { sni, version, http2, client, caller: ArcSwapOption::empty() }
+        let (client, chain) = client.unzip();
+        let chain = chain.into_iter().flatten().map(|certificate| certificate.clone().into_owned());
+        Self {
+            sni,
+            version,
+            http2,
+            client,
+            chain: chain.collect(),
+            admitted_by: AtomicU64::new(admitted_by),
+            caller: ArcSwapOption::empty(),
+        }
+    }
+
+    /// The number of the rules for clients that it was let in by last.
+    pub(crate) fn admitted_by(&self) -> u64 {
+        self.admitted_by.load(Ordering::Relaxed)
+    }
+
+    /// Lets it in by other rules too.
+    pub(crate) fn admit_by(&self, rules: u64) {
+        self.admitted_by.store(rules, Ordering::Relaxed);
     }
 
     /// The caller the client's certificate stands for, made once a generation by `make`.

@@ -24,6 +24,7 @@ use crate::conn::{Conn, is_within};
 use crate::drain::{self, Phase};
 use crate::greeting;
 use crate::head::{self, Next, Refusal, unless};
+use crate::linger::linger;
 use crate::link::Link;
 use crate::server::{App, Door};
 use crate::service::Intake;
@@ -96,7 +97,11 @@ async fn greet(
             Ok((Socket::Tls(stream), Conn { peer, direct, local, tls: Some(session) }, permit))
         }
         Err(fault) => {
-            shared.meters.handshake(fault.0);
+            shared.meters.handshake(fault.reason);
+            if let Some(socket) = fault.told {
+                // The client is still sending, its request most likely: it is to read why that is the end.
+                linger(Socket::Plain(socket), Vec::new(), Some(permit)).await;
+            }
             Err("handshake")
         }
     }
@@ -202,7 +207,8 @@ async fn request(
     stream.into_any().downcast().ok()
 }
 
-/// Runs a request; an answer without end is stopped when the drain closes connections.
+/// Runs a request; an answer without end is stopped when the drain closes connections, and one that goes on
+/// for long when its caller's credential ends.
 pub(crate) async fn stopping<T>(
     mut running: Pin<Box<impl Future<Output = T> + ?Sized>>,
     mut ended: Pin<&mut impl Future<Output = ()>>,
@@ -211,6 +217,9 @@ pub(crate) async fn stopping<T>(
     poll_fn(|cx| {
         if let Poll::Ready(done) = running.as_mut().poll(cx) {
             return Poll::Ready(done);
+        }
+        if link.is_ended(cx.waker()) {
+            return running.as_mut().poll(cx);
         }
         // Looked at by streams alone: the watch is shared by all threads.
         if link.streams() && !link.is_stopped() && ended.as_mut().poll(cx).is_ready() {

@@ -29,6 +29,7 @@ use crate::jwt_cache::Verified;
 use crate::link::Link;
 use crate::meters::{InFlight, RouteMeters};
 use crate::respond::Answer;
+use crate::standing::Place;
 use crate::upstream::BreakerLeave;
 
 /// LIMIT: how long a client may go on sending a body after the end of the answer to it.
@@ -183,6 +184,8 @@ pub(crate) struct Exchange {
     pub(crate) call_timeout: Option<Duration>,
     /// Whether the answer is a stream without end.
     pub(crate) streaming: bool,
+    /// Its place among the answers that go on for long.
+    pub(crate) standing: Option<Place>,
     /// Where its events end, where it consists of events.
     pub(crate) events: Option<Events>,
     /// Time from the start of the last try to the upstream's head.
@@ -237,6 +240,7 @@ impl Exchange {
             call: false,
             call_timeout: None,
             streaming: false,
+            standing: None,
             events: None,
             first_byte: None,
             admitted: None,

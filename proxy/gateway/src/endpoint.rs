@@ -6,12 +6,15 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddress;
+use pingora::protocols::tls::SslDigest;
 use pingora::upstreams::peer::{H1UpgradePolicy, HttpPeer};
+use sluice_http::TrustCell;
 use sluice_policy::addresses::Addresses;
 use sluice_policy::balance::Instance;
 use sluice_policy::time::Nanos;
@@ -57,6 +60,8 @@ pub(crate) struct Endpoint {
     /// Whether what it takes to reach it was looked up at all.
     looked_up: watch::Sender<bool>,
     last_probe: ArcSwapOption<Probe>,
+    /// How often a certificate of it turned out to be revoked. Keeps apart what connections were made before.
+    era: AtomicU64,
 }
 
 /// Why an endpoint cannot be connected to now.
@@ -112,6 +117,7 @@ impl Endpoint {
             addresses: ArcSwapOption::from(addresses),
             looked_up: watch::Sender::new(false),
             last_probe: ArcSwapOption::new(known.and_then(|known| known.last_probe.load_full())),
+            era: AtomicU64::new(known.map_or(0, |known| known.era.load(Ordering::Relaxed))),
             instance,
         };
         endpoint.dress(secure.own);
@@ -192,7 +198,32 @@ impl Endpoint {
             .find(allowed)
         };
         peer._address = PeerAddress::Inet(address.ok_or(Unreachable::NotAllowed)?);
+        peer.group_key ^= self.era_key();
         Ok(peer)
+    }
+
+    fn era_key(&self) -> u64 {
+        // Odd, so that no two eras have one key.
+        self.era.load(Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
+    /// Whether a connection to it, called as `peer`, may be used: where the vault's authority vouches for it, the
+    /// vault has not revoked what it shows. Connections made before are not used again then.
+    pub(crate) fn believes(&self, peer: &HttpPeer, shown: Option<&SslDigest>, trust: &TrustCell) -> bool {
+        if !self.tls.as_ref().is_some_and(|tls| tls.believes_vault()) {
+            return true;
+        }
+        let serial = shown.and_then(|shown| shown.serial_number.as_deref()).map(plain_serial);
+        if serial.is_some_and(|serial| !trust.load().is_serial_revoked(&serial)) {
+            return true;
+        }
+        let template = self.template.load().as_ref().map_or(0, |template| template.group_key);
+        let era = self.era.load(Ordering::Relaxed);
+        if peer.group_key == template ^ self.era_key() {
+            // Whoever else found out in this moment has turned it already.
+            let _lost = self.era.compare_exchange(era, era + 1, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        false
     }
 
     /// A connect to the last address of `tried` failed. Says whether another one is left.
@@ -223,6 +254,13 @@ impl Endpoint {
     pub(crate) fn keep_probe(&self, probe: Probe) {
         self.last_probe.store(Some(Arc::new(probe)));
     }
+}
+
+/// A serial as the vault writes it, out of the framework's `00:c3:…`: no colons, no sign octet.
+fn plain_serial(shown: &str) -> String {
+    let digits: String = shown.chars().filter(|letter| *letter != ':').collect();
+    let signed = digits.len() > 2 && digits.starts_with("00");
+    if signed { digits[2..].to_owned() } else { digits }
 }
 
 /// A connection to an instance but for address and key material.

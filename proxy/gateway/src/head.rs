@@ -206,7 +206,9 @@ pub(crate) fn resolve(head: &Head<'_>) -> Result<(String, Option<String>, String
     if target.iter().any(odd) && PathAndQuery::try_from(target).is_err() {
         return Err((Code::BadPath, "target_character"));
     }
-    Ok((path, query, host_name(&String::from_utf8_lossy(head.host)).to_owned()))
+    // One form of a name that may be written in any case and with the root's dot.
+    let host = host_name(std::str::from_utf8(head.host).unwrap_or_default()).to_ascii_lowercase();
+    Ok((path, query, host.strip_suffix('.').map(str::to_owned).unwrap_or(host)))
 }
 
 /// Resolves as soon as `future` does or `ended` does; `None` in the latter case.

@@ -58,6 +58,7 @@ mod server;
 mod service;
 mod socket;
 mod spans;
+mod standing;
 mod state;
 mod stream;
 mod tap;
@@ -207,6 +208,7 @@ fn open(
         keyer,
         tunnels: tunnel::Tunnels::new(),
         connections: Arc::new(Connections::of_this_process(start.config.edge.limits.connections)),
+        standing: standing::Standing::new(),
         meters,
         registry: start.registry.clone(),
         access_log,

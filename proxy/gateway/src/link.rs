@@ -1,8 +1,10 @@
 //! What a request and the stream below it tell each other: when it must be over, and why it ended.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::task::Waker;
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
 use crate::backlog::Backlog;
@@ -25,6 +27,8 @@ pub(crate) enum Fault {
     Draining = 5,
     /// The upstream did not take the request's body in time.
     Blocked = 6,
+    /// The caller's credential expired or was revoked, and the answer goes on for long.
+    Credential = 7,
 }
 
 /// What a request and the stream below it tell each other.
@@ -36,6 +40,9 @@ pub(crate) struct Link {
     fault: AtomicU8,
     streams: AtomicBool,
     stops: AtomicBool,
+    ends: AtomicBool,
+    watched: AtomicBool,
+    waker: AtomicWaker,
     last: AtomicBool,
     backlog: Backlog,
 }
@@ -50,6 +57,9 @@ impl Link {
             fault: AtomicU8::new(Fault::None as u8),
             streams: AtomicBool::new(false),
             stops: AtomicBool::new(false),
+            ends: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
             last: AtomicBool::new(false),
             backlog: Backlog::new(),
         }
@@ -100,6 +110,40 @@ impl Link {
         self.stops.load(Ordering::Relaxed)
     }
 
+    /// A new request begins: nobody outside knows it yet.
+    pub(crate) fn unwatch(&self) {
+        self.watched.store(false, Ordering::Relaxed);
+        self.ends.store(false, Ordering::Relaxed);
+    }
+
+    /// From now on the request's task is to be woken by [`Self::end_long`].
+    pub(crate) fn watch(&self) {
+        self.watched.store(true, Ordering::Relaxed);
+    }
+
+    /// Keeps who is to be woken, where that may come; says whether the request was ended meanwhile.
+    pub(crate) fn is_ended(&self, waker: &Waker) -> bool {
+        if !self.watched.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.waker.register(waker);
+        self.ends.load(Ordering::Acquire)
+    }
+
+    /// Ends an answer that goes on for long, from outside: its caller's credential is no longer good.
+    pub(crate) fn end_long(&self) {
+        self.ends.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Why the request is to end now, where it is.
+    pub(crate) fn halt(&self) -> Option<Fault> {
+        if self.ends.load(Ordering::Acquire) {
+            return Some(Fault::Credential);
+        }
+        (self.streams() && self.is_stopped()).then_some(Fault::Draining)
+    }
+
     fn since_epoch(&self, at: Option<Instant>) -> u64 {
         at.map_or(u64::MAX, |at| at.saturating_duration_since(self.epoch).as_micros() as u64)
     }
@@ -117,6 +161,7 @@ impl Link {
             4 => Fault::WriteTimeout,
             5 => Fault::Draining,
             6 => Fault::Blocked,
+            7 => Fault::Credential,
             _ => Fault::None,
         }
     }

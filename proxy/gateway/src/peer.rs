@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use pingora::protocols::http::v2::client::PING_TIMEDOUT;
+use pingora::protocols::tls::SslDigest;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 use sluice_policy::breaker::Outcome;
@@ -19,6 +20,7 @@ use crate::ctx::{Attempt, Exchange, Failure, Target};
 use crate::generation::ServiceRoute;
 use crate::link::Fault;
 use crate::respond::Answer;
+use crate::state::Shared;
 
 /// `Host` for workers, which answer on Unix sockets.
 static LOCALHOST: HeaderValue = HeaderValue::from_static("localhost");
@@ -30,6 +32,24 @@ const FITS_BYTES: u64 = 64 << 10;
 pub(crate) const REFUSED: ErrorType = ErrorType::Custom("refused by the edge");
 /// An upstream status that is tried again.
 pub(crate) const RETRY_STATUS: ErrorType = ErrorType::Custom("upstream status tried again");
+
+/// The instance showed a certificate that the vault has revoked.
+pub(crate) const REVOKED: ErrorType = ErrorType::Custom("the instance's certificate was revoked");
+
+/// A connection to an instance stands, new or from the pool: nothing is sent to one that shows a certificate
+/// which the vault has revoked.
+pub(crate) fn check_instance(
+    shared: &Shared,
+    x: &Exchange,
+    peer: &HttpPeer,
+    shown: Option<&SslDigest>,
+) -> Result<(), Box<Error>> {
+    let endpoint = x.attempt.as_ref().and_then(|attempt| attempt.endpoint.as_ref());
+    match endpoint {
+        Some(endpoint) if !endpoint.believes(peer, shown, &shared.trust) => Err(Error::new_up(REVOKED)),
+        _ => Ok(()),
+    }
+}
 
 /// The upstream of the next try. An error carries the answer in `x.refusal`.
 pub(crate) async fn choose(x: &mut Exchange) -> Result<Box<HttpPeer>, Box<Error>> {
@@ -177,7 +197,7 @@ pub(crate) fn attempt_failed(x: &mut Exchange, error: &Error, answered: bool, re
     if from_client || x.refusal.is_some() {
         return false;
     }
-    if *error.esource() == ErrorSource::Upstream && was_not_processed(error) {
+    if *error.esource() == ErrorSource::Upstream && (*error.etype() == REVOKED || was_not_processed(error)) {
         if let Some(attempt) = &mut x.attempt {
             attempt.sent = false;
         }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use pingora::ErrorType;
 use pingora::connectors::ConnectorOptions;
 use pingora::http::RequestHeader;
+use sluice_http::TrustCell;
 use sluice_policy::health::{Change, Health, first_probe, is_good, next_probe};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -72,7 +73,7 @@ pub(crate) async fn run(shared: Arc<Shared>) -> Infallible {
             plans = plan(plans, &generation);
             planned = Some(generation);
         }
-        start_due(&connector, &mut plans, &mut probing);
+        start_due(&connector, &shared.trust, &mut plans, &mut probing);
     }
 }
 
@@ -99,6 +100,7 @@ fn plan(mut known: HashMap<Key, Plan>, generation: &Generation) -> HashMap<Key, 
 
 fn start_due(
     connector: &Arc<Connector>,
+    trust: &TrustCell,
     plans: &mut HashMap<Key, Plan>,
     probing: &mut JoinSet<(Key, Probe)>,
 ) {
@@ -111,7 +113,8 @@ fn start_due(
         plan.due = now + next_probe(&plan.route.service.health, ids::random());
         let (key, connector) = (key.clone(), Arc::clone(connector));
         let (route, endpoint) = (Arc::clone(&plan.route), Arc::clone(&plan.endpoint));
-        probing.spawn(async move { (key, probe(&route, &endpoint, &connector).await) });
+        let trust = trust.clone();
+        probing.spawn(async move { (key, probe(&route, &endpoint, &connector, &trust).await) });
     }
 }
 
@@ -135,11 +138,11 @@ fn judge(plans: &mut HashMap<Key, Plan>, key: &Key, probe: Probe) {
     }
 }
 
-async fn probe(route: &ServiceRoute, endpoint: &Endpoint, connector: &Connector) -> Probe {
+async fn probe(route: &ServiceRoute, endpoint: &Endpoint, connector: &Connector, trust: &TrustCell) -> Probe {
     let settings = &route.service.health;
     let begun = std::time::Instant::now();
     endpoint.looked_up(settings.timeout).await;
-    let asked = tokio::time::timeout(settings.timeout, ask(route, endpoint, connector));
+    let asked = tokio::time::timeout(settings.timeout, ask(route, endpoint, connector, trust));
     let outcome = asked.await.unwrap_or_else(|_| Err("timed out".to_owned()));
     let took = begun.elapsed();
     let at = clock::now();
@@ -150,7 +153,12 @@ async fn probe(route: &ServiceRoute, endpoint: &Endpoint, connector: &Connector)
 }
 
 /// Asks once, at the first address that takes the connection; the status of the answer.
-async fn ask(route: &ServiceRoute, endpoint: &Endpoint, connector: &Connector) -> Result<u16, String> {
+async fn ask(
+    route: &ServiceRoute,
+    endpoint: &Endpoint,
+    connector: &Connector,
+    trust: &TrustCell,
+) -> Result<u16, String> {
     let mut tried = Vec::new();
     let mut session = loop {
         let mut peer = endpoint.reach(route, &mut tried).map_err(|reason| reason.to_string())?;
@@ -158,7 +166,13 @@ async fn ask(route: &ServiceRoute, endpoint: &Endpoint, connector: &Connector) -
         peer.options.max_h2_streams = 1;
         peer.options.connection_timeout = Some(route.service.timeouts.connect);
         match connector.get_http_session(&peer).await {
-            Ok((session, _)) => break session,
+            Ok((session, _)) => {
+                let shown = session.digest().and_then(|digest| digest.ssl_digest.as_deref());
+                if !endpoint.believes(&peer, shown, trust) {
+                    return Err("its certificate was revoked".to_owned());
+                }
+                break session;
+            }
             Err(error) => {
                 if !endpoint.connect_failed(&tried) {
                     return Err(reason(&error));

@@ -26,14 +26,19 @@ use crate::generation::Generation;
 use crate::h2::{Handed, grpc};
 use crate::headers::{STAY_ENCRYPTED, check_nominations};
 use crate::link::Fault;
-use crate::peer::{RETRY_STATUS, answer, attempt_failed, choose, connect_failed, retries_status};
+use crate::peer::{
+    RETRY_STATUS, answer, attempt_failed, check_instance, choose, connect_failed, retries_status,
+};
 use crate::reframe::{frame_anew, interim};
 use crate::respond::{Answer, go_on, send, suit_version};
+use crate::standing::Place;
 use crate::state::Shared;
 use crate::{account, admit, ids, pages};
 
 /// A client of an event stream is told to come back after this, or up to twice as long.
 const RETRY_MS: u64 = 1000;
+/// The decision where a long answer ends with its caller's credential.
+const CREDENTIAL_ENDED: &str = "credential_ended";
 
 /// What the connection loop hands to a request.
 pub(crate) struct Intake {
@@ -135,15 +140,16 @@ impl ProxyHttp for Edge {
         &self,
         _: &mut Session,
         reused: bool,
-        _: &HttpPeer,
+        peer: &HttpPeer,
         _: RawFd,
-        _: Option<&Digest>,
+        digest: Option<&Digest>,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        if let Some(attempt) = of(ctx)?.attempt.as_mut().filter(|_| !reused) {
+        let x = of(ctx)?;
+        if let Some(attempt) = x.attempt.as_mut().filter(|_| !reused) {
             attempt.connected = Some(attempt.started.elapsed());
         }
-        Ok(())
+        check_instance(&self.shared, x, peer, digest.and_then(|digest| digest.ssl_digest.as_deref()))
     }
 
     async fn upstream_request_filter(
@@ -206,6 +212,7 @@ impl ProxyHttp for Edge {
             // A call cannot be ended as if its instance had: that would take its status.
             x.arrival.link.set_streams(stream);
             x.events = events(response);
+            x.standing = Place::take(&self.shared, x);
             tell_breaker(x);
         }
         x.await_answer();
@@ -285,10 +292,11 @@ impl ProxyHttp for Edge {
             return FailToProxy { error_code: 500, can_reuse_downstream: false };
         };
         let answered = session.response_written().is_some_and(|head| !head.status.is_informational());
-        if answered && x.arrival.link.fault() == Fault::Draining {
-            x.decision = "draining";
+        let fault = x.arrival.link.fault();
+        if answered && x.arrival.link.streams() && matches!(fault, Fault::Draining | Fault::Credential) {
+            x.decision = if fault == Fault::Draining { "draining" } else { CREDENTIAL_ENDED };
             // The client may be gone by now: then there is nobody to send away.
-            drop(end_stream(session, x).await);
+            drop(end_stream(session, x, fault == Fault::Draining).await);
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         }
         if x.answered {
@@ -352,6 +360,10 @@ fn failed_answer(x: &mut Exchange, e: &Error) -> Option<Answer> {
             x.decision = "body_timeout";
             return Some(Answer::refuse(Code::RequestTimeout, "the body did not arrive in time"));
         }
+        Fault::Credential => {
+            x.decision = CREDENTIAL_ENDED;
+            return None;
+        }
         Fault::Deadline | Fault::Blocked | Fault::Draining | Fault::None => {}
     }
     if let Some(failure) = x.failure {
@@ -373,10 +385,11 @@ fn failed_answer(x: &mut Exchange, e: &Error) -> Option<Answer> {
     }
 }
 
-/// Ends a stream without end as if the upstream had: its clients come back, to a process that stays. Event
-/// streams are told when, where the last event is whole; spread out, as they all go at once.
-async fn end_stream(session: &mut Session, x: &mut Exchange) -> Result<()> {
-    let between = x.events.is_some_and(|events| events.are_between());
+/// Ends a stream without end as if the upstream had: its clients come back, to a process that stays or with
+/// another credential. Event streams are told when (`hints`), where the last event is whole; spread out, as they
+/// all go at once.
+async fn end_stream(session: &mut Session, x: &mut Exchange, hints: bool) -> Result<()> {
+    let between = hints && x.events.is_some_and(|events| events.are_between());
     let hint = between.then(|| Bytes::from(retry_hint(RETRY_MS + ids::random() % RETRY_MS)));
     x.answer_bytes += hint.as_ref().map_or(0, |hint| hint.len() as u64);
     session.write_response_body(hint, true).await

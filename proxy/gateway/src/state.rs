@@ -26,6 +26,7 @@ use crate::register::Registrations;
 use crate::reload::ReloadState;
 use crate::resolver::Resolve;
 use crate::spans::Spans;
+use crate::standing::Standing;
 use crate::tap::Tap;
 use crate::throttle::AuthThrottle;
 use crate::tls::Tls;
@@ -65,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) keyer: Keyer,
     /// Open tunnels.
     pub(crate) tunnels: Tunnels,
+    /// Answers that go on for long.
+    pub(crate) standing: Standing,
     /// Open connections.
     pub(crate) connections: Arc<Connections>,
     /// Metrics.

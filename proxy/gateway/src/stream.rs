@@ -145,6 +145,7 @@ impl Downstream {
         self.link.set_end(None);
         self.link.set_streams(false);
         self.link.backlog().begin();
+        self.link.unwatch();
         self.last_body_byte = None;
         self.wrote = false;
         self.remaining = Remaining::of(head_bytes, body, &self.inbound.filled()[head_bytes..])?;
@@ -218,8 +219,8 @@ impl Downstream {
         {
             return Poll::Ready(Err(error));
         }
-        if self.link.streams() && self.link.is_stopped() {
-            self.link.set_fault(Fault::Draining);
+        if let Some(fault) = self.link.halt() {
+            self.link.set_fault(fault);
             return Poll::Ready(Err(timed_out()));
         }
         let body_due = self
@@ -245,8 +246,8 @@ impl Downstream {
         {
             return Poll::Ready(error);
         }
-        if self.link.streams() && self.link.is_stopped() {
-            self.link.set_fault(Fault::Draining);
+        if let Some(fault) = self.link.halt() {
+            self.link.set_fault(fault);
             return Poll::Ready(timed_out());
         }
         let due = self.link.deadline().into_iter().chain(self.link.backlog().due()).min();

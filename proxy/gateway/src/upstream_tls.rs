@@ -127,6 +127,11 @@ impl UpstreamTls {
         self.roots.is_none() || matches!(self.offer, Offer::Own)
     }
 
+    /// Whether instances are believed by the vault's authority.
+    pub(crate) fn believes_vault(&self) -> bool {
+        self.verify && self.roots.is_none()
+    }
+
     /// Makes a peer one that is called like this; false where the authority is the vault's and not there.
     pub(crate) fn dress(&self, peer: &mut HttpPeer, own: Option<&OwnIdentity>) -> bool {
         let roots = self.roots.as_ref().or(own.map(|own| &own.roots));

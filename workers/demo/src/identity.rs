@@ -13,8 +13,10 @@ use sluice_client::{CertificateRequest, Client, ClientError, RoleCertificate, Ro
 use sluice_http::{Start, Tls, TlsError, TrustCell};
 use sluice_wire::role::Role;
 
-/// Between two looks at time and revocations.
-const LOOK: Duration = Duration::from_secs(1);
+/// Between two looks at time and revocations: until it has another, the edge refuses what the demo shows.
+const LOOK: Duration = Duration::from_millis(25);
+/// Between two certificates at least.
+const SOONEST: Duration = Duration::from_secs(1);
 /// First pause before asking again; doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 /// Longest pause before asking again.
@@ -56,6 +58,8 @@ async fn keep(vault: Client, tls: Arc<Tls>, trust: TrustCell) {
                     "the demo has a new certificate"
                 );
                 pause = PAUSE_MIN;
+                // Not sooner, whatever is revoked: a loop must not wear the vault out.
+                tokio::time::sleep(SOONEST.min(left(given.renew_at))).await;
                 while !is_due(&given, trust.load().is_serial_revoked(&given.serial_number), Timestamp::now())
                 {
                     tokio::time::sleep(LOOK.min(left(given.renew_at))).await;

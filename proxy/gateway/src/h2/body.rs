@@ -140,8 +140,8 @@ impl Body {
 
     /// Ready when the request must end: its deadline, or the body's own patience while it is waited for.
     pub(super) fn poll_due(&mut self, cx: &mut Context<'_>, awaited: bool) -> Poll<BodyError> {
-        if self.link.streams() && self.link.is_stopped() {
-            return Poll::Ready(BodyError::Due(Fault::Draining));
+        if let Some(fault) = self.link.halt() {
+            return Poll::Ready(BodyError::Due(fault));
         }
         let body_due = self
             .patience
@@ -158,8 +158,8 @@ impl Body {
 
     /// Ready when the request must end though the upstream has not taken its body so far.
     pub(super) fn poll_behind(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
-        if self.link.streams() && self.link.is_stopped() {
-            return Poll::Ready(BodyError::Due(Fault::Draining));
+        if let Some(fault) = self.link.halt() {
+            return Poll::Ready(BodyError::Due(fault));
         }
         match self.link.deadline().into_iter().chain(self.link.backlog().due()).min() {
             Some(due) => self.timer.poll(cx, due).map(|()| BodyError::Due(Fault::Blocked)),

@@ -55,6 +55,8 @@ pub enum CertificateFault {
 pub(crate) struct Served {
     key: Arc<CertifiedKey>,
     names: Vec<String>,
+    /// From when on it is valid, unix seconds.
+    not_before_s: i64,
     /// When it ends, unix seconds.
     not_after_s: i64,
 }
@@ -66,11 +68,11 @@ impl Served {
         key: &PrivateKeyDer<'_>,
     ) -> Result<Self, CertificateFault> {
         let leaf = chain.first().ok_or(CertificateFault::Certificate("is missing"))?;
-        let (names, not_after_s) = names(leaf)?;
+        let (names, not_before_s, not_after_s) = names(leaf)?;
         let key = any_supported_type(key).map_err(CertificateFault::Key)?;
         let key = CertifiedKey::new(chain, key);
         key.keys_match().map_err(CertificateFault::Key)?;
-        Ok(Self { key: Arc::new(key), names, not_after_s })
+        Ok(Self { key: Arc::new(key), names, not_before_s, not_after_s })
     }
 
     /// The same from files.
@@ -92,8 +94,8 @@ pub(crate) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Ce
     }
 }
 
-/// The names a certificate is for, lower case, addresses in text, and when it ends.
-fn names(leaf: &CertificateDer<'_>) -> Result<(Vec<String>, i64), CertificateFault> {
+/// The names a certificate is for, lower case, addresses in text, and from when until when it is valid.
+fn names(leaf: &CertificateDer<'_>) -> Result<(Vec<String>, i64, i64), CertificateFault> {
     let fault = CertificateFault::Certificate("cannot be read");
     let Ok((_, leaf)) = X509Certificate::from_der(leaf) else { return Err(fault) };
     let Ok(alternatives) = leaf.subject_alternative_name() else { return Err(fault) };
@@ -107,7 +109,13 @@ fn names(leaf: &CertificateDer<'_>) -> Result<(Vec<String>, i64), CertificateFau
     if names.is_empty() {
         return Err(CertificateFault::Certificate("names no host"));
     }
-    Ok((names, leaf.validity().not_after.timestamp()))
+    let validity = leaf.validity();
+    Ok((names, validity.not_before.timestamp(), validity.not_after.timestamp()))
+}
+
+/// A host name in the form that names are kept in: lower case, without the root's dot.
+pub(super) fn plain_name(name: &str) -> String {
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {
@@ -158,9 +166,16 @@ impl Held {
 }
 
 impl Certificates {
-    /// Serves these from now on; of two with one name the earlier.
-    pub(crate) fn replace(&self, served: &[Served]) {
+    /// Serves these from now on; of two with one name the earlier. While what is served is good, one that is
+    /// not valid now does not take its place.
+    pub(crate) fn replace(&self, served: &[Served], now_s: i64) -> Result<(), CertificateFault> {
+        let is_good = self.not_after_s().is_some_and(|end_s| end_s >= now_s);
+        let is_valid = |served: &Served| (served.not_before_s..=served.not_after_s).contains(&now_s);
+        if is_good && !served.iter().all(is_valid) {
+            return Err(CertificateFault::Certificate("has ended or is not valid yet"));
+        }
         self.held.store(Arc::new(Held::new(served)));
+        Ok(())
     }
 
     /// When the first of them ends, unix seconds.
@@ -181,7 +196,37 @@ impl Certificates {
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let held = self.held.load();
-        let named = hello.server_name().and_then(|name| held.find(&name.to_ascii_lowercase()));
+        let named = hello.server_name().and_then(|name| held.find(&plain_name(name)));
         named.or(held.first.as_ref()).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    fn served(name: &str, from: i32, until: i32) -> Served {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_before = date_time_ymd(from, 1, 1);
+        params.not_after = date_time_ymd(until, 1, 1);
+        let leaf = params.self_signed(&key).unwrap().der().clone();
+        Served::new(vec![leaf], &PrivateKeyDer::Pkcs8(key.serialize_der().into())).unwrap()
+    }
+
+    #[test]
+    fn one_that_has_ended_takes_the_place_of_none_that_is_good() {
+        let now_s = date_time_ymd(2030, 1, 1).unix_timestamp();
+        let held = Certificates::default();
+        held.replace(&[served("old.example", 2020, 2025)], now_s).unwrap();
+        held.replace(&[served("good.example", 2029, 2031)], now_s).unwrap();
+        for bad in [served("a.example", 2020, 2025), served("a.example", 2031, 2032)] {
+            assert!(held.replace(&[served("b.example", 2029, 2031), bad], now_s).is_err());
+            assert!(held.cover_both("good.example", "good.example"));
+        }
+        held.replace(&[served("a.example", 2020, 2025)], date_time_ymd(2032, 1, 1).unix_timestamp()).unwrap();
+        assert!(held.cover_both("a.example", "a.example"), "nothing is lost where what is served has ended");
     }
 }

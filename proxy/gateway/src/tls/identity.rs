@@ -20,16 +20,20 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
 use sluice_client::{CertificateRequest, Client, ClientError, RoleCertificate, RoleKey, RoleKeyFault, pem};
+use sluice_http::TrustCell;
 use sluice_identity::certificate::ClientCertificate;
 use sluice_identity::trust::Trust;
 use sluice_schema::Config;
 use sluice_wire::certificate::NAMES_MAX;
 use sluice_wire::role::Role;
+use tokio::time::Instant;
 
 use crate::state::Shared;
 
 /// Between two looks at names and time, and between two questions to a vault that does not answer.
 const RETRY: Duration = Duration::from_secs(1);
+/// Between two looks whether it was revoked: until it has another, instances refuse the edge.
+const LOOK: Duration = Duration::from_millis(25);
 
 /// The edge's certificate with its key.
 pub(crate) struct RoleIdentity {
@@ -84,6 +88,18 @@ impl EdgeIdentity {
     /// The certificate; `None` until the vault has given one.
     pub(crate) fn current(&self) -> Option<Arc<RoleIdentity>> {
         self.current.load_full()
+    }
+
+    /// Waits for [`RETRY`], less where the certificate is revoked meanwhile.
+    async fn until_revoked(&self, trust: &TrustCell) {
+        let over = Instant::now() + RETRY;
+        while Instant::now() < over {
+            tokio::time::sleep(LOOK).await;
+            let current = self.current.load();
+            if current.as_ref().is_some_and(|identity| trust.load().is_serial_revoked(&identity.serial)) {
+                return;
+            }
+        }
     }
 
     /// Asks the vault where that is due. True: there is a new certificate.
@@ -225,11 +241,13 @@ pub(crate) async fn keep(shared: Arc<Shared>) -> Infallible {
         let trust = shared.trust.load();
         match shared.identity.renew(vault.as_ref(), &names, &trust).await {
             // No vault at all: nothing in the configuration can need one.
-            Ok(false) | Err(IdentityError::NoVault) => {}
+            Ok(false) | Err(IdentityError::NoVault) => shared.identity.until_revoked(&shared.trust).await,
             Ok(true) => {
                 told = false;
                 tracing::info!(component = "tls", "the edge has a new certificate");
                 shared.identity_changed().await;
+                // Not sooner, whatever is revoked: a loop must not wear the vault out.
+                tokio::time::sleep(RETRY).await;
             }
             Err(error) => {
                 if !told {
@@ -237,8 +255,8 @@ pub(crate) async fn keep(shared: Arc<Shared>) -> Infallible {
                     tracing::warn!(component = "tls", %error, cause, "the edge's certificate is not renewed");
                 }
                 told = true;
+                tokio::time::sleep(RETRY).await;
             }
         }
-        tokio::time::sleep(RETRY).await;
     }
 }

@@ -3,19 +3,22 @@
 //! TLS 1.2 and 1.3 with ring's suites, all of them AEAD; no early data. Certificates, authority and
 //! revocations are swapped under the running listener: a new certificate serves the next handshake, and
 //! connections that stand are not touched. A new authority or another `client_auth` also forgets the
-//! sessions that could be resumed, since resuming skips the verifier.
+//! sessions that could be resumed, since resuming skips the verifier; and connections that stand are judged
+//! by it at their next request.
 
 mod certificates;
 pub(crate) mod identity;
 pub(crate) mod replaced;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier as _;
 use rustls::server::{NoClientAuth, ServerSessionMemoryCache};
 use sluice_http::{ClientVerifier, TrustCell};
 use sluice_identity::certificate::ClientCertificate;
@@ -26,9 +29,10 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::clock;
 use crate::conn::TlsSession;
 pub use certificates::CertificateFault;
-use certificates::{Certificates, Served, read_chain};
+use certificates::{Certificates, Served, plain_name, read_chain};
 use identity::RoleIdentity;
 
 /// LIMIT: sessions that can be resumed.
@@ -57,22 +61,55 @@ pub enum TlsFault {
     Settings(#[source] rustls::Error),
 }
 
-/// Why a handshake came to nothing; a fixed word for metrics.
+/// A handshake came to nothing.
 #[derive(Debug)]
-pub(crate) struct HandshakeFault(pub(crate) &'static str);
+pub(crate) struct HandshakeFault {
+    /// Why; a fixed word for metrics.
+    pub(crate) reason: &'static str,
+    /// The socket, where the client was sent an alert that closing at once would overtake.
+    pub(crate) told: Option<TcpStream>,
+}
+
+impl HandshakeFault {
+    const fn new(reason: &'static str) -> Self {
+        Self { reason, told: None }
+    }
+}
 
 /// TLS towards clients. Empty until the first settings are applied, and closed until there is a certificate.
 pub(crate) struct Tls {
     certificates: Arc<Certificates>,
-    acceptor: watch::Sender<Option<TlsAcceptor>>,
-    applied: Mutex<Option<Applied>>,
+    rules: watch::Sender<Option<Arc<Rules>>>,
+    /// The number of the present rules.
+    number: AtomicU64,
+    applying: Mutex<()>,
     trust: TrustCell,
 }
 
-/// What the present acceptor was built from.
-struct Applied {
+/// What handshakes go by.
+struct Rules {
+    acceptor: TlsAcceptor,
     client_auth: ClientAuth,
     roots: Vec<CertificateDer<'static>>,
+    /// `None` where no certificate is asked for.
+    clients: Option<Arc<ClientVerifier>>,
+    /// Another number with each change.
+    number: u64,
+}
+
+impl Rules {
+    /// Whether a client that is let in already would be let in by these.
+    fn admit(&self, session: &TlsSession) -> bool {
+        match (&self.clients, session.chain.split_first()) {
+            // Nobody stands for anything by a certificate any more.
+            (None, Some(_)) => false,
+            (None, None) => true,
+            (Some(_), None) => self.client_auth != ClientAuth::Required,
+            (Some(clients), Some((leaf, issuers))) => {
+                clients.verify_client_cert(leaf, issuers, UnixTime::now()).is_ok()
+            }
+        }
+    }
 }
 
 impl Tls {
@@ -80,8 +117,9 @@ impl Tls {
     pub(crate) fn new(trust: TrustCell) -> Self {
         Self {
             certificates: Arc::default(),
-            acceptor: watch::Sender::new(None),
-            applied: Mutex::default(),
+            rules: watch::Sender::new(None),
+            number: AtomicU64::new(0),
+            applying: Mutex::default(),
             trust,
         }
     }
@@ -104,45 +142,61 @@ impl Tls {
             (_, Authority::Auto, Some(identity)) => identity.roots.clone(),
             (_, Authority::Auto, None) => return Ok(()),
         };
-        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = applied
-            .as_ref()
-            .is_some_and(|applied| applied.client_auth == tls.client_auth && applied.roots == roots);
-        let acceptor = if same { None } else { Some(self.acceptor(tls.client_auth, &roots)?) };
-        self.certificates.replace(&served);
-        if acceptor.is_some() {
-            self.acceptor.send_replace(acceptor);
-            *applied = Some(Applied { client_auth: tls.client_auth, roots });
+        let _one_at_a_time = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        let present = self.rules.borrow().clone();
+        let same = present.is_some_and(|rules| rules.client_auth == tls.client_auth && rules.roots == roots);
+        let rules = if same { None } else { Some(self.rules(tls.client_auth, roots)?) };
+        self.certificates.replace(&served, clock::unix_s())?;
+        if let Some(rules) = rules {
+            let number = rules.number;
+            self.rules.send_replace(Some(Arc::new(rules)));
+            self.number.store(number, Ordering::Release);
         }
         Ok(())
     }
 
-    fn acceptor(
-        &self,
-        client_auth: ClientAuth,
-        roots: &[CertificateDer<'static>],
-    ) -> Result<TlsAcceptor, TlsFault> {
+    fn rules(&self, client_auth: ClientAuth, roots: Vec<CertificateDer<'static>>) -> Result<Rules, TlsFault> {
         let builder = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(TlsFault::Settings)?;
-        let builder = match client_auth {
-            ClientAuth::Off => builder.with_client_cert_verifier(Arc::new(NoClientAuth)),
+        let clients = match client_auth {
+            ClientAuth::Off => None,
             auth => {
-                let clients =
-                    ClientVerifier::new(provider(), auth == ClientAuth::Required, roots, self.trust.clone());
-                let clients = clients.map_err(TlsFault::Authority)?;
-                builder.with_client_cert_verifier(Arc::new(clients))
+                let mandatory = auth == ClientAuth::Required;
+                let clients = ClientVerifier::new(provider(), mandatory, &roots, self.trust.clone());
+                Some(Arc::new(clients.map_err(TlsFault::Authority)?))
             }
+        };
+        let builder = match &clients {
+            None => builder.with_client_cert_verifier(Arc::new(NoClientAuth)),
+            Some(clients) => builder.with_client_cert_verifier(Arc::clone(clients) as _),
         };
         let mut config = builder.with_cert_resolver(Arc::clone(&self.certificates) as _);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
-        Ok(TlsAcceptor::from(Arc::new(config)))
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let number = self.number.load(Ordering::Acquire) + 1;
+        Ok(Rules { acceptor, client_auth, roots, clients, number })
+    }
+
+    /// Whether a connection may go on under the present rules for clients: one that was made by earlier ones
+    /// is judged once by the new.
+    pub(crate) fn admits(&self, session: &TlsSession) -> bool {
+        if session.admitted_by() == self.number.load(Ordering::Acquire) {
+            return true;
+        }
+        let present = self.rules.borrow().clone();
+        let Some(rules) = present else { return true };
+        let admitted = rules.admit(session);
+        if admitted {
+            session.admit_by(rules.number);
+        }
+        admitted
     }
 
     /// Whether it has what it shows to clients.
     pub(crate) fn is_ready(&self) -> bool {
-        self.acceptor.borrow().is_some()
+        self.rules.borrow().is_some()
     }
 
     /// When the first certificate in use ends, unix seconds.
@@ -163,31 +217,35 @@ impl Tls {
     ) -> Result<(Box<TlsStream<TcpStream>>, TlsSession), HandshakeFault> {
         let deadline = deadline.min(Instant::now() + HANDSHAKE_MAX);
         let shaken = async {
-            let mut ready = self.acceptor.subscribe();
-            let acceptor = ready.wait_for(Option::is_some).await.ok().and_then(|acceptor| acceptor.clone());
-            let acceptor = acceptor.ok_or(HandshakeFault("no_certificate"))?;
-            acceptor.accept(socket).await.map_err(|error| HandshakeFault(reason(&error)))
+            let mut ready = self.rules.subscribe();
+            let rules = ready.wait_for(Option::is_some).await.ok().and_then(|rules| rules.clone());
+            let rules = rules.ok_or(HandshakeFault::new("no_certificate"))?;
+            let stream = rules.acceptor.accept(socket).into_fallible().await;
+            let stream = stream.map_err(|(error, socket)| HandshakeFault {
+                reason: reason(&error),
+                told: Some(socket).filter(|_| error.get_ref().is_some()),
+            });
+            Ok((stream?, rules.number))
         };
-        let stream = tokio::time::timeout_at(deadline, shaken);
-        let stream = stream.await.unwrap_or(Err(HandshakeFault("timeout")))?;
-        let session = session(&stream)?;
+        let shaken = tokio::time::timeout_at(deadline, shaken);
+        let (stream, rules) = shaken.await.unwrap_or(Err(HandshakeFault::new("timeout")))?;
+        let session = session(&stream, rules)?;
         Ok((Box::new(stream), session))
     }
 }
 
 /// What the handshake agreed on.
-fn session(stream: &TlsStream<TcpStream>) -> Result<TlsSession, HandshakeFault> {
+fn session(stream: &TlsStream<TcpStream>, rules: u64) -> Result<TlsSession, HandshakeFault> {
     let (_, tls) = stream.get_ref();
-    let client = match tls.peer_certificates().and_then(|chain| chain.first()) {
-        Some(leaf) => Some(ClientCertificate::parse(leaf).map_err(|_| HandshakeFault("certificate"))?),
-        None => None,
-    };
+    let chain = tls.peer_certificates().unwrap_or_default();
+    let read = |leaf| ClientCertificate::parse(leaf).map_err(|_| HandshakeFault::new("certificate"));
+    let client = chain.first().map(|leaf| read(leaf)).transpose()?.map(|leaf| (leaf, chain));
     let version = match tls.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
         _ => "TLSv1.3",
     };
     let http2 = tls.alpn_protocol() == Some(b"h2");
-    Ok(TlsSession::new(tls.server_name().map(str::to_ascii_lowercase), version, http2, client))
+    Ok(TlsSession::new(tls.server_name().map(plain_name), version, http2, client, rules))
 }
 
 /// A word for why a handshake failed.

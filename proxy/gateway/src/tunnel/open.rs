@@ -11,14 +11,13 @@ use foldhash::{HashMap, HashMapExt as _};
 use pingora::connectors::{ConnectorOptions, TransportConnector};
 use pingora::protocols::Stream;
 use pingora::upstreams::peer::HttpPeer;
-use sluice_identity::trust::Trust;
 use tokio::sync::oneshot;
 
 use super::goodbye::Stop;
-use crate::clock;
 use crate::conn::Conn;
 use crate::drain::Phase;
 use crate::jwt_cache::Verified;
+use crate::standing::{Ended, Moment};
 use crate::state::Shared;
 
 /// A lock is held for the sweep of one shard.
@@ -70,18 +69,12 @@ impl Tunnels {
     }
 
     /// Tells those to end whose caller's credential is no longer good.
-    fn check_callers(&self, trust: &Trust, now_s: i64, leeway_s: i64) {
+    fn check_callers(&self, moment: &Moment<'_>) {
         self.sweep(|entry| {
-            let certificate = entry.conn.tls.as_ref().and_then(|tls| tls.client.as_ref());
-            let claims = entry.caller.as_ref().map(|caller| &caller.claims);
-            if certificate.is_some_and(|certificate| trust.is_serial_revoked(&certificate.serial))
-                || claims.is_some_and(|claims| trust.is_revoked(claims))
-            {
-                return Some(Stop::Revoked);
-            }
-            let expired = certificate.is_some_and(|certificate| !certificate.is_valid_at(now_s))
-                || claims.is_some_and(|claims| now_s >= claims.exp.saturating_add(leeway_s));
-            expired.then_some(Stop::Expired)
+            moment.ended(&entry.conn, entry.caller.as_deref()).map(|ended| match ended {
+                Ended::Expired => Stop::Expired,
+                Ended::Revoked => Stop::Revoked,
+            })
         });
     }
 
@@ -136,7 +129,7 @@ impl Drop for Place {
     }
 }
 
-/// Looks after the open tunnels.
+/// Looks after the open tunnels, and after the callers of whatever else goes on for long.
 pub(crate) async fn watch(shared: Arc<Shared>) -> Infallible {
     let mut phase = shared.drain.phase();
     let mut tick = tokio::time::interval(SWEEP);
@@ -152,8 +145,9 @@ pub(crate) async fn watch(shared: Arc<Shared>) -> Infallible {
                 }
             }
             _ = tick.tick() => {
-                let leeway_s = shared.trust.rules().leeway_s;
-                shared.tunnels.check_callers(&shared.trust.load(), clock::unix_s(), leeway_s);
+                let moment = Moment::now(&shared);
+                shared.tunnels.check_callers(&moment);
+                shared.standing.check(&moment);
             }
         }
     }

@@ -13,7 +13,7 @@ use super::handshake::{invalid, read_answer, request_bytes, switches};
 use crate::clock;
 use crate::ctx::Exchange;
 use crate::forward::prepare;
-use crate::peer::choose;
+use crate::peer::{check_instance, choose};
 use crate::state::Shared;
 use crate::stream::Downstream;
 
@@ -52,6 +52,7 @@ pub(super) async fn once(
     // A WebSocket in HTTP/2 is another protocol (RFC 8441); over TLS only HTTP/1.1 is offered.
     peer.options.alpn = ALPN::H1;
     let mut upstream = shared.tunnels.connect(&peer).await.map_err(Failed::Connect)?;
+    check_instance(shared, x, &peer, upstream.get_ssl_digest().as_deref()).map_err(Failed::Connect)?;
     let mut head = asked.clone();
     prepare(shared, x, &mut head).map_err(Failed::Upstream)?;
     let request = request_bytes(head).map_err(Failed::Upstream)?;

@@ -24,6 +24,7 @@ mod reload;
 mod rollback;
 mod secure;
 mod slow;
+mod standing;
 mod streaming;
 mod tls;
 mod tunnel;

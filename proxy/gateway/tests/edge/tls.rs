@@ -19,7 +19,7 @@ use sluice_wire::role::Role;
 use crate::harness::{Client, Edge, PATIENCE, Setup, Upstream, eventually, ok, reply, service};
 use crate::tunnel::{TEXT, asking, frame, switched};
 
-type Secure = Client<StreamOwned<ClientConnection, TcpStream>>;
+pub type Secure = Client<StreamOwned<ClientConnection, TcpStream>>;
 
 /// An authority of the test.
 pub struct Ca {
@@ -33,7 +33,7 @@ pub struct Leaf {
     key: String,
     pub chain: Vec<CertificateDer<'static>>,
     pub der: PrivateKeyDer<'static>,
-    serial: String,
+    pub serial: String,
 }
 
 impl Ca {
@@ -46,7 +46,7 @@ impl Ca {
         Self { issuer: Issuer::new(params, key), root }
     }
 
-    fn pem(&self) -> String {
+    pub fn pem(&self) -> String {
         sluice_client::pem("CERTIFICATE", &self.root)
     }
 
@@ -84,7 +84,7 @@ impl Ca {
 }
 
 impl Leaf {
-    fn write(&self, dir: &Path, name: &str) {
+    pub fn write(&self, dir: &Path, name: &str) {
         // Both files at once for a reader that looks between.
         std::fs::write(dir.join(format!("{name}.key.new")), &self.key).unwrap();
         std::fs::write(dir.join(format!("{name}.pem.new")), &self.cert).unwrap();
@@ -93,7 +93,7 @@ impl Leaf {
     }
 }
 
-fn connect(edge: &Edge, config: &Arc<ClientConfig>, name: &str) -> Secure {
+pub fn connect(edge: &Edge, config: &Arc<ClientConfig>, name: &str) -> Secure {
     let socket = TcpStream::connect(edge.tls.expect("a TLS door")).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.set_nodelay(true).unwrap();
@@ -101,13 +101,13 @@ fn connect(edge: &Edge, config: &Arc<ClientConfig>, name: &str) -> Secure {
     Client::over(StreamOwned::new(ClientConnection::new(Arc::clone(config), name).unwrap(), socket))
 }
 
-fn ask(client: &mut Secure, host: &str) -> Option<u16> {
+pub fn ask(client: &mut Secure, host: &str) -> Option<u16> {
     client.send(&format!("GET /api HTTP/1.1\r\nHost: {host}\r\n\r\n"));
     client.try_reply().map(|reply| reply.status)
 }
 
 /// The certificate that a client was shown.
-fn shown(client: &Secure) -> CertificateDer<'static> {
+pub fn shown(client: &Secure) -> CertificateDer<'static> {
     client.socket.conn.peer_certificates().unwrap()[0].clone().into_owned()
 }
 
@@ -122,7 +122,7 @@ pub fn site(more: &str, service_more: &str) -> Site {
     site_of(Upstream::start(ok), more, service_more)
 }
 
-fn site_of(upstream: Upstream, more: &str, service_more: &str) -> Site {
+pub fn site_of(upstream: Upstream, more: &str, service_more: &str) -> Site {
     let ca = Ca::new();
     let setup = Setup::new("");
     let conf = setup.dir.path().join("conf");
@@ -150,13 +150,14 @@ fn the_name_picks_the_certificate() {
     assert_eq!(ask(&mut desk, "fx.desk.example:8443"), Some(200));
     assert_ne!(shown(&shop), shown(&desk));
     assert_eq!(ask(&mut desk, "rates.desk.example"), Some(200), "the same certificate is for both");
+    assert_eq!(ask(&mut shop, "SHOP.Example."), Some(200), "one name, however it is written");
     let seen = upstream.seen();
     assert_eq!(seen[0].fields("x-forwarded-proto"), ["https"]);
     assert_eq!(seen[0].fields("x-forwarded-host"), ["shop.example"]);
     // A client that is at the wrong door is told so.
     assert_eq!(ask(&mut desk, "shop.example"), Some(421));
     assert!(desk.is_closed());
-    assert_eq!(upstream.seen().len(), 3);
+    assert_eq!(upstream.seen().len(), 4);
 }
 
 #[test]
@@ -202,6 +203,13 @@ fn a_client_needs_a_certificate_where_it_is_required() {
         assert_eq!(ask(&mut client, "shop.example"), None);
     };
     refused(ca.client(None));
+    // A client that sends at once, as all do, still reads why.
+    let mut told = connect(&edge, &ca.client(None), "shop.example");
+    told.send("GET /api HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+    told.socket.sock.set_read_timeout(Some(PATIENCE)).unwrap();
+    told.send(&"x".repeat(4_000));
+    let alert = told.socket.read(&mut [0; 16]).unwrap_err().to_string();
+    assert!(alert.contains("CertificateRequired"), "{alert}");
     let stranger = Ca::new().issue(&["pricer"], Some("spiffe://sluice.internal/service/pricer"), 3);
     refused(ca.client(Some(&stranger)));
     let pricer = ca.issue(&["pricer"], Some("spiffe://sluice.internal/service/pricer"), 4);

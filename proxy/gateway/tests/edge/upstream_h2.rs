@@ -82,7 +82,7 @@ impl H2 {
         Setup::new("").service("api", &text).start()
     }
 
-    fn requests(&self) -> usize {
+    pub fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
 }
