@@ -11,6 +11,7 @@ mod layout;
 mod observe;
 mod operate;
 mod supervision;
+mod swap;
 mod upgrade;
 mod walk;
 mod wire;

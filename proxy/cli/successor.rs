@@ -93,8 +93,15 @@ impl Seat {
                         Some(_) => {}
                         None => return,
                     },
-                    _ = upgrade.recv() => if self.hand_over().await {
-                        return;
+                    _ = upgrade.recv() => {
+                        let stop = self.stop.clone();
+                        tokio::select! {
+                            // The wish to end is meant for whoever serves: a successor half-way ends too.
+                            () = stop.wait() => return,
+                            done = self.hand_over() => if done {
+                                return;
+                            }
+                        }
                     }
                 }
             }

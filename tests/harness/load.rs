@@ -1,11 +1,17 @@
-//! Clients at full rate that count everything that went wrong, and an upstream for them.
+//! Clients at full rate that count everything that went wrong.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, BufRead as _, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+
+use super::origin::{arrivals, fresh};
+use super::secure::NAME;
 
 /// Longest wait for a byte.
 const WITHIN: Duration = Duration::from_secs(20);
@@ -44,6 +50,8 @@ pub(crate) trait Client {
 pub(crate) struct Tally {
     pub(crate) answered: u64,
     pub(crate) slowest: Duration,
+    /// How long each answer took, in microseconds, in order once everything has ended.
+    took_us: Vec<u32>,
     pub(crate) failed: u64,
     pub(crate) faults: Vec<Fault>,
 }
@@ -52,6 +60,13 @@ impl Tally {
     /// The faults that were kept, a line each.
     pub(crate) fn told(&self) -> String {
         self.faults.iter().map(|fault| format!("\n  {fault}")).collect()
+    }
+
+    /// The time within which this share of the answers came.
+    pub(crate) fn within(&self, share: f64) -> Duration {
+        let last = self.took_us.len().saturating_sub(1);
+        let at = (last as f64 * share) as usize;
+        Duration::from_micros(self.took_us.get(at).copied().unwrap_or_default().into())
     }
 }
 
@@ -80,8 +95,10 @@ impl Load {
             all.answered += tally.answered;
             all.failed += tally.failed;
             all.slowest = all.slowest.max(tally.slowest);
+            all.took_us.extend(tally.took_us);
             all.faults.extend(tally.faults);
         }
+        all.took_us.sort_unstable();
         all
     }
 }
@@ -92,8 +109,10 @@ fn run(mut client: impl Client, stop: &AtomicBool) -> Tally {
         let began = Instant::now();
         match client.exchange() {
             Ok(()) => {
+                let took = began.elapsed();
                 tally.answered += 1;
-                tally.slowest = tally.slowest.max(began.elapsed());
+                tally.slowest = tally.slowest.max(took);
+                tally.took_us.push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
             }
             Err(fault) => {
                 tally.failed += 1;
@@ -106,27 +125,133 @@ fn run(mut client: impl Client, stop: &AtomicBool) -> Tally {
     tally
 }
 
+/// Where clients connect to, and how.
+#[derive(Clone)]
+pub(crate) struct Target {
+    pub(crate) address: SocketAddr,
+    /// TLS, where it is spoken.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
+}
+
+impl Target {
+    pub(crate) fn plain(base: &str) -> Self {
+        Self { address: base.strip_prefix("http://").unwrap().parse().unwrap(), tls: None }
+    }
+
+    pub(crate) fn connect(&self) -> Result<Wire, Fault> {
+        let failed = |error: io::Error| Fault::Connect(error.to_string());
+        let stream = TcpStream::connect(self.address).map_err(failed)?;
+        stream.set_nodelay(true).and_then(|()| stream.set_read_timeout(Some(WITHIN))).map_err(failed)?;
+        let Some(config) = &self.tls else { return Ok(Wire::Plain(stream)) };
+        let session = ClientConnection::new(Arc::clone(config), ServerName::try_from(NAME).unwrap());
+        let mut stream = StreamOwned::new(session.unwrap(), stream);
+        while stream.conn.is_handshaking() {
+            // The connection stands: what breaks now was in flight.
+            let shaken = stream.conn.complete_io(&mut stream.sock);
+            shaken.map_err(|error| Fault::Failed(format!("handshake: {error}")))?;
+        }
+        Ok(Wire::Tls(Box::new(stream)))
+    }
+}
+
+/// A connection of either kind.
+pub(crate) enum Wire {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Read for Wire {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
+/// What a client asks for.
+#[derive(Clone, Copy)]
+enum Ask {
+    Get,
+    /// A write that must reach the upstream exactly once.
+    Write,
+    /// The same, its body in this many pieces with a pause between two.
+    Upload(usize),
+}
+
+/// Between two pieces of an upload.
+const PIECE_EVERY: Duration = Duration::from_millis(60);
+/// What one piece says.
+const PIECE: &[u8] = b"01234567";
+
 /// HTTP/1.1 with keep-alive.
 pub(crate) struct KeepAlive {
-    address: SocketAddr,
-    request: Vec<u8>,
-    connection: Option<BufReader<TcpStream>>,
+    target: Target,
+    path: String,
+    ask: Ask,
+    connection: Option<BufReader<Wire>>,
 }
 
 impl KeepAlive {
     pub(crate) fn new(base: &str, path: &str) -> Self {
-        let host = base.strip_prefix("http://").unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n").into_bytes();
-        Self { address: host.parse().unwrap(), request, connection: None }
+        Self::at(Target::plain(base), path)
     }
 
-    fn connect(&self) -> Result<BufReader<TcpStream>, Fault> {
-        let connected = TcpStream::connect(self.address).and_then(|stream| {
-            stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(WITHIN))?;
-            Ok(BufReader::new(stream))
-        });
-        connected.map_err(|error| Fault::Connect(error.to_string()))
+    pub(crate) fn at(target: Target, path: &str) -> Self {
+        Self { target, path: path.to_owned(), ask: Ask::Get, connection: None }
+    }
+
+    /// Writes, each with a number of its own.
+    pub(crate) fn writes(target: Target, path: &str) -> Self {
+        Self { ask: Ask::Write, ..Self::at(target, path) }
+    }
+
+    /// Slow uploads, each with a number of its own.
+    pub(crate) fn uploads(target: Target, path: &str, pieces: usize) -> Self {
+        Self { ask: Ask::Upload(pieces), ..Self::at(target, path) }
+    }
+
+    /// Sends a request; the number of its write.
+    fn send(&self, connection: &mut Wire) -> io::Result<Option<u64>> {
+        let host = if self.target.tls.is_some() { NAME } else { "x" };
+        let (path, pieces) = (
+            &self.path,
+            match self.ask {
+                Ask::Get => {
+                    let head = format!("GET {} HTTP/1.1\r\nhost: {host}\r\n\r\n", self.path);
+                    return connection.write_all(head.as_bytes()).map(|()| None);
+                }
+                Ask::Write => 1,
+                Ask::Upload(pieces) => pieces,
+            },
+        );
+        let (id, length) = (fresh(), pieces * PIECE.len());
+        let head =
+            format!("POST {path}/once/{id} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {length}\r\n\r\n");
+        connection.write_all(head.as_bytes())?;
+        for piece in 0..pieces {
+            if piece > 0 {
+                std::thread::park_timeout(PIECE_EVERY);
+            }
+            connection.write_all(PIECE)?;
+        }
+        Ok(Some(id))
     }
 }
 
@@ -135,12 +260,10 @@ impl Client for KeepAlive {
         let reused = self.connection.is_some();
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.connect()?,
+            None => BufReader::new(self.target.connect()?),
         };
         let empty = |text: String| if reused { Fault::EmptyOnReused(text) } else { Fault::Failed(text) };
-        if let Err(error) = connection.get_mut().write_all(&self.request) {
-            return Err(empty(format!("write: {error}")));
-        }
+        let id = self.send(connection.get_mut()).map_err(|error| empty(format!("write: {error}")))?;
         let mut line = String::new();
         match connection.read_line(&mut line) {
             Ok(1..) => {}
@@ -151,6 +274,9 @@ impl Client for KeepAlive {
         if !line.starts_with("HTTP/1.1 200 ") {
             return Err(Fault::Failed(format!("{} {body}", line.trim())));
         }
+        if let Some(id) = id {
+            arrived_once(id)?;
+        }
         if !close {
             self.connection = Some(connection);
         }
@@ -158,8 +284,16 @@ impl Client for KeepAlive {
     }
 }
 
+/// Whether a write that was answered reached the upstream exactly once.
+pub(crate) fn arrived_once(id: u64) -> Result<(), Fault> {
+    match arrivals(id) {
+        1 => Ok(()),
+        times => Err(Fault::Failed(format!("write {id} arrived {times} times"))),
+    }
+}
+
 /// The rest of an answer: whether the connection closes, and the body.
-fn answer(connection: &mut BufReader<TcpStream>, status: &str) -> Result<(bool, String), String> {
+fn answer(connection: &mut BufReader<Wire>, status: &str) -> Result<(bool, String), String> {
     let (mut close, mut length) = (false, None);
     loop {
         let mut line = String::new();
@@ -179,39 +313,4 @@ fn answer(connection: &mut BufReader<TcpStream>, status: &str) -> Result<(bool, 
     let mut body = vec![0; length.ok_or_else(|| format!("{status}: no length"))?];
     connection.read_exact(&mut body).map_err(|error| format!("{status}: body: {error}"))?;
     Ok((close, String::from_utf8_lossy(&body).into_owned()))
-}
-
-/// An upstream that answers every request with `ok`; `/slow/MS` after so many milliseconds. It lives as long
-/// as the test run.
-pub(crate) fn upstream() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || serve(stream));
-        }
-    });
-    address
-}
-
-fn serve(stream: TcpStream) {
-    let _faster = stream.set_nodelay(true);
-    let mut stream = BufReader::new(stream);
-    loop {
-        let (mut target, mut line) = (None, String::new());
-        while line != "\r\n" {
-            line.clear();
-            match stream.read_line(&mut line) {
-                Ok(1..) => target = target.or_else(|| line.split(' ').nth(1).map(str::to_owned)),
-                _ => return,
-            }
-        }
-        let slow = target.as_deref().and_then(|target| target.rsplit_once("/slow/")?.1.parse().ok());
-        if let Some(ms) = slow {
-            std::thread::sleep(Duration::from_millis(ms));
-        }
-        if stream.get_mut().write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").is_err() {
-            return;
-        }
-    }
 }

@@ -1,8 +1,13 @@
 //! Starts the real binary on free ports, one instance shared by the tests that do not break it.
 
+pub(crate) mod fleet;
 pub(crate) mod http;
 pub(crate) mod load;
+pub(crate) mod origin;
+pub(crate) mod secure;
 pub(crate) mod site;
+pub(crate) mod streams;
+pub(crate) mod two;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -217,6 +222,8 @@ pub(crate) fn signal(pid: u32, name: &str) {
         "KILL" => Signal::KILL,
         "HUP" => Signal::HUP,
         "USR2" => Signal::USR2,
+        "STOP" => Signal::STOP,
+        "CONT" => Signal::CONT,
         other => panic!("unknown signal {other}"),
     };
     let _already_gone = kill_process(Pid::from_raw(pid as i32).unwrap(), signal);

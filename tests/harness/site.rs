@@ -2,11 +2,13 @@
 //! exchanged under a running system.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::load::upstream;
+use super::origin::upstream;
+use super::secure::Authority;
 use super::{Instance, Up, binary, signal, until};
 
 /// A folder with a binary of its own, a configuration and data.
@@ -32,6 +34,24 @@ impl Site {
         site
     }
 
+    /// One with a TLS door too, whose clients may show a certificate; `/mine` asks for one.
+    pub(crate) fn secured() -> (Self, Authority) {
+        let (site, authority) = (Self::new(), Authority::new());
+        authority.write_root(&site.path("ca.pem"));
+        authority.renew(site.dir.path());
+        let tls = "[edge.tls]\nlisten = \"127.0.0.1:8443\"\n\
+                   certificate = { cert = \"edge.pem\", key = \"edge.key\" }\n\
+                   client_auth = \"optional\"\nclient_ca = \"ca.pem\"\n";
+        let conf = fs::read_to_string(site.path("sluice.toml")).unwrap();
+        site.replace("sluice.toml", &format!("{conf}{tls}"));
+        site.service(
+            "mine",
+            "auth_required = true\nrate_limit = 1000000000\n",
+            &format!("http://{}", upstream()),
+        );
+        (site, authority)
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -45,8 +65,9 @@ impl Site {
     }
 
     pub(crate) fn service(&self, name: &str, keys: &str, url: &str) {
+        let open = if keys.contains("auth_required") { "" } else { "auth_required = false\n" };
         let text = format!(
-            "[[service]]\nname = \"{name}\"\nprefix = \"/{name}\"\nauth_required = false\n\
+            "[[service]]\nname = \"{name}\"\nprefix = \"/{name}\"\n{open}\
              health = {{ interval = \"10m\" }}\n{keys}\n[[service.instance]]\nurl = \"{url}\"\n"
         );
         self.replace(&format!("services.d/{name}.toml"), &text);
@@ -74,15 +95,44 @@ impl Site {
     }
 
     pub(crate) fn up(&self) -> Instance {
+        self.make().start()
+    }
+
+    /// One whose ports are those of another one.
+    pub(crate) fn up_in_place_of(&self, other: &Instance) -> Instance {
+        let port: u16 = other.edge().rsplit(':').next().unwrap().parse().unwrap();
+        self.make().arg("--port-offset").arg(&(port - 8000).to_string()).start()
+    }
+
+    fn make(&self) -> Up {
         let up = Up::new(&self.data()).program(&self.program()).conf(&self.path("sluice.toml"));
-        up.arg("--no-demo").start()
+        up.arg("--no-demo")
+    }
+
+    /// Starts `sluice upgrade` and returns when it has said so.
+    pub(crate) fn upgrade_until(&self, role: Option<&str>, says: &str) -> Child {
+        let mut command = self.upgrading(role);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        while !line.contains(says) {
+            line.clear();
+            assert!(out.read_line(&mut line).unwrap() > 0, "the upgrade ended before it said {says:?}");
+        }
+        // Whoever stops reading does not end it.
+        child.stdout = Some(out.into_inner());
+        child
+    }
+
+    fn upgrading(&self, role: Option<&str>) -> Command {
+        let mut command = Command::new(binary());
+        command.arg("upgrade").args(role).arg("--data-dir").arg(self.data());
+        command
     }
 
     /// Runs `sluice upgrade`; exit code, standard output, standard error.
     pub(crate) fn upgrade(&self, role: Option<&str>) -> (i32, String, String) {
-        let mut command = Command::new(binary());
-        command.arg("upgrade").args(role).arg("--data-dir").arg(self.data());
-        let output = command.output().unwrap();
+        let output = self.upgrading(role).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
     }

@@ -301,11 +301,6 @@ impl Keeper {
                     self.recipe.image = image;
                 }
                 self.note_ready(ready).await;
-                // One that came during the exchange may have been too late for the new process.
-                let wish = *self.wish.borrow();
-                if let Wish::Reload(number) = wish {
-                    self.reload(life, number);
-                }
                 Ok(())
             }
             Err((refused, restored)) => {
@@ -318,6 +313,11 @@ impl Keeper {
                 Err(format!("{role}: {refused}"))
             }
         };
+        // One that came during the exchange may have been too late for either process.
+        let wish = *self.wish.borrow();
+        if let Wish::Reload(number) = wish {
+            self.reload(life, number);
+        }
         drop(done.send((report, outcome)));
         true
     }

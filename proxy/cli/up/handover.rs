@@ -40,6 +40,9 @@ pub(crate) enum Refused {
     /// It hangs.
     #[error("the new process was not {0} within {1:?} and was killed")]
     Late(&'static str, Duration),
+    /// The old process ended before there was anything to hand over to.
+    #[error("the old process ended before the new one was prepared; it is started again")]
+    OldDied,
     /// The old process does not answer.
     #[error("the old process did not yield within {YIELDED_WITHIN:?}")]
     NotYielded,
@@ -76,8 +79,15 @@ pub(crate) async fn hand_over(
     let deadline = Instant::now() + PREPARED_WITHIN;
     let mut new = begin(recipe, program, true).await?;
     report.say(format_args!("{role}: pid {} gets prepared", new.pid()));
-    let prepared =
-        heard(&mut new, deadline, |said| matches!(said, Said::Prepared { .. }).then_some(())).await;
+    let prepared = heard(&mut new, deadline, |said| matches!(said, Said::Prepared { .. }).then_some(()));
+    let prepared = tokio::select! {
+        prepared = prepared => prepared,
+        () = gone(old) => {
+            // Nobody accepts: the binary that is known to start is back sooner than a new one is proven.
+            new.kill().await;
+            return Err(Refused::OldDied);
+        }
+    };
     if let Err(silence) = prepared {
         return Err(silence.refusal(&mut new, "prepared", PREPARED_WITHIN).await);
     }
@@ -183,6 +193,11 @@ async fn heard<T>(
         Err(Silence::Ended)
     };
     timeout_at(by, hearing).await.unwrap_or(Err(Silence::Late))
+}
+
+/// Returns when a party has ended.
+async fn gone(party: &mut impl Serving) {
+    while party.hear().await.is_some() {}
 }
 
 /// What the old process passes on; nothing where it is gone. `None`: it does not answer.

@@ -15,6 +15,7 @@ mod dir;
 mod handover;
 mod holder;
 mod image;
+mod orphans;
 mod plan;
 mod process;
 mod reexec;

@@ -14,6 +14,7 @@ use sluice_wire::start::{HANDOFF_VERSION, Handoff, Ready};
 use super::backoff::Backoff;
 use super::child::Frozen;
 use super::image::{self, Image};
+use super::orphans;
 use super::process::Recipe;
 use super::report::Report;
 use super::sockets::{self, Socket, bind_unix, run_dir};
@@ -57,6 +58,7 @@ impl Plan {
         dir::private(&args.common.data_dir)?;
         let data_dir = args.common.data_dir.canonicalize().context("cannot resolve the data directory")?;
         let lock = dir::lock(&data_dir)?;
+        orphans::wait(&data_dir, FRONT_WITHIN + BACK_WITHIN);
         let offset = match args.port_offset {
             Offset::By(offset) => offset,
             Offset::Auto => sockets::free_offset(&roles, &loaded.config, chance())?,

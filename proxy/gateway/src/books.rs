@@ -1,10 +1,14 @@
 //! What admits one process at a time: the ledger and the audit chain.
 //!
 //! Opened when this process takes over, closed when it yields. In between a change that needs one of them
-//! is refused as unavailable; nothing opens a closed one behind the successor's back.
+//! is refused as unavailable; nothing opens a closed one behind the successor's back. A process that serves
+//! again after a failed handover serves without books that cannot be opened (the disk is full), and tries
+//! again until they can.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use sluice_audit::{AuditError, Entry, Log};
@@ -13,6 +17,9 @@ use tokio::sync::RwLock;
 
 use crate::GatewayError;
 use crate::state::Shared;
+
+/// Between two tries at books that could not be opened.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// The edge's audit chain.
 pub(crate) struct Chain {
@@ -39,6 +46,9 @@ impl Chain {
 
     async fn open(&self) -> Result<(), GatewayError> {
         let mut place = self.log.write().await;
+        if place.is_some() {
+            return Ok(());
+        }
         let path = self.path.clone();
         *place = Some(blocking(move || Log::open(&path, Role::Edge.as_str())).await?);
         Ok(())
@@ -55,17 +65,24 @@ impl Chain {
 pub(crate) struct Books {
     shared: Arc<Shared>,
     chain: Arc<Chain>,
+    /// Whether they are this process's to open.
+    wanted: AtomicBool,
 }
 
 impl Books {
     /// Books that are closed.
     pub(crate) const fn new(shared: Arc<Shared>, chain: Arc<Chain>) -> Self {
-        Self { shared, chain }
+        Self { shared, chain, wanted: AtomicBool::new(false) }
     }
 
     /// Opens them and puts in force what is registered.
     pub(crate) async fn open(&self) -> Result<(), GatewayError> {
         let _one_at_a_time = self.shared.registrations.change.lock().await;
+        self.wanted.store(true, Ordering::Relaxed);
+        self.open_both().await
+    }
+
+    async fn open_both(&self) -> Result<(), GatewayError> {
         self.chain.open().await?;
         if self.shared.registrations.load().await? {
             self.shared.rebuild()?;
@@ -73,9 +90,35 @@ impl Books {
         Ok(())
     }
 
+    /// Opens them again after a handover that failed. Serving comes first: what cannot be opened is tried
+    /// again for as long as this process is the one that serves, and changes are refused until then.
+    pub(crate) async fn reopen(self: &Arc<Self>) {
+        let Err(error) = self.open().await else { return };
+        tracing::error!(
+            component = "books",
+            error = &error as &dyn std::error::Error,
+            "serving on without ledger and audit log"
+        );
+        let books = Arc::clone(self);
+        // Not cancelled half-way: an opening that nobody waits for would lock the successor out.
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(AGAIN).await;
+                let _one_at_a_time = books.shared.registrations.change.lock().await;
+                if !books.wanted.load(Ordering::Relaxed) {
+                    return;
+                }
+                if books.open_both().await.is_ok() {
+                    return tracing::info!(component = "books", "ledger and audit log are open again");
+                }
+            }
+        });
+    }
+
     /// Closes them, once the change under way is made.
     pub(crate) async fn close(&self) {
         let _one_at_a_time = self.shared.registrations.change.lock().await;
+        self.wanted.store(false, Ordering::Relaxed);
         self.shared.registrations.close().await;
         self.chain.close().await;
     }

@@ -80,6 +80,11 @@ impl Drain {
         !self.has_begun() && matches!(phase, Phase::Yielded | Phase::Closing { .. })
     }
 
+    /// Returns once it is settled who serves: at once, unless this process has just yielded.
+    pub(crate) async fn handed_over_or_back(&self) {
+        drop(self.phase().wait_for(|phase| *phase != Phase::Yielded).await);
+    }
+
     /// Turns true when answers are to carry `Connection: close`; Pingora watches this.
     pub(crate) fn shutdown_watch(&self) -> watch::Receiver<bool> {
         self.closing.subscribe()

@@ -160,7 +160,7 @@ pub async fn run_with(
     let chain = Arc::clone(&shared.chain);
     let control = Control::new(Arc::clone(&shared), Arc::clone(&chain), assets);
     let mut tasks = background(&shared, &control, outbox);
-    let books = Books::new(Arc::clone(&shared), chain);
+    let books = Arc::new(Books::new(Arc::clone(&shared), chain));
     let lived = Life { start, doors, shared: Arc::clone(&shared), control, books }.live().await;
     tasks.shutdown().await;
     otlp::finish(&shared).await;

@@ -94,7 +94,7 @@ pub(crate) struct Life {
     pub(crate) doors: EdgeDoors,
     pub(crate) shared: Arc<Shared>,
     pub(crate) control: Arc<Control>,
-    pub(crate) books: Books,
+    pub(crate) books: Arc<Books>,
 }
 
 /// How serving ended.
@@ -131,8 +131,12 @@ impl Life {
         }
         let mut threads = Vec::new();
         let routes = self.control.router(&self.start);
+        self.books.open().await?;
+        if self.start.handover.is_successor() {
+            // What the predecessor took meanwhile holds here too, from the first request on.
+            self.shared.catch_up().await;
+        }
         loop {
-            self.books.open().await?;
             self.take(&std::mem::take(&mut carried));
             self.shared.drain.serve();
             if threads.is_empty() {
@@ -146,7 +150,10 @@ impl Life {
             };
             let turn = if yielded { self.yielded(&port).await } else { Turn::Stop };
             match turn {
-                Turn::Resume => self.note_address(),
+                Turn::Resume => {
+                    self.books.reopen().await;
+                    self.note_address();
+                }
                 Turn::Stop => return self.end(threads, port).await,
                 Turn::Retire(within) => return self.retire(threads, port, within).await,
             }

@@ -233,6 +233,13 @@ impl Shared {
         }
     }
 
+    /// Loads the files again where they are not those that this process started with.
+    pub(crate) async fn catch_up(&self) {
+        if fingerprint(&self.reload.source.path) != self.reload.taken {
+            self.reload_unasked("handover").await;
+        }
+    }
+
     fn try_reload(&self, trigger: &'static str) -> Result<Reloaded, ReloadError> {
         let loaded = self.reload.source.load(self.reload.source.today())?;
         let sources = loaded.sources.clone();
@@ -343,6 +350,8 @@ pub(crate) async fn on_hangup(shared: Arc<Shared>) {
     while hangups.recv().await.is_some() {
         // Whoever moved the access log away says so like this, too.
         shared.access_log.reopen();
+        // A successor reads the files itself; where it fails, they are read here after all.
+        shared.drain.handed_over_or_back().await;
         if shared.drain.has_successor() {
             continue;
         }

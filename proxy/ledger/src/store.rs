@@ -127,7 +127,16 @@ impl Store {
         result.map_err(|error| storage(&self.path, error))
     }
 
+    /// A file that has its format is only read: opening it syncs nothing and needs no room.
     fn check_format(&self) -> Result<(), LedgerError> {
+        let known = self.read(|transaction| match transaction.open_table(META) {
+            Ok(meta) => Ok(meta.get(FORMAT_KEY)?.map(|format| format.value())),
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        })?;
+        if known == Some(FORMAT) {
+            return Ok(());
+        }
         let found = self.write(|transaction| {
             let mut meta = transaction.open_table(META)?;
             let found = meta.get(FORMAT_KEY)?.map(|format| format.value());
