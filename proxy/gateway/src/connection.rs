@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use ipnet::IpNet;
 use pingora::apps::HttpServerApp as _;
@@ -21,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::caps::ConnectionPermit;
 use crate::conn::{Conn, is_within};
-use crate::drain::{self, Phase};
+use crate::drain;
 use crate::greeting;
 use crate::head::{self, Next, Refusal, unless};
 use crate::linger::linger;
@@ -32,9 +31,6 @@ use crate::socket::Socket;
 use crate::state::Shared;
 use crate::stream::{Downstream, StreamTimes};
 use crate::{account, h2, ids, tunnel};
-
-/// Between two bytes of a request body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A socket just accepted and counted.
 pub(crate) struct Accepted {
@@ -64,8 +60,7 @@ pub(crate) async fn run(shared: Arc<Shared>, app: Arc<App>, accepted: Accepted) 
     if conn.tls.as_ref().is_some_and(|tls| tls.http2) {
         return Box::pin(h2::serve(shared, app, socket, Vec::new(), conn, Some(permit))).await;
     }
-    let write = shared.generation.load().config.edge.limits.idle_timeout;
-    let times = StreamTimes { body: BODY_TIMEOUT, write };
+    let times = StreamTimes::of(&shared.generation.load().config.edge.limits);
     let stream = Box::new(Downstream::new(socket, conn, times, permit));
     requests(&shared, &app, stream).await;
 }
@@ -110,11 +105,7 @@ async fn greet(
 /// The requests of a connection that speaks HTTP/1, one after another.
 async fn requests(shared: &Arc<Shared>, app: &Arc<App>, mut stream: Box<Downstream>) {
     let closing = shared.drain.shutdown_watch();
-    let closes = || {
-        let mut phase = shared.drain.phase();
-        async move { drop(phase.wait_for(|phase| matches!(phase, Phase::Closing { .. })).await) }
-    };
-    let ended = closes();
+    let ended = shared.drain.closes();
     tokio::pin!(ended);
     let (mut first, mut closing_now) = (true, false);
     loop {
@@ -127,7 +118,7 @@ async fn requests(shared: &Arc<Shared>, app: &Arc<App>, mut stream: Box<Downstre
         if next.is_none() {
             if !std::mem::replace(&mut closing_now, true) {
                 // This one is used up; a request may still follow that asks it.
-                ended.set(closes());
+                ended.set(shared.drain.closes());
             }
             next = Box::pin(last_head(shared, &mut stream, limits, first)).await;
         }

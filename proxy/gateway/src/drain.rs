@@ -95,6 +95,12 @@ impl Drain {
         self.phase.subscribe()
     }
 
+    /// Ends when connections are to close.
+    pub(crate) fn closes(&self) -> impl Future<Output = ()> + use<> {
+        let mut phase = self.phase();
+        async move { drop(phase.wait_for(|phase| matches!(phase, Phase::Closing { .. })).await) }
+    }
+
     /// Stops accepting; everything else goes on.
     pub(crate) fn yield_doors(&self) {
         self.phase.send_replace(Phase::Yielded);

@@ -63,6 +63,7 @@ mod state;
 mod stream;
 mod tap;
 mod throttle;
+mod timer;
 mod tls;
 mod traffic;
 mod tunnel;

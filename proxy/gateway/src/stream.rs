@@ -15,7 +15,6 @@
 
 mod session;
 
-use std::future::Future as _;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
@@ -26,8 +25,9 @@ use std::time::Duration;
 use pingora::protocols::SocketDigest;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use sluice_policy::framing::BodyFraming;
+use sluice_schema::Limits;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use crate::caps::ConnectionPermit;
 use crate::chunks::ChunkFault;
@@ -38,6 +38,7 @@ use crate::link::{Fault, Link};
 use crate::outbound::Outbound;
 use crate::remaining::Remaining;
 use crate::socket::Socket;
+use crate::timer::Timer;
 
 /// LIMIT: input read ahead of the request in hand.
 const AHEAD_BYTES: usize = 4 << 10;
@@ -47,6 +48,9 @@ const CHUNK_BYTES: usize = 32 << 10;
 /// Between two looks whether a client has left, while its body waits for the upstream.
 const LOOK: Duration = Duration::from_millis(300);
 
+/// Between two bytes of a request body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Times the stream itself enforces.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StreamTimes {
@@ -54,6 +58,13 @@ pub(crate) struct StreamTimes {
     pub(crate) body: Duration,
     /// Without the client taking a byte.
     pub(crate) write: Duration,
+}
+
+impl StreamTimes {
+    /// The times under these limits.
+    pub(crate) const fn of(limits: &Limits) -> Self {
+        Self { body: BODY_TIMEOUT, write: limits.idle_timeout }
+    }
 }
 
 /// A client connection.
@@ -66,7 +77,7 @@ pub(crate) struct Downstream {
     stalled: Option<Instant>,
     last_body_byte: Option<Instant>,
     wrote: bool,
-    timer: Pin<Box<Sleep>>,
+    timer: Timer,
     times: StreamTimes,
     link: Arc<Link>,
     conn: Arc<Conn>,
@@ -89,7 +100,7 @@ impl Downstream {
             stalled: None,
             last_body_byte: None,
             wrote: false,
-            timer: Box::pin(tokio::time::sleep_until(Instant::now() + Duration::from_secs(3600))),
+            timer: Timer::default(),
             times,
             link: Arc::new(Link::new()),
             conn,
@@ -131,7 +142,7 @@ impl Downstream {
         match self.poll_socket(cx, limit) {
             Poll::Ready(result) => Poll::Ready(result),
             Poll::Pending => match deadline {
-                Some(at) => self.poll_deadline(cx, at).map(|()| Err(timed_out())),
+                Some(at) => self.timer.poll(cx, at).map(|()| Err(timed_out())),
                 None => Poll::Pending,
             },
         }
@@ -189,20 +200,6 @@ impl Downstream {
         Poll::Ready(Ok(count))
     }
 
-    /// Ready once `deadline` has passed; registers the waker otherwise.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
-        loop {
-            if self.timer.deadline() > deadline || self.timer.is_elapsed() {
-                if deadline <= Instant::now() {
-                    return Poll::Ready(());
-                }
-                self.timer.as_mut().reset(deadline);
-            }
-            ready!(self.timer.as_mut().poll(cx));
-            // It fired for an earlier deadline that no longer counts: move it and wait on.
-        }
-    }
-
     /// Bytes of the input buffer that may be handed out now.
     fn available(&mut self) -> io::Result<usize> {
         self.remaining.available(self.inbound.filled()).map_err(|fault| {
@@ -233,7 +230,7 @@ impl Downstream {
             (None, Some(due)) => (due, Fault::BodyTimeout),
             (None, None) => return Poll::Pending,
         };
-        ready!(self.poll_deadline(cx, deadline));
+        ready!(self.timer.poll(cx, deadline));
         self.link.set_fault(fault);
         Poll::Ready(Err(timed_out()))
     }
@@ -261,7 +258,7 @@ impl Downstream {
                 return Poll::Ready(timed_out());
             }
             let next = due.map_or(now + LOOK, |due| due.min(now + LOOK));
-            ready!(self.poll_deadline(cx, next));
+            ready!(self.timer.poll(cx, next));
         }
     }
 
@@ -285,7 +282,7 @@ impl Downstream {
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let due = *self.stalled.get_or_insert_with(Instant::now) + self.times.write;
         let due = self.link.end().map_or(due, |end| due.min(end));
-        ready!(self.poll_deadline(cx, due));
+        ready!(self.timer.poll(cx, due));
         self.link.set_fault(Fault::WriteTimeout);
         Poll::Ready(timed_out())
     }

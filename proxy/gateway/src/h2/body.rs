@@ -13,8 +13,8 @@ use h2::RecvStream;
 use sluice_policy::framing::BodyFraming;
 use tokio::time::Instant;
 
-use super::timer::Timer;
 use crate::link::{Fault, Link};
+use crate::timer::Timer;
 
 /// LIMIT: body bytes kept for another try.
 const RETRY_BYTES: usize = 64 << 10;

@@ -19,19 +19,16 @@ use tokio::time::Instant;
 
 use super::guarded::Watch;
 use super::session::{Handed, Session};
-use super::timer::Timer;
 use super::{Io, head};
 use crate::conn::{Conn, is_within};
 use crate::connection::stopping;
-use crate::drain::Phase;
 use crate::server::App;
 use crate::service::Intake;
 use crate::state::Shared;
 use crate::stream::StreamTimes;
+use crate::timer::Timer;
 use crate::{account, ids};
 
-/// Between two bytes of a request body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// How long streams may take to notice that their connection is gone.
@@ -59,9 +56,9 @@ impl Scene {
             None => Transport::Plain,
         };
         drop(generation);
-        let times = StreamTimes { body: BODY_TIMEOUT, write: limits.idle_timeout };
         let closing = shared.drain.shutdown_watch();
-        Self { shared, app, conn, transport, times, closing, block: limits.header_timeout }
+        let (times, block) = (StreamTimes::of(limits), limits.header_timeout);
+        Self { shared, app, conn, transport, times, closing, block }
     }
 }
 
@@ -152,9 +149,8 @@ impl Running {
     /// only with its first stream: a client that has just come would find itself without a connection.
     async fn serve(&mut self) -> End {
         let mut begun = self.scene.closing.clone();
-        let mut phase = self.scene.shared.drain.phase();
+        let ended = self.scene.shared.drain.closes();
         let begun = async move { drop(begun.wait_for(|closing| *closing).await) };
-        let ended = async move { drop(phase.wait_for(|phase| matches!(phase, Phase::Closing { .. })).await) };
         tokio::pin!(begun, ended);
         let (mut told, mut over) = (false, false);
         loop {
@@ -247,10 +243,8 @@ impl Running {
         head.extensions_mut().insert(Handed::new(Intake { arrival, generation }));
         let session = Session::new(head, (body, framing), respond, *times, Arc::clone(&link));
         let (app, closing) = (Arc::clone(app), closing.clone());
-        let mut phase = shared.drain.phase();
+        let ended = shared.drain.closes();
         self.streams.spawn(async move {
-            let ended =
-                async move { drop(phase.wait_for(|phase| matches!(phase, Phase::Closing { .. })).await) };
             tokio::pin!(ended);
             let session = ServerSession::new_custom(Box::new(session));
             stopping(app.process_new_http(session, &closing), ended, &link).await;

@@ -17,11 +17,11 @@ use sluice_policy::flood::{Flood, FloodGuard, Frame, FrameScanner};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::timer::Timer;
 use crate::caps::ConnectionPermit;
 use crate::clock;
 use crate::linger::linger;
 use crate::socket::Socket;
+use crate::timer::Timer;
 
 /// LIMIT: bytes read before the loop above had its turn.
 pub(super) const TURN_BYTES: usize = 32 << 10;

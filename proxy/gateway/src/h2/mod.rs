@@ -34,7 +34,6 @@ mod guarded;
 mod head;
 mod reply;
 mod session;
-mod timer;
 
 use std::sync::Arc;
 use std::time::Duration;

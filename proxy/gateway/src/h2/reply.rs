@@ -19,8 +19,8 @@ use pingora::{Error, ErrorType, Result};
 use tokio::time::Instant;
 
 use super::grpc;
-use super::timer::Timer;
 use crate::link::{Fault, Link};
+use crate::timer::Timer;
 
 /// An answer under way.
 pub(super) struct Reply {
