@@ -83,6 +83,9 @@ fn a_running_edge_is_compared_reloaded_and_taken_back() {
     assert!(!conf.join("services.d/two.toml").exists());
     assert_eq!(get(running.edge(), "/two").send().status, 404);
     assert_eq!(at(&running, &main, &["check", main.to_str().unwrap()]).0, 2, "check takes no such arguments");
+    let (code, out, _) = at(&running, &main, &["rollback", "--list"]);
+    assert!(code == 0 && out.contains("by rollback, as generation 1, in force\n"), "{out}");
+    assert_eq!(out.lines().count(), 3, "{out}");
     let (code, out, _) = at(&running, &main, &["rollback", "--generation", "2", "--format", "json"]);
     assert_eq!((code, serde_json::from_str::<Value>(&out).unwrap()["restored"].as_u64()), (0, Some(2)));
     assert_eq!(at(&running, &main, &["rollback", "--generation", "99"]).0, 2);

@@ -292,6 +292,9 @@ pub(crate) struct Rollback {
     /// The generation to go back to; without it the one before
     #[arg(long, value_name = "NUMBER")]
     pub(crate) generation: Option<u64>,
+    /// Change nothing; show the generations that are kept, newest first
+    #[arg(long, conflicts_with = "generation")]
+    pub(crate) list: bool,
     #[command(flatten)]
     pub(crate) remote: Remote,
     /// How to print what changed

@@ -18,6 +18,9 @@ pub(crate) fn run(args: &Reload) -> Result<Code, Failure> {
 
 /// Runs `sluice rollback`: 0 done, 2 refused, 4 nobody there.
 pub(crate) fn roll_back(args: &Rollback) -> Result<Code, Failure> {
+    if args.list {
+        return list(args);
+    }
     let body = args.generation.map_or(Value::Null, |number| json!({ "generation": number }));
     let reply = control::call(&args.remote, Method::POST, "/admin/rollback", &body)?;
     show(&control::json(&reply)?, args.format)
@@ -30,6 +33,43 @@ fn show(done: &Value, format: Format) -> Result<Code, Failure> {
     };
     std::io::stdout().lock().write_all(text.as_bytes()).map_err(anyhow::Error::from)?;
     Ok(exit::OK)
+}
+
+/// The generations that can be gone back to.
+fn list(args: &Rollback) -> Result<Code, Failure> {
+    let reply = control::call(&args.remote, Method::GET, "/admin/config", &Value::Null)?;
+    let config = control::json(&reply)?;
+    let text = match args.format {
+        Format::Json => format!("{}\n", config["kept"]),
+        Format::Text => kept(&config),
+    };
+    std::io::stdout().lock().write_all(text.as_bytes()).map_err(anyhow::Error::from)?;
+    Ok(exit::OK)
+}
+
+fn kept(config: &Value) -> String {
+    let mut text = String::new();
+    for one in config["kept"].as_array().into_iter().flatten().rev() {
+        let word = |name: &str| one[name].as_str().unwrap_or_default();
+        let restores = match &one["restores"] {
+            Value::Null => String::new(),
+            number => format!(", as generation {number}"),
+        };
+        let present = if one["number"] == config["generation"] { ", in force" } else { "" };
+        let at = word("at").get(..19).unwrap_or_default();
+        let _never_fails = writeln!(
+            text,
+            "{:>6}  {at}Z  {}  {} file(s), by {}{restores}{present}",
+            one["number"].to_string(),
+            word("hash"),
+            one["files"],
+            word("trigger"),
+        );
+    }
+    if text.is_empty() {
+        text.push_str("no generation is kept\n");
+    }
+    text
 }
 
 fn words(done: &Value) -> String {
@@ -63,6 +103,20 @@ fn words(done: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kept_generations_are_listed_newest_first() {
+        let config = json!({"generation": 3, "kept": [
+            {"number": 2, "at": "2026-01-02T03:04:05.6Z", "hash": "abc", "trigger": "file", "files": 4},
+            {"number": 3, "at": "2026-01-02T03:05:05.6Z", "hash": "def", "trigger": "rollback", "restores": 1, "files": 5},
+        ]});
+        assert_eq!(
+            kept(&config),
+            "     3  2026-01-02T03:05:05Z  def  5 file(s), by rollback, as generation 1, in force\n     \
+             2  2026-01-02T03:04:05Z  abc  4 file(s), by file\n"
+        );
+        assert_eq!(kept(&json!({})), "no generation is kept\n");
+    }
 
     #[test]
     fn what_was_done_is_said_in_words() {

@@ -177,6 +177,9 @@ fn open(
     let (reload, config, number) = ReloadState::new(start);
     let meters = Meters::new(&start.registry);
     let (announcer, outbox) = Announcer::new(meters.events_dropped.clone());
+    // A worker whose port moved in the files listens at the old one until it starts again.
+    let listeners = start.config.listeners().into_iter().filter(|(key, _)| !key.starts_with("demo."));
+    let own = own.into_iter().chain(listeners.map(|(_, address)| address)).collect();
     let forbidden = Forbidden::new(own, start.environment.get("REDIS_URL").map(String::as_str));
     let registrations =
         Registrations::new(Ledger::closed(&start.data_dir)?, forbidden, Arc::clone(&resolver));

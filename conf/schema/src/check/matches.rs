@@ -122,6 +122,8 @@ fn shadowed(reader: &mut Reader<'_>, config: &Config, index: usize, service: &Se
     let mut takers = BTreeSet::new();
     for host in any_or(&service.hosts) {
         let Some(members) = groups.get(&(service.prefix.as_str(), host)) else { return };
+        // More of them are refused anyway, and each would be asked for each.
+        let members = &members[..members.len().min(PREFIX_SHARED_MAX)];
         for method in METHODS {
             let takes = |member: &&usize| {
                 let other = &config.services[**member];

@@ -72,7 +72,7 @@ pub(crate) const RETRY_CAUSE: Text<RetryCause> = Text {
 };
 
 /// Headers that frame a message, or say who the caller is; Sluice alone writes them.
-const OWNED: [&str; 13] = [
+const OWNED: [&str; 14] = [
     "connection",
     "content-length",
     "forwarded",
@@ -84,6 +84,7 @@ const OWNED: [&str; 13] = [
     "upgrade",
     "x-roles",
     "x-permissions",
+    "x-account",
     "x-auth-method",
     "x-request-id",
 ];
@@ -211,5 +212,19 @@ fn show_retry_cause(cause: RetryCause) -> String {
         RetryCause::Connect => "connect".to_owned(),
         RetryCause::Reset => "reset".to_owned(),
         RetryCause::Status(status) => status.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_says_who_the_caller_is_can_be_neither_set_nor_matched() {
+        for name in ["X-User", "x-user-id", "x-account", "x-permissions", "x-forwarded-for"] {
+            assert!(parse_header_name(name).is_err(), "{name}");
+            assert!(parse_match_name(name).is_err(), "{name}");
+        }
+        assert_eq!(parse_header_name("X-Desk").expect("an operator's own"), "x-desk");
     }
 }

@@ -185,6 +185,22 @@ fn no_spelling_of_a_forbidden_address_can_be_registered() {
 }
 
 #[test]
+fn a_port_that_moved_in_the_files_is_refused_until_its_worker_starts_again() {
+    let vault = |port: u16| format!("[vault]\nlisten = \"127.0.0.1:{port}\"\n");
+    let edge = Setup::new(&vault(18_009)).start();
+    let main = edge.conf.join("sluice.toml");
+    let written = std::fs::read_to_string(&main).unwrap();
+    std::fs::write(&main, written.replace(":18009", ":18010")).unwrap();
+    let token = edge.issuer.token("control:write control:read");
+    let done = edge.admin("POST", "/admin/reload", Some(&token), None);
+    assert!(done.status == 200 && done.text().contains("18010"), "{}", done.text());
+    for port in [18_009, 18_010] {
+        let body = json!({"name": "s", "url": format!("http://127.0.0.1:{port}"), "prefix": "/s"});
+        assert_eq!(register(&edge, &body).code(), "address_denied", "{port}");
+    }
+}
+
+#[test]
 fn clear_text_http2_can_be_registered() {
     let upstream = Upstream::start(ok);
     let edge = edge_for(&upstream, "");
