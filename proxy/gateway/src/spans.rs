@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use prometheus::IntCounter;
 use sluice_policy::redact;
+use sluice_schema::Scheme;
 use tokio::time::Instant;
 
 use crate::account::Ending;
@@ -183,8 +184,15 @@ fn client(
 ) -> Span {
     let x = ending.x;
     let method = x.arrival.method.as_str();
-    let upstream = attempt.endpoint.as_ref().map_or(ending.route(), |endpoint| endpoint.label.as_str());
-    let mut attributes = vec![text("http.request.method", method), text("server.address", upstream)];
+    let mut attributes = vec![text("http.request.method", method)];
+    match attempt.endpoint.as_ref().map(|endpoint| &endpoint.instance.url) {
+        Some(url) if url.scheme == Scheme::Unix => attributes.push(text("server.address", url.path.as_str())),
+        Some(url) => {
+            attributes.push(text("server.address", url.host.as_str()));
+            attributes.push(("server.port", Attribute::Number(i64::from(url.port))));
+        }
+        None => attributes.push(text("server.address", ending.route())),
+    }
     if let Some(status) = attempt.status {
         attributes.push(("http.response.status_code", Attribute::Number(i64::from(status))));
     }

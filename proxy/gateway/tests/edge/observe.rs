@@ -316,6 +316,9 @@ fn spans_reach_a_collector() {
         tries.iter().map(|span| attribute(span, "http.response.status_code").unwrap()).collect();
     assert_eq!(statuses, ["503", "200"]);
     assert_eq!(attribute(tries[1], "http.request.resend_count").as_deref(), Some("1"));
+    let port = upstream.address.unwrap().port().to_string();
+    assert_eq!(attribute(tries[0], "server.address").as_deref(), Some("127.0.0.1"));
+    assert_eq!(attribute(tries[0], "server.port"), Some(port));
     let seen: Vec<String> =
         upstream.seen().iter().map(|seen| seen.fields("traceparent")[0].to_owned()).collect();
     for (seen, span) in seen.iter().zip(&tries) {
