@@ -118,6 +118,31 @@ fn a_successor_does_not_go_back_to_an_older_configuration() {
 }
 
 #[test]
+fn what_an_edge_has_learnt_outlives_an_upgrade() {
+    let site = Site::new();
+    site.service("dead", "rate_limit = 1000000000\n", "http://127.0.0.1:9");
+    let running = site.up();
+    let status = |path: &str| get(running.edge(), path).send().status;
+    let held = || {
+        let page = get(running.control(), "/circuit-breakers/dead").send().expect(200).json();
+        get(running.edge(), "/dead/x").send().problem(503, "breaker_open");
+        assert_eq!((page["state"].as_str(), status("/two/x")), (Some("open"), 429), "{page}");
+    };
+    until("the breaker opens", || (status("/dead/x") == 503).then_some(()));
+    assert_eq!([status("/two/x"), status("/two/x")], [200, 200]);
+    held();
+    for role in [Some("edge"), None] {
+        let (code, out, errors) = site.upgrade(role);
+        assert_eq!(code, 0, "{out}{errors}");
+        held();
+        let metrics = get(running.edge(), "/metrics").send().expect(200).body;
+        assert!(metrics.contains("circuit_breaker_state{service=\"dead\"} 1"), "{metrics}");
+    }
+    assert!(!site.data().join("edge/handover.state").exists());
+    running.stop();
+}
+
+#[test]
 fn a_start_after_a_killed_supervisor_waits_for_its_roles() {
     let site = Site::new();
     let mut first = site.up();

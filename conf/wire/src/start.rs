@@ -80,12 +80,15 @@ pub enum Said {
 /// LIMIT: names in [`Carried`].
 pub const CARRIED_MAX: usize = 500;
 
-/// What an edge that yields passes on: an operator's decisions that live in memory.
+/// What an edge that yields passes on: an operator's decisions that live in memory, and what it has learnt.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Carried {
     /// Breakers that are held in a state, by service.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub forced: BTreeMap<String, Forced>,
+    /// Names the file with what was learnt: limits, open breakers, bad instances.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
 }
 
 /// A state that an operator holds a breaker in.
@@ -133,7 +136,7 @@ mod tests {
         let said = |said: &Said| serde_json::to_string(said).unwrap();
         let yielded = |carried| said(&Said::Yielded { role: Role::Edge, carried });
         assert_eq!(yielded(Carried::default()), r#"{"event":"yielded","role":"edge"}"#);
-        let carried = Carried { forced: [("a".to_owned(), Forced::Open)].into() };
+        let carried = Carried { forced: [("a".to_owned(), Forced::Open)].into(), state: None };
         assert_eq!(yielded(carried.clone()), r#"{"event":"yielded","role":"edge","forced":{"a":"open"}}"#);
         assert_eq!(order(Order::Go(Carried::default())), r#"{"do":"go"}"#);
         assert_eq!(

@@ -15,6 +15,7 @@ mod authenticate;
 mod backlog;
 mod books;
 mod caps;
+mod carry;
 mod chunks;
 mod clock;
 mod conn;
@@ -188,7 +189,6 @@ fn open(
     // What is registered joins with the books.
     let generation = upstreams.build(&meters, config, &[], number)?;
     let access_log = AccessLog::open(&start.config.log.access, meters.access_dropped.clone())?;
-    let (limiter, keyer) = state::limiter();
     meters.generation.set(number as i64);
     meters.reload_ok.set(1);
     let mut internal_key = HeaderValue::from_str(start.keys.own()).map_err(|_| GatewayError::Key)?;
@@ -208,8 +208,8 @@ fn open(
         identity: EdgeIdentity::open(&start.role_dir()),
         tokens: jwt_cache::JwtCache::default(),
         throttle: throttle::AuthThrottle::default(),
-        limiter,
-        keyer,
+        limiter: state::limiter(),
+        keyer: std::sync::OnceLock::new(),
         tunnels: tunnel::Tunnels::new(),
         connections: Arc::new(Connections::of_this_process(start.config.edge.limits.connections)),
         standing: standing::Standing::new(),

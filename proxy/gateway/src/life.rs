@@ -26,12 +26,12 @@ use sluice_wire::start::{CARRIED_MAX, Carried, Forced, Order};
 
 use crate::GatewayError;
 use crate::books::{Books, blocking};
-use crate::clock;
 use crate::control::Control;
 use crate::drain::fit;
 use crate::kept;
 use crate::server::{self, Door};
 use crate::state::Shared;
+use crate::{carry, clock};
 
 /// How long a successor waits for the vault's feed and the workers' health before it goes on without.
 const ACQUAINTED_WITHIN: Duration = Duration::from_secs(3);
@@ -137,7 +137,7 @@ impl Life {
             self.shared.catch_up().await;
         }
         loop {
-            self.take(&std::mem::take(&mut carried));
+            self.take(std::mem::take(&mut carried)).await;
             self.shared.drain.serve();
             if threads.is_empty() {
                 threads = self.threads()?;
@@ -218,10 +218,21 @@ impl Life {
             };
             Some((route.service.name.clone(), forced))
         });
-        Carried { forced: forced.take(CARRIED_MAX).collect() }
+        Carried { forced: forced.take(CARRIED_MAX).collect(), state: None }
     }
 
-    fn take(&self, carried: &Carried) {
+    /// The same with what was learnt, which lies in a file.
+    async fn carried_with_state(&self) -> Carried {
+        let (shared, data_dir) = (Arc::clone(&self.shared), self.start.data_dir.clone());
+        let state = blocking(move || carry::pack(&shared, &data_dir)).await;
+        Carried { state, ..self.carried() }
+    }
+
+    async fn take(&self, carried: Carried) {
+        if let Some(word) = carried.state {
+            let (shared, data_dir) = (Arc::clone(&self.shared), self.start.data_dir.clone());
+            blocking(move || carry::unpack(&shared, &data_dir, &word)).await;
+        }
         let generation = self.shared.generation();
         for (name, forced) in &carried.forced {
             let Some(route) = generation.service(name) else { continue };
@@ -240,7 +251,7 @@ impl Life {
         self.shared.drain.yield_doors();
         port.stopper.stop();
         self.books.close().await;
-        self.start.yielded(self.carried());
+        self.start.yielded(self.carried_with_state().await);
         loop {
             let order = tokio::select! {
                 () = self.start.stop.wait() => return Turn::Stop,
@@ -249,7 +260,7 @@ impl Life {
             match order {
                 Order::Resume => return Turn::Resume,
                 Order::Retire { within_ms } => return Turn::Retire(Duration::from_millis(within_ms)),
-                Order::Yield => self.start.yielded(self.carried()),
+                Order::Yield => self.start.yielded(self.carried_with_state().await),
                 Order::Go(_) => passed_over(&order),
             }
         }

@@ -121,6 +121,10 @@ fn start_due(
 fn judge(plans: &mut HashMap<Key, Plan>, key: &Key, probe: Probe) {
     let Some(plan) = plans.get_mut(key) else { return };
     plan.under_way = false;
+    if plan.health.is_healthy() != plan.endpoint.instance.is_healthy() {
+        // A predecessor knew better.
+        plan.health = Health::starting(plan.endpoint.instance.is_healthy());
+    }
     let change = plan.health.probed(probe.ok, &plan.route.service.health);
     plan.endpoint.instance.mark_healthy(plan.health.is_healthy());
     let detail = probe.detail.clone();

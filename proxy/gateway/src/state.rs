@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
@@ -62,8 +62,8 @@ pub(crate) struct Shared {
     pub(crate) throttle: AuthThrottle,
     /// Rates by caller.
     pub(crate) limiter: Limiter,
-    /// Makes the limiter's keys.
-    pub(crate) keyer: Keyer,
+    /// Makes the limiter's keys; the predecessor's, where there is one.
+    pub(crate) keyer: OnceLock<Keyer>,
     /// Open tunnels.
     pub(crate) tunnels: Tunnels,
     /// Answers that go on for long.
@@ -115,13 +115,23 @@ impl Shared {
         self.meters.limiter_evicted.inc_by(evicted.saturating_sub(counted));
     }
 
+    /// Makes the limiter's keys.
+    pub(crate) fn keyer(&self) -> &Keyer {
+        self.keyer.get_or_init(|| Keyer::new([ids::random(), ids::random()]))
+    }
+
+    /// Makes them as the predecessor did; false where some were made otherwise already.
+    pub(crate) fn adopt_keyer(&self, keyer: Keyer) -> bool {
+        self.keyer.set(keyer).is_ok()
+    }
+
     /// Whether the edge can take requests that need a verified caller.
     pub(crate) fn has_keys(&self) -> bool {
         self.trust.load().has_keys()
     }
 }
 
-/// A limiter and the keys of a process that starts now.
-pub(crate) fn limiter() -> (Limiter, Keyer) {
-    (Limiter::new(KEYS_MAX), Keyer::new([ids::random(), ids::random()]))
+/// A limiter that knows nobody.
+pub(crate) fn limiter() -> Limiter {
+    Limiter::new(KEYS_MAX)
 }

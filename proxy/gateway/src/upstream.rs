@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use sluice_policy::balance::{Flight, Picker, Table};
-use sluice_policy::breaker::{Breaker, Outcome, Permit, Rejected, Settings, Transition};
+use sluice_policy::breaker::{Breaker, Opened, Outcome, Permit, Rejected, Settings, Transition};
 use sluice_policy::outlier::{Outliers, Settings as OutlierSettings};
 use sluice_policy::retry::{Budget, Failed, Stop, Verdict};
 use sluice_schema::Service;
 
+use crate::carry::Known;
 use crate::endpoint::{Endpoint, Secure};
 use crate::meters::RouteMeters;
 use crate::upstream_tls::OwnIdentity;
@@ -193,6 +194,52 @@ impl Upstream {
                 "instance ejected"
             );
         }
+    }
+
+    /// What is known of its instances.
+    pub(crate) fn known(&self) -> Vec<Known> {
+        let (roster, outliers, now) = (self.roster.load(), lock(&self.outliers), clock::now());
+        let known = |endpoint: &Arc<Endpoint>| {
+            let instance = &endpoint.instance;
+            let (left, ejections) = outliers.ejection(instance.id, now);
+            Known {
+                url: instance.url.to_string(),
+                healthy: instance.is_healthy(),
+                ejected_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+                ejections,
+                ewma_us: u64::try_from(instance.ewma().as_micros()).unwrap_or(u64::MAX),
+            }
+        };
+        roster.endpoints.iter().map(known).collect()
+    }
+
+    /// Takes what a predecessor knew of its instances.
+    pub(crate) fn recall(&self, known: &[Known]) {
+        let (roster, now) = (self.roster.load(), clock::now());
+        for Endpoint { instance, .. } in roster.endpoints.iter().map(AsRef::as_ref) {
+            let url = instance.url.to_string();
+            let Some(known) = known.iter().find(|known| known.url == url) else { continue };
+            // What this process has found out itself is newer.
+            instance.mark_healthy(known.healthy && instance.is_healthy());
+            if instance.ewma().is_zero() && known.ewma_us > 0 {
+                instance.observe(Duration::from_micros(known.ewma_us));
+            }
+            let left = Duration::from_millis(known.ejected_ms);
+            let ejected = lock(&self.outliers).restore(instance.id, left, known.ejections, now);
+            if let Some(until) = ejected {
+                instance.eject_until(until);
+            }
+        }
+        self.publish_health();
+    }
+
+    /// Opens its breaker as a predecessor had it.
+    pub(crate) fn reopen(&self, opened: &Opened) {
+        let state = self.with_breaker(|breaker| {
+            breaker.reopen(opened, clock::now());
+            breaker.state()
+        });
+        self.meters.breaker_state.set(state.gauge().into());
     }
 
     /// Sets the gauge of healthy services.

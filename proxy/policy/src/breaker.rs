@@ -77,6 +77,17 @@ pub struct Rejected {
     pub retry_after: Duration,
 }
 
+/// An open breaker on its way to another process, whose clock differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Since it opened.
+    pub ago: Duration,
+    /// Until a probe is let through; zero where probes already are.
+    pub retry_in: Duration,
+    /// Failed recoveries in a row.
+    pub reopened: u32,
+}
+
 /// The breaker of one service.
 #[derive(Debug)]
 pub struct Breaker {
@@ -210,6 +221,32 @@ impl Breaker {
             self.opened_at = now;
         }
         self.enter(to, Reason::Forced, now);
+    }
+
+    /// What another process must know to keep it open; `None` while it is not, or is forced.
+    pub fn opened(&self, now: Nanos) -> Option<Opened> {
+        let retry_in = match self.state {
+            State::Open => self.retry_at.since(now),
+            State::HalfOpen => Duration::ZERO,
+            State::Closed | State::ForcedOpen | State::ForcedClosed | State::Disabled => return None,
+        };
+        Some(Opened { ago: now.since(self.opened_at), retry_in, reopened: self.reopened })
+    }
+
+    /// Opens a closed breaker as another process had it, for no longer than it could have been. No transition:
+    /// it was told of when it happened.
+    pub fn reopen(&mut self, opened: &Opened, now: Nanos) {
+        if self.state != State::Closed {
+            return;
+        }
+        let longest = self.settings.conf.recovery_timeout.max(OPEN_MAX);
+        let longest = longest.saturating_add(longest / 100 * JITTER_PERCENT);
+        let ago = u64::try_from(opened.ago.as_nanos()).unwrap_or(u64::MAX);
+        self.enter(State::Open, Reason::Consecutive, now);
+        (self.pending, self.totals.transitions) = (None, self.totals.transitions - 1);
+        self.opened_at = Nanos(now.0.saturating_sub(ago));
+        self.retry_at = now.plus(opened.retry_in.min(longest));
+        self.reopened = opened.reopened;
     }
 
     /// Takes new settings. State, totals and times stay.

@@ -37,6 +37,11 @@ impl Default for Health {
 }
 
 impl Health {
+    /// Of an instance about which something is known.
+    pub const fn starting(healthy: bool) -> Self {
+        Self { healthy, against: 0 }
+    }
+
     /// Counts one probe.
     pub fn probed(&mut self, good: bool, settings: &sluice_schema::Health) -> Option<Change> {
         if good == self.healthy {

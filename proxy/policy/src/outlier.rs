@@ -106,6 +106,21 @@ impl Outliers {
         (due && room).then(|| host.eject(&settings, now, seed))
     }
 
+    /// How long an instance is still left alone, and its ejections that count.
+    pub fn ejection(&self, id: u32, now: Nanos) -> (Duration, u32) {
+        let host = self.hosts.iter().find(|host| host.id == id);
+        host.map_or((Duration::ZERO, 0), |host| (host.until.since(now), host.counted))
+    }
+
+    /// Ejects an instance as another process had it, for no longer than it could have been; until when.
+    pub fn restore(&mut self, id: u32, left: Duration, counted: u32, now: Nanos) -> Option<Nanos> {
+        let longest = EJECTION_MAX.max(self.settings.base);
+        let left = left.min(longest + longest / 100 * JITTER_PERCENT);
+        let host = self.hosts.iter_mut().find(|host| host.id == id).filter(|_| !left.is_zero())?;
+        (host.until, host.counted) = (now.plus(left), counted);
+        Some(host.until)
+    }
+
     /// How many are ejected now.
     pub fn ejected(&self, now: Nanos) -> usize {
         self.hosts.iter().filter(|host| host.until > now).count()
@@ -166,6 +181,22 @@ mod tests {
         }
         now = now.plus(Duration::from_secs(70));
         assert_eq!(fail(&mut outliers, 1, 5, now).unwrap().repeated, 0);
+    }
+
+    #[test]
+    fn an_ejection_goes_on_elsewhere() {
+        let now = Nanos::from_secs(100);
+        let mut outliers = Outliers::new(Settings::default(), 1..=3);
+        fail(&mut outliers, 1, 5, now);
+        let (left, counted) = outliers.ejection(1, now);
+        assert!(left >= Duration::from_secs(10) && counted == 1);
+        assert_eq!(outliers.ejection(2, now), (Duration::ZERO, 0));
+        let (mut other, then) = (Outliers::new(Settings::default(), 5..=7), Nanos::from_secs(3));
+        assert_eq!(other.restore(6, left, counted, then), Some(then.plus(left)));
+        assert_eq!(other.restore(7, Duration::ZERO, 4, then), None);
+        assert_eq!((other.ejection(6, then), other.ejected(then)), ((left, 1), 1));
+        let until = other.restore(5, Duration::MAX, 9, then).unwrap();
+        assert!(until.since(then) <= EJECTION_MAX * 12 / 10);
     }
 
     #[test]

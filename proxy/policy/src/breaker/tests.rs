@@ -204,6 +204,32 @@ fn new_settings_keep_state_and_times() {
 }
 
 #[test]
+fn an_open_breaker_goes_on_elsewhere() {
+    let now = Nanos::from_secs(50);
+    assert_eq!(breaker(conf()).opened(now), None);
+    let known = opened(40).opened(now).unwrap();
+    assert_eq!((known.ago, known.reopened), (Duration::from_secs(10), 0));
+    let (mut other, then) = (breaker(conf()), Nanos::from_secs(3));
+    other.reopen(&known, then);
+    assert_eq!((other.state(), other.take_transition()), (State::Open, None));
+    assert_eq!(other.opened(then).unwrap().retry_in, known.retry_in);
+    assert!(other.try_acquire(then, 1).is_err());
+    // Where probes ran already, the next request is one.
+    let mut probing = breaker(conf());
+    probing.reopen(&Opened { retry_in: Duration::ZERO, ..known }, then);
+    assert!(probing.try_acquire(then, 1).unwrap().is_probe());
+    assert_eq!(probing.opened(then).unwrap().retry_in, Duration::ZERO);
+    // Nonsense opens it for no longer than it could have been, and an operator's word stands.
+    let mut long = breaker(conf());
+    long.reopen(&Opened { ago: Duration::MAX, retry_in: Duration::MAX, reopened: u32::MAX }, then);
+    assert!(long.opened(then).unwrap().retry_in <= OPEN_MAX * 11 / 10);
+    let mut forced = breaker(conf());
+    forced.force(Force::Closed, then);
+    forced.reopen(&known, then);
+    assert_eq!((forced.state(), forced.opened(then)), (State::ForcedClosed, None));
+}
+
+#[test]
 fn statuses_are_sorted_as_the_contract_says() {
     for status in [101, 200, 204, 304] {
         assert_eq!(Outcome::of_status(status), Outcome::Success);

@@ -19,7 +19,7 @@ use std::sync::{Mutex, PoisonError};
 
 use sluice_schema::RateKey;
 
-use super::{Decision, Limit, ticks};
+use super::{AHEAD_MAX, Decision, Limit, ticks};
 use crate::time::Nanos;
 
 /// Callers remembered at once, unless the shell asks for another number.
@@ -49,6 +49,17 @@ pub struct Keyer {
 /// One caller at one service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key(u128);
+
+/// A caller that is not idle, on its way to another process. Times are ticks from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Debt {
+    /// Its key.
+    pub key: u128,
+    /// Until the soft limit's burst is whole again.
+    pub soft: u64,
+    /// Until the hard limit's is.
+    pub hard: u64,
+}
 
 /// What the table says about one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +112,11 @@ impl Keyer {
         Self { seed }
     }
 
+    /// The words it was made with.
+    pub const fn seed(&self) -> [u64; 2] {
+        self.seed
+    }
+
     /// The key of a caller at a service (or other scope). No allocation.
     pub fn key(&self, scope: &str, who: Who<'_>) -> Key {
         let [high, low] = self.seed.map(|seed| {
@@ -127,12 +143,42 @@ impl Table {
         Self { shards: (0..SHARDS).map(|_| shard()).collect(), sets, evicted: AtomicU64::new(0) }
     }
 
+    /// Everybody who is not idle. Holds one shard's lock at a time.
+    pub fn debts(&self, now: Nanos) -> Vec<Debt> {
+        let now = ticks(now);
+        let mut debts = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let owing = shard.iter().flatten().filter(|slot| slot.tat.max(slot.hard_tat) > now);
+            debts.extend(owing.map(|slot| Debt {
+                key: slot.key,
+                soft: slot.tat.saturating_sub(now),
+                hard: slot.hard_tat.saturating_sub(now),
+            }));
+        }
+        debts
+    }
+
+    /// Takes over what another process's table knew, by a keyer of the same seed.
+    pub fn take(&self, debts: &[Debt], now: Nanos) {
+        let at = |ahead: u64| if ahead == 0 { 0 } else { ticks(now).saturating_add(ahead.min(AHEAD_MAX)) };
+        for debt in debts {
+            let (shard, set) = self.place(Key(debt.key));
+            let mut shard = self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
+            let slot = self.slot(&mut shard[set], Key(debt.key), now);
+            (slot.tat, slot.hard_tat) = (slot.tat.max(at(debt.soft)), slot.hard_tat.max(at(debt.hard)));
+        }
+    }
+
+    fn place(&self, key: Key) -> (usize, usize) {
+        ((key.0 >> 64) as usize % SHARDS, ((key.0 >> 70) as u64 % self.sets as u64) as usize)
+    }
+
     /// Decides about one request and remembers it. Holds one shard's lock for the time of it.
     pub fn check(&self, key: Key, limit: &Limit, now: Nanos) -> Verdict {
-        let shard = (key.0 >> 64) as usize % SHARDS;
-        let set = (key.0 >> 70) as u64 % self.sets as u64;
+        let (shard, set) = self.place(key);
         let mut shard = self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
-        let slot = self.slot(&mut shard[set as usize], key, now);
+        let slot = self.slot(&mut shard[set], key, now);
         let (mut decision, tat) = limit.soft.check(now, slot.tat);
         slot.tat = tat;
         let mut close = false;

@@ -1,3 +1,4 @@
+use super::table::Debt;
 use super::*;
 use proptest::prelude::*;
 use std::net::IpAddr;
@@ -154,6 +155,32 @@ fn threads_together_get_no_more_than_one_would() {
         workers.into_iter().map(|worker| worker.join().unwrap()).sum()
     });
     assert_eq!(passed, 100);
+}
+
+#[test]
+fn another_table_goes_on_where_this_one_was() {
+    let conf = RateLimit { hard: Some(5), ..RateLimit::per_minute(2) };
+    let (limit, keyer) = (Limit::new(&conf), Keyer::new([1, 2]));
+    let (old, new) = (Table::new(64), Table::new(64));
+    let key = |n: u32| keyer.key("s", Who::Subject(&n.to_string()));
+    for n in 0..3 {
+        old.check(key(n), &limit, at(1_000 * u64::from(n)));
+    }
+    old.check(key(2), &limit, at(2_000));
+    let debts = old.debts(at(40_000));
+    // The first caller is idle again, and nobody is told of it.
+    assert_eq!(old.debts(at(200_000)), []);
+    assert_eq!(Keyer::new(keyer.seed()).key("s", Who::Everybody), keyer.key("s", Who::Everybody));
+    new.take(&debts, at(7));
+    for n in 0..3 {
+        let (was, is) = (old.check(key(n), &limit, at(40_000)), new.check(key(n), &limit, at(7)));
+        assert_eq!(was, is, "{n}");
+    }
+    // What is known here already is not made better, and nonsense overflows nothing.
+    new.take(&[Debt { key: 1, soft: u64::MAX, hard: u64::MAX }], at(u64::MAX));
+    let before = new.debts(at(7));
+    new.take(&debts, at(7));
+    assert_eq!(new.debts(at(7)), before);
 }
 
 #[test]
