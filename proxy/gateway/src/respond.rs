@@ -5,6 +5,7 @@ use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use http::{HeaderName, HeaderValue, Version};
+use pingora::Error;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use serde::Serialize;
@@ -192,7 +193,7 @@ impl Answer {
     }
 }
 
-/// Sends an answer on a session; `body_left` is what the client has announced and not sent yet (`None`:
+/// Sends an answer on a session, whose failure to take it is the client's; `body_left` is what the client has announced and not sent yet (`None`:
 /// not known). Returns the bytes of the body.
 ///
 /// A client that asked first may now send its body or leave it out: what it sends next could be either, so
@@ -223,9 +224,9 @@ pub(crate) async fn send(
     }
     let bytes = body.len() as u64;
     let head_only = method == Method::Head || body.is_empty();
-    session.write_response_header(Box::new(head), head_only).await?;
+    session.write_response_header(Box::new(head), head_only).await.map_err(Error::into_down)?;
     if !head_only {
-        session.write_response_body(Some(body), true).await?;
+        session.write_response_body(Some(body), true).await.map_err(Error::into_down)?;
     }
     Ok(bytes)
 }
@@ -248,7 +249,7 @@ pub(crate) async fn go_on(session: &mut Session, body: BodyFraming) -> pingora::
     session.set_close_on_response_before_downstream_finish(false);
     let written = session.write_continue_response().await;
     session.set_close_on_response_before_downstream_finish(true);
-    written
+    written.map_err(Error::into_down)
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! Requests over HTTP/2: what clients get, and what upstreams of HTTP/1 see of it.
 
+use std::io::Write as _;
 use std::sync::{Mutex, mpsc};
 
 use h2::Reason;
 
-use crate::h2_client::{Proper, drain, run};
-use crate::harness::{Upstream, edge_for, eventually, ok, reply};
+use crate::h2_client::{
+    END_HEADERS, END_STREAM, HEADERS, Proper, RESET, Raw, block, drain, frame, request, run,
+};
+use crate::harness::{Setup, Upstream, edge_for, eventually, ok, reply};
 
 #[test]
 fn requests_and_answers_pass_as_over_http1() {
@@ -156,4 +159,20 @@ fn events_flow_and_interim_answers_pass() {
         drop(send);
         assert!(drain(body).await.unwrap().0.is_empty());
     });
+}
+
+#[test]
+fn a_client_that_resets_before_the_edge_answers_has_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("access");
+    let edge = Setup::new(&format!("[log]\naccess = \"file:{}\"\n", log.display())).start();
+    let mut raw = Raw::to(&edge);
+    let head = frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&request("GET", "/livez?early")));
+    let both = [head, frame(RESET, 0, 1, &[0, 0, 0, 8])].concat();
+    raw.socket.write_all(&both).unwrap();
+    let line = eventually("the line", || {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        text.lines().find(|line| line.contains("\"h2\"")).map(str::to_owned)
+    });
+    assert!(line.contains(r#""decision":"client_left""#), "{line}");
 }
