@@ -1,11 +1,11 @@
 //! The edge's metrics, prepared so that a request looks none of them up by label.
 
-use std::collections::{BTreeSet, HashMap};
+mod forget;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
-use prometheus::core::Collector as _;
 use prometheus::{
     Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
@@ -208,44 +208,6 @@ impl Meters {
             answered: AtomicU64::new(0),
         })
     }
-
-    /// Removes every series of services that no longer exist. Looks at all series of a few metrics once.
-    pub(crate) fn forget(&self, services: &BTreeSet<&str>) {
-        if services.is_empty() {
-            return;
-        }
-        for vector in [&self.requests, &self.retries, &self.breaker_transitions, &self.breaker_requests] {
-            forget_series(vector, services);
-        }
-        for service in services {
-            for vector in [
-                &self.limited,
-                &self.retry_budget,
-                &self.ejections,
-                &self.breaker_failures,
-                &self.breaker_rejected,
-            ] {
-                drop(vector.remove_label_values(&[service]));
-            }
-            drop(self.breaker_state.remove_label_values(&[service]));
-            drop(self.service_health.remove_label_values(&[service]));
-            drop(self.duration.remove_label_values(&[service]));
-        }
-    }
-}
-
-/// Removes the series of these services, whatever their other labels say.
-fn forget_series(vector: &IntCounterVec, services: &BTreeSet<&str>) {
-    for family in vector.collect() {
-        for series in family.get_metric() {
-            let labels = series.get_label();
-            if labels.iter().any(|label| label.name() == "service" && services.contains(label.value())) {
-                let labels: HashMap<&str, &str> =
-                    labels.iter().map(|label| (label.name(), label.value())).collect();
-                drop(vector.remove(&labels));
-            }
-        }
-    }
 }
 
 /// The metrics of one route.
@@ -361,6 +323,8 @@ impl Drop for InFlight {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
