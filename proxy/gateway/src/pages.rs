@@ -26,6 +26,9 @@ use crate::jwt_cache::Verified;
 use crate::respond::Answer;
 use crate::state::Shared;
 
+/// Why the edge is not ready where TLS is configured and nothing is there to be shown.
+const NO_CERTIFICATE: &str = "no certificate for the TLS listener yet";
+
 /// The answer to a request for one of the edge's own paths.
 pub(crate) async fn answer(shared: &Shared, session: &mut Session, x: &mut Exchange) -> Answer {
     let path = x.arrival.path.clone();
@@ -60,11 +63,16 @@ fn readyz(shared: &Shared) -> Answer {
             Problem::new(Code::AuthUnavailable).detail("no verification keys yet").retry_after_s(1),
         );
     }
-    if shared.generation().config.edge.tls.is_some() && !shared.tls.is_ready() {
-        let problem = Problem::new(Code::AuthUnavailable).detail("no certificate for the TLS listener yet");
+    if awaits_certificate(shared) {
+        let problem = Problem::new(Code::AuthUnavailable).detail(NO_CERTIFICATE);
         return Answer::problem(problem.retry_after_s(1));
     }
     Answer::bytes(200, "text/plain", "ok\n")
+}
+
+/// Whether clients over TLS still wait for what is shown to them.
+fn awaits_certificate(shared: &Shared) -> bool {
+    shared.generation.load().config.edge.tls.is_some() && !shared.tls.is_ready()
 }
 
 /// The components of `/health` with their status, the edge first.
@@ -89,6 +97,9 @@ pub(crate) fn own_status(shared: &Shared) -> (Status, Option<String>) {
     }
     if !shared.has_keys() {
         return (Status::Degraded, Some("no verification keys yet".to_owned()));
+    }
+    if awaits_certificate(shared) {
+        return (Status::Degraded, Some(NO_CERTIFICATE.to_owned()));
     }
     match shared.trust.age_ms() {
         Some(age_ms) if u128::from(age_ms) <= max_age.as_millis() => {}

@@ -5,7 +5,6 @@
 //! thirds of its life), when the names it must carry change, when it was revoked, at each start (the
 //! authority may be another by then), and each [`RETRY`] while that fails.
 
-use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -23,7 +22,7 @@ use sluice_client::{CertificateRequest, Client, ClientError, RoleCertificate, Ro
 use sluice_http::TrustCell;
 use sluice_identity::certificate::ClientCertificate;
 use sluice_identity::trust::Trust;
-use sluice_schema::Config;
+use sluice_schema::{Authority, Certificate, ClientAuth, Config};
 use sluice_wire::certificate::NAMES_MAX;
 use sluice_wire::role::Role;
 use tokio::time::Instant;
@@ -211,25 +210,43 @@ impl Kept {
     }
 }
 
-/// The names that the configuration needs: those of the listener, those of the services' hosts, this machine's.
-fn names(config: &Config) -> Names {
-    let mut dns = BTreeSet::from(["localhost".to_owned()]);
-    let mut ip = BTreeSet::from([IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])]);
+/// The names that the configuration needs, and how many do not fit: those of this machine, of the listener, then
+/// of the services' hosts, as far as the vault lets the edge have them.
+fn names(config: &Config) -> (Names, usize) {
+    let mut dns = vec!["localhost".to_owned()];
+    let mut ip = vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])];
+    let mut take = |name: &String| match name.parse() {
+        Ok(address) if !ip.contains(&address) => ip.push(address),
+        Err(_) if !dns.contains(name) => dns.push(name.clone()),
+        _ => {}
+    };
     if let Some(tls) = &config.edge.tls {
-        ip.extend(Some(tls.listen.ip()).filter(|ip| !ip.is_unspecified()));
-        for name in &tls.names {
-            match name.parse() {
-                Ok(address) => drop(ip.insert(address)),
-                Err(_) => drop(dns.insert(name.clone())),
-            }
+        if !tls.listen.ip().is_unspecified() {
+            take(&tls.listen.ip().to_string());
         }
-        dns.extend(
-            config
-                .enabled_services()
-                .flat_map(|service| service.hosts.iter().filter(|host| !host.starts_with('*')).cloned()),
-        );
+        tls.names.iter().for_each(&mut take);
+        let hosts = config.enabled_services().flat_map(|service| &service.hosts);
+        hosts.filter(|host| may_carry(host, &config.vault.trust_domain)).for_each(take);
     }
-    Names { dns: dns.into_iter().take(NAMES_MAX).collect(), ip: ip.into_iter().take(NAMES_MAX).collect() }
+    let left_out = dns.len().saturating_sub(NAMES_MAX) + ip.len().saturating_sub(NAMES_MAX);
+    dns.truncate(NAMES_MAX);
+    ip.truncate(NAMES_MAX);
+    (Names { dns, ip }, left_out)
+}
+
+/// Whether the listener cannot do without what the vault gives.
+fn needs_vault(config: &Config) -> bool {
+    config.edge.tls.as_ref().is_some_and(|tls| {
+        let clients = tls.client_auth != ClientAuth::Off && tls.client_ca == Authority::Auto;
+        clients || tls.certificate == Certificate::Auto
+    })
+}
+
+/// Whether the vault gives the edge a certificate with this name: none of another role, nor of all in the trust
+/// domain. One name that it does not give would cost the whole certificate.
+fn may_carry(host: &str, trust_domain: &str) -> bool {
+    let label = host.strip_suffix(trust_domain).and_then(|rest| rest.strip_suffix('.')).unwrap_or(host);
+    label != "*" && label.parse::<Role>().map_or(true, |role| role == Role::Edge)
 }
 
 /// Keeps the certificate good, for ever.
@@ -237,14 +254,26 @@ pub(crate) async fn keep(shared: Arc<Shared>) -> Infallible {
     let vault = shared.workers.client(Role::Vault);
     let mut told = false;
     loop {
-        let names = names(&shared.generation().config);
+        let config = Arc::clone(&shared.generation().config);
+        let (names, left_out) = names(&config);
         let trust = shared.trust.load();
         match shared.identity.renew(vault.as_ref(), &names, &trust).await {
-            // No vault at all: nothing in the configuration can need one.
-            Ok(false) | Err(IdentityError::NoVault) => shared.identity.until_revoked(&shared.trust).await,
+            Ok(false) => shared.identity.until_revoked(&shared.trust).await,
+            Err(IdentityError::NoVault) => {
+                if needs_vault(&config) && !std::mem::replace(&mut told, true) {
+                    tracing::warn!(
+                        component = "tls",
+                        "the TLS listener needs the vault worker, which `sluice up` runs: name files instead"
+                    );
+                }
+                tokio::time::sleep(RETRY).await;
+            }
             Ok(true) => {
                 told = false;
                 tracing::info!(component = "tls", "the edge has a new certificate");
+                if left_out > 0 {
+                    tracing::warn!(component = "tls", left_out, "more names than one certificate carries");
+                }
                 shared.identity_changed().await;
                 // Not sooner, whatever is revoked: a loop must not wear the vault out.
                 tokio::time::sleep(RETRY).await;
@@ -258,5 +287,51 @@ pub(crate) async fn keep(shared: Arc<Shared>) -> Infallible {
                 tokio::time::sleep(RETRY).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluice_schema::EdgeTls;
+
+    fn config(names: &[&str], hosts: &[String]) -> Config {
+        let mut config = Config::default();
+        config.edge.tls = Some(EdgeTls {
+            listen: "0.0.0.0:8443".parse().unwrap(),
+            certificate: Certificate::Auto,
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            client_auth: ClientAuth::Off,
+            client_ca: Authority::Auto,
+        });
+        let mut service = config.service("a", "/a");
+        service.hosts = hosts.to_vec();
+        config.services.push(service);
+        config
+    }
+
+    #[test]
+    fn hosts_are_asked_for_as_what_they_are() {
+        let hosts = [
+            "10.1.2.3",
+            "*.shop.example",
+            "shop.example",
+            "vault",
+            "calc.sluice.internal",
+            "*.sluice.internal",
+        ];
+        let (names, left_out) = names(&config(&["gate.example", "10.0.0.10"], &hosts.map(str::to_owned)));
+        assert_eq!(names.dns, ["localhost", "gate.example", "*.shop.example", "shop.example"]);
+        assert!(names.ip.contains(&"10.1.2.3".parse().unwrap()), "an address is no DNS name");
+        assert!(names.ip.contains(&"10.0.0.10".parse().unwrap()));
+        assert_eq!(left_out, 0);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_out_from_the_end() {
+        let hosts: Vec<String> = (0..100).map(|n| format!("h{n}.example")).collect();
+        let (names, left_out) = names(&config(&["z.example"], &hosts));
+        assert_eq!((names.dns.len(), left_out), (NAMES_MAX, 102 - NAMES_MAX));
+        assert_eq!(names.dns[1], "z.example", "what is named for the listener comes first");
     }
 }
