@@ -110,8 +110,13 @@ impl Link {
         self.stops.load(Ordering::Relaxed)
     }
 
-    /// A new request begins: nobody outside knows it yet.
-    pub(crate) fn unwatch(&self) {
+    /// A new request begins: nothing is due, nobody outside knows it yet.
+    pub(crate) fn begin(&self) {
+        self.set_fault(Fault::None);
+        self.set_deadline(None);
+        self.set_end(None);
+        self.set_streams(false);
+        self.backlog.begin();
         self.watched.store(false, Ordering::Relaxed);
         self.ends.store(false, Ordering::Relaxed);
     }

@@ -12,8 +12,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource, ErrorType, Result};
-use sluice_policy::event_stream::retry_hint;
+use pingora::{Error, ErrorType, Result};
 use sluice_policy::framing::BodyFraming;
 use sluice_policy::method::Method;
 use sluice_wire::code::Code;
@@ -21,24 +20,18 @@ use sluice_wire::code::Code;
 use crate::backlog::counted;
 use crate::conn::Protocol;
 use crate::ctx::{Arrival, Ctx, Exchange, Target};
+use crate::failed::{CREDENTIAL_ENDED, end_stream, failed_answer};
 use crate::forward::{dress, events, head_came, is_stream, prepare, retry_after, settle, tell_breaker};
 use crate::generation::Generation;
 use crate::h2::{Handed, grpc};
 use crate::headers::{STAY_ENCRYPTED, check_nominations};
 use crate::link::Fault;
-use crate::peer::{
-    RETRY_STATUS, answer, attempt_failed, check_instance, choose, connect_failed, retries_status,
-};
+use crate::peer::{RETRY_STATUS, attempt_failed, check_instance, choose, connect_failed, retries_status};
 use crate::reframe::{frame_anew, interim};
 use crate::respond::{Answer, go_on, send, suit_version};
 use crate::standing::Place;
 use crate::state::Shared;
-use crate::{account, admit, ids, pages};
-
-/// A client of an event stream is told to come back after this, or up to twice as long.
-const RETRY_MS: u64 = 1000;
-/// The decision where a long answer ends with its caller's credential.
-const CREDENTIAL_ENDED: &str = "credential_ended";
+use crate::{account, admit, pages};
 
 /// What the connection loop hands to a request.
 pub(crate) struct Intake {
@@ -336,63 +329,6 @@ async fn end_of_nothing(session: &mut Session, x: &Exchange) -> Result<()> {
         while session.as_mut().read_request_body().await?.is_some() {}
     }
     Ok(())
-}
-
-/// The answer to a failed request; `None` where nobody is there to read one.
-fn failed_answer(x: &mut Exchange, e: &Error) -> Option<Answer> {
-    if let Some(refusal) = x.refusal.take() {
-        return Some(refusal);
-    }
-    match x.arrival.link.fault() {
-        Fault::BodyFraming => {
-            x.decision = "bad_framing";
-            return Some(Answer::refuse(Code::BadFraming, "the body is not well framed"));
-        }
-        Fault::BodyTimeout => {
-            x.decision = "body_timeout";
-            return Some(Answer::refuse(Code::RequestTimeout, "the body stopped arriving"));
-        }
-        Fault::WriteTimeout => {
-            x.decision = "client_stalled";
-            return None;
-        }
-        Fault::Deadline if !(x.received || x.upstream_blocks) => {
-            x.decision = "body_timeout";
-            return Some(Answer::refuse(Code::RequestTimeout, "the body did not arrive in time"));
-        }
-        Fault::Credential => {
-            x.decision = CREDENTIAL_ENDED;
-            return None;
-        }
-        Fault::Deadline | Fault::Blocked | Fault::Draining | Fault::None => {}
-    }
-    if let Some(failure) = x.failure {
-        return Some(answer(x, failure));
-    }
-    match (e.esource(), e.etype()) {
-        (ErrorSource::Downstream, ErrorType::InvalidHTTPHeader) => {
-            x.decision = "bad_framing";
-            Some(Answer::refuse(Code::BadFraming, "a header field is not acceptable"))
-        }
-        (ErrorSource::Downstream, _) => {
-            x.decision = "client_left";
-            None
-        }
-        _ => {
-            x.decision = "internal";
-            Some(Answer::refuse(Code::Internal, "the request could not be processed"))
-        }
-    }
-}
-
-/// Ends a stream without end as if the upstream had: its clients come back, to a process that stays or with
-/// another credential. Event streams are told when (`hints`), where the last event is whole; spread out, as they
-/// all go at once.
-async fn end_stream(session: &mut Session, x: &mut Exchange, hints: bool) -> Result<()> {
-    let between = hints && x.events.is_some_and(|events| events.are_between());
-    let hint = between.then(|| Bytes::from(retry_hint(RETRY_MS + ids::random() % RETRY_MS)));
-    x.answer_bytes += hint.as_ref().map_or(0, |hint| hint.len() as u64);
-    session.write_response_body(hint, true).await
 }
 
 /// Whether an answer is that of a gRPC call. From its head on both sides may talk as long as they

@@ -151,12 +151,7 @@ impl Downstream {
     /// Starts a request whose head is the first `head_bytes` of [`Self::buffered`]. A fault among body
     /// bytes that came along is seen here.
     pub(crate) fn begin(&mut self, head_bytes: usize, body: BodyFraming) -> Result<(), ChunkFault> {
-        self.link.set_fault(Fault::None);
-        self.link.set_deadline(None);
-        self.link.set_end(None);
-        self.link.set_streams(false);
-        self.link.backlog().begin();
-        self.link.unwatch();
+        self.link.begin();
         self.last_body_byte = None;
         self.wrote = false;
         self.remaining = Remaining::of(head_bytes, body, &self.inbound.filled()[head_bytes..])?;
@@ -208,17 +203,23 @@ impl Downstream {
         })
     }
 
-    /// Waiting for the client: the earliest of the request's deadline and the body timeout. Pingora waits
-    /// here whenever nothing more is at hand, so this is the moment to send what was held back.
-    fn poll_request_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Sends what was held back; the error that ends the wait before it begins, where there is one.
+    fn before_waiting(&mut self, cx: &mut Context<'_>) -> Option<io::Error> {
         if !self.out.is_flushed()
             && let Poll::Ready(Err(error)) = self.poll_send(cx, &[])
         {
-            return Poll::Ready(Err(error));
+            return Some(error);
         }
-        if let Some(fault) = self.link.halt() {
-            self.link.set_fault(fault);
-            return Poll::Ready(Err(timed_out()));
+        let fault = self.link.halt()?;
+        self.link.set_fault(fault);
+        Some(timed_out())
+    }
+
+    /// Waiting for the client: the earliest of the request's deadline and the body timeout. Pingora waits
+    /// here whenever nothing more is at hand, so this is the moment to send what was held back.
+    fn poll_request_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(error) = self.before_waiting(cx) {
+            return Poll::Ready(Err(error));
         }
         let body_due = self
             .remaining
@@ -238,14 +239,8 @@ impl Downstream {
     /// The upstream takes no more of the body now: it goes on when that does, and ends when the client leaves or
     /// time is up.
     fn poll_behind(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        if !self.out.is_flushed()
-            && let Poll::Ready(Err(error)) = self.poll_send(cx, &[])
-        {
+        if let Some(error) = self.before_waiting(cx) {
             return Poll::Ready(error);
-        }
-        if let Some(fault) = self.link.halt() {
-            self.link.set_fault(fault);
-            return Poll::Ready(timed_out());
         }
         let due = self.link.deadline().into_iter().chain(self.link.backlog().due()).min();
         loop {
@@ -348,8 +343,7 @@ impl Downstream {
         let before = buf.filled().len();
         let Some(socket) = self.socket.as_mut() else { return Poll::Ready(Ok(())) };
         match Pin::new(socket).poll_read(cx, buf) {
-            Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Ready(read) => read?,
             Poll::Pending => return self.poll_request_deadline(cx),
         }
         let count = buf.filled().len() - before;
@@ -370,8 +364,7 @@ impl AsyncWrite for Downstream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_send(cx, &[]))?;
-        Poll::Ready(Ok(()))
+        self.poll_send(cx, &[]).map_ok(|_| ())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
