@@ -3,7 +3,7 @@
 //! A permit is taken at accept and given back by Drop. IPv6 counts by /64, as one customer holds
 //! that much. LIMIT: the map holds at most one entry an open connection.
 //!
-//! Whatever is configured, clients get three quarters of the files that the process may open: an edge whose
+//! Whatever is configured, a part of the files that the process may open is kept from clients: an edge whose
 //! clients hold them all could neither reach an upstream nor write its logs.
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,6 +12,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use foldhash::HashMap;
 use rustix::process::{Resource, getrlimit};
+
+/// Files kept from clients where the process may open many; a quarter of them all where that is more, and half of
+/// them where it may open few.
+const KEPT_FILES: usize = 2048;
 
 /// Counts of open client connections.
 #[derive(Debug)]
@@ -67,7 +71,8 @@ impl Connections {
 
     /// Nothing open yet, in a process that may open so many files.
     fn with_files(files: usize) -> Self {
-        Self { open: AtomicUsize::new(0), most: files - files / 4, by_ip: Mutex::default() }
+        let kept = (files / 4).max(KEPT_FILES).min(files / 2);
+        Self { open: AtomicUsize::new(0), most: files - kept, by_ip: Mutex::default() }
     }
 
     /// Open connections.
@@ -166,7 +171,8 @@ mod tests {
         let connections = Arc::new(Connections::with_files(9));
         let caps = ConnectionCaps { total: 10_000, per_ip: None };
         let taken: Vec<_> = (0..9).map_while(|_| connections.admit(ip("192.0.2.1"), caps).ok()).collect();
-        assert_eq!(taken.len(), 7);
+        assert_eq!(taken.len(), 5);
+        assert_eq!(Connections::with_files(20_000).most, 15_000);
         drop(taken);
         assert!(connections.admit(ip("192.0.2.1"), caps).is_ok());
     }
