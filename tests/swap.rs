@@ -44,6 +44,18 @@ fn a_killed_edge_never_refuses_a_connection() {
 }
 
 #[test]
+fn a_wish_to_end_in_the_middle_of_an_upgrade_is_heard() {
+    let site = Site::new();
+    let mut running = site.up();
+    let edge = running.role_pid("proxy").unwrap();
+    let mut asking = site.upgrade_until(None, "becomes the new binary");
+    running.signal("TERM");
+    assert_eq!(running.wait(), Some(0));
+    assert!(!is_alive(edge));
+    drop(asking.wait());
+}
+
+#[test]
 fn an_edge_that_dies_while_its_successor_hangs_is_back_at_once() {
     let site = Site::new();
     let running = site.up();

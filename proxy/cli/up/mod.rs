@@ -13,6 +13,7 @@ mod crew;
 mod demo;
 mod dir;
 mod handover;
+mod hold;
 mod holder;
 mod image;
 mod orphans;
@@ -34,6 +35,7 @@ use sluice_wire::role::Role;
 use crate::args::Up;
 use crate::exit::{self, Code, Failure};
 use crate::load;
+use hold::Hold;
 use plan::Plan;
 use supervisor::Signals;
 
@@ -61,10 +63,12 @@ pub(crate) fn run(args: &Up) -> Result<Code, Failure> {
         writeln!(std::io::stdout(), "{}", reexec::fit()).context("cannot answer")?;
         return Ok(exit::OK);
     }
+    // First of all, and until somebody listens: a signal would end the process, and with it every role it
+    // has adopted. Threads that start meanwhile never take one.
+    let hold = Hold::take();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
     runtime.block_on(async {
-        // First of all: until then a signal ends the process, and with it every role it has adopted.
         let signals = Signals::listen()?;
         let (plan, log) = if reexec::is_adopting() {
             let plan = reexec::adopt(args)?;
@@ -76,6 +80,7 @@ pub(crate) fn run(args: &Up) -> Result<Code, Failure> {
             let log = log::init("supervisor", loaded.config.log.level.as_str());
             (Plan::make(args, loaded)?, log)
         };
+        drop(hold);
         let code = supervisor::run(plan, signals, args, started).await;
         drop(log);
         code

@@ -100,8 +100,9 @@ pub(crate) fn is_adopting() -> bool {
             .is_ok_and(|family| family == rustix::net::AddressFamily::UNIX)
 }
 
-/// Asks a program whether it could take over, with this process's arguments. The error says why not.
-pub(crate) async fn probe(program: &Path) -> Result<(), String> {
+/// Asks a program whether it could take over, with this process's arguments; its answer. The error says why
+/// not.
+pub(crate) async fn probe(program: &Path) -> Result<Fit, String> {
     let mut command = tokio::process::Command::new(program);
     command
         .args(std::env::args_os().skip(1))
@@ -118,8 +119,10 @@ pub(crate) async fn probe(program: &Path) -> Result<(), String> {
     };
     let said = String::from_utf8_lossy(&output.stdout);
     match serde_json::from_str::<Fit>(said.trim()) {
-        Ok(Fit { fit }) if fit == VERSION && output.status.success() => Ok(()),
-        Ok(Fit { fit }) => Err(format!("{} hands over by version {fit}, not {VERSION}", program.display())),
+        Ok(fit) if fit.fit == VERSION && output.status.success() => Ok(fit),
+        Ok(Fit { fit, .. }) => {
+            Err(format!("{} hands over by version {fit}, not {VERSION}", program.display()))
+        }
         Err(_) => {
             let errors = String::from_utf8_lossy(&output.stderr);
             let last = errors.trim().lines().next_back().unwrap_or_default();
@@ -129,14 +132,19 @@ pub(crate) async fn probe(program: &Path) -> Result<(), String> {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct Fit {
+/// What a program says of itself.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Fit {
+    /// The [`VERSION`] that it takes.
     fit: u32,
+    /// It lets signals through that were held for it.
+    #[serde(default)]
+    pub(crate) holds: bool,
 }
 
 /// The answer to a probe, once the configuration was read.
 pub(crate) fn fit() -> String {
-    serde_json::to_string(&Fit { fit: VERSION }).unwrap_or_default()
+    serde_json::to_string(&Fit { fit: VERSION, holds: true }).unwrap_or_default()
 }
 
 /// Becomes the program at the plan's path. Returns only when that fails, with everything as it was.
@@ -361,7 +369,7 @@ mod tests {
             path
         };
         let good = script("good", "#!/bin/sh\necho '{\"fit\":1}'\n");
-        assert_eq!(probe(&good).await, Ok(()));
+        assert_eq!(probe(&good).await, Ok(Fit { fit: 1, holds: false }));
         for (name, text, says) in [
             ("dies", "#!/bin/sh\necho no such key >&2\nexit 2\n", "no such key"),
             ("other", "#!/bin/sh\necho '{\"fit\":7}'\n", "version 7"),

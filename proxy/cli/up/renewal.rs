@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::child::{Command, Renewal};
 use super::handover::has_successors;
-use super::reexec;
+use super::reexec::{self, Fit};
 use super::report::Report;
 
 /// What a job asks the supervisor to do next.
@@ -18,7 +18,12 @@ pub(crate) enum Job {
     /// Nothing: it is over.
     Over,
     /// Become the new program, and go on with the roles.
-    Become(Report),
+    Become {
+        /// Who is told.
+        report: Report,
+        /// The program lets signals through that are held for it.
+        holds: bool,
+    },
 }
 
 /// One role to renew.
@@ -40,7 +45,7 @@ pub(crate) struct Turns {
 /// Checks a program, then asks the supervisor to become it.
 pub(crate) async fn everything(program: PathBuf, report: Report, jobs: mpsc::Sender<Job>) {
     let next = match checked(&program, &report).await {
-        Ok(()) => Job::Become(report),
+        Ok(Fit { holds, .. }) => Job::Become { report, holds },
         Err(why) => {
             report.close(Err(why));
             Job::Over
@@ -55,7 +60,7 @@ pub(crate) async fn roles(turns: Turns, check: bool, report: Report, jobs: mpsc:
     let checked = match &turns.program {
         // The edge shows by getting prepared what it can do, a worker only once the old one has ended.
         Some(program) if check && turns.each.iter().any(|turn| !has_successors(turn.role)) => {
-            checked(program, &report).await
+            checked(program, &report).await.map(drop)
         }
         _ => Ok(()),
     };
@@ -66,7 +71,7 @@ pub(crate) async fn roles(turns: Turns, check: bool, report: Report, jobs: mpsc:
     drop(jobs.send(Job::Over).await);
 }
 
-async fn checked(program: &std::path::Path, report: &Report) -> Result<(), String> {
+async fn checked(program: &std::path::Path, report: &Report) -> Result<Fit, String> {
     report.say(format_args!("checking {}", program.display()));
     reexec::probe(program).await
 }

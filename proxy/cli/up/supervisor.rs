@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rustix::process::{Signal as KernelSignal, getpid, kill_process};
 use sluice_schema::{Config, Mode, diff};
 use sluice_wire::role::Role;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -16,6 +18,7 @@ use super::banner::Banner;
 use super::child::{Command, Frozen, Happening, Keeper, Wish};
 use super::control::{self, Ask, Request};
 use super::crew::Crew;
+use super::hold::Hold;
 use super::plan::Plan;
 use super::reexec;
 use super::renewal::{self, Job, Turns, turns_of};
@@ -31,8 +34,8 @@ use crate::load;
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// For a retired process to finish what is open, where no configuration says it.
 const RETIRE_WITHIN: Duration = Duration::from_secs(30);
-/// For a keeper to let go of its role.
-const FROZEN_WITHIN: Duration = Duration::from_secs(5);
+/// For a keeper to let go of its role, and for what it does just then.
+const FROZEN_WITHIN: Duration = Duration::from_secs(15);
 /// For what was logged to be written before the process becomes another one.
 const LOG_WRITTEN: Duration = Duration::from_millis(20);
 /// Commands that wait for one keeper.
@@ -56,6 +59,24 @@ impl Signals {
             reload: listen(SignalKind::hangup(), "SIGHUP")?,
             upgrade: listen(SignalKind::user_defined2(), "SIGUSR2")?,
         })
+    }
+
+    /// Sends those that came and were not looked at once more: held, they wait for the program that this
+    /// process is about to become.
+    fn pass_on(&mut self) {
+        let Self { interrupt, terminate, reload, upgrade } = self;
+        let mut cx = Context::from_waker(Waker::noop());
+        let came = [
+            (interrupt, KernelSignal::INT),
+            (terminate, KernelSignal::TERM),
+            (reload, KernelSignal::HUP),
+            (upgrade, KernelSignal::USR2),
+        ];
+        for (listener, signal) in came {
+            if listener.poll_recv(&mut cx).is_ready() {
+                let _cannot_fail = kill_process(getpid(), signal);
+            }
+        }
     }
 }
 
@@ -88,7 +109,7 @@ pub(crate) async fn run(
                 supervisor.take(Request { ask: Ask::Upgrade { role: None }, report: Report::to_log() });
             }
             Some(request) = requests.recv() => supervisor.take(request),
-            Some(job) = next_job.recv() => supervisor.follow_up(job).await?,
+            Some(job) = next_job.recv() => supervisor.follow_up(job, &mut signals).await?,
             () = &mut late, if !supervisor.crew.announced && !late.is_elapsed() => {
                 supervisor.crew.tell_who_is_late();
             }
@@ -193,16 +214,21 @@ impl<'a> Supervisor<'a> {
         tokio::spawn(renewal::roles(turns, check, report, self.jobs.clone()));
     }
 
-    async fn follow_up(&mut self, job: Job) -> anyhow::Result<()> {
+    async fn follow_up(&mut self, job: Job, signals: &mut Signals) -> anyhow::Result<()> {
         self.busy = false;
         match job {
             Job::Over => Ok(()),
-            Job::Become(report) => self.become_successor(report).await,
+            Job::Become { report, holds } => {
+                let hold = holds.then(Hold::take);
+                // Dropped at the end: what came meanwhile is this program's again where it did not go.
+                self.become_successor(report, hold.as_ref().map(|_| signals)).await
+            }
         }
     }
 
     /// Lets every role run on and becomes the new program; takes everything back where that fails.
-    async fn become_successor(&mut self, report: Report) -> anyhow::Result<()> {
+    /// `held`: signals that come from now on wait in the kernel for the new program.
+    async fn become_successor(&mut self, report: Report, held: Option<&mut Signals>) -> anyhow::Result<()> {
         report.say("the supervisor becomes the new binary; every role runs on");
         let keepers = std::mem::take(&mut self.keepers);
         for (role, keeper) in keepers {
@@ -217,6 +243,9 @@ impl<'a> Supervisor<'a> {
         self.plan.ready.clone_from(&self.crew.ready);
         self.plan.announced = self.crew.announced;
         sleep(LOG_WRITTEN).await;
+        if let Some(signals) = held {
+            signals.pass_on();
+        }
         let (report, error) = reexec::become_successor(&self.plan, report);
         report.close(Err(format!("{error:#}")));
         self.start()
