@@ -34,7 +34,7 @@ pub(crate) fn finish(shared: &Shared, session: &Session, x: &Exchange, error: Op
         session.response_written().filter(|head| head.status.as_u16() == 101 || head.status.as_u16() >= 200);
     let failed = error.is_some_and(|error| *error.esource() != ErrorSource::Unset && x.refusal.is_none());
     let status = written.map(|head| head.status.as_u16());
-    count(shared, x, status);
+    count(shared, x, x.refused.or(status));
     Ending {
         asked: Some(&session.req_header().headers),
         answered: written.map(|head| &head.headers),

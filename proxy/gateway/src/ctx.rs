@@ -198,6 +198,8 @@ pub(crate) struct Exchange {
     pub(crate) failure: Option<Failure>,
     /// An answer decided in a hook that cannot send it.
     pub(crate) refusal: Option<Answer>,
+    /// The status of the edge's refusal of a gRPC call, which goes out as 200.
+    pub(crate) refused: Option<u16>,
     /// One word for the access log: what decided the answer.
     pub(crate) decision: &'static str,
     /// Whether the whole answer is under way.
@@ -247,6 +249,7 @@ impl Exchange {
             upstream_status: None,
             failure: None,
             refusal: None,
+            refused: None,
             decision: "forwarded",
             answered: false,
             interim: 0,

@@ -10,9 +10,11 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use sluice_policy::breaker::Outcome;
 use sluice_policy::event_stream::Events;
 use sluice_policy::headers::Rules;
+use sluice_policy::method::Method;
 use sluice_wire::header::X_INTERNAL_KEY;
 
 use crate::ctx::{Exchange, Target};
+use crate::h2::grpc;
 use crate::headers::{Introduction, STAY_ENCRYPTED, clean_response, introduce, strip_request};
 use crate::peer::host;
 use crate::state::Shared;
@@ -134,4 +136,17 @@ pub(crate) fn is_stream(response: &ResponseHeader) -> bool {
         |prefix: &[u8]| kind.len() >= prefix.len() && kind[..prefix.len()].eq_ignore_ascii_case(prefix);
     !response.headers.contains_key(CONTENT_LENGTH)
         && (starts(b"text/event-stream") || starts(b"application/x-ndjson"))
+}
+
+/// Whether an answer is that of a gRPC call. From its head on both sides may talk as long as they
+/// like; what the caller is willing to wait still counts.
+pub(crate) fn answers_call(x: &Exchange, response: &ResponseHeader) -> bool {
+    x.call && grpc::is_call(&response.headers) && !response.headers.contains_key(CONTENT_LENGTH)
+}
+
+/// Whether an answer ends with its head.
+pub(crate) fn has_no_body(x: &Exchange, response: &ResponseHeader) -> bool {
+    x.arrival.method == Method::Head
+        || matches!(response.status.as_u16(), 204 | 304)
+        || response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0")
 }

@@ -44,6 +44,7 @@ pub(crate) struct Link {
     watched: AtomicBool,
     waker: AtomicWaker,
     last: AtomicBool,
+    breaks_off: AtomicBool,
     backlog: Backlog,
 }
 
@@ -61,6 +62,7 @@ impl Link {
             watched: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             last: AtomicBool::new(false),
+            breaks_off: AtomicBool::new(false),
             backlog: Backlog::new(),
         }
     }
@@ -184,6 +186,16 @@ impl Link {
     /// Whether the connection is to end after this request.
     pub(crate) fn is_last(&self) -> bool {
         self.last.load(Ordering::Relaxed)
+    }
+
+    /// Lets the connection end with a reset: its answer is not whole, and nothing in it tells.
+    pub(crate) fn break_off(&self) {
+        self.breaks_off.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the connection ends with a reset.
+    pub(crate) fn breaks_off(&self) -> bool {
+        self.breaks_off.load(Ordering::Relaxed)
     }
 
     /// Forgets a passed deadline, for another try of the same request.

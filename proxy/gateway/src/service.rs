@@ -7,21 +7,23 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::TRANSFER_ENCODING;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use sluice_policy::framing::BodyFraming;
-use sluice_policy::method::Method;
 use sluice_wire::code::Code;
 
 use crate::backlog::counted;
 use crate::conn::Protocol;
 use crate::ctx::{Arrival, Ctx, Exchange, Target};
 use crate::failed::{CREDENTIAL_ENDED, end_stream, failed_answer};
-use crate::forward::{dress, events, head_came, is_stream, prepare, retry_after, settle, tell_breaker};
+use crate::forward::{
+    answers_call, dress, events, has_no_body, head_came, is_stream, prepare, retry_after, settle,
+    tell_breaker,
+};
 use crate::generation::Generation;
 use crate::h2::{Handed, grpc};
 use crate::headers::{STAY_ENCRYPTED, check_nominations};
@@ -59,6 +61,7 @@ impl Edge {
             // A caller far above its limit: HTTP/1 ends with the answer, HTTP/2 with its streams.
             x.arrival.link.set_last();
         }
+        x.refused = Some(answer.status).filter(|status| x.call && *status >= 400);
         let left = x.announced().map(|bytes| bytes - x.body_bytes.min(bytes));
         let secure = x.arrival.conn.is_tls().then_some(STAY_ENCRYPTED);
         let answer = answer.with_all(std::mem::take(&mut x.limit_headers)).with_all(secure);
@@ -297,6 +300,10 @@ impl ProxyHttp for Edge {
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         }
         let Some(answer) = failed_answer(x, e).filter(|_| !answered) else {
+            if answered && x.arrival.protocol == Protocol::Http10 {
+                // Its body ends with the connection, so how that ends must tell that this is not the end.
+                x.arrival.link.break_off();
+            }
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         };
         let status = answer.status;
@@ -329,19 +336,6 @@ async fn end_of_nothing(session: &mut Session, x: &Exchange) -> Result<()> {
         while session.as_mut().read_request_body().await?.is_some() {}
     }
     Ok(())
-}
-
-/// Whether an answer is that of a gRPC call. From its head on both sides may talk as long as they
-/// like; what the caller is willing to wait still counts.
-fn answers_call(x: &Exchange, response: &ResponseHeader) -> bool {
-    x.call && grpc::is_call(&response.headers) && !response.headers.contains_key(CONTENT_LENGTH)
-}
-
-/// Whether an answer ends with its head.
-fn has_no_body(x: &Exchange, response: &ResponseHeader) -> bool {
-    x.arrival.method == Method::Head
-        || matches!(response.status.as_u16(), 204 | 304)
-        || response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0")
 }
 
 /// Whether the request's body, if any, could be sent again.

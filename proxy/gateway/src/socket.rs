@@ -22,21 +22,27 @@ pub(crate) enum Socket {
 impl Socket {
     /// Whether the other end has closed its side, though bytes of it may still wait to be read.
     pub(crate) fn has_left(&self) -> bool {
-        let socket = match self {
+        let ready = self.inner().ready(Interest::READABLE).now_or_never();
+        ready.is_some_and(|ready| ready.is_ok_and(Ready::is_read_closed))
+    }
+
+    /// Closes it with a reset, so that nobody takes what was sent for all there is.
+    pub(crate) fn reset(self) {
+        // Where that cannot be asked for, it is closed all the same.
+        drop(self.inner().set_zero_linger());
+    }
+
+    fn inner(&self) -> &TcpStream {
+        match self {
             Self::Plain(socket) => socket,
             Self::Tls(stream) => stream.get_ref().0,
-        };
-        let ready = socket.ready(Interest::READABLE).now_or_never();
-        ready.is_some_and(|ready| ready.is_ok_and(Ready::is_read_closed))
+        }
     }
 }
 
 impl AsRawFd for Socket {
     fn as_raw_fd(&self) -> RawFd {
-        match self {
-            Self::Plain(socket) => socket.as_raw_fd(),
-            Self::Tls(stream) => stream.get_ref().0.as_raw_fd(),
-        }
+        self.inner().as_raw_fd()
     }
 }
 

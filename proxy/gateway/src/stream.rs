@@ -13,6 +13,7 @@
 //! - **Dropping** with an unread body lingers: the write side is closed and input discarded for a moment,
 //!   or the reset would overtake the answer in the client's kernel.
 
+mod behind;
 mod session;
 
 use std::io;
@@ -44,9 +45,6 @@ use crate::timer::Timer;
 const AHEAD_BYTES: usize = 4 << 10;
 /// LIMIT: input buffered while a body is checked chunk by chunk.
 const CHUNK_BYTES: usize = 32 << 10;
-
-/// Between two looks whether a client has left, while its body waits for the upstream.
-const LOOK: Duration = Duration::from_millis(300);
 
 /// Between two bytes of a request body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -236,27 +234,6 @@ impl Downstream {
         Poll::Ready(Err(timed_out()))
     }
 
-    /// The upstream takes no more of the body now: it goes on when that does, and ends when the client leaves or
-    /// time is up.
-    fn poll_behind(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        if let Some(error) = self.before_waiting(cx) {
-            return Poll::Ready(error);
-        }
-        let due = self.link.deadline().into_iter().chain(self.link.backlog().due()).min();
-        loop {
-            if self.socket.as_ref().is_none_or(Socket::has_left) {
-                return Poll::Ready(io::ErrorKind::ConnectionReset.into());
-            }
-            let now = Instant::now();
-            if due.is_some_and(|due| due <= now) {
-                self.link.set_fault(Fault::Blocked);
-                return Poll::Ready(timed_out());
-            }
-            let next = due.map_or(now + LOOK, |due| due.min(now + LOOK));
-            ready!(self.timer.poll(cx, next));
-        }
-    }
-
     /// A read after the whole request was handed out: it ends when the client leaves or time is up.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Bytes of the next request may be here already. They are read up to the bound, so that the end
@@ -369,6 +346,10 @@ impl AsyncWrite for Downstream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.as_mut().poll_flush(cx))?;
+        if self.link.breaks_off() {
+            // An orderly end would say that this was all.
+            return Poll::Ready(Ok(()));
+        }
         match self.socket.as_mut() {
             Some(socket) => Pin::new(socket).poll_shutdown(cx),
             None => Poll::Ready(Ok(())),
@@ -384,6 +365,11 @@ impl std::fmt::Debug for Downstream {
 
 impl Drop for Downstream {
     fn drop(&mut self) {
+        if self.link.breaks_off()
+            && let Some(socket) = self.socket.take()
+        {
+            return socket.reset();
+        }
         let unread = !self.remaining.is_done();
         let answered = self.wrote || !self.out.unsent().is_empty();
         if !(unread && answered) {

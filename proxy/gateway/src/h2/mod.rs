@@ -16,7 +16,8 @@
 //! too many. Whatever ends a connection ends its streams, and with them their upstream requests.
 //!
 //! LIMIT: memory of one connection, the worst a client can bring about with [`STREAMS`] streams:
-//! - what it sent and nobody read: [`WINDOW_BYTES`], 1 MiB in all, whatever the streams;
+//! - what it sent and nobody read: [`WINDOW_BYTES`], 1 MiB in all, whatever the streams, and
+//!   [`SMALL_FRAMES_BYTES`] where it came in small frames;
 //! - heads not yet accepted: what [`guarded::TURN_BYTES`] can name. One byte of a header block can name a field
 //!   of about 100 bytes in memory: 3.2 MiB, for a moment;
 //! - each stream: its head (`edge.limits`, 32 KiB by default), 64 KiB of its body kept for another try and
@@ -24,7 +25,7 @@
 //! - each stream: five pieces of the answer on their way from its upstream, of 64 KiB at most: 31.3 MiB, where
 //!   an upstream sends faster than the client reads; and 64 KiB in the buffer of that upstream's connection, 6.3 MiB.
 //!
-//! In all below 55 MiB for one connection; `edge.limits.connections_per_ip` bounds a client beyond that. A test
+//! In all below 60 MiB for one connection; `edge.limits.connections_per_ip` bounds a client beyond that. A test
 //! with a hundred streams and no window holds a process, its upstreams' threads included, to 64 MiB.
 
 mod body;
@@ -60,6 +61,9 @@ const STREAM_WINDOW_BYTES: u32 = 64 << 10;
 const WINDOW_BYTES: u32 = 1 << 20;
 /// LIMIT: bytes of an answer held for the socket, each stream.
 const SEND_BYTES: usize = 32 << 10;
+/// LIMIT: what small frames that nobody read may cost beside their data, as the library counts it: 256 bytes
+/// a frame, less its data. A stream of gRPC's smallest messages fits, and a window full of frames of 60 bytes.
+const SMALL_FRAMES_BYTES: usize = 4 << 20;
 /// LIMIT: payload of one frame.
 const FRAME_BYTES: u32 = 16 << 10;
 /// LIMIT: streams reset for what the client did, in a life; those that break the protocol end it sooner.
@@ -101,6 +105,7 @@ fn builder(limits: &Limits) -> Builder {
         .initial_connection_window_size(WINDOW_BYTES)
         .max_send_buffer_size(SEND_BYTES)
         .max_frame_size(FRAME_BYTES)
+        .data_frame_budget(SMALL_FRAMES_BYTES)
         .max_header_list_size(list)
         .max_local_error_reset_streams(Some(LIBRARY_RESETS))
         .max_pending_accept_reset_streams(UNSEEN_RESETS)

@@ -139,6 +139,30 @@ fn an_answer_of_trailers_alone_stays_one() {
 }
 
 #[test]
+fn small_messages_that_wait_are_no_flood() {
+    let upstream = H2::start(None, serve);
+    let edge = upstream.edge("timeouts = { first_byte = \"20s\", total = \"40s\", idle = \"30s\" }");
+    run(async {
+        let mut client = Proper::to(&edge).await;
+        let (_answer, mut stream) = client.begin(call(&client, "/api/never").body(()).unwrap()).await;
+        // The instance takes nothing, and its window is full before the small ones come: they wait at the edge.
+        for (piece, count) in [(&[7_u8; 13_107][..], 5), (&[7_u8; 10][..], 4000)] {
+            for _ in 0..count {
+                stream.reserve_capacity(piece.len());
+                while stream.capacity() < piece.len() {
+                    std::future::poll_fn(|cx| stream.poll_capacity(cx))
+                        .await
+                        .expect("an open stream")
+                        .unwrap();
+                }
+                stream.send_data(Bytes::from_static(piece), false).unwrap();
+            }
+        }
+        assert_eq!(client.get("/nowhere").await.code(), "no_route", "the connection goes on");
+    });
+}
+
+#[test]
 fn the_callers_own_deadline_counts() {
     let upstream = H2::start(None, serve);
     let edge = upstream.edge("timeouts = { first_byte = \"10s\", total = \"15s\" }");
@@ -198,4 +222,16 @@ fn refusals_of_the_edge_are_statuses() {
         // Other requests of the same connection keep their problems.
         assert_eq!(client.get("/nowhere").await.code(), "no_route");
     });
+    // What goes out as 200 counts as what it is.
+    let metrics = edge.get("/metrics").text();
+    for counted in [
+        r#"service="dead",status="502""#,
+        r#"service="closed",status="403""#,
+        r#"service="few",status="429""#,
+    ] {
+        assert!(
+            metrics.contains(&format!("api_gateway_requests_total{{method=\"POST\",{counted}}} 1")),
+            "{metrics}"
+        );
+    }
 }

@@ -301,6 +301,39 @@ fn a_side_that_does_not_read_stalls_the_other() {
 }
 
 #[test]
+fn an_answer_that_breaks_off_never_looks_whole() {
+    let upstream = Raw::start(|head, socket| {
+        let begin = match head.split(' ').nth(1).unwrap_or("") {
+            "/ws/chunks" => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+            "/ws/length" => "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf",
+            _ => "HTTP/1.1 200 OK\r\n\r\nhalf",
+        };
+        drop(socket.write_all(begin.as_bytes()));
+    });
+    let edge = edge_at(&upstream, "strip_prefix = false");
+    for (path, whole) in [("chunks", false), ("length", false), ("close", true)] {
+        for version in ["1.0", "1.1"] {
+            let mut socket = TcpStream::connect(edge.http).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            socket
+                .write_all(
+                    format!("GET /ws/{path} HTTP/{version}\r\nHost: edge\r\nConnection: close\r\n\r\n")
+                        .as_bytes(),
+                )
+                .unwrap();
+            let mut answer = Vec::new();
+            let ended = socket.read_to_end(&mut answer);
+            let text = String::from_utf8_lossy(&answer);
+            let told = match version {
+                "1.0" => ended.is_ok(),
+                _ => text.ends_with("0\r\n\r\n"),
+            };
+            assert_eq!(told, whole, "{path} {version}: {ended:?} {text}");
+        }
+    }
+}
+
+#[test]
 fn an_upload_that_the_upstream_does_not_take_ends_with_its_client_and_in_time() {
     let (release, gate) = mpsc::sync_channel::<()>(1);
     let gate = Mutex::new(gate);
