@@ -60,7 +60,7 @@ pub(crate) async fn run(shared: Arc<Shared>, app: Arc<App>, accepted: Accepted) 
     if conn.tls.as_ref().is_some_and(|tls| tls.http2) {
         return Box::pin(h2::serve(shared, app, socket, Vec::new(), conn, Some(permit))).await;
     }
-    let times = StreamTimes::of(&shared.generation.load().config.edge.limits);
+    let times = StreamTimes::of(&shared.generation.load().config.edge.limits, &shared.stalls);
     let stream = Box::new(Downstream::new(socket, conn, times, permit));
     requests(&shared, &app, stream).await;
 }

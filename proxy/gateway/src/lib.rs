@@ -60,6 +60,7 @@ mod server;
 mod service;
 mod socket;
 mod spans;
+mod stall;
 mod standing;
 mod state;
 mod stream;
@@ -212,6 +213,7 @@ fn open(
         limiter: state::limiter(),
         keyer: std::sync::OnceLock::new(),
         tunnels: tunnel::Tunnels::new(),
+        stalls: Arc::default(),
         connections: Arc::new(Connections::of_this_process(start.config.edge.limits.connections)),
         standing: standing::Standing::new(),
         meters,

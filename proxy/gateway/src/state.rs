@@ -26,6 +26,7 @@ use crate::register::Registrations;
 use crate::reload::ReloadState;
 use crate::resolver::Resolve;
 use crate::spans::Spans;
+use crate::stall::Stalls;
 use crate::standing::Standing;
 use crate::tap::Tap;
 use crate::throttle::AuthThrottle;
@@ -70,6 +71,8 @@ pub(crate) struct Shared {
     pub(crate) standing: Standing,
     /// Open connections.
     pub(crate) connections: Arc<Connections>,
+    /// Answers that stand still.
+    pub(crate) stalls: Arc<Stalls>,
     /// Metrics.
     pub(crate) meters: Meters,
     /// Their registry.

@@ -39,6 +39,7 @@ use crate::link::{Fault, Link};
 use crate::outbound::Outbound;
 use crate::remaining::Remaining;
 use crate::socket::Socket;
+use crate::stall::{Stall, Stalls};
 use crate::timer::Timer;
 
 /// LIMIT: input read ahead of the request in hand.
@@ -50,18 +51,20 @@ const CHUNK_BYTES: usize = 32 << 10;
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Times the stream itself enforces.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct StreamTimes {
     /// Between two body bytes.
     pub(crate) body: Duration,
     /// Without the client taking a byte.
     pub(crate) write: Duration,
+    /// What shortens that where many clients do so.
+    pub(crate) stalls: Arc<Stalls>,
 }
 
 impl StreamTimes {
     /// The times under these limits.
-    pub(crate) const fn of(limits: &Limits) -> Self {
-        Self { body: BODY_TIMEOUT, write: limits.idle_timeout }
+    pub(crate) fn of(limits: &Limits, stalls: &Arc<Stalls>) -> Self {
+        Self { body: BODY_TIMEOUT, write: limits.idle_timeout, stalls: Arc::clone(stalls) }
     }
 }
 
@@ -72,7 +75,7 @@ pub(crate) struct Downstream {
     inbound: Inbound,
     remaining: Remaining,
     out: Outbound,
-    stalled: Option<Instant>,
+    stall: Stall,
     last_body_byte: Option<Instant>,
     wrote: bool,
     timer: Timer,
@@ -95,7 +98,7 @@ impl Downstream {
             inbound: Inbound::default(),
             remaining: Remaining::nothing(),
             out: Outbound::default(),
-            stalled: None,
+            stall: Stall::new(Arc::clone(&times.stalls), times.write),
             last_body_byte: None,
             wrote: false,
             timer: Timer::default(),
@@ -252,7 +255,7 @@ impl Downstream {
     /// Called when the socket takes nothing: pending until the write timeout, or until the request must
     /// be over. A client that reads its answer a byte now and then holds it no longer than that.
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let due = *self.stalled.get_or_insert_with(Instant::now) + self.times.write;
+        let due = self.stall.due();
         let due = self.link.end().map_or(due, |end| due.min(end));
         ready!(self.timer.poll(cx, due));
         self.link.set_fault(Fault::WriteTimeout);
@@ -261,12 +264,12 @@ impl Downstream {
 
     /// Sends what is held back together with `more`; returns how much of `more` went.
     fn poll_send(&mut self, cx: &mut Context<'_>, more: &[u8]) -> Poll<io::Result<usize>> {
-        let Self { socket, out, stalled, wrote, .. } = self;
+        let Self { socket, out, stall, wrote, .. } = self;
         let Some(socket) = socket.as_mut() else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
         let progress = || {
-            *stalled = None;
+            stall.is_over();
             *wrote = true;
         };
         match out.poll_send(socket, cx, more, progress) {

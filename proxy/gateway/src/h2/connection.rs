@@ -57,7 +57,7 @@ impl Scene {
         };
         drop(generation);
         let closing = shared.drain.shutdown_watch();
-        let (times, block) = (StreamTimes::of(limits), limits.header_timeout);
+        let (times, block) = (StreamTimes::of(limits, &shared.stalls), limits.header_timeout);
         Self { shared, app, conn, transport, times, closing, block }
     }
 }
@@ -241,7 +241,7 @@ impl Running {
         let (framing, link) = (arrival.body, Arc::clone(&arrival.link));
         let mut head = head::translate(parts, &arrival);
         head.extensions_mut().insert(Handed::new(Intake { arrival, generation }));
-        let session = Session::new(head, (body, framing), respond, *times, Arc::clone(&link));
+        let session = Session::new(head, (body, framing), respond, times.clone(), Arc::clone(&link));
         let (app, closing) = (Arc::clone(app), closing.clone());
         let ended = shared.drain.closes();
         self.streams.spawn(async move {

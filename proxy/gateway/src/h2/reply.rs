@@ -6,7 +6,6 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -16,10 +15,10 @@ use http::{HeaderMap, Response, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::date::get_cached_date;
 use pingora::{Error, ErrorType, Result};
-use tokio::time::Instant;
 
 use super::grpc;
 use crate::link::{Fault, Link};
+use crate::stall::Stall;
 use crate::timer::Timer;
 
 /// An answer under way.
@@ -31,20 +30,14 @@ pub(super) struct Reply {
     head_only: bool,
     ended: bool,
     sent: usize,
-    stalled: Option<Instant>,
-    write: Duration,
+    stall: Stall,
     timer: Timer,
     link: Arc<Link>,
 }
 
 impl Reply {
-    /// The answer to a request; `write` is how long the client may take nothing.
-    pub(super) fn new(
-        respond: SendResponse<Bytes>,
-        head_only: bool,
-        write: Duration,
-        link: Arc<Link>,
-    ) -> Self {
+    /// The answer to a request; `stall` says how long the client may take nothing.
+    pub(super) fn new(respond: SendResponse<Bytes>, head_only: bool, stall: Stall, link: Arc<Link>) -> Self {
         Self {
             respond,
             stream: None,
@@ -52,8 +45,7 @@ impl Reply {
             head_only,
             ended: false,
             sent: 0,
-            stalled: None,
-            write,
+            stall,
             timer: Timer::default(),
             link,
         }
@@ -165,12 +157,12 @@ impl Reply {
         stream.reserve_capacity(wanted);
         let room = stream.capacity();
         if room > 0 {
-            self.stalled = None;
+            self.stall.is_over();
             return Poll::Ready(Ok(room));
         }
         match stream.poll_capacity(cx) {
             Poll::Ready(Some(Ok(room))) => {
-                self.stalled = None;
+                self.stall.is_over();
                 Poll::Ready(Ok(room))
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(broken(&error)),
@@ -182,7 +174,7 @@ impl Reply {
     }
 
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<Box<Error>> {
-        let due = *self.stalled.get_or_insert_with(Instant::now) + self.write;
+        let due = self.stall.due();
         let due = self.link.end().map_or(due, |end| due.min(end));
         ready!(self.timer.poll(cx, due));
         self.link.set_fault(Fault::WriteTimeout);

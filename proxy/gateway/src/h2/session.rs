@@ -34,6 +34,7 @@ use super::grpc;
 use super::reply::Reply;
 use crate::link::{Fault, Link};
 use crate::service::Intake;
+use crate::stall::Stall;
 use crate::stream::StreamTimes;
 
 /// How often in a row a piece of a call's body lets the answer go first.
@@ -84,7 +85,7 @@ impl Session {
         let head_only = head.method == http::Method::HEAD;
         Self {
             body: Body::new(body, framing, patience, Arc::clone(&link)),
-            reply: Reply::new(respond, head_only, times.write, Arc::clone(&link)),
+            reply: Reply::new(respond, head_only, Stall::new(times.stalls, times.write), Arc::clone(&link)),
             head,
             link,
             read_timeout: None,
