@@ -280,14 +280,7 @@ pub(crate) fn is_near(ip: IpAddr, allow: &[ipnet::IpNet], headers: &HeaderMap) -
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(*name, HeaderValue::from_static(value));
-        }
-        headers
-    }
+    use crate::headers::header_map as headers;
 
     #[test]
     fn a_proxied_request_is_not_near() {

@@ -155,17 +155,8 @@ fn presented(headers: &HeaderMap) -> Presented<'_> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
-
-    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(*name, HeaderValue::from_static(value));
-        }
-        headers
-    }
+    use crate::headers::header_map as headers;
 
     #[test]
     fn one_credential_counts_and_two_are_none() {

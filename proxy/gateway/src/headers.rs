@@ -250,6 +250,16 @@ pub(crate) fn clean_response(response: &mut ResponseHeader, request_id: &str) ->
     response.insert_header(X_REQUEST_ID, request_id)
 }
 
+/// Fields of a test.
+#[cfg(test)]
+pub(crate) fn header_map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in fields {
+        headers.append(*name, HeaderValue::from_static(value));
+    }
+    headers
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -102,67 +102,79 @@ fn the_newest_query_goes_first_under_lasting_overload_and_orders_keep_their_orde
     }
 }
 
-/// Latencies in µs, sorted, of light accounts beside a greedy one that sends `times` as much.
-fn light_latencies(times: u64, seed: u64) -> Vec<u64> {
+/// An upstream behind a gate: requests take 5 to 15 ms each.
+struct Desk {
+    gate: Gate,
+    now_us: u64,
+    started: u64,
+    /// End, number, account and arrival of what runs.
+    running: BinaryHeap<Reverse<(u64, u64, u64, u64)>>,
+    seats: HashMap<u64, Seat>,
+    /// Account and arrival of what waits.
+    waiting: HashMap<u64, (u64, u64)>,
+}
+
+impl Desk {
     const LIMIT: u32 = 20;
-    const WORK_US: u64 = 10_000;
-    let mut gate = Gate::new(Settings { queue: 64, ..SETTINGS });
-    let (mut seed, mut latencies) = (seed, Vec::new());
-    let mut ends: BinaryHeap<Reverse<(u64, u64, u64)>> = BinaryHeap::new();
-    let mut seats: HashMap<u64, Seat> = HashMap::new();
-    let mut arrived: HashMap<u64, (u64, u64)> = HashMap::new();
-    let mut numbers = 0;
-    for step in 0..200_000_u64 {
-        let now_us = step * 50;
-        let mut start =
-            |seat: Seat, account: u64, since: u64, now_us: u64, seats: &mut HashMap<u64, Seat>| {
-                numbers += 1;
-                seats.insert(numbers, seat);
-                ends.push(Reverse((
-                    now_us + WORK_US / 2 + below(WORK_US, numbers),
-                    numbers,
-                    (account << 48) | since,
-                )));
-            };
-        let arrivals = (0..20_u64).filter(|account| {
+
+    fn new() -> Self {
+        let gate = Gate::new(Settings { queue: 64, ..SETTINGS });
+        let (running, seats, waiting) = Default::default();
+        Self { gate, now_us: 0, started: 0, running, seats, waiting }
+    }
+
+    const fn now(&self) -> Nanos {
+        Nanos(self.now_us * 1000)
+    }
+
+    fn start(&mut self, seat: Seat, account: u64, since_us: u64) {
+        self.started += 1;
+        let end_us = self.now_us + 5_000 + below(10_000, self.started);
+        self.seats.insert(self.started, seat);
+        self.running.push(Reverse((end_us, self.started, account, since_us)));
+    }
+
+    fn arrive(&mut self, account: u64) {
+        match self.gate.enter(Lane::Order, account, Self::LIMIT, self.now()) {
+            Entry::Runs(seat) => self.start(seat, account, self.now_us),
+            Entry::Waits { ticket, sheds } => {
+                self.waiting.insert(ticket.number, (account, self.now_us));
+                let shed = sheds.map(|shed| self.waiting.remove(&shed.number).unwrap());
+                assert!(shed.is_none_or(|(account, _)| account == 0), "only the greedy one is shed");
+            }
+            Entry::Shed => assert_eq!(account, 0, "only the greedy one is shed"),
+        }
+    }
+
+    /// Ends what is due and starts what may; latencies in µs of the light accounts go to `latencies`.
+    fn turn(&mut self, latencies: &mut Vec<u64>) {
+        while self.running.peek().is_some_and(|end| end.0.0 <= self.now_us) {
+            let Reverse((end_us, number, account, since_us)) = self.running.pop().unwrap();
+            self.gate.leave(self.seats.remove(&number).unwrap());
+            if account != 0 {
+                latencies.push(end_us - since_us);
+            }
+        }
+        while let Some((ticket, seat)) = self.gate.next(Self::LIMIT, self.now()) {
+            let (account, since_us) = self.waiting.remove(&ticket.number).unwrap();
+            self.start(seat, account, since_us);
+        }
+    }
+}
+
+/// Latencies in µs, sorted, of 19 light accounts beside a greedy one that sends `times` as much.
+fn light_latencies(times: u64, mut seed: u64) -> Vec<u64> {
+    let (mut desk, mut latencies) = (Desk::new(), Vec::new());
+    for step in 0..200_000 {
+        desk.now_us = step * 50;
+        for account in 0..20 {
             seed = mix(seed);
             // Each light account sends 40 a second.
-            below(1_000_000, seed) < 2_000 * if *account == 0 { times } else { 1 }
-        });
-        for account in arrivals.collect::<Vec<_>>() {
-            match gate.enter(Lane::Order, account, LIMIT, Nanos(now_us * 1000)) {
-                Entry::Runs(seat) => start(seat, account, now_us, now_us, &mut seats),
-                Entry::Waits { ticket, sheds } => {
-                    arrived.insert(ticket.number, (account, now_us));
-                    if let Some(shed) = sheds {
-                        assert_eq!(arrived.remove(&shed.number).unwrap().0, 0, "only the greedy one is shed");
-                    }
-                }
-                Entry::Shed => assert_eq!(account, 0, "only the greedy one is shed"),
+            if below(1_000_000, seed) < 2_000 * if account == 0 { times } else { 1 } {
+                desk.arrive(account);
             }
         }
-        let due: Vec<_> = std::iter::from_fn(|| {
-            let due = ends.peek().is_some_and(|end| end.0.0 <= now_us);
-            due.then(|| ends.pop().unwrap().0)
-        })
-        .collect();
-        for (end, number, packed) in due {
-            gate.leave(seats.remove(&number).unwrap());
-            let (account, since) = (packed >> 48, packed & 0xffff_ffff_ffff);
-            if account != 0 {
-                latencies.push(end - since);
-            }
-        }
-        while let Some((ticket, seat)) = gate.next(LIMIT, Nanos(now_us * 1000)) {
-            let (account, since) = arrived.remove(&ticket.number).unwrap();
-            numbers += 1;
-            seats.insert(numbers, seat);
-            ends.push(Reverse((
-                now_us + WORK_US / 2 + below(WORK_US, numbers),
-                numbers,
-                (account << 48) | since,
-            )));
-        }
+        desk.turn(&mut latencies);
     }
     latencies.sort_unstable();
     latencies
