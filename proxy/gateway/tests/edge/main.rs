@@ -26,6 +26,7 @@ mod secure;
 mod slow;
 mod standing;
 mod streaming;
+mod streaming_breaks;
 mod tls;
 mod tunnel;
 mod upstream_h2;
