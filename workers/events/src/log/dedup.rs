@@ -3,8 +3,8 @@
 //! Two generations of a map from event id to seq. The young one is filled; when it is as old as the window, or
 //! holds half of [`IDS_MAX`], it becomes the old one and the old one is dropped whole. So an id is known for at
 //! least the window (fewer than [`IDS_MAX`] / 2 events in it given), memory is bounded, and nothing is evicted one
-//! by one. The caller reads the record behind a hit and compares its time, which makes the end of the window
-//! exact.
+//! by one. Times are those of messages, which never go back, whatever the clock does. The caller reads the record
+//! behind a hit and compares its time, which makes the end of the window exact.
 
 use foldhash::{HashMap, HashMapExt};
 
@@ -26,9 +26,9 @@ impl Dedup {
         Self { window_ms, ids_max, young: HashMap::new(), old: HashMap::new(), young_since_ms: 0 }
     }
 
-    /// The first message time that is inside the window.
-    pub(crate) fn begin_ms(&self, now_ms: u64) -> u64 {
-        now_ms.saturating_sub(self.window_ms)
+    /// The first message time inside the window of a message that gets this time.
+    pub(crate) fn begin_ms(&self, ms: u64) -> u64 {
+        ms.saturating_sub(self.window_ms)
     }
 
     /// Seq under which the id was stored, perhaps longer ago than the window.
@@ -41,7 +41,8 @@ impl Dedup {
         if self.window_ms == 0 {
             return;
         }
-        let aged = ms.saturating_sub(self.young_since_ms) >= self.window_ms;
+        // What goes is then older than the window of this message, and of any after it.
+        let aged = ms.saturating_sub(self.young_since_ms) > self.window_ms;
         if aged || self.young.len() >= (self.ids_max / 2).max(1) {
             // As large as the last one was: growing moves everything, in the middle of a commit.
             let room = HashMap::with_capacity(self.young.len());

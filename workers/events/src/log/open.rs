@@ -83,7 +83,7 @@ pub(crate) fn open(dir: &Path, options: &Options, ground: Ground) -> Result<Log,
     let store = Arc::new(Store::new(dir.to_owned(), segments, next_seq - 1));
     let reader = Reader { store: Arc::clone(&store) };
     let mut dedup = Dedup::new(options.dedup_window_ms, IDS_MAX);
-    remember_tail(&reader, &mut dedup, &ground, &mut recovered).map_err(OpenError::Tail)?;
+    remember_tail(&reader, &mut dedup, last_id, &mut recovered).map_err(OpenError::Tail)?;
 
     let (jobs, job_queue) = sync_channel(JOBS_MAX);
     let (queue, submissions) = sync_channel(QUEUE_SUBMISSIONS_MAX);
@@ -271,15 +271,16 @@ fn indexed(path: &Path, file: &File, base_seq: u64) -> io::Result<Option<(sideca
     Ok((head.summary.records > 0 && file.metadata()?.len() >= head.summary.end).then_some((head, index)))
 }
 
-/// Reads the dedup window back.
+/// Reads the dedup window back. It ends with the last message and not now: a clock that is set back after the
+/// start must not find ids forgotten.
 fn remember_tail(
     reader: &Reader,
     dedup: &mut Dedup,
-    ground: &Ground,
+    last_id: MessageId,
     recovered: &mut Recovered,
 ) -> Result<(), ReadError> {
     let newest = reader.durable_seq();
-    let begin = MessageId { ms: dedup.begin_ms(ground.clock.now_ms()), n: 0 };
+    let begin = MessageId { ms: dedup.begin_ms(last_id.ms), n: 0 };
     let oldest = (newest + 1).saturating_sub(IDS_MAX as u64 / 2);
     let mut scan = reader.forward(reader.seq_at(begin)?.max(oldest), Filter::default());
     while let Some(record) = scan.next()? {

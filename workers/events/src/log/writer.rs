@@ -319,8 +319,10 @@ impl Writer {
     fn known(&self, event_id: u128, now_ms: u64) -> Result<Option<Known>, ReadError> {
         let Some(seq) = self.dedup.seq_of(event_id) else { return Ok(None) };
         let found = record_at(&self.store, seq)?;
+        // The time that a new message would get.
+        let begin_ms = self.dedup.begin_ms(now_ms.max(self.last_id.ms));
         Ok(found
-            .filter(|record| record.event_id == event_id && record.stamp.id.ms >= self.dedup.begin_ms(now_ms))
+            .filter(|record| record.event_id == event_id && record.stamp.id.ms >= begin_ms)
             .map(|record| Known { stamp: record.stamp, fingerprint: record.fingerprint }))
     }
 }

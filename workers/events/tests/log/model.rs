@@ -65,7 +65,7 @@ impl Model {
     }
 
     fn append_one(&mut self, draft: &Draft) -> Outcome {
-        let begin_ms = self.now_ms.saturating_sub(self.window_ms);
+        let begin_ms = self.now_ms.max(self.last.ms).saturating_sub(self.window_ms);
         let kept = &self.events[self.trimmed..];
         let known = kept.iter().rev().find(|(_, other)| other.event_id == draft.event_id);
         match known.filter(|(stamp, _)| stamp.id.ms >= begin_ms) {
@@ -227,6 +227,17 @@ proptest! {
     fn in_one_segment_too(steps in vec(step(), 1..20)) {
         run(steps, &options(64 * 1024 * 1024));
     }
+}
+
+/// The clock is set back by a millisecond just after a start at the end of the window.
+#[test]
+fn a_clock_set_back_after_a_start_finds_no_id_forgotten() {
+    let once = |id| Step::Append { events: vec![(id, 0, 0)], atomic: false };
+    let window = u16::try_from(options(3_000).dedup_window_ms).unwrap();
+    run(
+        vec![once(56), Step::Clock(window + 1, false), Step::Reopen, Step::Clock(4, true), once(56)],
+        &options(3_000),
+    );
 }
 
 #[test]
