@@ -1,5 +1,5 @@
 //! Whether a request may go on, in the order of the contract: route, address, credential, permission,
-//! rate, body, breaker. Everything here is a decision; nothing waits.
+//! rate, body. Everything here is a decision; nothing waits. What follows is in `enter`.
 
 use std::net::IpAddr;
 
@@ -38,8 +38,7 @@ pub(crate) fn admit(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> R
     authenticate(shared, x, reserved, headers)?;
     authorize(shared, x, headers)?;
     limit_rate(shared, x, headers)?;
-    check_body(x)?;
-    ask_breaker(x)
+    check_body(x)
 }
 
 /// A request belongs on its connection: it asks for a host that the connection's certificate is for, and
@@ -247,24 +246,6 @@ fn check_body(x: &mut Exchange) -> Result<(), Answer> {
 /// 413, for bodies that are announced or turn out too large.
 pub(crate) fn too_large(bytes_max: u64) -> Answer {
     Answer::refuse(Code::BodyTooLarge, format!("the body may have {bytes_max} bytes")).closing()
-}
-
-/// Asks the service's breaker; an open one answers without touching the upstream.
-fn ask_breaker(x: &mut Exchange) -> Result<(), Answer> {
-    let Target::Service(route) = &x.target else { return Ok(()) };
-    match route.upstream.acquire() {
-        Ok(leave) => {
-            x.leave = Some(leave);
-            Ok(())
-        }
-        Err(rejected) => {
-            let problem = Problem::new(Code::BreakerOpen)
-                .detail("the service failed lately and is given time to recover")
-                .retry_after_s(clock::retry_after_s(rejected.retry_after));
-            let answer = Answer::problem(not_sent(x, problem));
-            Err(decided(x, "breaker_open", answer))
-        }
-    }
 }
 
 /// Adds to a refusal of the edge that nothing was sent, where that matters.

@@ -24,6 +24,7 @@ mod control;
 mod ctx;
 mod drain;
 mod endpoint;
+mod enter;
 mod failed;
 mod forbidden;
 mod forward;

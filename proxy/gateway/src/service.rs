@@ -19,6 +19,7 @@ use sluice_wire::code::Code;
 use crate::backlog::counted;
 use crate::conn::Protocol;
 use crate::ctx::{Arrival, Ctx, Exchange, Target};
+use crate::enter::enter;
 use crate::failed::{CREDENTIAL_ENDED, end_stream, failed_answer};
 use crate::forward::{
     answers_call, dress, events, has_no_body, head_came, is_stream, prepare, retry_after, settle,
@@ -106,7 +107,7 @@ impl ProxyHttp for Edge {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         let x = of(ctx)?;
-        let admitted = admit::admit(&self.shared, x, &session.req_header().headers);
+        let admitted = admit::admit(&self.shared, x, &session.req_header().headers).and_then(|()| enter(x));
         x.admitted = Some(x.arrival.headed.elapsed());
         let answer = match admitted {
             Err(refusal) => refusal,
@@ -115,9 +116,6 @@ impl ProxyHttp for Edge {
                 pages::answer(&self.shared, session, x).await
             }
             Ok(()) => {
-                if let Target::Service(route) = &x.target {
-                    route.upstream.count_request();
-                }
                 check_nominations(session.req_header_mut())?;
                 go_on(session, x.arrival.body).await?;
                 end_of_nothing(session, x).await?;

@@ -25,7 +25,8 @@ use std::sync::Arc;
 use pingora::http::RequestHeader;
 use sluice_wire::code::Code;
 
-use crate::ctx::{Exchange, Target};
+use crate::ctx::Exchange;
+use crate::enter::enter;
 use crate::forward::{head_came, retry_after, settle, tell_breaker};
 use crate::peer::{self, attempt_failed, connect_failed, retries_status};
 use crate::respond::Answer;
@@ -100,13 +101,11 @@ async fn reach(
 ) -> Reached {
     let admitted = handshake::check(&head.headers)
         .inspect_err(|_| x.decision = "websocket_handshake")
-        .and_then(|()| admit::admit(shared, x, &head.headers));
+        .and_then(|()| admit::admit(shared, x, &head.headers))
+        .and_then(|()| enter(x));
     x.admitted = Some(x.arrival.headed.elapsed());
     if let Err(answer) = admitted {
         return Reached::Refused(answer);
-    }
-    if let Target::Service(route) = &x.target {
-        route.upstream.count_request();
     }
     handshake::drop_nominated(&mut head);
     let kept_max = stream.buffered().len() + EARLY_BYTES;
