@@ -342,6 +342,7 @@ mod tests {
         assert_eq!(facts["permissions"], json!(["read"]));
         assert_eq!(facts["timeouts"]["total"], "20s");
         assert_eq!(facts["upstream"]["instances"][0]["scheme"], "http");
+        assert_eq!(facts["lane"], "query");
         for name in ["retry", "breaker", "rate_limit", "body_bytes", "health"] {
             assert!(facts.contains_key(name), "{name} in {facts:?}");
         }

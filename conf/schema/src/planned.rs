@@ -30,7 +30,6 @@ const PLANNED: &[&str] = &[
     "service.hash_on",
     "service.idempotency",
     "service.instance.zone",
-    "service.lane",
     "service.mirror",
     "service.outlier",
     "service.rewrite",

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value};
 
 /// The facts in the order in which a request meets them.
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 16] = [
     "verdict",
     "stage",
     "status",
@@ -21,6 +21,7 @@ const ORDER: [&str; 15] = [
     "authentication",
     "permissions",
     "rate_limit",
+    "lane",
 ];
 
 /// One line a fact.

@@ -219,6 +219,7 @@ fn service(route: &ServiceRoute) -> Value {
         "instances": instances.collect::<Vec<_>>(),
         "rate_limit": rate_limit(route),
         "auth_required": route.service.auth_required,
+        "lane": route.service.lane.as_str(),
         "breaker": route.upstream.breaker().state().as_str(),
         "source": match route.service.source {
             Source::File { .. } => "file",

@@ -27,8 +27,8 @@ mod lane;
 use std::time::Duration;
 
 use crate::time::Nanos;
-pub use lane::Lane;
-use lane::Queue;
+use lane::{HELD, Queue, Ranked as _};
+pub use sluice_schema::Lane;
 
 /// Bounds of a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +147,7 @@ impl Gate {
         let patience = self.settings.patience;
         let waits = |gate: &Self, lane: Lane| gate.queues[lane as usize].has_patient(now, patience);
         let below = |gate: &Self, lane: Lane| gate.of(lane).0 < gate.share(lane, limit);
-        let held = Lane::HELD.into_iter();
+        let held = HELD.into_iter();
         let lane = held
             .clone()
             .find(|lane| self.running < limit && below(self, *lane) && waits(self, *lane))
@@ -173,13 +173,13 @@ impl Gate {
             other != lane && self.of(other).1 > 0 && self.of(other).0 < self.share(other, limit)
         };
         self.running + kept < limit
-            && (self.of(lane).0 < self.share(lane, limit) || !Lane::HELD.into_iter().any(owed))
+            && (self.of(lane).0 < self.share(lane, limit) || !HELD.into_iter().any(owed))
     }
 
     /// Places of `limit` that a lane can count on; at least one where it is present.
     fn share(&self, lane: Lane, limit: u32) -> u32 {
         let present = |lane: &Lane| self.settings.lanes[*lane as usize];
-        let all: u32 = Lane::HELD.iter().filter(|lane| present(lane)).map(|lane| lane.weight()).sum();
+        let all: u32 = HELD.iter().filter(|lane| present(lane)).map(|lane| lane.weight()).sum();
         if !present(&lane) || all == 0 {
             return 0;
         }

@@ -1,6 +1,7 @@
 //! Every key, in the order it is shown: one walk for reading, showing and the JSON Schema.
 
 mod edge;
+mod lane;
 mod service;
 mod tls;
 mod worker;

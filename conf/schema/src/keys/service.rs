@@ -51,6 +51,7 @@ pub(super) fn service(t: &mut Table<'_, '_>, service: &mut Service) {
     t.key("balance", doc, BALANCE, &mut service.balance);
     let doc = "Requests a minute per client (0: no limit), or a table.";
     t.either("rate_limit", doc, PerMinute, &mut service.rate_limit, rate_limit);
+    super::lane::lane(t, service);
     t.table("timeouts", "Deadlines of one request.", |t| timeouts(t, &mut service.timeouts));
     t.table("retry", "When and how often a request is tried again.", |t| retry(t, &mut service.retry));
     t.table("breaker", "When the service is left alone.", |t| breaker(t, &mut service.breaker));

@@ -3,6 +3,7 @@
 
 mod auth;
 mod edge;
+mod lane;
 mod service;
 mod tls;
 mod value;
@@ -14,6 +15,7 @@ use thiserror::Error;
 
 pub use auth::Auth;
 pub use edge::{AccessLog, Control, Drain, Edge, Limits, Log, LogLevel, MetricsAccess, Otlp, Registry};
+pub use lane::Lane;
 pub use service::{
     Balance, Breaker, HEADER_MATCHES_MAX, HeaderEdits, Health, Instance, METHODS, PREFIX_SHARED_MAX,
     Permissions, RESERVED_PREFIXES, RateKey, RateLimit, Retry, RetryCause, Service, Source, Timeouts,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::lane::Lane;
 use super::tls::UpstreamTls;
 use super::value::InstanceUrl;
 
@@ -79,6 +80,8 @@ pub struct Service {
     pub balance: Balance,
     /// Its rate limit, the default filled in; `None`: no limit.
     pub rate_limit: Option<RateLimit>,
+    /// How much its requests matter.
+    pub lane: Lane,
     /// Deadlines of one request.
     pub timeouts: Timeouts,
     /// When and how often a request is tried again.
@@ -315,6 +318,7 @@ impl Default for Service {
             permissions: Permissions::new(),
             balance: Balance::default(),
             rate_limit: Some(RateLimit::per_minute(1000)),
+            lane: Lane::default(),
             timeouts: Timeouts::default(),
             retry: Retry::default(),
             breaker: Breaker::default(),

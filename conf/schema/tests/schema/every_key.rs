@@ -93,6 +93,7 @@ pub(crate) const OTHER_VALUES: &[(&str, &str)] = &[
     ("service.hosts", "[\"a.example.com\", \"*.example.org\"]"),
     ("service.instance.url", "\"http://127.0.0.1:8009\""),
     ("service.instance.weight", "3"),
+    ("service.lane", "\"order\""),
     ("service.methods", "[\"GET\"]"),
     ("service.name", "\"other\""),
     ("service.panic_threshold", "0.25"),

@@ -26,6 +26,7 @@ use crate::service;
 
 const ADMISSION: &str = "proxy/gateway/tests/edge/admission.rs";
 const KEYS: &str = "proxy/gateway/tests/edge/keys.rs";
+const LANES: &str = "proxy/gateway/tests/edge/lanes.rs";
 const SECURE: &str = "proxy/gateway/tests/edge/secure.rs";
 const TLS: &str = "proxy/gateway/tests/edge/tls.rs";
 const UPSTREAMS: &str = "proxy/gateway/tests/edge/upstreams.rs";
@@ -212,6 +213,7 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
     ),
     (EVENTS, "retention_by_age_is_as_configured", &["events.retention.age"]),
     (EVENTS, "retention_by_bytes_is_as_configured", &["events.retention.bytes"]),
+    (LANES, "services_show_their_lane", &["service.lane"]),
     (EVENTS, "segments_have_the_configured_size", &["events.segment_bytes"]),
     ("workers/events/tests/api/live.rs", "what_retention_took_is_told", &["events.retention.count"]),
     ("workers/events/tests/api/publish.rs", "interval_mode_says_memory", &["events.fsync"]),

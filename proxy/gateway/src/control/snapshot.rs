@@ -221,6 +221,7 @@ fn service(route: &ServiceRoute, sums: &Sums, second: u64) -> Value {
         "forced": forced(metrics.state),
     });
     value["auth_required"] = route.service.auth_required.into();
+    value["lane"] = route.service.lane.as_str().into();
     value["instances"] = instances.collect();
     value
 }

@@ -16,6 +16,7 @@ mod h2_grpc;
 mod h2_tools;
 mod harness;
 mod keys;
+mod lanes;
 mod names;
 mod observe;
 mod proxy_protocol;

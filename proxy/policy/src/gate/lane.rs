@@ -4,38 +4,28 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
+use sluice_schema::Lane;
+
 use super::Ticket;
 use crate::time::Nanos;
 
-/// How much a request matters, the most first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Lane {
-    /// Takes risk away.
-    Cancel,
-    /// Changes positions.
-    Order,
-    /// Reads.
-    Query,
-    /// Works long.
-    Analytics,
+/// Those that are held to the limit, the most important first.
+pub(super) const HELD: [Lane; 3] = [Lane::Order, Lane::Query, Lane::Analytics];
+
+/// What a gate knows of each lane.
+pub(super) trait Ranked: Sized {
+    /// Its part of the limit, relative to the others present.
+    fn weight(self) -> u32;
+
+    /// The lanes above that are held to the limit.
+    fn held_above(self) -> impl Iterator<Item = Lane>;
+
+    /// Whether the order of requests matters more than who is still listening.
+    fn keeps_order(self) -> bool;
 }
 
-impl Lane {
-    /// Those that are held to the limit, the most important first.
-    pub const HELD: [Self; 3] = [Self::Order, Self::Query, Self::Analytics];
-
-    /// The word in configuration, log and metric.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Cancel => "cancel",
-            Self::Order => "order",
-            Self::Query => "query",
-            Self::Analytics => "analytics",
-        }
-    }
-
-    /// Its part of the limit, relative to the others present.
-    pub(super) const fn weight(self) -> u32 {
+impl Ranked for Lane {
+    fn weight(self) -> u32 {
         match self {
             Self::Cancel => 0,
             Self::Order => 60,
@@ -44,13 +34,11 @@ impl Lane {
         }
     }
 
-    /// The lanes above that are held to the limit.
-    pub(super) fn held_above(self) -> impl Iterator<Item = Self> {
-        Self::HELD.into_iter().take_while(move |lane| *lane < self)
+    fn held_above(self) -> impl Iterator<Item = Lane> {
+        HELD.into_iter().take_while(move |lane| *lane < self)
     }
 
-    /// Whether the order of requests matters more than who is still listening.
-    const fn keeps_order(self) -> bool {
+    fn keeps_order(self) -> bool {
         matches!(self, Self::Cancel | Self::Order)
     }
 }

@@ -194,7 +194,7 @@ fn an_account_at_fifty_times_the_load_leaves_the_others_alone() {
 fn check(gate: &Gate, limit: u32, now: Nanos) -> Result<(), TestCaseError> {
     let lanes = [Lane::Cancel, Lane::Order, Lane::Query, Lane::Analytics];
     prop_assert_eq!(gate.running(), lanes.iter().map(|lane| gate.of(*lane).0).sum::<u32>());
-    for lane in Lane::HELD {
+    for lane in HELD {
         let (running, waiting) = gate.of(lane);
         prop_assert!(waiting <= gate.settings.queue);
         let patient = gate.queues[lane as usize].has_patient(now, gate.settings.patience);
