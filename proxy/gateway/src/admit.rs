@@ -8,8 +8,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use sluice_policy::authorize::{Refused, is_preflight};
 use sluice_policy::limit::Who;
 use sluice_policy::limit::header::{reset_epoch_s, retry_after_s, write_rate_limit};
+use sluice_policy::method::Method;
 use sluice_policy::reserved::Reserved;
-use sluice_policy::route::{Ask, Lookup, Target as Routed};
+use sluice_policy::route::{Ask, Lookup, Route, Target as Routed};
 use sluice_wire::code::Code;
 use sluice_wire::header::{
     RATELIMIT, RATELIMIT_POLICY, X_FORWARDED_PROTO, X_RATELIMIT_LIMIT, X_RATELIMIT_REMAINING,
@@ -24,6 +25,7 @@ use crate::ctx::{Arrival, Exchange, Target};
 use crate::generation::{Generation, RouteLimit};
 use crate::headers::is_proxied;
 use crate::respond::Answer;
+use crate::shape;
 use crate::state::Shared;
 
 /// Runs a request through admission. `Err` is the answer that refuses it.
@@ -35,6 +37,7 @@ pub(crate) fn admit(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> R
         guard(shared, x, reserved)?;
     }
     check_address(x)?;
+    shape::preflight(x, headers)?;
     authenticate(shared, x, reserved, headers)?;
     authorize(shared, x, headers)?;
     limit_rate(shared, x, headers)?;
@@ -85,8 +88,34 @@ fn look_up<'g>(generation: &'g Generation, arrival: &Arrival, headers: &HeaderMa
             .iter()
             .any(|field| value.is_none_or(|value| field.as_bytes() == value.as_bytes()))
     };
-    let ask = Ask { method: arrival.method, host: &arrival.host, path: &arrival.path, headers: &has };
-    generation.table.find(&ask)
+    let find = |method| {
+        let ask = Ask { method, host: &arrival.host, path: &arrival.path, headers: &has };
+        generation.table.find(&ask)
+    };
+    // A preflight asks for the route of the request that is to follow.
+    let meant = asked_method(arrival.method, headers).map(find);
+    match meant {
+        Some(Lookup::Found(route)) if answers_preflight(generation, route) => Lookup::Found(route),
+        _ => find(arrival.method),
+    }
+}
+
+/// The method that a preflight asks for.
+fn asked_method(method: Method, headers: &HeaderMap) -> Option<Method> {
+    let asked = headers.get(ACCESS_CONTROL_REQUEST_METHOD)?;
+    if !is_preflight(method, headers.contains_key(ORIGIN), true) {
+        return None;
+    }
+    Method::parse(asked.as_bytes()).ok()
+}
+
+fn answers_preflight(generation: &Generation, route: &Route) -> bool {
+    match route.target {
+        Routed::Service(index) => {
+            generation.services.get(index).is_some_and(|route| shape::takes_preflight(route))
+        }
+        _ => false,
+    }
 }
 
 /// Finds who answers. Pages of the edge and workers come with their policy.
@@ -126,7 +155,11 @@ fn route(x: &mut Exchange, headers: &HeaderMap) -> Result<Option<&'static Reserv
         _ => 0,
     };
     x.forward_path = forward;
+    if let Target::Service(route) = &target {
+        route.shaping.note_origin(&mut x.shape, headers);
+    }
     x.enter(target);
+    shape::rewrite(x)?;
     Ok(route.reserved)
 }
 

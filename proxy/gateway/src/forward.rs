@@ -17,6 +17,7 @@ use crate::ctx::{Exchange, Target};
 use crate::h2::grpc;
 use crate::headers::{Introduction, STAY_ENCRYPTED, clean_response, introduce, strip_request};
 use crate::peer::host;
+use crate::shape;
 use crate::state::Shared;
 
 /// Makes a client's head the one that the upstream of the present try gets.
@@ -91,7 +92,7 @@ pub(crate) fn dress(x: &mut Exchange, response: &mut ResponseHeader) -> Result<(
     for (name, value) in x.limit_headers.drain(..) {
         response.insert_header(name, value)?;
     }
-    Ok(())
+    shape::decorate(x, response)
 }
 
 /// The upstream has done its part. It is told before the client sees the end of the answer, so that the

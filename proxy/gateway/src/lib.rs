@@ -59,6 +59,7 @@ mod respond;
 mod rollback;
 mod server;
 mod service;
+mod shape;
 mod socket;
 mod spans;
 mod stall;

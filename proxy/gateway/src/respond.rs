@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
 use http::{HeaderName, HeaderValue, Version};
 use pingora::Error;
@@ -107,11 +107,16 @@ impl Answer {
 
     /// 204 with the methods that work.
     pub(crate) fn no_content(allowed: MethodSet) -> Self {
-        let answer = Self { status: 204, close: false, body: Body::Nothing, headers: Vec::new() };
+        let answer = Self::nothing();
         match HeaderValue::from_str(&allowed.allow()) {
             Ok(value) => answer.with(ALLOW, value),
             Err(_) => answer,
         }
+    }
+
+    /// 204 with nothing more to say.
+    pub(crate) fn nothing() -> Self {
+        Self { status: 204, close: false, body: Body::Nothing, headers: Vec::new() }
     }
 
     /// The problem of a refusal.
@@ -220,7 +225,11 @@ pub(crate) async fn send(
     let (status, fields, body) = answer.into_parts(path, id);
     let mut head = ResponseHeader::build_no_case(status, Some(fields.len()))?;
     for (name, value) in fields {
-        head.insert_header(name, value)?;
+        if name == VARY {
+            head.append_header(name, value)?;
+        } else {
+            head.insert_header(name, value)?;
+        }
     }
     let bytes = body.len() as u64;
     let head_only = method == Method::Head || body.is_empty();

@@ -34,7 +34,7 @@ use crate::reframe::{frame_anew, interim};
 use crate::respond::{Answer, go_on, send, suit_version};
 use crate::standing::Place;
 use crate::state::Shared;
-use crate::{account, admit, pages};
+use crate::{account, admit, pages, shape};
 
 /// What the connection loop hands to a request.
 pub(crate) struct Intake {
@@ -66,6 +66,7 @@ impl Edge {
         let left = x.announced().map(|bytes| bytes - x.body_bytes.min(bytes));
         let secure = x.arrival.conn.is_tls().then_some(STAY_ENCRYPTED);
         let answer = answer.with_all(std::mem::take(&mut x.limit_headers)).with_all(secure);
+        let answer = answer.with_all(shape::fields(x));
         x.answer_bytes =
             send(session, answer, &x.arrival.path, &x.request_id, x.arrival.method, left).await?;
         Ok(())

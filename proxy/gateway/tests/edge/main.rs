@@ -24,6 +24,7 @@ mod registry;
 mod reload;
 mod rollback;
 mod secure;
+mod shape;
 mod slow;
 mod standing;
 mod streaming;
