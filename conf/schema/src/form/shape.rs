@@ -29,7 +29,7 @@ pub(crate) const REPLACEMENT: Text<String> = Text {
     code: Code::Pattern,
     parse: parse_replacement,
     show: Clone::clone,
-    pattern: r##"^[^\s?#\\"<>]{0,512}$"##,
+    pattern: r#"^[^\s?#\\"<>]{0,512}$"#,
 };
 
 fn parse_origin(text: &str) -> Result<String, Wrong> {
