@@ -24,6 +24,7 @@ const PLANNED: &[&str] = &[
     "roles",
     "service.compress",
     "service.concurrency",
+    "service.cors",
     "service.fair_key",
     "service.fallback",
     "service.hash_on",
@@ -31,7 +32,9 @@ const PLANNED: &[&str] = &[
     "service.instance.zone",
     "service.mirror",
     "service.outlier",
+    "service.rewrite",
     "service.slow_start",
+    "service.split",
 ];
 
 /// True where the contract names the key, or a table above it. Indexes (`service[3]`) do not matter.
@@ -82,7 +85,7 @@ mod tests {
     #[test]
     fn a_key_below_a_planned_table_is_planned() {
         assert!(is_planned("redis.url"));
-        assert!(is_planned("service[12].mirror"));
+        assert!(is_planned("service[12].cors"));
         assert!(is_planned("service[0].instance[3].zone"));
         assert!(!is_planned("redisx"));
         assert!(below("service").any(|word| word == "mirror"));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use jiff::Timestamp;
+use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource};
 use serde_json::{Map, Value, json};
@@ -33,10 +34,21 @@ pub(crate) fn finish(shared: &Shared, session: &Session, x: &Exchange, error: Op
     let written =
         session.response_written().filter(|head| head.status.as_u16() == 101 || head.status.as_u16() >= 200);
     let failed = error.is_some_and(|error| *error.esource() != ErrorSource::Unset && x.refusal.is_none());
+    ended(shared, x, &session.req_header().headers, written, failed);
+}
+
+/// Accounts for a request whose fields, and those of its answer, are at hand. `failed`: it came to no good end.
+pub(crate) fn ended(
+    shared: &Shared,
+    x: &Exchange,
+    asked: &HeaderMap,
+    written: Option<&ResponseHeader>,
+    failed: bool,
+) {
     let status = written.map(|head| head.status.as_u16());
     count(shared, x, x.refused.or(status));
     Ending {
-        asked: Some(&session.req_header().headers),
+        asked: Some(asked),
         answered: written.map(|head| &head.headers),
         ..Ending::of(x, status, written.is_some() && failed)
     }
@@ -176,7 +188,6 @@ impl<'a> Ending<'a> {
                 .text("host", &x.arrival.host)
                 .number("status", u64::from(self.status))
                 .text("route", self.route())
-                .maybe_text("split_of", x.shape.split_of.as_ref().map(|asked| asked.service.name.as_str()))
                 .text("decision", self.decision())
                 .plain("client", x.client)
                 .text("protocol", self.protocol())

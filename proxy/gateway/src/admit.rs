@@ -2,15 +2,15 @@
 //! rate, body. Everything here is a decision; nothing waits. What follows is in `enter`.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use sluice_policy::authorize::{Refused, is_preflight};
 use sluice_policy::limit::Who;
 use sluice_policy::limit::header::{reset_epoch_s, retry_after_s, write_rate_limit};
-use sluice_policy::method::Method;
 use sluice_policy::reserved::Reserved;
-use sluice_policy::route::{Ask, Lookup, Route, Target as Routed};
+use sluice_policy::route::{Ask, Lookup, Target as Routed};
 use sluice_wire::code::Code;
 use sluice_wire::header::{
     RATELIMIT, RATELIMIT_POLICY, X_FORWARDED_PROTO, X_RATELIMIT_LIMIT, X_RATELIMIT_REMAINING,
@@ -22,10 +22,9 @@ use crate::authenticate::authenticate;
 use crate::clock;
 use crate::conn::{TlsSession, is_within};
 use crate::ctx::{Arrival, Exchange, Target};
-use crate::generation::{Generation, RouteLimit};
+use crate::generation::{Generation, RouteLimit, ServiceRoute};
 use crate::headers::is_proxied;
 use crate::respond::Answer;
-use crate::shape;
 use crate::state::Shared;
 
 /// Runs a request through admission. `Err` is the answer that refuses it.
@@ -37,7 +36,6 @@ pub(crate) fn admit(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> R
         guard(shared, x, reserved)?;
     }
     check_address(x)?;
-    shape::preflight(x, headers)?;
     authenticate(shared, x, reserved, headers)?;
     authorize(shared, x, headers)?;
     limit_rate(shared, x, headers)?;
@@ -48,7 +46,7 @@ pub(crate) fn admit(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> R
 /// the client's own certificate still stands. The handshake may be long ago, or was skipped by a resumed
 /// session.
 fn check_connection(shared: &Shared, x: &mut Exchange) -> Result<(), Answer> {
-    let conn = std::sync::Arc::clone(&x.arrival.conn);
+    let conn = Arc::clone(&x.arrival.conn);
     let Some(tls) = &conn.tls else { return Ok(()) };
     if let Some(sni) = &tls.sni
         && !shared.tls.is_directed(sni, &x.arrival.host)
@@ -76,9 +74,19 @@ fn check_rules(shared: &Shared, x: &mut Exchange, tls: &TlsSession) -> Result<()
     Err(decided(x, "client_rules", Answer::refuse(Code::Misdirected, detail).closing()))
 }
 
-/// Whether a service answers a request.
-pub(crate) fn is_for_service(generation: &Generation, arrival: &Arrival, headers: &HeaderMap) -> bool {
-    matches!(look_up(generation, arrival, headers), Lookup::Found(route) if matches!(route.target, Routed::Service(_)))
+/// The service that answers a request, where it is one.
+pub(crate) fn service_of<'g>(
+    generation: &'g Generation,
+    arrival: &Arrival,
+    headers: &HeaderMap,
+) -> Option<&'g Arc<ServiceRoute>> {
+    match look_up(generation, arrival, headers) {
+        Lookup::Found(route) => match route.target {
+            Routed::Service(index) => generation.services.get(index),
+            Routed::Worker(_) | Routed::Edge | Routed::Withheld => None,
+        },
+        Lookup::WrongMethod(_) | Lookup::Missing => None,
+    }
 }
 
 fn look_up<'g>(generation: &'g Generation, arrival: &Arrival, headers: &HeaderMap) -> Lookup<'g> {
@@ -88,34 +96,8 @@ fn look_up<'g>(generation: &'g Generation, arrival: &Arrival, headers: &HeaderMa
             .iter()
             .any(|field| value.is_none_or(|value| field.as_bytes() == value.as_bytes()))
     };
-    let find = |method| {
-        let ask = Ask { method, host: &arrival.host, path: &arrival.path, headers: &has };
-        generation.table.find(&ask)
-    };
-    // A preflight asks for the route of the request that is to follow.
-    let meant = asked_method(arrival.method, headers).map(find);
-    match meant {
-        Some(Lookup::Found(route)) if answers_preflight(generation, route) => Lookup::Found(route),
-        _ => find(arrival.method),
-    }
-}
-
-/// The method that a preflight asks for.
-fn asked_method(method: Method, headers: &HeaderMap) -> Option<Method> {
-    let asked = headers.get(ACCESS_CONTROL_REQUEST_METHOD)?;
-    if !is_preflight(method, headers.contains_key(ORIGIN), true) {
-        return None;
-    }
-    Method::parse(asked.as_bytes()).ok()
-}
-
-fn answers_preflight(generation: &Generation, route: &Route) -> bool {
-    match route.target {
-        Routed::Service(index) => {
-            generation.services.get(index).is_some_and(|route| shape::takes_preflight(route))
-        }
-        _ => false,
-    }
+    let ask = Ask { method: arrival.method, host: &arrival.host, path: &arrival.path, headers: &has };
+    generation.table.find(&ask)
 }
 
 /// Finds who answers. Pages of the edge and workers come with their policy.
@@ -124,7 +106,7 @@ fn route(x: &mut Exchange, headers: &HeaderMap) -> Result<Option<&'static Reserv
         x.enter(Target::Page);
         return Ok(None);
     }
-    let generation = std::sync::Arc::clone(&x.generation);
+    let generation = Arc::clone(&x.generation);
     let arrival = &x.arrival;
     if !arrival.method.is_known_on(&arrival.path) {
         return Err(decided(
@@ -155,11 +137,7 @@ fn route(x: &mut Exchange, headers: &HeaderMap) -> Result<Option<&'static Reserv
         _ => 0,
     };
     x.forward_path = forward;
-    if let Target::Service(route) = &target {
-        route.shaping.note_origin(&mut x.shape, headers);
-    }
     x.enter(target);
-    shape::rewrite(x)?;
     Ok(route.reserved)
 }
 
@@ -192,7 +170,7 @@ fn require_tls(x: &mut Exchange, reserved: &Reserved, headers: &HeaderMap) -> Re
 
 /// The limit of login and token paths, by address.
 fn guard(shared: &Shared, x: &mut Exchange, reserved: &Reserved) -> Result<(), Answer> {
-    let generation = std::sync::Arc::clone(&x.generation);
+    let generation = Arc::clone(&x.generation);
     match generation.guard(reserved.prefix) {
         Some(limit) => take(shared, x, limit, Who::Address(x.client)),
         None => Ok(()),

@@ -193,7 +193,7 @@ async fn request(
     session.set_keepalive(Some(0));
     session.set_read_timeout(None);
     session.set_connection_user_context(Some(Box::new(intake)));
-    let reused = app.process_new_http(session, closing).await?;
+    let reused = app.pingora.process_new_http(session, closing).await?;
     let (stream, _) = reused.consume();
     stream.into_any().downcast().ok()
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use pingora::upstreams::peer::HttpPeer;
 use sluice_policy::balance::Flight;
 use sluice_policy::deadline::Deadline;
 use sluice_policy::event_stream::Events;
@@ -29,7 +30,6 @@ use crate::jwt_cache::Verified;
 use crate::link::Link;
 use crate::meters::{InFlight, RouteMeters};
 use crate::respond::Answer;
-use crate::shape::Shape;
 use crate::standing::Place;
 use crate::upstream::BreakerLeave;
 
@@ -177,6 +177,8 @@ pub(crate) struct Exchange {
     pub(crate) addresses_tried: Vec<SocketAddr>,
     /// Whether the present try goes on at another address of its instance.
     pub(crate) another_address: bool,
+    /// Where its next try goes, where that was settled already.
+    pub(crate) chosen: Option<Box<HttpPeer>>,
     /// How long to wait before the next try.
     pub(crate) retry_after: Duration,
     /// Whether it is a gRPC call over HTTP/2.
@@ -207,8 +209,6 @@ pub(crate) struct Exchange {
     pub(crate) answered: bool,
     /// Interim answers of the upstream so far.
     pub(crate) interim: u8,
-    /// What its shaping has come to.
-    pub(crate) shape: Shape,
     in_flight: Option<InFlight>,
 }
 
@@ -241,6 +241,7 @@ impl Exchange {
             tried: Vec::new(),
             addresses_tried: Vec::new(),
             another_address: false,
+            chosen: None,
             retry_after: Duration::ZERO,
             call: false,
             call_timeout: None,
@@ -256,7 +257,6 @@ impl Exchange {
             decision: "forwarded",
             answered: false,
             interim: 0,
-            shape: Shape::default(),
             in_flight: None,
         }
     }

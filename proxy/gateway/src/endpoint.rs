@@ -6,7 +6,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -62,6 +62,8 @@ pub(crate) struct Endpoint {
     last_probe: ArcSwapOption<Probe>,
     /// How often a certificate of it turned out to be revoked. Keeps apart what connections were made before.
     era: AtomicU64,
+    /// It was offered HTTP/2 and chose HTTP/1, or could not do what it chose.
+    declined_http2: AtomicBool,
 }
 
 /// Why an endpoint cannot be connected to now.
@@ -118,6 +120,7 @@ impl Endpoint {
             looked_up: watch::Sender::new(false),
             last_probe: ArcSwapOption::new(known.and_then(|known| known.last_probe.load_full())),
             era: AtomicU64::new(known.map_or(0, |known| known.era.load(Ordering::Relaxed))),
+            declined_http2: AtomicBool::new(false),
             instance,
         };
         endpoint.dress(secure.own);
@@ -126,6 +129,16 @@ impl Endpoint {
         let awaits_vault = endpoint.follows_vault() && secure.own.is_none() && waits;
         endpoint.looked_up.send_replace(resolved && !awaits_vault);
         endpoint
+    }
+
+    /// Whether it speaks HTTP/2, as far as is known.
+    pub(crate) fn speaks_http2(&self) -> bool {
+        self.bare.options.alpn.get_max_http_version() == 2 && !self.declined_http2.load(Ordering::Relaxed)
+    }
+
+    /// It does not, whatever it was taken for; believed until the configuration is built anew.
+    pub(crate) fn declined_http2(&self) {
+        self.declined_http2.store(true, Ordering::Relaxed);
     }
 
     /// Takes the vault's present identity. Without one there is no template where it is needed.

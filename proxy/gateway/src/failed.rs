@@ -15,7 +15,7 @@ use crate::respond::Answer;
 /// A client of an event stream is told to come back after this, or up to twice as long.
 const RETRY_MS: u64 = 1000;
 /// The decision where a long answer ends with its caller's credential.
-pub(crate) const CREDENTIAL_ENDED: &str = "credential_ended";
+const CREDENTIAL_ENDED: &str = "credential_ended";
 
 /// The answer to a failed request; `None` where nobody is there to read one.
 pub(crate) fn failed_answer(x: &mut Exchange, e: &Error) -> Option<Answer> {
@@ -68,8 +68,29 @@ pub(crate) fn failed_answer(x: &mut Exchange, e: &Error) -> Option<Answer> {
 /// another credential. Event streams are told when (`hints`), where the last event is whole; spread out, as they
 /// all go at once.
 pub(crate) async fn end_stream(session: &mut Session, x: &mut Exchange, hints: bool) -> Result<()> {
+    let hint = last_words(x, hints);
+    session.write_response_body(hint, true).await
+}
+
+/// The last piece of an answer that is ended so; `None` where nothing is said.
+pub(crate) fn last_words(x: &mut Exchange, hints: bool) -> Option<Bytes> {
     let between = hints && x.events.is_some_and(|events| events.are_between());
     let hint = between.then(|| Bytes::from(retry_hint(RETRY_MS + ids::random() % RETRY_MS)));
     x.answer_bytes += hint.as_ref().map_or(0, |hint| hint.len() as u64);
-    session.write_response_body(hint, true).await
+    hint
+}
+
+/// Whether a request that ended early had an answer without end, which is ended as if the upstream had. Says
+/// whether the edge goes, rather than its caller's credential.
+pub(crate) fn ends_stream(x: &mut Exchange) -> Option<bool> {
+    let draining = match x.arrival.link.fault() {
+        Fault::Draining => true,
+        Fault::Credential => false,
+        _ => return None,
+    };
+    if !x.arrival.link.streams() {
+        return None;
+    }
+    x.decision = if draining { "draining" } else { CREDENTIAL_ENDED };
+    Some(draining)
 }

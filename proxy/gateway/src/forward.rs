@@ -1,23 +1,27 @@
 //! What a request carries to its upstream and an answer back, whichever way the bytes take: through
 //! Pingora, or through a tunnel.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TE};
 use http::{HeaderValue, Version};
-use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::{Error, Result};
 use sluice_policy::breaker::Outcome;
 use sluice_policy::event_stream::Events;
 use sluice_policy::headers::Rules;
 use sluice_policy::method::Method;
 use sluice_wire::header::X_INTERNAL_KEY;
 
+use crate::admit::too_large;
+use crate::backlog::counted;
 use crate::ctx::{Exchange, Target};
 use crate::h2::grpc;
 use crate::headers::{Introduction, STAY_ENCRYPTED, clean_response, introduce, strip_request};
-use crate::peer::host;
-use crate::shape;
+use crate::peer::{REFUSED, host};
+use crate::standing::Place;
 use crate::state::Shared;
 
 /// Makes a client's head the one that the upstream of the present try gets.
@@ -80,6 +84,61 @@ pub(crate) fn head_came(x: &mut Exchange, status: u16) {
     }
 }
 
+/// A piece of a request's body on its way to the upstream: counted, and no more than the route takes. `end`:
+/// nothing follows.
+pub(crate) fn request_piece(x: &mut Exchange, piece: &mut Option<Bytes>, end: bool) -> Result<()> {
+    x.body_bytes += piece.as_ref().map_or(0, |piece| piece.len() as u64);
+    if x.body_bytes > x.body_bytes_max {
+        x.refusal = Some(too_large(x.body_bytes_max));
+        x.decision = "body_too_large";
+        return Err(Error::new_down(REFUSED));
+    }
+    x.received |= end;
+    if !end && let Some(bytes) = piece.take_if(|piece| !piece.is_empty()) {
+        *piece = Some(counted(&x.arrival.link, bytes));
+    }
+    if x.streaming && !x.answered {
+        // What a call sends while its answer goes on shows that it is alive.
+        x.await_answer();
+    } else if end && x.upstream_status.is_none() {
+        x.await_head();
+    }
+    Ok(())
+}
+
+/// The upstream's final head is the answer: no other try follows.
+pub(crate) fn answer_begins(shared: &Arc<Shared>, x: &mut Exchange, response: &ResponseHeader) {
+    let stream = is_stream(response);
+    x.streaming = stream || answers_call(x, response);
+    if x.streaming {
+        // A call cannot be ended as if its instance had: that would take its status.
+        x.arrival.link.set_streams(stream);
+        x.events = events(response);
+        x.standing = Place::take(shared, x);
+        tell_breaker(x);
+    }
+    x.await_answer();
+    if !x.streaming && has_no_body(x, response) {
+        settle(x);
+        x.end_answer();
+    }
+}
+
+/// A piece of the answer on its way to the client. `end`: it is the last.
+pub(crate) fn answer_piece(x: &mut Exchange, piece: Option<&Bytes>, end: bool) {
+    if let Some(piece) = piece {
+        x.answer_bytes += piece.len() as u64;
+        if let Some(events) = &mut x.events {
+            events.follow(piece);
+        }
+    }
+    x.await_answer();
+    if end {
+        settle(x);
+        x.end_answer();
+    }
+}
+
 /// Makes an upstream's final head the one that the client gets.
 pub(crate) fn dress(x: &mut Exchange, response: &mut ResponseHeader) -> Result<()> {
     clean_response(response, x.request_id.as_str())?;
@@ -92,7 +151,7 @@ pub(crate) fn dress(x: &mut Exchange, response: &mut ResponseHeader) -> Result<(
     for (name, value) in x.limit_headers.drain(..) {
         response.insert_header(name, value)?;
     }
-    shape::decorate(x, response)
+    Ok(())
 }
 
 /// The upstream has done its part. It is told before the client sees the end of the answer, so that the
@@ -123,7 +182,7 @@ pub(crate) fn retry_after(response: &ResponseHeader) -> Option<Duration> {
 }
 
 /// Where the events of an answer end, where it consists of events as they are.
-pub(crate) fn events(response: &ResponseHeader) -> Option<Events> {
+fn events(response: &ResponseHeader) -> Option<Events> {
     let kind = response.headers.get(CONTENT_TYPE)?.as_bytes();
     let plain = !response.headers.contains_key(CONTENT_ENCODING);
     let is_events = kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"));
@@ -141,12 +200,12 @@ pub(crate) fn is_stream(response: &ResponseHeader) -> bool {
 
 /// Whether an answer is that of a gRPC call. From its head on both sides may talk as long as they
 /// like; what the caller is willing to wait still counts.
-pub(crate) fn answers_call(x: &Exchange, response: &ResponseHeader) -> bool {
+fn answers_call(x: &Exchange, response: &ResponseHeader) -> bool {
     x.call && grpc::is_call(&response.headers) && !response.headers.contains_key(CONTENT_LENGTH)
 }
 
 /// Whether an answer ends with its head.
-pub(crate) fn has_no_body(x: &Exchange, response: &ResponseHeader) -> bool {
+fn has_no_body(x: &Exchange, response: &ResponseHeader) -> bool {
     x.arrival.method == Method::Head
         || matches!(response.status.as_u16(), 204 | 304)
         || response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0")

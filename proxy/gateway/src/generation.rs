@@ -27,7 +27,6 @@ use sluice_wire::role::Role;
 use crate::endpoint::{Secure, door_peer};
 use crate::headers::Edits;
 use crate::meters::{Meters, RouteMeters};
-use crate::shape::{self, Shaping};
 use crate::upstream::{BreakerWatch, Upstream};
 use crate::upstream_tls::{OwnIdentity, UpstreamTls};
 
@@ -77,14 +76,10 @@ pub(crate) struct ServiceRoute {
     pub(crate) response_edits: Edits,
     /// What it asks of its callers.
     pub(crate) access: Access,
-    /// What else is done to its traffic.
-    pub(crate) shaping: Shaping,
-    /// Client networks that may not call it.
-    pub(crate) deny: Vec<IpNet>,
-    /// Client networks that may, where there are any.
-    pub(crate) allow: Vec<IpNet>,
+    deny: Vec<IpNet>,
+    allow: Vec<IpNet>,
     /// For registered services: which addresses may be connected to.
-    pub(crate) rules: Option<Arc<ArcSwap<AddressRules>>>,
+    rules: Option<Arc<ArcSwap<AddressRules>>>,
 }
 
 /// A worker behind its internal door.
@@ -132,7 +127,6 @@ impl ServiceRoute {
             request_edits: Edits::new(&service.request_headers),
             response_edits: Edits::new(&service.response_headers),
             access: Access::of_service(service, auth_enabled),
-            shaping: Shaping::new(service),
             deny: service.deny.clone(),
             allow: service.allow.clone(),
             service: service.clone(),
@@ -245,9 +239,7 @@ impl Upstreams {
         number: u64,
     ) -> Result<Generation, GenerationError> {
         let services: Vec<&Service> = config.enabled_services().chain(registered).collect();
-        // A service without a prefix is there for the splits of others.
-        let routed = services.iter().enumerate().filter(|(_, service)| !service.prefix.is_empty());
-        let rules = routed.map(|(index, service)| Rule::of_service(index, service));
+        let rules = services.iter().enumerate().map(|(index, service)| Rule::of_service(index, service));
         let table = Table::for_edge(rules)
             .map_err(|faults| GenerationError { faults: faults.iter().map(ToString::to_string).collect() })?;
         let known = self.secured.load_full().filter(|known| Arc::ptr_eq(&known.config, &config));
@@ -263,8 +255,7 @@ impl Upstreams {
             let name = reserved.prefix.trim_matches('/').replace('/', "-");
             Some((reserved.prefix, RouteLimit::new(&name, limit)))
         });
-        let mut routes: Vec<_> = routes.collect();
-        join_arms(&mut routes);
+        let routes = routes.collect();
         self.secured.store(Some(secured));
         Ok(Generation {
             number,
@@ -326,25 +317,6 @@ impl Upstreams {
         let peer = self.sockets.get(&role).and_then(|socket| door_peer(socket, &timeouts));
         let meters = Arc::clone(self.roles.get(&role)?);
         Some(Arc::new(WorkerRoute { role, meters, peer: peer.map(Arc::new), timeouts }))
-    }
-}
-
-/// Gives each service with a split the routes of its arms.
-fn join_arms(routes: &mut [Arc<ServiceRoute>]) {
-    let by_name: BTreeMap<&str, &Arc<ServiceRoute>> =
-        routes.iter().map(|route| (route.service.name.as_str(), route)).collect();
-    let arms: Vec<Vec<Arc<ServiceRoute>>> = routes
-        .iter()
-        .map(|route| {
-            let arms = route.service.split.iter().filter_map(|arm| by_name.get(arm.service.as_str()));
-            arms.map(|arm| shape::as_arm(route, arm)).collect()
-        })
-        .collect();
-    for (route, arms) in routes.iter_mut().zip(arms) {
-        // Nobody else has a route that was just made.
-        if let Some(route) = Arc::get_mut(route) {
-            route.shaping.arms = arms;
-        }
     }
 }
 

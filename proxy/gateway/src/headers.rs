@@ -64,6 +64,35 @@ pub(crate) fn strip_request(request: &mut RequestHeader, rules: Rules) -> pingor
     plain_length(request)
 }
 
+/// Fields that say how a request is to be read, where it goes, or which one it is.
+const IN_HEADS_ALONE: [&str; 14] = [
+    "host",
+    "cookie",
+    "expect",
+    "range",
+    "max-forwards",
+    "cache-control",
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "content-range",
+    "idempotency-key",
+    X_REQUEST_ID,
+    TRACEPARENT,
+    TRACESTATE,
+];
+
+/// Leaves of what a client sends behind its body the fields that change nothing of the request before it.
+pub(crate) fn clean_trailers(mut trailers: HeaderMap) -> HeaderMap {
+    let names: Vec<HeaderName> = trailers.keys().cloned().collect();
+    for name in names {
+        if judge(name.as_str(), Rules::default()).is_some() || IN_HEADS_ALONE.contains(&name.as_str()) {
+            trailers.remove(&name);
+        }
+    }
+    trailers
+}
+
 /// Writes a length without leading zeros: some readers take those for another base.
 fn plain_length(request: &mut RequestHeader) -> pingora::Result<()> {
     let Some(value) = request.headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes) else { return Ok(()) };

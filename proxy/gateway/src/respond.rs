@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, RETRY_AFTER, WWW_AUTHENTICATE,
 };
-use http::{HeaderName, HeaderValue, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use pingora::Error;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
@@ -107,16 +107,11 @@ impl Answer {
 
     /// 204 with the methods that work.
     pub(crate) fn no_content(allowed: MethodSet) -> Self {
-        let answer = Self::nothing();
+        let answer = Self { status: 204, close: false, body: Body::Nothing, headers: Vec::new() };
         match HeaderValue::from_str(&allowed.allow()) {
             Ok(value) => answer.with(ALLOW, value),
             Err(_) => answer,
         }
-    }
-
-    /// 204 with nothing more to say.
-    pub(crate) fn nothing() -> Self {
-        Self { status: 204, close: false, body: Body::Nothing, headers: Vec::new() }
     }
 
     /// The problem of a refusal.
@@ -225,11 +220,7 @@ pub(crate) async fn send(
     let (status, fields, body) = answer.into_parts(path, id);
     let mut head = ResponseHeader::build_no_case(status, Some(fields.len()))?;
     for (name, value) in fields {
-        if name == VARY {
-            head.append_header(name, value)?;
-        } else {
-            head.insert_header(name, value)?;
-        }
+        head.insert_header(name, value)?;
     }
     let bytes = body.len() as u64;
     let head_only = method == Method::Head || body.is_empty();
@@ -248,10 +239,14 @@ pub(crate) fn suit_version(session: &mut Session, protocol: Protocol) {
     }
 }
 
+/// Whether a client waits with its body until it is told to go on.
+pub(crate) fn waits_to_go_on(headers: &HeaderMap, body: BodyFraming) -> bool {
+    headers.contains_key(EXPECT) && !matches!(body, BodyFraming::None | BodyFraming::Length(0))
+}
+
 /// Says `100 Continue` to a client that waits with its body, and to no other.
 pub(crate) async fn go_on(session: &mut Session, body: BodyFraming) -> pingora::Result<()> {
-    let waits = session.req_header().headers.contains_key(EXPECT);
-    if !waits || matches!(body, BodyFraming::None | BodyFraming::Length(0)) {
+    if !waits_to_go_on(&session.req_header().headers, body) {
         return Ok(());
     }
     // It comes before the body and yet is no early answer, which would end the connection.

@@ -15,6 +15,7 @@ use pingora::server::configuration::ServerConf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 
+use crate::calls::Lines;
 use crate::caps::{ConnectionCaps, Full};
 use crate::connection::{self, Accepted};
 use crate::drain::{self, Phase};
@@ -29,8 +30,13 @@ const TRIES_MAX: usize = 64;
 /// Pause after a failed accept: out of descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// Pingora's part of one edge thread.
-pub(crate) type App = HttpProxy<Edge>;
+/// What one edge thread reaches its upstreams by.
+pub(crate) struct App {
+    /// Pingora, with connections of its own.
+    pub(crate) pingora: Arc<HttpProxy<Edge>>,
+    /// Connections for calls that are carried beside it.
+    pub(crate) lines: Lines,
+}
 
 /// What a listening socket speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +70,8 @@ pub(crate) fn spawn(
 }
 
 async fn serve(shared: Arc<Shared>, listeners: Vec<(Door, StdListener)>) {
-    let app = Arc::new(http_proxy(&conf(), Edge { shared: Arc::clone(&shared) }));
+    let pingora = Arc::new(http_proxy(&conf(), Edge { shared: Arc::clone(&shared) }));
+    let app = Arc::new(App { pingora, lines: Lines::new(POOL_PER_THREAD) });
     let connections = TaskTracker::new();
     let accepting =
         listeners.into_iter().map(|(door, listener)| accept(&shared, &app, &connections, door, listener));
@@ -77,7 +84,7 @@ async fn serve(shared: Arc<Shared>, listeners: Vec<(Door, StdListener)>) {
             tracing::warn!(component = "drain", open = connections.len(), "connections cut off at the deadline");
         }
     }
-    app.http_cleanup().await;
+    app.pingora.http_cleanup().await;
 }
 
 fn conf() -> Arc<ServerConf> {

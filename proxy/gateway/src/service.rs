@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::HeaderMap;
 use http::header::TRANSFER_ENCODING;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
@@ -16,25 +17,21 @@ use pingora::{Error, ErrorType, Result};
 use sluice_policy::framing::BodyFraming;
 use sluice_wire::code::Code;
 
-use crate::backlog::counted;
 use crate::conn::Protocol;
 use crate::ctx::{Arrival, Ctx, Exchange, Target};
 use crate::enter::enter;
-use crate::failed::{CREDENTIAL_ENDED, end_stream, failed_answer};
+use crate::failed::{end_stream, ends_stream, failed_answer};
 use crate::forward::{
-    answers_call, dress, events, has_no_body, head_came, is_stream, prepare, retry_after, settle,
-    tell_breaker,
+    answer_begins, answer_piece, dress, head_came, prepare, request_piece, retry_after, settle,
 };
 use crate::generation::Generation;
-use crate::h2::{Handed, grpc};
+use crate::h2::{Handed, Known, grpc};
 use crate::headers::{STAY_ENCRYPTED, check_nominations};
-use crate::link::Fault;
 use crate::peer::{RETRY_STATUS, attempt_failed, check_instance, choose, connect_failed, retries_status};
 use crate::reframe::{frame_anew, interim};
 use crate::respond::{Answer, go_on, send, suit_version};
-use crate::standing::Place;
 use crate::state::Shared;
-use crate::{account, admit, pages, shape};
+use crate::{account, admit, pages};
 
 /// What the connection loop hands to a request.
 pub(crate) struct Intake {
@@ -55,6 +52,14 @@ fn of(ctx: &mut Ctx) -> Result<&mut Exchange> {
     ctx.exchange.as_deref_mut().ok_or_else(missing)
 }
 
+/// The exchange of a stream of HTTP/2.
+pub(crate) fn exchange(intake: Intake, headers: &HeaderMap) -> Exchange {
+    let mut exchange = Exchange::new(intake.arrival, intake.generation, headers);
+    exchange.call = grpc::is_call(headers);
+    exchange.call_timeout = grpc::call_timeout(headers);
+    exchange
+}
+
 impl Edge {
     /// Answers a request without an upstream.
     async fn reply(&self, session: &mut Session, x: &mut Exchange, answer: Answer) -> Result<()> {
@@ -66,7 +71,6 @@ impl Edge {
         let left = x.announced().map(|bytes| bytes - x.body_bytes.min(bytes));
         let secure = x.arrival.conn.is_tls().then_some(STAY_ENCRYPTED);
         let answer = answer.with_all(std::mem::take(&mut x.limit_headers)).with_all(secure);
-        let answer = answer.with_all(shape::fields(x));
         x.answer_bytes =
             send(session, answer, &x.arrival.path, &x.request_id, x.arrival.method, left).await?;
         Ok(())
@@ -95,21 +99,26 @@ impl ProxyHttp for Edge {
     /// A stream of HTTP/2 brings its intake in its head.
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
         let request = session.req_header_mut();
-        if let Some(handed) = request.extensions_mut().remove::<Handed>()
-            && let Some(Intake { arrival, generation }) = handed.take()
-        {
-            let mut exchange = Exchange::new(arrival, generation, &request.headers);
-            exchange.call = grpc::is_call(&request.headers);
-            exchange.call_timeout = grpc::call_timeout(&request.headers);
-            ctx.exchange = Some(Box::new(exchange));
+        let handed = request.extensions_mut().remove::<Handed>();
+        if let Some(known) = handed.and_then(|handed| handed.take()) {
+            ctx.exchange = Some(match known {
+                Known::Intake(intake) => Box::new(exchange(intake, &request.headers)),
+                Known::Exchange(exchange) => exchange,
+            });
         }
         Ok(())
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         let x = of(ctx)?;
-        let admitted = admit::admit(&self.shared, x, &session.req_header().headers).and_then(|()| enter(x));
-        x.admitted = Some(x.arrival.headed.elapsed());
+        let known = x.admitted.is_some();
+        let admitted = if known {
+            // A call that came with its exchange: refused before, or left to go on from here.
+            x.refusal.take().map_or(Ok(()), Err)
+        } else {
+            admit::admit(&self.shared, x, &session.req_header().headers).and_then(|()| enter(x))
+        };
+        x.admitted.get_or_insert_with(|| x.arrival.headed.elapsed());
         let answer = match admitted {
             Err(refusal) => refusal,
             Ok(()) if matches!(x.target, Target::Page) => {
@@ -118,7 +127,9 @@ impl ProxyHttp for Edge {
             }
             Ok(()) => {
                 check_nominations(session.req_header_mut())?;
-                go_on(session, x.arrival.body).await?;
+                if !known {
+                    go_on(session, x.arrival.body).await?;
+                }
                 end_of_nothing(session, x).await?;
                 return Ok(false);
             }
@@ -128,7 +139,11 @@ impl ProxyHttp for Edge {
     }
 
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
-        choose(of(ctx)?).await
+        let x = of(ctx)?;
+        match x.chosen.take() {
+            Some(peer) => Ok(peer),
+            None => choose(x).await,
+        }
     }
 
     async fn connected_to_upstream(
@@ -163,24 +178,7 @@ impl ProxyHttp for Edge {
         end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        let x = of(ctx)?;
-        x.body_bytes += body.as_ref().map_or(0, |piece| piece.len() as u64);
-        if x.body_bytes > x.body_bytes_max {
-            x.refusal = Some(admit::too_large(x.body_bytes_max));
-            x.decision = "body_too_large";
-            return Err(Error::new_down(crate::peer::REFUSED));
-        }
-        x.received |= end_of_stream;
-        if !end_of_stream && let Some(piece) = body.take_if(|piece| !piece.is_empty()) {
-            *body = Some(counted(&x.arrival.link, piece));
-        }
-        if x.streaming && !x.answered {
-            // What a call sends while its answer goes on shows that it is alive.
-            x.await_answer();
-        } else if end_of_stream && x.upstream_status.is_none() {
-            x.await_head();
-        }
-        Ok(())
+        request_piece(of(ctx)?, body, end_of_stream)
     }
 
     async fn upstream_response_filter(
@@ -201,20 +199,7 @@ impl ProxyHttp for Edge {
         if retries_status(x, status, replayable, retry_after(response)) {
             return Err(Error::new_up(RETRY_STATUS));
         }
-        let stream = is_stream(response);
-        x.streaming = stream || answers_call(x, response);
-        if x.streaming {
-            // A call cannot be ended as if its instance had: that would take its status.
-            x.arrival.link.set_streams(stream);
-            x.events = events(response);
-            x.standing = Place::take(&self.shared, x);
-            tell_breaker(x);
-        }
-        x.await_answer();
-        if !x.streaming && has_no_body(x, response) {
-            settle(x);
-            x.end_answer();
-        }
+        answer_begins(&self.shared, x, response);
         Ok(())
     }
 
@@ -243,18 +228,7 @@ impl ProxyHttp for Edge {
         end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
-        let x = of(ctx)?;
-        if let Some(piece) = body {
-            x.answer_bytes += piece.len() as u64;
-            if let Some(events) = &mut x.events {
-                events.follow(piece);
-            }
-        }
-        x.await_answer();
-        if end_of_stream {
-            settle(x);
-            x.end_answer();
-        }
+        answer_piece(of(ctx)?, body.as_ref(), end_of_stream);
         Ok(None)
     }
 
@@ -287,11 +261,9 @@ impl ProxyHttp for Edge {
             return FailToProxy { error_code: 500, can_reuse_downstream: false };
         };
         let answered = session.response_written().is_some_and(|head| !head.status.is_informational());
-        let fault = x.arrival.link.fault();
-        if answered && x.arrival.link.streams() && matches!(fault, Fault::Draining | Fault::Credential) {
-            x.decision = if fault == Fault::Draining { "draining" } else { CREDENTIAL_ENDED };
+        if answered && let Some(draining) = ends_stream(x) {
             // The client may be gone by now: then there is nobody to send away.
-            drop(end_stream(session, x, fault == Fault::Draining).await);
+            drop(end_stream(session, x, draining).await);
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         }
         if x.answered {

@@ -21,7 +21,6 @@
 //! | [`route`] | service, worker or page of a path |
 //! | [`kill_switch`] | what is stopped by hand |
 //! | [`cors`] | which web pages may call a service |
-//! | [`rewrite`] | how the path is written for the upstream |
 //! | [`split`] | which version of a service a caller meets |
 //! | [`authorize`] | what a service asks of its callers |
 //! | [`limit`] | whether a caller may make one more request |
@@ -65,7 +64,6 @@ pub mod redact;
 pub mod registry;
 pub mod reserved;
 pub mod retry;
-pub mod rewrite;
 pub mod route;
 pub mod sample;
 pub mod split;

@@ -3,7 +3,6 @@
 mod certificates;
 mod listeners;
 mod matches;
-mod shape;
 mod tls;
 
 use std::collections::HashMap;
@@ -14,8 +13,6 @@ use crate::model::{Config, RateLimit, Service};
 use crate::reader::Reader;
 use crate::report::{Diagnostic, Place, quote};
 use crate::table::Table;
-
-pub(crate) use shape::{cors, rewrite};
 
 /// Checks one service by itself.
 pub(crate) fn service(t: &mut Table<'_, '_>, service: &Service) {
@@ -114,7 +111,6 @@ pub(crate) fn rate_limit(t: &mut Table<'_, '_>, limit: &RateLimit) {
 pub(crate) fn config(reader: &mut Reader<'_>, config: &Config) {
     names(reader, config);
     matches::matches(reader, config);
-    shape::shapes(reader, config);
     empty_services(reader, config);
     listeners::listeners(reader, config);
     listeners::open_workers(reader, config);

@@ -3,7 +3,6 @@
 mod http;
 mod name;
 mod net;
-mod shape;
 mod tls;
 mod worker;
 
@@ -14,7 +13,6 @@ pub(crate) use http::{
 };
 pub(crate) use name::{HOST, PERMISSION, PREFIX, ROLE_NAME, SERVICE_NAME, WILD_HOST};
 pub(crate) use net::{ADDRESS, COLLECTOR, NETWORK, URL};
-pub(crate) use shape::{ORIGIN, PATTERN, REPLACEMENT};
 pub(crate) use tls::{AUTHORITY, CERTIFICATE_FILE, SERVER_NAME, TLS_NAME};
 pub(crate) use worker::{ACCESS, AUDIENCE, FSYNC, ISSUER, SEAL, SECRET, STREAM, SecretRef, TRUST_DOMAIN};
 
@@ -45,8 +43,7 @@ pub fn service_name(text: &str) -> Result<String, FormError> {
 /// # Errors
 /// The text has not that form, or lies at or below a reserved prefix.
 pub fn service_prefix(text: &str) -> Result<String, FormError> {
-    // Only a file can leave it out, for a service that another one names.
-    checked(&PREFIX, if text.is_empty() { " " } else { text })
+    checked(&PREFIX, text)
 }
 
 /// The path of a health probe: absolute, without query.

@@ -31,7 +31,7 @@ pub(crate) const PREFIX: Text<String> = Text {
     code: Code::Prefix,
     parse: parse_prefix,
     show: Clone::clone,
-    pattern: "^(|/|(/[A-Za-z0-9._~-]+){1,16})$",
+    pattern: "^(/|(/[A-Za-z0-9._~-]+){1,16})$",
 };
 
 /// A host name.
@@ -75,7 +75,11 @@ fn parse_name(text: &str) -> Result<String, Wrong> {
 fn parse_prefix(text: &str) -> Result<String, Wrong> {
     let wrong = |why: &str| Wrong::new(format!("the prefix {} {why}", quote(text)));
     if text.is_empty() {
-        return Ok(String::new());
+        return Err(Wrong::new(
+            "an empty prefix is for split and mirror targets, which this version does not implement",
+        )
+        .code(Code::PlannedValue)
+        .help("write the path prefix the service answers, such as \"/api/data\""));
     }
     if !text.starts_with('/') {
         return Err(wrong("does not start with `/`").help(format!("write {}", quote(&format!("/{text}")))));
@@ -186,10 +190,8 @@ mod tests {
         ] {
             assert_eq!(parse_prefix(good).expect(good), good);
         }
-        // A service that only others name has none; a registration always has one.
-        assert_eq!(parse_prefix("").expect("no prefix"), "");
-        assert!(crate::form::service_prefix("").is_err());
         for bad in [
+            "",
             "api",
             "/api/",
             "//",

@@ -3,7 +3,6 @@
 mod edge;
 mod lane;
 mod service;
-mod shape;
 mod tls;
 mod worker;
 

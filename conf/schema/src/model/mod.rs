@@ -5,7 +5,6 @@ mod auth;
 mod edge;
 mod lane;
 mod service;
-mod shape;
 mod tls;
 mod value;
 mod worker;
@@ -20,10 +19,6 @@ pub use lane::Lane;
 pub use service::{
     Balance, Breaker, HEADER_MATCHES_MAX, HeaderEdits, Health, Instance, METHODS, PREFIX_SHARED_MAX,
     Permissions, RESERVED_PREFIXES, RateKey, RateLimit, Retry, RetryCause, Service, Source, Timeouts,
-};
-pub use shape::{
-    Arm, Cors, Piece, REWRITE_BYTES_MAX, Rewrite, RewriteFault, check_replacement, is_origin,
-    rewrite_pattern, rewrite_pieces,
 };
 pub use tls::{Authority, Certificate, ClientAuth, ClientCertificate, EdgeTls, KeyPairFiles, UpstreamTls};
 pub(crate) use value::is_host;

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
+use http::HeaderMap;
+use pingora::{Error, ErrorType, Result};
 use sluice_policy::framing::BodyFraming;
 use tokio::time::Instant;
 
@@ -21,7 +23,7 @@ const RETRY_BYTES: usize = 64 << 10;
 
 /// Why no more of a body comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BodyError {
+pub(crate) enum BodyError {
     /// The client has left.
     #[error("the client has reset the stream")]
     Reset,
@@ -36,8 +38,26 @@ pub(super) enum BodyError {
     Due(Fault),
 }
 
+impl BodyError {
+    /// As the hooks read it: the client's error, with the reason in the request's link.
+    pub(crate) fn fail<T>(self, link: &Link) -> Result<T> {
+        let kind = match self {
+            Self::Reset | Self::Answered => ErrorType::H2Error,
+            Self::Framing => {
+                link.set_fault(Fault::BodyFraming);
+                ErrorType::ReadError
+            }
+            Self::Due(fault) => {
+                link.set_fault(fault);
+                ErrorType::ReadTimedout
+            }
+        };
+        Err(Error::explain(kind, self.to_string()).into_down())
+    }
+}
+
 /// A request's body.
-pub(super) struct Body {
+pub(crate) struct Body {
     stream: RecvStream,
     /// Nothing came with the head, and nothing will.
     empty: bool,
@@ -45,6 +65,7 @@ pub(super) struct Body {
     /// Bytes to come of a told length.
     left: Option<u64>,
     held: Option<Bytes>,
+    trailers: Option<HeaderMap>,
     read: usize,
     retry: Retry,
     last: Option<Instant>,
@@ -80,6 +101,7 @@ impl Body {
             ended,
             left,
             held: None,
+            trailers: None,
             read: 0,
             retry: Retry::default(),
             last: None,
@@ -90,7 +112,7 @@ impl Body {
     }
 
     /// The next piece, never an empty one; `None` at the end.
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
         if self.ended {
             return Poll::Ready(Ok(None));
         }
@@ -106,6 +128,17 @@ impl Body {
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
         }
+    }
+
+    /// What follows a body that was handed out whole, each time it is asked for.
+    pub(crate) fn poll_trailers(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<HeaderMap>, BodyError>> {
+        if self.trailers.is_none() {
+            self.trailers = ready!(self.stream.poll_trailers(cx)).map_err(|_| BodyError::Reset)?;
+        }
+        Poll::Ready(Ok(self.trailers.clone()))
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
@@ -139,7 +172,7 @@ impl Body {
     }
 
     /// Ready when the request must end: its deadline, or the body's own patience while it is waited for.
-    pub(super) fn poll_due(&mut self, cx: &mut Context<'_>, awaited: bool) -> Poll<BodyError> {
+    pub(crate) fn poll_due(&mut self, cx: &mut Context<'_>, awaited: bool) -> Poll<BodyError> {
         if let Some(fault) = self.link.halt() {
             return Poll::Ready(BodyError::Due(fault));
         }
@@ -157,7 +190,7 @@ impl Body {
     }
 
     /// Ready when the request must end though the upstream has not taken its body so far.
-    pub(super) fn poll_behind(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+    pub(crate) fn poll_behind(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         if let Some(fault) = self.link.halt() {
             return Poll::Ready(BodyError::Due(fault));
         }
@@ -168,12 +201,12 @@ impl Body {
     }
 
     /// Whether all of it was handed out.
-    pub(super) const fn is_done(&self) -> bool {
+    pub(crate) const fn is_done(&self) -> bool {
         self.ended
     }
 
     /// Whether there is none. Where it was told to be empty this is known at its end.
-    pub(super) const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.empty || (self.ended && self.read == 0 && matches!(self.left, Some(0)))
     }
 
@@ -183,17 +216,22 @@ impl Body {
     }
 
     /// Keeps what is handed out from now on, for another try.
-    pub(super) fn keep(&mut self) {
+    pub(crate) fn keep(&mut self) {
         self.retry.on = true;
     }
 
+    /// Keeps nothing any more: there will be no other try.
+    pub(crate) fn forget(&mut self) {
+        self.retry = Retry { on: false, truncated: true, bytes: BytesMut::new() };
+    }
+
     /// Whether it is too long to be sent again.
-    pub(super) const fn is_truncated(&self) -> bool {
+    pub(crate) const fn is_truncated(&self) -> bool {
         self.retry.truncated
     }
 
     /// What was handed out so far, to be sent again.
-    pub(super) fn kept(&self) -> Option<Bytes> {
+    pub(crate) fn kept(&self) -> Option<Bytes> {
         (!self.retry.truncated && !self.retry.bytes.is_empty()).then(|| self.retry.bytes.clone().freeze())
     }
 }

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::guarded::Watch;
-use super::session::{Handed, Session};
+use super::session::{Asked, Known, Session};
 use super::{Io, head};
 use crate::conn::{Conn, is_within};
 use crate::connection::stopping;
@@ -27,7 +27,7 @@ use crate::service::Intake;
 use crate::state::Shared;
 use crate::stream::StreamTimes;
 use crate::timer::Timer;
-use crate::{account, ids};
+use crate::{account, calls, ids};
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -239,16 +239,36 @@ impl Running {
             }
         };
         let (framing, link) = (arrival.body, Arc::clone(&arrival.link));
-        let mut head = head::translate(parts, &arrival);
-        head.extensions_mut().insert(Handed::new(Intake { arrival, generation }));
-        let session = Session::new(head, (body, framing), respond, times.clone(), Arc::clone(&link));
-        let (app, closing) = (Arc::clone(app), closing.clone());
+        let head = head::translate(parts, &arrival);
+        let asked = Asked::new(head, (body, framing), respond, times.clone(), &link);
+        let intake = Intake { arrival, generation };
+        let (shared, app, closing) = (Arc::clone(shared), Arc::clone(app), closing.clone());
         let ended = shared.drain.closes();
         self.streams.spawn(async move {
             tokio::pin!(ended);
-            let session = ServerSession::new_custom(Box::new(session));
-            stopping(app.process_new_http(session, &closing), ended, &link).await;
+            stopping(Box::pin(answer(shared, app, asked, intake, closing)), ended, &link).await;
             link.is_last()
         });
     }
+}
+
+/// Runs a stream's request: a call to an instance of HTTP/2 beside Pingora, everything else through it.
+async fn answer(
+    shared: Arc<Shared>,
+    app: Arc<App>,
+    asked: Asked,
+    intake: Intake,
+    closing: watch::Receiver<bool>,
+) {
+    let link = Arc::clone(&intake.arrival.link);
+    let (asked, known) = if calls::wanted(&intake, &asked.head) {
+        // Boxed, so that other requests hold no room for a call.
+        let left = Box::pin(calls::run(&shared, &app.lines, asked, intake)).await;
+        let Some((asked, exchange)) = left else { return };
+        (asked, Known::Exchange(exchange))
+    } else {
+        (asked, Known::Intake(intake))
+    };
+    let session = ServerSession::new_custom(Box::new(Session::new(asked, known, link)));
+    app.pingora.process_new_http(session, &closing).await;
 }

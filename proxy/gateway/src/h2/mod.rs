@@ -10,6 +10,8 @@
 //!                                                      └── reply.rs  the answer's side, its stalls
 //! ```
 //!
+//! A call of gRPC for a service may be carried beside Pingora, with both sides of its stream: see `calls`.
+//!
 //! Exact conditions: the client's greeting and settings within `header_timeout`, a header block that has begun
 //! too; without streams `idle_timeout`; a stream's times are those of HTTP/1 (30 s between body bytes, the
 //! deadlines of its route, `idle_timeout` without a byte taken). `sluice_policy::flood` says which frames are
@@ -51,7 +53,9 @@ use crate::state::Shared;
 use connection::{Running, Scene};
 use guarded::{Guarded, Watch};
 
-pub(crate) use session::Handed;
+pub(crate) use body::BodyError;
+pub(crate) use reply::Reply;
+pub(crate) use session::{Asked, Handed, Known};
 
 /// LIMIT: streams at once.
 const STREAMS: u32 = 100;

@@ -22,7 +22,7 @@ use crate::stall::Stall;
 use crate::timer::Timer;
 
 /// An answer under way.
-pub(super) struct Reply {
+pub(crate) struct Reply {
     respond: SendResponse<Bytes>,
     stream: Option<SendStream<Bytes>>,
     written: Option<Box<ResponseHeader>>,
@@ -37,7 +37,7 @@ pub(super) struct Reply {
 
 impl Reply {
     /// The answer to a request; `stall` says how long the client may take nothing.
-    pub(super) fn new(respond: SendResponse<Bytes>, head_only: bool, stall: Stall, link: Arc<Link>) -> Self {
+    pub(crate) fn new(respond: SendResponse<Bytes>, head_only: bool, stall: Stall, link: Arc<Link>) -> Self {
         Self {
             respond,
             stream: None,
@@ -52,7 +52,7 @@ impl Reply {
     }
 
     /// Sends an interim head, or the head.
-    pub(super) fn head(&mut self, mut head: Box<ResponseHeader>, end: bool) -> Result<()> {
+    pub(crate) fn head(&mut self, mut head: Box<ResponseHeader>, end: bool) -> Result<()> {
         if self.ended || self.written.is_some() {
             return Ok(());
         }
@@ -76,17 +76,27 @@ impl Reply {
     }
 
     /// Sends a piece of the body, as fast as the client takes it.
-    pub(super) async fn body(&mut self, mut data: Bytes, end: bool) -> Result<()> {
+    pub(crate) async fn body(&mut self, mut data: Bytes, end: bool) -> Result<()> {
+        poll_fn(|cx| self.poll_body(cx, &mut data, end)).await
+    }
+
+    /// Sends of a piece what the client takes; ready when all of it was sent.
+    pub(crate) fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &mut Bytes,
+        end: bool,
+    ) -> Poll<Result<()>> {
         while !data.is_empty() && !self.ended {
-            let room = poll_fn(|cx| self.poll_room(cx, data.len())).await?;
+            let room = ready!(self.poll_room(cx, data.len()))?;
             let piece = data.split_to(room.min(data.len()));
             self.send(piece, end && data.is_empty())?;
         }
-        if end { self.finish() } else { Ok(()) }
+        Poll::Ready(if end { self.finish() } else { Ok(()) })
     }
 
     /// Ends the answer with trailers.
-    pub(super) fn trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+    pub(crate) fn trailers(&mut self, trailers: HeaderMap) -> Result<()> {
         if self.ended {
             return Ok(());
         }
@@ -97,7 +107,7 @@ impl Reply {
     }
 
     /// Ends the answer, if its head was sent and it has not ended.
-    pub(super) fn finish(&mut self) -> Result<()> {
+    pub(crate) fn finish(&mut self) -> Result<()> {
         if self.ended || self.stream.is_none() {
             return Ok(());
         }
@@ -105,12 +115,12 @@ impl Reply {
     }
 
     /// Whether the last of the answer was sent.
-    pub(super) const fn is_over(&self) -> bool {
+    pub(crate) const fn is_over(&self) -> bool {
         self.ended
     }
 
     /// Breaks the answer off.
-    pub(super) fn abandon(&mut self, reason: Reason) {
+    pub(crate) fn abandon(&mut self, reason: Reason) {
         if !self.ended {
             self.respond.send_reset(reason);
             self.ended = true;
@@ -118,7 +128,7 @@ impl Reply {
     }
 
     /// Ready when the client has reset the stream, or has gone.
-    pub(super) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let reset = match self.stream.as_mut() {
             Some(stream) => stream.poll_reset(cx),
             None => self.respond.poll_reset(cx),
@@ -128,7 +138,7 @@ impl Reply {
     }
 
     /// The head that was sent.
-    pub(super) fn written(&self) -> Option<&ResponseHeader> {
+    pub(crate) fn written(&self) -> Option<&ResponseHeader> {
         self.written.as_deref()
     }
 

@@ -2,12 +2,6 @@
 //!
 //! While a request runs Pingora always waits for the client too, for more of its body or for its leave; that
 //! wait ends with the deadline that the hooks have set in the [`Link`], as in HTTP/1.
-//!
-//! A call of gRPC may go both ways at once. Pingora writes a piece of its body to an instance of HTTP/2 without
-//! reading that instance's answer meanwhile; an instance that in its turn reads no more before its answer is
-//! taken would never go on. So a piece of a call's body gives way to the answer: it is handed out when nothing
-//! of the answer is at hand, or after [`GIVES_WAY`] looks that found some, lest an answer without pause keeps it
-//! from going at all. By then what an instance may have sent ahead is taken.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,27 +26,64 @@ use sluice_policy::framing::BodyFraming;
 use super::body::{Body, BodyError};
 use super::grpc;
 use super::reply::Reply;
-use crate::link::{Fault, Link};
+use crate::ctx::Exchange;
+use crate::link::Link;
 use crate::service::Intake;
 use crate::stall::Stall;
 use crate::stream::StreamTimes;
 
-/// How often in a row a piece of a call's body lets the answer go first.
-const GIVES_WAY: u8 = 64;
+/// What comes with a stream's request to Pingora.
+pub(crate) enum Known {
+    /// It has just arrived.
+    Intake(Intake),
+    /// It is a call that was admitted, or refused, and is not carried beside Pingora.
+    Exchange(Box<Exchange>),
+}
 
 /// What the loop hands to a request's first hook, inside its head.
 #[derive(Clone)]
-pub(crate) struct Handed(Arc<Mutex<Option<Intake>>>);
+pub(crate) struct Handed(Arc<Mutex<Option<Known>>>);
 
 impl Handed {
     /// To be taken once.
-    pub(super) fn new(intake: Intake) -> Self {
-        Self(Arc::new(Mutex::new(Some(intake))))
+    pub(super) fn new(known: Known) -> Self {
+        Self(Arc::new(Mutex::new(Some(known))))
     }
 
     /// Takes it.
-    pub(crate) fn take(&self) -> Option<Intake> {
+    pub(crate) fn take(&self) -> Option<Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// A stream whose head was judged.
+pub(crate) struct Asked {
+    /// The head, as HTTP/1 would have it.
+    pub(crate) head: RequestHeader,
+    /// The request's side.
+    pub(crate) body: Body,
+    /// The answer's side.
+    pub(crate) reply: Reply,
+}
+
+impl Asked {
+    /// The two sides of a stream.
+    pub(super) fn new(
+        head: RequestHeader,
+        (body, framing): (RecvStream, BodyFraming),
+        respond: SendResponse<Bytes>,
+        times: StreamTimes,
+        link: &Arc<Link>,
+    ) -> Self {
+        // A call of gRPC may be silent as long as its answer goes on: its deadlines alone end it.
+        let patience = (!grpc::is_call(&head.headers)).then_some(times.body);
+        let head_only = head.method == http::Method::HEAD;
+        let stall = Stall::new(times.stalls, times.write);
+        Self {
+            body: Body::new(body, framing, patience, Arc::clone(link)),
+            reply: Reply::new(respond, head_only, stall, Arc::clone(link)),
+            head,
+        }
     }
 }
 
@@ -65,35 +96,14 @@ pub(super) struct Session {
     read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
     drain_timeout: Option<Duration>,
-    /// A call of gRPC; how often its body has given way since its last piece.
-    call: bool,
-    gave_way: u8,
 }
 
 impl Session {
-    /// A stream whose head was judged.
-    pub(super) fn new(
-        head: RequestHeader,
-        (body, framing): (RecvStream, BodyFraming),
-        respond: SendResponse<Bytes>,
-        times: StreamTimes,
-        link: Arc<Link>,
-    ) -> Self {
-        // A call of gRPC may be silent as long as its answer goes on: its deadlines alone end it.
-        let call = grpc::is_call(&head.headers);
-        let patience = (!call).then_some(times.body);
-        let head_only = head.method == http::Method::HEAD;
-        Self {
-            body: Body::new(body, framing, patience, Arc::clone(&link)),
-            reply: Reply::new(respond, head_only, Stall::new(times.stalls, times.write), Arc::clone(&link)),
-            head,
-            link,
-            read_timeout: None,
-            write_timeout: None,
-            drain_timeout: None,
-            call,
-            gave_way: 0,
-        }
+    /// A stream, and what is known of its request.
+    pub(super) fn new(asked: Asked, known: Known, link: Arc<Link>) -> Self {
+        let Asked { mut head, body, reply } = asked;
+        head.extensions_mut().insert(Handed::new(known));
+        Self { head, body, reply, link, read_timeout: None, write_timeout: None, drain_timeout: None }
     }
 
     /// Waits until the client leaves or time is up.
@@ -106,18 +116,7 @@ impl Session {
 
     /// Tells the hooks why the request ends.
     fn failed<T>(&self, error: BodyError) -> Result<T> {
-        let kind = match error {
-            BodyError::Reset | BodyError::Answered => ErrorType::H2Error,
-            BodyError::Framing => {
-                self.link.set_fault(Fault::BodyFraming);
-                ErrorType::ReadError
-            }
-            BodyError::Due(fault) => {
-                self.link.set_fault(fault);
-                ErrorType::ReadTimedout
-            }
-        };
-        Err(Error::explain(kind, error.to_string()).into_down())
+        error.fail(&self.link)
     }
 
     async fn read(&mut self) -> Result<Option<Bytes>> {
@@ -171,15 +170,7 @@ impl CustomSession for Session {
             if self.reply.is_over() {
                 return self.failed(BodyError::Answered);
             }
-            if self.call && self.gave_way < GIVES_WAY {
-                self.gave_way += 1;
-                tokio::task::yield_now().await;
-                // Still here: nothing of the answer was at hand.
-                self.gave_way = 0;
-            }
-            let read = self.read().await;
-            self.gave_way = 0;
-            return read;
+            return self.read().await;
         }
         let left = poll_fn(|cx| self.poll_idle(cx)).await;
         self.failed(left)

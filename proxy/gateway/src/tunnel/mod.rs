@@ -56,7 +56,7 @@ pub(crate) fn wanted(stream: &Downstream, intake: &Intake) -> Option<Asked> {
     let fields_max = intake.generation.config.edge.limits.header_count;
     let (head, bytes) = handshake::read_request(stream.buffered(), fields_max)?;
     let asked = Asked { head, bytes };
-    admit::is_for_service(&intake.generation, &intake.arrival, &asked.head.headers).then_some(asked)
+    admit::service_of(&intake.generation, &intake.arrival, &asked.head.headers).map(|_| asked)
 }
 
 /// What a request for a WebSocket came to.

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::missing_panics_doc, missing_docs, reason = "tests")]
 
 mod admission;
+mod calls;
 mod control;
 mod corpus;
 mod framing;
@@ -24,7 +25,6 @@ mod registry;
 mod reload;
 mod rollback;
 mod secure;
-mod shape;
 mod slow;
 mod standing;
 mod streaming;

@@ -37,7 +37,7 @@ impl H2 {
         Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), tls, serve)
     }
 
-    fn on<W: Future<Output = ()> + Send + 'static>(
+    pub fn on<W: Future<Output = ()> + Send + 'static>(
         listener: TcpListener,
         tls: Option<Arc<ServerConfig>>,
         serve: impl Fn(usize, Request<RecvStream>, SendResponse<Bytes>) -> W + Send + Sync + 'static,
@@ -80,6 +80,10 @@ impl H2 {
             &format!("auth_required = false\n{more}"),
         );
         Setup::new("").service("api", &text).start()
+    }
+
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     pub fn requests(&self) -> usize {
@@ -226,7 +230,7 @@ fn another_reset_may_have_been_processed_so_a_post_ends_there() {
 }
 
 /// Takes a connection and its first request, then leaves for good without having processed it.
-fn leave(listener: &TcpListener) {
+pub fn leave(listener: &TcpListener) {
     let (mut socket, _) = listener.accept().unwrap();
     let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     socket.write_all(&settings).unwrap();
