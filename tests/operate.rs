@@ -37,6 +37,22 @@ fn at(running: &Instance, conf: &Path, arguments: &[&str]) -> (i32, String, Stri
     sluice(&[arguments, &common].concat())
 }
 
+fn instances_are_held_and_taken_back(running: &Instance, main: &Path) {
+    let upstream = |arguments: &[&str]| at(running, main, &[&["upstream"][..], arguments].concat());
+    assert_eq!(get(running.edge(), "/one").send().status, 502);
+    let (code, out, errors) = upstream(&["maint", "one", "http://127.0.0.1:9", "--reason", "a new kernel"]);
+    assert_eq!(code, 0, "{errors}");
+    assert_eq!(out, "http://127.0.0.1:9 of one is maint, 0 request(s) in flight\n");
+    assert_eq!(get(running.edge(), "/one").send().status, 503);
+    let (code, out, _) = upstream(&["list"]);
+    assert!(code == 0 && out.contains(" maint ") && out.ends_with(": a new kernel\n"), "{out}");
+    let (code, out, errors) = upstream(&["drain", "one", "127.0.0.1:9", "--format", "json"]);
+    assert!(code == 0 && out.contains(r#""state":"draining""#), "{out}{errors}");
+    assert_eq!(upstream(&["ready", "one", "127.0.0.1:9"]).0, 0);
+    assert_eq!(get(running.edge(), "/one").send().status, 502);
+    assert_eq!(upstream(&["ready", "one", "127.0.0.1:10"]).0, 2);
+}
+
 #[test]
 fn a_running_edge_is_compared_reloaded_and_taken_back() {
     let dir = tempfile::tempdir().unwrap();
@@ -46,6 +62,7 @@ fn a_running_edge_is_compared_reloaded_and_taken_back() {
     let main = conf.join("sluice.toml");
     let (code, out, errors) = at(&running, &main, &["diff", "--running"]);
     assert_eq!((code, out.as_str()), (0, "no difference\n"), "{errors}");
+    instances_are_held_and_taken_back(&running, &main);
 
     let other = dir.path().join("other");
     std::fs::create_dir_all(other.join("services.d")).unwrap();

@@ -54,6 +54,11 @@ pub(crate) enum Command {
     /// Follow the requests of the running edge as they end
     #[command(after_help = "Example:\n  sluice tap --route data_service --status 4xx,500-599")]
     Tap(Tap),
+    /// Show instances, let one run empty, take it out and back
+    #[command(
+        after_help = "Example:\n  sluice upstream drain data_service 127.0.0.1:8001 --reason 'a new kernel'"
+    )]
+    Upstream(Upstream),
     /// Verify the audit chains of a data directory
     #[command(after_help = "Example:\n  sluice audit verify --data-dir .sluice")]
     Audit(Audit),
@@ -319,6 +324,52 @@ pub(crate) struct Tap {
     #[command(flatten)]
     pub(crate) remote: Remote,
     /// How to print each request
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Upstream {
+    #[command(subcommand)]
+    pub(crate) command: UpstreamCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UpstreamCommand {
+    /// Every instance, its state, and who holds it back
+    #[command(after_help = "Example:\n  sluice upstream list")]
+    List {
+        #[command(flatten)]
+        remote: Remote,
+        /// How to print them
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+    /// No new callers: what is under way and who is bound by sticky may stay
+    #[command(after_help = "Example:\n  sluice upstream drain data_service 127.0.0.1:8001")]
+    Drain(UpstreamHold),
+    /// Nothing at all, and no probes
+    #[command(after_help = "Example:\n  sluice upstream maint data_service 127.0.0.1:8001")]
+    Maint(UpstreamHold),
+    /// Take it back; it takes up its share over slow_start
+    #[command(after_help = "Example:\n  sluice upstream ready data_service 127.0.0.1:8001")]
+    Ready(UpstreamHold),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct UpstreamHold {
+    /// Name of the service
+    #[arg(value_name = "SERVICE")]
+    pub(crate) service: String,
+    /// Address of the instance, as it is listed, or its host and port
+    #[arg(value_name = "INSTANCE")]
+    pub(crate) instance: String,
+    /// Why, for the audit log and whoever looks
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+    /// How to print the outcome
     #[arg(long, value_enum, default_value = "text")]
     pub(crate) format: Format,
 }

@@ -242,16 +242,11 @@ fn of_service(
         Need::Identity => ("a valid identity", Vec::new()),
         Need::All(words) => ("a valid identity with every permission named", words.to_vec()),
     };
-    let instances: Vec<Value> = service
-        .instances
-        .iter()
-        .map(|one| json!({ "url": one.url.to_string(), "scheme": one.url.scheme.as_str(), "weight": one.weight }))
-        .collect();
     let verdict = verdict
         .with("route", json!({ "name": service.name, "kind": "service", "place": place, "match": matched }))
         .with("authentication", authentication)
         .with("permissions", permissions)
-        .with("upstream", json!({ "instances": instances, "balance": service.balance.as_str() }))
+        .with("upstream", upstream(service))
         .with("forwarded", target(route.forward_path(path), query));
     let told = [
         "name",
@@ -262,9 +257,28 @@ fn of_service(
         "auth_required",
         "permissions",
         "balance",
+        "hash_on",
         "enabled",
     ];
     settings(&values, &told).into_iter().fold(verdict, |verdict, (name, value)| verdict.with(&name, value))
+}
+
+/// Where it goes, and how an instance is picked.
+fn upstream(service: &Service) -> Value {
+    let instance = |one: &sluice_schema::Instance| {
+        let mut told =
+            json!({ "url": one.url.to_string(), "scheme": one.url.scheme.as_str(), "weight": one.weight });
+        if !one.zone.is_empty() {
+            told["zone"] = one.zone.as_str().into();
+        }
+        told
+    };
+    let instances: Vec<Value> = service.instances.iter().map(instance).collect();
+    let mut told = json!({ "instances": instances, "balance": service.balance.as_str() });
+    if service.balance.is_keyed() {
+        told["hash_on"] = service.hash_on.word().into();
+    }
+    told
 }
 
 /// The other settings of a service, those of one table together.

@@ -22,6 +22,7 @@ mod successor;
 mod tap;
 mod up;
 mod upgrade;
+mod upstream;
 
 use std::process::ExitCode;
 
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         Command::Explain(explain) => explain::run(&explain),
         Command::Reload(reload) => reload::run(&reload),
         Command::Rollback(rollback) => reload::roll_back(&rollback),
+        Command::Upstream(upstream) => upstream::run(&upstream),
         Command::Tap(tap) => tap::run(&tap),
         Command::Audit(audit) => audit::run(&audit),
         Command::Health(health) => health::run(&health),

@@ -124,7 +124,7 @@ pub(crate) fn instances(reader: &mut Reader<'_>, config: &mut Config) {
         let Some((text, index)) = of_service(reader, config, name, service) else { continue };
         let path = format!("service[{index}].instance[0].url");
         if let Some(url) = reader.parse_variable(name, text, &path, &URL) {
-            config.services[index].instances = vec![Instance { url, weight: 1 }];
+            config.services[index].instances = vec![Instance { url, weight: 1, zone: String::new() }];
         }
     }
     for (name, service) in SERVER_NAMES {

@@ -27,13 +27,9 @@ const PLANNED: &[&str] = &[
     "service.cors",
     "service.fair_key",
     "service.fallback",
-    "service.hash_on",
     "service.idempotency",
-    "service.instance.zone",
     "service.mirror",
-    "service.outlier",
     "service.rewrite",
-    "service.slow_start",
     "service.split",
 ];
 
@@ -86,7 +82,6 @@ mod tests {
     fn a_key_below_a_planned_table_is_planned() {
         assert!(is_planned("redis.url"));
         assert!(is_planned("service[12].cors"));
-        assert!(is_planned("service[0].instance[3].zone"));
         assert!(!is_planned("redisx"));
         assert!(below("service").any(|word| word == "mirror"));
         assert!(below("").any(|word| word == "redis"));

@@ -256,6 +256,11 @@ impl<'r, 'e> Table<'r, 'e> {
         keys.iter().find_map(|key| self.reader.place(&self.join(key))).or_else(|| self.header.clone())
     }
 
+    /// Where a key of this table was written; `None` where nobody wrote it.
+    pub(crate) fn written_at(&self, key: &str) -> Option<Place> {
+        self.reader.place(&self.join(key))
+    }
+
     /// Where this table's header stands.
     pub(crate) fn header(&self) -> Option<Place> {
         self.header.clone()

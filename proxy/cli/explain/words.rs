@@ -59,7 +59,10 @@ fn upstream_words(upstream: &Value) -> String {
     let balance = upstream["balance"].as_str().unwrap_or_default();
     match instances.as_slice() {
         [] => "no instance: it answers 503".to_owned(),
-        some => format!("{balance} over {}", some.join(", ")),
+        some => match upstream["hash_on"].as_str() {
+            Some(key) => format!("{balance} on {key} over {}", some.join(", ")),
+            None => format!("{balance} over {}", some.join(", ")),
+        },
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use sluice_policy::authorize::{Refused, is_preflight};
+use sluice_policy::balance::Affinity;
 use sluice_policy::limit::Who;
 use sluice_policy::limit::header::{reset_epoch_s, retry_after_s, write_rate_limit};
 use sluice_policy::reserved::Reserved;
@@ -39,6 +40,7 @@ pub(crate) fn admit(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> R
     authenticate(shared, x, reserved, headers)?;
     authorize(shared, x, headers)?;
     limit_rate(shared, x, headers)?;
+    note_affinity(x, headers);
     check_body(x)
 }
 
@@ -203,6 +205,18 @@ fn authorize(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> Result<(
     };
     shared.meters.auth_failure("insufficient_scope");
     Err(decided(x, "insufficient_scope", answer))
+}
+
+/// Notes what the balancer places a request by, where it does.
+fn note_affinity(x: &mut Exchange, headers: &HeaderMap) {
+    let Target::Service(route) = &x.target else { return };
+    if !route.service.balance.is_keyed() {
+        return;
+    }
+    let claims = x.identity.as_ref().map(|identity| &identity.claims);
+    let account = claims.map(|claims| claims.account.as_deref().unwrap_or(&claims.sub));
+    let header = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+    x.affinity = Affinity::of(&route.service.hash_on, account, x.client, header).key();
 }
 
 /// The rate limit of a service.

@@ -87,6 +87,7 @@ impl Books {
         if self.shared.registrations.load().await? {
             self.shared.rebuild()?;
         }
+        self.shared.upstreams.load_holds(self.shared.registrations.ledger()).await?;
         Ok(())
     }
 

@@ -163,6 +163,8 @@ pub(crate) struct Exchange {
     pub(crate) upstream_blocks: bool,
     /// Answer body bytes so far.
     pub(crate) answer_bytes: u64,
+    /// What the balancer places it by, where it does.
+    pub(crate) affinity: u64,
     /// Leave of the breaker.
     pub(crate) leave: Option<BreakerLeave>,
     /// The present try.
@@ -234,6 +236,7 @@ impl Exchange {
             received: false,
             upstream_blocks: false,
             answer_bytes: 0,
+            affinity: 0,
             leave: None,
             attempt: None,
             past: Vec::new(),

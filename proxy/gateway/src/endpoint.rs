@@ -16,7 +16,7 @@ use pingora::protocols::tls::SslDigest;
 use pingora::upstreams::peer::{H1UpgradePolicy, HttpPeer};
 use sluice_http::TrustCell;
 use sluice_policy::addresses::Addresses;
-use sluice_policy::balance::Instance;
+use sluice_policy::balance::{Hold, Instance};
 use sluice_policy::time::Nanos;
 use sluice_schema::{InstanceUrl, Scheme, Service, Timeouts};
 use tokio::sync::watch;
@@ -83,7 +83,9 @@ pub(crate) enum Unreachable {
 /// The last active probe of an instance.
 #[derive(Clone, Debug)]
 pub(crate) struct Probe {
-    /// When.
+    /// When it began.
+    pub(crate) began: Nanos,
+    /// When it ended.
     pub(crate) at: Nanos,
     /// Whether it answered well.
     pub(crate) ok: bool,
@@ -256,6 +258,11 @@ impl Endpoint {
         if let (Some(addresses), Some(last)) = (self.addresses(), tried.last()) {
             addresses.succeeded(*last);
         }
+    }
+
+    /// Whether it counts as serving: its probes say so, and no operator has taken it out.
+    pub(crate) fn serves(&self) -> bool {
+        self.instance.is_healthy() && self.instance.held() != Hold::Maint
     }
 
     /// The last active probe.

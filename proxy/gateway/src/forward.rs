@@ -79,8 +79,7 @@ pub(crate) fn head_came(x: &mut Exchange, status: u16) {
     if let (Target::Service(route), Some(attempt)) = (&x.target, &x.attempt)
         && let Some(endpoint) = &attempt.endpoint
     {
-        route.upstream.judge(endpoint, Outcome::of_status(status));
-        endpoint.instance.observe(took);
+        route.upstream.judge(endpoint, Outcome::of_status(status), took);
     }
 }
 

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use pingora::upstreams::peer::HttpPeer;
 use ring::digest;
+use sluice_ledger::{Ledger, LedgerError};
 use sluice_policy::authorize::Access;
 use sluice_policy::limit::Limit;
 use sluice_policy::limit::header::write_policy;
@@ -26,6 +27,7 @@ use sluice_wire::role::Role;
 
 use crate::endpoint::{Secure, door_peer};
 use crate::headers::Edits;
+use crate::holds::Holds;
 use crate::meters::{Meters, RouteMeters};
 use crate::upstream::{BreakerWatch, Upstream};
 use crate::upstream_tls::{OwnIdentity, UpstreamTls};
@@ -173,6 +175,8 @@ pub(crate) struct Upstreams {
     roles: BTreeMap<Role, Arc<RouteMeters>>,
     sockets: BTreeMap<Role, PathBuf>,
     pages: Arc<RouteMeters>,
+    /// What operators hold back.
+    pub(crate) holds: Holds,
     watch: Arc<dyn BreakerWatch>,
     rules: Arc<ArcSwap<AddressRules>>,
     /// The edge's identity for TLS to instances.
@@ -219,6 +223,7 @@ impl Upstreams {
     ) -> Self {
         Self {
             rules,
+            holds: Holds::default(),
             own: ArcSwapOption::empty(),
             secured: ArcSwapOption::empty(),
             by_name: Mutex::default(),
@@ -247,7 +252,7 @@ impl Upstreams {
         // Registered services come after those of the files and never speak TLS.
         let routes = services.iter().enumerate().map(|(index, service)| {
             let tls = secured.services.get(index).and_then(Option::as_ref);
-            let upstream = self.take(meters, service, tls);
+            let upstream = self.take(meters, service, &config.edge.zone, tls);
             ServiceRoute::new(service, upstream, config.auth.enabled, &self.rules)
         });
         let guards = RESERVED.iter().filter_map(|reserved| {
@@ -271,7 +276,13 @@ impl Upstreams {
     }
 
     /// The state of a service, new or as it was, with these settings.
-    fn take(&self, meters: &Meters, service: &Service, tls: Option<&Arc<UpstreamTls>>) -> Arc<Upstream> {
+    fn take(
+        &self,
+        meters: &Meters,
+        service: &Service,
+        zone: &str,
+        tls: Option<&Arc<UpstreamTls>>,
+    ) -> Arc<Upstream> {
         let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
         let upstream = by_name.entry(service.name.clone()).or_insert_with(|| {
             Arc::new(Upstream::new(service, meters.route(&service.name), Arc::clone(&self.watch)))
@@ -279,9 +290,18 @@ impl Upstreams {
         let upstream = Arc::clone(upstream);
         drop(by_name);
         let own = self.own.load();
-        upstream.configure(service, &Secure { tls, own: own.as_deref() });
+        upstream.configure(service, zone, &Secure { tls, own: own.as_deref() });
+        self.holds.apply(&upstream);
         upstream.publish_health();
         upstream
+    }
+
+    /// Takes what operators hold back from the ledger, in place of what was known.
+    pub(crate) async fn load_holds(&self, ledger: Arc<Ledger>) -> Result<(), LedgerError> {
+        self.holds.load(ledger).await?;
+        let by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        by_name.values().for_each(|upstream| self.holds.apply(upstream));
+        Ok(())
     }
 
     /// Forgets upstreams that a generation no longer names.

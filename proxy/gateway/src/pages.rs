@@ -152,7 +152,7 @@ fn health(shared: &Shared) -> Answer {
 fn service_health(route: &ServiceRoute) -> Value {
     let roster = route.upstream.roster();
     let total = roster.endpoints().len();
-    let healthy = roster.endpoints().iter().filter(|endpoint| endpoint.instance.is_healthy()).count();
+    let healthy = roster.endpoints().iter().filter(|endpoint| endpoint.serves()).count();
     let status = match healthy {
         0 => Status::Unhealthy,
         some if some < total => Status::Degraded,

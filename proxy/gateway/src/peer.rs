@@ -15,12 +15,12 @@ use sluice_wire::code::Code;
 use sluice_wire::problem::{self, Problem};
 
 use crate::admit::not_sent;
-use crate::clock;
 use crate::ctx::{Attempt, Exchange, Failure, Target};
 use crate::generation::ServiceRoute;
 use crate::link::Fault;
 use crate::respond::Answer;
 use crate::state::Shared;
+use crate::{clock, shortage};
 
 /// `Host` for workers, which answer on Unix sockets.
 static LOCALHOST: HeaderValue = HeaderValue::from_static("localhost");
@@ -118,7 +118,7 @@ async fn place(x: &mut Exchange, route: &ServiceRoute, connect: Duration) -> Res
     let mut unreachable = None;
     // A second look at each instance: those tried before come up again once no other is left.
     for _ in 0..=2 * route.upstream.roster().endpoints().len() {
-        let Some((endpoint, flight)) = route.upstream.pick(&x.tried) else { break };
+        let Some((endpoint, flight)) = route.upstream.pick(x.affinity, &x.tried) else { break };
         if !x.tried.contains(&endpoint.instance.id) {
             x.tried.push(endpoint.instance.id);
             endpoint.looked_up(connect).await;
@@ -162,6 +162,12 @@ fn refuse<T>(x: &mut Exchange, problem: Problem) -> Result<T, Box<Error>> {
 
 /// No connection was made: nothing was sent. Says whether to try again.
 pub(crate) fn connect_failed(x: &mut Exchange, error: &Error) -> bool {
+    if shortage::is_own(error) {
+        // Neither another address nor another instance helps, and none of them is to blame.
+        shortage::tell(error);
+        fail(x, Failure { code: Code::Overloaded, counts: false });
+        return false;
+    }
     if let Some(endpoint) = x.attempt.as_ref().and_then(|attempt| attempt.endpoint.as_ref())
         && endpoint.connect_failed(&x.addresses_tried)
     {
@@ -252,7 +258,7 @@ fn fail(x: &mut Exchange, failure: Failure) {
         && let Some(endpoint) = &attempt.endpoint
         && failure.counts
     {
-        route.upstream.judge(endpoint, Outcome::Failure);
+        route.upstream.judge(endpoint, Outcome::Failure, attempt.started.elapsed());
     }
 }
 
@@ -289,6 +295,9 @@ pub(crate) fn answer(x: &Exchange, failure: Failure) -> Answer {
         }
         Code::UpstreamTimeout => Problem::new(failure.code).detail("the upstream did not answer in time"),
         Code::UpstreamInvalid => Problem::new(failure.code).detail("the upstream answered with invalid HTTP"),
+        Code::Overloaded => {
+            Problem::new(failure.code).detail("the edge can open no more connections").retry_after_s(1)
+        }
         code => Problem::new(code),
     };
     Answer::problem(outcome(x, problem))

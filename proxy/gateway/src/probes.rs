@@ -5,6 +5,9 @@
 //! certificate and addresses, over a connection of its own. Of several addresses one that answers is
 //! enough; the addresses of registered services are judged before each connection.
 //!
+//! Of the answer the head is read and nothing else; a redirect is not followed and no good answer. An instance in
+//! maintenance is not asked.
+//!
 //! LIMIT: [`AT_ONCE`] probes at once, [`INTERIM_MAX`] interim answers, [`DETAIL_MAX`] characters kept of
 //! what went wrong.
 
@@ -17,6 +20,7 @@ use pingora::ErrorType;
 use pingora::connectors::ConnectorOptions;
 use pingora::http::RequestHeader;
 use sluice_http::TrustCell;
+use sluice_policy::balance::Hold;
 use sluice_policy::health::{Change, Health, first_probe, is_good, next_probe};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -24,7 +28,7 @@ use tokio::time::Instant;
 use crate::endpoint::{Endpoint, Probe};
 use crate::generation::{Generation, ServiceRoute};
 use crate::state::Shared;
-use crate::{clock, ids};
+use crate::{clock, ids, shortage};
 
 /// How finely probes are timed.
 const TICK: Duration = Duration::from_millis(50);
@@ -53,7 +57,7 @@ struct Plan {
 pub(crate) async fn run(shared: Arc<Shared>) -> Infallible {
     let mut plans: HashMap<Key, Plan> = HashMap::new();
     let mut planned: Option<Arc<Generation>> = None;
-    let mut probing: JoinSet<(Key, Probe)> = JoinSet::new();
+    let mut probing: JoinSet<(Key, Option<Probe>)> = JoinSet::new();
     let connector = Arc::new(connector());
     loop {
         let soon = tokio::time::sleep(TICK);
@@ -102,10 +106,12 @@ fn start_due(
     connector: &Arc<Connector>,
     trust: &TrustCell,
     plans: &mut HashMap<Key, Plan>,
-    probing: &mut JoinSet<(Key, Probe)>,
+    probing: &mut JoinSet<(Key, Option<Probe>)>,
 ) {
     let now = Instant::now();
-    for (key, plan) in plans.iter_mut().filter(|(_, plan)| !plan.under_way && plan.due <= now) {
+    let due =
+        |plan: &Plan| !plan.under_way && plan.due <= now && plan.endpoint.instance.held() != Hold::Maint;
+    for (key, plan) in plans.iter_mut().filter(|(_, plan)| due(plan)) {
         if probing.len() >= AT_ONCE {
             return;
         }
@@ -118,15 +124,19 @@ fn start_due(
     }
 }
 
-fn judge(plans: &mut HashMap<Key, Plan>, key: &Key, probe: Probe) {
+/// Takes what a probe found; `None`: it could not be made for a reason of our own.
+fn judge(plans: &mut HashMap<Key, Plan>, key: &Key, probe: Option<Probe>) {
     let Some(plan) = plans.get_mut(key) else { return };
     plan.under_way = false;
+    let Some(probe) = probe else { return };
     if plan.health.is_healthy() != plan.endpoint.instance.is_healthy() {
         // A predecessor knew better.
         plan.health = Health::starting(plan.endpoint.instance.is_healthy());
     }
-    let change = plan.health.probed(probe.ok, &plan.route.service.health);
-    plan.endpoint.instance.mark_healthy(plan.health.is_healthy());
+    let (settings, now) = (&plan.route.service.health, clock::now());
+    let change = plan.health.probed(probe.ok, settings);
+    plan.endpoint.instance.mark_healthy(plan.health.is_healthy(), now);
+    plan.route.upstream.probed(&plan.endpoint, probe.ok, probe.began, settings.healthy);
     let detail = probe.detail.clone();
     plan.endpoint.keep_probe(probe);
     let Some(change) = change else { return };
@@ -142,17 +152,39 @@ fn judge(plans: &mut HashMap<Key, Plan>, key: &Key, probe: Probe) {
     }
 }
 
-async fn probe(route: &ServiceRoute, endpoint: &Endpoint, connector: &Connector, trust: &TrustCell) -> Probe {
+async fn probe(
+    route: &ServiceRoute,
+    endpoint: &Endpoint,
+    connector: &Connector,
+    trust: &TrustCell,
+) -> Option<Probe> {
     let settings = &route.service.health;
-    let begun = std::time::Instant::now();
+    let (begun, began) = (std::time::Instant::now(), clock::now());
     endpoint.looked_up(settings.timeout).await;
     let asked = tokio::time::timeout(settings.timeout, ask(route, endpoint, connector, trust));
-    let outcome = asked.await.unwrap_or_else(|_| Err("timed out".to_owned()));
+    let outcome = asked.await.unwrap_or_else(|_| Err(Unwell::Instance("timed out".to_owned())));
     let took = begun.elapsed();
     let at = clock::now();
     match outcome {
-        Ok(status) => Probe { at, ok: is_good(status), took: Some(took), detail: status.to_string() },
-        Err(detail) => Probe { at, ok: false, took: None, detail },
+        Ok(status) => {
+            Some(Probe { began, at, ok: is_good(status), took: Some(took), detail: status.to_string() })
+        }
+        Err(Unwell::Instance(detail)) => Some(Probe { began, at, ok: false, took: None, detail }),
+        Err(Unwell::Edge) => None,
+    }
+}
+
+/// Why a probe came to nothing.
+enum Unwell {
+    /// The instance, in a few words.
+    Instance(String),
+    /// This process has no descriptors, ports or memory left: that says nothing about the instance.
+    Edge,
+}
+
+impl Unwell {
+    fn of(error: &pingora::Error) -> Self {
+        if shortage::is_own(error) { Self::Edge } else { Self::Instance(reason(error)) }
     }
 }
 
@@ -162,10 +194,11 @@ async fn ask(
     endpoint: &Endpoint,
     connector: &Connector,
     trust: &TrustCell,
-) -> Result<u16, String> {
+) -> Result<u16, Unwell> {
     let mut tried = Vec::new();
     let mut session = loop {
-        let mut peer = endpoint.reach(route, &mut tried).map_err(|reason| reason.to_string())?;
+        let mut peer =
+            endpoint.reach(route, &mut tried).map_err(|reason| Unwell::Instance(reason.to_string()))?;
         // One stream a connection: nothing of a probe is kept for the next one.
         peer.options.max_h2_streams = 1;
         peer.options.connection_timeout = Some(route.service.timeouts.connect);
@@ -173,20 +206,20 @@ async fn ask(
             Ok((session, _)) => {
                 let shown = session.digest().and_then(|digest| digest.ssl_digest.as_deref());
                 if !endpoint.believes(&peer, shown, trust) {
-                    return Err("its certificate was revoked".to_owned());
+                    return Err(Unwell::Instance("its certificate was revoked".to_owned()));
                 }
                 break session;
             }
             Err(error) => {
-                if !endpoint.connect_failed(&tried) {
-                    return Err(reason(&error));
+                if shortage::is_own(&error) || !endpoint.connect_failed(&tried) {
+                    return Err(Unwell::of(&error));
                 }
             }
         }
     };
     endpoint.connect_succeeded(&tried);
     let request = question(&route.service.health.path, endpoint, session.as_http1().is_some());
-    let broke = |error: Box<pingora::Error>| reason(&error);
+    let broke = |error: Box<pingora::Error>| Unwell::of(&error);
     session.write_request_header(request.map_err(broke)?).await.map_err(broke)?;
     session.finish_request_body().await.map_err(broke)?;
     for _ in 0..=INTERIM_MAX {
@@ -198,7 +231,7 @@ async fn ask(
             None => break,
         }
     }
-    Err("no HTTP answer".to_owned())
+    Err(Unwell::Instance("no HTTP answer".to_owned()))
 }
 
 fn question(path: &str, endpoint: &Endpoint, http1: bool) -> pingora::Result<Box<RequestHeader>> {

@@ -93,6 +93,11 @@ impl Registrations {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What keeps them.
+    pub(crate) fn ledger(&self) -> Arc<Ledger> {
+        Arc::clone(&self.ledger)
+    }
+
     /// The rules in force, as they change.
     pub(crate) fn in_force(&self) -> Arc<ArcSwap<AddressRules>> {
         Arc::clone(&self.rules)

@@ -6,11 +6,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use sluice_policy::balance::{Flight, Picker, Table};
+use arc_swap::{ArcSwap, Guard};
+use sluice_policy::balance::{Ask, Field, Flight, SharedMemory, Table};
 use sluice_policy::breaker::{Breaker, Opened, Outcome, Permit, Rejected, Settings, Transition};
-use sluice_policy::outlier::{Outliers, Settings as OutlierSettings};
+use sluice_policy::outlier::Outliers;
 use sluice_policy::retry::{Budget, Failed, Stop, Verdict};
+use sluice_policy::time::Nanos;
 use sluice_schema::Service;
 
 use crate::carry::Known;
@@ -40,7 +41,9 @@ pub(crate) struct Upstream {
     /// Settings of its breaker from the configuration, so that a reload leaves settings that an operator
     /// changed at run time alone unless the file changed.
     configured: Mutex<sluice_schema::Breaker>,
-    picker: Mutex<Picker>,
+    /// What can be picked, until something changes.
+    field: ArcSwap<Field>,
+    memory: SharedMemory,
     budget: Mutex<Budget>,
     outliers: Mutex<Outliers>,
     watch: Arc<dyn BreakerWatch>,
@@ -68,15 +71,16 @@ impl Upstream {
             roster: ArcSwap::default(),
             breaker: Mutex::new(Breaker::new(settings(service, service.breaker.clone()))),
             configured: Mutex::new(service.breaker.clone()),
-            picker: Mutex::new(Picker::new(service.balance, service.panic_threshold)),
+            field: ArcSwap::default(),
+            memory: SharedMemory::default(),
             budget: Mutex::new(Budget::new(&service.retry)),
-            outliers: Mutex::new(Outliers::new(OutlierSettings::default(), [])),
+            outliers: Mutex::new(Outliers::new(service.outlier.clone(), [])),
             watch,
         }
     }
 
-    /// Takes the settings of a new generation; state stays.
-    pub(crate) fn configure(&self, service: &Service, secure: &Secure<'_>) {
+    /// Takes the settings of a new generation, for an edge in this zone; state stays.
+    pub(crate) fn configure(&self, service: &Service, zone: &str, secure: &Secure<'_>) {
         let mut configured = lock(&self.configured);
         let mut breaker = self.breaker();
         let conf = if *configured == service.breaker {
@@ -87,10 +91,12 @@ impl Upstream {
         };
         breaker.configure(settings(service, conf));
         drop((breaker, configured));
-        lock(&self.picker).configure(service.balance, service.panic_threshold);
         lock(&self.budget).configure(&service.retry);
-        let roster = self.roster.load().reconcile(service, secure);
-        lock(&self.outliers).reconcile(roster.endpoints.iter().map(|endpoint| endpoint.instance.id));
+        let roster = self.roster.load().reconcile(service, zone, secure);
+        let mut outliers = lock(&self.outliers);
+        outliers.configure(&service.outlier);
+        outliers.reconcile(roster.endpoints.iter().map(|endpoint| endpoint.instance.id));
+        drop(outliers);
         self.roster.store(Arc::new(roster));
     }
 
@@ -152,12 +158,25 @@ impl Upstream {
         }
     }
 
-    /// Picks an instance; `tried` are the ids used for this request.
-    pub(crate) fn pick(&self, tried: &[u32]) -> Option<(Arc<Endpoint>, Flight)> {
-        let roster = self.roster.load();
-        let pick = lock(&self.picker).pick(&roster.table, clock::now(), ids::random(), tried)?;
-        let endpoint = roster.endpoints.get(pick.index)?;
+    /// Picks an instance; `key` is what the request is placed by, `tried` are the ids used for it.
+    pub(crate) fn pick(&self, key: u64, tried: &[u32]) -> Option<(Arc<Endpoint>, Flight)> {
+        let (roster, now) = (self.roster.load(), clock::now());
+        let ask = Ask { seed: ids::random(), key, tried };
+        let index = self.field(&roster.table, now).pick(&ask, now, &self.memory)?;
+        let endpoint = roster.endpoints.get(index)?;
         Some((Arc::clone(endpoint), endpoint.instance.begin()))
+    }
+
+    /// What can be picked now: as it was, or made anew by the first that finds it changed.
+    fn field(&self, table: &Table, now: Nanos) -> Guard<Arc<Field>> {
+        loop {
+            let field = self.field.load();
+            if field.holds(table, now) {
+                return field;
+            }
+            let next = Arc::new(field.next(table, now));
+            let _first = self.field.compare_and_swap(&*field, next);
+        }
     }
 
     /// Counts a first try in the retry budget.
@@ -179,10 +198,15 @@ impl Upstream {
         }
     }
 
-    /// Counts how a try at an instance ended; enough failures in a row leave it alone for a while.
-    pub(crate) fn judge(&self, endpoint: &Endpoint, outcome: Outcome) {
-        let ejection =
-            lock(&self.outliers).record(endpoint.instance.id, outcome, clock::now(), ids::random());
+    /// Counts how a try at an instance ended, and after what time; enough failures in a row leave it alone for a
+    /// while.
+    pub(crate) fn judge(&self, endpoint: &Endpoint, outcome: Outcome, took: Duration) {
+        let now = clock::now();
+        match outcome {
+            Outcome::Failure => endpoint.instance.observe_failure(took, now),
+            Outcome::Success | Outcome::Neutral => endpoint.instance.observe(took, now),
+        }
+        let ejection = lock(&self.outliers).record(endpoint.instance.id, outcome, now, ids::random());
         if let Some(ejection) = ejection {
             endpoint.instance.eject_until(ejection.until);
             self.meters.ejections.inc();
@@ -190,8 +214,22 @@ impl Upstream {
                 component = "upstream",
                 service = self.name.as_str(),
                 instance = %endpoint.instance.url,
-                for_ms = ejection.until.since(clock::now()).as_millis() as u64,
+                for_ms = ejection.until.since(now).as_millis() as u64,
                 "instance ejected"
+            );
+        }
+    }
+
+    /// Counts a probe that began at a moment: good ones take an ejected instance back before its time.
+    pub(crate) fn probed(&self, endpoint: &Endpoint, good: bool, began: Nanos, needed: u32) {
+        let now = clock::now();
+        if lock(&self.outliers).probed(endpoint.instance.id, good, began, needed, now) {
+            endpoint.instance.eject_until(now);
+            tracing::info!(
+                component = "upstream",
+                service = self.name.as_str(),
+                instance = %endpoint.instance.url,
+                "instance back early: its probes are good"
             );
         }
     }
@@ -220,9 +258,9 @@ impl Upstream {
             let url = instance.url.to_string();
             let Some(known) = known.iter().find(|known| known.url == url) else { continue };
             // What this process has found out itself is newer.
-            instance.mark_healthy(known.healthy && instance.is_healthy());
+            instance.mark_healthy(known.healthy && instance.is_healthy(), now);
             if instance.ewma().is_zero() && known.ewma_us > 0 {
-                instance.observe(Duration::from_micros(known.ewma_us));
+                instance.average(Duration::from_micros(known.ewma_us));
             }
             let left = Duration::from_millis(known.ejected_ms);
             let ejected = lock(&self.outliers).restore(instance.id, left, known.ejections, now);
@@ -245,7 +283,7 @@ impl Upstream {
     /// Sets the gauge of healthy services.
     pub(crate) fn publish_health(&self) {
         let roster = self.roster.load();
-        let healthy = roster.endpoints.iter().any(|endpoint| endpoint.instance.is_healthy());
+        let healthy = roster.endpoints.iter().any(|endpoint| endpoint.serves());
         self.meters.health.set(i64::from(healthy));
     }
 }
@@ -259,8 +297,8 @@ fn settings(service: &Service, conf: sluice_schema::Breaker) -> Settings {
 }
 
 impl Roster {
-    fn reconcile(&self, service: &Service, secure: &Secure<'_>) -> Self {
-        let table = self.table.reconcile(&service.instances);
+    fn reconcile(&self, service: &Service, zone: &str, secure: &Secure<'_>) -> Self {
+        let table = self.table.reconcile(service, zone, clock::now());
         let endpoints = table
             .instances()
             .iter()

@@ -318,7 +318,7 @@ mod tests {
     fn service(tls: sluice_schema::UpstreamTls) -> Service {
         let mut service = Config::default().service("a", "/a");
         let url = "https://127.0.0.1:1".parse().unwrap();
-        service.instances.push(Instance { url, weight: 1 });
+        service.instances.push(Instance { url, weight: 1, zone: String::new() });
         service.tls = tls;
         service
     }

@@ -1,7 +1,8 @@
 //! What the edge remembers over its own death.
 //!
 //! Knows: one redb file, `<data-dir>/edge/ledger.redb`, mode 0600 in a folder of mode 0700, and the
-//! records in it: today the registry overlay ([`Ledger::register`] and its companions). Must not know:
+//! records in it: the registry overlay ([`Ledger::register`] and its companions) and the instances that an
+//! operator holds back ([`Ledger::hold`]). Must not know:
 //! HTTP, Pingora, threads, the clock; wall time is an argument, in milliseconds since the epoch. What
 //! may be recorded is decided by `sluice-policy`.
 //!
@@ -11,6 +12,7 @@
 //! one gets [`LedgerError::Busy`]. A process that hands over closes its ledger, which then refuses every
 //! call with [`LedgerError::Closed`] until it is opened again: nothing takes the file from the successor.
 
+mod holds;
 mod registry;
 mod store;
 
@@ -18,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+pub use holds::{HOLDS_MAX, Held, HoldListing};
 pub use registry::{Entry, Listing, RegisterError, Unreadable};
 
 /// Version of the file's layout; records carry one of their own.

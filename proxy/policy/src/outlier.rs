@@ -12,12 +12,16 @@
 //! be ejected, and never the last one that is not: with a single instance the breaker alone decides.
 //! A row that may not eject is kept and ejects at the next failure that finds room.
 //!
-//! Recovery: by time alone; the next request is the test. Results of requests that were already under
-//! way when the instance was ejected count nowhere.
+//! Recovery: by time, the next request being the test; or sooner, when as many probes in a row as the service's
+//! `health.healthy` asks for were good, each begun after the ejection. What it was ejected for still counts, so one
+//! that answers probes and nothing else is ejected for longer each time, and never back before those probes. Results
+//! of requests that were already under way when the instance was ejected count nowhere.
 //!
 //! Cost: O(instances) a counted call, no allocation but for a new instance.
 
 use std::time::Duration;
+
+use sluice_schema::Outlier;
 
 use crate::breaker::Outcome;
 use crate::random::between;
@@ -27,17 +31,6 @@ use crate::time::Nanos;
 pub const EJECTION_MAX: Duration = Duration::from_secs(300);
 /// Share by which an ejection is lengthened at most, in percent.
 pub const JITTER_PERCENT: u32 = 20;
-
-/// When an instance is ejected.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Settings {
-    /// Failures in a row.
-    pub consecutive: u32,
-    /// Length of a first ejection.
-    pub base: Duration,
-    /// Share of the instances that may be ejected at once, 0 to 1.
-    pub max_ejected: f64,
-}
 
 /// An instance is to be left alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,31 +46,33 @@ pub struct Ejection {
 /// The instances of one service as their results tell.
 #[derive(Debug)]
 pub struct Outliers {
-    settings: Settings,
+    settings: Outlier,
     hosts: Vec<Host>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Host {
     id: u32,
     row: u32,
     counted: u32,
     until: Nanos,
-}
-
-impl Default for Settings {
-    /// 5 in a row, 10 s, half of the instances.
-    fn default() -> Self {
-        Self { consecutive: 5, base: Duration::from_secs(10), max_ejected: 0.5 }
-    }
+    /// When it was ejected last.
+    ejected: Nanos,
+    /// Good probes in a row since then.
+    probed_well: u32,
 }
 
 impl Outliers {
     /// Nothing known about these instances yet.
-    pub fn new(settings: Settings, ids: impl IntoIterator<Item = u32>) -> Self {
+    pub fn new(settings: Outlier, ids: impl IntoIterator<Item = u32>) -> Self {
         let mut outliers = Self { settings, hosts: Vec::new() };
         outliers.reconcile(ids);
         outliers
+    }
+
+    /// Takes changed settings; an ejection that runs stays as it is.
+    pub fn configure(&mut self, settings: &Outlier) {
+        self.settings.clone_from(settings);
     }
 
     /// Follows a changed table: known ids keep their state, others start anew or go.
@@ -85,14 +80,14 @@ impl Outliers {
         let mut old = std::mem::take(&mut self.hosts);
         for id in ids {
             let known = old.iter().position(|host| host.id == id).map(|at| old.swap_remove(at));
-            self.hosts.push(known.unwrap_or(Host { id, row: 0, counted: 0, until: Nanos::ZERO }));
+            self.hosts.push(known.unwrap_or(Host { id, ..Host::default() }));
         }
     }
 
     /// Counts the outcome of a request on an instance; says when that ejects it.
     pub fn record(&mut self, id: u32, outcome: Outcome, now: Nanos, seed: u64) -> Option<Ejection> {
-        let settings = self.settings;
         let room = self.has_room(now);
+        let settings = &self.settings;
         let host = self.hosts.iter_mut().find(|host| host.id == id)?;
         if host.until > now {
             return None;
@@ -103,7 +98,21 @@ impl Outliers {
             Outcome::Neutral => {}
         }
         let due = outcome == Outcome::Failure && host.row >= settings.consecutive.max(1);
-        (due && room).then(|| host.eject(&settings, now, seed))
+        (due && room).then(|| host.eject(settings, now, seed))
+    }
+
+    /// Counts a probe that began at a moment; says whether that takes an ejected instance back, which is when
+    /// `needed` of them in a row were good.
+    pub fn probed(&mut self, id: u32, good: bool, began: Nanos, needed: u32, now: Nanos) -> bool {
+        let host =
+            self.hosts.iter_mut().find(|host| host.id == id && host.until > now && began >= host.ejected);
+        let Some(host) = host else { return false };
+        host.probed_well = if good { host.probed_well + 1 } else { 0 };
+        let back = host.probed_well >= needed.max(1);
+        if back {
+            host.until = now;
+        }
+        back
     }
 
     /// How long an instance is still left alone, and its ejections that count.
@@ -114,10 +123,10 @@ impl Outliers {
 
     /// Ejects an instance as another process had it, for no longer than it could have been; until when.
     pub fn restore(&mut self, id: u32, left: Duration, counted: u32, now: Nanos) -> Option<Nanos> {
-        let longest = EJECTION_MAX.max(self.settings.base);
+        let longest = EJECTION_MAX.max(self.settings.base_ejection);
         let left = left.min(longest + longest / 100 * JITTER_PERCENT);
         let host = self.hosts.iter_mut().find(|host| host.id == id).filter(|_| !left.is_zero())?;
-        (host.until, host.counted) = (now.plus(left), counted);
+        (host.until, host.counted, host.ejected) = (now.plus(left), counted, now);
         Some(host.until)
     }
 
@@ -134,14 +143,15 @@ impl Outliers {
 }
 
 impl Host {
-    fn eject(&mut self, settings: &Settings, now: Nanos, seed: u64) -> Ejection {
-        let back = now.since(self.until).as_nanos() / settings.base.as_nanos().max(1);
+    fn eject(&mut self, settings: &Outlier, now: Nanos, seed: u64) -> Ejection {
+        let back = now.since(self.until).as_nanos() / settings.base_ejection.as_nanos().max(1);
         self.counted = self.counted.saturating_sub(u32::try_from(back).unwrap_or(u32::MAX));
         let repeated = self.counted;
-        let time = settings.base.saturating_mul(1 << repeated.min(16)).min(EJECTION_MAX.max(settings.base));
+        let base = settings.base_ejection;
+        let time = base.saturating_mul(1 << repeated.min(16)).min(EJECTION_MAX.max(base));
         self.until = now.plus(between(time, time + time / 100 * JITTER_PERCENT, seed));
         self.counted += 1;
-        self.row = 0;
+        (self.row, self.probed_well, self.ejected) = (0, 0, now);
         Ejection { id: self.id, until: self.until, repeated }
     }
 }
@@ -157,7 +167,7 @@ mod tests {
 
     #[test]
     fn five_failures_in_a_row_eject_and_a_success_ends_the_row() {
-        let mut outliers = Outliers::new(Settings::default(), 1..=3);
+        let mut outliers = Outliers::new(Outlier::default(), 1..=3);
         let now = Nanos::from_secs(1);
         assert_eq!(fail(&mut outliers, 1, 4, now), None);
         outliers.record(1, Outcome::Success, now, 0);
@@ -171,7 +181,7 @@ mod tests {
 
     #[test]
     fn repeated_ejections_double_and_good_time_forgives() {
-        let mut outliers = Outliers::new(Settings::default(), 1..=2);
+        let mut outliers = Outliers::new(Outlier::default(), 1..=2);
         let mut now = Nanos::from_secs(1);
         for expected_s in [10, 20, 40, 80, 160, 300, 300] {
             let until = fail(&mut outliers, 1, 5, now).unwrap().until;
@@ -186,12 +196,12 @@ mod tests {
     #[test]
     fn an_ejection_goes_on_elsewhere() {
         let now = Nanos::from_secs(100);
-        let mut outliers = Outliers::new(Settings::default(), 1..=3);
+        let mut outliers = Outliers::new(Outlier::default(), 1..=3);
         fail(&mut outliers, 1, 5, now);
         let (left, counted) = outliers.ejection(1, now);
         assert!(left >= Duration::from_secs(10) && counted == 1);
         assert_eq!(outliers.ejection(2, now), (Duration::ZERO, 0));
-        let (mut other, then) = (Outliers::new(Settings::default(), 5..=7), Nanos::from_secs(3));
+        let (mut other, then) = (Outliers::new(Outlier::default(), 5..=7), Nanos::from_secs(3));
         assert_eq!(other.restore(6, left, counted, then), Some(then.plus(left)));
         assert_eq!(other.restore(7, Duration::ZERO, 4, then), None);
         assert_eq!((other.ejection(6, then), other.ejected(then)), ((left, 1), 1));
@@ -200,20 +210,40 @@ mod tests {
     }
 
     #[test]
+    fn good_probes_take_it_back_and_what_it_did_counts_on() {
+        let mut outliers = Outliers::new(Outlier::default(), 1..=2);
+        let now = Nanos::from_secs(100);
+        let second = |n| now.plus(Duration::from_secs(n));
+        fail(&mut outliers, 1, 5, now);
+        assert!(!outliers.probed(1, true, Nanos::from_secs(99), 1, second(1)), "it began before");
+        assert!(!outliers.probed(2, true, second(1), 1, second(1)), "nothing to take back");
+        for (n, good, back) in [(1, true, false), (2, false, false), (3, true, false), (4, true, true)] {
+            assert_eq!(outliers.probed(1, good, second(n), 2, second(n)), back, "{n}");
+        }
+        assert_eq!(outliers.ejected(second(4)), 0);
+        let again = fail(&mut outliers, 1, 5, second(5)).unwrap();
+        assert!(again.repeated == 1 && again.until.since(second(5)) >= Duration::from_secs(20));
+        assert!(!outliers.probed(1, true, second(6), 2, second(6)), "the row starts anew");
+        outliers.configure(&Outlier { consecutive: 1, ..Outlier::default() });
+        assert!(outliers.probed(1, true, second(7), 2, second(7)));
+        assert!(fail(&mut outliers, 1, 1, second(8)).is_some_and(|ejection| ejection.repeated == 2));
+    }
+
+    #[test]
     fn the_last_instance_stays_and_the_share_holds() {
         let now = Nanos::from_secs(1);
-        assert_eq!(fail(&mut Outliers::new(Settings::default(), [1]), 1, 50, now), None);
-        let mut outliers = Outliers::new(Settings { max_ejected: 1.0, ..Settings::default() }, 1..=2);
+        assert_eq!(fail(&mut Outliers::new(Outlier::default(), [1]), 1, 50, now), None);
+        let mut outliers = Outliers::new(Outlier { max_ejected: 1.0, ..Outlier::default() }, 1..=2);
         assert!(fail(&mut outliers, 1, 5, now).is_some());
         assert_eq!(fail(&mut outliers, 2, 50, now), None);
-        let mut outliers = Outliers::new(Settings { max_ejected: 0.0, ..Settings::default() }, 1..=5);
+        let mut outliers = Outliers::new(Outlier { max_ejected: 0.0, ..Outlier::default() }, 1..=5);
         assert!(fail(&mut outliers, 1, 5, now).is_some(), "one may always be ejected");
         assert_eq!(fail(&mut outliers, 2, 50, now), None);
     }
 
     #[test]
     fn a_changed_table_keeps_what_is_known() {
-        let mut outliers = Outliers::new(Settings::default(), 1..=2);
+        let mut outliers = Outliers::new(Outlier::default(), 1..=2);
         let now = Nanos::from_secs(1);
         fail(&mut outliers, 1, 4, now);
         outliers.reconcile([3, 1]);
@@ -227,7 +257,7 @@ mod tests {
             count in 1_u32..9, share in 0.0..1.0_f64,
             results in proptest::collection::vec((0_u32..9, any::<bool>(), 0_u64..4_000), 1..300), seed: u64,
         ) {
-            let settings = Settings { consecutive: 2, max_ejected: share, ..Settings::default() };
+            let settings = Outlier { consecutive: 2, max_ejected: share, ..Outlier::default() };
             let mut outliers = Outliers::new(settings, 0..count);
             let mut now = Nanos::ZERO;
             for (id, good, wait_ms) in results {

@@ -348,7 +348,7 @@ fn instances(
         if instances.iter().any(|known| known.url == url) {
             return Err(RegistrationFault::SameUrl(index));
         }
-        instances.push(Instance { url, weight });
+        instances.push(Instance { url, weight, zone: String::new() });
     }
     Ok(instances)
 }

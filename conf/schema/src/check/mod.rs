@@ -1,5 +1,6 @@
 //! What no single value shows: order, repetition, conflict.
 
+mod balance;
 mod certificates;
 mod listeners;
 mod matches;
@@ -20,6 +21,7 @@ pub(crate) fn service(t: &mut Table<'_, '_>, service: &Service) {
     health(t, service);
     permissions(t, service);
     instances(t, service);
+    balance::service(t, service);
 }
 
 fn timeouts(t: &mut Table<'_, '_>, service: &Service) {
@@ -115,6 +117,7 @@ pub(crate) fn config(reader: &mut Reader<'_>, config: &Config) {
     listeners::listeners(reader, config);
     listeners::open_workers(reader, config);
     tls::tls(reader, config);
+    balance::zones(reader, config);
     certificates::certificates(reader, config);
 }
 

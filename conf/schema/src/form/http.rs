@@ -2,7 +2,7 @@
 
 use crate::code::Code;
 use crate::kind::{Text, Wrong, did_you_mean};
-use crate::model::{METHODS, RateKey, RetryCause};
+use crate::model::{HashOn, METHODS, RateKey, RetryCause};
 use crate::report::quote;
 
 /// A method a service can be matched by.
@@ -60,6 +60,15 @@ pub(crate) const RATE_KEY: Text<RateKey> = Text {
     parse: parse_rate_key,
     show: show_rate_key,
     pattern: "^(client|ip|service|sub|header:.+)$",
+};
+
+/// What a request is placed by.
+pub(crate) const HASH_ON: Text<HashOn> = Text {
+    what: "one of `sub`, `ip`, `header:NAME`",
+    code: Code::Word,
+    parse: parse_hash_on,
+    show: HashOn::word,
+    pattern: "^(sub|ip|header:.+)$",
 };
 
 /// What is tried again.
@@ -175,6 +184,25 @@ fn parse_rate_key(text: &str) -> Result<RateKey, Wrong> {
                 let wrong =
                     Wrong::new(format!("{} is none of {}", quote(text), &RATE_KEY.what["one of ".len()..]));
                 Err(match did_you_mean(text, ["client", "ip", "service", "sub"]) {
+                    Some(help) => wrong.help(help),
+                    None => wrong,
+                })
+            }
+        },
+    }
+}
+
+fn parse_hash_on(text: &str) -> Result<HashOn, Wrong> {
+    match text {
+        "sub" => Ok(HashOn::Subject),
+        "ip" => Ok(HashOn::Ip),
+        _ => match text.strip_prefix("header:") {
+            Some(name) if is_token(name) => Ok(HashOn::Header(name.to_ascii_lowercase())),
+            Some(name) => Err(Wrong::new(format!("{} is not a header name", quote(name))).code(Code::Header)),
+            None => {
+                let wrong =
+                    Wrong::new(format!("{} is none of {}", quote(text), &HASH_ON.what["one of ".len()..]));
+                Err(match did_you_mean(text, ["sub", "ip"]) {
                     Some(help) => wrong.help(help),
                     None => wrong,
                 })

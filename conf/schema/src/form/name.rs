@@ -25,6 +25,14 @@ pub(crate) const SERVICE_NAME: Text<String> = Text {
 pub(crate) const ROLE_NAME: Text<String> =
     Text { what: "the name of a role", parse: parse_name, ..SERVICE_NAME };
 
+/// A zone: a name, or nothing.
+pub(crate) const ZONE: Text<String> = Text {
+    what: "the name of a zone",
+    parse: |text| if text.is_empty() { Ok(String::new()) } else { parse_name(text) },
+    pattern: "^([A-Za-z0-9][A-Za-z0-9_.-]{0,63})?$",
+    ..SERVICE_NAME
+};
+
 /// The path prefix of a service.
 pub(crate) const PREFIX: Text<String> = Text {
     what: "a path prefix such as \"/api/data\"",

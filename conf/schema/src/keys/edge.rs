@@ -1,7 +1,7 @@
 //! Keys of the edge process.
 
 use super::span;
-use crate::form::{ACCESS, ADDRESS, COLLECTOR, HOST, NETWORK};
+use crate::form::{ACCESS, ADDRESS, COLLECTOR, HOST, NETWORK, ZONE};
 use crate::kind::{Choice, Duration, Flag, Kind, List, Maybe, Number, Parsed, Size, count};
 use crate::model::{Control, Drain, Edge, Limits, Log, LogLevel, MetricsAccess, Otlp, Registry};
 use crate::table::Table;
@@ -24,6 +24,8 @@ pub(super) fn edge(t: &mut Table<'_, '_>, edge: &mut Edge) {
     t.table("edge", "The public listener.", |t| {
         t.key("listen", "Address of the public listener.", ADDRESS, &mut edge.listen);
         t.key("threads", "Edge threads; 0 means one a core.", count(0..=1024), &mut edge.threads);
+        let doc = "Zone this edge runs in: instances of the same zone are preferred.";
+        t.key("zone", doc, ZONE, &mut edge.zone);
         let doc = "Networks whose X-Forwarded-* headers are believed.";
         t.key("trusted_proxies", doc, List::of(NETWORK), &mut edge.trusted_proxies);
         let doc = "Whether connections of trusted proxies start with a PROXY protocol header.";

@@ -114,6 +114,7 @@ pub(crate) fn specimen() -> Config {
     service.instances.push(crate::model::Instance {
         url: "http://127.0.0.1:1".parse().expect("a constant address"),
         weight: 1,
+        zone: String::new(),
     });
     config.services.push(service);
     config

@@ -10,16 +10,16 @@ use toml::de::DeValue;
 use super::{ENTRIES_MAX, PerMinute, rate, span};
 use crate::check;
 use crate::form::{
-    HEADER_NAME, HEADER_VALUE, HEALTH_PATH, MATCH_NAME, MATCH_VALUE, METHOD, NETWORK, PERMISSION, PREFIX,
-    RATE_KEY, RETRY_CAUSE, SERVICE_NAME, URL, WILD_HOST,
+    HASH_ON, HEADER_NAME, HEADER_VALUE, HEALTH_PATH, MATCH_NAME, MATCH_VALUE, METHOD, NETWORK, PERMISSION,
+    PREFIX, RATE_KEY, RETRY_CAUSE, SERVICE_NAME, URL, WILD_HOST, ZONE,
 };
 use crate::kind::{
     Choice, Count, Dict, Duration, Flag, Kind, List, Maybe, Number, Parsed, Size, Text, count,
 };
 use crate::mask::names_a_secret;
 use crate::model::{
-    Balance, Breaker, HEADER_MATCHES_MAX, HeaderEdits, Health, Instance, InstanceUrl, RateLimit, Retry,
-    Service, Source, Timeouts,
+    Balance, Breaker, HEADER_MATCHES_MAX, HeaderEdits, Health, Instance, InstanceUrl, Outlier, RateLimit,
+    Retry, Service, Source, Timeouts,
 };
 use crate::table::Table;
 
@@ -31,8 +31,11 @@ const BALANCE: Choice<Balance> = Choice {
         ("round_robin", Balance::RoundRobin),
         ("weighted", Balance::Weighted),
         ("least_connections", Balance::LeastConnections),
+        ("peak_ewma", Balance::PeakEwma),
+        ("hash", Balance::Hash),
+        ("sticky", Balance::Sticky),
     ],
-    planned: &["peak_ewma", "hash", "sticky"],
+    planned: &[],
 };
 
 /// Counts of calls and failures.
@@ -47,14 +50,14 @@ pub(super) fn service(t: &mut Table<'_, '_>, service: &mut Service) {
     t.require("prefix", "a service");
     matching(t, service);
     access(t, service);
-    let doc = "How an instance is picked.";
-    t.key("balance", doc, BALANCE, &mut service.balance);
+    balance(t, service);
     let doc = "Requests a minute per client (0: no limit), or a table.";
     t.either("rate_limit", doc, PerMinute, &mut service.rate_limit, rate_limit);
     super::lane::lane(t, service);
     t.table("timeouts", "Deadlines of one request.", |t| timeouts(t, &mut service.timeouts));
     t.table("retry", "When and how often a request is tried again.", |t| retry(t, &mut service.retry));
     t.table("breaker", "When the service is left alone.", |t| breaker(t, &mut service.breaker));
+    t.table("outlier", "When one instance is left alone.", |t| outlier(t, &mut service.outlier));
     t.table("health", "Active probes of the instances.", |t| health(t, &mut service.health));
     let doc = "Changes to the headers of a request.";
     t.table("request_headers", doc, |t| header_edits(t, &mut service.request_headers));
@@ -64,8 +67,6 @@ pub(super) fn service(t: &mut Table<'_, '_>, service: &mut Service) {
     t.key("body_bytes", doc, Size(0..=1 << 40), &mut service.body_bytes);
     let doc = "Whether the caller's credentials reach the upstream.";
     t.key("forward_authorization", doc, Flag, &mut service.forward_authorization);
-    let doc = "Share of healthy instances below which all of them are used; 0 never does.";
-    t.key("panic_threshold", doc, Number { least: 0.0, most: 1.0 }, &mut service.panic_threshold);
     super::tls::upstream(t, &mut service.tls);
     t.key("enabled", "Whether it routes.", Flag, &mut service.enabled);
     instances(t, service);
@@ -76,6 +77,17 @@ pub(super) fn service(t: &mut Table<'_, '_>, service: &mut Service) {
         }
         check::service(t, service);
     }
+}
+
+fn balance(t: &mut Table<'_, '_>, service: &mut Service) {
+    let doc = "How an instance is picked.";
+    t.key("balance", doc, BALANCE, &mut service.balance);
+    let doc = "For hash and sticky, what a request is placed by: sub, ip or header:NAME.";
+    t.key("hash_on", doc, HASH_ON, &mut service.hash_on);
+    let doc = "Time in which an instance that is back takes up its share; 0s: at once.";
+    t.key("slow_start", doc, span(0, 3_600_000), &mut service.slow_start);
+    let doc = "Share of healthy instances below which all of them are used; 0 never does.";
+    t.key("panic_threshold", doc, Number { least: 0.0, most: 1.0 }, &mut service.panic_threshold);
 }
 
 fn matching(t: &mut Table<'_, '_>, service: &mut Service) {
@@ -162,6 +174,15 @@ fn breaker(t: &mut Table<'_, '_>, breaker: &mut Breaker) {
     t.key("half_open_max", doc, count(1..=1000), &mut breaker.half_open_max);
 }
 
+fn outlier(t: &mut Table<'_, '_>, outlier: &mut Outlier) {
+    let doc = "Failures in a row that eject an instance.";
+    t.key("consecutive", doc, THRESHOLD, &mut outlier.consecutive);
+    let doc = "Length of a first ejection; each further one is twice as long, up to 300s.";
+    t.key("base_ejection", doc, span(10, 300_000), &mut outlier.base_ejection);
+    let doc = "Share of the instances that may be ejected at once; one always may.";
+    t.key("max_ejected", doc, Number { least: 0.0, most: 1.0 }, &mut outlier.max_ejected);
+}
+
 fn health(t: &mut Table<'_, '_>, health: &mut Health) {
     t.key("path", "Path asked with GET.", HEALTH_PATH, &mut health.path);
     t.key("interval", "Time between two probes.", span(10, 86_400_000), &mut health.interval);
@@ -204,12 +225,14 @@ impl Kind for Fields {
 }
 
 fn instances(t: &mut Table<'_, '_>, service: &mut Service) {
-    let nowhere = || Instance { url: InstanceUrl::nowhere(), weight: 1 };
+    let nowhere = || Instance { url: InstanceUrl::nowhere(), weight: 1, zone: String::new() };
     let doc = "One address of the service.";
     t.items("instance", doc, INSTANCES_MAX, &mut service.instances, nowhere, |t, instance| {
         t.require("url", "an instance");
         t.key("url", "Its address: http, https or h2c://host:port, or unix:/path.", URL, &mut instance.url);
         let doc = "Share of requests relative to its siblings.";
         t.key("weight", doc, count(1..=65_535), &mut instance.weight);
+        let doc = "Zone it runs in: edges of the same zone prefer it.";
+        t.key("zone", doc, ZONE, &mut instance.zone);
     });
 }

@@ -15,6 +15,8 @@ pub struct Edge {
     pub listen: SocketAddr,
     /// Edge threads; 0 means one a core.
     pub threads: usize,
+    /// The zone it runs in, compared with those of instances; empty: none.
+    pub zone: String,
     /// Peers whose `X-Forwarded-*` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Whether connections from trusted proxies start with a PROXY protocol header.
@@ -152,6 +154,7 @@ impl Default for Edge {
         Self {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8000),
             threads: 0,
+            zone: String::new(),
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
             plain_secrets: false,

@@ -17,8 +17,9 @@ pub use auth::Auth;
 pub use edge::{AccessLog, Control, Drain, Edge, Limits, Log, LogLevel, MetricsAccess, Otlp, Registry};
 pub use lane::Lane;
 pub use service::{
-    Balance, Breaker, HEADER_MATCHES_MAX, HeaderEdits, Health, Instance, METHODS, PREFIX_SHARED_MAX,
-    Permissions, RESERVED_PREFIXES, RateKey, RateLimit, Retry, RetryCause, Service, Source, Timeouts,
+    Balance, Breaker, HEADER_MATCHES_MAX, HashOn, HeaderEdits, Health, Instance, METHODS, Outlier,
+    PREFIX_SHARED_MAX, Permissions, RESERVED_PREFIXES, RateKey, RateLimit, Retry, RetryCause, Service,
+    Source, Timeouts,
 };
 pub use tls::{Authority, Certificate, ClientAuth, ClientCertificate, EdgeTls, KeyPairFiles, UpstreamTls};
 pub(crate) use value::is_host;

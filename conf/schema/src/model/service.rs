@@ -78,6 +78,10 @@ pub struct Service {
     pub permissions: Permissions,
     /// How an instance is picked.
     pub balance: Balance,
+    /// For `hash` and `sticky`: what a request is placed by.
+    pub hash_on: HashOn,
+    /// Time in which an instance that becomes available takes up its share; zero: at once.
+    pub slow_start: Duration,
     /// Its rate limit, the default filled in; `None`: no limit.
     pub rate_limit: Option<RateLimit>,
     /// How much its requests matter.
@@ -88,6 +92,8 @@ pub struct Service {
     pub retry: Retry,
     /// When the service as a whole is left alone.
     pub breaker: Breaker,
+    /// When a single instance is left alone.
+    pub outlier: Outlier,
     /// Active probes of its instances.
     pub health: Health,
     /// Changes to the request's headers on the way to the upstream.
@@ -121,6 +127,8 @@ pub struct Instance {
     pub url: InstanceUrl,
     /// Share of requests relative to its siblings, 1 to 65535.
     pub weight: u32,
+    /// Where it is, compared with the edge's own zone; empty: nowhere in particular.
+    pub zone: String,
 }
 
 /// How an instance is picked.
@@ -133,6 +141,24 @@ pub enum Balance {
     Weighted,
     /// Fewest requests in flight per weight.
     LeastConnections,
+    /// The cheaper of two by latency and requests in flight.
+    PeakEwma,
+    /// By a key alone; no memory.
+    Hash,
+    /// By a key, and then the same instance for as long as it is there.
+    Sticky,
+}
+
+/// What a request is placed by; without it, by the client's address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum HashOn {
+    /// The caller's account: claim `account`, else the subject.
+    #[default]
+    Subject,
+    /// The client's address (IPv6 by /64).
+    Ip,
+    /// The value of this header (lower case).
+    Header(String),
 }
 
 /// A request rate.
@@ -226,6 +252,17 @@ pub struct Breaker {
     pub half_open_max: u32,
 }
 
+/// When a single instance is left alone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outlier {
+    /// Failures in a row that eject it.
+    pub consecutive: u32,
+    /// Length of a first ejection; each further one is twice as long.
+    pub base_ejection: Duration,
+    /// Share of the instances that may be ejected at once, 0 to 1; one always may.
+    pub max_ejected: f64,
+}
+
 /// Active probes of the instances.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Health {
@@ -294,6 +331,27 @@ impl Balance {
             Self::RoundRobin => "round_robin",
             Self::Weighted => "weighted",
             Self::LeastConnections => "least_connections",
+            Self::PeakEwma => "peak_ewma",
+            Self::Hash => "hash",
+            Self::Sticky => "sticky",
+        }
+    }
+}
+
+impl Balance {
+    /// Whether a request is placed by a key.
+    pub fn is_keyed(self) -> bool {
+        matches!(self, Self::Hash | Self::Sticky)
+    }
+}
+
+impl HashOn {
+    /// The word in the file: `sub`, `ip`, `header:NAME`.
+    pub fn word(&self) -> String {
+        match self {
+            Self::Subject => "sub".to_owned(),
+            Self::Ip => "ip".to_owned(),
+            Self::Header(name) => format!("header:{name}"),
         }
     }
 }
@@ -317,11 +375,14 @@ impl Default for Service {
             auth_required: true,
             permissions: Permissions::new(),
             balance: Balance::default(),
+            hash_on: HashOn::default(),
+            slow_start: Duration::from_secs(30),
             rate_limit: Some(RateLimit::per_minute(1000)),
             lane: Lane::default(),
             timeouts: Timeouts::default(),
             retry: Retry::default(),
             breaker: Breaker::default(),
+            outlier: Outlier::default(),
             health: Health::default(),
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),
@@ -379,6 +440,12 @@ impl Default for Breaker {
             success_threshold: 3,
             half_open_max: 3,
         }
+    }
+}
+
+impl Default for Outlier {
+    fn default() -> Self {
+        Self { consecutive: 5, base_ejection: Duration::from_secs(10), max_ejected: 0.5 }
     }
 }
 

@@ -25,6 +25,8 @@ use crate::every_key::{OTHER_VALUES, loaded, with};
 use crate::service;
 
 const ADMISSION: &str = "proxy/gateway/tests/edge/admission.rs";
+const BALANCE: &str = "proxy/gateway/tests/edge/balance.rs";
+const EJECTION: &str = "proxy/gateway/tests/edge/ejection.rs";
 const KEYS: &str = "proxy/gateway/tests/edge/keys.rs";
 const LANES: &str = "proxy/gateway/tests/edge/lanes.rs";
 const SECURE: &str = "proxy/gateway/tests/edge/secure.rs";
@@ -113,6 +115,15 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
     ),
     (UPSTREAMS, "weights_are_kept_smoothly", &["service.instance.weight", "service.instance.url"]),
     (UPSTREAMS, "least_connections_avoids_the_busy_one", &["service.balance"]),
+    (BALANCE, "a_hashed_header_always_finds_the_same_instance", &["service.hash_on"]),
+    (BALANCE, "the_own_zone_is_preferred_and_spills_over", &["edge.zone", "service.instance.zone"]),
+    (BALANCE, "an_instance_that_is_back_takes_up_its_share_slowly", &["service.slow_start"]),
+    (
+        EJECTION,
+        "an_ejected_instance_is_left_alone_and_returns",
+        &["service.outlier.base_ejection", "service.outlier.consecutive"],
+    ),
+    (EJECTION, "a_share_is_ejected_at_most_and_the_last_one_never", &["service.outlier.max_ejected"]),
     (UPSTREAMS, "hosts_tell_services_apart", &["service.hosts"]),
     (
         SECURE,

@@ -42,6 +42,8 @@ pub(super) async fn index(State(control): State<Arc<Control>>, access: Access) -
             endpoint("POST", "/admin/reload", "reads the configuration again"),
             endpoint("POST", "/admin/rollback", "puts an earlier configuration back: {generation}"),
             endpoint("GET", "/admin/tap", "requests as they end, server-sent events; takes a token"),
+            endpoint("GET", "/admin/upstreams", "all instances and what operators hold back"),
+            endpoint("POST", "/admin/upstreams/{service}/{instance}/drain", "no new callers; also /maint and /ready: {reason}"),
             endpoint("PUT", "/admin/log-level", "level of the process log: {level}"),
             endpoint("GET", "/events", "relayed to the event worker, also /events/stream"),
             endpoint("POST", "/calculations/indicators", "relayed to the calculation worker"),

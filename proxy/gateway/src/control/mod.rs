@@ -15,6 +15,7 @@ mod dashboard;
 mod relay;
 mod snapshot;
 mod tap;
+mod upstreams;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -94,6 +95,8 @@ impl Control {
             .route("/admin/reload", post(config::reload))
             .route("/admin/rollback", post(config::rollback))
             .route("/admin/tap", get(tap::follow))
+            .route("/admin/upstreams", get(upstreams::list))
+            .route("/admin/upstreams/{service}/{instance}/{hold}", post(upstreams::hold))
             .route("/admin/log-level", put(admin::log_level))
             .route("/events", get(relay::events))
             .route("/events/{*rest}", get(relay::events))

@@ -3,9 +3,11 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::missing_panics_doc, missing_docs, reason = "tests")]
 
 mod admission;
+mod balance;
 mod calls;
 mod control;
 mod corpus;
+mod ejection;
 mod framing;
 mod h2;
 mod h2_bodies;
@@ -16,6 +18,7 @@ mod h2_framing;
 mod h2_grpc;
 mod h2_tools;
 mod harness;
+mod holds;
 mod keys;
 mod lanes;
 mod names;

@@ -217,7 +217,7 @@ impl Table {
 }
 
 /// IPv4 whole (also as an IPv4-mapped IPv6 address), IPv6 by /64: what one subscriber is given.
-fn network(address: IpAddr) -> (bool, u64) {
+pub(crate) fn network(address: IpAddr) -> (bool, u64) {
     match address.to_canonical() {
         IpAddr::V4(v4) => (false, u64::from(u32::from(v4))),
         IpAddr::V6(v6) => (true, (u128::from(v6) >> 64) as u64),
