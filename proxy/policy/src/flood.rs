@@ -11,8 +11,9 @@
 //! - settings: 50 a second; priorities: 100 a second; frames of no known kind, and of kinds that no client
 //!   has a reason to repeat: 100 a second;
 //! - data: 100 empty and 1,000 tiny frames a second, where they do not end a body; padding does not count;
-//! - window updates: 1,000 a second, and four for each data frame of 16 bytes or more that was sent in this
-//!   second and the one before: an answer drawn byte by byte ends here;
+//! - window updates: 1,000 a second, and four for each data frame of 16 bytes or more and each head or trailers
+//!   that were sent in this second and the one before: an answer drawn byte by byte ends here, many short ones
+//!   do not;
 //! - a header block: five continuations;
 //! - malformed streams, those this side resets for a breach of the protocol included: 31 in a life.
 //!
@@ -41,7 +42,7 @@ const TINY_DATA: u32 = 1_000;
 const PRIORITIES: u32 = 100;
 /// LIMIT: window updates a second without data that would explain them.
 const WINDOW_UPDATES: u32 = 1_000;
-/// LIMIT: window updates for each data frame of [`USEFUL_BYTES`].
+/// LIMIT: window updates for each data frame of [`USEFUL_BYTES`], and for each block of fields.
 const UPDATES_PER_FRAME: u32 = 4;
 /// LIMIT: frames a second of other kinds.
 const UNKNOWN: u32 = 100;
@@ -216,7 +217,7 @@ impl FloodGuard {
         match frame.kind {
             Frame::DATA | Frame::HEADERS => {
                 self.sent.frames = self.sent.frames.saturating_add(1);
-                if frame.kind == Frame::DATA && frame.data_bytes() >= USEFUL_BYTES {
+                if frame.kind == Frame::HEADERS || frame.data_bytes() >= USEFUL_BYTES {
                     self.sent.useful = self.sent.useful.saturating_add(1);
                 }
                 Ok(())

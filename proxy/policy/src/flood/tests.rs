@@ -117,6 +117,16 @@ fn answers_explain_pings_and_window_updates() {
         drawn.received(&head(Frame::WINDOW_UPDATE), Nanos::ZERO).is_err()
     });
     assert_eq!(cut, Some(1_000), "an answer drawn byte by byte");
+    let mut unary = FloodGuard::new(Nanos::ZERO);
+    for call in 0..20_000_u64 {
+        let now = Nanos::from_millis(call / 10);
+        for frame in [head(Frame::HEADERS), data(5), head(Frame::HEADERS)] {
+            unary.sent(&frame, now).unwrap();
+        }
+        for _ in 0..3 {
+            assert_eq!(unary.received(&head(Frame::WINDOW_UPDATE), now), Ok(()), "call {call}");
+        }
+    }
 }
 
 #[test]
