@@ -16,9 +16,10 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora::ErrorType;
+use http::{HeaderValue, Uri};
 use pingora::connectors::ConnectorOptions;
 use pingora::http::RequestHeader;
+use pingora::{ErrorType, OrErr as _};
 use sluice_http::TrustCell;
 use sluice_policy::balance::Hold;
 use sluice_policy::health::{Change, Health, first_probe, is_good, next_probe};
@@ -196,7 +197,7 @@ async fn ask(
     trust: &TrustCell,
 ) -> Result<u16, Unwell> {
     let mut tried = Vec::new();
-    let mut session = loop {
+    let (mut session, tls) = loop {
         let mut peer =
             endpoint.reach(route, &mut tried).map_err(|reason| Unwell::Instance(reason.to_string()))?;
         // One stream a connection: nothing of a probe is kept for the next one.
@@ -208,7 +209,7 @@ async fn ask(
                 if !endpoint.believes(&peer, shown, trust) {
                     return Err(Unwell::Instance("its certificate was revoked".to_owned()));
                 }
-                break session;
+                break (session, peer.is_tls());
             }
             Err(error) => {
                 if shortage::is_own(&error) || !endpoint.connect_failed(&tried) {
@@ -218,7 +219,8 @@ async fn ask(
         }
     };
     endpoint.connect_succeeded(&tried);
-    let request = question(&route.service.health.path, endpoint, session.as_http1().is_some());
+    let http2_scheme = session.as_http2().map(|_| if tls { "https" } else { "http" });
+    let request = question(&route.service.health.path, &endpoint.host, http2_scheme);
     let broke = |error: Box<pingora::Error>| Unwell::of(&error);
     session.write_request_header(request.map_err(broke)?).await.map_err(broke)?;
     session.finish_request_body().await.map_err(broke)?;
@@ -234,12 +236,21 @@ async fn ask(
     Err(Unwell::Instance("no HTTP answer".to_owned()))
 }
 
-fn question(path: &str, endpoint: &Endpoint, http1: bool) -> pingora::Result<Box<RequestHeader>> {
+/// The request of a probe. Over HTTP/2 scheme and host are part of its target, and there is no `Host`: a
+/// strict server refuses a request without them.
+fn question(
+    path: &str,
+    host: &HeaderValue,
+    http2_scheme: Option<&str>,
+) -> pingora::Result<Box<RequestHeader>> {
     let mut request = RequestHeader::build("GET", path.as_bytes(), Some(4))?;
-    request.insert_header("host", endpoint.host.clone())?;
     request.insert_header("user-agent", "sluice-probe")?;
     request.insert_header("accept", "*/*")?;
-    if http1 {
+    if let Some(scheme) = http2_scheme {
+        let target = Uri::builder().scheme(scheme).authority(host.as_bytes()).path_and_query(path).build();
+        request.set_uri(target.or_err(ErrorType::InvalidHTTPHeader, "target of a probe")?);
+    } else {
+        request.insert_header("host", host.clone())?;
         request.insert_header("connection", "close")?;
     }
     Ok(Box::new(request))

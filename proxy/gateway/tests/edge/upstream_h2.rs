@@ -99,7 +99,13 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
     let Ok(mut connection) = h2::server::handshake(socket).await else { return };
     while let Some(Ok((request, mut respond))) = connection.accept().await {
         if request.uri().path() == "/health" {
-            drop(respond.send_response(Response::new(()), true));
+            let mut response = Response::new(());
+            // As strict as others are: no `Host`, but `:scheme` and `:authority`.
+            let whole = request.uri().scheme().is_some() && request.uri().authority().is_some();
+            if !whole || request.headers().contains_key("host") {
+                *response.status_mut() = http::StatusCode::BAD_REQUEST;
+            }
+            drop(respond.send_response(response, true));
             continue;
         }
         tokio::spawn(serve(asked.fetch_add(1, Ordering::SeqCst), request, respond));
@@ -319,6 +325,7 @@ fn a_probe_of_http2_sees_who_does_not_speak_it() {
     eventually("it is unhealthy", || {
         (edge.get("/health").json()["services"]["api"]["status"] == "unhealthy").then_some(())
     });
-    let upstream = H2::start(None, empty);
-    assert_eq!(upstream.edge("").get("/api").status, 200);
+    let edge = H2::start(None, empty).edge("");
+    assert_eq!(edge.get("/api").status, 200);
+    assert_eq!(eventually("a probe", || edge.probe("api")), "200");
 }
