@@ -248,8 +248,14 @@ pub(crate) fn sluice(arguments: &[&str]) -> (i32, String, String) {
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }
 
+/// The program under test: the one built beside these tests, or the one that `SLUICE_BINARY` names (a release
+/// build, whose figures mean something).
 pub(crate) fn binary() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_sluice"))
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| match std::env::var_os("SLUICE_BINARY") {
+        Some(path) => PathBuf::from(path),
+        None => PathBuf::from(env!("CARGO_BIN_EXE_sluice")),
+    })
 }
 
 pub(crate) fn repository() -> &'static Path {
