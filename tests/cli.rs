@@ -1,10 +1,11 @@
 //! The operator's commands.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::harness::{repository, shared, sluice};
+use crate::harness::{binary, repository, shared, sluice};
 
 #[test]
 fn shipped_configuration_is_valid() {
@@ -80,6 +81,53 @@ fn schema_and_effective_values_are_printed() {
     let (code, shown, _) = sluice(&["config", "show", "--origin", "--dev"]);
     assert_eq!(code, 0);
     assert!(shown.contains("data_service") && shown.contains("default"), "{shown:.300}");
+}
+
+/// Runs it with a standard error that nobody reads any more.
+fn exit_code_unread(arguments: &[&str]) -> Option<i32> {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(binary());
+    command.args(arguments).stdout(writer.try_clone().unwrap()).stderr(writer);
+    command.status().unwrap().code()
+}
+
+#[test]
+fn a_closed_output_is_no_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let bad = dir.path().join("bad.toml");
+    std::fs::write(&bad, "[edge]\nnonsense = 1\n").unwrap();
+    let bad = bad.to_str().unwrap();
+    assert_eq!(exit_code_unread(&["check", bad]), Some(2));
+    assert_eq!(exit_code_unread(&["explain", "GET", "/a", "--conf", bad]), Some(2));
+    assert_eq!(exit_code_unread(&["health", "--url", "http://127.0.0.1:1/readyz"]), Some(4));
+    assert_eq!(exit_code_unread(&["config", "schema"]), Some(0));
+}
+
+#[test]
+fn every_result_has_a_form_for_programs_and_can_be_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("sluice.toml");
+    std::fs::write(&file, "[edge]\nthreads=2\n").unwrap();
+    let path = file.to_str().unwrap();
+    let none = "http://127.0.0.1:1/readyz";
+    let shown = |arguments: &[&str], code: i32| {
+        let (ended, out, errors) = sluice(&[arguments, &["--format", "json"]].concat());
+        assert_eq!(ended, code, "{arguments:?}: {out}{errors}");
+        let (ended, out_quiet, _) = sluice(&[arguments, &["--quiet"]].concat());
+        assert_eq!((ended, out_quiet.as_str()), (code, ""), "{arguments:?}");
+        serde_json::from_str::<Value>(&out).unwrap()
+    };
+    assert_eq!(shown(&["check", "--dev", path], 0), json!([]));
+    assert_eq!(shown(&["fmt", "--check", path], 3), json!({"would_change": [path], "findings": []}));
+    assert_eq!(shown(&["diff", "--dev", path, path], 0)["equal"], true);
+    assert_eq!(shown(&["explain", "GET", "/nowhere", "--dev", "--conf", path], 3)["code"], "no_route");
+    assert_eq!(shown(&["health", "--url", none], 4), json!({"url": none, "status": null, "ready": false}));
+    let keys = shown(&["config", "show", "--origin", "--dev", "--conf", path], 0);
+    let threads = keys.as_array().unwrap().iter().find(|key| key["path"] == "edge.threads").unwrap();
+    assert_eq!((&threads["value"], &threads["origin"]["line"]), (&json!(2), &json!(2)));
+    std::fs::write(&file, "[edge\n").unwrap();
+    assert_eq!(shown(&["fmt", path], 2)["findings"][0]["code"], "E0003");
 }
 
 #[test]

@@ -11,6 +11,9 @@ use sluice_wire::role::Role;
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
+    /// Print no results; errors are still said, the exit code tells the rest
+    #[arg(long, global = true)]
+    pub(crate) quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -93,9 +96,6 @@ pub(crate) struct Up {
     /// Print the banner as one JSON line
     #[arg(long)]
     pub(crate) json: bool,
-    /// Print no banner
-    #[arg(long)]
-    pub(crate) quiet: bool,
     /// Read the configuration, say which handover this binary speaks, and end
     #[arg(long, hide = true)]
     pub(crate) self_test: bool,
@@ -109,6 +109,9 @@ pub(crate) struct Upgrade {
     /// The data directory of the running `sluice up`
     #[arg(long, value_name = "DIR", default_value = "./.sluice")]
     pub(crate) data_dir: PathBuf,
+    /// How to print what happens: JSON is an object a line
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,6 +204,9 @@ pub(crate) struct Fmt {
     /// Change nothing; name what would change (exit 3)
     #[arg(long)]
     pub(crate) check: bool,
+    /// How to print what was done
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -223,6 +229,9 @@ pub(crate) enum ConfigCommand {
         /// Relaxed rules for development
         #[arg(long)]
         dev: bool,
+        /// How to print them
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
     },
     /// Print the JSON Schema of a configuration file
     #[command(after_help = "Example:\n  sluice config schema > sluice.schema.json")]
@@ -399,4 +408,7 @@ pub(crate) struct Health {
     /// What to ask
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000/readyz")]
     pub(crate) url: String,
+    /// How to print the answer; as text a good one is silent
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
 }

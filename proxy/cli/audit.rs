@@ -1,12 +1,11 @@
 //! `sluice audit verify`.
 
-use std::io::Write as _;
-
 use serde_json::json;
 use sluice_audit::{LogReport, Report};
 
 use crate::args::{Audit, AuditCommand, Format};
 use crate::exit::{self, Code, Failure};
+use crate::say;
 
 /// Runs `sluice audit …`: works offline, without a configuration. 0 whole, 3 broken.
 pub(crate) fn run(args: &Audit) -> Result<Code, Failure> {
@@ -16,7 +15,7 @@ pub(crate) fn run(args: &Audit) -> Result<Code, Failure> {
         Format::Json => to_json(&report).to_string() + "\n",
         Format::Text => report.logs.iter().map(to_line).collect(),
     };
-    std::io::stdout().lock().write_all(text.as_bytes()).map_err(anyhow::Error::from)?;
+    say::result(&text)?;
     Ok(if report.is_whole() { exit::OK } else { exit::CHECK })
 }
 

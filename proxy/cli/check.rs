@@ -1,12 +1,11 @@
 //! `sluice check`.
 
-use std::io::Write as _;
-
+use serde_json::json;
 use sluice_schema::{Mode, Report};
 
 use crate::args::{Check, Format};
 use crate::exit::{self, Code, Failure};
-use crate::load;
+use crate::{load, say};
 
 /// Runs `sluice check`: 0 fine, 2 errors, 3 warnings under `--strict`.
 pub(crate) fn run(args: &Check) -> Result<Code, Failure> {
@@ -15,7 +14,7 @@ pub(crate) fn run(args: &Check) -> Result<Code, Failure> {
         Ok(loaded) => (loaded.warnings, Some(loaded.config.services.len())),
         Err(report) => (report, None),
     };
-    show(&report, services, args).map_err(anyhow::Error::from)?;
+    show(&report, services, args)?;
     Ok(match (report.errors(), report.warnings()) {
         (1.., _) => exit::USAGE,
         (0, 1..) if args.strict => exit::CHECK,
@@ -23,16 +22,12 @@ pub(crate) fn run(args: &Check) -> Result<Code, Failure> {
     })
 }
 
-fn show(report: &Report, services: Option<usize>, args: &Check) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
+fn show(report: &Report, services: Option<usize>, args: &Check) -> Result<(), Failure> {
     if args.format == Format::Json {
-        serde_json::to_writer(&mut out, &report.findings())?;
-        return writeln!(out);
+        return say::result(&format!("{}\n", json!(report.findings())));
     }
     load::print(report);
     let counted = format!("{} error(s), {} warning(s)", report.errors(), report.warnings());
-    match services {
-        Some(services) => writeln!(out, "{}: {services} service(s), {counted}", args.path.display()),
-        None => writeln!(out, "{}: {counted}", args.path.display()),
-    }
+    let services = services.map(|count| format!("{count} service(s), ")).unwrap_or_default();
+    say::result(&format!("{}: {services}{counted}\n", args.path.display()))
 }

@@ -1,7 +1,6 @@
 //! `sluice diff`.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -12,7 +11,7 @@ use sluice_schema::{Config, Diff, Effective, Mode, diff};
 
 use crate::args::{self, Format};
 use crate::exit::{self, Code, Failure};
-use crate::{control, load};
+use crate::{control, load, say};
 
 /// What the running edge says of its configuration, as far as it is needed here.
 #[derive(Deserialize)]
@@ -39,7 +38,7 @@ pub(crate) fn run(args: &args::Diff) -> Result<Code, Failure> {
         Format::Json => to_json(&difference).to_string() + "\n",
         Format::Text => to_text(&difference),
     };
-    std::io::stdout().lock().write_all(text.as_bytes()).map_err(anyhow::Error::from)?;
+    say::result(&text)?;
     Ok(exit::OK)
 }
 

@@ -52,6 +52,6 @@ impl From<anyhow::Error> for Failure {
 pub(crate) fn report(failure: &Failure) {
     let text = format!("{:#}", failure.error);
     if !text.is_empty() {
-        eprintln!("error: {text}");
+        crate::say::problem(&format!("error: {text}\n"));
     }
 }

@@ -6,7 +6,6 @@
 mod words;
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 
 use serde_json::{Map, Value, json};
 use sluice_policy::authorize::{Access, Need, is_preflight};
@@ -19,7 +18,7 @@ use sluice_wire::code::Code;
 
 use crate::args::{Explain, Format};
 use crate::exit::{self, Failure};
-use crate::load;
+use crate::{load, say};
 use words::words;
 
 /// Runs `sluice explain`: 0 where something takes the request, 3 where nothing does, 2 for a configuration or
@@ -36,7 +35,7 @@ pub(crate) fn run(args: &Explain) -> Result<exit::Code, Failure> {
         Format::Json => format!("{}\n", Value::Object(verdict.facts)),
         Format::Text => words(&verdict.facts),
     };
-    std::io::stdout().lock().write_all(text.as_bytes()).map_err(anyhow::Error::from)?;
+    say::result(&text)?;
     Ok(if verdict.routed { exit::OK } else { exit::CHECK })
 }
 

@@ -6,45 +6,55 @@ use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use sluice_schema::{Document, fmt, texts};
+use serde_json::json;
+use sluice_schema::{Document, Report, fmt, texts};
 
-use crate::args::Fmt;
+use crate::args::{Fmt, Format};
 use crate::exit::{self, Code, Failure};
-use crate::load;
+use crate::{load, say};
 
 /// Runs `sluice fmt`: 0 fine, 2 where a file is no TOML, 3 under `--check` where a file would change.
 /// A file that cannot be laid out stays as it is, the others are written all the same.
 pub(crate) fn run(args: &Fmt) -> Result<Code, Failure> {
-    let (mut wrong, mut changed) = (false, Vec::new());
+    let (mut reports, mut changed) = (Vec::new(), Vec::new());
     for path in &args.paths {
-        let documents = texts(path).unwrap_or_else(|report| {
-            load::print(&report);
-            wrong = true;
+        for document in texts(path).unwrap_or_else(|report| {
+            reports.push(report);
             Vec::new()
-        });
-        for document in documents {
+        }) {
             match fmt(&document) {
                 Ok(text) if text == document.text => {}
                 Ok(text) => changed.push(Document { text, ..document }),
-                Err(report) => {
-                    load::print(&report);
-                    wrong = true;
-                }
+                Err(report) => reports.push(report),
             }
         }
     }
-    let mut out = std::io::stdout().lock();
-    for document in &changed {
-        if !args.check {
-            write(&document.path, &document.text)?;
-        }
-        let verb = if args.check { "would change" } else { "changed" };
-        writeln!(out, "{verb} {}", document.path.display()).map_err(anyhow::Error::from)?;
+    if args.format == Format::Text {
+        reports.iter().for_each(load::print);
     }
-    Ok(match (wrong, args.check && !changed.is_empty()) {
+    for document in changed.iter().filter(|_| !args.check) {
+        write(&document.path, &document.text)?;
+    }
+    show(&reports, &changed, args)?;
+    Ok(match (!reports.is_empty(), args.check && !changed.is_empty()) {
         (true, _) => exit::USAGE,
         (false, true) => exit::CHECK,
         (false, false) => exit::OK,
+    })
+}
+
+fn show(reports: &[Report], changed: &[Document], args: &Fmt) -> Result<(), Failure> {
+    let paths = || changed.iter().map(|document| document.path.display().to_string());
+    let verb = if args.check { "would change" } else { "changed" };
+    say::result(&match args.format {
+        Format::Text => paths().map(|path| format!("{verb} {path}\n")).collect::<String>(),
+        Format::Json => {
+            let findings: Vec<_> = reports.iter().flat_map(Report::findings).collect();
+            format!(
+                "{}\n",
+                json!({verb.replace(' ', "_"): paths().collect::<Vec<_>>(), "findings": findings})
+            )
+        }
     })
 }
 

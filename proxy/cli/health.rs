@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use http::{HeaderMap, Method};
+use serde_json::json;
 use sluice_client::Client;
 
-use crate::args::Health;
+use crate::args::{Format, Health};
 use crate::exit::{self, Code, Failure};
+use crate::say;
 
 /// How long an answer may take.
 const WITHIN: Duration = Duration::from_secs(3);
@@ -25,6 +27,11 @@ pub(crate) fn run(args: &Health) -> Result<Code, Failure> {
     let answer = runtime.block_on(async {
         tokio::time::timeout(WITHIN, client.call(Method::GET, path, HeaderMap::new(), "")).await
     });
+    if args.format == Format::Json {
+        let status = answer.as_ref().ok().and_then(|answer| Some(answer.as_ref().ok()?.status.as_u16()));
+        let ready = status.is_some_and(|status| (200..300).contains(&status));
+        say::result(&format!("{}\n", json!({"url": args.url, "status": status, "ready": ready})))?;
+    }
     match answer {
         Ok(Ok(reply)) if reply.status.is_success() => Ok(exit::OK),
         Ok(Ok(reply)) => {

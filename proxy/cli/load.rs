@@ -9,6 +9,7 @@ use sluice_schema::{Config, Mode, Report, check, load};
 use sluice_wire::role::Role;
 
 use crate::exit::{self, Failure};
+use crate::say;
 
 /// The configuration file that may be absent: everything has a default.
 const DEFAULT_PATH: &str = "conf/sluice.toml";
@@ -83,7 +84,7 @@ pub(crate) fn secrets_of(role: Role, secrets: &BTreeMap<String, String>) -> BTre
 /// Prints findings on standard error, in colour on a terminal unless NO_COLOR is set.
 pub(crate) fn print(report: &Report) {
     if !report.is_empty() {
-        eprint!("{}", report.render(colour(&std::io::stderr())));
+        say::problem(&report.render(colour(&std::io::stderr())));
     }
 }
 

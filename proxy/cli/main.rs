@@ -18,6 +18,7 @@ mod load;
 mod notify;
 mod reload;
 mod role;
+mod say;
 mod successor;
 mod tap;
 mod up;
@@ -43,6 +44,9 @@ fn main() -> ExitCode {
             return if error.use_stderr() { exit::USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
+    if args.quiet {
+        say::be_quiet();
+    }
     let result = match args.command {
         Command::Up(up) => up::run(&up),
         Command::Proxy(role) => role::run(sluice_wire::role::Role::Edge, &role),

@@ -1,14 +1,13 @@
 //! `sluice reload` and `sluice rollback`.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 use http::Method;
 use serde_json::{Value, json};
 
 use crate::args::{Format, Reload, Rollback};
-use crate::control;
 use crate::exit::{self, Code, Failure};
+use crate::{control, say};
 
 /// Runs `sluice reload`: 0 taken, 2 refused, 4 nobody there.
 pub(crate) fn run(args: &Reload) -> Result<Code, Failure> {
@@ -31,7 +30,7 @@ fn show(done: &Value, format: Format) -> Result<Code, Failure> {
         Format::Json => format!("{done}\n"),
         Format::Text => words(done),
     };
-    std::io::stdout().lock().write_all(text.as_bytes()).map_err(anyhow::Error::from)?;
+    say::result(&text)?;
     Ok(exit::OK)
 }
 
@@ -43,7 +42,7 @@ fn list(args: &Rollback) -> Result<Code, Failure> {
         Format::Json => format!("{}\n", config["kept"]),
         Format::Text => kept(&config),
     };
-    std::io::stdout().lock().write_all(text.as_bytes()).map_err(anyhow::Error::from)?;
+    say::result(&text)?;
     Ok(exit::OK)
 }
 

@@ -10,6 +10,7 @@ use sluice_policy::tap::Filter;
 use crate::args::{Format, Tap};
 use crate::control;
 use crate::exit::{self, Code, Failure};
+use crate::say;
 
 /// Pause before a lost stream is opened again; it doubles up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(250);
@@ -67,7 +68,7 @@ async fn follow(client: &Client, path: &str, format: Format) -> Result<Code, Fai
                         return if closed { Ok(exit::OK) } else { Err(anyhow::Error::from(error).into()) };
                     }
                 }
-                eprintln!("the stream ended; opening it again");
+                say::problem("the stream ended; opening it again\n");
             }
             Err(error) if first || is_final(&error) => return Err(control::unreached(error)),
             Err(_) => {}

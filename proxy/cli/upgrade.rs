@@ -5,9 +5,11 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use serde_json::json;
 
-use crate::args::Upgrade;
+use crate::args::{Format, Upgrade};
 use crate::exit::{self, Code, Failure};
+use crate::say;
 use crate::up::{Ask, Line, door};
 
 /// Longest silence of the supervisor: a role that hangs is given up earlier.
@@ -18,7 +20,6 @@ pub(crate) fn run(args: &Upgrade) -> Result<Code, Failure> {
     let stream = connect(args).map_err(|error| Failure { code: exit::UNREACHABLE, error })?;
     let question = serde_json::to_string(&Ask::Upgrade { role: args.role }).map_err(anyhow::Error::from)?;
     writeln!(&stream, "{question}").context("the supervisor does not listen")?;
-    let mut out = std::io::stdout().lock();
     for line in BufReader::new(stream).lines() {
         let line = line.context("the supervisor went silent; its log says more")?;
         let answer = serde_json::from_str(&line).context("the supervisor speaks another version")?;
@@ -27,8 +28,10 @@ pub(crate) fn run(args: &Upgrade) -> Result<Code, Failure> {
             Line::Done(text) => (text, true),
             Line::Failed(why) => return Err(anyhow!("{why}; what ran before runs on").into()),
         };
-        // A closed output means that nobody reads along.
-        let _nobody_reads = writeln!(out, "{text}");
+        say::result(&match args.format {
+            Format::Text => format!("{text}\n"),
+            Format::Json => format!("{}\n", json!({if done { "done" } else { "said" }: text})),
+        })?;
         if done {
             return Ok(exit::OK);
         }

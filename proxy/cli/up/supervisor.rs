@@ -1,7 +1,6 @@
 //! The supervisor's loop: signals, questions, what happens to roles.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -320,14 +319,7 @@ impl<'a> Supervisor<'a> {
 }
 
 fn print(banner: &Banner, args: &Up) {
-    let mut out = std::io::stdout().lock();
-    let text = if args.json {
-        banner.to_json() + "\n"
-    } else if args.quiet {
-        return;
-    } else {
-        banner.to_text()
-    };
-    // A closed output means that nobody reads the banner.
-    let _nobody_reads = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let text = if args.json { banner.to_json() + "\n" } else { banner.to_text() };
+    // Roles run whether or not their banner can be written.
+    let _nobody_reads = crate::say::result(&text);
 }

@@ -286,8 +286,15 @@ impl Life {
 
     /// Ends without a successor: SIGTERM, or whoever gave the orders is gone.
     async fn end(self, threads: Vec<JoinHandle<()>>, port: ControlPort) -> Result<(), GatewayError> {
-        tracing::info!(component = "drain", "draining");
-        self.shared.drain.run(&self.end_times()).await;
+        let times = self.end_times();
+        tracing::info!(
+            component = "drain",
+            // Not always the configured ones: a supervisor may grant less.
+            lame_duck_ms = times.lame_duck.as_millis() as u64,
+            deadline_ms = times.deadline.as_millis() as u64,
+            "draining"
+        );
+        self.shared.drain.run(&times).await;
         let Self { doors, shared, books, .. } = self;
         // Nobody accepts any more: where nobody else has the sockets, connecting is refused from now on.
         drop(doors);

@@ -1,6 +1,7 @@
 //! What starts a reload without being asked: SIGHUP and changed files.
 
 use std::convert::Infallible;
+use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,8 +47,9 @@ pub(crate) async fn on_change(shared: Arc<Shared>) -> Infallible {
     }
 }
 
-/// What is known about each file.
-pub(super) type Fingerprint = Vec<(PathBuf, u64, i64, i64, u64)>;
+/// What is known about each file. Names are compared as bytes: as paths they would be taken apart each time,
+/// and there may be thousands.
+pub(super) type Fingerprint = Vec<(OsString, u64, i64, i64, u64)>;
 
 /// Inode, time and size of the main file and of every file of `services.d`: enough to see an edit, a
 /// rename over it and a switched symbolic link.
@@ -60,10 +62,10 @@ pub(super) fn fingerprint(path: &Path) -> Fingerprint {
         let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         !hidden && path.extension().is_some_and(|extension| extension == "toml")
     };
-    let mut files: Vec<PathBuf> = listed.filter(is_read).collect();
-    files.push(main);
-    files.sort();
-    let stat = |path: PathBuf| {
+    let mut files: Vec<OsString> = listed.filter(is_read).map(PathBuf::into_os_string).collect();
+    files.push(main.into_os_string());
+    files.sort_unstable();
+    let stat = |path: OsString| {
         let file = std::fs::metadata(&path).ok()?;
         Some((path, file.ino(), file.mtime(), file.mtime_nsec(), file.size()))
     };
