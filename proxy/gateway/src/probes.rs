@@ -179,7 +179,7 @@ async fn probe(
 enum Unwell {
     /// The instance, in a few words.
     Instance(String),
-    /// This process has no descriptors, ports or memory left: that says nothing about the instance.
+    /// This process has no descriptors or memory left: that says nothing about the instance.
     Edge,
 }
 

@@ -1,7 +1,8 @@
-//! When this process itself has run short of what a connection takes: descriptors, local ports, memory.
+//! When this process itself has run short of what a connection takes: descriptors, memory.
 //!
 //! A connect that fails for it says nothing about the instance: it counts neither for ejection nor for the breaker
-//! nor as a probe, and is not tried again elsewhere, where it would fail alike.
+//! nor as a probe, and is not tried again elsewhere, where it would fail alike. Local ports are another matter: they
+//! run out towards one address, or there is no route of its family; another instance helps then.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -13,7 +14,7 @@ use rustix::io::Errno;
 use crate::clock;
 
 /// What the system says then.
-const SHORT_OF: [Errno; 5] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+const SHORT_OF: [Errno; 4] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
 /// Between two lines of the log about it.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -57,7 +58,7 @@ mod tests {
         for errno in SHORT_OF {
             assert!(is_own(&failed(errno)), "{errno}");
         }
-        for errno in [Errno::CONNREFUSED, Errno::TIMEDOUT, Errno::HOSTUNREACH, Errno::CONNRESET] {
+        for errno in [Errno::CONNREFUSED, Errno::TIMEDOUT, Errno::HOSTUNREACH, Errno::ADDRNOTAVAIL] {
             assert!(!is_own(&failed(errno)), "{errno}");
         }
         assert!(!is_own(&Error::new(ErrorType::ConnectTimedout)));

@@ -24,7 +24,7 @@
 //! | `weighted` | at random by weight | O(1) |
 //! | `least_connections` | least `(in flight + 1) / weight`, ties by chance; streams count while they last | O(n) |
 //! | `peak_ewma` | of two drawn by weight the cheaper by latency × `(in flight + 1) / weight` | O(1) |
-//! | `hash` | highest random weight of the request's key (rendezvous); no memory, so a key is back as soon as its instance is | O(n) |
+//! | `hash` | highest random weight of the request's key (rendezvous); no memory, so keys are back as their instance takes up its weight again | O(n) |
 //! | `sticky` | the instance its key is bound to, at first that of `hash`; the binding outlives changes of weight, new instances and draining, and moves for good when its instance cannot be picked | O(n), one lock |
 //!
 //! Cold start: a new instance counts as healthy until its probes say otherwise and starts with no credit, so it

@@ -133,8 +133,6 @@ pub(super) async fn hold(
     };
     let why = Why::read(&body)?;
     let shared = &control.shared;
-    // Nobody makes another change in between, and no successor opens the ledger.
-    let _one_at_a_time = shared.registrations.change.lock().await;
     let generation = shared.generation();
     let endpoint = find(&generation, &service, &instance)?;
     let path = match why.reason.as_str() {
@@ -142,6 +140,8 @@ pub(super) async fn hold(
         reason => format!("{service} {}: {reason}", endpoint.label),
     };
     let by = access.change(op, &path).await?.subject.clone();
+    // Nobody makes another change in between, and no successor opens the ledger.
+    let _one_at_a_time = shared.registrations.change.lock().await;
     let held = Held {
         service: service.clone(),
         instance: endpoint.label.clone(),
