@@ -1,5 +1,5 @@
 //! What a request carries to its upstream and an answer back, whichever way the bytes take: through
-//! Pingora, or through a tunnel.
+//! Pingora, through a tunnel, or as a call.
 
 use std::sync::Arc;
 use std::time::Duration;
