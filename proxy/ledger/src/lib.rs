@@ -1,8 +1,8 @@
 //! What the edge remembers over its own death.
 //!
 //! Knows: one redb file, `<data-dir>/edge/ledger.redb`, mode 0600 in a folder of mode 0700, and the
-//! records in it: the registry overlay ([`Ledger::register`] and its companions) and the instances that an
-//! operator holds back ([`Ledger::hold`]). Must not know:
+//! records in it: the registry overlay ([`Ledger::register`] and its companions), the instances that an
+//! operator holds back ([`Ledger::hold`]) and the kill switches ([`Ledger::switches`]). Must not know:
 //! HTTP, Pingora, threads, the clock; wall time is an argument, in milliseconds since the epoch. What
 //! may be recorded is decided by `sluice-policy`.
 //!
@@ -13,6 +13,7 @@
 //! call with [`LedgerError::Closed`] until it is opened again: nothing takes the file from the successor.
 
 mod holds;
+mod kill_switch;
 mod registry;
 mod store;
 
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 pub use holds::{HOLDS_MAX, Held, HoldListing};
+pub use kill_switch::{KeptSwitch, Place, SwitchListing};
 pub use registry::{Entry, Listing, RegisterError, Unreadable};
 
 /// Version of the file's layout; records carry one of their own.

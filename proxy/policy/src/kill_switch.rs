@@ -12,6 +12,9 @@
 //!
 //! What wins: of several switches the widest is named. Recovery: by an operator alone; time changes nothing.
 //! Cost: nothing while no switch is on; one look-up for each name a request is about else, no allocation.
+//! How switches come to be on, at this edge and at others, is [`book`].
+
+pub mod book;
 
 use std::collections::BTreeMap;
 
@@ -22,8 +25,8 @@ pub const SWITCHES_MAX: usize = 10_000;
 /// LIMIT: bytes of a name.
 pub const NAME_BYTES_MAX: usize = 256;
 
-/// What a switch stops.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a switch stops, the widest first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
     /// Everything.
     All,
@@ -132,36 +135,14 @@ impl Scope {
 }
 
 impl Switches {
-    /// Switches on; what was on under this scope is replaced.
-    pub fn set(&mut self, scope: Scope, switch: Switch) -> Result<(), TooMany> {
-        let full = self.len() >= SWITCHES_MAX;
-        let Some((names, name)) = self.named(&scope) else {
-            self.all = Some(switch);
-            return Ok(());
-        };
-        if full && !names.contains_key(name) {
-            return Err(TooMany);
+    /// Switches on; what was on under this scope is replaced. Whose book it is bounds how many there are.
+    pub fn put(&mut self, scope: Scope, switch: Switch) {
+        match scope {
+            Scope::All => self.all = Some(switch),
+            Scope::Service(name) => drop(self.services.insert(name, switch)),
+            Scope::Account(name) => drop(self.accounts.insert(name, switch)),
+            Scope::Symbol(name) => drop(self.symbols.insert(name, switch)),
         }
-        names.insert(name.to_owned(), switch);
-        Ok(())
-    }
-
-    /// Switches off; false where it was not on.
-    pub fn clear(&mut self, scope: &Scope) -> bool {
-        match self.named(scope) {
-            Some((names, name)) => names.remove(name).is_some(),
-            None => self.all.take().is_some(),
-        }
-    }
-
-    /// What is on, the widest first.
-    pub fn iter(&self) -> impl Iterator<Item = (Scope, Switch)> {
-        fn each(names: &Named, scope: fn(String) -> Scope) -> impl Iterator<Item = (Scope, Switch)> {
-            names.iter().map(move |(name, switch)| (scope(name.clone()), *switch))
-        }
-        let all = self.all.map(|switch| (Scope::All, switch)).into_iter();
-        let names = each(&self.services, Scope::Service).chain(each(&self.accounts, Scope::Account));
-        all.chain(names).chain(each(&self.symbols, Scope::Symbol))
     }
 
     /// How many are on.
@@ -190,6 +171,14 @@ impl Switches {
         if !named && ask.lane == Lane::Order { Err(Stopped::SymbolRequired) } else { Ok(()) }
     }
 
+    /// How many are on, by the word of their scope.
+    pub fn counts(&self) -> [(&'static str, usize); 4] {
+        let all = usize::from(self.all.is_some());
+        let named = [("service", &self.services), ("account", &self.accounts), ("symbol", &self.symbols)];
+        let [services, accounts, symbols] = named.map(|(scope, names)| (scope, names.len()));
+        [("all", all), services, accounts, symbols]
+    }
+
     /// Judges a request of a known account.
     pub fn check_account(&self, lane: Lane, account: &str) -> Result<(), Stopped> {
         pass("account", self.accounts.get(account), lane)
@@ -201,15 +190,6 @@ impl Switches {
         upper.copy_from_slice(symbol);
         upper.make_ascii_uppercase();
         self.symbols.get(std::str::from_utf8(upper).ok()?)
-    }
-
-    fn named<'s>(&mut self, scope: &'s Scope) -> Option<(&mut Named, &'s str)> {
-        match scope {
-            Scope::All => None,
-            Scope::Service(name) => Some((&mut self.services, name)),
-            Scope::Account(name) => Some((&mut self.accounts, name)),
-            Scope::Symbol(name) => Some((&mut self.symbols, name)),
-        }
     }
 }
 
@@ -234,7 +214,7 @@ mod tests {
 
     fn with(scope: &str, target: Option<&str>, switch: Switch) -> Switches {
         let mut switches = Switches::default();
-        switches.set(Scope::parse(scope, target).unwrap(), switch).unwrap();
+        switches.put(Scope::parse(scope, target).unwrap(), switch);
         switches
     }
 
@@ -245,10 +225,9 @@ mod tests {
             let stopped = check(&switches, "orders", lane, &[]).is_err();
             assert_eq!(stopped, lane != Lane::Cancel, "{lane:?}");
         }
-        switches.set(Scope::All, Switch { cancel_lane_open: false }).unwrap();
+        switches.put(Scope::All, Switch { cancel_lane_open: false });
         assert_eq!(check(&switches, "orders", Lane::Cancel, &[]), Err(Stopped::By("all")));
-        assert!(switches.clear(&Scope::All) && !switches.clear(&Scope::All));
-        assert_eq!(check(&switches, "orders", Lane::Order, &[]), Ok(()));
+        assert_eq!(check(&Switches::default(), "orders", Lane::Order, &[]), Ok(()));
     }
 
     #[test]
@@ -278,16 +257,12 @@ mod tests {
     }
 
     #[test]
-    fn switches_are_bounded_and_everything_can_always_be_stopped() {
-        let mut switches = Switches::default();
-        for account in 0..SWITCHES_MAX {
-            switches.set(Scope::Account(account.to_string()), OPEN).unwrap();
-        }
-        assert_eq!(switches.set(Scope::Account("one more".into()), OPEN), Err(TooMany));
-        assert_eq!(switches.set(Scope::Account("7".into()), OPEN), Ok(()));
-        assert_eq!(switches.set(Scope::All, OPEN), Ok(()));
-        assert_eq!(switches.iter().count(), SWITCHES_MAX + 1);
-        assert_eq!(switches.iter().next(), Some((Scope::All, OPEN)));
+    fn what_is_on_is_counted() {
+        let mut switches = with("account", Some("alice"), OPEN);
+        switches.put(Scope::Symbol("BTC/USDT".into()), OPEN);
+        switches.put(Scope::All, OPEN);
+        assert_eq!(switches.len(), 3);
+        assert_eq!(switches.counts(), [("all", 1), ("service", 0), ("account", 1), ("symbol", 1)]);
     }
 
     fn scope() -> impl Strategy<Value = Scope> {
@@ -302,18 +277,14 @@ mod tests {
     proptest! {
         #[test]
         fn agrees_with_a_list_of_what_is_on(
-            changes in proptest::collection::vec((scope(), any::<bool>(), any::<bool>()), 0..20),
+            changes in proptest::collection::vec((scope(), any::<bool>()), 0..20),
             service in 0_usize..3, account in 0_usize..3, symbols in proptest::collection::vec(0_usize..3, 0..3), lane in 0_usize..4,
         ) {
             let (mut switches, mut list) = (Switches::default(), Vec::<(Scope, bool)>::new());
-            for (scope, on, cancel_lane_open) in changes {
+            for (scope, cancel_lane_open) in changes {
                 list.retain(|(known, _)| *known != scope);
-                if on {
-                    list.push((scope.clone(), cancel_lane_open));
-                    switches.set(scope, Switch { cancel_lane_open }).unwrap();
-                } else {
-                    switches.clear(&scope);
-                }
+                list.push((scope.clone(), cancel_lane_open));
+                switches.put(scope, Switch { cancel_lane_open });
             }
             let (names, lane) = (["A", "B", "C"], LANES[lane]);
             let symbols: Vec<&str> = symbols.into_iter().map(|symbol| names[symbol]).collect();
