@@ -18,7 +18,7 @@ pub mod book;
 
 use std::collections::BTreeMap;
 
-use crate::gate::Lane;
+use sluice_schema::Lane;
 
 /// LIMIT: switches at once.
 pub const SWITCHES_MAX: usize = 10_000;
