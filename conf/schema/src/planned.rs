@@ -16,7 +16,6 @@ const PLANNED: &[&str] = &[
     "falco",
     "idempotency",
     "identity",
-    "kill_switch",
     "notify",
     "profile",
     "rate_limit.shared",

@@ -63,6 +63,10 @@ catalogue! {
     EdgeCertificateEnd "sluice_edge_certificate_not_after_seconds" [] "When the first certificate of the TLS listener ends, unix seconds";
     EdgeTunnels "sluice_tunnels" [] "Open WebSockets";
     EdgeTunnelBytes "sluice_tunnel_bytes_total" ["direction"] "Bytes of WebSockets: in from clients, out to them";
+    KillOn "sluice_kill_switches" ["scope"] "Kill switches that are on";
+    KillRefused "sluice_kill_switch_refused_total" ["scope"] "Requests refused by a kill switch, and orders without the symbol that it needs";
+    KillEnded "sluice_kill_switch_ended_total" [] "Streams, calls and WebSockets ended by a kill switch";
+    KillPending "sluice_kill_switch_pending" ["what"] "Switches that wait for the ledger, for the audit log, for the event stream";
     EdgeReloads "sluice_config_reloads_total" ["result"] "Configuration reloads";
     EdgeGeneration "sluice_config_generation" [] "Number of the configuration in force";
     EdgeReloadOk "sluice_config_last_reload_success" [] "1 when the last reload was accepted";

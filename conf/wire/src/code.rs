@@ -38,6 +38,7 @@ codes! {
     BadQuery "bad_query" 400 "Invalid query parameter";
     InvalidJson "invalid_json" 400 "Invalid JSON";
     InvalidEvent "invalid_event" 400 "Invalid event";
+    SymbolRequired "symbol_required" 400 "Order without its symbol while one is stopped";
     InvalidToken "invalid_token" 401 "Invalid or missing credential";
     Forbidden "forbidden" 403 "Not allowed";
     InsufficientScope "insufficient_scope" 403 "Permission missing";
@@ -78,6 +79,7 @@ codes! {
     BreakerOpen "breaker_open" 503 "Circuit breaker is open";
     Overloaded "overloaded" 503 "Overloaded";
     Draining "draining" 503 "Draining";
+    KillSwitch "kill_switch" 503 "Stopped by an operator";
     AuthUnavailable "auth_unavailable" 503 "Verification keys not available yet";
     WorkerUnavailable "worker_unavailable" 503 "Worker not available";
     AuditUnavailable "audit_unavailable" 503 "Audit log cannot be written";

@@ -77,6 +77,8 @@ pub enum Said {
     },
 }
 
+/// LIMIT: bytes of kill switches in [`Carried`].
+pub const CARRIED_BYTES_MAX: usize = 16 << 10;
 /// LIMIT: names in [`Carried`].
 pub const CARRIED_MAX: usize = 500;
 
@@ -86,6 +88,9 @@ pub struct Carried {
     /// Breakers that are held in a state, by service.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub forced: BTreeMap<String, Forced>,
+    /// Kill switches that are not on the disk, as the edge writes them. LIMIT: [`CARRIED_BYTES_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub switches: Vec<String>,
     /// Names the file with what was learnt: limits, open breakers, bad instances.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
@@ -136,7 +141,7 @@ mod tests {
         let said = |said: &Said| serde_json::to_string(said).unwrap();
         let yielded = |carried| said(&Said::Yielded { role: Role::Edge, carried });
         assert_eq!(yielded(Carried::default()), r#"{"event":"yielded","role":"edge"}"#);
-        let carried = Carried { forced: [("a".to_owned(), Forced::Open)].into(), state: None };
+        let carried = Carried { forced: [("a".to_owned(), Forced::Open)].into(), ..Carried::default() };
         assert_eq!(yielded(carried.clone()), r#"{"event":"yielded","role":"edge","forced":{"a":"open"}}"#);
         assert_eq!(order(Order::Go(Carried::default())), r#"{"do":"go"}"#);
         assert_eq!(

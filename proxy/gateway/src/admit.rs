@@ -1,5 +1,5 @@
-//! Whether a request may go on, in the order of the contract: route, address, credential, permission,
-//! rate, body. Everything here is a decision; nothing waits. What follows is in `enter`.
+//! Whether a request may go on, in the order of the contract: route, address, kill switch, credential,
+//! permission, rate, body. Everything here is a decision; nothing waits. What follows is in `enter`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,6 +25,7 @@ use crate::conn::{TlsSession, is_within};
 use crate::ctx::{Arrival, Exchange, Target};
 use crate::generation::{Generation, RouteLimit, ServiceRoute};
 use crate::headers::is_proxied;
+use crate::kill;
 use crate::respond::Answer;
 use crate::state::Shared;
 
@@ -37,7 +38,9 @@ pub(crate) fn admit(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> R
         guard(shared, x, reserved)?;
     }
     check_address(x)?;
+    kill::check(shared, x, headers)?;
     authenticate(shared, x, reserved, headers)?;
+    kill::check_account(shared, x, headers)?;
     authorize(shared, x, headers)?;
     limit_rate(shared, x, headers)?;
     note_affinity(x, headers);

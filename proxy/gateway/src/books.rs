@@ -16,6 +16,7 @@ use sluice_wire::role::Role;
 use tokio::sync::RwLock;
 
 use crate::GatewayError;
+use crate::kill;
 use crate::state::Shared;
 
 /// Between two tries at books that could not be opened.
@@ -88,6 +89,8 @@ impl Books {
             self.shared.rebuild()?;
         }
         self.shared.upstreams.load_holds(self.shared.registrations.ledger()).await?;
+        // Before the first request is accepted.
+        kill::load(&self.shared).await?;
         Ok(())
     }
 

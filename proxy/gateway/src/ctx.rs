@@ -189,6 +189,8 @@ pub(crate) struct Exchange {
     pub(crate) call_timeout: Option<Duration>,
     /// Whether the answer is a stream without end.
     pub(crate) streaming: bool,
+    /// The symbols it names, where its answer goes on for long.
+    pub(crate) symbols: Vec<HeaderValue>,
     /// Its place among the answers that go on for long.
     pub(crate) standing: Option<Place>,
     /// Where its events end, where it consists of events.
@@ -249,6 +251,7 @@ impl Exchange {
             call: false,
             call_timeout: None,
             streaming: false,
+            symbols: Vec::new(),
             standing: None,
             events: None,
             first_byte: None,

@@ -16,6 +16,8 @@ use crate::respond::Answer;
 const RETRY_MS: u64 = 1000;
 /// The decision where a long answer ends with its caller's credential.
 const CREDENTIAL_ENDED: &str = "credential_ended";
+/// The decision where an operator's switch ends it.
+pub(crate) const KILLED: &str = "kill_switch";
 
 /// The answer to a failed request; `None` where nobody is there to read one.
 pub(crate) fn failed_answer(x: &mut Exchange, e: &Error) -> Option<Answer> {
@@ -41,6 +43,10 @@ pub(crate) fn failed_answer(x: &mut Exchange, e: &Error) -> Option<Answer> {
         }
         Fault::Credential => {
             x.decision = CREDENTIAL_ENDED;
+            return None;
+        }
+        Fault::Killed => {
+            x.decision = KILLED;
             return None;
         }
         Fault::Deadline | Fault::Blocked | Fault::Draining | Fault::None => {}
@@ -81,16 +87,17 @@ pub(crate) fn last_words(x: &mut Exchange, hints: bool) -> Option<Bytes> {
 }
 
 /// Whether a request that ended early had an answer without end, which is ended as if the upstream had. Says
-/// whether the edge goes, rather than its caller's credential.
+/// whether the edge goes, rather than its caller's credential or what an operator stopped.
 pub(crate) fn ends_stream(x: &mut Exchange) -> Option<bool> {
-    let draining = match x.arrival.link.fault() {
-        Fault::Draining => true,
-        Fault::Credential => false,
+    let decision = match x.arrival.link.fault() {
+        Fault::Draining => "draining",
+        Fault::Credential => CREDENTIAL_ENDED,
+        Fault::Killed => KILLED,
         _ => return None,
     };
     if !x.arrival.link.streams() {
         return None;
     }
-    x.decision = if draining { "draining" } else { CREDENTIAL_ENDED };
-    Some(draining)
+    x.decision = decision;
+    Some(decision == "draining")
 }

@@ -40,6 +40,7 @@ mod ids;
 mod inbound;
 mod jwt_cache;
 mod kept;
+mod kill;
 mod life;
 mod linger;
 mod link;
@@ -216,6 +217,7 @@ fn open(
         throttle: throttle::AuthThrottle::default(),
         limiter: state::limiter(),
         keyer: std::sync::OnceLock::new(),
+        kill: kill::Kill::new(),
         tunnels: tunnel::Tunnels::new(),
         stalls: Arc::default(),
         connections: Arc::new(Connections::of_this_process(start.config.edge.limits.connections)),
@@ -244,6 +246,9 @@ fn background(shared: &Arc<Shared>, control: &Arc<Control>, outbox: Outbox) -> J
     tasks.spawn(never(tls::identity::keep(Arc::clone(shared))));
     tasks.spawn(never(tls::replaced::run(Arc::clone(shared))));
     tasks.spawn(never(tunnel::watch(Arc::clone(shared))));
+    tasks.spawn(never(kill::keep(Arc::clone(shared))));
+    tasks.spawn(never(kill::tell(Arc::clone(shared))));
+    tasks.spawn(never(kill::follow(Arc::clone(shared))));
     tasks.spawn(never(register::expire(Arc::clone(shared))));
     tasks.spawn(never(otlp::run(Arc::clone(shared))));
     tasks.spawn(reload::on_hangup(Arc::clone(shared)));

@@ -28,10 +28,10 @@ use crate::GatewayError;
 use crate::books::{Books, blocking};
 use crate::control::Control;
 use crate::drain::fit;
-use crate::kept;
 use crate::server::{self, Door};
 use crate::state::Shared;
 use crate::{carry, clock};
+use crate::{kept, kill};
 
 /// How long a successor waits for the vault's feed and the workers' health before it goes on without.
 const ACQUAINTED_WITHIN: Duration = Duration::from_secs(3);
@@ -218,7 +218,8 @@ impl Life {
             };
             Some((route.service.name.clone(), forced))
         });
-        Carried { forced: forced.take(CARRIED_MAX).collect(), state: None }
+        let switches = kill::carried(&self.shared);
+        Carried { forced: forced.take(CARRIED_MAX).collect(), switches, state: None }
     }
 
     /// The same with what was learnt, which lies in a file.
@@ -233,6 +234,7 @@ impl Life {
             let (shared, data_dir) = (Arc::clone(&self.shared), self.start.data_dir.clone());
             blocking(move || carry::unpack(&shared, &data_dir, &word)).await;
         }
+        kill::take(&self.shared, &carried.switches);
         let generation = self.shared.generation();
         for (name, forced) in &carried.forced {
             let Some(route) = generation.service(name) else { continue };

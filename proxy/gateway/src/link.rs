@@ -29,6 +29,24 @@ pub(crate) enum Fault {
     Blocked = 6,
     /// The caller's credential expired or was revoked, and the answer goes on for long.
     Credential = 7,
+    /// An operator stopped what it is about, and the answer goes on for long.
+    Killed = 8,
+}
+
+impl Fault {
+    const fn of(number: u8) -> Self {
+        match number {
+            1 => Self::Deadline,
+            2 => Self::BodyTimeout,
+            3 => Self::BodyFraming,
+            4 => Self::WriteTimeout,
+            5 => Self::Draining,
+            6 => Self::Blocked,
+            7 => Self::Credential,
+            8 => Self::Killed,
+            _ => Self::None,
+        }
+    }
 }
 
 /// What a request and the stream below it tell each other.
@@ -40,7 +58,8 @@ pub(crate) struct Link {
     fault: AtomicU8,
     streams: AtomicBool,
     stops: AtomicBool,
-    ends: AtomicBool,
+    /// The fault with which it ends from outside.
+    ends: AtomicU8,
     watched: AtomicBool,
     waker: AtomicWaker,
     last: AtomicBool,
@@ -58,7 +77,7 @@ impl Link {
             fault: AtomicU8::new(Fault::None as u8),
             streams: AtomicBool::new(false),
             stops: AtomicBool::new(false),
-            ends: AtomicBool::new(false),
+            ends: AtomicU8::new(Fault::None as u8),
             watched: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             last: AtomicBool::new(false),
@@ -120,7 +139,7 @@ impl Link {
         self.set_streams(false);
         self.backlog.begin();
         self.watched.store(false, Ordering::Relaxed);
-        self.ends.store(false, Ordering::Relaxed);
+        self.ends.store(Fault::None as u8, Ordering::Relaxed);
     }
 
     /// From now on the request's task is to be woken by [`Self::end_long`].
@@ -134,21 +153,22 @@ impl Link {
             return false;
         }
         self.waker.register(waker);
-        self.ends.load(Ordering::Acquire)
+        self.ends.load(Ordering::Acquire) != Fault::None as u8
     }
 
-    /// Ends an answer that goes on for long, from outside: its caller's credential is no longer good.
-    pub(crate) fn end_long(&self) {
-        self.ends.store(true, Ordering::Release);
+    /// Ends an answer that goes on for long, from outside: its caller's credential is no longer good, or an
+    /// operator stopped it.
+    pub(crate) fn end_long(&self, fault: Fault) {
+        self.ends.store(fault as u8, Ordering::Release);
         self.waker.wake();
     }
 
     /// Why the request is to end now, where it is.
     pub(crate) fn halt(&self) -> Option<Fault> {
-        if self.ends.load(Ordering::Acquire) {
-            return Some(Fault::Credential);
+        match Fault::of(self.ends.load(Ordering::Acquire)) {
+            Fault::None => (self.streams() && self.is_stopped()).then_some(Fault::Draining),
+            fault => Some(fault),
         }
-        (self.streams() && self.is_stopped()).then_some(Fault::Draining)
     }
 
     fn since_epoch(&self, at: Option<Instant>) -> u64 {
@@ -161,16 +181,7 @@ impl Link {
 
     /// Why the stream ended the request.
     pub(crate) fn fault(&self) -> Fault {
-        match self.fault.load(Ordering::Relaxed) {
-            1 => Fault::Deadline,
-            2 => Fault::BodyTimeout,
-            3 => Fault::BodyFraming,
-            4 => Fault::WriteTimeout,
-            5 => Fault::Draining,
-            6 => Fault::Blocked,
-            7 => Fault::Credential,
-            _ => Fault::None,
-        }
+        Fault::of(self.fault.load(Ordering::Relaxed))
     }
 
     /// Notes why the request ends.

@@ -45,6 +45,9 @@ pub(crate) struct Meters {
     handshakes: IntCounterVec,
     certificate_end: IntGauge,
     reloads: IntCounterVec,
+    kill_on: IntGaugeVec,
+    kill_refused: IntCounterVec,
+    kill_pending: IntGaugeVec,
     /// By [`PROTOCOLS`] and [`TLS_VERSIONS`].
     spoken: [[IntCounter; TLS_VERSIONS.len()]; PROTOCOLS.len()],
     /// Time from the first byte of a request to the end of its head.
@@ -65,6 +68,8 @@ pub(crate) struct Meters {
     pub(crate) token_hits: IntCounter,
     /// Tokens whose signature had to be checked.
     pub(crate) token_misses: IntCounter,
+    /// What goes on for long and was ended by a kill switch.
+    pub(crate) kill_ended: IntCounter,
     /// Number of the configuration in force.
     pub(crate) generation: IntGauge,
     /// 1 when the last reload was accepted.
@@ -117,6 +122,10 @@ impl Meters {
             handshakes: metric::counters(registry, Name::EdgeHandshakes),
             certificate_end: metric::gauge(registry, Name::EdgeCertificateEnd),
             reloads: metric::counters(registry, Name::EdgeReloads),
+            kill_on: metric::gauges(registry, Name::KillOn),
+            kill_refused: metric::counters(registry, Name::KillRefused),
+            kill_pending: metric::gauges(registry, Name::KillPending),
+            kill_ended: metric::counter(registry, Name::KillEnded),
             spoken: PROTOCOLS
                 .map(|protocol| TLS_VERSIONS.map(|tls| spoken.with_label_values(&[protocol, tls]))),
             head_seconds: stages.with_label_values(&["head"]),
@@ -176,6 +185,21 @@ impl Meters {
     /// A connection closed before its first request.
     pub(crate) fn connection_refused(&self, reason: &str) {
         self.connections_refused.with_label_values(&[reason]).inc();
+    }
+
+    /// A request refused by a switch of this scope, or for want of a symbol.
+    pub(crate) fn kill_refused(&self, scope: &str) {
+        self.kill_refused.with_label_values(&[scope]).inc();
+    }
+
+    /// So many switches of this scope are on.
+    pub(crate) fn kill_on(&self, scope: &str, count: usize) {
+        self.kill_on.with_label_values(&[scope]).set(count as i64);
+    }
+
+    /// So many switches wait for the ledger, the audit log or the event stream.
+    pub(crate) fn kill_pending(&self, what: &str, count: usize) {
+        self.kill_pending.with_label_values(&[what]).set(count as i64);
     }
 
     /// A reload, taken or refused.

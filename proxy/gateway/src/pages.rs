@@ -10,6 +10,7 @@ use pingora::proxy::Session;
 use serde_json::{Value, json};
 use sluice_http::Status;
 use sluice_policy::balance::Instance;
+use sluice_policy::kill_switch::Switches;
 use sluice_policy::method::{Method, MethodSet};
 use sluice_schema::{RateKey, Source};
 use sluice_telemetry::metric;
@@ -88,8 +89,35 @@ pub(crate) fn components(shared: &Shared) -> BTreeMap<&'static str, (Status, Opt
     components
 }
 
-/// How the edge itself is.
+/// How the edge itself is, and whether an operator has stopped something: that is no fault, but nobody should
+/// look for another reason.
 pub(crate) fn own_status(shared: &Shared) -> (Status, Option<String>) {
+    let (status, fault) = own_fault(shared);
+    let Some(switches) = shared.kill.switches() else { return (status, fault) };
+    let stopped = stopped(&switches);
+    let detail = match fault {
+        Some(fault) => format!("{stopped}; {fault}"),
+        None => stopped,
+    };
+    (status.max(Status::Degraded), Some(detail))
+}
+
+/// What is stopped, without names: the page is public.
+fn stopped(switches: &Switches) -> String {
+    let [(_, all), named @ ..] = switches.counts();
+    if all > 0 {
+        return "kill switch: everything is stopped".to_owned();
+    }
+    let named: Vec<String> = named
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(scope, count)| format!("{count} {scope}{}", if count == 1 { "" } else { "s" }))
+        .collect();
+    format!("kill switch: {} stopped", named.join(", "))
+}
+
+/// What is wrong with the edge itself.
+pub(crate) fn own_fault(shared: &Shared) -> (Status, Option<String>) {
     let max_age = shared.generation.load().config.auth.feed_max_age;
     let last = shared.reload.last();
     if shared.drain.has_begun() {

@@ -150,7 +150,8 @@ fn worker_away() -> Problem {
     Problem::new(Code::WorkerUnavailable).detail("the worker of this path is not running").retry_after_s(1)
 }
 
-fn refuse<T>(x: &mut Exchange, problem: Problem) -> Result<T, Box<Error>> {
+/// Refuses a try; the answer is in `x.refusal`.
+pub(crate) fn refuse<T>(x: &mut Exchange, problem: Problem) -> Result<T, Box<Error>> {
     let code = problem.code;
     x.refusal = Some(Answer::problem(outcome(x, problem)));
     // A try that failed before still counts: only this refusal itself is nobody's fault.
@@ -303,7 +304,8 @@ pub(crate) fn answer(x: &Exchange, failure: Failure) -> Answer {
     Answer::problem(outcome(x, problem))
 }
 
-fn was_sent(x: &Exchange) -> bool {
+/// Whether any byte of the present try was sent.
+pub(crate) fn was_sent(x: &Exchange) -> bool {
     x.attempt.as_ref().is_some_and(|attempt| attempt.sent)
 }
 

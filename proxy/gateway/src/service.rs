@@ -22,16 +22,16 @@ use crate::ctx::{Arrival, Ctx, Exchange, Target};
 use crate::enter::enter;
 use crate::failed::{end_stream, ends_stream, failed_answer};
 use crate::forward::{
-    answer_begins, answer_piece, dress, head_came, prepare, request_piece, retry_after, settle,
+    answer_begins, answer_piece, dress, head_came, is_stream, prepare, request_piece, retry_after, settle,
 };
 use crate::generation::Generation;
 use crate::h2::{Handed, Known, grpc};
 use crate::headers::{STAY_ENCRYPTED, check_nominations};
-use crate::peer::{RETRY_STATUS, attempt_failed, check_instance, choose, connect_failed, retries_status};
+use crate::peer::{RETRY_STATUS, attempt_failed, check_instance, connect_failed, retries_status};
 use crate::reframe::{frame_anew, interim};
 use crate::respond::{Answer, go_on, send, suit_version};
 use crate::state::Shared;
-use crate::{account, admit, pages};
+use crate::{account, admit, kill, pages};
 
 /// What the connection loop hands to a request.
 pub(crate) struct Intake {
@@ -138,11 +138,11 @@ impl ProxyHttp for Edge {
         Ok(true)
     }
 
-    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         let x = of(ctx)?;
         match x.chosen.take() {
             Some(peer) => Ok(peer),
-            None => choose(x).await,
+            None => kill::choose(&self.shared, x, &session.req_header().headers).await,
         }
     }
 
@@ -198,6 +198,9 @@ impl ProxyHttp for Edge {
         let replayable = is_replayable(session);
         if retries_status(x, status, replayable, retry_after(response)) {
             return Err(Error::new_up(RETRY_STATUS));
+        }
+        if is_stream(response) || x.call {
+            x.symbols = kill::symbols(x, &session.req_header().headers);
         }
         answer_begins(&self.shared, x, response);
         Ok(())

@@ -1,5 +1,5 @@
-//! Answers that go on for long, so that they end when their caller's credential does: event streams and
-//! calls of gRPC. (Tunnels have their own register, since they end with a word.) One sweep looks after all.
+//! Answers that go on for long, so that they end when their caller's credential does, or when an operator
+//! stops what they are about: event streams and calls of gRPC. (Tunnels have their own register, since they end with a word.) One sweep looks after all.
 //! LIMIT: one entry a request under way, which connections and their streams bound.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::{HashMap, HashMapExt as _};
 use sluice_identity::trust::Trust;
+use sluice_policy::kill_switch::Switches;
 
 use crate::clock;
 use crate::conn::Conn;
 use crate::ctx::Exchange;
 use crate::jwt_cache::Verified;
-use crate::link::Link;
+use crate::kill::Subject;
+use crate::link::{Fault, Link};
 use crate::state::Shared;
 
 /// A lock is held for the sweep of one shard.
@@ -31,6 +33,7 @@ pub(crate) enum Ended {
 pub(crate) struct Moment<'a> {
     shared: &'a Shared,
     trust: Arc<Trust>,
+    switches: Option<Arc<Switches>>,
     now_s: i64,
     leeway_s: i64,
 }
@@ -39,7 +42,18 @@ impl<'a> Moment<'a> {
     /// The present one.
     pub(crate) fn now(shared: &'a Shared) -> Self {
         let leeway_s = shared.trust.rules().leeway_s;
-        Self { shared, trust: shared.trust.load(), now_s: clock::unix_s(), leeway_s }
+        let (trust, switches) = (shared.trust.load(), shared.kill.switches());
+        Self { shared, trust, switches, now_s: clock::unix_s(), leeway_s }
+    }
+
+    /// Whether an operator has stopped what goes on for long; counted where it is.
+    pub(crate) fn killed(&self, subject: Option<&Subject>, caller: Option<&Verified>) -> bool {
+        let (Some(switches), Some(subject)) = (&self.switches, subject) else { return false };
+        let killed = subject.is_stopped(switches, caller);
+        if killed {
+            self.shared.meters.kill_ended.inc();
+        }
+        killed
     }
 
     /// Whether what a client showed, on its connection and with its request, is no longer good.
@@ -64,7 +78,9 @@ impl<'a> Moment<'a> {
 struct Entry {
     conn: Arc<Conn>,
     caller: Option<Arc<Verified>>,
+    subject: Option<Subject>,
     link: Arc<Link>,
+    ended: bool,
 }
 
 /// The answers that go on for long.
@@ -85,13 +101,20 @@ impl Standing {
         Self { shards: std::array::from_fn(|_| Mutex::new(HashMap::new())), next: AtomicU64::new(0) }
     }
 
-    /// Ends those whose caller's credential is no longer good.
+    /// Ends those whose caller's credential is no longer good, or which an operator stops.
     pub(crate) fn check(&self, moment: &Moment<'_>) {
         for shard in &self.shards {
-            for entry in lock(shard).values() {
-                if moment.ended(&entry.conn, entry.caller.as_deref()).is_some() {
-                    entry.link.end_long();
-                }
+            for entry in lock(shard).values_mut().filter(|entry| !entry.ended) {
+                let caller = entry.caller.as_deref();
+                let fault = if moment.ended(&entry.conn, caller).is_some() {
+                    Fault::Credential
+                } else if moment.killed(entry.subject.as_ref(), caller) {
+                    Fault::Killed
+                } else {
+                    continue;
+                };
+                entry.ended = true;
+                entry.link.end_long(fault);
             }
         }
     }
@@ -102,15 +125,18 @@ impl Standing {
 }
 
 impl Place {
-    /// Enters a request whose answer goes on for long; `None` where no credential can end.
+    /// Enters a request whose answer goes on for long; `None` where no credential can end and no operator
+    /// can stop it.
     pub(crate) fn take(shared: &Arc<Shared>, x: &Exchange) -> Option<Self> {
         let (conn, caller, link) = (&x.arrival.conn, &x.identity, &x.arrival.link);
-        if conn.tls.is_none() && caller.is_none() {
+        let subject = Subject::of(x);
+        if conn.tls.is_none() && caller.is_none() && subject.is_none() {
             return None;
         }
         link.watch();
         let number = shared.standing.next.fetch_add(1, Ordering::Relaxed);
-        let entry = Entry { conn: Arc::clone(conn), caller: caller.clone(), link: Arc::clone(link) };
+        let (conn, caller, link) = (Arc::clone(conn), caller.clone(), Arc::clone(link));
+        let entry = Entry { conn, caller, subject, link, ended: false };
         shared.standing.shard(number).insert(number, entry);
         Some(Self { shared: Arc::clone(shared), number })
     }

@@ -21,6 +21,7 @@ use crate::drain::Drain;
 use crate::generation::{Generation, Upstreams};
 use crate::ids;
 use crate::jwt_cache::JwtCache;
+use crate::kill::Kill;
 use crate::meters::Meters;
 use crate::register::Registrations;
 use crate::reload::ReloadState;
@@ -65,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) limiter: Limiter,
     /// Makes the limiter's keys; the predecessor's, where there is one.
     pub(crate) keyer: OnceLock<Keyer>,
+    /// What an operator has stopped.
+    pub(crate) kill: Kill,
     /// Open tunnels.
     pub(crate) tunnels: Tunnels,
     /// Answers that go on for long.

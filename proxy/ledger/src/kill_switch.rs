@@ -81,8 +81,8 @@ impl KeptSwitch {
     }
 }
 
-/// The key of a scope's record.
-fn key(scope: &Scope) -> String {
+/// The key of a scope's record, for people too.
+pub fn switch_key(scope: &Scope) -> String {
     match scope.target() {
         None => scope.as_str().to_owned(),
         Some(target) => format!("{}:{target}", scope.as_str()),
@@ -127,21 +127,22 @@ impl Ledger {
         })
     }
 
-    /// Writes what is known of scopes (`None`: nothing any more) and where the edge is, all in one transaction.
+    /// Writes the records of these keys (`None`: there is none any more) and where the edge is, all in one
+    /// transaction.
     ///
     /// # Errors
     /// [`LedgerError`]; nothing has changed then.
     pub fn keep_switches(
         &self,
-        changes: &[(Scope, Option<KeptSwitch>)],
+        changes: &[(String, Option<KeptSwitch>)],
         place: &Place,
     ) -> Result<(), LedgerError> {
         let written = self.store.write(|transaction| {
             let mut table = transaction.open_table(SWITCHES)?;
-            for (scope, kept) in changes {
+            for (key, kept) in changes {
                 match kept {
-                    Some(kept) => drop(table.insert(key(scope).as_str(), kept.encode().as_slice())?),
-                    None => drop(table.remove(key(scope).as_str())?),
+                    Some(kept) => drop(table.insert(key.as_str(), kept.encode().as_slice())?),
+                    None => drop(table.remove(key.as_str())?),
                 }
             }
             let mut known = transaction.open_table(PLACE)?;
@@ -196,7 +197,7 @@ mod tests {
         let mut book = Book::new(EdgeId(7));
         let scopes = [Scope::All, Scope::Symbol("BTC:USDT".into()), Scope::Account("a b:c".into())];
         let changes: Vec<_> =
-            scopes.iter().map(|scope| (scope.clone(), Some(on(&mut book, scope)))).collect();
+            scopes.iter().map(|scope| (switch_key(scope), Some(on(&mut book, scope)))).collect();
         let place = Place { edge: EdgeId(7), position: Some("17-2".into()) };
         {
             let ledger = Ledger::open(dir.path()).unwrap();
@@ -207,11 +208,11 @@ mod tests {
         let listing = ledger.switches().unwrap();
         assert_eq!(listing.place, Some(place));
         assert!(listing.unreadable.is_empty());
-        for (scope, kept) in &changes {
+        for (scope, (_, kept)) in scopes.iter().zip(&changes) {
             assert_eq!(listing.kept.get(scope), kept.as_ref(), "{scope:?}");
         }
         // A place without a position leaves the one that is known.
-        ledger.keep_switches(&[(Scope::All, None)], &Place { edge: EdgeId(7), position: None }).unwrap();
+        ledger.keep_switches(&[("all".into(), None)], &Place { edge: EdgeId(7), position: None }).unwrap();
         let listing = ledger.switches().unwrap();
         assert_eq!(listing.kept.len(), 2);
         assert_eq!(listing.place.unwrap().position.as_deref(), Some("17-2"));

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 pub use holds::{HOLDS_MAX, Held, HoldListing};
-pub use kill_switch::{KeptSwitch, Place, SwitchListing};
+pub use kill_switch::{KeptSwitch, Place, SwitchListing, switch_key};
 pub use registry::{Entry, Listing, RegisterError, Unreadable};
 
 /// Version of the file's layout; records carry one of their own.

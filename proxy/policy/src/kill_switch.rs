@@ -95,6 +95,16 @@ pub struct Switches {
 
 type Named = BTreeMap<String, Switch>;
 
+impl Stopped {
+    /// The word for it in metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::By(scope) => scope,
+            Self::SymbolRequired => "symbol_required",
+        }
+    }
+}
+
 impl Scope {
     /// The scope of a switch call: `scope` and, but for `all`, `target`.
     pub fn parse(scope: &str, target: Option<&str>) -> Result<Self, ScopeFault> {

@@ -44,6 +44,9 @@ pub(crate) const MATCH_VALUE: Text<String> = Text {
     pattern: r"^[\x21-\x7e]([\x20-\x7e]{0,254}[\x21-\x7e])?$",
 };
 
+/// The name of the header with a request's symbols; lower case.
+pub(crate) const SYMBOL_HEADER: Text<String> = Text { parse: parse_symbol_header, ..HEADER_NAME };
+
 /// The path of a health probe.
 pub(crate) const HEALTH_PATH: Text<String> = Text {
     what: "a path such as \"/health\"",
@@ -138,6 +141,19 @@ fn parse_match_name(text: &str) -> Result<String, Wrong> {
     }
     if is_token(&name) && is_owned(&name) {
         return Err(Wrong::new(format!("the header {} is Sluice's own and cannot be matched", quote(text))));
+    }
+    parse_header_name(text)
+}
+
+/// Names with `_` do not reach an upstream, which must see the same symbols.
+fn parse_symbol_header(text: &str) -> Result<String, Wrong> {
+    let name = text.to_ascii_lowercase();
+    if is_token(&name) && (is_owned(&name) || name == "host") {
+        return Err(Wrong::new(format!("the header {} names no symbol", quote(text))));
+    }
+    if name.contains('_') {
+        let wrong = Wrong::new(format!("the header {} does not reach a service", quote(text)));
+        return Err(wrong.help(format!("write \"{}\"", name.replace('_', "-"))));
     }
     parse_header_name(text)
 }

@@ -1,9 +1,9 @@
 //! Keys of the edge process.
 
 use super::span;
-use crate::form::{ACCESS, ADDRESS, COLLECTOR, HOST, NETWORK, ZONE};
+use crate::form::{ACCESS, ADDRESS, COLLECTOR, HOST, NETWORK, SYMBOL_HEADER, ZONE};
 use crate::kind::{Choice, Duration, Flag, Kind, List, Maybe, Number, Parsed, Size, count};
-use crate::model::{Control, Drain, Edge, Limits, Log, LogLevel, MetricsAccess, Otlp, Registry};
+use crate::model::{Control, Drain, Edge, KillSwitch, Limits, Log, LogLevel, MetricsAccess, Otlp, Registry};
 use crate::table::Table;
 
 /// The words of `[log] level`; the seeds' upper-case ones too.
@@ -73,6 +73,13 @@ pub(super) fn registry(t: &mut Table<'_, '_>, registry: &mut Registry) {
         t.key("max", "Registered services at most.", count(0..=10_000), &mut registry.max);
         let doc = "Lease of a registration that names none; 0s keeps it until it is deleted.";
         t.key("ttl", doc, ZeroIsNone(span(0, 31_536_000_000)), &mut registry.ttl);
+    });
+}
+
+pub(super) fn kill_switch(t: &mut Table<'_, '_>, kill: &mut KillSwitch) {
+    t.table("kill_switch", "What is stopped by hand.", |t| {
+        let doc = "Header in which a request names its symbols.";
+        t.key("symbol_header", doc, SYMBOL_HEADER, &mut kill.symbol_header);
     });
 }
 

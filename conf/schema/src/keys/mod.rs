@@ -36,6 +36,7 @@ pub(crate) fn sections(t: &mut Table<'_, '_>, config: &mut Config) {
         t.key("default", doc, PerMinute, &mut config.rate_limit);
     });
     edge::registry(t, &mut config.registry);
+    edge::kill_switch(t, &mut config.kill_switch);
     edge::drain(t, &mut config.drain);
     edge::log(t, &mut config.log);
     edge::otlp(t, &mut config.otlp);

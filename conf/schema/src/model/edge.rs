@@ -72,6 +72,13 @@ pub struct Registry {
     pub ttl: Option<Duration>,
 }
 
+/// `[kill_switch]`: what is stopped by hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KillSwitch {
+    /// Header in which a request names its symbols; lower case.
+    pub symbol_header: String,
+}
+
 /// `[drain]`: how a process ends on SIGTERM.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Drain {
@@ -194,6 +201,12 @@ impl Default for Control {
 impl Default for Registry {
     fn default() -> Self {
         Self { allow: vec![loopback_networks()[0]], max: 1000, ttl: None }
+    }
+}
+
+impl Default for KillSwitch {
+    fn default() -> Self {
+        Self { symbol_header: "x-symbol".to_owned() }
     }
 }
 

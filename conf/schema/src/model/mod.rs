@@ -14,7 +14,9 @@ use std::net::SocketAddr;
 use thiserror::Error;
 
 pub use auth::Auth;
-pub use edge::{AccessLog, Control, Drain, Edge, Limits, Log, LogLevel, MetricsAccess, Otlp, Registry};
+pub use edge::{
+    AccessLog, Control, Drain, Edge, KillSwitch, Limits, Log, LogLevel, MetricsAccess, Otlp, Registry,
+};
 pub use lane::Lane;
 pub use service::{
     Balance, Breaker, HEADER_MATCHES_MAX, HashOn, HeaderEdits, Health, Instance, METHODS, Outlier,
@@ -41,6 +43,8 @@ pub struct Config {
     pub breaker: Breaker,
     /// `[registry]`: services registered over the API.
     pub registry: Registry,
+    /// `[kill_switch]`: what is stopped by hand.
+    pub kill_switch: KillSwitch,
     /// `[drain]`: how a process ends.
     pub drain: Drain,
     /// `[log]`: process log and access log.
@@ -84,6 +88,7 @@ impl Default for Config {
             rate_limit: Some(RateLimit::per_minute(1000)),
             breaker: Breaker::default(),
             registry: Registry::default(),
+            kill_switch: KillSwitch::default(),
             drain: Drain::default(),
             log: Log::default(),
             otlp: Otlp::default(),
@@ -109,6 +114,7 @@ impl Config {
             rate_limit: self.rate_limit.clone(),
             breaker: self.breaker.clone(),
             registry: self.registry.clone(),
+            kill_switch: self.kill_switch.clone(),
             drain: self.drain.clone(),
             log: self.log.clone(),
             otlp: self.otlp.clone(),

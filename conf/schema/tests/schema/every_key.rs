@@ -59,6 +59,7 @@ pub(crate) const OTHER_VALUES: &[(&str, &str)] = &[
     ("events.segment_bytes", "\"1MiB\""),
     ("events.stream", "\"other\""),
     ("events.unknown_types", "\"refuse\""),
+    ("kill_switch.symbol_header", "\"x-instrument\""),
     ("log.access", "\"file:/var/log/sluice.log\""),
     ("log.level", "\"debug\""),
     ("log.sample", "0.25"),

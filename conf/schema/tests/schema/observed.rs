@@ -28,6 +28,7 @@ const ADMISSION: &str = "proxy/gateway/tests/edge/admission.rs";
 const BALANCE: &str = "proxy/gateway/tests/edge/balance.rs";
 const EJECTION: &str = "proxy/gateway/tests/edge/ejection.rs";
 const KEYS: &str = "proxy/gateway/tests/edge/keys.rs";
+const KILL: &str = "proxy/gateway/tests/edge/kill.rs";
 const LANES: &str = "proxy/gateway/tests/edge/lanes.rs";
 const SECURE: &str = "proxy/gateway/tests/edge/secure.rs";
 const TLS: &str = "proxy/gateway/tests/edge/tls.rs";
@@ -40,6 +41,7 @@ const INSTANCE: &str = "tests/keys.rs";
 /// File, test, and the keys it observes.
 const OBSERVERS: &[(&str, &str, &[&str])] = &[
     (ADMISSION, "with_tokens_switched_off_services_are_open_and_workers_are_not", &["auth.enabled"]),
+    (KILL, "a_symbol_is_read_from_the_configured_header", &["kill_switch.symbol_header"]),
     (ADMISSION, "tokens_of_the_older_platforms_open_services_only", &["auth.hs256_secret"]),
     (ADMISSION, "a_token_is_needed_and_its_grants_decide", &["service.permissions"]),
     (ADMISSION, "without_keys_protected_routes_answer_503_and_open_ones_work", &["service.auth_required"]),

@@ -37,7 +37,7 @@ use crate::peer::{attempt_failed, connect_failed};
 use crate::respond::waits_to_go_on;
 use crate::service::{Intake, exchange};
 use crate::state::Shared;
-use crate::{account, admit};
+use crate::{account, admit, kill};
 use tries::{Failed, once};
 
 pub(crate) use lines::Lines;
@@ -59,6 +59,7 @@ pub(crate) async fn run(
     intake: Intake,
 ) -> Option<(Asked, Box<Exchange>)> {
     let mut x = Box::new(exchange(intake, &asked.head.headers));
+    x.symbols = kill::symbols(&x, &asked.head.headers);
     let admitted = admit::admit(shared, &mut x, &asked.head.headers).and_then(|()| enter(&mut x));
     x.admitted = Some(x.arrival.headed.elapsed());
     if let Err(answer) = admitted {

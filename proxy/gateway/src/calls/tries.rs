@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use h2::Reason;
-use http::Uri;
 use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, Uri};
 use pingora::http::RequestHeader;
 use pingora::protocols::http::v2::client::Http2Session;
 use pingora::upstreams::peer::HttpPeer;
@@ -18,7 +18,8 @@ use super::lines::Lines;
 use crate::ctx::Exchange;
 use crate::forward::{prepare, request_piece};
 use crate::h2::{Asked, BodyError, Reply};
-use crate::peer::{check_instance, choose};
+use crate::kill;
+use crate::peer::check_instance;
 use crate::state::Shared;
 
 /// Why a try came to nothing.
@@ -41,7 +42,7 @@ pub(super) async fn once(
     x: &mut Exchange,
 ) -> Result<(), Failed> {
     let link = Arc::clone(&x.arrival.link);
-    let reached = while_present(&mut asked.reply, reach(lines, x)).await;
+    let reached = while_present(&mut asked.reply, reach(shared, lines, x, &asked.head.headers)).await;
     let (peer, mut session) = match reached {
         Some(reached) => reached?,
         None => return BodyError::Reset.fail(&link).map_err(Failed::Refused),
@@ -59,8 +60,13 @@ pub(super) async fn once(
 }
 
 /// A stream to the instance that is next.
-async fn reach(lines: &Lines, x: &mut Exchange) -> Result<(Box<HttpPeer>, Http2Session), Failed> {
-    let peer = choose(x).await.map_err(Failed::Refused)?;
+async fn reach(
+    shared: &Shared,
+    lines: &Lines,
+    x: &mut Exchange,
+    headers: &HeaderMap,
+) -> Result<(Box<HttpPeer>, Http2Session), Failed> {
+    let peer = kill::choose(shared, x, headers).await.map_err(Failed::Refused)?;
     let endpoint = x.attempt.as_ref().and_then(|attempt| attempt.endpoint.as_ref());
     if !endpoint.is_some_and(|endpoint| endpoint.speaks_http2()) {
         return Err(Failed::Plain(peer));

@@ -12,6 +12,7 @@ use sluice_wire::code::Code;
 
 use super::Control;
 use crate::conn::is_within;
+use crate::kill::Author;
 
 /// Grants of somebody near who shows no token: reading, and calculations, which change nothing.
 const NEAR_GRANTS: &str = "control:read events:read read";
@@ -47,6 +48,13 @@ impl Access {
     /// The request's id.
     pub(super) fn request_id(&self) -> &str {
         &self.request_id
+    }
+
+    /// Who changes something, where he may; nothing is written about it.
+    pub(super) fn author(&self) -> Option<Author> {
+        let caller = self.caller.as_ref().filter(|caller| require(caller, "control:write").is_ok())?;
+        let (request_id, remote) = (self.request_id.clone(), self.remote.clone());
+        Some(Author { subject: caller.subject.clone(), request_id, remote })
     }
 
     /// May read: by grant, or by address.

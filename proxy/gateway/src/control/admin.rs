@@ -41,6 +41,8 @@ pub(super) async fn index(State(control): State<Arc<Control>>, access: Access) -
             endpoint("GET", "/admin/config", "effective configuration and its history; takes a token"),
             endpoint("POST", "/admin/reload", "reads the configuration again"),
             endpoint("POST", "/admin/rollback", "puts an earlier configuration back: {generation}"),
+            endpoint("GET", "/admin/kill-switch", "what is stopped by hand"),
+            endpoint("POST", "/admin/kill-switch", "stops or lets go: {scope, target, on, reason}"),
             endpoint("GET", "/admin/tap", "requests as they end, server-sent events; takes a token"),
             endpoint("GET", "/admin/upstreams", "all instances and what operators hold back"),
             endpoint("POST", "/admin/upstreams/{service}/{instance}/drain", "no new callers; also /maint and /ready: {reason}"),

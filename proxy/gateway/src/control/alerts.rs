@@ -10,12 +10,14 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use sluice_http::{Reject, Status};
 use sluice_policy::breaker::State as BreakerState;
+use sluice_policy::kill_switch::Scope;
 
 use super::Control;
 use super::access::Access;
 use super::snapshot::certificates;
 use crate::clock;
-use crate::pages::own_status;
+use crate::kill;
+use crate::pages::own_fault;
 use crate::state::Shared;
 
 /// LIMIT: alerts listed.
@@ -124,7 +126,7 @@ fn findings(shared: &Shared) -> Vec<Finding> {
             Status::Unhealthy => findings.push((Level::Critical, role.to_string(), "worker", text)),
         }
     }
-    if let (status, Some(text)) = own_status(shared)
+    if let (status, Some(text)) = own_fault(shared)
         && status != Status::Healthy
     {
         findings.push((Level::Warning, "edge".to_owned(), "edge", text));
@@ -138,7 +140,22 @@ fn findings(shared: &Shared) -> Vec<Finding> {
             findings.push((level, certificate.name, "certificate", text));
         }
     }
+    findings.extend(kill::views(shared, None, ALERTS_MAX).0.into_iter().map(killed));
     findings
+}
+
+/// An operator has stopped something, which somebody has to end.
+fn killed(view: kill::View) -> Finding {
+    let service = view.scope.target().unwrap_or("all").to_owned();
+    let (kind, what) = match &view.scope {
+        Scope::All => ("kill_all", "everything is"),
+        Scope::Service(_) => ("kill_service", "this service is"),
+        Scope::Account(_) => ("kill_account", "this account is"),
+        Scope::Symbol(_) => ("kill_symbol", "this symbol is"),
+    };
+    let cancels = if view.cancel_lane_open { "" } else { ", cancels too" };
+    let text = format!("kill switch: {what} stopped{cancels} by {}: {}", view.by, view.reason);
+    (Level::Critical, service, kind, text)
 }
 
 pub(super) async fn list(State(control): State<Arc<Control>>, access: Access) -> Result<Json<Value>, Reject> {

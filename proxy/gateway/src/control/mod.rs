@@ -12,6 +12,7 @@ mod breakers;
 mod config;
 mod console;
 mod dashboard;
+mod kill;
 mod relay;
 mod snapshot;
 mod tap;
@@ -94,6 +95,7 @@ impl Control {
             .route("/admin/config", get(config::show))
             .route("/admin/reload", post(config::reload))
             .route("/admin/rollback", post(config::rollback))
+            .route("/admin/kill-switch", get(kill::list).post(kill::switch))
             .route("/admin/tap", get(tap::follow))
             .route("/admin/upstreams", get(upstreams::list))
             .route("/admin/upstreams/{service}/{instance}/{hold}", post(upstreams::hold))

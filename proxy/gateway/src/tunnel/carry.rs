@@ -86,7 +86,7 @@ pub(super) async fn run(
     let Some((mut tunnel, permit)) = opened else {
         return account::line(&shared, &x, Some(101), true);
     };
-    let (place, told) = Place::take(shared, Arc::clone(&x.arrival.conn), x.identity.clone());
+    let (place, told) = Place::take(shared, &x);
     tunnel.told = Some(told);
     let end = poll_fn(|cx| tunnel.poll(cx)).await;
     settle(&mut x);

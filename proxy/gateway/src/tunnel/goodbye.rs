@@ -1,13 +1,15 @@
 //! How the edge ends a tunnel of its own accord.
 //!
 //! Both ends get a close frame between two frames. Draining and idleness let the client's last words
-//! pass until its own close; a caller whose credential is no longer good says nothing more upstream.
+//! pass until its own close; a caller whose credential is no longer good, or whom an operator stops, says
+//! nothing more upstream.
 
 use std::time::Duration;
 
 use sluice_policy::websocket::{GOING_AWAY, POLICY_VIOLATION, SERVICE_RESTART, close_frame};
 use tokio::time::Instant;
 
+use crate::failed::KILLED;
 use crate::ids;
 
 /// LIMIT: how long a frame under way may take to end, and a client to answer the close.
@@ -22,6 +24,8 @@ pub(crate) enum Stop {
     Expired,
     /// The caller's credential was revoked.
     Revoked,
+    /// An operator stopped what it is about.
+    Killed,
     /// Nothing passed for too long.
     Idle,
 }
@@ -33,6 +37,7 @@ impl Stop {
             Self::Draining(_) => "draining",
             Self::Expired => "token_expired",
             Self::Revoked => "token_revoked",
+            Self::Killed => KILLED,
             Self::Idle => "idle",
         }
     }
@@ -51,7 +56,7 @@ impl Stop {
 
     /// Whether the client may say no more.
     pub(super) const fn silences(self) -> bool {
-        matches!(self, Self::Expired | Self::Revoked)
+        matches!(self, Self::Expired | Self::Revoked | Self::Killed)
     }
 
     /// When the frame under way is cut off.
@@ -75,6 +80,7 @@ impl Stop {
             Self::Draining(_) => (SERVICE_RESTART, "service restart"),
             Self::Expired => (POLICY_VIOLATION, "credential expired"),
             Self::Revoked => (POLICY_VIOLATION, "credential revoked"),
+            Self::Killed => (POLICY_VIOLATION, "kill switch"),
             Self::Idle => (GOING_AWAY, "idle"),
         }
     }

@@ -33,7 +33,7 @@ use crate::respond::Answer;
 use crate::service::Intake;
 use crate::state::Shared;
 use crate::stream::Downstream;
-use crate::{account, admit};
+use crate::{account, admit, kill};
 use tries::{Answered, Failed};
 
 pub(crate) use open::{Tunnels, watch};
@@ -75,6 +75,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut stream: Box<Downstream>, intake
     let Asked { head, bytes } = asked;
     let mut x = Box::new(Exchange::new(arrival, generation, &head.headers));
     x.received = true;
+    x.symbols = kill::symbols(&x, &head.headers);
     // Boxed, so that an open tunnel holds no room for its own beginning.
     let reached = Box::pin(reach(&shared, &mut stream, &mut x, head)).await;
     match reached {

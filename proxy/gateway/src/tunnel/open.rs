@@ -1,5 +1,5 @@
 //! The tunnels that are open, so that they can be told to end: all of them when the edge drains, one when
-//! its caller's credential expires or is revoked. One sweep looks after all; a tunnel has no timer for it.
+//! its caller's credential expires or is revoked, or an operator stops what it is about. One sweep looks after all; a tunnel has no timer for it.
 //! LIMIT: one entry an open connection, which `edge.limits.connections` bounds.
 
 use std::convert::Infallible;
@@ -15,8 +15,10 @@ use tokio::sync::oneshot;
 
 use super::goodbye::Stop;
 use crate::conn::Conn;
+use crate::ctx::Exchange;
 use crate::drain::Phase;
 use crate::jwt_cache::Verified;
+use crate::kill::Subject;
 use crate::standing::{Ended, Moment};
 use crate::state::Shared;
 
@@ -35,6 +37,7 @@ pub(crate) struct Tunnels {
 struct Entry {
     conn: Arc<Conn>,
     caller: Option<Arc<Verified>>,
+    subject: Option<Subject>,
     stop: Option<oneshot::Sender<Stop>>,
 }
 
@@ -68,13 +71,15 @@ impl Tunnels {
         self.sweep(|_| Some(stop));
     }
 
-    /// Tells those to end whose caller's credential is no longer good.
-    fn check_callers(&self, moment: &Moment<'_>) {
+    /// Tells those to end whose caller's credential is no longer good, or which an operator stops.
+    fn check(&self, moment: &Moment<'_>) {
         self.sweep(|entry| {
-            moment.ended(&entry.conn, entry.caller.as_deref()).map(|ended| match ended {
-                Ended::Expired => Stop::Expired,
-                Ended::Revoked => Stop::Revoked,
-            })
+            let caller = entry.caller.as_deref();
+            match moment.ended(&entry.conn, caller) {
+                Some(Ended::Expired) => Some(Stop::Expired),
+                Some(Ended::Revoked) => Some(Stop::Revoked),
+                None => moment.killed(entry.subject.as_ref(), caller).then_some(Stop::Killed),
+            }
         });
     }
 
@@ -97,14 +102,11 @@ impl Tunnels {
 
 impl Place {
     /// Enters a tunnel; the receiver hears when it is to end.
-    pub(super) fn take(
-        shared: Arc<Shared>,
-        conn: Arc<Conn>,
-        caller: Option<Arc<Verified>>,
-    ) -> (Self, oneshot::Receiver<Stop>) {
+    pub(super) fn take(shared: Arc<Shared>, x: &Exchange) -> (Self, oneshot::Receiver<Stop>) {
+        let (conn, caller, subject) = (Arc::clone(&x.arrival.conn), x.identity.clone(), Subject::of(x));
         let number = shared.tunnels.next.fetch_add(1, Ordering::Relaxed);
         let (stop, told) = oneshot::channel();
-        shared.tunnels.shard(number).insert(number, Entry { conn, caller, stop: Some(stop) });
+        shared.tunnels.shard(number).insert(number, Entry { conn, caller, subject, stop: Some(stop) });
         shared.meters.tunnels.inc();
         // A drain that began before the entry was there has not seen it.
         if let Phase::Closing { deadline, .. } = *shared.drain.phase().borrow()
@@ -144,13 +146,16 @@ pub(crate) async fn watch(shared: Arc<Shared>) -> Infallible {
                     (Err(_), _) => std::future::pending().await,
                 }
             }
-            _ = tick.tick() => {
-                let moment = Moment::now(&shared);
-                shared.tunnels.check_callers(&moment);
-                shared.standing.check(&moment);
-            }
+            _ = tick.tick() => check(&shared),
+            () = shared.kill.thrown() => check(&shared),
         }
     }
+}
+
+fn check(shared: &Shared) {
+    let moment = Moment::now(shared);
+    shared.tunnels.check(&moment);
+    shared.standing.check(&moment);
 }
 
 fn lock(shard: &Mutex<HashMap<u64, Entry>>) -> MutexGuard<'_, HashMap<u64, Entry>> {

@@ -13,7 +13,8 @@ use super::handshake::{invalid, read_answer, request_bytes, switches};
 use crate::clock;
 use crate::ctx::Exchange;
 use crate::forward::prepare;
-use crate::peer::{check_instance, choose};
+use crate::kill;
+use crate::peer::check_instance;
 use crate::state::Shared;
 use crate::stream::Downstream;
 
@@ -48,7 +49,7 @@ pub(super) async fn once(
     x: &mut Exchange,
     asked: &RequestHeader,
 ) -> Result<Box<Answered>, Failed> {
-    let mut peer = choose(x).await.map_err(|_| Failed::Refused)?;
+    let mut peer = kill::choose(shared, x, &asked.headers).await.map_err(|_| Failed::Refused)?;
     // A WebSocket in HTTP/2 is another protocol (RFC 8441); over TLS only HTTP/1.1 is offered.
     peer.options.alpn = ALPN::H1;
     let mut upstream = shared.tunnels.connect(&peer).await.map_err(Failed::Connect)?;

@@ -20,6 +20,7 @@ mod h2_tools;
 mod harness;
 mod holds;
 mod keys;
+mod kill;
 mod lanes;
 mod names;
 mod observe;

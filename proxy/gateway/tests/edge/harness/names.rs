@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use sluice_gateway::{Lookup, Resolve};
@@ -12,6 +12,7 @@ use sluice_gateway::{Lookup, Resolve};
 pub struct Names {
     known: Arc<Mutex<BTreeMap<String, Vec<IpAddr>>>>,
     asked: Arc<AtomicUsize>,
+    held: Arc<AtomicBool>,
 }
 
 impl Names {
@@ -19,6 +20,11 @@ impl Names {
     pub fn set(&self, host: &str, ips: &[&str]) {
         let ips = ips.iter().map(|ip| ip.parse().unwrap()).collect();
         self.known.lock().unwrap().insert(host.to_owned(), ips);
+    }
+
+    /// Lets lookups wait, until they may go on.
+    pub fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::SeqCst);
     }
 
     /// How often anything was asked.
@@ -32,6 +38,12 @@ impl Resolve for Names {
         self.asked.fetch_add(1, Ordering::SeqCst);
         let found = self.known.lock().unwrap().get(host).cloned();
         let found = found.filter(|found| !found.is_empty()).ok_or(std::io::ErrorKind::NotFound);
-        Box::pin(async move { Ok(found?.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()) })
+        let held = Arc::clone(&self.held);
+        Box::pin(async move {
+            while held.load(Ordering::SeqCst) {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+            Ok(found?.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
+        })
     }
 }
