@@ -7,6 +7,7 @@ mod cli;
 mod harness;
 mod hostile;
 mod keys;
+mod kill;
 mod layout;
 mod observe;
 mod operate;

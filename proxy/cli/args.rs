@@ -62,6 +62,9 @@ pub(crate) enum Command {
         after_help = "Example:\n  sluice upstream drain data_service 127.0.0.1:8001 --reason 'a new kernel'"
     )]
     Upstream(Upstream),
+    /// Stop trading of everything, a service, an account or a symbol; or let it go on
+    #[command(after_help = "Example:\n  sluice kill-switch on --all --reason 'flash crash'")]
+    KillSwitch(KillSwitch),
     /// Verify the audit chains of a data directory
     #[command(after_help = "Example:\n  sluice audit verify --data-dir .sluice")]
     Audit(Audit),
@@ -381,6 +384,75 @@ pub(crate) struct UpstreamHold {
     /// How to print the outcome
     #[arg(long, value_enum, default_value = "text")]
     pub(crate) format: Format,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct KillSwitch {
+    #[command(subcommand)]
+    pub(crate) command: KillSwitchCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KillSwitchCommand {
+    /// Stop it at every edge, at once
+    #[command(after_help = "Example:\n  sluice kill-switch on --symbol BTC/USDT --reason 'flash crash'")]
+    On {
+        #[command(flatten)]
+        target: KillTarget,
+        /// Why, for the audit log
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// Stop cancels too
+        #[arg(long)]
+        close_cancel_lane: bool,
+        #[command(flatten)]
+        asked: KillAsked,
+    },
+    /// Let it go on
+    #[command(after_help = "Example:\n  sluice kill-switch off --symbol BTC/USDT --reason 'market is back'")]
+    Off {
+        #[command(flatten)]
+        target: KillTarget,
+        /// Why, for the audit log
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        #[command(flatten)]
+        asked: KillAsked,
+    },
+    /// Show what is stopped
+    #[command(after_help = "Example:\n  sluice kill-switch status --format json")]
+    Status {
+        #[command(flatten)]
+        asked: KillAsked,
+    },
+}
+
+/// Which edge is asked, and how its answer is shown.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct KillAsked {
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+    /// How to print it
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
+}
+
+/// What is stopped: one of them.
+#[derive(Debug, Default, ClapArgs)]
+#[group(required = true, multiple = false)]
+pub(crate) struct KillTarget {
+    /// Every service
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// One service
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Option<String>,
+    /// One account: claim `account` of a token, else its subject
+    #[arg(long, value_name = "NAME")]
+    pub(crate) account: Option<String>,
+    /// One symbol
+    #[arg(long, value_name = "SYMBOL")]
+    pub(crate) symbol: Option<String>,
 }
 
 #[derive(Debug, ClapArgs)]

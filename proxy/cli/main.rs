@@ -14,6 +14,7 @@ mod explain;
 mod feed;
 mod fmt;
 mod health;
+mod kill_switch;
 mod load;
 mod notify;
 mod reload;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         Command::Rollback(rollback) => reload::roll_back(&rollback),
         Command::Upstream(upstream) => upstream::run(&upstream),
         Command::Tap(tap) => tap::run(&tap),
+        Command::KillSwitch(kill) => kill_switch::run(&kill),
         Command::Audit(audit) => audit::run(&audit),
         Command::Health(health) => health::run(&health),
     };

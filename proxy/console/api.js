@@ -68,6 +68,9 @@ export const resetBreaker = (name) => call("POST", `/circuit-breakers/${segment(
 export const forceBreaker = (name, state, reason) =>
   call("POST", `/circuit-breakers/${segment(name)}/force`, { state, reason });
 
+/** Stops something, or lets it go on: {scope, target, on, reason, cancel_lane_open}. */
+export const throwSwitch = (change) => call("POST", "/admin/kill-switch", change);
+
 /** Stored events, newest first. */
 export async function events(filter) {
   const query = new URLSearchParams({ order: "desc", ...filter });

@@ -9,6 +9,7 @@ import { clock, duration, tone, title, word } from "./format.js";
 import { mount as mountAlerts } from "./views/alerts.js";
 import { mount as mountBreaker } from "./views/breaker.js";
 import { mount as mountInstrument } from "./views/instrument.js";
+import { mount as mountKill } from "./views/kill.js";
 import { mount as mountRoutes } from "./views/routes.js";
 import { mount as mountSecurity } from "./views/security.js";
 import { mount as mountStrip } from "./views/strip.js";
@@ -47,10 +48,11 @@ const page = {
 };
 const panel = mountBreaker(byId("panel"), page);
 const token = mountToken(byId("token"));
+const kill = mountKill(byId("kill"), page);
 const tape = mountTape(byId("tape"), page);
 const instrument = mountInstrument(byId("instrument"), page);
 const tables = [mountRoutes(byId("routes"), page), mountUpstreams(byId("upstreams"))];
-const figures = [mountStrip(byId("strip")), mountSecurity(byId("security")), mountAlerts(byId("alerts")), panel];
+const figures = [mountStrip(byId("strip")), mountSecurity(byId("security")), mountAlerts(byId("alerts")), kill, panel];
 
 // Snapshots.
 
@@ -161,7 +163,7 @@ document.addEventListener("keydown", (event) => {
     event.preventDefault();
     tape.filter.focus();
   }
-  if (event.key !== "Escape" || token.close()) return;
+  if (event.key !== "Escape" || token.close() || kill.close()) return;
   if (address().has("breaker")) go("breaker", null);
   else if (event.target === tape.filter) tape.filter.blur();
 });

@@ -21,6 +21,7 @@
  * @property {Worker[]} workers          one a role that is configured, the edge included
  * @property {Route[]} routes            at most 256, busiest first
  * @property {number} routes_total       how many there are, also those not listed
+ * @property {KillSwitches} kill_switch  what is stopped by hand
  * @property {Alert[]} alerts            at most 100, newest first; the items of GET /alerts
  *
  * @typedef {object} Generation
@@ -94,6 +95,20 @@
  * @property {boolean} ok
  * @property {?number} ms                null when nothing answered
  * @property {?string} detail            "200", "connect refused", …
+ *
+ * @typedef {object} KillSwitches
+ * @property {number} count              how many are on, also those not listed
+ * @property {KillSwitch[]} switches     at most 32, widest first; the items of GET /admin/kill-switch
+ *
+ * @typedef {object} KillSwitch
+ * @property {"all"|"service"|"account"|"symbol"} scope
+ * @property {?string} target            null for all
+ * @property {boolean} cancel_lane_open
+ * @property {string} reason
+ * @property {string} by
+ * @property {string} since
+ * @property {boolean} persisted         on this edge's disk
+ * @property {"delivered"|"pending"|"none"} broadcast  whether other edges can know; none without a stream
  *
  * @typedef {object} Alert
  * @property {"info"|"warning"|"critical"} level

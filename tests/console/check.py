@@ -184,6 +184,42 @@ def breaker(browser, check, token, name):
     browser.key("Escape", number=27)
 
 
+def kill(browser, check):
+    """With the token that the breaker's part has given."""
+    answer = "document.querySelector('#kill [data-role=answer]')"
+    lines = "document.querySelector('#kill ul').innerText"
+
+    def stop():
+        browser.click("#kill summary")
+        browser.wait("document.querySelector('#kill').open", 3)
+        browser.js("const s = document.querySelector('#kill [data-role=scope]');"
+                   "s.value = 'account'; s.dispatchEvent(new Event('change'))")
+        browser.click("#kill [data-role=target]")
+        browser.type("dashboard-check")
+        browser.click("#kill [data-role=stop]")
+        browser.wait(f"{answer}.innerText.includes('reason')", 3)
+        browser.click("#kill [data-role=reason]")
+        browser.type("dashboard check")
+        browser.click("#kill [data-role=stop]")
+        browser.wait("!document.querySelector('#kill [data-role=confirm]').hidden", 3)
+        expect(not browser.js(f"{lines}.includes('dashboard-check')"), "one press was enough")
+        browser.click("#kill [data-role=confirm]")
+        browser.wait(f"{answer}.dataset.tone === 'ok'", 5)
+        browser.wait(f"{lines}.includes('account dashboard-check')", 5)
+
+    def go_on():
+        browser.click("#kill [data-role=reason]")
+        browser.type("over")
+        browser.js("[...document.querySelectorAll('#kill li')]"
+                   ".find((li) => li.innerText.includes('dashboard-check')).querySelector('button').click()")
+        browser.click("#kill [data-role=confirm]")
+        browser.wait(f"!{lines}.includes('dashboard-check')", 5)
+
+    check("an account is stopped, with a reason and a second press", stop)
+    check("and let go on", go_on)
+    browser.key("Escape", number=27)
+
+
 def modules(browser, check):
     def holds(script):
         fault = browser.js(script)
@@ -326,6 +362,7 @@ def main():
         first = "document.querySelector('[data-breaker]:not([hidden])')?.dataset.breaker"
         name = given.breaker or browser.wait(first, 5)
         breaker(browser, check, token, name)
+        kill(browser, check)
         modules(browser, check)
         sizes(browser, check, out)
         clean(browser, check, url)

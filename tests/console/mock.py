@@ -105,6 +105,7 @@ class Mock:
         self.changed = threading.Condition()
         self.events, self.seq = [], 0
         self.breakers = {route["name"]: dict(route["breaker"]) for route in self.example["routes"]}
+        self.switches = {(one["scope"], one["target"]): one for one in self.example["kill_switch"]["switches"]}
         self.paused, self.stopped, self.closed, self.empty = False, False, False, empty
         self.started = time.time()
         if not empty:
@@ -163,6 +164,7 @@ class Mock:
                 breaker["retry_at"] = iso(now + 30 - now % 30)
             for instance in route["instances"]:
                 instance["last_probe"]["at"] = iso(now - now % 2)
+        shot["kill_switch"] = {"count": len(self.switches), "switches": list(self.switches.values())}
         totals = shot["totals"]
         totals["rps"] = round(sum(route["rps"] for route in shot["routes"]), 1)
         totals["in_flight"] = self.random.randint(12, 22)
@@ -188,6 +190,7 @@ class Mock:
             "feed": {"age_s": None, "epoch": None},
             "store": {"kind": None, "stream_length": None, "last_seq": None},
             "certificates": [], "workers": [], "routes": [], "routes_total": 0, "alerts": [],
+            "kill_switch": {"count": 0, "switches": []},
         }
 
 
@@ -252,6 +255,8 @@ class Handler(BaseHTTPRequestHandler):
         parts = unquote(urlsplit(self.path).path).strip("/").split("/")
         if parts == ["calculations", "indicators"]:
             return self.allowed(write=False) and self.indicators(body)
+        if parts == ["admin", "kill-switch"]:
+            return self.allowed(write=True) and self.throw(body)
         if len(parts) != 3 or parts[0] != "circuit-breakers" or parts[1] not in self.mock.breakers:
             return self.refuse(404, "not_found", "no such path")
         if not self.allowed(write=True):
@@ -264,6 +269,21 @@ class Handler(BaseHTTPRequestHandler):
         else:
             return self.refuse(422, "invalid_request", "state must be open or closed, with a reason")
         return self.answer(200, {"status": "success", "name": parts[1], "new_state": breaker["state"]})
+
+    def throw(self, body):
+        scope, target = body.get("scope"), body.get("target")
+        named = target is None if scope == "all" else scope in ("service", "account", "symbol") and target
+        if not named or not body.get("reason"):
+            return self.refuse(422, "unprocessable", "scope, target and reason are needed")
+        known = self.mock.switches.pop((scope, target), None)
+        answer = {"status": "success", "scope": scope, "target": target, "on": body["on"],
+                  "changed": (known is None) == body["on"]}
+        if body["on"]:
+            answer |= {"cancel_lane_open": body.get("cancel_lane_open", True), "reason": body["reason"],
+                       "by": "mock", "since": iso(time.time()), "edge": "00000000000000ab", "persisted": True,
+                       "broadcast": "delivered"}
+            self.mock.switches[scope, target] = answer
+        return self.answer(200, answer)
 
     def file(self, name):
         path = (CONSOLE / name).resolve()

@@ -65,6 +65,7 @@ const FILES: &[(&str, Asset)] = files! {
     "views/alerts.js" => SCRIPT,
     "views/breaker.js" => SCRIPT,
     "views/instrument.js" => SCRIPT,
+    "views/kill.js" => SCRIPT,
     "views/routes.js" => SCRIPT,
     "views/security.js" => SCRIPT,
     "views/strip.js" => SCRIPT,

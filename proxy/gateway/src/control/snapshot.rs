@@ -15,6 +15,7 @@ use super::breakers::{forced, word};
 use crate::clock;
 use crate::endpoint::Probe;
 use crate::generation::{Generation, ServiceRoute, WorkerRoute};
+use crate::kill;
 use crate::meters::RouteMeters;
 use crate::pages::{ewma_ms, own_status};
 use crate::state::Shared;
@@ -26,6 +27,8 @@ const INTERVAL: Duration = Duration::from_millis(220);
 const ROUTES_MAX: usize = 256;
 /// LIMIT: instances of a route.
 const INSTANCES_MAX: usize = 64;
+/// LIMIT: kill switches listed.
+const SWITCHES_MAX: usize = 32;
 /// LIMIT: certificates.
 const CERTIFICATES_MAX: usize = 64;
 
@@ -134,8 +137,15 @@ fn take(control: &Control) -> Value {
         }).collect::<Vec<_>>(),
         "routes": routes.into_iter().map(|(_, route)| route).collect::<Vec<_>>(),
         "routes_total": routes_total,
+        "kill_switch": kill_switches(shared),
         "alerts": control.alerts.now(shared),
     })
+}
+
+fn kill_switches(shared: &Shared) -> Value {
+    let (views, count, _) = kill::views(shared, None, SWITCHES_MAX);
+    let switches: Vec<Value> = views.iter().map(|view| super::kill::shown(shared, view)).collect();
+    json!({ "count": count, "switches": switches })
 }
 
 fn requests_total(generation: &Generation) -> u64 {
