@@ -5,13 +5,16 @@
 
 mod words;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 use sluice_policy::authorize::{Access, Need, is_preflight};
 use sluice_policy::framing::{self, Head};
+use sluice_policy::method::Method;
 use sluice_policy::path::{normalise, origin_form, target};
 use sluice_policy::reserved::{Credential, Reserved};
+use sluice_policy::rewrite::Rewrite;
 use sluice_policy::route::{Ask, Lookup, Route, Rule, Table, Target, host_name};
 use sluice_schema::{Config, Effective, Mode, Service, Source};
 use sluice_wire::code::Code;
@@ -115,7 +118,8 @@ fn judge(config: &Config, request: &Request) -> Result<Verdict, Failure> {
         return Ok(Verdict::refused(Code::BadPath, "target_character").with("stage", "path"));
     }
     let services: Vec<&Service> = config.enabled_services().collect();
-    let rules = services.iter().enumerate().map(|(index, service)| Rule::of_service(index, service));
+    let routed = services.iter().enumerate().filter(|(_, service)| !service.prefix.is_empty());
+    let rules = routed.map(|(index, service)| Rule::of_service(index, service));
     let table = Table::for_edge(rules).map_err(|faults| {
         let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
         Failure::usage(format!("routes do not fit together: {}", faults.join("; ")))
@@ -140,8 +144,8 @@ fn find(
     }
     let host = String::from_utf8_lossy(head.host).into_owned();
     let has = |name: &str, value: Option<&str>| request.has(name, value);
-    let ask = Ask { method: head.method, host: host_name(&host), path, headers: &has };
-    match table.find(&ask) {
+    let look_up = |method| table.find(&Ask { method, host: host_name(&host), path, headers: &has });
+    match asked_by_preflight(services, request, head, look_up).unwrap_or_else(|| look_up(head.method)) {
         Lookup::Missing => {
             Verdict::refused(Code::NoRoute, "no service takes this path").with("stage", "route")
         }
@@ -150,6 +154,27 @@ fn find(
             verdict.with("stage", "route").with("allowed_methods", allowed.allow())
         }
         Lookup::Found(route) => found(config, services, route, request, head, (path, query)),
+    }
+}
+
+/// The route that a preflight asks for, where its service answers preflights.
+fn asked_by_preflight<'t>(
+    services: &[&Service],
+    request: &Request,
+    head: &Head<'_>,
+    look_up: impl Fn(Method) -> Lookup<'t>,
+) -> Option<Lookup<'t>> {
+    let asked = request.fields.iter().find(|(name, _)| name == "access-control-request-method")?;
+    let method = Method::parse(asked.1.as_bytes()).ok()?;
+    if !is_preflight(head.method, request.has("origin", None), true) {
+        return None;
+    }
+    let answers = |index: usize| services.get(index).is_some_and(|service| !service.cors.origins.is_empty());
+    match look_up(method) {
+        Lookup::Found(route) if matches!(route.target, Target::Service(index) if answers(index)) => {
+            Some(Lookup::Found(route))
+        }
+        _ => None,
     }
 }
 
@@ -198,55 +223,7 @@ fn of_own(
         .with("route", json!({ "name": route.name, "kind": kind, "match": { "prefix": route.prefix } }))
         .with("authentication", credential)
         .with("body_bytes", reserved.body_bytes_max)
-        .with("forwarded", target(route.forward_path(path), query));
-    let verdict = match reserved.per_ip_minute {
-        Some(count) => verdict.with("rate_limit", json!({ "requests": count, "per": "1m", "key": "ip" })),
-        None => verdict,
-    };
-    if reserved.tls_required {
-        verdict.with("transport", "over TLS, or in clear text on this machine alone")
-    } else {
-        verdict
-    }
-}
-
-fn of_service(
-    config: &Config,
-    service: &Service,
-    route: &Route,
-    request: &Request,
-    head: &Head<'_>,
-    (path, query): (&str, Option<&str>),
-    verdict: Verdict,
-) -> Verdict {
-    let values = Effective::of(&Config { services: vec![service.clone()], ..config.clone() });
-    let values = values.services.get(&service.name).cloned().unwrap_or_default();
-    let place = match &service.source {
-        Source::File { path, line } => format!("{}:{line}", path.display()),
-        Source::Api => "registered".to_owned(),
-    };
-    let matched = ["prefix", "hosts", "methods", "headers"];
-    let matched = matched.iter().filter_map(|name| Some(((*name).to_owned(), values.get(*name)?.clone())));
-    // What is not named is not asked for.
-    let matched: Map<String, Value> = matched.filter(|(_, value)| !is_empty(value)).collect();
-    let preflight = is_preflight(
-        head.method,
-        request.has("origin", None),
-        request.has("access-control-request-method", None),
-    );
-    let access = Access::of_service(service, config.auth.enabled);
-    let (authentication, permissions) = match access.need(head.method, preflight) {
-        Need::Nothing if preflight => ("none: a CORS preflight", Vec::new()),
-        Need::Nothing => ("none", Vec::new()),
-        Need::Identity => ("a valid identity", Vec::new()),
-        Need::All(words) => ("a valid identity with every permission named", words.to_vec()),
-    };
-    let verdict = verdict
-        .with("route", json!({ "name": service.name, "kind": "service", "place": place, "match": matched }))
-        .with("authentication", authentication)
-        .with("permissions", permissions)
-        .with("upstream", upstream(service))
-        .with("forwarded", target(route.forward_path(path), query));
+        .with("forwarded", forwarded);
     let told = [
         "name",
         "prefix",
@@ -322,7 +299,11 @@ mod tests {
         let text = "[[service]]\nname = \"data\"\nprefix = \"/api/data\"\npermissions = { GET = [\"read\"], POST = [\"write\"] }\n\
             timeouts = { total = \"20s\" }\nmethods = [\"GET\", \"POST\", \"OPTIONS\"]\n[[service.instance]]\nurl = \"http://127.0.0.1:8001\"\n\
             [[service]]\nname = \"beta\"\nprefix = \"/api/data\"\nheaders = { x-beta = \"1\" }\nauth_required = false\n\
-            [[service.instance]]\nurl = \"http://127.0.0.1:8002\"\n";
+            [[service.instance]]\nurl = \"http://127.0.0.1:8002\"\n\
+            [[service]]\nname = \"fx\"\nprefix = \"/api/fx\"\nmethods = [\"GET\"]\ncors = { origins = [\"https://a.example\"] }\n\
+            rewrite = { match = \"^/(?:v(1)|up)\", replace = \"/$1/../v2\" }\nsplit = [{ service = \"fx_v2\", weight = 5 }]\n\
+            [[service.instance]]\nurl = \"http://127.0.0.1:8003\"\n\
+            [[service]]\nname = \"fx_v2\"\nprefix = \"\"\n[[service.instance]]\nurl = \"http://127.0.0.1:8004\"\n";
         let document = Document::new("sluice.toml", text);
         let none = |_: &Path| Err(std::io::ErrorKind::NotFound.into());
         let loaded = check(
@@ -378,6 +359,17 @@ mod tests {
         let preflight = ["Origin: https://a.example", "Access-Control-Request-Method: POST"];
         let asked = verdict("OPTIONS", "/api/data/x", &preflight);
         assert_eq!(asked.facts["authentication"], "none: a CORS preflight");
+    }
+
+    #[test]
+    fn rewrites_preflights_and_splits_are_told() {
+        let facts = verdict("GET", "/api/fx/v1/bars?n=5", &[]).facts;
+        assert_eq!(facts["forwarded"], "/v2/bars?n=5");
+        assert_eq!(facts["split"], json!([{ "service": "fx_v2", "weight": 5 }]));
+        assert_eq!(verdict("GET", "/api/fx/up", &[]).facts["stage"], "rewrite");
+        let preflight = ["Origin: https://a.example", "Access-Control-Request-Method: GET"];
+        let facts = verdict("OPTIONS", "/api/fx/v1", &preflight).facts;
+        assert_eq!(facts["authentication"], "none: the edge answers the preflight");
     }
 
     #[test]

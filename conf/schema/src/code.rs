@@ -59,6 +59,10 @@ pub enum Code {
     List,
     /// A value of Sluice that this version does not implement.
     PlannedValue,
+    /// Not an origin.
+    Origin,
+    /// Not a regular expression, or a replacement that does not fit it.
+    Pattern,
     /// Two services of one name.
     DuplicateService,
     /// Two services match the same requests.
@@ -85,6 +89,14 @@ pub enum Code {
     SharedPrefix,
     /// An `https` instance without a name its certificate must carry.
     NoServerName,
+    /// Rules for web pages that contradict each other.
+    CorsConflict,
+    /// A split that cannot be made.
+    BadSplit,
+    /// A fallback that cannot be given.
+    BadFallback,
+    /// A mirror that gets no copies.
+    BadMirror,
     /// The environment asks for what this version lacks.
     UnavailableVariable,
     /// A key that can be guessed.
@@ -144,6 +156,8 @@ const TABLE: &[(Code, &str, &str)] = &[
     (Code::Path, "E0215", "not a path"),
     (Code::List, "E0216", "a list that is too long, or names something twice"),
     (Code::PlannedValue, "E0217", "a value that this version does not implement yet"),
+    (Code::Origin, "E0220", "not an origin as browsers send it"),
+    (Code::Pattern, "E0221", "not a pattern and replacement that can be used"),
     (Code::DuplicateService, "E0301", "two services of one name"),
     (Code::EqualMatch, "E0302", "two services match the same requests"),
     (Code::ReservedPrefix, "E0303", "a prefix that Sluice answers itself"),
@@ -157,6 +171,10 @@ const TABLE: &[(Code, &str, &str)] = &[
     (Code::DeadPermission, "E0311", "a permission for a method that the service never gets"),
     (Code::SharedPrefix, "E0312", "more than 64 services of one prefix and host"),
     (Code::NoServerName, "E0313", "an https instance without `tls.sni`"),
+    (Code::CorsConflict, "E0320", "rules for web pages that contradict each other"),
+    (Code::BadSplit, "E0321", "a split that cannot be made"),
+    (Code::BadFallback, "E0322", "a fallback that cannot be given"),
+    (Code::BadMirror, "E0323", "a mirror that cannot get copies"),
     (Code::UnavailableVariable, "E0401", "the environment asks for what this version lacks"),
     (Code::WeakSecret, "E0402", "a key that can be guessed (a warning under --dev)"),
     (Code::UnreadableSecret, "E0403", "a secret that cannot be read"),

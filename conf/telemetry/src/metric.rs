@@ -55,6 +55,9 @@ catalogue! {
     EdgeRetries "sluice_edge_retries_total" ["service", "reason"] "Attempts repeated on another instance";
     EdgeRetryBudget "sluice_edge_retry_budget_exhausted_total" ["service"] "Retries not made because the budget was spent";
     EdgeEjections "sluice_edge_ejections_total" ["service"] "Instances ejected by outlier detection";
+    EdgeFallbacks "sluice_edge_fallbacks_total" ["service", "kind"] "Answers given where the service gave none: stale or fixed";
+    EdgeMirrored "sluice_edge_mirrored_total" ["service", "result"] "Copies of requests for a mirror: answered, failed, or dropped for want of room or of an instance";
+    EdgeCompressed "sluice_edge_compressed_bytes_total" ["service", "side"] "Bytes of compressed answers, in before and out after";
     EdgeTokenCache "sluice_edge_token_cache_total" ["result"] "Lookups in the verified-token cache";
     EdgeFramingRefused "sluice_edge_framing_refused_total" ["reason"] "Requests refused before routing";
     EdgeH2Floods "sluice_h2_floods_total" ["kind"] "HTTP/2 connections ended because the client sent too much of one kind";

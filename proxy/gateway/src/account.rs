@@ -188,6 +188,7 @@ impl<'a> Ending<'a> {
                 .text("host", &x.arrival.host)
                 .number("status", u64::from(self.status))
                 .text("route", self.route())
+                .maybe_text("split_of", x.shape.split_of.as_ref().map(|asked| asked.service.name.as_str()))
                 .text("decision", self.decision())
                 .plain("client", x.client)
                 .text("protocol", self.protocol())

@@ -10,8 +10,9 @@ use sluice_policy::authorize::{Refused, is_preflight};
 use sluice_policy::balance::Affinity;
 use sluice_policy::limit::Who;
 use sluice_policy::limit::header::{reset_epoch_s, retry_after_s, write_rate_limit};
+use sluice_policy::method::Method;
 use sluice_policy::reserved::Reserved;
-use sluice_policy::route::{Ask, Lookup, Target as Routed};
+use sluice_policy::route::{Ask, Lookup, Route, Target as Routed};
 use sluice_wire::code::Code;
 use sluice_wire::header::{
     RATELIMIT, RATELIMIT_POLICY, X_FORWARDED_PROTO, X_RATELIMIT_LIMIT, X_RATELIMIT_REMAINING,
@@ -27,6 +28,7 @@ use crate::generation::{Generation, RouteLimit, ServiceRoute};
 use crate::headers::is_proxied;
 use crate::kill;
 use crate::respond::Answer;
+use crate::shape;
 use crate::state::Shared;
 
 /// Runs a request through admission. `Err` is the answer that refuses it.
@@ -38,6 +40,7 @@ pub(crate) fn admit(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> R
         guard(shared, x, reserved)?;
     }
     check_address(x)?;
+    shape::preflight(x, headers)?;
     kill::check(shared, x, headers)?;
     authenticate(shared, x, reserved, headers)?;
     kill::check_account(shared, x, headers)?;
@@ -101,8 +104,34 @@ fn look_up<'g>(generation: &'g Generation, arrival: &Arrival, headers: &HeaderMa
             .iter()
             .any(|field| value.is_none_or(|value| field.as_bytes() == value.as_bytes()))
     };
-    let ask = Ask { method: arrival.method, host: &arrival.host, path: &arrival.path, headers: &has };
-    generation.table.find(&ask)
+    let find = |method| {
+        let ask = Ask { method, host: &arrival.host, path: &arrival.path, headers: &has };
+        generation.table.find(&ask)
+    };
+    // A preflight asks for the route of the request that is to follow.
+    let meant = asked_method(arrival.method, headers).map(find);
+    match meant {
+        Some(Lookup::Found(route)) if answers_preflight(generation, route) => Lookup::Found(route),
+        _ => find(arrival.method),
+    }
+}
+
+/// The method that a preflight asks for.
+fn asked_method(method: Method, headers: &HeaderMap) -> Option<Method> {
+    let asked = headers.get(ACCESS_CONTROL_REQUEST_METHOD)?;
+    if !is_preflight(method, headers.contains_key(ORIGIN), true) {
+        return None;
+    }
+    Method::parse(asked.as_bytes()).ok()
+}
+
+fn answers_preflight(generation: &Generation, route: &Route) -> bool {
+    match route.target {
+        Routed::Service(index) => {
+            generation.services.get(index).is_some_and(|route| shape::takes_preflight(route))
+        }
+        _ => false,
+    }
 }
 
 /// Finds who answers. Pages of the edge and workers come with their policy.
@@ -142,7 +171,11 @@ fn route(x: &mut Exchange, headers: &HeaderMap) -> Result<Option<&'static Reserv
         _ => 0,
     };
     x.forward_path = forward;
+    if let Target::Service(route) = &target {
+        route.shaping.note_origin(&mut x.shape, headers);
+    }
     x.enter(target);
+    shape::rewrite(x)?;
     Ok(route.reserved)
 }
 
@@ -212,7 +245,9 @@ fn authorize(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> Result<(
 
 /// Notes what the balancer places a request by, where it does.
 fn note_affinity(x: &mut Exchange, headers: &HeaderMap) {
-    let Target::Service(route) = &x.target else { return };
+    let Target::Service(asked) = &x.target else { return };
+    let arm = shape::arm(x);
+    let route = arm.as_ref().unwrap_or(asked);
     if !route.service.balance.is_keyed() {
         return;
     }

@@ -30,6 +30,7 @@ use crate::jwt_cache::Verified;
 use crate::link::Link;
 use crate::meters::{InFlight, RouteMeters};
 use crate::respond::Answer;
+use crate::shape::Shape;
 use crate::standing::Place;
 use crate::upstream::BreakerLeave;
 
@@ -213,6 +214,8 @@ pub(crate) struct Exchange {
     pub(crate) answered: bool,
     /// Interim answers of the upstream so far.
     pub(crate) interim: u8,
+    /// What its shaping has come to.
+    pub(crate) shape: Shape,
     in_flight: Option<InFlight>,
 }
 
@@ -263,6 +266,7 @@ impl Exchange {
             decision: "forwarded",
             answered: false,
             interim: 0,
+            shape: Shape::default(),
             in_flight: None,
         }
     }

@@ -7,9 +7,11 @@ use crate::admit::{decided, not_sent};
 use crate::clock;
 use crate::ctx::{Exchange, Target};
 use crate::respond::Answer;
+use crate::shape;
 
 /// Lets an admitted request in. `Err` is the answer that refuses it; the upstream is not touched.
 pub(crate) fn enter(x: &mut Exchange) -> Result<(), Answer> {
+    shape::place(x);
     ask_breaker(x)?;
     if let Target::Service(route) = &x.target {
         route.upstream.count_request();

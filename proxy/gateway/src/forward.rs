@@ -21,6 +21,7 @@ use crate::ctx::{Exchange, Target};
 use crate::h2::grpc;
 use crate::headers::{Introduction, STAY_ENCRYPTED, clean_response, introduce, strip_request};
 use crate::peer::{REFUSED, host};
+use crate::shape;
 use crate::standing::Place;
 use crate::state::Shared;
 
@@ -150,7 +151,7 @@ pub(crate) fn dress(x: &mut Exchange, response: &mut ResponseHeader) -> Result<(
     for (name, value) in x.limit_headers.drain(..) {
         response.insert_header(name, value)?;
     }
-    Ok(())
+    shape::decorate(x, response)
 }
 
 /// The upstream has done its part. It is told before the client sees the end of the answer, so that the

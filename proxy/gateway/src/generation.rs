@@ -29,6 +29,7 @@ use crate::endpoint::{Secure, door_peer};
 use crate::headers::Edits;
 use crate::holds::Holds;
 use crate::meters::{Meters, RouteMeters};
+use crate::shape::{self, Shaping};
 use crate::upstream::{BreakerWatch, Upstream};
 use crate::upstream_tls::{OwnIdentity, UpstreamTls};
 
@@ -78,10 +79,14 @@ pub(crate) struct ServiceRoute {
     pub(crate) response_edits: Edits,
     /// What it asks of its callers.
     pub(crate) access: Access,
-    deny: Vec<IpNet>,
-    allow: Vec<IpNet>,
+    /// What else is done to its traffic.
+    pub(crate) shaping: Shaping,
+    /// Client networks that may not call it.
+    pub(crate) deny: Vec<IpNet>,
+    /// Client networks that may, where there are any.
+    pub(crate) allow: Vec<IpNet>,
     /// For registered services: which addresses may be connected to.
-    rules: Option<Arc<ArcSwap<AddressRules>>>,
+    pub(crate) rules: Option<Arc<ArcSwap<AddressRules>>>,
 }
 
 /// A worker behind its internal door.
@@ -129,6 +134,7 @@ impl ServiceRoute {
             request_edits: Edits::new(&service.request_headers),
             response_edits: Edits::new(&service.response_headers),
             access: Access::of_service(service, auth_enabled),
+            shaping: Shaping::new(service),
             deny: service.deny.clone(),
             allow: service.allow.clone(),
             service: service.clone(),
@@ -244,7 +250,9 @@ impl Upstreams {
         number: u64,
     ) -> Result<Generation, GenerationError> {
         let services: Vec<&Service> = config.enabled_services().chain(registered).collect();
-        let rules = services.iter().enumerate().map(|(index, service)| Rule::of_service(index, service));
+        // A service without a prefix is there for the splits of others.
+        let routed = services.iter().enumerate().filter(|(_, service)| !service.prefix.is_empty());
+        let rules = routed.map(|(index, service)| Rule::of_service(index, service));
         let table = Table::for_edge(rules)
             .map_err(|faults| GenerationError { faults: faults.iter().map(ToString::to_string).collect() })?;
         let known = self.secured.load_full().filter(|known| Arc::ptr_eq(&known.config, &config));
@@ -260,7 +268,8 @@ impl Upstreams {
             let name = reserved.prefix.trim_matches('/').replace('/', "-");
             Some((reserved.prefix, RouteLimit::new(&name, limit)))
         });
-        let routes = routes.collect();
+        let mut routes: Vec<_> = routes.collect();
+        shape::join(&mut routes);
         self.secured.store(Some(secured));
         Ok(Generation {
             number,

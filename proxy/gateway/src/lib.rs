@@ -62,6 +62,7 @@ mod respond;
 mod rollback;
 mod server;
 mod service;
+mod shape;
 mod shortage;
 mod socket;
 mod spans;
@@ -219,6 +220,7 @@ fn open(
         keyer: std::sync::OnceLock::new(),
         kill: kill::Kill::new(),
         tunnels: tunnel::Tunnels::new(),
+        shaped: shape::Shaped::new(),
         stalls: Arc::default(),
         connections: Arc::new(Connections::of_this_process(start.config.edge.limits.connections)),
         standing: standing::Standing::new(),

@@ -33,6 +33,9 @@ pub(crate) struct Meters {
     retries: IntCounterVec,
     retry_budget: IntCounterVec,
     ejections: IntCounterVec,
+    mirrored: IntCounterVec,
+    stood_in: IntCounterVec,
+    squeezed: IntCounterVec,
     breaker_requests: IntCounterVec,
     breaker_failures: IntCounterVec,
     breaker_rejected: IntCounterVec,
@@ -110,6 +113,9 @@ impl Meters {
             retries: metric::counters(registry, Name::EdgeRetries),
             retry_budget: metric::counters(registry, Name::EdgeRetryBudget),
             ejections: metric::counters(registry, Name::EdgeEjections),
+            mirrored: metric::counters(registry, Name::EdgeMirrored),
+            stood_in: metric::counters(registry, Name::EdgeFallbacks),
+            squeezed: metric::counters(registry, Name::EdgeCompressed),
             breaker_requests: metric::counters(registry, Name::BreakerRequests),
             breaker_failures: metric::counters(registry, Name::BreakerFailures),
             breaker_rejected: metric::counters(registry, Name::BreakerRejected),
@@ -154,6 +160,22 @@ impl Meters {
     /// A refused credential.
     pub(crate) fn auth_failure(&self, reason: &str) {
         self.auth_failures.with_label_values(&[reason]).inc();
+    }
+
+    /// A copy of a request for a mirror, and what became of it: answered, failed or dropped.
+    pub(crate) fn mirrored(&self, service: &str, result: &str) {
+        self.mirrored.with_label_values(&[service, result]).inc();
+    }
+
+    /// An answer in place of the one that a service did not give: stale or fixed.
+    pub(crate) fn stood_in(&self, service: &str, kind: &str) {
+        self.stood_in.with_label_values(&[service, kind]).inc();
+    }
+
+    /// Bytes of a service's answers before and behind compression.
+    pub(crate) fn squeezed(&self, service: &str, taken: usize, given: usize) {
+        self.squeezed.with_label_values(&[service, "in"]).inc_by(taken as u64);
+        self.squeezed.with_label_values(&[service, "out"]).inc_by(given as u64);
     }
 
     /// A request that came in this protocol, over this version of TLS.

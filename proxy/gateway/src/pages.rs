@@ -249,6 +249,9 @@ fn service(route: &ServiceRoute) -> Value {
         "auth_required": route.service.auth_required,
         "lane": route.service.lane.as_str(),
         "breaker": route.upstream.breaker().state().as_str(),
+        "mirror": Some(&route.service.mirror).filter(|mirror| !mirror.is_empty()),
+        "split": route.service.split.iter().map(|arm| json!({ "service": arm.service, "weight": arm.weight }))
+            .collect::<Vec<_>>(),
         "source": match route.service.source {
             Source::File { .. } => "file",
             Source::Api => "api",

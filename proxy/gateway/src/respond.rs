@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use pingora::Error;
@@ -107,11 +107,38 @@ impl Answer {
 
     /// 204 with the methods that work.
     pub(crate) fn no_content(allowed: MethodSet) -> Self {
-        let answer = Self { status: 204, close: false, body: Body::Nothing, headers: Vec::new() };
+        let answer = Self::nothing();
         match HeaderValue::from_str(&allowed.allow()) {
             Ok(value) => answer.with(ALLOW, value),
             Err(_) => answer,
         }
+    }
+
+    /// 200 as another server gave it once; fields of one name are joined.
+    pub(crate) fn given(fields: &HeaderMap, body: Bytes) -> Self {
+        let kind = fields.get(CONTENT_TYPE).cloned();
+        let kind = kind.unwrap_or_else(|| HeaderValue::from_static("application/octet-stream"));
+        let mut headers = Vec::with_capacity(fields.keys_len());
+        for name in fields.keys().filter(|name| **name != CONTENT_TYPE) {
+            let values: Vec<&[u8]> = fields.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+            if let Ok(value) = HeaderValue::from_bytes(&values.join(&b", "[..])) {
+                headers.push((name.clone(), value));
+            }
+        }
+        Self { status: 200, close: false, body: Body::Bytes(kind, body), headers }
+    }
+
+    /// This answer where `refused` was to be sent: it ends the connection where that did.
+    pub(crate) fn in_place_of(self, refused: Self) -> Self {
+        let waits =
+            refused.headers.into_iter().filter(|(name, _)| *name == RETRY_AFTER && self.status >= 500);
+        let close = self.close || refused.close;
+        Self { close, ..self }.with_all(waits.collect::<Vec<_>>())
+    }
+
+    /// 204 with nothing more to say.
+    pub(crate) fn nothing() -> Self {
+        Self { status: 204, close: false, body: Body::Nothing, headers: Vec::new() }
     }
 
     /// The problem of a refusal.
@@ -220,7 +247,11 @@ pub(crate) async fn send(
     let (status, fields, body) = answer.into_parts(path, id);
     let mut head = ResponseHeader::build_no_case(status, Some(fields.len()))?;
     for (name, value) in fields {
-        head.insert_header(name, value)?;
+        if name == VARY {
+            head.append_header(name, value)?;
+        } else {
+            head.insert_header(name, value)?;
+        }
     }
     let bytes = body.len() as u64;
     let head_only = method == Method::Head || body.is_empty();

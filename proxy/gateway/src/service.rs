@@ -27,11 +27,11 @@ use crate::forward::{
 use crate::generation::Generation;
 use crate::h2::{Handed, Known, grpc};
 use crate::headers::{STAY_ENCRYPTED, check_nominations};
-use crate::peer::{RETRY_STATUS, attempt_failed, check_instance, connect_failed, retries_status};
+use crate::peer::{REFUSED, RETRY_STATUS, attempt_failed, check_instance, connect_failed, retries_status};
 use crate::reframe::{frame_anew, interim};
 use crate::respond::{Answer, go_on, send, suit_version};
 use crate::state::Shared;
-use crate::{account, admit, kill, pages};
+use crate::{account, admit, kill, pages, shape};
 
 /// What the connection loop hands to a request.
 pub(crate) struct Intake {
@@ -67,10 +67,12 @@ impl Edge {
             // A caller far above its limit: HTTP/1 ends with the answer, HTTP/2 with its streams.
             x.arrival.link.set_last();
         }
+        let answer = shape::stand_in(&self.shared, x, &session.req_header().headers, answer);
         x.refused = Some(answer.status).filter(|status| x.call && *status >= 400);
         let left = x.announced().map(|bytes| bytes - x.body_bytes.min(bytes));
         let secure = x.arrival.conn.is_tls().then_some(STAY_ENCRYPTED);
         let answer = answer.with_all(std::mem::take(&mut x.limit_headers)).with_all(secure);
+        let answer = answer.with_all(shape::fields(x));
         x.answer_bytes =
             send(session, answer, &x.arrival.path, &x.request_id, x.arrival.method, left).await?;
         Ok(())
@@ -128,6 +130,7 @@ impl ProxyHttp for Edge {
             Ok(()) => {
                 check_nominations(session.req_header_mut())?;
                 if !known {
+                    shape::copy(&self.shared, x, session.req_header());
                     go_on(session, x.arrival.body).await?;
                 }
                 end_of_nothing(session, x).await?;
@@ -192,6 +195,7 @@ impl ProxyHttp for Edge {
             x.interim = x.interim.saturating_add(1);
             return interim(x.interim, response, x.request_id.as_str());
         }
+        let version = response.version;
         frame_anew(response)?;
         let status = response.status.as_u16();
         head_came(x, status);
@@ -199,16 +203,21 @@ impl ProxyHttp for Edge {
         if retries_status(x, status, replayable, retry_after(response)) {
             return Err(Error::new_up(RETRY_STATUS));
         }
+        if let Some(answer) = shape::replacement(&self.shared, x, &session.req_header().headers, status) {
+            x.refusal = Some(answer);
+            return Err(Error::new_up(REFUSED));
+        }
         if is_stream(response) || x.call {
             x.symbols = kill::symbols(x, &session.req_header().headers);
         }
         answer_begins(&self.shared, x, response);
+        shape::collect(&self.shared, x, &session.req_header().headers, response, version);
         Ok(())
     }
 
     async fn response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
@@ -217,6 +226,7 @@ impl ProxyHttp for Edge {
             return Ok(());
         }
         dress(x, response)?;
+        shape::begin_squeeze(&self.shared, x, &session.req_header().headers, response)?;
         if x.arrival.protocol == Protocol::Http10 {
             // HTTP/1.0 knows no chunks: without a length the body ends with the connection.
             response.remove_header(&TRANSFER_ENCODING);
@@ -231,8 +241,20 @@ impl ProxyHttp for Edge {
         end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
-        answer_piece(of(ctx)?, body.as_ref(), end_of_stream);
+        let x = of(ctx)?;
+        shape::follow(&self.shared, x, body.as_ref(), end_of_stream);
+        shape::squeeze(&self.shared, x, body, end_of_stream)?;
+        answer_piece(x, body.as_ref(), end_of_stream);
         Ok(None)
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        _: &mut Session,
+        _: &mut HeaderMap,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Bytes>> {
+        shape::end_squeeze(&self.shared, of(ctx)?)
     }
 
     fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Ctx, mut e: Box<Error>) -> Box<Error> {

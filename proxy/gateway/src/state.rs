@@ -26,6 +26,7 @@ use crate::meters::Meters;
 use crate::register::Registrations;
 use crate::reload::ReloadState;
 use crate::resolver::Resolve;
+use crate::shape::Shaped;
 use crate::spans::Spans;
 use crate::stall::Stalls;
 use crate::standing::Standing;
@@ -72,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) tunnels: Tunnels,
     /// Answers that go on for long.
     pub(crate) standing: Standing,
+    /// What shaping keeps.
+    pub(crate) shaped: Shaped,
     /// Open connections.
     pub(crate) connections: Arc<Connections>,
     /// Answers that stand still.

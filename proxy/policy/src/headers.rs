@@ -190,4 +190,53 @@ mod tests {
         }
         assert!(may_be_nominated("foo") && may_be_nominated("close") && may_be_nominated("Keep-Alive"));
     }
+
+    #[test]
+    fn what_is_the_edges_own_no_configuration_sets() {
+        let sets = |name: &str| {
+            let text = format!(
+                "[[service]]\nname = \"a\"\nprefix = \"/a\"\nenabled = false\nrequest_headers = {{ set = {{ \"{name}\" = \"x\" }} }}\n"
+            );
+            let documents = [sluice_schema::Document::new("sluice.toml", text)];
+            let none = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
+            sluice_schema::check(
+                &documents,
+                &std::collections::BTreeMap::new(),
+                sluice_schema::Mode::default(),
+                &none,
+            )
+            .is_ok()
+        };
+        let own = [
+            "x-user",
+            "x-user-id",
+            "x-roles",
+            "x-permissions",
+            "x-account",
+            "x-tenant",
+            "x-auth-method",
+            "x-client-cert-san",
+        ];
+        let hops = [
+            "connection",
+            "keep-alive",
+            "proxy-connection",
+            "proxy-authenticate",
+            "proxy-authorization",
+            "te",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+        ];
+        for name in own.into_iter().chain(hops).chain([
+            "x-internal-key",
+            "forwarded",
+            "x-forwarded-for",
+            "x_user",
+            "x_internal-key",
+        ]) {
+            assert!(judge(name, Rules::default()).is_some() && !sets(name), "{name}");
+        }
+        assert!(sets("x-desk") && sets("authorization"));
+    }
 }

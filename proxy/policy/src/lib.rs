@@ -21,7 +21,9 @@
 //! | [`route`] | service, worker or page of a path |
 //! | [`kill_switch`] | what is stopped by hand |
 //! | [`cors`] | which web pages may call a service |
+//! | [`rewrite`] | how the path is written for the upstream |
 //! | [`split`] | which version of a service a caller meets |
+//! | [`mirror`] | which requests another service gets a copy of |
 //! | [`authorize`] | what a service asks of its callers |
 //! | [`limit`] | whether a caller may make one more request |
 //! | [`deadline`] | how much time is left for an attempt |
@@ -30,6 +32,8 @@
 //! | [`balance`] | which instance takes the request |
 //! | [`addresses`] | which address of an instance's name is connected to |
 //! | [`retry`] | whether a failed attempt is made again |
+//! | [`fallback`] | what a client gets where its service gave no answer |
+//! | [`compress`] | whether an answer is compressed |
 //! | [`outlier`] | which instance is left alone for a while |
 //! | [`health`] | which instance is well, as its probes tell |
 //! | [`registry`] | what may be registered over the API |
@@ -44,10 +48,12 @@ pub mod addresses;
 pub mod authorize;
 pub mod balance;
 pub mod breaker;
+pub mod compress;
 pub mod concurrency;
 pub mod cors;
 pub mod deadline;
 pub mod event_stream;
+pub mod fallback;
 pub mod flood;
 pub mod framing;
 pub mod gate;
@@ -56,6 +62,7 @@ pub mod health;
 pub mod kill_switch;
 pub mod limit;
 pub mod method;
+pub mod mirror;
 pub mod outlier;
 pub mod path;
 pub mod proxy_protocol;
@@ -64,6 +71,7 @@ pub mod redact;
 pub mod registry;
 pub mod reserved;
 pub mod retry;
+pub mod rewrite;
 pub mod route;
 pub mod sample;
 pub mod split;

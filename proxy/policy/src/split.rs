@@ -4,8 +4,11 @@
 //!
 //! Exact conditions: an arm takes `weight` percent of the callers, the service itself what is left. A caller
 //! is placed by a hash of who it is and of the service's name, so it meets the same version each time and
-//! on every edge, and is not a canary everywhere at once. Arms lie one behind the other: growing the last one
-//! moves nobody out of it. Cost: one multiplication and a walk over the arms.
+//! on every edge, and is not a canary everywhere at once. It is placed by its subject, without one by its address
+//! (IPv6 by /64, as providers hand them out). Arms lie one behind the other: growing the last one
+//! moves nobody out of it. Cost: one mix a byte of the subject and a walk over the arms.
+
+use std::net::IpAddr;
 
 use crate::random::mix;
 
@@ -31,10 +34,26 @@ impl Split {
         Self { salt, ends: ends.collect() }
     }
 
+    /// Whether there are arms at all.
+    pub fn is_on(&self) -> bool {
+        !self.ends.is_empty()
+    }
+
     /// The arm of a caller, `None` for the service itself. `caller` is a hash of who it is.
     pub fn arm(&self, caller: u64) -> Option<usize> {
         let place = (u128::from(mix(caller ^ self.salt)) * u128::from(WHOLE)) >> 64;
         self.ends.iter().position(|end| place < u128::from(*end))
+    }
+}
+
+/// A hash of who a caller is, the same on every edge: its subject, without one its address.
+pub fn caller(subject: Option<&str>, address: IpAddr) -> u64 {
+    let fold =
+        |kind: u64, bytes: &[u8]| bytes.iter().fold(mix(kind), |hash, byte| mix(hash ^ u64::from(*byte)));
+    match (subject, address.to_canonical()) {
+        (Some(subject), _) => fold(1, subject.as_bytes()),
+        (None, IpAddr::V4(ip)) => fold(2, &ip.octets()),
+        (None, IpAddr::V6(ip)) => fold(3, &ip.octets()[..8]),
     }
 }
 
@@ -57,6 +76,17 @@ mod tests {
         }
         assert!(both.abs_diff(250) < 100, "{both}");
         assert_eq!(Split::default().arm(7), None);
+    }
+
+    #[test]
+    fn callers_are_their_subjects_else_their_networks() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(caller(Some("alice"), ip("10.0.0.1")), caller(Some("alice"), ip("10.0.0.2")));
+        assert_ne!(caller(Some("alice"), ip("10.0.0.1")), caller(Some("bob"), ip("10.0.0.1")));
+        assert_eq!(caller(None, ip("10.0.0.1")), caller(None, ip("::ffff:10.0.0.1")));
+        assert_ne!(caller(None, ip("10.0.0.1")), caller(None, ip("10.0.0.2")));
+        assert_eq!(caller(None, ip("2001:db8::1")), caller(None, ip("2001:db8::2")));
+        assert_ne!(caller(None, ip("2001:db8::1")), caller(None, ip("2001:db8:0:1::1")));
     }
 
     proptest! {

@@ -4,6 +4,7 @@ mod balance;
 mod certificates;
 mod listeners;
 mod matches;
+mod shape;
 mod tls;
 
 use std::collections::HashMap;
@@ -15,6 +16,8 @@ use crate::reader::Reader;
 use crate::report::{Diagnostic, Place, quote};
 use crate::table::Table;
 
+pub(crate) use shape::{cors, fallback, rewrite};
+
 /// Checks one service by itself.
 pub(crate) fn service(t: &mut Table<'_, '_>, service: &Service) {
     timeouts(t, service);
@@ -22,6 +25,7 @@ pub(crate) fn service(t: &mut Table<'_, '_>, service: &Service) {
     permissions(t, service);
     instances(t, service);
     balance::service(t, service);
+    shape::service(t, service);
 }
 
 fn timeouts(t: &mut Table<'_, '_>, service: &Service) {
@@ -113,6 +117,7 @@ pub(crate) fn rate_limit(t: &mut Table<'_, '_>, limit: &RateLimit) {
 pub(crate) fn config(reader: &mut Reader<'_>, config: &Config) {
     names(reader, config);
     matches::matches(reader, config);
+    shape::shapes(reader, config);
     empty_services(reader, config);
     listeners::listeners(reader, config);
     listeners::open_workers(reader, config);

@@ -84,11 +84,14 @@ pub(crate) const RETRY_CAUSE: Text<RetryCause> = Text {
 };
 
 /// Headers that frame a message, or say who the caller is; Sluice alone writes them.
-const OWNED: [&str; 14] = [
+const OWNED: [&str; 18] = [
     "connection",
     "content-length",
+    "expect",
     "forwarded",
     "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
     "proxy-connection",
     "te",
     "trailer",
@@ -97,6 +100,7 @@ const OWNED: [&str; 14] = [
     "x-roles",
     "x-permissions",
     "x-account",
+    "x-tenant",
     "x-auth-method",
     "x-request-id",
 ];
@@ -168,7 +172,9 @@ fn parse_match_value(text: &str) -> Result<String, Wrong> {
 }
 
 fn is_owned(name: &str) -> bool {
-    OWNED.contains(&name) || OWNED_STARTS.iter().any(|start| name.starts_with(start))
+    // Many servers read `_` as `-`.
+    let name = name.replace('_', "-");
+    OWNED.contains(&name.as_str()) || OWNED_STARTS.iter().any(|start| name.starts_with(start))
 }
 
 fn parse_header_value(text: &str) -> Result<String, Wrong> {
@@ -265,7 +271,15 @@ mod tests {
 
     #[test]
     fn what_says_who_the_caller_is_can_be_neither_set_nor_matched() {
-        for name in ["X-User", "x-user-id", "x-account", "x-permissions", "x-forwarded-for"] {
+        for name in [
+            "X-User",
+            "x-user-id",
+            "x-account",
+            "x-permissions",
+            "x-forwarded-for",
+            "x_user",
+            "X-Internal_Key",
+        ] {
             assert!(parse_header_name(name).is_err(), "{name}");
             assert!(parse_match_name(name).is_err(), "{name}");
         }

@@ -3,6 +3,7 @@
 mod http;
 mod name;
 mod net;
+mod shape;
 mod tls;
 mod worker;
 
@@ -14,6 +15,7 @@ pub(crate) use http::{
 };
 pub(crate) use name::{HOST, PERMISSION, PREFIX, ROLE_NAME, SERVICE_NAME, WILD_HOST, ZONE};
 pub(crate) use net::{ADDRESS, COLLECTOR, NETWORK, URL};
+pub(crate) use shape::{BODY, MIRROR, ORIGIN, PATTERN, REPLACEMENT};
 pub(crate) use tls::{AUTHORITY, CERTIFICATE_FILE, SERVER_NAME, TLS_NAME};
 pub(crate) use worker::{ACCESS, AUDIENCE, FSYNC, ISSUER, SEAL, SECRET, STREAM, SecretRef, TRUST_DOMAIN};
 
@@ -44,7 +46,8 @@ pub fn service_name(text: &str) -> Result<String, FormError> {
 /// # Errors
 /// The text has not that form, or lies at or below a reserved prefix.
 pub fn service_prefix(text: &str) -> Result<String, FormError> {
-    checked(&PREFIX, text)
+    // Only a file can leave it out, for a service that another one names.
+    checked(&PREFIX, if text.is_empty() { " " } else { text })
 }
 
 /// The path of a health probe: absolute, without query.

@@ -39,7 +39,7 @@ pub(crate) const PREFIX: Text<String> = Text {
     code: Code::Prefix,
     parse: parse_prefix,
     show: Clone::clone,
-    pattern: "^(/|(/[A-Za-z0-9._~-]+){1,16})$",
+    pattern: "^(|/|(/[A-Za-z0-9._~-]+){1,16})$",
 };
 
 /// A host name.
@@ -83,11 +83,7 @@ fn parse_name(text: &str) -> Result<String, Wrong> {
 fn parse_prefix(text: &str) -> Result<String, Wrong> {
     let wrong = |why: &str| Wrong::new(format!("the prefix {} {why}", quote(text)));
     if text.is_empty() {
-        return Err(Wrong::new(
-            "an empty prefix is for split and mirror targets, which this version does not implement",
-        )
-        .code(Code::PlannedValue)
-        .help("write the path prefix the service answers, such as \"/api/data\""));
+        return Ok(String::new());
     }
     if !text.starts_with('/') {
         return Err(wrong("does not start with `/`").help(format!("write {}", quote(&format!("/{text}")))));
@@ -198,8 +194,10 @@ mod tests {
         ] {
             assert_eq!(parse_prefix(good).expect(good), good);
         }
+        // A service that only others name has none; a registration always has one.
+        assert_eq!(parse_prefix("").expect("no prefix"), "");
+        assert!(crate::form::service_prefix("").is_err());
         for bad in [
-            "",
             "api",
             "/api/",
             "//",

@@ -3,6 +3,7 @@
 mod edge;
 mod lane;
 mod service;
+mod shape;
 mod tls;
 mod worker;
 

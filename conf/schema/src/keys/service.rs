@@ -63,6 +63,7 @@ pub(super) fn service(t: &mut Table<'_, '_>, service: &mut Service) {
     t.table("request_headers", doc, |t| header_edits(t, &mut service.request_headers));
     let doc = "Changes to the headers of a response.";
     t.table("response_headers", doc, |t| header_edits(t, &mut service.response_headers));
+    super::shape::shape(t, service);
     let doc = "Request body at most; without it, edge.limits.body_bytes.";
     t.key("body_bytes", doc, Size(0..=1 << 40), &mut service.body_bytes);
     let doc = "Whether the caller's credentials reach the upstream.";

@@ -5,6 +5,7 @@ mod auth;
 mod edge;
 mod lane;
 mod service;
+mod shape;
 mod tls;
 mod value;
 mod worker;
@@ -22,6 +23,10 @@ pub use service::{
     Balance, Breaker, HEADER_MATCHES_MAX, HashOn, HeaderEdits, Health, Instance, METHODS, Outlier,
     PREFIX_SHARED_MAX, Permissions, RESERVED_PREFIXES, RateKey, RateLimit, Retry, RetryCause, Service,
     Source, Timeouts,
+};
+pub use shape::{
+    Arm, Cors, FALLBACK_BYTES_MAX, Fallback, Piece, REWRITE_BYTES_MAX, Rewrite, RewriteFault,
+    check_replacement, is_origin, rewrite_pattern, rewrite_pieces,
 };
 pub use tls::{Authority, Certificate, ClientAuth, ClientCertificate, EdgeTls, KeyPairFiles, UpstreamTls};
 pub(crate) use value::is_host;

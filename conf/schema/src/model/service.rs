@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::lane::Lane;
+use super::shape::{Arm, Cors, Fallback, Rewrite};
 use super::tls::UpstreamTls;
 use super::value::InstanceUrl;
 
@@ -62,7 +63,8 @@ pub type Permissions = BTreeMap<String, Vec<String>>;
 pub struct Service {
     /// Unique name, `[A-Za-z0-9_.-]{1,64}`; the label of its metrics and its breaker.
     pub name: String,
-    /// Absolute path prefix without trailing slash (`/` alone is the last resort); matches on segment borders.
+    /// Absolute path prefix without trailing slash (`/` alone is the last resort); matches on segment borders. Empty
+    /// for a service that only others name in `split` or `mirror`: it has no route of its own.
     pub prefix: String,
     /// Host names (lower case, no port, `*.domain` for all below) it is limited to; empty: every host.
     pub hosts: Vec<String>,
@@ -100,6 +102,18 @@ pub struct Service {
     pub request_headers: HeaderEdits,
     /// Changes to the response's headers on the way to the client.
     pub response_headers: HeaderEdits,
+    /// How the path is written for the upstream.
+    pub rewrite: Rewrite,
+    /// Which web pages may call it.
+    pub cors: Cors,
+    /// Whether text is compressed for clients that take it.
+    pub compress: bool,
+    /// What clients get where it gave no answer.
+    pub fallback: Fallback,
+    /// The service that gets a copy of its GET requests; empty: none.
+    pub mirror: String,
+    /// Shares of its callers that other services answer.
+    pub split: Vec<Arm>,
     /// Client networks that may call it; empty: all that `deny` leaves.
     pub allow: Vec<IpNet>,
     /// Client networks that may not; wins over `allow`.
@@ -386,6 +400,12 @@ impl Default for Service {
             health: Health::default(),
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),
+            rewrite: Rewrite::default(),
+            cors: Cors::default(),
+            compress: false,
+            fallback: Fallback::default(),
+            mirror: String::new(),
+            split: Vec::new(),
             allow: Vec::new(),
             deny: Vec::new(),
             body_bytes: 1 << 20,

@@ -83,8 +83,14 @@ pub(crate) const OTHER_VALUES: &[(&str, &str)] = &[
     ("service.breaker.slow_rate", "0.5"),
     ("service.breaker.success_threshold", "1"),
     ("service.breaker.window", "\"5s\""),
+    ("service.compress", "true"),
+    ("service.cors.credentials", "true"),
+    ("service.cors.origins", "[\"https://desk.example.com\"]"),
     ("service.deny", "[\"10.0.0.0/8\"]"),
     ("service.enabled", "false"),
+    ("service.fallback.body", "\"later\""),
+    ("service.fallback.stale", "\"30s\""),
+    ("service.fallback.status", "502"),
     ("service.forward_authorization", "true"),
     ("service.hash_on", "\"ip\""),
     ("service.headers", "{ x-desk = \"a\", x-beta = \"*\" }"),
@@ -99,6 +105,7 @@ pub(crate) const OTHER_VALUES: &[(&str, &str)] = &[
     ("service.instance.zone", "\"a\""),
     ("service.lane", "\"order\""),
     ("service.methods", "[\"GET\"]"),
+    ("service.mirror", "\"canary\""),
     ("service.name", "\"other\""),
     ("service.outlier.base_ejection", "\"1s\""),
     ("service.outlier.consecutive", "3"),
@@ -122,7 +129,10 @@ pub(crate) const OTHER_VALUES: &[(&str, &str)] = &[
     ("service.retry.budget", "0.5"),
     ("service.retry.min_per_second", "1"),
     ("service.retry.on", "[\"connect\", \"500\"]"),
+    ("service.rewrite.match", "\"^/v1/(.*)$\""),
+    ("service.rewrite.replace", "\"/v2\""),
     ("service.slow_start", "\"5s\""),
+    ("service.split", "[{ service = \"canary\", weight = 5 }]"),
     ("service.strip_prefix", "false"),
     ("service.timeouts.connect", "\"500ms\""),
     ("service.timeouts.first_byte", "\"2s\""),
@@ -159,8 +169,14 @@ pub(crate) fn with(path: &str, value: &str) -> String {
         Some("instance.url") => base.replace("\"http://127.0.0.1:8001\"", value),
         Some("instance.weight") => format!("{base}weight = {value}\n"),
         Some("instance.zone") => format!("{base}zone = {value}\n"),
-        Some(key) => service(&format!("{key} = {value}")),
+        Some(key) => service(&format!("{key} = {value}")) + named_by(value),
     }
+}
+
+/// The other service that a value names.
+fn named_by(value: &str) -> &'static str {
+    let canary = "[[service]]\nname = \"canary\"\nprefix = \"\"\n[[service.instance]]\nurl = \"http://127.0.0.1:8002\"\n";
+    if value.contains("\"canary\"") { canary } else { "" }
 }
 
 /// Every key path of the JSON Schema.

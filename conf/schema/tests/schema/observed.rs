@@ -31,6 +31,8 @@ const KEYS: &str = "proxy/gateway/tests/edge/keys.rs";
 const KILL: &str = "proxy/gateway/tests/edge/kill.rs";
 const LANES: &str = "proxy/gateway/tests/edge/lanes.rs";
 const SECURE: &str = "proxy/gateway/tests/edge/secure.rs";
+const SHAPE: &str = "proxy/gateway/tests/edge/shape.rs";
+const SHAPE_ANSWERS: &str = "proxy/gateway/tests/edge/shape_answers.rs";
 const TLS: &str = "proxy/gateway/tests/edge/tls.rs";
 const UPSTREAMS: &str = "proxy/gateway/tests/edge/upstreams.rs";
 const FRAMING: &str = "proxy/gateway/tests/edge/framing.rs";
@@ -132,6 +134,25 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
         "an_instance_is_believed_by_its_authority_and_name",
         &["service.tls.sni", "service.tls.ca", "service.tls.verify"],
     ),
+    (
+        SHAPE,
+        "preflights_are_answered_before_anything_is_asked",
+        &["service.cors.origins", "service.cors.credentials"],
+    ),
+    (
+        SHAPE,
+        "paths_are_rewritten_after_they_were_judged",
+        &["service.rewrite.match", "service.rewrite.replace"],
+    ),
+    (SHAPE, "a_share_of_the_callers_meets_the_canary_and_stays_there", &["service.split"]),
+    (SHAPE_ANSWERS, "texts_are_compressed_for_who_takes_them", &["service.compress"]),
+    (SHAPE_ANSWERS, "an_older_answer_stands_in_for_a_failed_one", &["service.fallback.stale"]),
+    (
+        SHAPE_ANSWERS,
+        "a_fixed_answer_stands_in_where_the_upstream_failed",
+        &["service.fallback.status", "service.fallback.body"],
+    ),
+    (SHAPE_ANSWERS, "a_mirror_gets_copies_and_its_answers_go_nowhere", &["service.mirror"]),
     (SECURE, "the_edge_shows_its_certificate_where_it_is_asked", &["service.tls.client_cert"]),
     (TLS, "the_name_picks_the_certificate", &["edge.tls.certificate"]),
     (

@@ -197,6 +197,8 @@ pub(crate) fn symbols(x: &Exchange, headers: &HeaderMap) -> Vec<HeaderValue> {
 /// What an answer that goes on for long is about.
 pub(crate) struct Subject {
     route: Arc<ServiceRoute>,
+    /// The service that was asked, where that one answers for it.
+    asked: Option<Arc<ServiceRoute>>,
     symbols: Vec<HeaderValue>,
 }
 
@@ -204,17 +206,20 @@ impl Subject {
     /// What a request is about; `None` where no service answers it.
     pub(crate) fn of(x: &Exchange) -> Option<Self> {
         let Target::Service(route) = &x.target else { return None };
-        Some(Self { route: Arc::clone(route), symbols: x.symbols.clone() })
+        let asked = x.shape.split_of.clone();
+        Some(Self { route: Arc::clone(route), asked, symbols: x.symbols.clone() })
     }
 
     /// Whether it would be refused now. Orders that come over a connection name their symbols inside, where
     /// nobody looks: one that was opened for none is about all.
     pub(crate) fn is_stopped(&self, switches: &Switches, caller: Option<&Verified>) -> bool {
         let service = &self.route.service;
-        let symbols = self.symbols.iter().map(HeaderValue::as_bytes);
-        let ask = Ask { service: &service.name, lane: service.lane, symbols };
+        let stopped = |route: &Arc<ServiceRoute>| {
+            let symbols = self.symbols.iter().map(HeaderValue::as_bytes);
+            switches.check(Ask { service: &route.service.name, lane: service.lane, symbols }).is_err()
+        };
         let known =
             caller.is_some_and(|caller| switches.check_account(service.lane, account(caller)).is_err());
-        known || switches.check(ask).is_err()
+        known || stopped(&self.route) || self.asked.as_ref().is_some_and(stopped)
     }
 }

@@ -13,7 +13,15 @@ impl Meters {
         if services.is_empty() {
             return;
         }
-        for vector in [&self.requests, &self.retries, &self.breaker_transitions, &self.breaker_requests] {
+        for vector in [
+            &self.requests,
+            &self.retries,
+            &self.breaker_transitions,
+            &self.breaker_requests,
+            &self.mirrored,
+            &self.stood_in,
+            &self.squeezed,
+        ] {
             forget_series(vector, services);
         }
         for service in services {

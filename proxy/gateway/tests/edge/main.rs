@@ -29,6 +29,8 @@ mod registry;
 mod reload;
 mod rollback;
 mod secure;
+mod shape;
+mod shape_answers;
 mod slow;
 mod standing;
 mod streaming;

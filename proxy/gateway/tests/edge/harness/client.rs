@@ -68,6 +68,12 @@ impl<S: Read + Write> Client<S> {
         String::from_utf8_lossy(&self.rest.drain(..end).collect::<Vec<u8>>()).into_owned()
     }
 
+    /// So many bytes, or what came before the end.
+    pub fn read_bytes(&mut self, count: usize) -> Vec<u8> {
+        while self.rest.len() < count && self.fill() > 0 {}
+        self.rest.drain(..count.min(self.rest.len())).collect()
+    }
+
     pub fn reply(&mut self) -> Reply {
         self.try_reply().expect("an answer")
     }
