@@ -96,8 +96,9 @@ fn prepare(
         let status =
             tokio::time::timeout(within, ask(connector, &peer, head, within)).await.ok().and_then(Result::ok);
         let outcome = status.map_or(Outcome::Failure, Outcome::of_status);
-        leave.record(outcome, started.elapsed());
-        mirror.upstream.judge(&endpoint, outcome);
+        let took = started.elapsed();
+        leave.record(outcome, took);
+        mirror.upstream.judge(&endpoint, outcome, took);
         let result = if status.is_some() { "answered" } else { "failed" };
         shared.meters.mirrored(&mirror.service.name, result);
         drop((flight, slot));
