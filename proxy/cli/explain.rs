@@ -223,6 +223,67 @@ fn of_own(
         .with("route", json!({ "name": route.name, "kind": kind, "match": { "prefix": route.prefix } }))
         .with("authentication", credential)
         .with("body_bytes", reserved.body_bytes_max)
+        .with("forwarded", target(route.forward_path(path), query));
+    let verdict = match reserved.per_ip_minute {
+        Some(count) => verdict.with("rate_limit", json!({ "requests": count, "per": "1m", "key": "ip" })),
+        None => verdict,
+    };
+    if reserved.tls_required {
+        verdict.with("transport", "over TLS, or in clear text on this machine alone")
+    } else {
+        verdict
+    }
+}
+
+fn of_service(
+    config: &Config,
+    service: &Service,
+    route: &Route,
+    request: &Request,
+    head: &Head<'_>,
+    (path, query): (&str, Option<&str>),
+    verdict: Verdict,
+) -> Verdict {
+    let values = Effective::of(&Config { services: vec![service.clone()], ..config.clone() });
+    let values = values.services.get(&service.name).cloned().unwrap_or_default();
+    let place = match &service.source {
+        Source::File { path, line } => format!("{}:{line}", path.display()),
+        Source::Api => "registered".to_owned(),
+    };
+    let matched = ["prefix", "hosts", "methods", "headers"];
+    let matched = matched.iter().filter_map(|name| Some(((*name).to_owned(), values.get(*name)?.clone())));
+    // What is not named is not asked for.
+    let matched: Map<String, Value> = matched.filter(|(_, value)| !is_empty(value)).collect();
+    let preflight = is_preflight(
+        head.method,
+        request.has("origin", None),
+        request.has("access-control-request-method", None),
+    );
+    let access = Access::of_service(service, config.auth.enabled);
+    let (authentication, permissions) = match access.need(head.method, preflight) {
+        Need::Nothing if preflight => ("none: a CORS preflight", Vec::new()),
+        Need::Nothing => ("none", Vec::new()),
+        Need::Identity => ("a valid identity", Vec::new()),
+        Need::All(words) => ("a valid identity with every permission named", words.to_vec()),
+    };
+    let pages = !service.cors.origins.is_empty();
+    let authentication =
+        if preflight && pages { "none: the edge answers the preflight" } else { authentication };
+    let path = route.forward_path(path);
+    let forwarded =
+        match Rewrite::new(&service.rewrite).map(|rewrite| rewrite.apply(path).map(Cow::into_owned)) {
+            _ if preflight && pages => "nothing: the edge answers the preflight".to_owned(),
+            None => target(path, query),
+            Some(Ok(path)) => target(&path, query),
+            Some(Err(unfit)) => {
+                return Verdict::refused(Code::BadPath, &unfit.to_string()).with("stage", "rewrite");
+            }
+        };
+    let verdict = verdict
+        .with("route", json!({ "name": service.name, "kind": "service", "place": place, "match": matched }))
+        .with("authentication", authentication)
+        .with("permissions", permissions)
+        .with("upstream", upstream(service))
         .with("forwarded", forwarded);
     let told = [
         "name",
