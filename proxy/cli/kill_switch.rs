@@ -115,9 +115,10 @@ fn on(done: &Value) -> String {
 }
 
 fn off(done: &Value) -> String {
-    match done["changed"] == true {
-        true => format!("{} goes on\n", what(done)),
-        false => format!("{} was not stopped\n", what(done)),
+    if done["changed"] == true {
+        format!("{} goes on\n", what(done))
+    } else {
+        format!("{} was not stopped\n", what(done))
     }
 }
 

@@ -139,11 +139,16 @@ pub(crate) async fn choose(
     peer::refuse(x, problem(x, stopped))
 }
 
+/// Judges it by the service that answers, and by the one that was asked where that one is split.
 fn judge(switches: &Switches, x: &Exchange, headers: &HeaderMap) -> Result<(), Stopped> {
     let Target::Service(route) = &x.target else { return Ok(()) };
     let header = x.generation.config.kill_switch.symbol_header.as_str();
-    let symbols = headers.get_all(header).iter().map(HeaderValue::as_bytes);
-    switches.check(Ask { service: &route.service.name, lane: lane(route, x, headers), symbols })
+    for route in std::iter::once(route).chain(&x.shape.split_of) {
+        let symbols = headers.get_all(header).iter().map(HeaderValue::as_bytes);
+        let lane = lane(route, x, headers);
+        switches.check(Ask { service: &route.service.name, lane, symbols })?;
+    }
+    Ok(())
 }
 
 fn judge_account(switches: &Switches, x: &Exchange, headers: &HeaderMap) -> Result<(), Stopped> {

@@ -316,6 +316,22 @@ fn a_request_that_waits_is_not_sent_after_the_switch() {
 }
 
 #[test]
+fn a_switch_over_a_split_service_or_its_arm_stops_what_goes_there() {
+    let upstream = Upstream::start(ok);
+    let split = format!("{OPEN}\nsplit = [{{ service = \"arm\", weight = 100 }}]");
+    let asked = service("asked", "/asked", &[upstream.url()], &split);
+    let arm = service("arm", "", &[upstream.url()], OPEN);
+    let edge = Setup::new("").service("asked", &asked).service("arm", &arm).start();
+    assert_eq!(edge.get("/asked").status, 200);
+    for name in ["asked", "arm"] {
+        on(&edge, "service", Some(name));
+        assert_eq!(edge.get("/asked").code(), "kill_switch", "{name}");
+        assert_eq!(off(&edge, "service", Some(name)).status, 200);
+    }
+    assert_eq!(edge.get("/asked").status, 200);
+}
+
+#[test]
 fn it_holds_before_anything_is_written() {
     let upstream = Upstream::start(ok);
     let edge = lanes("", &upstream);
