@@ -224,6 +224,10 @@ fn of_own(
         .with("authentication", credential)
         .with("body_bytes", reserved.body_bytes_max)
         .with("forwarded", target(route.forward_path(path), query));
+    let verdict = match reserved.lane {
+        Some(lane) => verdict.with("lane", lane.as_str()),
+        None => verdict,
+    };
     let verdict = match reserved.per_ip_minute {
         Some(count) => verdict.with("rate_limit", json!({ "requests": count, "per": "1m", "key": "ip" })),
         None => verdict,

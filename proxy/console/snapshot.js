@@ -73,8 +73,16 @@
  * @property {number[]} spark            requests in each of the last 60 s, oldest first; shorter after a start
  * @property {?Breaker} breaker          null for a route without one
  * @property {?("cancel"|"order"|"query"|"analytics")} [lane]
+ * @property {?Concurrency} [concurrency]  null for a route whose requests never wait
  * @property {boolean} auth_required
  * @property {Instance[]} instances      at most 64
+ *
+ * @typedef {object} Concurrency
+ * @property {number} limit              requests its instances get at once, shared with routes to the same ones
+ * @property {boolean} adaptive          whether the limit follows their latency
+ * @property {number} running            of this route
+ * @property {number} waiting            of this route
+ * @property {number} shed               turned away since the start
  *
  * @typedef {object} Breaker
  * @property {"closed"|"open"|"half_open"} state

@@ -21,8 +21,6 @@ const PLANNED: &[&str] = &[
     "rate_limit.shared",
     "redis",
     "roles",
-    "service.concurrency",
-    "service.fair_key",
     "service.idempotency",
 ];
 

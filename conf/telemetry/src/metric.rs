@@ -80,6 +80,11 @@ catalogue! {
     TapViewers "sluice_tap_viewers" [] "Viewers that follow live traffic";
     TapLost "sluice_tap_lost_total" [] "Lines of live traffic that a viewer was too slow for";
     OtlpSpans "sluice_otlp_spans_total" ["result"] "Spans exported, failed at the collector, or dropped for want of room";
+    LaneRunning "sluice_lane_running" ["service", "lane"] "Requests at an upstream, streams apart";
+    LaneWaiting "sluice_lane_waiting" ["service", "lane"] "Requests that wait for their turn at an upstream";
+    LaneShed "sluice_lane_shed_total" ["service", "lane", "reason"] "Requests turned away: the queue was full, or they waited too long";
+    LaneWait "sluice_lane_wait_seconds" ["service", "lane"] "Time that requests waited for their turn, of those that had to";
+    ConcurrencyLimit "sluice_concurrency_limit" ["service"] "Requests that the instances of a service get at once";
     EdgeEventsDropped "sluice_edge_events_dropped_total" [] "Events the edge could not hand to the event worker";
 
     // Events.

@@ -81,6 +81,7 @@ codes! {
     Draining "draining" 503 "Draining";
     KillSwitch "kill_switch" 503 "Stopped by an operator";
     AuthUnavailable "auth_unavailable" 503 "Verification keys not available yet";
+    AuthStale "auth_stale" 503 "Revocations not heard of lately";
     WorkerUnavailable "worker_unavailable" 503 "Worker not available";
     AuditUnavailable "audit_unavailable" 503 "Audit log cannot be written";
     LedgerUnavailable "ledger_unavailable" 503 "The edge cannot write what it must remember";

@@ -44,7 +44,7 @@ export function mount(root, page) {
     mark(cell.error, "tone", route.error_pct >= 5 ? "bad" : route.error_pct >= 1 ? "warn" : null);
     text(cell.p50, number(route.p50_ms, 1));
     text(cell.p99, number(route.p99_ms, 1));
-    text(cell.flight, number(route.in_flight));
+    updateFlight(cell.flight, route);
     text(cell.limited, number(route.limited_per_s, 1));
     updateDots(view, route);
     updateBreaker(view, route);
@@ -52,6 +52,15 @@ export function mount(root, page) {
     if (drawing === view.drawn || !inView.has(view.canvas)) return;
     view.drawn = drawing;
     sparkline(view.canvas, brush.size, route.spark, brush.colour);
+  }
+
+  function updateFlight(cell, { in_flight, concurrency }) {
+    const waiting = concurrency?.waiting ?? 0;
+    text(cell, waiting > 0 ? `${number(in_flight)} · ${number(waiting)} wait` : number(in_flight));
+    mark(cell, "tone", waiting > 0 ? "warn" : null);
+    if (!concurrency) return;
+    const kind = concurrency.adaptive ? "adaptive limit" : "limit";
+    hint(cell, `${kind} ${number(concurrency.limit)}, ${number(concurrency.shed)} turned away`);
   }
 
   function updateDots(view, { instances }) {

@@ -48,6 +48,9 @@ struct Learnt {
     name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     opened: Option<OpenedMs>,
+    /// Requests that its instances get at once, as found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    limit: Option<u32>,
     instances: Vec<Known>,
 }
 
@@ -140,6 +143,7 @@ pub(crate) fn unpack(shared: &Shared, data_dir: &Path, word: &str) {
             for learnt in &head.services {
                 if let Some(route) = generation.service(&learnt.name) {
                     apply(learnt, &route.upstream);
+                    learnt.limit.into_iter().for_each(|limit| route.approach.crossing.resume(limit));
                 }
             }
             let (services, callers) = (head.services.len() as u64, debts.len() as u64);
@@ -191,6 +195,7 @@ fn learnt(route: &ServiceRoute) -> Learnt {
             retry_in: ms(opened.retry_in),
             reopened: opened.reopened,
         }),
+        limit: route.approach.crossing.found(),
         instances: route.upstream.known(),
     }
 }
@@ -219,7 +224,7 @@ mod tests {
             ewma_us: 7,
         };
         let opened = Some(OpenedMs { ago: 1, retry_in: 2, reopened: 3 });
-        let services = vec![Learnt { name: "a".into(), opened, instances: vec![known] }];
+        let services = vec![Learnt { name: "a".into(), opened, limit: Some(40), instances: vec![known] }];
         Head { version, word: "w".into(), seed: [1, u64::MAX], services }
     }
 

@@ -27,6 +27,7 @@ use crate::generation::{Generation, ServiceRoute, WorkerRoute};
 use crate::headers::client_ip;
 use crate::ids::{self, Trace};
 use crate::jwt_cache::Verified;
+use crate::lanes::Pass;
 use crate::link::Link;
 use crate::meters::{InFlight, RouteMeters};
 use crate::respond::Answer;
@@ -166,6 +167,8 @@ pub(crate) struct Exchange {
     pub(crate) answer_bytes: u64,
     /// What the balancer places it by, where it does.
     pub(crate) affinity: u64,
+    /// Its place at the upstream.
+    pub(crate) pass: Option<Pass>,
     /// Leave of the breaker.
     pub(crate) leave: Option<BreakerLeave>,
     /// The present try.
@@ -198,6 +201,11 @@ pub(crate) struct Exchange {
     pub(crate) events: Option<Events>,
     /// Time from the start of the last try to the upstream's head.
     pub(crate) first_byte: Option<Duration>,
+    /// The same from the end of the request's body, which the client takes its time for; `None` where the answer
+    /// came first.
+    pub(crate) worked: Option<Duration>,
+    /// When the whole of a request with a body had come.
+    pub(crate) received_at: Option<Instant>,
     /// Time in admission.
     pub(crate) admitted: Option<Duration>,
     /// The upstream's status.
@@ -242,6 +250,7 @@ impl Exchange {
             upstream_blocks: false,
             answer_bytes: 0,
             affinity: 0,
+            pass: None,
             leave: None,
             attempt: None,
             past: Vec::new(),
@@ -258,6 +267,8 @@ impl Exchange {
             standing: None,
             events: None,
             first_byte: None,
+            worked: None,
+            received_at: None,
             admitted: None,
             upstream_status: None,
             failure: None,

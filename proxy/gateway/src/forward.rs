@@ -11,13 +11,16 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, Result};
 use sluice_policy::breaker::Outcome;
 use sluice_policy::event_stream::Events;
+use sluice_policy::framing::BodyFraming;
 use sluice_policy::headers::Rules;
 use sluice_policy::method::Method;
 use sluice_wire::header::X_INTERNAL_KEY;
+use tokio::time::Instant;
 
 use crate::admit::too_large;
 use crate::backlog::counted;
 use crate::ctx::{Exchange, Target};
+use crate::enter;
 use crate::h2::grpc;
 use crate::headers::{Introduction, STAY_ENCRYPTED, clean_response, introduce, strip_request};
 use crate::peer::{REFUSED, host};
@@ -71,6 +74,10 @@ pub(crate) fn head_came(x: &mut Exchange, status: u16) {
     x.failure = None;
     let took = x.attempt.as_ref().map(|attempt| attempt.started.elapsed()).unwrap_or_default();
     x.first_byte = Some(took);
+    x.worked = match x.arrival.body {
+        BodyFraming::None => Some(took),
+        _ => x.received_at.map(|at| at.elapsed().min(took)),
+    };
     x.upstream_status = Some(status);
     let idle = x.timeouts().map(|timeouts| timeouts.idle);
     x.arrival.link.backlog().set_patience(idle.filter(|_| !x.call));
@@ -93,7 +100,9 @@ pub(crate) fn request_piece(x: &mut Exchange, piece: &mut Option<Bytes>, end: bo
         x.decision = "body_too_large";
         return Err(Error::new_down(REFUSED));
     }
-    x.received |= end;
+    if end && !std::mem::replace(&mut x.received, true) && x.arrival.body != BodyFraming::None {
+        x.received_at = Some(Instant::now());
+    }
     if !end && let Some(bytes) = piece.take_if(|piece| !piece.is_empty()) {
         *piece = Some(counted(&x.arrival.link, bytes));
     }
@@ -163,8 +172,11 @@ pub(crate) fn settle(x: &mut Exchange) {
     }
 }
 
-/// Tells the breaker how the call ended: by what the upstream did, never by what the client did.
+/// Tells gate and breaker how the call ended: by what the upstream did, never by what the client did. A stream has
+/// ended for them with its head: how long it lasts says nothing of the upstream, and a lane full of subscribers
+/// would serve nobody else.
 pub(crate) fn tell_breaker(x: &mut Exchange) {
+    enter::leave(x);
     let Some(leave) = x.leave.take() else { return };
     let latency = x.first_byte.unwrap_or_default();
     match (x.failure, x.upstream_status) {

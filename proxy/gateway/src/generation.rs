@@ -20,7 +20,7 @@ use sluice_policy::authorize::Access;
 use sluice_policy::limit::Limit;
 use sluice_policy::limit::header::write_policy;
 use sluice_policy::registry::AddressRules;
-use sluice_policy::reserved::RESERVED;
+use sluice_policy::reserved::{RESERVED, lane_of};
 use sluice_policy::route::{Rule, Table};
 use sluice_schema::{Config, Service, Source, Timeouts};
 use sluice_wire::role::Role;
@@ -28,6 +28,7 @@ use sluice_wire::role::Role;
 use crate::endpoint::{Secure, door_peer};
 use crate::headers::Edits;
 use crate::holds::Holds;
+use crate::lanes::{Approach, Gates};
 use crate::meters::{Meters, RouteMeters};
 use crate::shape::{self, Shaping};
 use crate::upstream::{BreakerWatch, Upstream};
@@ -35,6 +36,11 @@ use crate::upstream_tls::{OwnIdentity, UpstreamTls};
 
 /// Roles that the edge forwards to.
 pub(crate) const WORKERS: [Role; 3] = [Role::Events, Role::Vault, Role::Calc];
+
+/// LIMIT: calls of the event worker at once.
+const EVENT_CALLS_MAX: u32 = 1024;
+/// LIMIT: calls of the calculation worker at once; each may hold a body of 64 MiB there.
+const CALCULATIONS_MAX: u32 = 64;
 
 /// A configuration that cannot be put in force.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +77,8 @@ pub(crate) struct ServiceRoute {
     pub(crate) service: Service,
     /// Its state.
     pub(crate) upstream: Arc<Upstream>,
+    /// Its way to the gate of its instances.
+    pub(crate) approach: Arc<Approach>,
     /// Its rate limit.
     pub(crate) limit: Option<Arc<RouteLimit>>,
     /// Changes to requests.
@@ -97,6 +105,8 @@ pub(crate) struct WorkerRoute {
     pub(crate) meters: Arc<RouteMeters>,
     /// How to reach it; `None` where this process was given no door of it.
     pub(crate) peer: Option<Arc<HttpPeer>>,
+    /// Its way to the worker's gate; `None` where there is none.
+    pub(crate) approach: Option<Arc<Approach>>,
     /// Deadlines.
     pub(crate) timeouts: Timeouts,
 }
@@ -124,12 +134,14 @@ impl ServiceRoute {
     fn new(
         service: &Service,
         upstream: Arc<Upstream>,
+        approach: Arc<Approach>,
         auth_enabled: bool,
         rules: &Arc<ArcSwap<AddressRules>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             rules: (service.source == Source::Api).then(|| Arc::clone(rules)),
             upstream,
+            approach,
             limit: service.rate_limit.as_ref().map(|conf| RouteLimit::new(&service.name, Limit::new(conf))),
             request_edits: Edits::new(&service.request_headers),
             response_edits: Edits::new(&service.response_headers),
@@ -178,7 +190,10 @@ impl Generation {
 /// The state of all upstreams by name, kept over reloads.
 pub(crate) struct Upstreams {
     by_name: Mutex<BTreeMap<String, Arc<Upstream>>>,
+    gates: Gates,
     roles: BTreeMap<Role, Arc<RouteMeters>>,
+    /// Ways to the workers' gates.
+    approaches: BTreeMap<Role, Arc<Approach>>,
     sockets: BTreeMap<Role, PathBuf>,
     pages: Arc<RouteMeters>,
     /// What operators hold back.
@@ -233,6 +248,11 @@ impl Upstreams {
             own: ArcSwapOption::empty(),
             secured: ArcSwapOption::empty(),
             by_name: Mutex::default(),
+            gates: Gates::default(),
+            approaches: WORKERS
+                .into_iter()
+                .filter_map(|role| Some((role, approach(role, meters)?)))
+                .collect(),
             roles: WORKERS.into_iter().map(|role| (role, meters.route(role.as_str()))).collect(),
             sockets,
             pages: meters.route(Role::Edge.as_str()),
@@ -257,11 +277,12 @@ impl Upstreams {
             .map_err(|faults| GenerationError { faults: faults.iter().map(ToString::to_string).collect() })?;
         let known = self.secured.load_full().filter(|known| Arc::ptr_eq(&known.config, &config));
         let secured = known.map_or_else(|| Secured::read(&config).map(Arc::new), Ok)?;
+        let approaches = self.gates.assign(&services, meters);
         // Registered services come after those of the files and never speak TLS.
-        let routes = services.iter().enumerate().map(|(index, service)| {
+        let routes = services.iter().zip(approaches).enumerate().map(|(index, (service, approach))| {
             let tls = secured.services.get(index).and_then(Option::as_ref);
             let upstream = self.take(meters, service, &config.edge.zone, tls);
-            ServiceRoute::new(service, upstream, config.auth.enabled, &self.rules)
+            ServiceRoute::new(service, upstream, approach, config.auth.enabled, &self.rules)
         });
         let guards = RESERVED.iter().filter_map(|reserved| {
             let limit = Limit::per_ip_minute(reserved.per_ip_minute?);
@@ -345,8 +366,17 @@ impl Upstreams {
         let timeouts = worker_timeouts();
         let peer = self.sockets.get(&role).and_then(|socket| door_peer(socket, &timeouts));
         let meters = Arc::clone(self.roles.get(&role)?);
-        Some(Arc::new(WorkerRoute { role, meters, peer: peer.map(Arc::new), timeouts }))
+        let approach = self.approaches.get(&role).cloned();
+        Some(Arc::new(WorkerRoute { role, meters, peer: peer.map(Arc::new), approach, timeouts }))
     }
+}
+
+/// The way to a worker's gate. A worker knows itself when it is full and says so; its gate only keeps one caller,
+/// or one kind of call, from taking all the edge can carry. So its limit is set: calculations differ in length by
+/// orders of magnitude and publishes share their commits, and neither's latency tells how full the worker is.
+fn approach(role: Role, meters: &Meters) -> Option<Arc<Approach>> {
+    let at_once = if role == Role::Calc { CALCULATIONS_MAX } else { EVENT_CALLS_MAX };
+    Some(Gates::worker(role.as_str(), lane_of(role)?, at_once, meters))
 }
 
 /// Deadlines of a worker's calls: long enough for the largest calculation, streams apart.

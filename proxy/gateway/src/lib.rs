@@ -41,6 +41,7 @@ mod inbound;
 mod jwt_cache;
 mod kept;
 mod kill;
+mod lanes;
 mod life;
 mod linger;
 mod link;

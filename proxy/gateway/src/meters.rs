@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use prometheus::{
     Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
+use sluice_policy::gate::Lane;
 use sluice_policy::method::Method;
 use sluice_telemetry::metric::{self, LATENCY_BUCKETS_S, Name};
 
@@ -42,6 +43,11 @@ pub(crate) struct Meters {
     breaker_transitions: IntCounterVec,
     breaker_state: IntGaugeVec,
     service_health: IntGaugeVec,
+    lane_running: IntGaugeVec,
+    lane_waiting: IntGaugeVec,
+    lane_shed: IntCounterVec,
+    lane_wait: HistogramVec,
+    concurrency_limit: IntGaugeVec,
     framing_refused: IntCounterVec,
     h2_floods: IntCounterVec,
     connections_refused: IntCounterVec,
@@ -122,6 +128,11 @@ impl Meters {
             breaker_transitions: metric::counters(registry, Name::BreakerTransitions),
             breaker_state: metric::gauges(registry, Name::BreakerState),
             service_health: metric::gauges(registry, Name::GatewayHealth),
+            lane_running: metric::gauges(registry, Name::LaneRunning),
+            lane_waiting: metric::gauges(registry, Name::LaneWaiting),
+            lane_shed: metric::counters(registry, Name::LaneShed),
+            lane_wait: metric::histograms(registry, Name::LaneWait, LATENCY_BUCKETS_S),
+            concurrency_limit: metric::gauges(registry, Name::ConcurrencyLimit),
             framing_refused: metric::counters(registry, Name::EdgeFramingRefused),
             h2_floods: metric::counters(registry, Name::EdgeH2Floods),
             connections_refused: metric::counters(registry, Name::EdgeRefused),
@@ -230,6 +241,20 @@ impl Meters {
         self.reload_ok.set(i64::from(accepted));
     }
 
+    /// The metrics of a route's lane.
+    pub(crate) fn lane(&self, service: &str, lane: Lane) -> LaneMeters {
+        let label = &[service, lane.as_str()];
+        let shed = |reason| self.lane_shed.with_label_values(&[service, lane.as_str(), reason]);
+        LaneMeters {
+            running: self.lane_running.with_label_values(label),
+            waiting: self.lane_waiting.with_label_values(label),
+            full: shed("full"),
+            late: shed("timeout"),
+            wait_seconds: self.lane_wait.with_label_values(label),
+            limit: self.concurrency_limit.with_label_values(&[service]),
+        }
+    }
+
     /// The metrics of a route. `service` is a name from the configuration or of a worker.
     pub(crate) fn route(&self, service: &str) -> Arc<RouteMeters> {
         let label = &[service];
@@ -254,6 +279,23 @@ impl Meters {
             answered: AtomicU64::new(0),
         })
     }
+}
+
+/// The metrics of a route's lane.
+#[derive(Clone)]
+pub(crate) struct LaneMeters {
+    /// Requests at the upstream, streams apart.
+    pub(crate) running: IntGauge,
+    /// Requests that wait for their turn.
+    pub(crate) waiting: IntGauge,
+    /// Requests turned away because too many wait.
+    pub(crate) full: IntCounter,
+    /// Requests turned away because they waited too long.
+    pub(crate) late: IntCounter,
+    /// Time that requests waited, of those that had to.
+    pub(crate) wait_seconds: Histogram,
+    /// Requests that its instances get at once.
+    pub(crate) limit: IntGauge,
 }
 
 /// The metrics of one route.

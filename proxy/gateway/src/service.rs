@@ -19,7 +19,7 @@ use sluice_wire::code::Code;
 
 use crate::conn::Protocol;
 use crate::ctx::{Arrival, Ctx, Exchange, Target};
-use crate::enter::enter;
+use crate::enter::{Turned, enter};
 use crate::failed::{end_stream, ends_stream, failed_answer};
 use crate::forward::{
     answer_begins, answer_piece, dress, head_came, is_stream, prepare, request_piece, retry_after, settle,
@@ -116,13 +116,17 @@ impl ProxyHttp for Edge {
         let known = x.admitted.is_some();
         let admitted = if known {
             // A call that came with its exchange: refused before, or left to go on from here.
-            x.refusal.take().map_or(Ok(()), Err)
+            x.refusal.take().map_or(Ok(()), |refusal| Err(Turned::Away(refusal)))
         } else {
-            admit::admit(&self.shared, x, &session.req_header().headers).and_then(|()| enter(x))
+            match admit::admit(&self.shared, x, &session.req_header().headers) {
+                Ok(()) => enter(&self.shared, x, session).await,
+                Err(refusal) => Err(Turned::Away(refusal)),
+            }
         };
         x.admitted.get_or_insert_with(|| x.arrival.headed.elapsed());
         let answer = match admitted {
-            Err(refusal) => refusal,
+            Err(Turned::Away(refusal)) => refusal,
+            Err(Turned::Left) => return Err(Error::new_down(ErrorType::ConnectionClosed)),
             Ok(()) if matches!(x.target, Target::Page) => {
                 x.decision = "page";
                 pages::answer(&self.shared, session, x).await

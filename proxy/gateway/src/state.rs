@@ -119,6 +119,9 @@ impl Shared {
         if let Some(age_ms) = self.trust.age_ms() {
             self.meters.feed_age.set(age_ms as f64 / 1000.0);
         }
+        let generation = self.generation.load();
+        generation.services.iter().for_each(|route| route.approach.publish());
+        generation.workers().filter_map(|route| route.approach.as_ref()).for_each(|way| way.publish());
         let evicted = self.limiter.evicted();
         let counted = self.meters.limiter_evicted.get();
         self.meters.limiter_evicted.inc_by(evicted.saturating_sub(counted));

@@ -5,18 +5,23 @@
 //!
 //! Exact conditions:
 //! - At most `limit` requests run at once, whoever sets it ([`crate::concurrency`] or the operator).
-//!   **Cancels** are not held to it, only to `most`: they free room, and a limit that is too low must not
-//!   keep anybody in a position.
+//!   **Cancels** are not held to it, never wait and are never shed: they free room, and a limit that is too
+//!   low must not keep anybody in a position. They count, so that less room is left for the others.
 //! - Every other lane present has a **share** of the limit: order 60, query 30, analytics 10, in proportion
-//!   to what is present. A lane below its share gets the next free place before any lane above its own.
-//!   Beyond the shares the higher lane goes first. A quarter of each higher lane's unused share stays free
-//!   for it, so that its next request need not wait for a place.
-//! - Who finds no place **waits**, at most `patience`, `queue` of them a lane. Places go to the account with
-//!   the fewest requests running in the lane, then to who waits longest; so an account that sends fifty
+//!   to what is present. While a lane below its share waits, no lane takes a place beyond its own; of
+//!   several below, and of several beyond, the higher goes first. A quarter of each higher lane's unused
+//!   share stays free of what a lower one takes beyond its own, so that the next order need not wait.
+//! - The last eighth of the limit is for **accounts that have nothing running** in the lane: whoever holds
+//!   places for long, as a client that sends its body slowly, leaves others a way through.
+//! - Who finds no place **waits**, at most `patience`, with `queue` in the lane. Places go to the account
+//!   with the fewest requests running in the lane, then to who waits longest; so an account that sends fifty
 //!   times as much waits for itself and the others hardly notice. A lane of queries or analytics that has
 //!   had somebody waiting for longer than `patience` is overloaded: there the newest goes first, whose caller
 //!   still listens. Orders keep their order.
 //! - A full queue **sheds** the newest request of the account that waits with most.
+//!
+//! A limit below the number of lanes present is too small to be shared: each place goes to the highest lane
+//! that waits, and those below may wait in vain.
 //!
 //! Cold start: empty. Recovery: by itself as requests end; nothing is remembered but who runs and waits.
 //! Cost: O(1) a request that finds a place; O(waiting) where there is none. It allocates where an account
@@ -27,34 +32,33 @@ mod lane;
 use std::time::Duration;
 
 use crate::time::Nanos;
-use lane::{HELD, Queue, Ranked as _};
+use lane::{HELD, Queue, Ranked as _, Waiter};
 pub use sluice_schema::Lane;
 
-/// Bounds of a gate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// Lanes of the services behind it; cancel always is.
-    pub lanes: [bool; 4],
-    /// Cancels at once; also the highest limit.
-    pub most: u32,
-    /// Waiting requests a lane.
+/// A request at the gate.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask {
+    /// Its lane.
+    pub lane: Lane,
+    /// Its account, as a keyed hash.
+    pub account: u64,
+    /// How many may wait in the lane for this one to wait too.
     pub queue: usize,
-    /// Longest wait.
+    /// How long it waits.
     pub patience: Duration,
 }
 
 /// What happens to a request that arrives.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Entry {
+pub enum Entry<W> {
     /// It runs now.
     Runs(Seat),
-    /// It waits under this number, until [`Gate::next`] names it or its `patience` ends. Another may have
-    /// been turned away in its favour.
+    /// It waits, until [`Gate::next`] names it or its `patience` ends.
     Waits {
         /// Its place in the queue.
         ticket: Ticket,
-        /// Who goes in its stead.
-        sheds: Option<Ticket>,
+        /// Who is turned away in its favour.
+        sheds: Option<W>,
     },
     /// It goes.
     Shed,
@@ -68,33 +72,48 @@ pub struct Seat {
     account: u64,
 }
 
+impl Seat {
+    /// The lane it runs in.
+    pub const fn lane(self) -> Lane {
+        self.lane
+    }
+}
+
 /// A request that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
+    lane: Lane,
     /// Counts up over the gate.
-    pub number: u64,
-    seat: Seat,
-    since: Nanos,
+    number: u64,
 }
 
-/// The gate of one upstream.
+/// How full a lane is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Requests that run.
+    pub running: u32,
+    /// Requests that wait.
+    pub waiting: usize,
+}
+
+/// The gate of one upstream. A request that waits leaves a `W` to be woken by.
 #[derive(Debug)]
-pub struct Gate {
-    settings: Settings,
+pub struct Gate<W> {
+    lanes: [bool; 4],
     running: u32,
     tickets: u64,
-    queues: [Queue; 4],
+    queues: [Queue<W>; 4],
 }
 
-impl Gate {
-    /// An empty gate.
-    pub fn new(settings: Settings) -> Self {
-        Self { settings, running: 0, tickets: 0, queues: Default::default() }
+impl<W> Gate<W> {
+    /// An empty gate for these lanes; cancel always is one.
+    pub fn new(lanes: [bool; 4]) -> Self {
+        Self { lanes, running: 0, tickets: 0, queues: Default::default() }
     }
 
-    /// Takes changed bounds; who runs and waits stays.
-    pub fn configure(&mut self, settings: Settings) {
-        self.settings = settings;
+    /// Takes changed lanes; who runs and waits stays.
+    pub fn configure(&mut self, lanes: [bool; 4]) {
+        self.lanes = lanes;
     }
 
     /// Requests that run.
@@ -102,31 +121,31 @@ impl Gate {
         self.running
     }
 
-    /// Requests of a lane that run, and that wait.
-    pub fn of(&self, lane: Lane) -> (u32, usize) {
+    /// How full a lane is.
+    pub fn load(&self, lane: Lane) -> Load {
         let queue = &self.queues[lane as usize];
-        (queue.running, queue.waiting.len())
+        Load { running: queue.running, waiting: queue.waiting.len() }
     }
 
-    /// A request of `account` arrives.
-    pub fn enter(&mut self, lane: Lane, account: u64, limit: u32, now: Nanos) -> Entry {
-        let seat = Seat { lane, account };
-        if self.queues[lane as usize].waiting.is_empty() && self.has_room(lane, limit) {
-            return Entry::Runs(self.seat(seat));
-        }
-        if lane == Lane::Cancel || self.settings.queue == 0 {
-            return Entry::Shed;
+    /// A request arrives. `waiter` is made where it has to wait; then ask [`Self::next`] too, as it may have
+    /// come behind others who are too late by now.
+    pub fn enter(&mut self, ask: &Ask, limit: u32, now: Nanos, waiter: impl FnOnce() -> W) -> Entry<W> {
+        let Ask { lane, account, queue: places, patience } = *ask;
+        let queue = &self.queues[lane as usize];
+        let first = lane == Lane::Cancel || !queue.has_patient(now);
+        if first && self.may_run(lane, queue.runs(account), limit, now) {
+            return Entry::Runs(self.seat(lane, account));
         }
         let queue = &mut self.queues[lane as usize];
         let mut sheds = None;
-        if queue.waiting.len() >= self.settings.queue {
-            let Some(place) = queue.hoarder(account) else { return Entry::Shed };
-            sheds = Some(queue.remove(place));
+        if queue.waiting.len() >= places {
+            let Some(place) = queue.hoarder(account).filter(|_| places > 0) else { return Entry::Shed };
+            sheds = Some(queue.remove(place).wake);
         }
         self.tickets += 1;
-        let ticket = Ticket { number: self.tickets, seat, since: now };
-        queue.push(ticket);
-        Entry::Waits { ticket, sheds }
+        let number = self.tickets;
+        queue.push(Waiter { number, account, since: now, patience, wake: waiter() });
+        Entry::Waits { ticket: Ticket { lane, number }, sheds }
     }
 
     /// A request has ended. Ask [`Self::next`] who runs now, until nobody does.
@@ -135,50 +154,55 @@ impl Gate {
         self.queues[seat.lane as usize].left(seat.account);
     }
 
-    /// Who waits no longer; false where it had its place already.
+    /// Who waits no longer; false where it was named or shed already.
     pub fn abandon(&mut self, ticket: Ticket) -> bool {
-        let queue = &mut self.queues[ticket.seat.lane as usize];
-        let place = queue.waiting.iter().position(|waiting| waiting.number == ticket.number);
-        place.map(|place| queue.remove(place)).is_some()
+        let queue = &mut self.queues[ticket.lane as usize];
+        let place = queue.waiting.binary_search_by_key(&ticket.number, |waiter| waiter.number);
+        place.map(|place| queue.remove(place)).is_ok()
     }
 
     /// The next that waits and may run.
-    pub fn next(&mut self, limit: u32, now: Nanos) -> Option<(Ticket, Seat)> {
-        let patience = self.settings.patience;
-        let waits = |gate: &Self, lane: Lane| gate.queues[lane as usize].has_patient(now, patience);
-        let below = |gate: &Self, lane: Lane| gate.of(lane).0 < gate.share(lane, limit);
-        let held = HELD.into_iter();
-        let lane = held
-            .clone()
-            .find(|lane| self.running < limit && below(self, *lane) && waits(self, *lane))
-            .or_else(|| held.clone().find(|lane| waits(self, *lane) && self.has_room(*lane, limit)))?;
-        let place = self.queues[lane as usize].pick(lane, now, patience)?;
-        let ticket = self.queues[lane as usize].remove(place);
-        Some((ticket, self.seat(ticket.seat)))
+    pub fn next(&mut self, limit: u32, now: Nanos) -> Option<(W, Seat)> {
+        let (lane, place) = HELD.into_iter().find_map(|lane| {
+            let queue = &self.queues[lane as usize];
+            let (place, running) = queue.pick(lane, now)?;
+            self.may_run(lane, running > 0, limit, now).then_some((lane, place))
+        })?;
+        let waiter = self.queues[lane as usize].remove(place);
+        Some((waiter.wake, self.seat(lane, waiter.account)))
     }
 
-    fn seat(&mut self, seat: Seat) -> Seat {
+    fn seat(&mut self, lane: Lane, account: u64) -> Seat {
         self.running += 1;
-        self.queues[seat.lane as usize].entered(seat.account);
-        seat
+        self.queues[lane as usize].entered(account);
+        Seat { lane, account }
     }
 
-    /// Whether one more request of a lane may run now.
-    fn has_room(&self, lane: Lane, limit: u32) -> bool {
+    /// Whether one more request of a lane may run now; `runs`: its account has one already.
+    fn may_run(&self, lane: Lane, runs: bool, limit: u32, now: Nanos) -> bool {
         if lane == Lane::Cancel {
-            return self.of(lane).0 < self.settings.most;
+            return true;
+        }
+        let free = limit.saturating_sub(self.running).saturating_sub(if runs { limit / 8 } else { 0 });
+        if self.is_below(lane, limit) {
+            return free > 0 && !lane.held_above().any(|above| self.is_owed(above, limit, now));
         }
         let kept: u32 = lane.held_above().map(|above| self.kept(above, limit)).sum();
-        let owed = |other: Lane| {
-            other != lane && self.of(other).1 > 0 && self.of(other).0 < self.share(other, limit)
-        };
-        self.running + kept < limit
-            && (self.of(lane).0 < self.share(lane, limit) || !HELD.into_iter().any(owed))
+        free > kept && !HELD.into_iter().any(|other| other != lane && self.is_owed(other, limit, now))
+    }
+
+    fn is_below(&self, lane: Lane, limit: u32) -> bool {
+        self.queues[lane as usize].running < self.share(lane, limit)
+    }
+
+    /// Whether a lane waits that has not its share.
+    fn is_owed(&self, lane: Lane, limit: u32, now: Nanos) -> bool {
+        self.queues[lane as usize].has_patient(now) && self.is_below(lane, limit)
     }
 
     /// Places of `limit` that a lane can count on; at least one where it is present.
     fn share(&self, lane: Lane, limit: u32) -> u32 {
-        let present = |lane: &Lane| self.settings.lanes[*lane as usize];
+        let present = |lane: &Lane| self.lanes[*lane as usize];
         let all: u32 = HELD.iter().filter(|lane| present(lane)).map(|lane| lane.weight()).sum();
         if !present(&lane) || all == 0 {
             return 0;
@@ -190,7 +214,7 @@ impl Gate {
     /// Places kept free for a lane: of a quarter of its share what it does not use.
     fn kept(&self, lane: Lane, limit: u32) -> u32 {
         let share = self.share(lane, limit);
-        share.div_ceil(4).min(share.saturating_sub(self.of(lane).0))
+        (share / 4).min(share.saturating_sub(self.queues[lane as usize].running))
     }
 }
 

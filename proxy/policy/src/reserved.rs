@@ -3,6 +3,7 @@
 //! A `[[service]]` or a registration may not lie at or below one of them. The route table holds
 //! these entries like any other, so one lookup decides; there is no order between "ours" and "theirs".
 
+use sluice_schema::Lane;
 use sluice_wire::role::Role;
 
 use crate::route::Target;
@@ -33,6 +34,8 @@ pub struct Reserved {
     pub body_bytes_max: u64,
     /// Over plain HTTP only from loopback, else 403 `tls_required`.
     pub tls_required: bool,
+    /// How much its requests matter; `None`: they never wait.
+    pub lane: Option<Lane>,
     /// Requests a minute of one address; `None`: no limit.
     pub per_ip_minute: Option<u64>,
 }
@@ -46,12 +49,17 @@ const fn page(prefix: &'static str) -> Reserved {
         credential: Credential::Open,
         body_bytes_max: MIB,
         tls_required: false,
+        lane: None,
         per_ip_minute: None,
     }
 }
 
 const fn worker(prefix: &'static str, role: Role, credential: Credential, body_bytes_max: u64) -> Reserved {
     Reserved { target: Target::Worker(role), credential, body_bytes_max, ..page(prefix) }
+}
+
+const fn laned(lane: Lane, entry: Reserved) -> Reserved {
+    Reserved { lane: Some(lane), ..entry }
 }
 
 const fn vault(prefix: &'static str, credential: Credential) -> Reserved {
@@ -81,12 +89,12 @@ pub static RESERVED: [Reserved; 33] = [
     page("/api/register"),
     page("/docs"),
     page("/openapi.json"),
-    worker("/events", Role::Events, Credential::Edge, 8 * MIB),
-    worker("/groups", Role::Events, Credential::Edge, 8 * MIB),
-    worker("/schemas", Role::Events, Credential::Edge, 8 * MIB),
-    worker("/state", Role::Events, Credential::Edge, 8 * MIB),
-    worker("/calculations", Role::Calc, Credential::Edge, 64 * MIB),
-    worker("/series", Role::Calc, Credential::Edge, 64 * MIB),
+    laned(Lane::Query, worker("/events", Role::Events, Credential::Edge, 8 * MIB)),
+    laned(Lane::Query, worker("/groups", Role::Events, Credential::Edge, 8 * MIB)),
+    laned(Lane::Query, worker("/schemas", Role::Events, Credential::Edge, 8 * MIB)),
+    laned(Lane::Query, worker("/state", Role::Events, Credential::Edge, 8 * MIB)),
+    laned(Lane::Analytics, worker("/calculations", Role::Calc, Credential::Edge, 64 * MIB)),
+    laned(Lane::Analytics, worker("/series", Role::Calc, Credential::Edge, 64 * MIB)),
     secret(vault("/security", Credential::EdgeIfPresent)),
     secret(vault("/tokens", Credential::EdgeIfPresent)),
     secret(vault("/credentials", Credential::EdgeIfPresent)),
@@ -106,6 +114,11 @@ pub static RESERVED: [Reserved; 33] = [
     withheld("/v1/sys/rekey"),
     withheld("/v1/sys/generate-root"),
 ];
+
+/// The lane of a worker's requests; `None` where they never wait.
+pub fn lane_of(role: Role) -> Option<Lane> {
+    RESERVED.iter().find(|reserved| reserved.target == Target::Worker(role))?.lane
+}
 
 /// The reserved prefix at or above `prefix`, which therefore may not be used for a service.
 pub fn covering(prefix: &str) -> Option<&'static Reserved> {
@@ -136,6 +149,17 @@ mod tests {
         assert_eq!(covering("/events/mine").map(|reserved| reserved.prefix), Some("/events"));
         assert_eq!(covering("/api/services").map(|reserved| reserved.prefix), Some("/api/services"));
         assert!(covering("/eventsx").is_none() && covering("/api").is_none() && covering("/").is_none());
+    }
+
+    #[test]
+    fn a_worker_has_one_lane() {
+        for reserved in &RESERVED {
+            if let Target::Worker(role) = reserved.target {
+                assert_eq!(reserved.lane, lane_of(role), "{}", reserved.prefix);
+            }
+        }
+        let lanes = [Role::Events, Role::Calc, Role::Vault].map(lane_of);
+        assert_eq!(lanes, [Some(Lane::Query), Some(Lane::Analytics), None]);
     }
 
     #[test]

@@ -71,7 +71,7 @@ fn auth(t: &mut Table<'_, '_>, auth: &mut Auth) {
 
     let doc = "Clock difference tolerated in tokens.";
     t.key("leeway", doc, span(0, 300_000), &mut auth.leeway);
-    let doc = "Age of the vault's feed past which the edge counts as degraded.";
+    let doc = "Age of the vault's feed past which the edge counts as degraded and passes no orders on.";
     t.key("feed_max_age", doc, span(1_000, 86_400_000), &mut auth.feed_max_age);
     let doc = "Roles: a name to the permissions it may be given.";
     let roles = Dict { key: ROLE_NAME, value: List::of(PERMISSION), most: 256 };

@@ -18,7 +18,7 @@ pub use auth::Auth;
 pub use edge::{
     AccessLog, Control, Drain, Edge, KillSwitch, Limits, Log, LogLevel, MetricsAccess, Otlp, Registry,
 };
-pub use lane::Lane;
+pub use lane::{Concurrency, ConcurrencyLimit, Lane};
 pub use service::{
     Balance, Breaker, HEADER_MATCHES_MAX, HashOn, HeaderEdits, Health, Instance, METHODS, Outlier,
     PREFIX_SHARED_MAX, Permissions, RESERVED_PREFIXES, RateKey, RateLimit, Retry, RetryCause, Service,

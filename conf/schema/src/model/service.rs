@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::lane::Lane;
+use super::lane::{Concurrency, Lane};
 use super::shape::{Arm, Cors, Fallback, Rewrite};
 use super::tls::UpstreamTls;
 use super::value::InstanceUrl;
@@ -88,6 +88,10 @@ pub struct Service {
     pub rate_limit: Option<RateLimit>,
     /// How much its requests matter.
     pub lane: Lane,
+    /// What its instances take at once.
+    pub concurrency: Concurrency,
+    /// Who counts as one account in the queue of its lane.
+    pub fair_key: RateKey,
     /// Deadlines of one request.
     pub timeouts: Timeouts,
     /// When and how often a request is tried again.
@@ -393,6 +397,8 @@ impl Default for Service {
             slow_start: Duration::from_secs(30),
             rate_limit: Some(RateLimit::per_minute(1000)),
             lane: Lane::default(),
+            concurrency: Concurrency::default(),
+            fair_key: RateKey::Subject,
             timeouts: Timeouts::default(),
             retry: Retry::default(),
             breaker: Breaker::default(),

@@ -21,14 +21,15 @@ mod flow;
 mod lines;
 mod tries;
 
+use std::future::poll_fn;
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, Result};
 
 use crate::ctx::Exchange;
-use crate::enter::enter;
+use crate::enter::{Turned, Waits, enter};
 use crate::failed::{ends_stream, failed_answer, last_words};
 use crate::forward::settle;
 use crate::h2::{Asked, Reply, grpc};
@@ -60,11 +61,21 @@ pub(crate) async fn run(
 ) -> Option<(Asked, Box<Exchange>)> {
     let mut x = Box::new(exchange(intake, &asked.head.headers));
     x.symbols = kill::symbols(&x, &asked.head.headers);
-    let admitted = admit::admit(shared, &mut x, &asked.head.headers).and_then(|()| enter(&mut x));
+    let entered = match admit::admit(shared, &mut x, &asked.head.headers) {
+        Ok(()) => enter(shared, &mut x, &mut asked).await,
+        Err(answer) => Err(Turned::Away(answer)),
+    };
     x.admitted = Some(x.arrival.headed.elapsed());
-    if let Err(answer) = admitted {
-        x.refusal = Some(answer);
-        return Some((asked, x));
+    match entered {
+        Ok(()) => {}
+        Err(Turned::Away(answer)) => {
+            x.refusal = Some(answer);
+            return Some((asked, x));
+        }
+        Err(Turned::Left) => {
+            account::ended(shared, &x, &asked.head.headers, None, true);
+            return None;
+        }
     }
     let carried = match begin(&mut asked, &x) {
         Ok(()) => carry(shared, lines, &mut asked, &mut x).await,
@@ -85,6 +96,16 @@ pub(crate) async fn run(
     settle(&mut x);
     account::ended(shared, &x, &asked.head.headers, asked.reply.written(), failed);
     None
+}
+
+impl Waits for Asked {
+    fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    async fn left(&mut self, _: &Exchange) {
+        poll_fn(|cx| self.reply.poll_left(cx)).await;
+    }
 }
 
 /// What became of a call that did not fail.

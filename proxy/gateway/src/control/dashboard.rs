@@ -1,5 +1,6 @@
 //! The dashboard: a page for browsers, figures for programs, and their stream.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -9,15 +10,21 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::HeaderMap;
 use http::header::ACCEPT;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sluice_http::{Reject, sse};
 use sluice_policy::breaker::State as BreakerState;
+use sluice_policy::gate::{Lane, Load};
 use sluice_wire::code::Code;
 
 use super::access::Access;
 use super::breakers::{whole, word};
 use super::{Control, console};
 use crate::clock;
+use crate::generation::Generation;
+use crate::lanes::Crossing;
+
+/// LIMIT: gates in the figures.
+const GATES_MAX: usize = 256;
 
 /// The page for a browser, JSON for everybody else.
 pub(super) async fn show(
@@ -55,7 +62,46 @@ fn summary(control: &Control) -> Value {
             "failure_rate": if counted == 0 { 0.0 } else { failures as f64 / counted as f64 },
         },
         "breakers": breakers,
+        "gates": gates(&generation),
     })
+}
+
+/// What each upstream takes at once, and which services share it: the one that most wait for first.
+fn gates(generation: &Generation) -> Vec<Value> {
+    let services =
+        generation.services.iter().map(|route| (route.service.name.as_str(), Some(&route.approach)));
+    let workers = generation.workers().map(|route| (route.role.as_str(), route.approach.as_ref()));
+    let mut gates: BTreeMap<*const Crossing, (&Crossing, Vec<&str>)> = BTreeMap::new();
+    for (name, approach) in services.chain(workers) {
+        let Some(approach) = approach else { continue };
+        let gate = gates.entry(Arc::as_ptr(&approach.crossing));
+        gate.or_insert_with(|| (approach.crossing.as_ref(), Vec::new())).1.push(name);
+    }
+    let mut gates: Vec<(usize, Value)> =
+        gates.into_values().map(|(crossing, names)| gate(crossing, &names)).collect();
+    gates.sort_by_key(|(waiting, _)| std::cmp::Reverse(*waiting));
+    gates.truncate(GATES_MAX);
+    gates.into_iter().map(|(_, gate)| gate).collect()
+}
+
+fn gate(crossing: &Crossing, names: &[&str]) -> (usize, Value) {
+    let shown = crossing.shown();
+    let loads = || shown.lanes.iter().map(|(load, _)| load);
+    let lane = |(lane, (load, shed)): (Lane, &(Load, u64))| {
+        let Load { running, waiting } = load;
+        (lane.as_str().to_owned(), json!({ "running": running, "waiting": waiting, "shed": shed }))
+    };
+    let lanes: Map<String, Value> = Lane::ALL.into_iter().zip(&shown.lanes).map(lane).collect();
+    let waiting = loads().map(|load| load.waiting).sum();
+    let value = json!({
+        "services": names,
+        "limit": shown.limit,
+        "adaptive": shown.adaptive,
+        "running": loads().map(|load| load.running).sum::<u32>(),
+        "waiting": waiting,
+        "lanes": lanes,
+    });
+    (waiting, value)
 }
 
 /// The figures as they change: every viewer gets the same encoded frame.

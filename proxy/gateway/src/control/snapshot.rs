@@ -16,6 +16,7 @@ use crate::clock;
 use crate::endpoint::Probe;
 use crate::generation::{Generation, ServiceRoute, WorkerRoute};
 use crate::kill;
+use crate::lanes::Approach;
 use crate::meters::RouteMeters;
 use crate::pages::{ewma_ms, own_status};
 use crate::state::Shared;
@@ -205,6 +206,7 @@ fn common(name: &str, prefix: &str, meters: &RouteMeters, sums: &Sums, second: u
         "limited_per_s": sums.limited_per_s(),
         "spark": meters.traffic.spark(second),
         "lane": null,
+        "concurrency": null,
     })
 }
 
@@ -231,7 +233,7 @@ fn service(route: &ServiceRoute, sums: &Sums, second: u64) -> Value {
         "forced": forced(metrics.state),
     });
     value["auth_required"] = route.service.auth_required.into();
-    value["lane"] = route.service.lane.as_str().into();
+    laned(&mut value, &route.approach);
     value["instances"] = instances.collect();
     value
 }
@@ -248,6 +250,7 @@ fn worker_route(shared: &Shared, route: &WorkerRoute, sums: &Sums, second: u64) 
         _ => "unhealthy",
     };
     let mut value = common(name, prefix, &route.meters, sums, second);
+    route.approach.iter().for_each(|approach| laned(&mut value, approach));
     value["breaker"] = Value::Null;
     value["auth_required"] = true.into();
     value["instances"] = json!([{
@@ -259,6 +262,19 @@ fn worker_route(shared: &Shared, route: &WorkerRoute, sums: &Sums, second: u64) 
         "last_probe": null,
     }]);
     value
+}
+
+/// A route's lane, and how full its upstream is.
+fn laned(value: &mut Value, approach: &Approach) {
+    let (shown, meters) = (approach.crossing.shown(), &approach.meters);
+    value["lane"] = approach.lane.as_str().into();
+    value["concurrency"] = json!({
+        "limit": shown.limit,
+        "adaptive": shown.adaptive,
+        "running": meters.running.get(),
+        "waiting": meters.waiting.get(),
+        "shed": meters.full.get() + meters.late.get(),
+    });
 }
 
 fn probe(probe: &Probe) -> Value {

@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use prometheus::IntCounterVec;
-use prometheus::core::Collector as _;
+use prometheus::core::{Collector as _, MetricVec, MetricVecBuilder};
 
 use super::Meters;
 
@@ -24,6 +23,11 @@ impl Meters {
         ] {
             forget_series(vector, services);
         }
+        for vector in [&self.lane_running, &self.lane_waiting] {
+            forget_series(vector, services);
+        }
+        forget_series(&self.lane_shed, services);
+        forget_series(&self.lane_wait, services);
         for service in services {
             for vector in [
                 &self.limited,
@@ -35,6 +39,7 @@ impl Meters {
                 drop(vector.remove_label_values(&[service]));
             }
             drop(self.breaker_state.remove_label_values(&[service]));
+            drop(self.concurrency_limit.remove_label_values(&[service]));
             drop(self.service_health.remove_label_values(&[service]));
             drop(self.duration.remove_label_values(&[service]));
         }
@@ -42,7 +47,7 @@ impl Meters {
 }
 
 /// Removes the series of these services, whatever their other labels say.
-fn forget_series(vector: &IntCounterVec, services: &BTreeSet<&str>) {
+fn forget_series<T: MetricVecBuilder>(vector: &MetricVec<T>, services: &BTreeSet<&str>) {
     for family in vector.collect() {
         for series in family.get_metric() {
             let labels = series.get_label();

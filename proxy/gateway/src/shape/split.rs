@@ -49,6 +49,7 @@ fn as_arm(asked: &ServiceRoute, arm: &ServiceRoute) -> Arc<ServiceRoute> {
     let service = merged(&asked.service, &arm.service);
     Arc::new(ServiceRoute {
         upstream: Arc::clone(&arm.upstream),
+        approach: asked.approach.toward(&arm.approach),
         limit: asked.limit.clone(),
         request_edits: Edits::new(&service.request_headers),
         response_edits: Edits::new(&service.response_headers),

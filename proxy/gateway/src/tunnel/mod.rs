@@ -22,11 +22,12 @@ mod tries;
 
 use std::sync::Arc;
 
+use http::HeaderMap;
 use pingora::http::RequestHeader;
 use sluice_wire::code::Code;
 
 use crate::ctx::Exchange;
-use crate::enter::enter;
+use crate::enter::{Turned, Waits, enter};
 use crate::forward::{head_came, retry_after, settle, tell_breaker};
 use crate::peer::{self, attempt_failed, connect_failed, retries_status};
 use crate::respond::Answer;
@@ -69,6 +70,24 @@ enum Reached {
     Answered(Box<Answered>),
 }
 
+/// Who asks, until somebody has answered.
+struct Caller<'a> {
+    head: &'a RequestHeader,
+    stream: &'a mut Downstream,
+    kept_max: usize,
+}
+
+impl Waits for Caller<'_> {
+    fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    async fn left(&mut self, _: &Exchange) {
+        let never = std::future::pending::<()>();
+        tries::while_present(self.stream, self.kept_max, never).await;
+    }
+}
+
 /// Runs a request for a WebSocket, and the WebSocket, to the end of the connection.
 pub(crate) async fn run(shared: Arc<Shared>, mut stream: Box<Downstream>, intake: Intake, asked: Asked) {
     let Intake { arrival, generation } = intake;
@@ -102,14 +121,19 @@ async fn reach(
 ) -> Reached {
     let admitted = handshake::check(&head.headers)
         .inspect_err(|_| x.decision = "websocket_handshake")
-        .and_then(|()| admit::admit(shared, x, &head.headers))
-        .and_then(|()| enter(x));
+        .and_then(|()| admit::admit(shared, x, &head.headers));
+    let kept_max = stream.buffered().len() + EARLY_BYTES;
+    let entered = match admitted {
+        Ok(()) => enter(shared, x, &mut Caller { head: &head, stream, kept_max }).await,
+        Err(answer) => Err(Turned::Away(answer)),
+    };
     x.admitted = Some(x.arrival.headed.elapsed());
-    if let Err(answer) = admitted {
-        return Reached::Refused(answer);
+    match entered {
+        Err(Turned::Away(answer)) => return Reached::Refused(answer),
+        Err(Turned::Left) => return Reached::Left,
+        Ok(()) => {}
     }
     handshake::drop_nominated(&mut head);
-    let kept_max = stream.buffered().len() + EARLY_BYTES;
     loop {
         match tries::while_present(stream, kept_max, tries::once(shared, x, &head)).await {
             None => {

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use sluice_schema::Lane;
 
-use super::Ticket;
 use crate::time::Nanos;
 
 /// Those that are held to the limit, the most important first.
@@ -69,18 +68,40 @@ struct Account {
     waiting: u32,
 }
 
+/// A request that waits.
+#[derive(Debug)]
+pub(super) struct Waiter<W> {
+    pub(super) number: u64,
+    pub(super) account: u64,
+    pub(super) since: Nanos,
+    pub(super) patience: Duration,
+    pub(super) wake: W,
+}
+
+impl<W> Waiter<W> {
+    fn is_patient(&self, now: Nanos) -> bool {
+        now.since(self.since) <= self.patience
+    }
+}
+
 /// Who runs and waits in a lane.
-#[derive(Debug, Default)]
-pub(super) struct Queue {
+#[derive(Debug)]
+pub(super) struct Queue<W> {
     pub(super) running: u32,
-    /// In order of arrival.
-    pub(super) waiting: Vec<Ticket>,
+    /// In order of arrival, and so of their numbers.
+    pub(super) waiting: Vec<Waiter<W>>,
     /// Since when somebody has been waiting.
     busy_since: Nanos,
     accounts: HashMap<u64, Account, BuildHasherDefault<AsIs>>,
 }
 
-impl Queue {
+impl<W> Default for Queue<W> {
+    fn default() -> Self {
+        Self { running: 0, waiting: Vec::new(), busy_since: Nanos::ZERO, accounts: HashMap::default() }
+    }
+}
+
+impl<W> Queue<W> {
     pub(super) fn entered(&mut self, account: u64) {
         self.running += 1;
         self.accounts.entry(account).or_default().running += 1;
@@ -91,18 +112,18 @@ impl Queue {
         self.change(account, |account| account.running -= 1);
     }
 
-    pub(super) fn push(&mut self, ticket: Ticket) {
+    pub(super) fn push(&mut self, waiter: Waiter<W>) {
         if self.waiting.is_empty() {
-            self.busy_since = ticket.since;
+            self.busy_since = waiter.since;
         }
-        self.waiting.push(ticket);
-        self.accounts.entry(ticket.seat.account).or_default().waiting += 1;
+        self.accounts.entry(waiter.account).or_default().waiting += 1;
+        self.waiting.push(waiter);
     }
 
-    pub(super) fn remove(&mut self, place: usize) -> Ticket {
-        let ticket = self.waiting.remove(place);
-        self.change(ticket.seat.account, |account| account.waiting -= 1);
-        ticket
+    pub(super) fn remove(&mut self, place: usize) -> Waiter<W> {
+        let waiter = self.waiting.remove(place);
+        self.change(waiter.account, |account| account.waiting -= 1);
+        waiter
     }
 
     fn change(&mut self, key: u64, change: impl FnOnce(&mut Account)) {
@@ -114,33 +135,41 @@ impl Queue {
         }
     }
 
+    /// Whether an account has a request running.
+    pub(super) fn runs(&self, account: u64) -> bool {
+        self.accounts.get(&account).is_some_and(|account| account.running > 0)
+    }
+
     /// The newest request of the account that waits with most; `None` where nobody waits with more than
     /// `account` would.
     pub(super) fn hoarder(&self, account: u64) -> Option<usize> {
         let waiting = |key| self.accounts.get(&key).map_or(0, |account| account.waiting);
-        let most = self.waiting.iter().map(|ticket| waiting(ticket.seat.account)).max()?;
-        let place = || self.waiting.iter().rposition(|ticket| waiting(ticket.seat.account) == most);
+        let most = self.waiting.iter().map(|waiter| waiting(waiter.account)).max()?;
+        let place = || self.waiting.iter().rposition(|waiter| waiting(waiter.account) == most);
         if most > waiting(account) + 1 { place() } else { None }
     }
 
     /// Whether somebody waits who is not too late.
-    pub(super) fn has_patient(&self, now: Nanos, patience: Duration) -> bool {
-        self.waiting.iter().rev().any(|ticket| now.since(ticket.since) <= patience)
+    pub(super) fn has_patient(&self, now: Nanos) -> bool {
+        self.waiting.iter().rev().any(|waiter| waiter.is_patient(now))
     }
 
-    /// Whose turn it is.
-    pub(super) fn pick(&self, lane: Lane, now: Nanos, patience: Duration) -> Option<usize> {
-        let running = |ticket: &Ticket| self.accounts.get(&ticket.seat.account).map_or(0, |a| a.running);
-        let patient = |ticket: &Ticket| now.since(ticket.since) <= patience;
-        let places = self.waiting.iter().enumerate().filter(|(_, ticket)| patient(ticket));
-        let newest_first = !lane.keeps_order() && now.since(self.busy_since) > patience;
+    /// Whose turn it is, and how many requests of its account run.
+    pub(super) fn pick(&self, lane: Lane, now: Nanos) -> Option<(usize, u32)> {
+        let last = self.waiting.last()?;
+        let newest_first = !lane.keeps_order() && now.since(self.busy_since) > last.patience;
+        let running = |waiter: &Waiter<W>| self.accounts.get(&waiter.account).map_or(0, |a| a.running);
         let order = |place: usize| if newest_first { self.waiting.len() - place } else { place };
-        places.min_by_key(|(place, ticket)| (running(ticket), order(*place))).map(|(place, _)| place)
+        let waiting = self.waiting.iter().enumerate();
+        waiting
+            .filter(|(_, waiter)| waiter.is_patient(now))
+            .map(|(place, waiter)| (place, running(waiter)))
+            .min_by_key(|(place, running)| (*running, order(*place)))
     }
 }
 
 #[cfg(test)]
-impl Queue {
+impl<W> Queue<W> {
     /// Nothing is kept of who is gone.
     pub(super) fn is_forgotten(&self) -> bool {
         self.running == 0 && self.waiting.is_empty() && self.accounts.is_empty()

@@ -61,6 +61,13 @@ pub struct Debt {
     pub hard: u64,
 }
 
+impl Key {
+    /// Half of it, where few callers are told apart at once.
+    pub const fn low(self) -> u64 {
+        self.0 as u64
+    }
+}
+
 /// What the table says about one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
