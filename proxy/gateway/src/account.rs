@@ -68,6 +68,18 @@ pub(crate) fn line(shared: &Shared, x: &Exchange, written: Option<u16>, cut_shor
     Ending::of(x, written, cut_short).tell(shared);
 }
 
+/// The same, with the fields of both heads for who looks on.
+pub(crate) fn told(
+    shared: &Shared,
+    x: &Exchange,
+    written: Option<u16>,
+    cut_short: bool,
+    asked: &HeaderMap,
+    answered: Option<&HeaderMap>,
+) {
+    Ending { asked: Some(asked), answered, ..Ending::of(x, written, cut_short) }.tell(shared);
+}
+
 /// How a request ended.
 pub(crate) struct Ending<'a> {
     /// The request.

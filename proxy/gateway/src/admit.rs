@@ -97,6 +97,18 @@ pub(crate) fn service_of<'g>(
     }
 }
 
+/// Whether who answers a request speaks HTTP/1.1 in clear text.
+pub(crate) fn goes_direct(generation: &Generation, arrival: &Arrival, headers: &HeaderMap) -> bool {
+    match look_up(generation, arrival, headers) {
+        Lookup::Found(route) => match route.target {
+            Routed::Service(index) => generation.services.get(index).is_some_and(|route| route.is_plain()),
+            Routed::Worker(_) => true,
+            Routed::Edge | Routed::Withheld => false,
+        },
+        _ => false,
+    }
+}
+
 fn look_up<'g>(generation: &'g Generation, arrival: &Arrival, headers: &HeaderMap) -> Lookup<'g> {
     let has = |name: &str, value: Option<&str>| {
         headers

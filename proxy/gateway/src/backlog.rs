@@ -94,7 +94,8 @@ impl Backlog {
         }
     }
 
-    fn note_move(&self) {
+    /// The upstream took something, or is offered the first piece.
+    pub(crate) fn note_move(&self) {
         self.moved_us.store(self.origin.elapsed().as_micros() as u64, Ordering::Relaxed);
     }
 }

@@ -93,11 +93,17 @@ impl ChunkScanner {
 
     /// Checks the next bytes; returns how many belong to this body (all of them until it is complete).
     pub(crate) fn scan(&mut self, bytes: &[u8]) -> Result<usize, ChunkFault> {
+        self.read(bytes, |_| ())
+    }
+
+    /// The same, and hands out the data among them.
+    pub(crate) fn read(&mut self, bytes: &[u8], mut data: impl FnMut(&[u8])) -> Result<usize, ChunkFault> {
         let mut at = 0;
         while at < bytes.len() && self.state != State::Done {
             if self.state == State::Data {
                 let skip = usize::try_from(self.size).unwrap_or(usize::MAX).min(bytes.len() - at);
                 self.size -= skip as u64;
+                data(&bytes[at..at + skip]);
                 at += skip;
                 if self.size == 0 {
                     self.state = State::DataCr;

@@ -14,6 +14,7 @@ use pingora::protocols::http::ServerSession;
 use sluice_policy::proxy_protocol::Origin;
 use sluice_schema::Limits;
 use sluice_wire::code::Code;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -30,7 +31,7 @@ use crate::service::Intake;
 use crate::socket::Socket;
 use crate::state::Shared;
 use crate::stream::{Downstream, StreamTimes};
-use crate::{account, h2, ids, tunnel};
+use crate::{account, direct, h2, ids, tunnel};
 
 /// A socket just accepted and counted.
 pub(crate) struct Accepted {
@@ -144,6 +145,16 @@ async fn requests(shared: &Arc<Shared>, app: &Arc<App>, mut stream: Box<Downstre
             return Box::pin(tunnel::run(Arc::clone(shared), stream, intake, asked)).await;
         }
         let link = Arc::clone(stream.link());
+        if let Some(head) = direct::wanted(&stream, &intake) {
+            let running = Box::pin(direct::run(shared, &app.pool, &mut stream, intake, head, &closing));
+            let stays = stopping(running, ended.as_mut(), &link).await;
+            if !stays || link.is_stopped() || !stream.end() {
+                // The client may be gone; the end was all that was left to say.
+                drop(stream.shutdown().await);
+                return;
+            }
+            continue;
+        }
         // Boxed, so that a connection that waits holds no room for a request.
         let running = Box::pin(request(app, stream, intake, &closing));
         match stopping(running, ended.as_mut(), &link).await {

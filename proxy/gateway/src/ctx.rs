@@ -359,6 +359,13 @@ impl Exchange {
         self.arrival.link.set_end(left.map(|left| now + left));
     }
 
+    /// The whole request has come.
+    pub(crate) fn note_received(&mut self) {
+        if !std::mem::replace(&mut self.received, true) && self.arrival.body != BodyFraming::None {
+            self.received_at = Some(Instant::now());
+        }
+    }
+
     /// The whole answer is under way. A client that still sends its body has been told that the connection
     /// closes; it is given a moment to see that.
     pub(crate) fn end_answer(&mut self) {

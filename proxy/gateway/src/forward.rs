@@ -15,7 +15,6 @@ use sluice_policy::framing::BodyFraming;
 use sluice_policy::headers::Rules;
 use sluice_policy::method::Method;
 use sluice_wire::header::X_INTERNAL_KEY;
-use tokio::time::Instant;
 
 use crate::admit::too_large;
 use crate::backlog::counted;
@@ -100,8 +99,8 @@ pub(crate) fn request_piece(x: &mut Exchange, piece: &mut Option<Bytes>, end: bo
         x.decision = "body_too_large";
         return Err(Error::new_down(REFUSED));
     }
-    if end && !std::mem::replace(&mut x.received, true) && x.arrival.body != BodyFraming::None {
-        x.received_at = Some(Instant::now());
+    if end {
+        x.note_received();
     }
     if !end && let Some(bytes) = piece.take_if(|piece| !piece.is_empty()) {
         *piece = Some(counted(&x.arrival.link, bytes));

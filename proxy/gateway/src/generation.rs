@@ -22,7 +22,7 @@ use sluice_policy::limit::header::write_policy;
 use sluice_policy::registry::AddressRules;
 use sluice_policy::reserved::{RESERVED, lane_of};
 use sluice_policy::route::{Rule, Table};
-use sluice_schema::{Config, Service, Source, Timeouts};
+use sluice_schema::{Config, Instance, Scheme, Service, Source, Timeouts};
 use sluice_wire::role::Role;
 
 use crate::endpoint::{Secure, door_peer};
@@ -156,6 +156,16 @@ impl ServiceRoute {
     /// Whether an address of it may be connected to: what a file names always, what is registered by rules.
     pub(crate) fn may_reach(&self, address: SocketAddr) -> bool {
         self.rules.as_ref().is_none_or(|rules| rules.load().check(address).is_ok())
+    }
+
+    /// Whether its requests may be moved by `direct`: all its instances speak HTTP/1.1 in clear text, and nobody
+    /// keeps or compresses their answers.
+    pub(crate) fn is_plain(&self) -> bool {
+        let plain = |instance: &Instance| matches!(instance.url.scheme, Scheme::Http | Scheme::Unix);
+        self.service.instances.iter().all(plain)
+            && !self.service.compress
+            && self.service.fallback.stale.is_none()
+            && self.shaping.arms().iter().all(|arm| arm.is_plain())
     }
 
     /// Whether a client of this address may call it. `deny` wins.

@@ -49,6 +49,14 @@ impl Inbound {
         true
     }
 
+    /// Grows where it is empty: the last read filled it.
+    pub(crate) fn widen(&mut self, limit: usize) {
+        let grown = (self.bytes.len() * 2).min(limit);
+        if self.is_empty() && grown > self.bytes.len() {
+            self.bytes.resize(grown, 0);
+        }
+    }
+
     /// Where the next bytes go.
     pub(crate) fn room(&mut self) -> &mut [u8] {
         &mut self.bytes[self.end..]

@@ -23,6 +23,7 @@ mod conn;
 mod connection;
 mod control;
 mod ctx;
+mod direct;
 mod drain;
 mod endpoint;
 mod enter;

@@ -44,6 +44,11 @@ impl Remaining {
         Ok(Self { head, body })
     }
 
+    /// Bytes of the head that are still to be handed out.
+    pub(crate) const fn head(&self) -> usize {
+        self.head
+    }
+
     /// How many of the buffered bytes may be handed out now.
     pub(crate) fn available(&mut self, buffered: &[u8]) -> Result<usize, ChunkFault> {
         if self.head > 0 {

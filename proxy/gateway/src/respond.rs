@@ -24,9 +24,9 @@ const REQUEST_ID: HeaderName = HeaderName::from_static(X_REQUEST_ID);
 
 /// LIMIT: an unread body up to this is read and dropped so that the connection can stay open; above it
 /// the connection closes.
-const DRAIN_BYTES: u64 = 64 << 10;
+pub(crate) const DRAIN_BYTES: u64 = 64 << 10;
 /// How long that may take.
-const DRAIN_TIME: std::time::Duration = std::time::Duration::from_secs(1);
+pub(crate) const DRAIN_TIME: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// One answer.
 #[derive(Clone, Debug)]

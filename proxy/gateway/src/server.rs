@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::calls::Lines;
 use crate::caps::{ConnectionCaps, Full};
 use crate::connection::{self, Accepted};
+use crate::direct::Pool;
 use crate::drain::{self, Phase};
 use crate::service::Edge;
 use crate::state::Shared;
@@ -36,6 +37,8 @@ pub(crate) struct App {
     pub(crate) pingora: Arc<HttpProxy<Edge>>,
     /// Connections for calls that are carried beside it.
     pub(crate) lines: Lines,
+    /// Idle connections of requests that go without it.
+    pub(crate) pool: Pool,
 }
 
 /// What a listening socket speaks.
@@ -71,7 +74,11 @@ pub(crate) fn spawn(
 
 async fn serve(shared: Arc<Shared>, listeners: Vec<(Door, StdListener)>) {
     let pingora = Arc::new(http_proxy(&conf(), Edge { shared: Arc::clone(&shared) }));
-    let app = Arc::new(App { pingora, lines: Lines::new(POOL_PER_THREAD) });
+    let app = Arc::new(App { pingora, lines: Lines::new(POOL_PER_THREAD), pool: Pool::default() });
+    let sweeping = tokio::spawn({
+        let app = Arc::clone(&app);
+        async move { app.pool.sweep().await }
+    });
     let connections = TaskTracker::new();
     let accepting =
         listeners.into_iter().map(|(door, listener)| accept(&shared, &app, &connections, door, listener));
@@ -84,6 +91,7 @@ async fn serve(shared: Arc<Shared>, listeners: Vec<(Door, StdListener)>) {
             tracing::warn!(component = "drain", open = connections.len(), "connections cut off at the deadline");
         }
     }
+    sweeping.abort();
     app.pingora.http_cleanup().await;
 }
 

@@ -169,6 +169,13 @@ impl Downstream {
         true
     }
 
+    /// Drops the head of the request in hand: it was read from [`Self::buffered`].
+    pub(crate) fn skip_head(&mut self) {
+        let head = self.remaining.head();
+        self.inbound.consume(head);
+        self.remaining.hand_out(head);
+    }
+
     /// Drops `count` buffered bytes: empty lines before a head.
     pub(crate) fn skip(&mut self, count: usize) {
         self.inbound.consume(count);

@@ -77,6 +77,11 @@ impl Shaping {
         }
     }
 
+    /// The services of its split's arms, as they answer for it.
+    pub(crate) fn arms(&self) -> &[Arc<ServiceRoute>] {
+        &self.arms
+    }
+
     /// Notes what pages of a request's origin are told.
     pub(crate) fn note_origin(&self, shape: &mut Shape, headers: &http::HeaderMap) {
         shape.cors = self.cors.leave(headers);

@@ -16,7 +16,7 @@ const LOOK: Duration = Duration::from_millis(300);
 impl Downstream {
     /// The upstream takes no more of the body now: it goes on when that does, and ends when the client leaves or
     /// time is up.
-    pub(super) fn poll_behind(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    pub(crate) fn poll_behind(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         if let Some(error) = self.before_waiting(cx) {
             return Poll::Ready(error);
         }
