@@ -53,7 +53,7 @@ const OUTER: &[(&str, &[&str])] = &[
 /// Crates that decide or describe and never act: what they may use from outside.
 const PURE: &[(&str, &[&str])] = &[
     ("sluice-calc", &["wide"]),
-    ("sluice-policy", &["foldhash", "ipnet", "serde", "thiserror"]),
+    ("sluice-policy", &["foldhash", "ipnet", "regex", "serde", "thiserror"]),
     ("sluice-wire", &["serde", "serde_json", "uuid", "jiff", "thiserror"]),
     ("sluice-identity", &["serde", "serde_json", "base64", "ring", "x509-parser", "thiserror"]),
 ];

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::code::Code;
-use crate::form::{SERVER_NAME, URL};
+use crate::form::{REDIS_URL, SERVER_NAME, URL};
 use crate::keys::{LEVEL, PerMinute, RECOVERY_TIMEOUT, THRESHOLD, TOKEN_TTL};
-use crate::kind::{Flag, Kind, Text, Wrong, count, nearest};
+use crate::kind::{Flag, Kind, Maybe, Text, Wrong, count, nearest};
 use crate::model::{Config, Instance};
 use crate::reader::Reader;
 use crate::report::{Diagnostic, quote};
@@ -113,6 +113,12 @@ pub(crate) fn apply(reader: &mut Reader<'_>, config: &mut Config) {
     set.key("ENABLE_JWT", "auth.enabled", &Flag, truth, &mut config.auth.enabled);
     set.key("JWT_EXPIRATION_HOURS", "vault.token_ttl", &TOKEN_TTL, hours, &mut config.vault.token_ttl);
     set.key("EVENT_STREAM_NAME", "events.stream", &crate::form::STREAM, same, &mut config.events.stream);
+    set.key("REDIS_URL", "redis.url", &Maybe(REDIS_URL), same, &mut config.redis);
+    if reader.variable("REDIS_URL").is_some() {
+        let message =
+            "REDIS_URL does not move the events: this version keeps them in the event worker's own store";
+        reader.blame_variable("REDIS_URL", Diagnostic::new(Code::NoEffect, message));
+    }
     legacy_key(reader, config);
     unavailable(reader);
     without_effect(reader);
@@ -180,7 +186,7 @@ pub(crate) fn variable_of(path: &str) -> String {
 fn listeners(reader: &mut Reader<'_>, config: &mut Config) {
     let mut set = Overlay { reader };
     let mut host = None;
-    set.key("CORE_SERVICE_HOST", "edge.listen", &crate::kind::Maybe(BIND_HOST), same, &mut host);
+    set.key("CORE_SERVICE_HOST", "edge.listen", &Maybe(BIND_HOST), same, &mut host);
     if let Some(host) = host {
         config.edge.listen.set_ip(host);
     }
@@ -208,11 +214,6 @@ fn legacy_key(reader: &mut Reader<'_>, config: &mut Config) {
 }
 
 fn unavailable(reader: &mut Reader<'_>) {
-    if reader.variable("REDIS_URL").is_some() {
-        let message = "the Redis store is not available in this version";
-        let refused = Diagnostic::new(Code::UnavailableVariable, message).help("unset REDIS_URL");
-        reader.blame_variable("REDIS_URL", refused);
-    }
     let mut set = Overlay { reader };
     let mut vault = false;
     set.key("ENABLE_VAULT", "vault.external", &Flag, truth, &mut vault);

@@ -85,6 +85,9 @@ catalogue! {
     LaneShed "sluice_lane_shed_total" ["service", "lane", "reason"] "Requests turned away: the queue was full, or they waited too long";
     LaneWait "sluice_lane_wait_seconds" ["service", "lane"] "Time that requests waited for their turn, of those that had to";
     ConcurrencyLimit "sluice_concurrency_limit" ["service"] "Requests that the instances of a service get at once";
+    EdgeIdempotency "sluice_idempotency_requests_total" ["service", "result"] "Requests with an idempotency key: claimed, replayed, in_flight, unknown, mismatch, unavailable";
+    EdgeIdempotencySeconds "sluice_idempotency_store_seconds" [] "Time to claim an idempotency key";
+    EdgeIdempotencyRecords "sluice_idempotency_records" [] "Idempotency keys in the edge's own store";
     EdgeEventsDropped "sluice_edge_events_dropped_total" [] "Events the edge could not hand to the event worker";
 
     // Events.

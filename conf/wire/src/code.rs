@@ -39,6 +39,8 @@ codes! {
     InvalidJson "invalid_json" 400 "Invalid JSON";
     InvalidEvent "invalid_event" 400 "Invalid event";
     SymbolRequired "symbol_required" 400 "Order without its symbol while one is stopped";
+    IdempotencyKeyMissing "idempotency_key_missing" 400 "Idempotency-Key needed";
+    IdempotencyKeyInvalid "idempotency_key_invalid" 400 "Idempotency-Key not valid";
     InvalidToken "invalid_token" 401 "Invalid or missing credential";
     Forbidden "forbidden" 403 "Not allowed";
     InsufficientScope "insufficient_scope" 403 "Permission missing";
@@ -55,12 +57,16 @@ codes! {
     EventIdConflict "event_id_conflict" 409 "Event id known with other content";
     VersionConflict "version_conflict" 409 "Check-and-set version does not match";
     PrefixTaken "prefix_taken" 409 "Prefix is already routed";
+    IdempotencyInFlight "idempotency_in_flight" 409 "A request with this key is under way";
+    OutcomeUnknown "outcome_unknown" 409 "What became of the request with this key is not known";
+    ResponseNotKept "response_not_kept" 409 "Executed, but its answer was not kept";
     BodyTooLarge "body_too_large" 413 "Body too large";
     UriTooLong "uri_too_long" 414 "Request target too long";
     UnsupportedMediaType "unsupported_media_type" 415 "Unsupported content type";
     ExpectationFailed "expectation_failed" 417 "Expectation not supported";
     Misdirected "misdirected" 421 "Host is not served here";
     Unprocessable "unprocessable" 422 "Request understood but not valid";
+    IdempotencyKeyReused "idempotency_key_reused" 422 "Idempotency-Key belongs to another request";
     UnknownIndicator "unknown_indicator" 422 "Unknown indicator";
     BadParameter "bad_parameter" 422 "Parameter out of range";
     BadSeries "bad_series" 422 "Series is not valid";
@@ -85,6 +91,7 @@ codes! {
     WorkerUnavailable "worker_unavailable" 503 "Worker not available";
     AuditUnavailable "audit_unavailable" 503 "Audit log cannot be written";
     LedgerUnavailable "ledger_unavailable" 503 "The edge cannot write what it must remember";
+    IdempotencyUnavailable "idempotency_unavailable" 503 "Idempotency-Key cannot be recorded";
     Sealed "sealed" 503 "Vault is sealed";
     UpstreamTimeout "upstream_timeout" 504 "Upstream did not answer in time";
     VersionNotSupported "http_version_not_supported" 505 "HTTP version not supported";

@@ -38,6 +38,8 @@ pub struct Problem {
     pub pointer: Option<String>,
     /// Seconds after which a repeat makes sense.
     pub retry_after_s: Option<u64>,
+    /// The status, where it is not that of the code.
+    told_status: Option<u16>,
 }
 
 #[derive(Serialize)]
@@ -72,6 +74,7 @@ impl Problem {
             index: None,
             pointer: None,
             retry_after_s: None,
+            told_status: None,
         }
     }
 
@@ -128,9 +131,19 @@ impl Problem {
         self
     }
 
+    /// With another status than that of its code: the one an earlier request was answered with.
+    #[must_use]
+    pub const fn with_status(mut self, status: u16) -> Self {
+        self.told_status = Some(status);
+        self
+    }
+
     /// The HTTP status.
     pub const fn status(&self) -> u16 {
-        self.code.status()
+        match self.told_status {
+            Some(status) => status,
+            None => self.code.status(),
+        }
     }
 
     /// The body.
@@ -138,7 +151,7 @@ impl Problem {
         let body = Body {
             r#type: format!("urn:sluice:problem:{}", self.code.word()),
             title: self.code.title(),
-            status: self.code.status(),
+            status: self.status(),
             code: self.code.word(),
             detail: self.detail.as_deref(),
             instance: self.instance.as_deref(),

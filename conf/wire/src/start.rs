@@ -94,6 +94,9 @@ pub struct Carried {
     /// Names the file with what was learnt: limits, open breakers, bad instances.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
+    /// The processes, by the numbers they drew, whose requests hold idempotency keys; their results follow.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<u64>,
 }
 
 /// A state that an operator holds a breaker in.
@@ -141,8 +144,15 @@ mod tests {
         let said = |said: &Said| serde_json::to_string(said).unwrap();
         let yielded = |carried| said(&Said::Yielded { role: Role::Edge, carried });
         assert_eq!(yielded(Carried::default()), r#"{"event":"yielded","role":"edge"}"#);
-        let carried = Carried { forced: [("a".to_owned(), Forced::Open)].into(), ..Carried::default() };
-        assert_eq!(yielded(carried.clone()), r#"{"event":"yielded","role":"edge","forced":{"a":"open"}}"#);
+        let carried = Carried {
+            forced: [("a".to_owned(), Forced::Open)].into(),
+            keys: vec![u64::MAX],
+            ..Carried::default()
+        };
+        assert_eq!(
+            yielded(carried.clone()),
+            r#"{"event":"yielded","role":"edge","forced":{"a":"open"},"keys":[18446744073709551615]}"#
+        );
         assert_eq!(order(Order::Go(Carried::default())), r#"{"do":"go"}"#);
         assert_eq!(
             serde_json::from_str::<Order>(&order(Order::Go(carried.clone()))).unwrap(),

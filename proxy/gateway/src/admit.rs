@@ -8,6 +8,7 @@ use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use sluice_policy::authorize::{Refused, is_preflight};
 use sluice_policy::balance::Affinity;
+use sluice_policy::idempotency::honours;
 use sluice_policy::limit::Who;
 use sluice_policy::limit::header::{reset_epoch_s, retry_after_s, write_rate_limit};
 use sluice_policy::method::Method;
@@ -101,7 +102,9 @@ pub(crate) fn service_of<'g>(
 pub(crate) fn goes_direct(generation: &Generation, arrival: &Arrival, headers: &HeaderMap) -> bool {
     match look_up(generation, arrival, headers) {
         Lookup::Found(route) => match route.target {
-            Routed::Service(index) => generation.services.get(index).is_some_and(|route| route.is_plain()),
+            Routed::Service(index) => generation.services.get(index).is_some_and(|route| {
+                route.is_plain() && !honours(route.service.idempotency, arrival.method, false)
+            }),
             Routed::Worker(_) => true,
             Routed::Edge | Routed::Withheld => false,
         },

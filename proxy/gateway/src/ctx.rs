@@ -25,6 +25,7 @@ use crate::conn::{Conn, Protocol, is_within};
 use crate::endpoint::Endpoint;
 use crate::generation::{Generation, ServiceRoute, WorkerRoute};
 use crate::headers::client_ip;
+use crate::idempotency::Held;
 use crate::ids::{self, Trace};
 use crate::jwt_cache::Verified;
 use crate::lanes::Pass;
@@ -169,6 +170,8 @@ pub(crate) struct Exchange {
     pub(crate) affinity: u64,
     /// Its place at the upstream.
     pub(crate) pass: Option<Pass>,
+    /// The idempotency key that it holds.
+    pub(crate) key: Option<Box<Held>>,
     /// Leave of the breaker.
     pub(crate) leave: Option<BreakerLeave>,
     /// The present try.
@@ -251,6 +254,7 @@ impl Exchange {
             answer_bytes: 0,
             affinity: 0,
             pass: None,
+            key: None,
             leave: None,
             attempt: None,
             past: Vec::new(),

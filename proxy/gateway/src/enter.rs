@@ -17,6 +17,7 @@ use sluice_wire::role::Role;
 use crate::admit::{decided, not_sent};
 use crate::clock;
 use crate::ctx::{Exchange, Target};
+use crate::idempotency::check_call;
 use crate::lanes::{Came, Refused, Waiting};
 use crate::respond::Answer;
 use crate::shape;
@@ -67,6 +68,7 @@ impl From<Answer> for Turned {
 
 /// Lets an admitted request in, when it is its turn.
 pub(crate) async fn enter(shared: &Shared, x: &mut Exchange, client: &mut impl Waits) -> Result<(), Turned> {
+    check_call(x)?;
     shape::place(x);
     trust_order(shared, x)?;
     if let Some(waiting) = ask_gate(shared, x, client.headers())? {

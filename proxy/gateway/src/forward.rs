@@ -22,6 +22,7 @@ use crate::ctx::{Exchange, Target};
 use crate::enter;
 use crate::h2::grpc;
 use crate::headers::{Introduction, STAY_ENCRYPTED, clean_response, introduce, strip_request};
+use crate::idempotency;
 use crate::peer::{REFUSED, host};
 use crate::shape;
 use crate::standing::Place;
@@ -61,6 +62,7 @@ pub(crate) fn prepare(shared: &Shared, x: &mut Exchange, request: &mut RequestHe
     if let Some(attempt) = &mut x.attempt {
         attempt.sent = true;
     }
+    idempotency::is_sent(x);
     Ok(())
 }
 
@@ -101,6 +103,7 @@ pub(crate) fn request_piece(x: &mut Exchange, piece: &mut Option<Bytes>, end: bo
     }
     if end {
         x.note_received();
+        idempotency::is_handed(x);
     }
     if !end && let Some(bytes) = piece.take_if(|piece| !piece.is_empty()) {
         *piece = Some(counted(&x.arrival.link, bytes));
@@ -136,12 +139,14 @@ pub(crate) fn answer_begins(shared: &Arc<Shared>, x: &mut Exchange, response: &R
 pub(crate) fn answer_piece(x: &mut Exchange, piece: Option<&Bytes>, end: bool) {
     if let Some(piece) = piece {
         x.answer_bytes += piece.len() as u64;
+        idempotency::piece_goes(x, piece);
         if let Some(events) = &mut x.events {
             events.follow(piece);
         }
     }
     x.await_answer();
     if end {
+        idempotency::answer_ends(x);
         settle(x);
         x.end_answer();
     }
@@ -216,7 +221,7 @@ fn answers_call(x: &Exchange, response: &ResponseHeader) -> bool {
 }
 
 /// Whether an answer ends with its head.
-fn has_no_body(x: &Exchange, response: &ResponseHeader) -> bool {
+pub(crate) fn has_no_body(x: &Exchange, response: &ResponseHeader) -> bool {
     x.arrival.method == Method::Head
         || matches!(response.status.as_u16(), 204 | 304)
         || response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0")

@@ -37,6 +37,7 @@ mod head;
 mod headers;
 mod history;
 mod holds;
+mod idempotency;
 mod ids;
 mod inbound;
 mod jwt_cache;
@@ -88,7 +89,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 use sluice_http::{Asset, Start};
-use sluice_ledger::Ledger;
+use sluice_ledger::{Keys, Ledger};
 use sluice_wire::role::Role;
 use tokio::task::JoinSet;
 
@@ -144,6 +145,9 @@ pub enum GatewayError {
     /// The TLS listener's settings cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsFault),
+    /// The shared store cannot be used.
+    #[error("the store of `redis.url` cannot be used")]
+    Redis(#[source] sluice_ledger::redis::RedisError),
     /// The internal key is no header value.
     #[error("the internal key is not text")]
     Key,
@@ -191,10 +195,14 @@ fn open(
     // A worker whose port moved in the files listens at the old one until it starts again.
     let listeners = start.config.listeners().into_iter().filter(|(key, _)| !key.starts_with("demo."));
     let own = own.into_iter().chain(listeners.map(|(_, address)| address)).collect();
-    let forbidden = Forbidden::new(own, start.environment.get("REDIS_URL").map(String::as_str));
+    let forbidden = Forbidden::new(own, config.redis.as_ref().map(|url| url.expose()));
     let registrations =
         Registrations::new(Ledger::closed(&start.data_dir)?, forbidden, Arc::clone(&resolver));
     registrations.adopt(&config);
+    let failed = |source| GatewayError::Io { what: "start the writer of idempotency keys", source };
+    let handle = tokio::runtime::Handle::current();
+    let keys = Keys::start(registrations.ledger(), ids::random(), clock::unix_ms, handle).map_err(failed)?;
+    keys.keep_in(config.redis.as_ref()).map_err(GatewayError::Redis)?;
     let upstreams = Upstreams::new(&meters, start.sockets.clone(), announcer, registrations.in_force());
     // What is registered joins with the books.
     let generation = upstreams.build(&meters, config, &[], number)?;
@@ -219,6 +227,7 @@ fn open(
         tokens: jwt_cache::JwtCache::default(),
         throttle: throttle::AuthThrottle::default(),
         limiter: state::limiter(),
+        keys,
         keyer: std::sync::OnceLock::new(),
         kill: kill::Kill::new(),
         tunnels: tunnel::Tunnels::new(),

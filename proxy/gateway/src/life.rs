@@ -152,10 +152,14 @@ impl Life {
             match turn {
                 Turn::Resume => {
                     self.books.reopen().await;
+                    self.shared.keys.resume();
                     self.note_address();
                 }
                 Turn::Stop => return self.end(threads, port).await,
-                Turn::Retire(within) => return self.retire(threads, port, within).await,
+                Turn::Retire(within) => {
+                    self.shared.keys.relay();
+                    return self.retire(threads, port, within).await;
+                }
             }
         }
     }
@@ -219,17 +223,24 @@ impl Life {
             Some((route.service.name.clone(), forced))
         });
         let switches = kill::carried(&self.shared);
-        Carried { forced: forced.take(CARRIED_MAX).collect(), switches, state: None }
+        Carried { forced: forced.take(CARRIED_MAX).collect(), switches, ..Carried::default() }
     }
 
     /// The same with what was learnt, which lies in a file.
-    async fn carried_with_state(&self) -> Carried {
+    async fn carried_with_state(&self, keys: &[u64]) -> Carried {
         let (shared, data_dir) = (Arc::clone(&self.shared), self.start.data_dir.clone());
         let state = blocking(move || carry::pack(&shared, &data_dir)).await;
-        Carried { state, ..self.carried() }
+        Carried { state, keys: keys.to_vec(), ..self.carried() }
     }
 
     async fn take(&self, carried: Carried) {
+        if let Err(error) = self.shared.keys.adopt(&carried.keys) {
+            tracing::warn!(
+                component = "start",
+                %error,
+                "what the predecessor's requests with idempotency keys come to will be unknown"
+            );
+        }
         if let Some(word) = carried.state {
             let (shared, data_dir) = (Arc::clone(&self.shared), self.start.data_dir.clone());
             blocking(move || carry::unpack(&shared, &data_dir, &word)).await;
@@ -252,8 +263,10 @@ impl Life {
     async fn yielded(&self, port: &ControlPort) -> Turn {
         self.shared.drain.yield_doors();
         port.stopper.stop();
+        let keys = self.shared.keys.clone();
+        let keys = blocking(move || keys.yield_up()).await;
         self.books.close().await;
-        self.start.yielded(self.carried_with_state().await);
+        self.start.yielded(self.carried_with_state(&keys).await);
         loop {
             let order = tokio::select! {
                 () = self.start.stop.wait() => return Turn::Stop,
@@ -262,7 +275,7 @@ impl Life {
             match order {
                 Order::Resume => return Turn::Resume,
                 Order::Retire { within_ms } => return Turn::Retire(Duration::from_millis(within_ms)),
-                Order::Yield => self.start.yielded(self.carried_with_state().await),
+                Order::Yield => self.start.yielded(self.carried_with_state(&keys).await),
                 Order::Go(_) => passed_over(&order),
             }
         }
@@ -338,6 +351,9 @@ async fn wind_up(shared: &Shared, books: &Books, threads: Vec<JoinHandle<()>>, p
     blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
     port.stopper.stop();
     drop(tokio::time::timeout(PORT_WITHIN, port.serving).await);
+    shared.keys.settle(PORT_WITHIN).await;
+    let keys = shared.keys.clone();
+    blocking(move || drop(keys.yield_up())).await;
     books.close().await;
     let log = shared.access_log.clone();
     blocking(move || log.close()).await;

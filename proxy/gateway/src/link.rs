@@ -64,6 +64,7 @@ pub(crate) struct Link {
     waker: AtomicWaker,
     last: AtomicBool,
     breaks_off: AtomicBool,
+    stays: AtomicBool,
     backlog: Backlog,
 }
 
@@ -82,6 +83,7 @@ impl Link {
             waker: AtomicWaker::new(),
             last: AtomicBool::new(false),
             breaks_off: AtomicBool::new(false),
+            stays: AtomicBool::new(false),
             backlog: Backlog::new(),
         }
     }
@@ -137,6 +139,7 @@ impl Link {
         self.set_deadline(None);
         self.set_end(None);
         self.set_streams(false);
+        self.set_stays(false);
         self.backlog.begin();
         self.watched.store(false, Ordering::Relaxed);
         self.ends.store(Fault::None as u8, Ordering::Relaxed);
@@ -207,6 +210,16 @@ impl Link {
     /// Whether the connection ends with a reset.
     pub(crate) fn breaks_off(&self) -> bool {
         self.breaks_off.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether the request goes on though its client leaves: its answer has to be known.
+    pub(crate) fn set_stays(&self, stays: bool) {
+        self.stays.store(stays, Ordering::Relaxed);
+    }
+
+    /// Whether the request goes on though its client leaves.
+    pub(crate) fn stays(&self) -> bool {
+        self.stays.load(Ordering::Relaxed)
     }
 
     /// Forgets a passed deadline, for another try of the same request.

@@ -101,6 +101,11 @@ pub(crate) struct Meters {
     pub(crate) spans_dropped: IntCounter,
     /// Events not handed to the event worker.
     pub(crate) events_dropped: IntCounter,
+    idempotency: IntCounterVec,
+    /// Time to claim an idempotency key.
+    pub(crate) idempotency_seconds: Histogram,
+    /// Idempotency keys in the edge's own store.
+    pub(crate) idempotency_records: IntGauge,
 }
 
 impl Meters {
@@ -165,6 +170,9 @@ impl Meters {
             spans_failed: spans.with_label_values(&["failed"]),
             spans_dropped: spans.with_label_values(&["dropped"]),
             events_dropped: metric::counter(registry, Name::EdgeEventsDropped),
+            idempotency: metric::counters(registry, Name::EdgeIdempotency),
+            idempotency_seconds: metric::histogram(registry, Name::EdgeIdempotencySeconds, LATENCY_BUCKETS_S),
+            idempotency_records: metric::gauge(registry, Name::EdgeIdempotencyRecords),
         }
     }
 
@@ -187,6 +195,11 @@ impl Meters {
     pub(crate) fn squeezed(&self, service: &str, taken: usize, given: usize) {
         self.squeezed.with_label_values(&[service, "in"]).inc_by(taken as u64);
         self.squeezed.with_label_values(&[service, "out"]).inc_by(given as u64);
+    }
+
+    /// A request with an idempotency key and what became of it.
+    pub(crate) fn idempotency(&self, service: &str, result: &str) {
+        self.idempotency.with_label_values(&[service, result]).inc();
     }
 
     /// A request that came in this protocol, over this version of TLS.

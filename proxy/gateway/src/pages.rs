@@ -79,6 +79,11 @@ fn awaits_certificate(shared: &Shared) -> bool {
 /// The components of `/health` with their status, the edge first.
 pub(crate) fn components(shared: &Shared) -> BTreeMap<&'static str, (Status, Option<String>)> {
     let mut components = BTreeMap::from([(Role::Edge.as_str(), own_status(shared))]);
+    if let Some(well) = shared.keys.is_shared_well() {
+        let away =
+            || (Status::Degraded, Some("does not answer; requests with idempotency keys get 503".to_owned()));
+        components.insert("redis", if well { (Status::Healthy, None) } else { away() });
+    }
     for role in WORKERS {
         let status = match shared.workers.health(role) {
             Some(health) => (health.status, health.detail.clone()),

@@ -17,6 +17,7 @@ use sluice_wire::problem::{self, Problem};
 use crate::admit::not_sent;
 use crate::ctx::{Attempt, Exchange, Failure, Target};
 use crate::generation::ServiceRoute;
+use crate::idempotency;
 use crate::link::Fault;
 use crate::respond::Answer;
 use crate::state::Shared;
@@ -61,6 +62,7 @@ pub(crate) async fn choose(x: &mut Exchange) -> Result<Box<HttpPeer>, Box<Error>
         return refuse(x, problem);
     };
     x.arrival.link.clear_fault();
+    idempotency::begins_again(x);
     // Another try reads the body from its start.
     x.body_bytes = 0;
     x.upstream_blocks = false;
@@ -208,6 +210,7 @@ pub(crate) fn attempt_failed(x: &mut Exchange, error: &Error, answered: bool, re
         if let Some(attempt) = &mut x.attempt {
             attempt.sent = false;
         }
+        idempotency::was_not_processed(x);
         fail(x, Failure { code: Code::UpstreamRefused, counts: true });
         return !answered && replayable && retries(x, RetryCause::Connect, true, None);
     }
@@ -271,11 +274,16 @@ fn retries(x: &mut Exchange, cause: RetryCause, replayable: bool, retry_after: O
         tries: x.attempts,
         cause,
         sent: was_sent(x),
+        keyed_part: idempotency::is_part(x),
         replayable,
         left: x.left(),
         retry_after,
     };
     let Some(delay) = route.upstream.decide_retry(&failed) else { return false };
+    let route = Arc::clone(route);
+    if failed.sent {
+        idempotency::leaves_part(x);
+    }
     route.upstream.meters.retried(match cause {
         RetryCause::Connect => "connect",
         RetryCause::Reset => "reset",
@@ -311,7 +319,7 @@ pub(crate) fn was_sent(x: &Exchange) -> bool {
 
 /// For methods with effects: whether the upstream may have acted.
 fn outcome(x: &Exchange, problem: Problem) -> Problem {
-    if was_sent(x) && !x.arrival.method.is_idempotent() {
+    if (was_sent(x) || idempotency::has_left_part(x)) && !x.arrival.method.is_idempotent() {
         problem.outcome(problem::Outcome::Unknown)
     } else {
         not_sent(x, problem)

@@ -202,6 +202,13 @@ impl Shared {
         let generation = Arc::new(generation);
         self.registrations.adopt(&generation.config);
         self.generation.store(Arc::clone(&generation));
+        if let Err(error) = self.keys.keep_in(generation.config.redis.as_ref()) {
+            tracing::error!(
+                component = "idempotency",
+                error = &error as &dyn std::error::Error,
+                "keys are kept where they were"
+            );
+        }
         self.upstreams.retain(&self.meters, &generation);
         self.meters.generation.set(number as i64);
         Ok(generation)

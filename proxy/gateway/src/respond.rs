@@ -46,6 +46,8 @@ enum Body {
     Bytes(HeaderValue, Bytes),
     /// None, not even its length.
     Bare(HeaderValue),
+    /// An upstream's; its type is among the fields.
+    Kept(Bytes),
 }
 
 impl Answer {
@@ -105,6 +107,12 @@ impl Answer {
         }
     }
 
+    /// An upstream's answer, as it was kept.
+    pub(crate) fn kept(status: u16, headers: Vec<(HeaderName, HeaderValue)>, body: Bytes) -> Self {
+        let body = if matches!(status, 204 | 304) { Body::Nothing } else { Body::Kept(body) };
+        Self { status, close: false, body, headers }
+    }
+
     /// 204 with the methods that work.
     pub(crate) fn no_content(allowed: MethodSet) -> Self {
         let answer = Self::nothing();
@@ -145,7 +153,7 @@ impl Answer {
     pub(crate) fn as_problem(&self) -> Option<&Problem> {
         match &self.body {
             Body::Problem(problem) => Some(problem),
-            Body::Nothing | Body::Bytes(..) | Body::Bare(_) => None,
+            Body::Nothing | Body::Bytes(..) | Body::Bare(_) | Body::Kept(_) => None,
         }
     }
 
@@ -183,6 +191,7 @@ impl Answer {
             Body::Nothing => (None, None),
             Body::Bytes(content_type, bytes) => (Some(content_type), Some(bytes)),
             Body::Bare(content_type) => (Some(content_type), None),
+            Body::Kept(bytes) => (None, Some(bytes)),
             Body::Problem(problem) => {
                 let problem = problem.instance(path).request_id(id.as_str());
                 (Some(HeaderValue::from_static(problem::CONTENT_TYPE)), Some(problem.to_json().into()))

@@ -22,7 +22,8 @@ use crate::ctx::{Arrival, Ctx, Exchange, Target};
 use crate::enter::{Turned, enter};
 use crate::failed::{end_stream, ends_stream, failed_answer};
 use crate::forward::{
-    answer_begins, answer_piece, dress, head_came, is_stream, prepare, request_piece, retry_after, settle,
+    answer_begins, answer_piece, dress, has_no_body, head_came, is_stream, prepare, request_piece,
+    retry_after, settle,
 };
 use crate::generation::Generation;
 use crate::h2::{Handed, Known, grpc};
@@ -31,7 +32,7 @@ use crate::peer::{REFUSED, RETRY_STATUS, attempt_failed, check_instance, connect
 use crate::reframe::{frame_anew, interim};
 use crate::respond::{Answer, go_on, send, suit_version};
 use crate::state::Shared;
-use crate::{account, admit, kill, pages, shape};
+use crate::{account, admit, idempotency, kill, pages, shape};
 
 /// What the connection loop hands to a request.
 pub(crate) struct Intake {
@@ -67,6 +68,7 @@ impl Edge {
             // A caller far above its limit: HTTP/1 ends with the answer, HTTP/2 with its streams.
             x.arrival.link.set_last();
         }
+        idempotency::release(x);
         let answer = shape::stand_in(&self.shared, x, &session.req_header().headers, answer);
         x.refused = Some(answer.status).filter(|status| x.call && *status >= 400);
         let left = x.announced().map(|bytes| bytes - x.body_bytes.min(bytes));
@@ -119,7 +121,10 @@ impl ProxyHttp for Edge {
             x.refusal.take().map_or(Ok(()), |refusal| Err(Turned::Away(refusal)))
         } else {
             match admit::admit(&self.shared, x, &session.req_header().headers) {
-                Ok(()) => enter(&self.shared, x, session).await,
+                Ok(()) => match idempotency::claim(&self.shared, session, x).await? {
+                    Ok(()) => enter(&self.shared, x, session).await,
+                    Err(answer) => Err(Turned::Away(answer)),
+                },
                 Err(refusal) => Err(Turned::Away(refusal)),
             }
         };
@@ -135,6 +140,8 @@ impl ProxyHttp for Edge {
                 check_nominations(session.req_header_mut())?;
                 if !known {
                     shape::copy(&self.shared, x, session.req_header());
+                }
+                if !known && !x.received {
                     go_on(session, x.arrival.body).await?;
                 }
                 end_of_nothing(session, x).await?;
@@ -235,6 +242,8 @@ impl ProxyHttp for Edge {
             // HTTP/1.0 knows no chunks: without a length the body ends with the connection.
             response.remove_header(&TRANSFER_ENCODING);
         }
+        let last = has_no_body(x, response);
+        idempotency::head_goes(x, response, last);
         Ok(())
     }
 
@@ -290,6 +299,9 @@ impl ProxyHttp for Edge {
             return FailToProxy { error_code: 500, can_reuse_downstream: false };
         };
         let answered = session.response_written().is_some_and(|head| !head.status.is_informational());
+        if answered || x.answered {
+            idempotency::release(x);
+        }
         if answered && let Some(draining) = ends_stream(x) {
             // The client may be gone by now: then there is nobody to send away.
             drop(end_stream(session, x, draining).await);

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use sluice_http::TrustCell;
+use sluice_ledger::Keys;
 use sluice_policy::limit::table::KEYS_MAX;
 use sluice_policy::limit::{Keyer, Table as Limiter};
 use sluice_schema::Edge;
@@ -65,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) throttle: AuthThrottle,
     /// Rates by caller.
     pub(crate) limiter: Limiter,
+    /// Idempotency keys.
+    pub(crate) keys: Keys,
     /// Makes the limiter's keys; the predecessor's, where there is one.
     pub(crate) keyer: OnceLock<Keyer>,
     /// What an operator has stopped.
@@ -122,6 +125,7 @@ impl Shared {
         let generation = self.generation.load();
         generation.services.iter().for_each(|route| route.approach.publish());
         generation.workers().filter_map(|route| route.approach.as_ref()).for_each(|way| way.publish());
+        self.meters.idempotency_records.set(self.keys.records() as i64);
         let evicted = self.limiter.evicted();
         let counted = self.meters.limiter_evicted.get();
         self.meters.limiter_evicted.inc_by(evicted.saturating_sub(counted));

@@ -250,6 +250,7 @@ impl Downstream {
         // behind them is seen.
         while self.inbound.filled().len() < AHEAD_BYTES {
             match self.poll_socket(cx, AHEAD_BYTES) {
+                Poll::Ready(Ok(0) | Err(_)) if self.link.stays() => break,
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Ready(Ok(_)) => {}

@@ -2,9 +2,9 @@
 //!
 //! Knows: one redb file, `<data-dir>/edge/ledger.redb`, mode 0600 in a folder of mode 0700, and the
 //! records in it: the registry overlay ([`Ledger::register`] and its companions), the instances that an
-//! operator holds back ([`Ledger::hold`]) and the kill switches ([`Ledger::switches`]). Must not know:
-//! HTTP, Pingora, threads, the clock; wall time is an argument, in milliseconds since the epoch. What
-//! may be recorded is decided by `sluice-policy`.
+//! operator holds back ([`Ledger::hold`]), the kill switches ([`Ledger::switches`]), and idempotency keys ([`Keys`]),
+//! which may lie in Redis instead ([`redis`]). Must not know: HTTP, Pingora, the clock; wall time is an argument, in
+//! milliseconds since the epoch. What may be recorded is decided by `sluice-policy`.
 //!
 //! Every change is committed with `Durability::Immediate`: when a call returns, its record is on the
 //! disk. A crash at any moment leaves either the old or the new record. All calls block for the time
@@ -13,7 +13,9 @@
 //! call with [`LedgerError::Closed`] until it is opened again: nothing takes the file from the successor.
 
 mod holds;
+mod idempotency;
 mod kill_switch;
+pub mod redis;
 mod registry;
 mod store;
 
@@ -22,6 +24,9 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 pub use holds::{HOLDS_MAX, Held, HoldListing};
+pub use idempotency::{
+    BYTES_MAX, CLAIM_WITHIN, CLAIMS_MAX, Claim, Claimed, Keys, KeysError, RECORDS_MAX, Wanted,
+};
 pub use kill_switch::{KeptSwitch, Place, SwitchListing, switch_key};
 pub use registry::{Entry, Listing, RegisterError, Unreadable};
 

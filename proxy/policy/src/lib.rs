@@ -26,6 +26,7 @@
 //! | [`mirror`] | which requests another service gets a copy of |
 //! | [`authorize`] | what a service asks of its callers |
 //! | [`limit`] | whether a caller may make one more request |
+//! | [`idempotency`] | what becomes of a request that is sent again under its key |
 //! | [`deadline`] | how much time is left for an attempt |
 //! | [`gate`], [`concurrency`] | what a full upstream works on next, and how much at once |
 //! | [`breaker`] | whether a service may be called at all |
@@ -59,6 +60,7 @@ pub mod framing;
 pub mod gate;
 pub mod headers;
 pub mod health;
+pub mod idempotency;
 pub mod kill_switch;
 pub mod limit;
 pub mod method;

@@ -6,7 +6,9 @@
 //! 1. fewer than `attempts` tries were made, and the cause is one of `on`;
 //! 2. it is safe: no byte of the request was sent (any method), or the method is GET, HEAD, OPTIONS or
 //!    LIST and its body can be sent again. A POST, PATCH, PUT or DELETE of which a byte was sent is
-//!    never repeated;
+//!    never repeated, with one exception: under an idempotency key that the route honours, while its body
+//!    is at hand and its last byte has not left. Half an order is no order; a whole one may be executed
+//!    already, and not every upstream knows the key;
 //! 3. the delay, and a `Retry-After` of the upstream where that is longer, leaves [`USEFUL_MIN`];
 //! 4. the budget of the service has room: retries in the last 10 s stay at or below `budget` × its
 //!    requests there plus `min_per_second` × 10.
@@ -46,6 +48,8 @@ pub struct Failed {
     pub cause: RetryCause,
     /// Whether any byte of the request may have reached the upstream.
     pub sent: bool,
+    /// Whether it has a key that the route honours, and its last byte has not left.
+    pub keyed_part: bool,
     /// Whether the whole body is still at hand (or there is none).
     pub replayable: bool,
     /// Time the request has left; `None` without a deadline.
@@ -156,7 +160,7 @@ fn check(settings: &sluice_schema::Retry, failed: &Failed, seed: u64) -> Result<
     if !settings.on.contains(&failed.cause) {
         return Err(Stop::NotConfigured);
     }
-    if !is_repeatable(failed.method, failed.sent) {
+    if !is_repeatable(failed.method, failed.sent) && !failed.keyed_part {
         return Err(Stop::Unsafe);
     }
     if failed.sent && !failed.replayable {

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use crate::code::Code;
 use crate::kind::{Text, Wrong};
-use crate::model::{InstanceUrl, Scheme, UrlError};
+use crate::model::{InstanceUrl, RedisUrl, Scheme, UrlError};
 use crate::report::quote;
 
 /// The address of a listener.
@@ -44,6 +44,39 @@ pub(crate) const COLLECTOR: Text<String> = Text {
     show: Clone::clone,
     pattern: r"^https?://[^/?#@\s]+/?$",
 };
+
+/// The address of a Redis.
+pub(crate) const REDIS_URL: Text<RedisUrl> = Text {
+    what: "an address such as \"redis://127.0.0.1:6379\"",
+    code: Code::Url,
+    parse: parse_redis,
+    show: ToString::to_string,
+    pattern: r"^redis://([^/?#@\s]*@)?[^/?#@\s]+(/[0-9]{1,5})?$",
+};
+
+/// Never quotes the text: it may hold a password.
+fn parse_redis(text: &str) -> Result<RedisUrl, Wrong> {
+    let wrong = |why: &str| {
+        Wrong::new(why)
+            .help("write it as \"redis://host:port\", with user and password before an @ where needed")
+    };
+    if text.starts_with("rediss://") {
+        return Err(wrong("Redis over TLS is not available in this version"));
+    }
+    let rest = text.strip_prefix("redis://").ok_or_else(|| wrong("this is not the address of a Redis"))?;
+    let (place, database) = match rest.split_once('/') {
+        Some((place, database)) => (place, database),
+        None => (rest, ""),
+    };
+    let (user_info, place) = place.rsplit_once('@').unwrap_or(("", place));
+    let odd = |text: &str| text.contains(|c: char| c.is_whitespace() || c.is_control() || "/?#@".contains(c));
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()) && text.len() <= 5;
+    // The rules of an instance's host and port hold here too.
+    if odd(user_info) || format!("http://{place}").parse::<InstanceUrl>().is_err() || !is_number(database) {
+        return Err(wrong("this is not the address of a Redis"));
+    }
+    Ok(RedisUrl::new(text.to_owned()))
+}
 
 fn parse_address(text: &str) -> Result<SocketAddr, Wrong> {
     if let Ok(address) = text.parse() {
@@ -118,6 +151,34 @@ mod tests {
         assert_eq!(parse_address("[::1]:80").expect("v6").to_string(), "[::1]:80");
         for bad in ["", "127.0.0.1", ":8000", "host:80", "1.2.3.4:70000", "[::1]"] {
             assert!(parse_address(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_redis_is_shown_without_its_password() {
+        for (text, shown) in [
+            ("redis://127.0.0.1:6379", "redis://127.0.0.1:6379"),
+            ("redis://cache/2", "redis://cache/2"),
+            ("redis://:hunter2@[::1]:7/0", "redis://***@[::1]:7/0"),
+            ("redis://user:hunter2@cache", "redis://***@cache"),
+        ] {
+            let url = parse_redis(text).expect(text);
+            assert_eq!((url.to_string().as_str(), url.expose()), (shown, text));
+            assert!(!format!("{url:?}").contains("hunter2"));
+        }
+        for bad in [
+            "",
+            "cache:6379",
+            "http://cache",
+            "redis://",
+            "redis://a b",
+            "redis://a/x",
+            "redis://a:0",
+            "redis://a?b",
+            "redis://a@b@c",
+            "rediss://a",
+        ] {
+            assert!(parse_redis(bad).is_err(), "{bad}");
         }
     }
 

@@ -1,9 +1,11 @@
 //! Keys of the edge process.
 
 use super::span;
-use crate::form::{ACCESS, ADDRESS, COLLECTOR, HOST, NETWORK, SYMBOL_HEADER, ZONE};
+use crate::form::{ACCESS, ADDRESS, COLLECTOR, HOST, NETWORK, REDIS_URL, SYMBOL_HEADER, ZONE};
 use crate::kind::{Choice, Duration, Flag, Kind, List, Maybe, Number, Parsed, Size, count};
-use crate::model::{Control, Drain, Edge, KillSwitch, Limits, Log, LogLevel, MetricsAccess, Otlp, Registry};
+use crate::model::{
+    Control, Drain, Edge, Keys, KillSwitch, Limits, Log, LogLevel, MetricsAccess, Otlp, RedisUrl, Registry,
+};
 use crate::table::Table;
 
 /// The words of `[log] level`; the seeds' upper-case ones too.
@@ -80,6 +82,20 @@ pub(super) fn kill_switch(t: &mut Table<'_, '_>, kill: &mut KillSwitch) {
     t.table("kill_switch", "What is stopped by hand.", |t| {
         let doc = "Header in which a request names its symbols.";
         t.key("symbol_header", doc, SYMBOL_HEADER, &mut kill.symbol_header);
+    });
+}
+
+pub(super) fn keys(t: &mut Table<'_, '_>, keys: &mut Keys) {
+    t.table("idempotency", "Requests that must not be executed twice; see service.idempotency.", |t| {
+        let doc = "How long an Idempotency-Key and the answer to its request are kept.";
+        t.key("ttl", doc, span(1_000, 2_592_000_000), &mut keys.ttl);
+    });
+}
+
+pub(super) fn redis(t: &mut Table<'_, '_>, redis: &mut Option<RedisUrl>) {
+    t.table("redis", "The store that several edges share.", |t| {
+        let doc = "Its address; it keeps the idempotency keys then. Without one each edge keeps its own.";
+        t.key("url", doc, Maybe(REDIS_URL), redis);
     });
 }
 

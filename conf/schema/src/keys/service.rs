@@ -18,8 +18,8 @@ use crate::kind::{
 };
 use crate::mask::names_a_secret;
 use crate::model::{
-    Balance, Breaker, HEADER_MATCHES_MAX, HeaderEdits, Health, Instance, InstanceUrl, Outlier, RateLimit,
-    Retry, Service, Source, Timeouts,
+    Balance, Breaker, HEADER_MATCHES_MAX, HeaderEdits, Health, Idempotency, Instance, InstanceUrl, Outlier,
+    RateLimit, Retry, Service, Source, Timeouts,
 };
 use crate::table::Table;
 
@@ -34,6 +34,15 @@ const BALANCE: Choice<Balance> = Choice {
         ("peak_ewma", Balance::PeakEwma),
         ("hash", Balance::Hash),
         ("sticky", Balance::Sticky),
+    ],
+    planned: &[],
+};
+
+const IDEMPOTENCY: Choice<Idempotency> = Choice {
+    words: &[
+        ("off", Idempotency::Off),
+        ("optional", Idempotency::Optional),
+        ("required", Idempotency::Required),
     ],
     planned: &[],
 };
@@ -66,6 +75,8 @@ pub(super) fn service(t: &mut Table<'_, '_>, service: &mut Service) {
     super::shape::shape(t, service);
     let doc = "Request body at most; without it, edge.limits.body_bytes.";
     t.key("body_bytes", doc, Size(0..=1 << 40), &mut service.body_bytes);
+    let doc = "Whether POST and PATCH with an Idempotency-Key are executed once: off, optional or required.";
+    t.key("idempotency", doc, IDEMPOTENCY, &mut service.idempotency);
     let doc = "Whether the caller's credentials reach the upstream.";
     t.key("forward_authorization", doc, Flag, &mut service.forward_authorization);
     super::tls::upstream(t, &mut service.tls);

@@ -1,5 +1,6 @@
 //! The edge process: listeners, limits, logs, registry, drain.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -77,6 +78,49 @@ pub struct Registry {
 pub struct KillSwitch {
     /// Header in which a request names its symbols; lower case.
     pub symbol_header: String,
+}
+
+/// `[idempotency]`: the keys of requests that must not be executed twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keys {
+    /// How long a key and the answer to its request are kept, at least 1 s.
+    pub ttl: Duration,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self { ttl: Duration::from_secs(24 * 60 * 60) }
+    }
+}
+
+/// Address of a Redis, which may hold a password: neither `Debug` nor `Display` shows it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisUrl(String);
+
+impl RedisUrl {
+    /// The whole address, for the one place that connects.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn new(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0.split_once("://"), self.0.rsplit_once('@')) {
+            (Some((scheme, _)), Some((_, place))) => write!(f, "{scheme}://***@{place}"),
+            _ => f.write_str(&self.0),
+        }
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RedisUrl({self})")
+    }
 }
 
 /// `[drain]`: how a process ends on SIGTERM.

@@ -16,13 +16,14 @@ use thiserror::Error;
 
 pub use auth::Auth;
 pub use edge::{
-    AccessLog, Control, Drain, Edge, KillSwitch, Limits, Log, LogLevel, MetricsAccess, Otlp, Registry,
+    AccessLog, Control, Drain, Edge, Keys, KillSwitch, Limits, Log, LogLevel, MetricsAccess, Otlp, RedisUrl,
+    Registry,
 };
 pub use lane::{Concurrency, ConcurrencyLimit, Lane};
 pub use service::{
-    Balance, Breaker, HEADER_MATCHES_MAX, HashOn, HeaderEdits, Health, Instance, METHODS, Outlier,
-    PREFIX_SHARED_MAX, Permissions, RESERVED_PREFIXES, RateKey, RateLimit, Retry, RetryCause, Service,
-    Source, Timeouts,
+    Balance, Breaker, HEADER_MATCHES_MAX, HashOn, HeaderEdits, Health, Idempotency, Instance, METHODS,
+    Outlier, PREFIX_SHARED_MAX, Permissions, RESERVED_PREFIXES, RateKey, RateLimit, Retry, RetryCause,
+    Service, Source, Timeouts,
 };
 pub use shape::{
     Arm, Cors, FALLBACK_BYTES_MAX, Fallback, Piece, REWRITE_BYTES_MAX, Rewrite, RewriteFault,
@@ -50,6 +51,10 @@ pub struct Config {
     pub registry: Registry,
     /// `[kill_switch]`: what is stopped by hand.
     pub kill_switch: KillSwitch,
+    /// `[idempotency]`: how long keys are kept.
+    pub keys: Keys,
+    /// `[redis] url`: the store that several edges share; `None`: each keeps its own.
+    pub redis: Option<RedisUrl>,
     /// `[drain]`: how a process ends.
     pub drain: Drain,
     /// `[log]`: process log and access log.
@@ -94,6 +99,8 @@ impl Default for Config {
             breaker: Breaker::default(),
             registry: Registry::default(),
             kill_switch: KillSwitch::default(),
+            keys: Keys::default(),
+            redis: None,
             drain: Drain::default(),
             log: Log::default(),
             otlp: Otlp::default(),
@@ -120,6 +127,8 @@ impl Config {
             breaker: self.breaker.clone(),
             registry: self.registry.clone(),
             kill_switch: self.kill_switch.clone(),
+            keys: self.keys.clone(),
+            redis: self.redis.clone(),
             drain: self.drain.clone(),
             log: self.log.clone(),
             otlp: self.otlp.clone(),

@@ -124,6 +124,8 @@ pub struct Service {
     pub deny: Vec<IpNet>,
     /// Request body at most, in bytes.
     pub body_bytes: u64,
+    /// Whether `Idempotency-Key` is honoured.
+    pub idempotency: Idempotency,
     /// Whether `Authorization`, `X-API-Key` and `X-Vault-Token` reach the upstream.
     pub forward_authorization: bool,
     /// Below this share of healthy instances all of them are used, 0 to 1; 0 never panics.
@@ -177,6 +179,18 @@ pub enum HashOn {
     Ip,
     /// The value of this header (lower case).
     Header(String),
+}
+
+/// Whether a service honours `Idempotency-Key` on POST and PATCH.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Idempotency {
+    /// No: the field is forwarded like any other.
+    #[default]
+    Off,
+    /// Where one is sent.
+    Optional,
+    /// Every POST and PATCH needs one.
+    Required,
 }
 
 /// A request rate.
@@ -415,6 +429,7 @@ impl Default for Service {
             allow: Vec::new(),
             deny: Vec::new(),
             body_bytes: 1 << 20,
+            idempotency: Idempotency::default(),
             forward_authorization: false,
             panic_threshold: 0.5,
             tls: UpstreamTls::default(),

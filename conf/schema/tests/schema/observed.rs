@@ -40,8 +40,21 @@ const OBSERVE: &str = "proxy/gateway/tests/edge/observe.rs";
 const EVENTS: &str = "workers/events/tests/api/keys.rs";
 const INSTANCE: &str = "tests/keys.rs";
 
+const IDEMPOTENCY: &str = "proxy/gateway/tests/edge/idempotency.rs";
+
 /// File, test, and the keys it observes.
 const OBSERVERS: &[(&str, &str, &[&str])] = &[
+    (
+        IDEMPOTENCY,
+        "keys_belong_to_their_caller_and_matter_only_where_they_are_honoured",
+        &["service.idempotency"],
+    ),
+    (IDEMPOTENCY, "a_key_is_forgotten_after_its_time", &["idempotency.ttl"]),
+    (
+        "proxy/gateway/tests/edge/idempotency/shared.rs",
+        "without_its_store_an_order_is_not_sent",
+        &["redis.url"],
+    ),
     (ADMISSION, "with_tokens_switched_off_services_are_open_and_workers_are_not", &["auth.enabled"]),
     (KILL, "a_symbol_is_read_from_the_configured_header", &["kill_switch.symbol_header"]),
     (ADMISSION, "tokens_of_the_older_platforms_open_services_only", &["auth.hs256_secret"]),

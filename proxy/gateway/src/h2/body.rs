@@ -205,9 +205,9 @@ impl Body {
         self.ended
     }
 
-    /// Whether there is none. Where it was told to be empty this is known at its end.
+    /// Whether there is none. Where a body was announced this is known at its end.
     pub(crate) const fn is_empty(&self) -> bool {
-        self.empty || (self.ended && self.read == 0 && matches!(self.left, Some(0)))
+        self.empty || (self.ended && self.read == 0)
     }
 
     /// Bytes handed out.

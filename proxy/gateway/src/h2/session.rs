@@ -109,8 +109,8 @@ impl Session {
     /// Waits until the client leaves or time is up.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         match self.reply.poll_left(cx) {
-            Poll::Ready(()) => Poll::Ready(BodyError::Reset),
-            Poll::Pending => self.body.poll_due(cx, false),
+            Poll::Ready(()) if !self.link.stays() => Poll::Ready(BodyError::Reset),
+            _ => self.body.poll_due(cx, false),
         }
     }
 

@@ -20,6 +20,7 @@ impl Meters {
             &self.mirrored,
             &self.stood_in,
             &self.squeezed,
+            &self.idempotency,
         ] {
             forget_series(vector, services);
         }

@@ -58,7 +58,8 @@ pub(crate) fn begin(
     response: &mut ResponseHeader,
 ) -> pingora::Result<()> {
     let on = matches!(&x.target, Target::Service(route) if route.service.compress);
-    if !on || x.call || x.streaming || !is_eligible(&facts(x, asked, response)) {
+    // What is kept for a key may go to another client later, which may take no compression.
+    if !on || x.call || x.streaming || x.key.is_some() || !is_eligible(&facts(x, asked, response)) {
         return Ok(());
     }
     if !varies_by(response, "accept-encoding") {

@@ -29,6 +29,7 @@ fn merged(asked: &Service, arm: &Service) -> Service {
         permissions: asked.permissions,
         rate_limit: asked.rate_limit,
         lane: asked.lane,
+        idempotency: asked.idempotency,
         allow: asked.allow,
         deny: asked.deny,
         body_bytes: asked.body_bytes,

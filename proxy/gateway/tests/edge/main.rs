@@ -19,6 +19,7 @@ mod h2_grpc;
 mod h2_tools;
 mod harness;
 mod holds;
+mod idempotency;
 mod keys;
 mod kill;
 mod lanes;

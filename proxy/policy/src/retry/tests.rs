@@ -6,6 +6,7 @@ const CONNECT: Failed = Failed {
     tries: 1,
     cause: RetryCause::Connect,
     sent: false,
+    keyed_part: false,
     replayable: true,
     left: Some(Duration::from_secs(5)),
     retry_after: None,
@@ -14,6 +15,15 @@ const CONNECT: Failed = Failed {
 fn decide(failed: Failed) -> Verdict {
     let settings = sluice_schema::Retry { attempts: 4, ..sluice_schema::Retry::default() };
     Budget::new(&settings).decide(&failed, Nanos::ZERO, 9)
+}
+
+#[test]
+fn a_key_repeats_half_an_order_and_never_a_whole_one() {
+    let broke = Failed { method: Method::Post, sent: true, cause: RetryCause::Reset, ..CONNECT };
+    assert_eq!(decide(broke), Verdict::Stop(Stop::Unsafe));
+    assert!(matches!(decide(Failed { keyed_part: true, ..broke }), Verdict::Again(_)));
+    let gone = Failed { keyed_part: true, replayable: false, ..broke };
+    assert_eq!(decide(gone), Verdict::Stop(Stop::BodyGone));
 }
 
 #[test]

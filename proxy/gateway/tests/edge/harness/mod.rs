@@ -16,11 +16,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sluice_gateway::{Resolve, SystemResolver};
-use sluice_http::{Doors, InternalKeys, Listener, Start, Stopper, TrustCell};
+use sluice_http::{Doors, Giver, Handover, InternalKeys, Listener, Start, Stopper, TrustCell};
 use sluice_identity::trust::Trust;
 use sluice_schema::Mode;
 use sluice_telemetry::{log, metric};
 use sluice_wire::role::Role;
+use sluice_wire::start::{Order, Said};
 
 use client::call;
 use setup::asset;
@@ -67,6 +68,8 @@ pub struct Edge {
     stopper: Stopper,
     thread: Option<JoinHandle<()>>,
     dir: Option<tempfile::TempDir>,
+    /// Whoever starts and ends it.
+    giver: Giver,
 }
 
 impl Edge {
@@ -87,7 +90,7 @@ impl Edge {
             Some(names) => Arc::new(names),
             None => Arc::new(SystemResolver::default()),
         };
-        Self::boot(dir, conf, data, sockets, keys, dev, Issuer::new(), resolver, environment, preamble)
+        Self::boot(dir, conf, data, sockets, keys, dev, Issuer::new(), resolver, environment, preamble, None)
     }
 
     #[expect(clippy::too_many_arguments, reason = "what two kinds of start have in common")]
@@ -102,13 +105,11 @@ impl Edge {
         resolver: Arc<dyn Resolve>,
         environment: BTreeMap<String, String>,
         preamble: &'static [u8],
+        predecessor: Option<&mut Giver>,
     ) -> Self {
         let mode = Mode { dev, ..Mode::default() };
         let path = conf.join("sluice.toml");
-        // The store's address is not for this version's loader; the gateway has to know it all the same.
-        let variables = environment.iter().filter(|(name, _)| *name != "REDIS_URL");
-        let variables = variables.map(|(name, value)| (name.clone(), value.clone())).collect();
-        let loaded = sluice_schema::load(&path, &variables, mode);
+        let loaded = sluice_schema::load(&path, &environment, mode);
         let config = Arc::new(loaded.unwrap_or_else(|report| panic!("{}", report.render(false))).config);
         let trust = TrustCell::new(&config, Role::Edge);
         if keys {
@@ -125,6 +126,7 @@ impl Edge {
         let tls = config.edge.tls.is_some().then(|| open("tls"));
         let (stopper, stop) = Stopper::new();
         let internal_key = InternalKeys::mint();
+        let (handover, mut giver) = Handover::new(predecessor.is_some(), None);
         let start = Start {
             role: Role::Edge,
             config,
@@ -141,7 +143,7 @@ impl Edge {
             registry: metric::registry("edge"),
             log: log::LogLevel::fixed(),
             announce: false,
-            handover: sluice_http::Handover::none(),
+            handover,
         };
         let kept = Arc::clone(&resolver);
         let thread = std::thread::spawn(move || {
@@ -149,6 +151,9 @@ impl Edge {
                 tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
             runtime.block_on(sluice_gateway::run_with(start, asset, kept)).unwrap();
         });
+        if let Some(old) = predecessor {
+            take_over(old, &mut giver);
+        }
         let edge = Self {
             http,
             control,
@@ -164,6 +169,7 @@ impl Edge {
             stopper,
             thread: Some(thread),
             dir: Some(dir),
+            giver,
         };
         eventually("the edge answers", || edge.try_get("/livez").filter(|answer| answer.status == 200));
         edge
@@ -177,7 +183,28 @@ impl Edge {
         let (conf, data) = (self.conf.clone(), self.data.clone());
         let (resolver, environment) = (Arc::clone(&self.resolver), self.environment.clone());
         let preamble = self.preamble;
-        Self::boot(dir, conf, data, BTreeMap::new(), true, true, issuer, resolver, environment, preamble)
+        Self::boot(
+            dir,
+            conf,
+            data,
+            BTreeMap::new(),
+            true,
+            true,
+            issuer,
+            resolver,
+            environment,
+            preamble,
+            None,
+        )
+    }
+
+    /// Hands over to another edge on the same folders, at doors of its own, as a supervisor does.
+    pub fn hand_over(&mut self) -> Self {
+        let (conf, data) = (self.conf.clone(), self.data.clone());
+        let (resolver, environment) = (Arc::clone(&self.resolver), self.environment.clone());
+        let (dir, issuer) = (tempfile::tempdir().unwrap(), Issuer::new());
+        let giver = Some(&mut self.giver);
+        Self::boot(dir, conf, data, BTreeMap::new(), true, true, issuer, resolver, environment, b"", giver)
     }
 
     fn end(&mut self) {
@@ -249,6 +276,22 @@ impl Edge {
             assert!(thread.join().is_ok(), "the edge panicked");
         }
     }
+}
+
+/// What a supervisor says and hears in a handover.
+fn take_over(old: &mut Giver, new: &mut Giver) {
+    let hear =
+        |giver: &mut Giver, what: &str| giver.said.blocking_recv().unwrap_or_else(|| panic!("no {what}"));
+    assert!(matches!(hear(new, "prepared"), Said::Prepared { .. }));
+    old.orders.blocking_send(Order::Yield).unwrap();
+    let carried = loop {
+        if let Said::Yielded { carried, .. } = hear(old, "yielded") {
+            break carried;
+        }
+    };
+    new.orders.blocking_send(Order::Go(carried)).unwrap();
+    assert!(matches!(hear(new, "ready"), Said::Ready(_)));
+    old.orders.blocking_send(Order::Retire { within_ms: 10_000 }).unwrap();
 }
 
 impl Drop for Edge {

@@ -1,0 +1,117 @@
+//! Keys in a real Redis that edges share.
+
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Barrier};
+
+use super::{Gate, REQUIRED, coded, in_flight, order};
+use crate::harness::{Client, Edge, Setup, Upstream, eventually, service};
+
+struct Redis {
+    port: u16,
+    dir: tempfile::TempDir,
+    child: Child,
+}
+
+impl Redis {
+    fn start() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let dir = tempfile::tempdir().unwrap();
+        let child = Self::spawn(port, &dir);
+        let redis = Self { port, dir, child };
+        redis.awaited();
+        redis
+    }
+
+    fn spawn(port: u16, dir: &tempfile::TempDir) -> Child {
+        let mut command = Command::new("redis-server");
+        command.args([
+            "--port",
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "yes",
+            "--dir",
+        ]);
+        command.arg(dir.path()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("redis-server (Debian: redis-server) is installed")
+    }
+
+    fn awaited(&self) {
+        eventually("redis-server listens", || TcpStream::connect(("127.0.0.1", self.port)).ok());
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn edge(redis: &Redis, upstream: &Upstream) -> Edge {
+    let text = service("api", "/api", &[upstream.url()], &format!("{REQUIRED}rate_limit = 0\n"));
+    let main = format!("[redis]\nurl = \"redis://127.0.0.1:{}\"\n", redis.port);
+    Setup::new(&main).service("api", &text).start()
+}
+
+#[test]
+fn edges_that_share_a_redis_send_an_order_once() {
+    let redis = Redis::start();
+    let gate = Gate::default();
+    let upstream = gate.upstream();
+    let edges = [edge(&redis, &upstream), edge(&redis, &upstream)];
+    let start = Arc::new(Barrier::new(100));
+    let copies: Vec<_> = (0..100)
+        .map(|n| {
+            let (address, start) = (edges[n % 2].http, Arc::clone(&start));
+            std::thread::spawn(move || {
+                let mut client = Client::to(address);
+                start.wait();
+                client.exchange(&order("race", "{}"))
+            })
+        })
+        .collect();
+    eventually("one copy is there and 99 are refused", || {
+        let refused: usize = edges.iter().map(in_flight).sum();
+        (upstream.seen().len() == 1 && refused == 99).then_some(())
+    });
+    gate.open();
+    let answers: Vec<_> = copies.into_iter().map(|copy| copy.join().unwrap()).collect();
+    assert_eq!(answers.iter().filter(|answer| answer.status == 201).count(), 1);
+    for edge in &edges {
+        let again = eventually("its answer is shared", || {
+            Some(edge.send(&order("race", "{}"))).filter(|answer| answer.status == 201)
+        });
+        assert_eq!(again.field("idempotency-replayed"), "true");
+    }
+    assert_eq!(upstream.seen().len(), 1);
+}
+
+#[test]
+fn without_its_store_an_order_is_not_sent() {
+    let mut redis = Redis::start();
+    let upstream = super::desk();
+    let edge = edge(&redis, &upstream);
+    assert_eq!(edge.send(&order("first", "{}")).text(), "order 1");
+    assert_eq!(edge.get("/health").json()["components"]["redis"]["status"], "healthy");
+    redis.kill();
+    let refused = edge.send(&order("second", "{}"));
+    assert_eq!(coded(&refused), (503, "idempotency_unavailable".to_owned()));
+    assert_eq!((refused.json()["outcome"].as_str(), refused.field("retry-after")), (Some("not_sent"), "1"));
+    assert_eq!(edge.get("/health").json()["components"]["redis"]["status"], "degraded");
+    assert_eq!(upstream.seen().len(), 1);
+    redis.child = Redis::spawn(redis.port, &redis.dir);
+    redis.awaited();
+    eventually("it is sent", || (edge.send(&order("second", "{}")).text() == "order 2").then_some(()));
+    assert_eq!(edge.send(&order("first", "{}")).text(), "order 1");
+    assert_eq!(upstream.seen().len(), 2);
+}

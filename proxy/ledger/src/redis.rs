@@ -1,0 +1,150 @@
+//! The connection to the Redis that several edges share.
+//!
+//! One connection, on which calls of all threads go out as they come; it is made when it is first needed, and again
+//! after it broke. Its work is done on the runtime that was given, whoever calls. While Redis is away a call fails
+//! at once: a new connection is tried at most every [`AGAIN`].
+//!
+//! LIMIT: [`CONNECT_WITHIN`], [`ANSWER_WITHIN`] a call.
+
+use std::sync::Mutex as Guarded;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue};
+use sluice_schema::RedisUrl;
+use thiserror::Error;
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+
+/// For a connection to stand.
+pub const CONNECT_WITHIN: Duration = Duration::from_millis(500);
+/// For an answer.
+pub const ANSWER_WITHIN: Duration = Duration::from_millis(500);
+/// Between two tries to connect.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Why a call came to nothing. After [`RedisError::Failed`] nobody knows whether it was executed.
+#[derive(Debug, Error)]
+pub enum RedisError {
+    /// The address is none that the client understands.
+    #[error("the address of Redis cannot be used")]
+    Address(#[source] redis::RedisError),
+    /// There is no connection: nothing was sent.
+    #[error("Redis is not reached")]
+    Away,
+    /// The call failed or was not answered in time.
+    #[error("Redis did not do what it was asked")]
+    Failed(#[source] redis::RedisError),
+}
+
+/// A Redis.
+#[derive(Debug)]
+pub struct Redis {
+    url: RedisUrl,
+    client: Client,
+    handle: Handle,
+    place: Mutex<Option<Connection>>,
+    failed_at: Guarded<Option<Instant>>,
+    well: AtomicBool,
+}
+
+#[derive(Clone)]
+struct Connection {
+    number: u64,
+    connection: MultiplexedConnection,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+impl Redis {
+    /// A Redis that is not connected to yet.
+    ///
+    /// # Errors
+    /// [`RedisError::Address`].
+    pub fn new(url: &RedisUrl, handle: Handle) -> Result<Self, RedisError> {
+        let client = Client::open(url.expose()).map_err(RedisError::Address)?;
+        let (place, failed_at) = (Mutex::default(), Guarded::default());
+        Ok(Self { url: url.clone(), client, handle, place, failed_at, well: AtomicBool::new(true) })
+    }
+
+    /// Its address.
+    pub const fn url(&self) -> &RedisUrl {
+        &self.url
+    }
+
+    /// The runtime that its work is done on.
+    pub const fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Whether it answered when it was last asked.
+    pub fn is_well(&self) -> bool {
+        self.well.load(Ordering::Relaxed)
+    }
+
+    /// Makes one call. To be awaited on the runtime that was given.
+    ///
+    /// # Errors
+    /// [`RedisError::Away`], [`RedisError::Failed`].
+    pub async fn call<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisError> {
+        let called = self.try_call(command).await;
+        self.well.store(called.is_ok(), Ordering::Relaxed);
+        called
+    }
+
+    async fn try_call<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisError> {
+        let Connection { number, mut connection } = self.connection().await?;
+        match tokio::time::timeout(ANSWER_WITHIN, command.query_async(&mut connection)).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                if error.is_io_error() || error.is_unrecoverable_error() {
+                    self.forget(number).await;
+                }
+                Err(RedisError::Failed(error))
+            }
+            Err(_) => {
+                // What is answered late must not be taken for the answer to another call.
+                self.forget(number).await;
+                Err(RedisError::Failed(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
+            }
+        }
+    }
+
+    async fn connection(&self) -> Result<Connection, RedisError> {
+        let mut place = self.place.lock().await;
+        if let Some(connection) = &*place {
+            return Ok(connection.clone());
+        }
+        if self.failed_at().is_some_and(|at| at.elapsed() < AGAIN) {
+            return Err(RedisError::Away);
+        }
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_WITHIN))
+            .set_response_timeout(None);
+        let connecting = self.client.get_multiplexed_async_connection_with_config(&config);
+        let connected = tokio::time::timeout(CONNECT_WITHIN, connecting).await;
+        let Ok(Ok(connection)) = connected else {
+            *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            return Err(RedisError::Away);
+        };
+        static NUMBERS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let connection = Connection { number: NUMBERS.fetch_add(1, Ordering::Relaxed), connection };
+        *place = Some(connection.clone());
+        Ok(connection)
+    }
+
+    fn failed_at(&self) -> Option<Instant> {
+        *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn forget(&self, number: u64) {
+        let mut place = self.place.lock().await;
+        place.take_if(|connection| connection.number == number);
+    }
+}
