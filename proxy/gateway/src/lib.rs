@@ -195,7 +195,7 @@ fn open(
     // A worker whose port moved in the files listens at the old one until it starts again.
     let listeners = start.config.listeners().into_iter().filter(|(key, _)| !key.starts_with("demo."));
     let own = own.into_iter().chain(listeners.map(|(_, address)| address)).collect();
-    let forbidden = Forbidden::new(own, config.redis.as_ref().map(|url| url.expose()));
+    let forbidden = Forbidden::new(own, config.redis.as_ref().map(sluice_schema::RedisUrl::expose));
     let registrations =
         Registrations::new(Ledger::closed(&start.data_dir)?, forbidden, Arc::clone(&resolver));
     registrations.adopt(&config);

@@ -12,7 +12,7 @@
 //! **Redis**: `shared`.
 //!
 //! LIMIT: [`RECORDS_MAX`] records, [`BYTES_MAX`] bytes of answers, [`CLAIMS_MAX`] claims that wait, each for
-//! [`CLAIM_WITHIN`]. A full store refuses claims; of an answer for which there is no room the status is kept. Nothing
+//! [`CLAIM_WITHIN`], [`HELD_MAX`] requests at once that hold a key. A full store refuses claims; of an answer for which there is no room the status is kept. Nothing
 //! that counts is ever evicted.
 
 mod record;
@@ -42,6 +42,8 @@ pub const RECORDS_MAX: u64 = 1_000_000;
 pub const BYTES_MAX: u64 = 256 << 20;
 /// LIMIT: claims that wait for the disk.
 pub const CLAIMS_MAX: usize = 8192;
+/// LIMIT: requests of one process that hold a key of its ledger at once.
+pub(crate) const HELD_MAX: usize = 16_384;
 /// How long a claim may take.
 pub const CLAIM_WITHIN: Duration = Duration::from_secs(2);
 
@@ -83,7 +85,7 @@ pub enum KeysError {
     #[error("the store of idempotency keys is full")]
     Full,
     /// Too many wait already.
-    #[error("{CLAIMS_MAX} claims wait for the store of idempotency keys")]
+    #[error("too many requests wait for the store of idempotency keys, or hold one")]
     Busy,
     /// The store did not answer in time.
     #[error("the store of idempotency keys did not answer within {CLAIM_WITHIN:?}")]

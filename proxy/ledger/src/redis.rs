@@ -8,7 +8,7 @@
 
 use std::sync::Mutex as Guarded;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
@@ -24,6 +24,9 @@ pub const CONNECT_WITHIN: Duration = Duration::from_millis(500);
 pub const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 /// Between two tries to connect.
 const AGAIN: Duration = Duration::from_millis(100);
+
+/// Numbers connections of this process.
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
 
 /// Why a call came to nothing. After [`RedisError::Failed`] nobody knows whether it was executed.
 #[derive(Debug, Error)]
@@ -133,7 +136,6 @@ impl Redis {
             *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
             return Err(RedisError::Away);
         };
-        static NUMBERS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         let connection = Connection { number: NUMBERS.fetch_add(1, Ordering::Relaxed), connection };
         *place = Some(connection.clone());
         Ok(connection)

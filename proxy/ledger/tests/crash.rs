@@ -1,6 +1,8 @@
 //! A process is killed while it registers. In a binary of its own: a child inherits open files for a
 //! moment, and with them the lock of a ledger that another test holds.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

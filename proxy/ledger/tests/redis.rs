@@ -1,5 +1,7 @@
 //! Idempotency keys of several edges in one real Redis, which is killed, stopped and started again.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};

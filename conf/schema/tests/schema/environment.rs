@@ -150,7 +150,10 @@ fn harmless_forms_of_the_other_names_say_nothing() {
 fn the_store_by_variable_is_told_to_be_that_of_the_keys_alone() {
     let url = [("REDIS_URL", "redis://:hunter2@cache:6379")];
     let loaded = check_in("[redis]\nurl = \"redis://other\"", &url, Mode::default()).expect("right");
-    assert_eq!(loaded.config.redis.as_ref().map(|url| url.expose()), Some("redis://:hunter2@cache:6379"));
+    assert_eq!(
+        loaded.config.redis.as_ref().map(sluice_schema::RedisUrl::expose),
+        Some("redis://:hunter2@cache:6379")
+    );
     let warned = loaded.warnings.to_string();
     assert!(warned.contains("does not move the events") && !warned.contains("hunter2"), "{warned}");
     assert_eq!(loaded.origin("redis.url"), Origin::Env { name: "REDIS_URL".to_owned() });

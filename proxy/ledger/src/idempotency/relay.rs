@@ -14,14 +14,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use sluice_policy::idempotency::{End, Owner, Verdict};
 use tokio::sync::oneshot;
 
 use super::record::{Reader, Writer};
-use super::writer::{Alive, BATCH_MAX, Op};
+use super::writer::{Alive, BATCH_MAX, Op, Told};
 use super::{KeysError, Wanted};
 
 /// LIMIT: bytes of one message: an answer that is kept, with its head.
@@ -77,7 +77,7 @@ pub(super) fn pass(place: &mut Option<UnixStream>, batch: Vec<Op>) -> Result<(),
 }
 
 /// Listens for the predecessor of these processes' requests, for a bounded time.
-pub(super) fn listen(socket: &Path, runs: &[u64], alive: Alive, ops: Sender<Op>) -> io::Result<()> {
+pub(super) fn listen(socket: &Path, runs: &[u64], alive: Alive, ops: SyncSender<Box<Op>>) -> io::Result<()> {
     let runs: BTreeSet<u64> = runs.iter().copied().take(RUNS_MAX).collect();
     drop(std::fs::remove_file(socket));
     let listener = UnixListener::bind(socket)?;
@@ -100,7 +100,7 @@ struct Hearing {
 }
 
 impl Hearing {
-    fn run(self, listener: &UnixListener, ops: &Sender<Op>) {
+    fn run(self, listener: &UnixListener, ops: &SyncSender<Box<Op>>) {
         let until = Instant::now() + COMES_WITHIN;
         let stream = loop {
             match listener.accept() {
@@ -125,7 +125,7 @@ impl Drop for Hearing {
 }
 
 /// Takes groups until the predecessor has gone.
-fn hear(stream: &UnixStream, ops: &Sender<Op>) -> io::Result<()> {
+fn hear(stream: &UnixStream, ops: &SyncSender<Box<Op>>) -> io::Result<()> {
     let mut input = BufReader::new(stream);
     let mut output = stream;
     loop {
@@ -138,11 +138,11 @@ fn hear(stream: &UnixStream, ops: &Sender<Op>) -> io::Result<()> {
         for _ in 0..u32::from_be_bytes(count) {
             let bytes = read_frame(&mut input)?.ok_or(io::ErrorKind::UnexpectedEof)?;
             let (told, verdict) = oneshot::channel();
-            let op = read_message(&bytes, told).ok_or(io::ErrorKind::InvalidData)?;
+            let op = read_message(&bytes, Told::new(told)).ok_or(io::ErrorKind::InvalidData)?;
             if matches!(op, Op::Claim(..)) {
                 verdicts.push(verdict);
             }
-            drop(ops.send(op));
+            drop(ops.send(Box::new(op)));
         }
         let mut answers = Writer::default();
         for verdict in verdicts {
@@ -174,7 +174,7 @@ fn message(op: &Op) -> Vec<u8> {
     bytes.0
 }
 
-fn read_message(bytes: &[u8], told: super::writer::Told) -> Option<Op> {
+fn read_message(bytes: &[u8], told: Told) -> Option<Op> {
     let mut reader = Reader(bytes);
     let kind = reader.byte()?;
     let (id, owner): (_, Owner) = (reader.hash()?, reader.owner()?);

@@ -109,7 +109,7 @@ impl<'t> Tables<'t> {
         for (at, id) in &over {
             match self.find(id)? {
                 Found::Record(record, _) if record.expires_at_ms > *at => {
-                    drop(self.expiry.remove((*at, id))?)
+                    drop(self.expiry.remove((*at, id))?);
                 }
                 Found::Nothing => drop(self.expiry.remove((*at, id))?),
                 Found::Record(record, _) if record.is_over(now_ms, &lives) => self.remove(id)?,

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::relay;
 use super::table::Tables;
-use super::{CLAIM_WITHIN, CLAIMS_MAX, KeysError, Wanted};
+use super::{CLAIM_WITHIN, CLAIMS_MAX, HELD_MAX, KeysError, Wanted};
 use crate::{Ledger, LedgerError};
 
 /// LIMIT: what one commit holds.
@@ -28,7 +28,27 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// LIMIT: bytes of answers that wait for a disk that refuses; past it their status is kept.
 const UNWRITTEN_BYTES: usize = 16 << 20;
 
-pub(super) type Told = oneshot::Sender<Result<Verdict, KeysError>>;
+/// LIMIT: what the thread has not looked at: claims, the ends of requests that hold a key, and a few orders. So
+/// there is always room for an end, and nobody waits to say it.
+const QUEUE_MAX: usize = CLAIMS_MAX + HELD_MAX + 64;
+
+/// Whoever waits for the verdict on a claim.
+pub(super) struct Told {
+    verdict: oneshot::Sender<Result<Verdict, KeysError>>,
+    _waits: Option<Counted>,
+}
+
+impl Told {
+    /// Somebody who is not counted here: a predecessor counts its own.
+    pub(super) const fn new(verdict: oneshot::Sender<Result<Verdict, KeysError>>) -> Self {
+        Self { verdict, _waits: None }
+    }
+
+    /// Tells; the verdict comes back where nobody waits any more.
+    pub(super) fn send(self, verdict: Result<Verdict, KeysError>) -> Result<(), Result<Verdict, KeysError>> {
+        self.verdict.send(verdict)
+    }
+}
 
 /// What the thread is told.
 pub(super) enum Op {
@@ -47,8 +67,11 @@ pub(super) enum Op {
 /// The keys in a ledger.
 #[derive(Debug)]
 pub(super) struct LocalKeys {
-    ops: Sender<Op>,
+    ops: SyncSender<Box<Op>>,
+    /// Claims that the thread has not looked at.
     waiting: Arc<AtomicUsize>,
+    /// Requests that hold a key, or ask for one.
+    held: AtomicUsize,
     records: Arc<AtomicU64>,
     alive: Alive,
     run: u64,
@@ -60,7 +83,7 @@ pub(super) type Alive = Arc<Mutex<BTreeSet<u64>>>;
 
 impl LocalKeys {
     pub(super) fn start(ledger: Arc<Ledger>, run: u64, now_ms: fn() -> u64) -> std::io::Result<Self> {
-        let (ops, received) = channel();
+        let (ops, received) = sync_channel(QUEUE_MAX);
         let alive: Alive = Arc::new(Mutex::new(BTreeSet::from([run])));
         let socket = ledger.path().with_file_name("keys.sock");
         let records = Arc::<AtomicU64>::default();
@@ -75,7 +98,7 @@ impl LocalKeys {
             held: Vec::new(),
         };
         std::thread::Builder::new().name("sluice-keys".to_owned()).spawn(move || writer.run(&received))?;
-        Ok(Self { ops, waiting: Arc::default(), records, alive, run, socket })
+        Ok(Self { ops, waiting: Arc::default(), held: AtomicUsize::new(0), records, alive, run, socket })
     }
 
     pub(super) fn records(&self) -> u64 {
@@ -83,18 +106,27 @@ impl LocalKeys {
     }
 
     pub(super) async fn claim(&self, wanted: Wanted, owner: Owner) -> Result<Verdict, KeysError> {
-        let _waits = Waits::begin(&self.waiting)?;
+        let waits = Counted::begin(&self.waiting, CLAIMS_MAX).ok_or(KeysError::Busy)?;
+        if self.held.fetch_add(1, Ordering::Relaxed) >= HELD_MAX {
+            self.held.fetch_sub(1, Ordering::Relaxed);
+            return Err(KeysError::Busy);
+        }
         let (told, verdict) = oneshot::channel();
-        self.tell(Op::Claim(wanted, owner, told));
-        match tokio::time::timeout(CLAIM_WITHIN, verdict).await {
+        self.tell(Op::Claim(wanted, owner, Told { verdict: told, _waits: Some(waits) }));
+        let verdict = match tokio::time::timeout(CLAIM_WITHIN, verdict).await {
             Ok(Ok(verdict)) => verdict,
             Ok(Err(_)) => Err(KeysError::Ledger("its thread has ended".to_owned())),
             Err(_) => Err(KeysError::Late),
+        };
+        if !matches!(verdict, Ok(Verdict::Claim)) {
+            self.held.fetch_sub(1, Ordering::Relaxed);
         }
+        verdict
     }
 
     pub(super) fn finish(&self, id: KeyId, owner: Owner, end: End) {
         self.tell(Op::Finish(id, owner, end));
+        self.held.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(super) fn yield_up(&self) -> Vec<u64> {
@@ -127,26 +159,25 @@ impl LocalKeys {
         self.tell(Op::Resume);
     }
 
-    /// The thread lives as long as somebody may tell it something.
+    /// The thread lives as long as somebody may tell it something, and its queue has room for all who may.
     fn tell(&self, op: Op) {
-        drop(self.ops.send(op));
+        drop(self.ops.try_send(Box::new(op)));
     }
 }
 
-/// One of the claims that wait.
-struct Waits<'a>(&'a AtomicUsize);
+/// One of so many at once.
+#[derive(Debug)]
+struct Counted(Arc<AtomicUsize>);
 
-impl<'a> Waits<'a> {
-    fn begin(waiting: &'a AtomicUsize) -> Result<Self, KeysError> {
-        if waiting.fetch_add(1, Ordering::Relaxed) >= CLAIMS_MAX {
-            waiting.fetch_sub(1, Ordering::Relaxed);
-            return Err(KeysError::Busy);
-        }
-        Ok(Self(waiting))
+impl Counted {
+    /// `None` where there are `most` already.
+    fn begin(all: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        let counted = Self(Arc::clone(all));
+        (all.fetch_add(1, Ordering::Relaxed) < most).then_some(counted)
     }
 }
 
-impl Drop for Waits<'_> {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -176,12 +207,12 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, ops: &Receiver<Op>) {
+    fn run(mut self, ops: &Receiver<Box<Op>>) {
         loop {
             let wait = if self.unwritten.is_empty() { SWEEP_EVERY } else { AGAIN };
             let mut batch = std::mem::take(&mut self.unwritten);
             match ops.recv_timeout(wait) {
-                Ok(op) => batch.push(op),
+                Ok(op) => batch.push(*op),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -189,7 +220,7 @@ impl Writer {
                 && !batch.last().is_some_and(is_order)
                 && let Ok(op) = ops.try_recv()
             {
-                batch.push(op);
+                batch.push(*op);
             }
             let order = batch.pop_if(|op| is_order(op));
             self.take(batch);
@@ -197,7 +228,7 @@ impl Writer {
                 Some(Op::Yield(told)) => {
                     self.mode = Mode::Holds;
                     // Whoever asked may have given up.
-                    let _: Result<(), ()> = told.send(());
+                    told.send(()).ok();
                 }
                 Some(Op::Resume) => self.turn(Mode::Writes),
                 Some(Op::Relay) => self.turn(Mode::Relays(relay::connect(&self.socket))),
@@ -222,7 +253,7 @@ impl Writer {
             Mode::Holds => self.held.extend(batch),
             Mode::Relays(stream) => {
                 if let Err(unheard) = relay::pass(stream, batch) {
-                    unheard.into_iter().for_each(|op| self.give_back(op));
+                    unheard.into_iter().for_each(give_back);
                 }
             }
         }
@@ -294,12 +325,12 @@ impl Writer {
             }
         }
     }
+}
 
-    /// Nobody can keep it: a claim is refused, a result is lost and its key stays in flight, then unknown.
-    fn give_back(&mut self, op: Op) {
-        if let Op::Claim(_, _, told) = op {
-            drop(told.send(Err(KeysError::HandedOver)));
-        }
+/// Nobody can keep it: a claim is refused, a result is lost and its key stays in flight, then unknown.
+fn give_back(op: Op) {
+    if let Op::Claim(_, _, told) = op {
+        drop(told.send(Err(KeysError::HandedOver)));
     }
 }
 
