@@ -105,8 +105,8 @@ fn a_hashed_header_always_finds_the_same_instance() {
         &format!("balance = \"hash\"\nhash_on = \"header:X-Desk\"\nslow_start = \"0s\"\n{KEEN}"),
     );
     let of = |desk: usize| asked(&edge, &format!("x-desk: {desk}\r\n"));
-    let first: Vec<usize> = (0..24).map(of).collect();
-    assert_eq!((0..24).map(of).collect::<Vec<_>>(), first);
+    let first: Vec<usize> = (0..64).map(of).collect();
+    assert_eq!((0..64).map(of).collect::<Vec<_>>(), first);
     assert!((0..4).all(|one| first.contains(&one)), "{first:?}");
     // Who goes takes its own keys along and no others, and gets them back.
     upstreams[1].answer_probes(false);
@@ -117,7 +117,7 @@ fn a_hashed_header_always_finds_the_same_instance() {
     }
     upstreams[1].answer_probes(true);
     await_state(&edge, 1, "healthy");
-    assert_eq!((0..24).map(of).collect::<Vec<_>>(), first);
+    assert_eq!((0..64).map(of).collect::<Vec<_>>(), first);
     // Without the field the address decides.
     let by_address = asked(&edge, "");
     assert!((0..6).all(|_| asked(&edge, "") == by_address));
@@ -138,7 +138,7 @@ fn an_account_sticks_to_its_instance_while_that_is_there() {
         text
     };
     let edge = Setup::new("").service("api", &text([1, 1, 1])).start();
-    let tokens: Vec<String> = (0..12).map(|n| edge.issuer.token_of(&format!("trader-{n}"), "read")).collect();
+    let tokens: Vec<String> = (0..48).map(|n| edge.issuer.token_of(&format!("trader-{n}"), "read")).collect();
     let of = |token: &String| asked(&edge, &format!("Authorization: Bearer {token}\r\n"));
     let all = || tokens.iter().map(of).collect::<Vec<usize>>();
     let first = all();
