@@ -12,7 +12,7 @@
 //! **Redis**: `shared`.
 //!
 //! LIMIT: [`RECORDS_MAX`] records, [`BYTES_MAX`] bytes of answers, [`CLAIMS_MAX`] claims that wait, each for
-//! [`CLAIM_WITHIN`], [`HELD_MAX`] requests at once that hold a key. A full store refuses claims; of an answer for which there is no room the status is kept. Nothing
+//! [`CLAIM_WITHIN`], 16,384 requests at once that hold a key. A full store refuses claims; of an answer for which there is no room the status is kept. Nothing
 //! that counts is ever evicted.
 
 mod record;

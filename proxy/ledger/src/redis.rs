@@ -2,7 +2,7 @@
 //!
 //! One connection, on which calls of all threads go out as they come; it is made when it is first needed, and again
 //! after it broke. Its work is done on the runtime that was given, whoever calls. While Redis is away a call fails
-//! at once: a new connection is tried at most every [`AGAIN`].
+//! at once: a new connection is tried at most every 100 ms.
 //!
 //! LIMIT: [`CONNECT_WITHIN`], [`ANSWER_WITHIN`] a call.
 

@@ -15,7 +15,7 @@
 //!
 //! The first condition that fails is the reason given; the budget is charged last, so a refused retry
 //! costs nothing. The shell never asks while the breaker is open, and picks another instance
-//! ([`crate::balance::Picker::pick`] with `tried`).
+//! ([`crate::balance`], told which were tried).
 //!
 //! Delay: full jitter, uniform from 25 ms to 25 ms × 2ⁿ for the nth retry, at most 250 ms.
 //! Cost: O(1), no allocation. The budget is one small state behind the shell's mutex a service.
