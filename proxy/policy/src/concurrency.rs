@@ -39,8 +39,9 @@ use crate::time::Nanos;
 
 /// Limit before anything is known.
 pub const START: u32 = 1024;
-/// The limit never falls below.
-pub const LEAST: u32 = 8;
+/// The limit never falls below: a few dozen requests are no crowd worth a queue, and in front of a fast upstream a
+/// queue turns a moment in which this process stood still into refusals.
+pub const LEAST: u32 = 40;
 
 const WINDOW: Duration = Duration::from_millis(100);
 const WINDOW_MAX: Duration = Duration::from_secs(1);

@@ -15,9 +15,9 @@
 //!   places for long, as a client that sends its body slowly, leaves others a way through.
 //! - Who finds no place **waits**, at most `patience`, with `queue` in the lane. Places go to the account
 //!   with the fewest requests running in the lane, then to who waits longest; so an account that sends fifty
-//!   times as much waits for itself and the others hardly notice. A lane of queries or analytics that has
-//!   had somebody waiting for longer than `patience` is overloaded: there the newest goes first, whose caller
-//!   still listens. Orders keep their order.
+//!   times as much waits for itself and the others hardly notice. A lane of queries or analytics in which
+//!   somebody has waited for more than half of it is overloaded: there the newest goes first, which can still be
+//!   in time. Orders keep their order.
 //! - A full queue **sheds** the newest request of the account that waits with most.
 //!
 //! A limit below the number of lanes present is too small to be shared: each place goes to the highest lane

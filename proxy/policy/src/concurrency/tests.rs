@@ -96,12 +96,12 @@ impl World {
 
 #[test]
 fn overload_is_found_and_what_the_upstream_can_do_is_used() {
-    let mut world = World::new(20, 10_000, 7);
-    // 20 servers for 10 ms are 2,000 a second; 6,000 come, for seven minutes.
-    for minute in 0..7 {
-        let shown = world.run(60, 167);
-        assert!((20..=60).contains(&shown.limit), "minute {minute}: {shown:?}");
-        assert!(shown.done > 1_700, "minute {minute}: {shown:?}");
+    let mut world = World::new(80, 10_000, 7);
+    // 80 servers for 10 ms are 8,000 a second; 24,000 come, for three minutes.
+    for minute in 0..3 {
+        let shown = world.run(60, 42);
+        assert!((80..=240).contains(&shown.limit), "minute {minute}: {shown:?}");
+        assert!(shown.done > 6_800, "minute {minute}: {shown:?}");
         assert!(shown.took_us < 25_000, "minute {minute}: {shown:?}");
     }
 }
@@ -117,14 +117,14 @@ fn an_upstream_that_grows_is_followed() {
 
 #[test]
 fn an_upstream_that_slows_down_is_learnt_anew_within_seconds() {
-    let mut world = World::new(20, 10_000, 5);
-    world.run(30, 167);
+    let mut world = World::new(200, 10_000, 5);
+    world.run(30, 17);
     world.upstream.work_us = 50_000;
     for (seconds, part) in [(5, "spared"), (130, "learnt")] {
-        let shown = world.run(seconds, 167);
-        assert!((15..=60).contains(&shown.limit), "{part}: {shown:?}");
-        // Twenty servers for 50 ms are 400 a second.
-        assert!(shown.done > 330 && shown.took_us < 125_000, "{part}: {shown:?}");
+        let shown = world.run(seconds, 17);
+        assert!((150..=600).contains(&shown.limit), "{part}: {shown:?}");
+        // Two hundred servers for 50 ms are 4,000 a second.
+        assert!(shown.done > 3_300 && shown.took_us < 125_000, "{part}: {shown:?}");
     }
 }
 

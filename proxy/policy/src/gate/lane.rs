@@ -90,14 +90,12 @@ pub(super) struct Queue<W> {
     pub(super) running: u32,
     /// In order of arrival, and so of their numbers.
     pub(super) waiting: Vec<Waiter<W>>,
-    /// Since when somebody has been waiting.
-    busy_since: Nanos,
     accounts: HashMap<u64, Account, BuildHasherDefault<AsIs>>,
 }
 
 impl<W> Default for Queue<W> {
     fn default() -> Self {
-        Self { running: 0, waiting: Vec::new(), busy_since: Nanos::ZERO, accounts: HashMap::default() }
+        Self { running: 0, waiting: Vec::new(), accounts: HashMap::default() }
     }
 }
 
@@ -113,9 +111,6 @@ impl<W> Queue<W> {
     }
 
     pub(super) fn push(&mut self, waiter: Waiter<W>) {
-        if self.waiting.is_empty() {
-            self.busy_since = waiter.since;
-        }
         self.accounts.entry(waiter.account).or_default().waiting += 1;
         self.waiting.push(waiter);
     }
@@ -156,8 +151,8 @@ impl<W> Queue<W> {
 
     /// Whose turn it is, and how many requests of its account run.
     pub(super) fn pick(&self, lane: Lane, now: Nanos) -> Option<(usize, u32)> {
-        let last = self.waiting.last()?;
-        let newest_first = !lane.keeps_order() && now.since(self.busy_since) > last.patience;
+        let oldest = self.waiting.iter().find(|waiter| waiter.is_patient(now))?;
+        let newest_first = !lane.keeps_order() && now.since(oldest.since) * 2 > oldest.patience;
         let running = |waiter: &Waiter<W>| self.accounts.get(&waiter.account).map_or(0, |a| a.running);
         let order = |place: usize| if newest_first { self.waiting.len() - place } else { place };
         let waiting = self.waiting.iter().enumerate();

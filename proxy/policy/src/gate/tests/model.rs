@@ -21,8 +21,6 @@ struct Model {
     queue: usize,
     runs: Vec<Known>,
     waits: Vec<Known>,
-    /// Since when each lane has had somebody waiting.
-    busy_ms: [u64; 4],
 }
 
 const PATIENCE_MS: u64 = 50;
@@ -87,18 +85,16 @@ impl Model {
             sheds = newest.map(|mate| mate.number);
             self.waits.retain(|other| Some(other.number) != sheds);
         }
-        if !self.waits.iter().any(|other| other.lane == one.lane) {
-            self.busy_ms[one.lane as usize] = now_ms;
-        }
         self.waits.push(one);
         (1, sheds)
     }
 
     fn next(&mut self, now_ms: u64) -> Option<u64> {
         for (lane, _) in WEIGHTS {
-            let late = now_ms - self.busy_ms[lane as usize] > PATIENCE_MS && lane != Lane::Order;
             let mut mates: Vec<Known> =
                 self.patient(now_ms).copied().filter(|one| one.lane == lane).collect();
+            let oldest = mates.first().map_or(now_ms, |mate| mate.since_ms);
+            let late = (now_ms - oldest) * 2 > PATIENCE_MS && lane != Lane::Order;
             if late {
                 mates.reverse();
             }
