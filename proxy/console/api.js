@@ -71,6 +71,10 @@ export const forceBreaker = (name, state, reason) =>
 /** Stops something, or lets it go on: {scope, target, on, reason, cancel_lane_open}. */
 export const throwSwitch = (change) => call("POST", "/admin/kill-switch", change);
 
+/** Holds an instance of a service back as "drain" or "maint", or takes it back with "ready". */
+export const holdInstance = (service, url, as, reason) =>
+  call("POST", `/admin/upstreams/${segment(service)}/${segment(url)}/${as}`, { reason });
+
 /** Stored events, newest first. */
 export async function events(filter) {
   const query = new URLSearchParams({ order: "desc", ...filter });

@@ -10,6 +10,7 @@ import { mount as mountAlerts } from "./views/alerts.js";
 import { mount as mountBreaker } from "./views/breaker.js";
 import { mount as mountInstrument } from "./views/instrument.js";
 import { mount as mountKill } from "./views/kill.js";
+import { mount as mountLanes } from "./views/lanes.js";
 import { mount as mountRoutes } from "./views/routes.js";
 import { mount as mountSecurity } from "./views/security.js";
 import { mount as mountStrip } from "./views/strip.js";
@@ -51,7 +52,7 @@ const token = mountToken(byId("token"));
 const kill = mountKill(byId("kill"), page);
 const tape = mountTape(byId("tape"), page);
 const instrument = mountInstrument(byId("instrument"), page);
-const tables = [mountRoutes(byId("routes"), page), mountUpstreams(byId("upstreams"))];
+const tables = [mountRoutes(byId("routes"), page), mountUpstreams(byId("upstreams"), page), mountLanes(byId("lanes"))];
 const figures = [mountStrip(byId("strip")), mountSecurity(byId("security")), mountAlerts(byId("alerts")), kill, panel];
 
 // Snapshots.

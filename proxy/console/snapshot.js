@@ -21,6 +21,7 @@
  * @property {Worker[]} workers          one a role that is configured, the edge included
  * @property {Route[]} routes            at most 256, busiest first
  * @property {number} routes_total       how many there are, also those not listed
+ * @property {Gate[]} gates              at most 32, where most wait first
  * @property {KillSwitches} kill_switch  what is stopped by hand
  * @property {Alert[]} alerts            at most 100, newest first; the items of GET /alerts
  *
@@ -97,6 +98,26 @@
  * @property {number} in_flight
  * @property {?number} ewma_ms           null before its first answer
  * @property {?Probe} last_probe         null before its first probe
+ * @property {?Held} held                what an operator holds it as; null where nobody does
+ *
+ * @typedef {object} Held
+ * @property {"drain"|"maint"} as
+ * @property {string} reason             may be empty
+ * @property {string} by
+ * @property {string} since
+ *
+ * @typedef {object} Gate                what one set of instances gets at once
+ * @property {string[]} services         that share it
+ * @property {number} limit
+ * @property {boolean} adaptive          whether the limit follows the latency
+ * @property {number} running
+ * @property {number} waiting
+ * @property {Object<"cancel"|"order"|"query"|"analytics", GateLane>} lanes
+ *
+ * @typedef {object} GateLane
+ * @property {number} running
+ * @property {number} waiting
+ * @property {number} shed               turned away since the start
  *
  * @typedef {object} Probe
  * @property {string} at
@@ -134,14 +155,22 @@ export const openBreakers = (snapshot) =>
 export const oldestCertificate = (snapshot) =>
   snapshot.certificates.reduce((first, next) => (first && first.days_left <= next.days_left ? first : next), null);
 
-/** Every instance once with the routes that use it, by URL. @param {Snapshot} snapshot */
+/**
+ * Every instance once with the routes that use it, by URL: their requests together, the worst of their states.
+ * @param {Snapshot} snapshot
+ */
 export function instances(snapshot) {
   const byUrl = new Map();
   for (const route of snapshot.routes) {
     for (const instance of route.instances) {
       const known = byUrl.get(instance.url);
-      if (known) known.routes.push(route.name);
-      else byUrl.set(instance.url, { ...instance, routes: [route.name] });
+      if (!known) {
+        byUrl.set(instance.url, { ...instance, routes: [route] });
+        continue;
+      }
+      known.routes.push(route);
+      known.in_flight += instance.in_flight;
+      if (known.state === "healthy") Object.assign(known, { state: instance.state, held: instance.held });
     }
   }
   return [...byUrl.values()];

@@ -22,6 +22,7 @@ from browser import Browser, BrowserError
 ROUTES = "document.querySelectorAll('#routes tbody tr').length"
 UPSTREAMS = ROUTES.replace("routes", "upstreams")
 CERTIFICATES = ROUTES.replace("routes", "security")
+LANES = ROUTES.replace("routes", "lanes")
 TAPE = "document.querySelectorAll('#tape tbody tr').length"
 LIVE = "document.body.dataset.live"
 SAID = "document.querySelector('#live').textContent"
@@ -81,6 +82,7 @@ def see(browser, check, base):
     check("figures move between two snapshots", moves)
     check("routes are listed", lambda: browser.wait(f"{ROUTES} >= 1"))
     check("upstreams are listed", lambda: browser.wait(f"{UPSTREAMS} >= 1"))
+    check("lanes are listed", lambda: browser.wait(f"{LANES} >= 1"))
     check("certificates are listed", lambda: browser.wait(f"{CERTIFICATES} >= 1"))
     check("the tape has rows", lambda: browser.wait(f"{TAPE} >= 3", 30))
 
@@ -181,7 +183,35 @@ def breaker(browser, check, token, name):
     browser.click(button)
     check("a breaker is forced open, only with a reason", force)
     check("a breaker is reset", reset)
+    hold(browser, check)
     browser.key("Escape", number=27)
+
+
+def hold(browser, check):
+    """In the panel that is open, with the token that was given."""
+    first = "#panel [data-role=instances] li"
+    said = f"document.querySelector({json.dumps(first)}).innerText"
+    answer = "document.querySelector('#panel [data-role=hold-answer]')"
+    state = "[...document.querySelectorAll('#upstreams tbody .state')].map((cell) => cell.innerText.trim())"
+
+    def drain():
+        browser.click("#panel [data-role=hold-reason]")
+        browser.type("dashboard check")
+        browser.click(f"{first} [data-hold=drain]")
+        browser.wait(f"document.querySelector({json.dumps(first + ' [data-armed]')})?.innerText === 'Drain now'", 3)
+        expect(not browser.js(f"{answer}.innerText"), "one press was enough")
+        browser.click(f"{first} [data-hold=drain]")
+        browser.wait(f"{answer}.dataset.tone === 'ok'", 5)
+        browser.wait(f"{said}.includes('draining') && {said}.includes('dashboard check')", 5)
+        browser.wait(f"{state}.includes('draining')", 5)
+
+    def ready():
+        browser.click(f"{first} [data-hold=ready]")
+        browser.wait(f"{said}.includes('healthy') && !{said}.includes('dashboard check')", 20)
+        browser.wait(f"!{state}.includes('draining')", 5)
+
+    check("an instance is drained, by a second press", drain)
+    check("and made ready again", ready)
 
 
 def kill(browser, check):

@@ -105,6 +105,7 @@ class Mock:
         self.changed = threading.Condition()
         self.events, self.seq = [], 0
         self.breakers = {route["name"]: dict(route["breaker"]) for route in self.example["routes"]}
+        self.holds = {}
         self.switches = {(one["scope"], one["target"]): one for one in self.example["kill_switch"]["switches"]}
         self.paused, self.stopped, self.closed, self.empty = False, False, False, empty
         self.started = time.time()
@@ -164,6 +165,8 @@ class Mock:
                 breaker["retry_at"] = iso(now + 30 - now % 30)
             for instance in route["instances"]:
                 instance["last_probe"]["at"] = iso(now - now % 2)
+                unheld = (instance["state"], None)
+                instance["state"], instance["held"] = self.holds.get((route["name"], instance["url"]), unheld)
         shot["kill_switch"] = {"count": len(self.switches), "switches": list(self.switches.values())}
         totals = shot["totals"]
         totals["rps"] = round(sum(route["rps"] for route in shot["routes"]), 1)
@@ -189,7 +192,7 @@ class Mock:
                        "limited_per_s": 0, "in_flight": 0, "connections": 1, "requests_total": 0},
             "feed": {"age_s": None, "epoch": None},
             "store": {"kind": None, "stream_length": None, "last_seq": None},
-            "certificates": [], "workers": [], "routes": [], "routes_total": 0, "alerts": [],
+            "certificates": [], "workers": [], "gates": [], "routes": [], "routes_total": 0, "alerts": [],
             "kill_switch": {"count": 0, "switches": []},
         }
 
@@ -257,6 +260,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.allowed(write=False) and self.indicators(body)
         if parts == ["admin", "kill-switch"]:
             return self.allowed(write=True) and self.throw(body)
+        if parts[:2] == ["admin", "upstreams"]:
+            return self.allowed(write=True) and self.hold(body)
         if len(parts) != 3 or parts[0] != "circuit-breakers" or parts[1] not in self.mock.breakers:
             return self.refuse(404, "not_found", "no such path")
         if not self.allowed(write=True):
@@ -284,6 +289,15 @@ class Handler(BaseHTTPRequestHandler):
                        "broadcast": "delivered"}
             self.mock.switches[scope, target] = answer
         return self.answer(200, answer)
+
+    def hold(self, body):
+        """The instance's address has slashes of its own, so the path is cut before it is decoded."""
+        service, url, held_as = (unquote(part) for part in urlsplit(self.path).path.split("/")[3:])
+        state = {"drain": "draining", "maint": "maint", "ready": "healthy"}[held_as]
+        held = {"as": held_as, "reason": body.get("reason", ""), "by": "mock", "since": iso(time.time())}
+        self.mock.holds[service, url] = (state, None if held_as == "ready" else held)
+        return self.answer(200, {"status": "success", "service": service, "instance": url, "state": state,
+                                 "in_flight": 3})
 
     def file(self, name):
         path = (CONSOLE / name).resolve()

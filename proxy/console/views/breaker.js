@@ -1,8 +1,9 @@
-// The side panel of one breaker: its state, what it counts, reset and force.
+// The side panel of one service: its breaker, what that counts, reset and force; its instances.
 
 import { breaker as fetchBreaker, forceBreaker, hasToken, onToken, resetBreaker } from "../api.js";
 import { chip, el, keyed, mark, setChip, text } from "../dom.js";
 import { between, clock, duration, number, tone, word } from "../format.js";
+import { mount as mountHolds } from "./holds.js";
 
 const REFRESH_MS = 2000;
 const DETAILS_MOST = 40;
@@ -49,6 +50,7 @@ export function mount(root, page) {
   const [answer, fieldset, reason] = [part("answer"), root.querySelector("fieldset"), part("reason")];
   const state = chip("idle", "");
   part("state").append(state);
+  const holds = mountHolds(part("upstreams"));
   let name = null;
   let origin = null;
   let timer = 0;
@@ -112,6 +114,7 @@ export function mount(root, page) {
       text(root.querySelector("h2"), service);
       say("", null);
       pairs(part("details"), []);
+      holds.open(service);
       const path = `${location.origin}/circuit-breakers/${encodeURIComponent(service)}/reset`;
       text(part("shell"), `curl -X POST ${path} -H "Authorization: Bearer $TOKEN"`);
       root.querySelector("[data-act=close]").focus();
@@ -135,11 +138,7 @@ export function mount(root, page) {
       }
       setChip(state, tone(route.breaker.state), word(route.breaker.state));
       pairs(part("facts"), facts(route, at));
-      const create = () => ({ node: el("li", {}, chip("idle", "")) });
-      keyed(part("instances"), route.instances, ({ url }) => url, create, ({ node }, instance) => {
-        const load = `${word(instance.state)} · ${number(instance.in_flight)} in flight`;
-        setChip(node.firstChild, tone(instance.state), `${instance.url} · ${load}`);
-      });
+      holds.update(route.instances, at);
     },
   };
 }

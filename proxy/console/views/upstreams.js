@@ -1,6 +1,6 @@
 // One line an instance: its state, load, smoothed latency and what its last probe found.
 
-import { chip, emptyNote, glyph, hint, keyed, mark, row, setChip, text } from "../dom.js";
+import { chip, el, emptyNote, glyph, hint, keyed, mark, row, setChip, text } from "../dom.js";
 import { between, duration, number, tone, word } from "../format.js";
 import { instances } from "../snapshot.js";
 
@@ -14,8 +14,11 @@ function probeWords({ last_probe: probe }, at) {
   return `${found || (probe.ok ? "passed" : "failed")} · ${duration(between(probe.at, at))}`;
 }
 
-/** @param {HTMLElement} root */
-export function mount(root) {
+/** Who holds it and why, where somebody does. */
+const heldWords = ({ held }) => (held ? [`by ${held.by}`, held.reason].filter(Boolean).join(": ") : "");
+
+/** @param {HTMLElement} root @param {{openBreaker: (name: string) => void}} page */
+export function mount(root, page) {
   const body = root.querySelector("tbody");
   const note = root.querySelector(".note");
 
@@ -25,14 +28,22 @@ export function mount(root) {
     return { ...made, state, sign, found };
   }
 
+  /** A service whose panel drains the instance; a worker has none. */
+  function createOf({ name, breaker }) {
+    if (!breaker) return { node: el("span", {}, name) };
+    const about = { type: "button", class: "link", "data-upstream-of": name };
+    return { node: el("button", { ...about, onclick: () => page.openBreaker(name) }, name) };
+  }
+
   return {
     /** @param {import("../snapshot.js").Snapshot} snapshot */
     update(snapshot) {
       const all = instances(snapshot).sort(order);
       keyed(body, all, ({ url }) => url, create, ({ cell, state, sign, found }, instance) => {
         text(cell.name, instance.url.replace(/^http:\/\//, ""));
-        text(cell.of, instance.routes.join(", "));
+        keyed(cell.of, instance.routes, ({ name }) => name, createOf, () => {});
         setChip(state, tone(instance.state), word(instance.state));
+        hint(cell.state, heldWords(instance));
         text(cell.weight, number(instance.weight));
         text(cell.flight, number(instance.in_flight));
         text(cell.ewma, number(instance.ewma_ms, 1));

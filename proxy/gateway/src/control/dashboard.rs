@@ -21,7 +21,7 @@ use super::breakers::{whole, word};
 use super::{Control, console};
 use crate::clock;
 use crate::generation::Generation;
-use crate::lanes::Crossing;
+use crate::lanes::{Crossing, Shown};
 
 /// LIMIT: gates in the figures.
 const GATES_MAX: usize = 256;
@@ -62,12 +62,12 @@ fn summary(control: &Control) -> Value {
             "failure_rate": if counted == 0 { 0.0 } else { failures as f64 / counted as f64 },
         },
         "breakers": breakers,
-        "gates": gates(&generation),
+        "gates": gates(&generation, GATES_MAX),
     })
 }
 
-/// What each upstream takes at once, and which services share it: the one that most wait for first.
-fn gates(generation: &Generation) -> Vec<Value> {
+/// What each upstream takes at once, and which services share it: the one that most wait for first, then by name.
+pub(super) fn gates(generation: &Generation, most: usize) -> Vec<Value> {
     let services =
         generation.services.iter().map(|route| (route.service.name.as_str(), Some(&route.approach)));
     let workers = generation.workers().map(|route| (route.role.as_str(), route.approach.as_ref()));
@@ -77,31 +77,31 @@ fn gates(generation: &Generation) -> Vec<Value> {
         let gate = gates.entry(Arc::as_ptr(&approach.crossing));
         gate.or_insert_with(|| (approach.crossing.as_ref(), Vec::new())).1.push(name);
     }
-    let mut gates: Vec<(usize, Value)> =
-        gates.into_values().map(|(crossing, names)| gate(crossing, &names)).collect();
-    gates.sort_by_key(|(waiting, _)| std::cmp::Reverse(*waiting));
-    gates.truncate(GATES_MAX);
-    gates.into_iter().map(|(_, gate)| gate).collect()
+    let mut gates: Vec<(Shown, Vec<&str>)> =
+        gates.into_values().map(|(crossing, names)| (crossing.shown(), names)).collect();
+    gates.sort_by(|(a, names), (b, others)| waiting(b).cmp(&waiting(a)).then_with(|| names.cmp(others)));
+    gates.truncate(most);
+    gates.iter().map(|(shown, names)| gate(shown, names)).collect()
 }
 
-fn gate(crossing: &Crossing, names: &[&str]) -> (usize, Value) {
-    let shown = crossing.shown();
-    let loads = || shown.lanes.iter().map(|(load, _)| load);
+fn waiting(shown: &Shown) -> usize {
+    shown.lanes.iter().map(|(load, _)| load.waiting).sum()
+}
+
+fn gate(shown: &Shown, names: &[&str]) -> Value {
     let lane = |(lane, (load, shed)): (Lane, &(Load, u64))| {
         let Load { running, waiting } = load;
         (lane.as_str().to_owned(), json!({ "running": running, "waiting": waiting, "shed": shed }))
     };
     let lanes: Map<String, Value> = Lane::ALL.into_iter().zip(&shown.lanes).map(lane).collect();
-    let waiting = loads().map(|load| load.waiting).sum();
-    let value = json!({
+    json!({
         "services": names,
         "limit": shown.limit,
         "adaptive": shown.adaptive,
-        "running": loads().map(|load| load.running).sum::<u32>(),
-        "waiting": waiting,
+        "running": shown.lanes.iter().map(|(load, _)| load.running).sum::<u32>(),
+        "waiting": waiting(shown),
         "lanes": lanes,
-    });
-    (waiting, value)
+    })
 }
 
 /// The figures as they change: every viewer gets the same encoded frame.

@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 use sluice_http::{Status, sse};
 use sluice_wire::role::Role;
 
-use super::Control;
 use super::breakers::{forced, word};
+use super::{Control, dashboard, upstreams};
 use crate::clock;
 use crate::endpoint::Probe;
 use crate::generation::{Generation, ServiceRoute, WorkerRoute};
+use crate::holds::Holds;
 use crate::kill;
 use crate::lanes::Approach;
 use crate::meters::RouteMeters;
@@ -28,6 +29,8 @@ const INTERVAL: Duration = Duration::from_millis(220);
 const ROUTES_MAX: usize = 256;
 /// LIMIT: instances of a route.
 const INSTANCES_MAX: usize = 64;
+/// LIMIT: gates.
+const GATES_MAX: usize = 32;
 /// LIMIT: kill switches listed.
 const SWITCHES_MAX: usize = 32;
 /// LIMIT: certificates.
@@ -89,7 +92,7 @@ fn take(control: &Control) -> Value {
     let mut routes: Vec<(f64, Value)> = Vec::new();
     for route in &generation.services {
         let sums = route.upstream.meters.traffic.sums(second);
-        routes.push((sums.rps(), service(route, &sums, second)));
+        routes.push((sums.rps(), service(&shared.upstreams.holds, route, &sums, second)));
         totals.merge(&sums);
         in_flight += route.upstream.meters.in_flight();
     }
@@ -138,6 +141,7 @@ fn take(control: &Control) -> Value {
         }).collect::<Vec<_>>(),
         "routes": routes.into_iter().map(|(_, route)| route).collect::<Vec<_>>(),
         "routes_total": routes_total,
+        "gates": dashboard::gates(&generation, GATES_MAX),
         "kill_switch": kill_switches(shared),
         "alerts": control.alerts.now(shared),
     })
@@ -210,7 +214,7 @@ fn common(name: &str, prefix: &str, meters: &RouteMeters, sums: &Sums, second: u
     })
 }
 
-fn service(route: &ServiceRoute, sums: &Sums, second: u64) -> Value {
+fn service(holds: &Holds, route: &ServiceRoute, sums: &Sums, second: u64) -> Value {
     let now = clock::now();
     let metrics = route.upstream.breaker().metrics(now);
     let roster = route.upstream.roster();
@@ -223,6 +227,7 @@ fn service(route: &ServiceRoute, sums: &Sums, second: u64) -> Value {
             "in_flight": instance.in_flight(),
             "ewma_ms": ewma_ms(instance),
             "last_probe": endpoint.last_probe().map(|probe| self::probe(&probe)),
+            "held": holds.of(&route.service.name, &endpoint.label).map(|held| upstreams::told(&held)),
         })
     });
     let mut value = common(&route.service.name, &route.service.prefix, &route.upstream.meters, sums, second);
@@ -260,6 +265,7 @@ fn worker_route(shared: &Shared, route: &WorkerRoute, sums: &Sums, second: u64) 
         "in_flight": route.meters.in_flight(),
         "ewma_ms": null,
         "last_probe": null,
+        "held": null,
     }]);
     value
 }

@@ -72,7 +72,8 @@ fn instance(holds: &Holds, route: &ServiceRoute, endpoint: &Endpoint) -> Value {
     })
 }
 
-fn told(held: &Held) -> Value {
+/// Who holds an instance, as what and why.
+pub(super) fn told(held: &Held) -> Value {
     let since = jiff::Timestamp::from_millisecond(held.since_ms as i64).ok();
     json!({ "as": held.hold.as_str(), "reason": held.reason, "by": held.by, "since": since })
 }

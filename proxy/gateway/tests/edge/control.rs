@@ -167,6 +167,15 @@ fn the_snapshot_stream_shows_what_happens() {
     for name in fixture["routes"][0].as_object().unwrap().keys() {
         assert!(route.get(name).is_some(), "routes[].{name} is missing");
     }
+    let instance = &route["instances"][0];
+    for name in fixture["routes"][0]["instances"][0].as_object().unwrap().keys() {
+        assert!(instance.get(name).is_some(), "routes[].instances[].{name} is missing");
+    }
+    let gate = &picture["gates"][0];
+    for name in fixture["gates"][0].as_object().unwrap().keys() {
+        assert!(gate.get(name).is_some(), "gates[].{name} is missing");
+    }
+    assert_eq!(gate["services"], json!(["api"]));
     for name in fixture["totals"].as_object().unwrap().keys() {
         assert!(picture["totals"].get(name).is_some(), "totals.{name} is missing");
     }
