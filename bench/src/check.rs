@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 
+use crate::question::Question;
 use crate::response::{BODY_BYTES_MAX, HEAD_BYTES_MAX, parse};
 use crate::subject::{PATH, Running, Subject, echo_path};
 
@@ -42,22 +43,60 @@ pub(crate) fn ask(address: SocketAddr, request: &[u8]) -> anyhow::Result<Answer>
 }
 
 /// Checks one subject against the expected body; an error says what differs.
-pub(crate) fn equal_answer(subject: &dyn Subject, running: &Running, expected: &[u8]) -> anyhow::Result<()> {
-    let answer = ask(running.address, &running.request(PATH, true))?;
+pub(crate) fn equal_answer(
+    subject: &dyn Subject,
+    running: &Running,
+    question: Question,
+    expected: &[u8],
+) -> anyhow::Result<()> {
+    let able = running.authorization.as_deref();
+    let answer_to = |path: &str, credentials: Option<&str>| {
+        ask(running.address, running.request(question, path, credentials).fresh())
+    };
+    let answer = answer_to(PATH, able)?;
     ensure!(answer.status == 200, "status {} in place of 200: {}", answer.status, text(&answer.body));
     ensure!(answer.body == expected, "body differs from the origin's: {}", text(&answer.body));
-    if running.authorization.is_some() {
-        let refused = ask(running.address, &running.request(PATH, false))?;
-        ensure!(refused.status == 401, "status {} in place of 401 without a credential", refused.status);
+    let refused = |credentials: Option<&str>, status: u16, what: &str| {
+        let found = answer_to(PATH, credentials)?.status;
+        ensure!(found == status, "status {found} in place of {status} {what}");
+        Ok(())
+    };
+    if let Some(credentials) = able {
+        refused(None, 401, "without a credential")?;
+        refused(Some(&forged(credentials)), 401, "for a forged signature")?;
     }
-    let echo = ask(running.address, &running.request(&echo_path(), true))?;
+    if let Some(credentials) = &running.powerless {
+        refused(Some(credentials), 403, "without the permission")?;
+    }
+    if subject.keeps_keys() && question.idempotency_key {
+        keys_are_kept(running, question)?;
+    }
+    let echo = answer_to(&echo_path(), able)?;
     let seen = String::from_utf8_lossy(&echo.body).to_ascii_lowercase();
     let passes_id = seen.lines().any(|line| line.starts_with(REQUEST_ID_HEADER));
     ensure!(passes_id || !subject.sets_request_id(), "the origin saw no request id: {seen}");
-    let leaks =
-        running.authorization.is_some() && seen.lines().any(|line| line.starts_with(CREDENTIAL_HEADER));
+    let leaks = able.is_some() && seen.lines().any(|line| line.starts_with(CREDENTIAL_HEADER));
     ensure!(!leaks, "the origin saw the caller's credential");
     Ok(())
+}
+
+/// A key that comes again: the same request gets the same answer, another one is refused.
+fn keys_are_kept(running: &Running, question: Question) -> anyhow::Result<()> {
+    let mut request = running.request(question, PATH, running.authorization.as_deref());
+    let first = ask(running.address, request.fresh())?;
+    let again = ask(running.address, request.same())?;
+    ensure!(first == again, "a request sent again was answered {}, not {}", again.status, first.status);
+    let other = ask(running.address, &request.altered())?.status;
+    ensure!(other == 422, "status {other} in place of 422 for a key of another request");
+    Ok(())
+}
+
+/// The token with one digit of its signature changed.
+fn forged(credentials: &str) -> String {
+    // Not the last digit, whose lower bits mean nothing.
+    let at = credentials.len().saturating_sub(10);
+    let digit = if credentials[at..].starts_with('A') { "B" } else { "A" };
+    format!("{}{digit}{}", &credentials[..at], &credentials[at + 1..])
 }
 
 fn text(body: &[u8]) -> String {
@@ -81,6 +120,15 @@ mod tests {
             stream.write_all(answer).unwrap();
         });
         address
+    }
+
+    #[test]
+    fn forgery_changes_one_digit_of_the_signature() {
+        for token in ["Bearer a.b.0123456789AAAAAAAAAA", "Bearer a.b.0123456789BBBBBBBBBB"] {
+            let forged = forged(token);
+            assert_eq!(forged.len(), token.len());
+            assert_eq!(forged.bytes().zip(token.bytes()).filter(|(a, b)| a != b).count(), 1, "{forged}");
+        }
     }
 
     #[test]

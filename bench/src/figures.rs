@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::account::CpuTime;
 use crate::load::{Failures, Outcome, Pace};
@@ -19,7 +19,7 @@ pub(crate) fn new_histogram() -> Histogram<u64> {
 }
 
 /// Median, lowest and highest of the rounds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Spread {
     pub median: f64,
     pub low: f64,

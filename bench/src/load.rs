@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::figures::new_histogram;
 use crate::pacer::{Alarm, Schedule};
+use crate::question::Request;
 use crate::response::{Response, parse};
 
 /// LIMIT: slots waiting for a connection; more are counted as dropped.
@@ -33,7 +34,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub address: SocketAddr,
-    pub request: Vec<u8>,
+    pub request: Request,
     pub body_bytes: usize,
 }
 
@@ -105,7 +106,7 @@ struct State {
     epoch: Instant,
     pace: Pace,
     record_from_ns: u64,
-    request: Vec<u8>,
+    request: Request,
     body_bytes: usize,
     streams: Vec<Rc<TcpStream>>,
     flights: Vec<Option<Flight>>,
@@ -165,11 +166,8 @@ async fn connect_all(address: SocketAddr, connections: u32) -> anyhow::Result<Ve
 }
 
 async fn connect(address: SocketAddr) -> anyhow::Result<TcpStream> {
-    let connecting = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(address));
-    let stream = connecting
-        .await
-        .context("connect took too long")?
-        .with_context(|| format!("connect to {address}"))?;
+    let connecting = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(address)).await;
+    let stream = connecting.context("connect too slow")?.with_context(|| format!("connect to {address}"))?;
     stream.set_nodelay(true)?;
     // A fresh stream answers "would block" to its first try_write until its readiness was seen once.
     stream.writable().await?;
@@ -304,8 +302,9 @@ impl State {
         self.flights[id] = Some(Flight { intended_ns, sent_ns });
         // At most one request is in flight, so the socket's buffer has room; anything else shows up as a
         // broken connection in its reader.
-        let sent = self.streams[id].try_write(&self.request);
-        if !matches!(sent, Ok(bytes) if bytes == self.request.len()) {
+        let request = self.request.fresh();
+        let sent = self.streams[id].try_write(request);
+        if !matches!(sent, Ok(bytes) if bytes == request.len()) {
             self.complain(|| format!("send gave {sent:?}"));
         }
     }

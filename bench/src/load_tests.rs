@@ -43,7 +43,7 @@ async fn server(answer: &'static [u8], stall_after: u64, stall: Duration) -> Soc
 }
 
 fn target(address: SocketAddr) -> Target {
-    Target { address, request: b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), body_bytes: 2 }
+    Target { address, request: Request::plain(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()), body_bytes: 2 }
 }
 
 fn plan(pace: Pace, window_ms: u64) -> Plan {

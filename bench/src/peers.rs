@@ -1,21 +1,23 @@
-//! nginx and HAProxy as Debian ships them: one worker or thread each, bare and with equal policies.
+//! The proxies that Sluice is measured beside: one worker or thread each, bare and with equal policies.
+//!
+//! Whoever knows one of them well should find nothing in `peers/` that slows it down: connections to the origin
+//! are kept, logs are collected where the program can, what nobody asked for is off.
 
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use crate::process::{Launch, find_in_path, version_of};
+use crate::process::Launch;
+use crate::program::{Identity, Program};
 use crate::subject::{
-    Running, Site, StartError, Starting, Subject, fill, free_address, path_text, wait_listening,
+    Running, Site, StartError, Starting, Subject, fill, free_address, path_text, wait_answering,
 };
+use crate::tokens::Pair;
 
-const NGINX_BARE: &str = include_str!("../peers/nginx-bare.conf");
-const NGINX_POLICY: &str = include_str!("../peers/nginx-policy.conf");
-const HAPROXY_BARE: &str = include_str!("../peers/haproxy-bare.conf");
-const HAPROXY_POLICY: &str = include_str!("../peers/haproxy-policy.conf");
 /// A port found free can be taken before the peer binds it.
 const START_TRIES: usize = 3;
+const BARE: &str = "forwards only";
 
 /// Which credential a peer verifies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,59 +27,105 @@ enum Jwt {
     Es256,
 }
 
+/// A file of a configuration: its name and its template.
+type Template = (&'static str, &'static str);
+
 /// One peer with one configuration.
 #[derive(Debug)]
 pub(crate) struct Peer {
     name: &'static str,
-    program: &'static str,
-    template: &'static str,
+    program: Program,
+    /// The first is the one the program is started with.
+    files: &'static [Template],
     policies: &'static str,
     jwt: Jwt,
     request_id: bool,
 }
 
-/// Every peer of the edge scenario.
+/// Every peer there is.
 pub(crate) fn all() -> Vec<Peer> {
-    let bare = "forwards only";
+    let mut peers = bare();
+    peers.extend(with_policies());
+    peers
+}
+
+fn bare() -> Vec<Peer> {
+    let peer = |name, program, files| Peer {
+        name,
+        program,
+        files,
+        policies: BARE,
+        jwt: Jwt::None,
+        request_id: false,
+    };
+    vec![
+        peer("nginx-bare", Program::Nginx, &[("peer.conf", include_str!("../peers/nginx-bare.conf"))]),
+        peer("haproxy-bare", Program::Haproxy, &[("peer.conf", include_str!("../peers/haproxy-bare.conf"))]),
+        peer("envoy-bare", Program::Envoy, &[("peer.yaml", include_str!("../peers/envoy-bare.yaml"))]),
+        peer(
+            "traefik-bare",
+            Program::Traefik,
+            &[
+                ("peer.yaml", include_str!("../peers/traefik-bare.yaml")),
+                ("routes.yaml", include_str!("../peers/traefik-bare.routes.yaml")),
+            ],
+        ),
+        peer("caddy-bare", Program::Caddy, &[("peer.conf", include_str!("../peers/caddy-bare.conf"))]),
+    ]
+}
+
+fn with_policies() -> Vec<Peer> {
+    const HAPROXY: &[Template] = &[("peer.conf", include_str!("../peers/haproxy-policy.conf"))];
     vec![
         Peer {
-            name: "nginx-bare",
-            program: "nginx",
-            template: NGINX_BARE,
-            policies: bare,
-            jwt: Jwt::None,
-            request_id: false,
-        },
-        Peer {
-            name: "haproxy-bare",
-            program: "haproxy",
-            template: HAPROXY_BARE,
-            policies: bare,
-            jwt: Jwt::None,
-            request_id: false,
-        },
-        Peer {
             name: "nginx-policy",
-            program: "nginx",
-            template: NGINX_POLICY,
+            program: Program::Nginx,
+            files: &[("peer.conf", include_str!("../peers/nginx-policy.conf"))],
             policies: "rate limit, request id, access log (no JWT: not in the free version; no breaker)",
             jwt: Jwt::None,
             request_id: true,
         },
         Peer {
             name: "haproxy-policy-hs256",
-            program: "haproxy",
-            template: HAPROXY_POLICY,
-            policies: "JWT HS256, scope, rate limit, request id, access log, error limit",
+            program: Program::Haproxy,
+            files: HAPROXY,
+            policies: "JWT HS256 (verified every time), scope, rate limit, request id, access log, error limit",
             jwt: Jwt::Hs256,
             request_id: true,
         },
         Peer {
             name: "haproxy-policy-es256",
-            program: "haproxy",
-            template: HAPROXY_POLICY,
+            program: Program::Haproxy,
+            files: HAPROXY,
             policies: "JWT ES256 (verified every time), scope, rate limit, request id, access log, error limit",
             jwt: Jwt::Es256,
+            request_id: true,
+        },
+        Peer {
+            name: "envoy-policy-es256",
+            program: Program::Envoy,
+            files: &[("peer.yaml", include_str!("../peers/envoy-policy.yaml"))],
+            policies: "JWT ES256 (verified-token cache), scope, rate limit, request id, access log, outlier ejection",
+            jwt: Jwt::Es256,
+            request_id: true,
+        },
+        Peer {
+            name: "traefik-policy",
+            program: Program::Traefik,
+            files: &[
+                ("peer.yaml", include_str!("../peers/traefik-policy.yaml")),
+                ("routes.yaml", include_str!("../peers/traefik-policy.routes.yaml")),
+            ],
+            policies: "rate limit, access log, circuit breaker (no JWT: not in the free version; no request id)",
+            jwt: Jwt::None,
+            request_id: false,
+        },
+        Peer {
+            name: "caddy-policy",
+            program: Program::Caddy,
+            files: &[("peer.conf", include_str!("../peers/caddy-policy.conf"))],
+            policies: "request id, access log, ejection (rate limit and JWT are plugins)",
+            jwt: Jwt::None,
             request_id: true,
         },
     ]
@@ -86,6 +134,10 @@ pub(crate) fn all() -> Vec<Peer> {
 impl Subject for Peer {
     fn name(&self) -> &str {
         self.name
+    }
+
+    fn program(&self) -> &str {
+        self.program.name()
     }
 
     fn policies(&self) -> &str {
@@ -98,11 +150,11 @@ impl Subject for Peer {
 
     fn start<'a>(&'a self, site: &'a Site<'a>) -> Starting<'a> {
         Box::pin(async move {
-            let missing = || StartError::Missing(format!("no `{}` in PATH", self.program));
-            let program = find_in_path(self.program).ok_or_else(missing)?;
+            let (program, source) = site.programs.find(self.program).await.map_err(StartError::Missing)?;
+            let identity = Identity::of(self.program, &program, source)?;
             let mut last = None;
             for _ in 0..START_TRIES {
-                match self.start_once(&program, site).await {
+                match self.start_once(&program, &identity, site).await {
                     Ok(running) => return Ok(running),
                     Err(error) => last = Some(error),
                 }
@@ -113,34 +165,75 @@ impl Subject for Peer {
 }
 
 impl Peer {
-    async fn start_once(&self, program: &Path, site: &Site<'_>) -> anyhow::Result<Running> {
+    async fn start_once(
+        &self,
+        program: &Path,
+        identity: &Identity,
+        site: &Site<'_>,
+    ) -> anyhow::Result<Running> {
         let address = free_address()?;
-        let config = self.write_config(site, &address.to_string())?;
-        let dir = path_text(&site.dir)?;
-        let (version_flag, arguments) = match self.program {
-            "nginx" => ("-v", vec!["-p", dir, "-e", "error.log", "-c", path_text(&config)?]),
-            _ => ("-v", vec!["-db", "-f", path_text(&config)?]),
-        };
+        let config = self.write_config(site, address)?;
         let launch = Launch {
             program,
-            arguments: arguments.into_iter().map(Into::into).collect(),
+            arguments: self.arguments(path_text(&site.dir)?, path_text(&config)?),
             core: site.cores.map(|cores| cores.proxy),
             dir: &site.dir,
+            environment: self.environment(&site.dir),
         };
         let mut child = launch.start()?;
-        wait_listening(&mut child, address).await?;
-        let authorization = match self.jwt {
+        wait_answering(&mut child, address).await?;
+        let pair = match self.jwt {
             Jwt::None => None,
-            Jwt::Hs256 => Some(format!("Bearer {}", site.tokens.hs256_token)),
-            Jwt::Es256 => Some(format!("Bearer {}", site.tokens.es256_token)),
+            Jwt::Hs256 => Some(&site.tokens.hs256),
+            Jwt::Es256 => Some(&site.tokens.es256),
         };
-        let version = version_of(program, OsStr::new(version_flag))?;
-        Ok(Running { version, address, authorization, cpu_root: child.pid(), child })
+        let bearer = |token: fn(&Pair) -> &String| pair.map(|pair| format!("Bearer {}", token(pair)));
+        Ok(Running {
+            identity: identity.clone(),
+            address,
+            authorization: bearer(|pair| &pair.able),
+            powerless: bearer(|pair| &pair.powerless),
+            cpu_root: child.pid(),
+            child,
+        })
     }
 
-    fn write_config(&self, site: &Site<'_>, address: &str) -> anyhow::Result<PathBuf> {
+    fn arguments(&self, dir: &str, config: &str) -> Vec<OsString> {
+        let words: &[&str] = match self.program {
+            Program::Nginx => &["-p", dir, "-e", "error.log", "-c", config],
+            Program::Haproxy => &["-db", "-f", config],
+            // Its own number for shared memory: another Envoy may run here.
+            Program::Envoy => &[
+                "--config-path",
+                config,
+                "--concurrency",
+                "1",
+                "--use-dynamic-base-id",
+                "--log-level",
+                "error",
+            ],
+            Program::Traefik => &["--configFile", config],
+            Program::Caddy => &["run", "--adapter", "caddyfile", "--config", config],
+        };
+        words.iter().map(OsString::from).collect()
+    }
+
+    fn environment(&self, dir: &Path) -> Vec<(OsString, OsString)> {
+        match self.program {
+            Program::Nginx | Program::Haproxy | Program::Envoy => Vec::new(),
+            // One thread runs their routines, as one thread serves in the others; files stay below `dir`.
+            Program::Traefik | Program::Caddy => {
+                let home = ["HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"].map(|name| (name.into(), dir.into()));
+                home.into_iter().chain([("GOMAXPROCS".into(), "1".into())]).collect()
+            }
+        }
+    }
+
+    /// Writes every file; the path of the first.
+    fn write_config(&self, site: &Site<'_>, address: std::net::SocketAddr) -> anyhow::Result<PathBuf> {
         let public = site.dir.join("es256.pem");
         write(&public, &site.tokens.es256_public_pem)?;
+        write(&site.dir.join("jwks.json"), &site.tokens.es256_jwks)?;
         let (algorithm, key) = match self.jwt {
             Jwt::Es256 => ("ES256", path_text(&public)?),
             _ => ("HS256", site.tokens.hs256_secret.as_str()),
@@ -149,15 +242,21 @@ impl Peer {
         let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
         let values = [
             ("dir", path_text(&site.dir)?),
-            ("listen", address),
+            ("listen", &address.to_string()),
+            ("ip", &address.ip().to_string()),
+            ("port", &address.port().to_string()),
             ("origin", &site.origin.to_string()),
+            ("origin_ip", &site.origin.ip().to_string()),
+            ("origin_port", &site.origin.port().to_string()),
             ("algorithm", algorithm),
             ("key", key),
             ("user", user),
         ];
-        let path = site.dir.join("peer.conf");
-        write(&path, &fill(self.template, &values)?)?;
-        Ok(path)
+        for (name, template) in self.files {
+            write(&site.dir.join(name), &fill(template, &values)?)?;
+        }
+        let (first, _) = self.files.first().context("a peer without a configuration")?;
+        Ok(site.dir.join(first))
     }
 }
 
@@ -168,36 +267,60 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::program::Programs;
+
+    fn with_site<T>(dir: &Path, then: impl FnOnce(&Site<'_>) -> T) -> T {
+        let tokens = crate::tokens::Tokens::make().unwrap();
+        let origin = "127.0.0.1:65009".parse().unwrap();
+        let programs = Programs::new(&dir.join("cache"), false).unwrap();
+        then(&Site {
+            origin,
+            body_bytes: 16,
+            dir: dir.into(),
+            cores: None,
+            tokens: &tokens,
+            programs: &programs,
+        })
+    }
 
     #[test]
     fn every_template_is_filled_and_names_are_unique() {
-        let tokens = crate::tokens::Tokens::make().unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let origin = "127.0.0.1:9".parse().unwrap();
-        let site = Site { origin, body_bytes: 16, dir: dir.path().into(), cores: None, tokens: &tokens };
         let peers = all();
         for peer in &peers {
-            let path = peer.write_config(&site, "127.0.0.1:7").unwrap();
-            let text = std::fs::read_to_string(path).unwrap();
-            assert!(text.contains("127.0.0.1:7") && text.contains("127.0.0.1:9"), "{}", peer.name);
-            assert_eq!(text.contains(&tokens.hs256_secret), peer.jwt == Jwt::Hs256, "{}", peer.name);
-            assert_eq!(text.contains("es256.pem"), peer.jwt == Jwt::Es256, "{}", peer.name);
+            let dir = tempfile::tempdir().unwrap();
+            with_site(dir.path(), |site| {
+                let main = peer.write_config(site, "127.0.0.1:65007".parse().unwrap()).unwrap();
+                assert!(main.is_file());
+                let read = |(name, _): &Template| std::fs::read_to_string(dir.path().join(name)).unwrap();
+                let text: String = peer.files.iter().map(read).collect();
+                assert!(text.contains("65007") && text.contains("65009"), "{}", peer.name);
+                let keyed =
+                    [&site.tokens.hs256_secret[..], "es256.pem", "jwks.json"].map(|key| text.contains(key));
+                let expected = match (peer.jwt, peer.program) {
+                    (Jwt::None, _) => [false; 3],
+                    (Jwt::Hs256, _) => [true, false, false],
+                    (Jwt::Es256, Program::Envoy) => [false, false, true],
+                    (Jwt::Es256, _) => [false, true, false],
+                };
+                assert_eq!(keyed, expected, "{}", peer.name);
+            });
         }
         let names: std::collections::BTreeSet<_> = peers.iter().map(|peer| peer.name).collect();
         assert_eq!(names.len(), peers.len());
     }
 
     #[tokio::test]
-    async fn peer_that_is_not_installed_is_missing_not_failed() {
+    async fn peer_that_cannot_be_had_is_missing_not_failed() {
+        // PATH cannot be emptied here, so a peer is taken that this machine does not have.
+        let absent = |peer: &Peer| crate::program::find_in_path(peer.program.name()).is_none();
+        let Some(peer) = all().into_iter().find(absent) else { return };
         let tokens = crate::tokens::Tokens::make().unwrap();
-        let site = Site {
-            origin: "127.0.0.1:9".parse().unwrap(),
-            body_bytes: 16,
-            dir: "/".into(),
-            cores: None,
-            tokens: &tokens,
-        };
-        let peer = Peer { program: "no-such-proxy", ..all().remove(0) };
-        assert!(matches!(peer.start(&site).await, Err(StartError::Missing(_))));
+        let dir = tempfile::tempdir().unwrap();
+        let programs = Programs::new(dir.path(), false).unwrap();
+        let origin = "127.0.0.1:9".parse().unwrap();
+        let dir = dir.path().into();
+        let site = Site { origin, body_bytes: 16, dir, cores: None, tokens: &tokens, programs: &programs };
+        let Err(StartError::Missing(words)) = peer.start(&site).await else { panic!("not missing") };
+        assert!(words.contains(peer.program.name()), "{words}");
     }
 }

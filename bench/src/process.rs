@@ -4,7 +4,7 @@
 //! with its parent and then becomes the command. So a bench that is killed leaves nothing behind,
 //! and no unsafe pre-exec hook is needed.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -29,6 +29,8 @@ pub(crate) struct Launch<'a> {
     pub arguments: Vec<OsString>,
     pub core: Option<usize>,
     pub dir: &'a Path,
+    /// Its whole environment but PATH.
+    pub environment: Vec<(OsString, OsString)>,
 }
 
 /// A running child; dropping it sends SIGTERM, waits, then kills. What it started and left is killed too.
@@ -51,7 +53,7 @@ impl Launch<'_> {
         }
         command.arg("--").arg(self.program).args(&self.arguments);
         // The caller's REDIS_URL or SLUICE__* must not change what is measured.
-        command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+        command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path))).envs(self.environment);
         command
             .stdin(Stdio::piped())
             .stdout(create(self.dir, "stdout")?)
@@ -104,6 +106,19 @@ impl Guarded {
                 bail!("no {what} within {} s: {}", limit.as_secs(), self.last_words());
             }
             tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Waits until the child has ended well; an error with its last words otherwise.
+    pub(crate) async fn finished(&mut self, limit: Duration) -> anyhow::Result<()> {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.reap()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => bail!("ended with {status}: {}", self.last_words()),
+                None if Instant::now() >= deadline => bail!("did not end within {} s", limit.as_secs()),
+                None => tokio::time::sleep(POLL).await,
+            }
         }
     }
 
@@ -191,38 +206,9 @@ pub(crate) fn allowed_cores() -> anyhow::Result<Vec<usize>> {
     Ok((0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect())
 }
 
-/// The program `name` in PATH; `None` when it is not there.
-pub(crate) fn find_in_path(name: &str) -> Option<PathBuf> {
-    // Debian keeps daemons in sbin, which an ordinary user's PATH lacks.
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from))
-        .map(|dir| dir.join(name))
-        .find(|candidate| candidate.is_file())
-}
-
-/// First line a program prints about its version, on either output.
-pub(crate) fn version_of(program: &Path, argument: &OsStr) -> anyhow::Result<String> {
-    let output = Command::new(program)
-        .arg(argument)
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("run {}", program.display()))?;
-    let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("unknown");
-    Ok(line.trim().chars().take(80).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn missing_program_is_none_and_shell_is_found() {
-        assert_eq!(find_in_path("no-such-program-at-all"), None);
-        assert!(find_in_path("sh").is_some());
-    }
 
     #[test]
     fn exec_refuses_to_run_without_its_parent() {

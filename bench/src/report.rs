@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::compare::Comparison;
 use crate::figures::{Cell, Percentiles, Spread};
 use crate::load::Pace;
 use crate::machine::Machine;
@@ -30,6 +31,8 @@ pub(crate) struct Report {
     pub cells: Vec<Figures>,
     pub ratios: Vec<Ratio>,
     pub verdicts: Vec<Verdict>,
+    /// Null without `--compare`.
+    pub comparison: Option<Comparison>,
     pub passed: bool,
 }
 
@@ -38,8 +41,12 @@ pub(crate) struct Report {
 pub(crate) struct Described {
     pub name: String,
     pub policies: String,
-    /// Null when it was not available.
+    /// Null when it was not available, as are the next two.
     pub version: Option<String>,
+    /// Of the executable, in hexadecimal.
+    pub sha256: Option<String>,
+    /// Where the executable comes from: `PATH`, a package with its release, a path.
+    pub source: Option<String>,
     /// Null when it was measured.
     pub not_available: Option<String>,
 }
@@ -120,9 +127,10 @@ pub(crate) fn ratios(cells: &[Cell]) -> Vec<Ratio> {
         .collect()
 }
 
-/// No check was missed.
-pub(crate) fn passed(verdicts: &[Verdict]) -> bool {
-    verdicts.iter().all(|verdict| verdict.result != Judgement::Missed)
+/// No check was missed, and nothing of Sluice is slower than it was.
+pub(crate) fn passed(verdicts: &[Verdict], comparison: Option<&Comparison>) -> bool {
+    comparison.is_none_or(Comparison::passed)
+        && verdicts.iter().all(|verdict| verdict.result != Judgement::Missed)
 }
 
 #[cfg(test)]
@@ -150,6 +158,8 @@ pub(crate) mod tests {
             name: name.into(),
             policies: "some".into(),
             version: version.map(Into::into),
+            sha256: version.map(|_| "0123456789abcdef".repeat(4)),
+            source: version.map(|_| "PATH".into()),
             not_available: missing.map(Into::into),
         };
         let scenario = quick_edge();
@@ -170,8 +180,9 @@ pub(crate) mod tests {
             ],
             cells: cells.iter().map(Figures::of).collect(),
             ratios: ratios(&cells),
-            passed: passed(&verdicts),
+            passed: passed(&verdicts, None),
             verdicts,
+            comparison: None,
         }
     }
 

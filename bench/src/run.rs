@@ -10,14 +10,17 @@ use tokio::task::LocalSet;
 
 use crate::RunArgs;
 use crate::check::{ask, equal_answer};
+use crate::compare::Baseline;
 use crate::machine::{Machine, Neighbours};
 use crate::process::{allowed_cores, pin_thread};
+use crate::program::{FETCH_LIMIT, Identity, Programs};
+use crate::question::Question;
 use crate::report::{Described, Figures, Report, SCHEMA, passed, ratios};
 use crate::scenario::Scenario;
 use crate::subject::{Cores, Direct, PATH, Running, Site, StartError, Subject};
 use crate::threshold::judge;
 use crate::tokens::Tokens;
-use crate::{measure, origin, peers, sluice, table};
+use crate::{choice, measure, origin, table};
 
 /// Beyond the measured time: starting, checking and stopping every subject.
 const OVERHEAD_MAX: Duration = Duration::from_secs(120);
@@ -39,15 +42,15 @@ struct Fleet {
 
 /// Runs a scenario to its end, a signal or its time limit; every child is gone afterwards.
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Ended> {
-    let scenario = Scenario::load(&args.scenario, args.quick, args.repeats)?;
+    let (scenario, subjects) = choice::made(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tasks = LocalSet::new();
     runtime.block_on(tasks.run_until(async {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
-        let limit = time_limit(&scenario);
+        let limit = time_limit(&scenario, args.fetch);
         tokio::select! {
-            ended = tokio::time::timeout(limit, whole(args, scenario)) => {
+            ended = tokio::time::timeout(limit, whole(args, scenario, subjects)) => {
                 ended.with_context(|| format!("not done within {} s", limit.as_secs()))?
             }
             _ = interrupt.recv() => Ok(Ended::Interrupted),
@@ -56,41 +59,51 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     }))
 }
 
-/// LIMIT: subjects are at most ten; each run may need its drain besides its window.
-fn time_limit(scenario: &Scenario) -> Duration {
-    let runs = 10 * scenario.paces().len() as u32 * scenario.repeats;
-    OVERHEAD_MAX + (scenario.warmup() + scenario.window() + Duration::from_secs(3)) * runs
+/// LIMIT: each run may need its drain besides its window; of each package, two tools may need their time.
+fn time_limit(scenario: &Scenario, fetch: bool) -> Duration {
+    let subjects = 1 + scenario.subjects.len() as u32;
+    let runs = subjects * scenario.paces().len() as u32 * scenario.repeats;
+    let fetching = if fetch { 6 * FETCH_LIMIT } else { Duration::ZERO };
+    OVERHEAD_MAX + fetching + (scenario.warmup() + scenario.window() + Duration::from_secs(3)) * runs
 }
 
-async fn whole(args: &RunArgs, scenario: Scenario) -> anyhow::Result<Ended> {
+async fn whole(args: &RunArgs, scenario: Scenario, subjects: Vec<Box<dyn Subject>>) -> anyhow::Result<Ended> {
+    // Read before anything is measured: a mistake shows at once, and the report may overwrite it.
+    let baseline = match args.compare.as_deref() {
+        Some(path) => Some((path, Baseline::load(path, &scenario)?)),
+        None => None,
+    };
     let (began, began_at) = (SystemTime::now().duration_since(UNIX_EPOCH)?, Instant::now());
     let allowed = allowed_cores()?;
     let machine = Machine::describe(allowed.len());
     let (cores, pinning_note) = split_cores(&allowed);
-    let tokens = Tokens::make()?;
+    let (tokens, programs) = (Tokens::make()?, Programs::new(&args.cache, args.fetch)?);
     let home =
         tempfile::Builder::new().prefix("sluice-bench-").tempdir().context("make a working directory")?;
     let site = |name: &str, origin| -> anyhow::Result<Site<'_>> {
         let dir = home.path().join(name);
         std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-        Ok(Site { origin, body_bytes: scenario.body_bytes, dir, cores, tokens: &tokens })
+        Ok(Site { origin, body_bytes: scenario.body_bytes, dir, cores, tokens: &tokens, programs: &programs })
     };
     let origin_site = site("origin", ([127, 0, 0, 1], 0).into())?;
     let origin = Direct.start(&origin_site).await.context("start the origin")?;
     let expected = origin::body(scenario.body_bytes as usize);
-    let direct = ask(origin.address, &origin.request(PATH, true)).context("ask the origin")?;
+    let mut request = origin.request(scenario.request, PATH, None);
+    let direct = ask(origin.address, request.fresh()).context("ask the origin")?;
     anyhow::ensure!(direct.body == expected, "the origin's own answer is wrong");
     let mut fleet = Fleet::with_direct(origin);
     let address = fleet.running[0].1.address;
-    for subject in subjects(args.sluice.as_deref()) {
+    for subject in &subjects {
         let site = site(subject.name(), address)?;
-        fleet.start(subject.as_ref(), &site, &expected).await?;
+        fleet.start(subject.as_ref(), &site, scenario.request, &expected).await?;
     }
     let neighbours = Neighbours::watch();
     let cells = measure::rounds(&scenario, &mut fleet.running).await?;
     let neighbours_cores = neighbours.and_then(|watch| watch.cores_used());
     let described = fleet.stop();
     let verdicts = judge(&scenario, &cells);
+    let figures: Vec<_> = cells.iter().map(Figures::of).collect();
+    let comparison = baseline.map(|(path, older)| older.compare(path, &figures));
     let report = Report {
         schema: SCHEMA,
         began_unix_s: began.as_secs(),
@@ -100,10 +113,11 @@ async fn whole(args: &RunArgs, scenario: Scenario) -> anyhow::Result<Ended> {
         pinning_note,
         neighbours_cores,
         subjects: described,
-        cells: cells.iter().map(Figures::of).collect(),
         ratios: ratios(&cells),
-        passed: passed(&verdicts),
+        passed: passed(&verdicts, comparison.as_ref()),
+        cells: figures,
         verdicts,
+        comparison,
         scenario,
     };
     publish(&args.out, &report)?;
@@ -121,29 +135,29 @@ fn split_cores(allowed: &[usize]) -> (Option<Cores>, Option<String>) {
     }
 }
 
-fn subjects(sluice: Option<&Path>) -> Vec<Box<dyn Subject>> {
-    let ours = sluice::all(sluice).into_iter().map(|subject| Box::new(subject) as Box<dyn Subject>);
-    let theirs = peers::all().into_iter().map(|subject| Box::new(subject) as Box<dyn Subject>);
-    ours.chain(theirs).collect()
-}
-
 impl Fleet {
     fn with_direct(origin: Running) -> Self {
-        let described = describe(&Direct, Some(origin.version.clone()), None);
+        let described = describe(&Direct, Ok(&origin.identity));
         Self { running: vec![(Direct.name().into(), origin)], described: vec![described] }
     }
 
     /// Starts one subject and holds it to the expected answer; a missing program is noted.
-    async fn start(&mut self, subject: &dyn Subject, site: &Site<'_>, expected: &[u8]) -> anyhow::Result<()> {
+    async fn start(
+        &mut self,
+        subject: &dyn Subject,
+        site: &Site<'_>,
+        question: Question,
+        expected: &[u8],
+    ) -> anyhow::Result<()> {
         let name = subject.name();
         match subject.start(site).await {
             Ok(running) => {
-                equal_answer(subject, &running, expected)
+                equal_answer(subject, &running, question, expected)
                     .with_context(|| format!("{name}: unequal answer"))?;
-                self.described.push(describe(subject, Some(running.version.clone()), None));
+                self.described.push(describe(subject, Ok(&running.identity)));
                 self.running.push((name.into(), running));
             }
-            Err(StartError::Missing(reason)) => self.described.push(describe(subject, None, Some(reason))),
+            Err(StartError::Missing(reason)) => self.described.push(describe(subject, Err(reason))),
             Err(StartError::Failed(error)) => bail!("start {name}: {error:#}"),
         }
         Ok(())
@@ -155,8 +169,16 @@ impl Fleet {
     }
 }
 
-fn describe(subject: &dyn Subject, version: Option<String>, not_available: Option<String>) -> Described {
-    Described { name: subject.name().into(), policies: subject.policies().into(), version, not_available }
+fn describe(subject: &dyn Subject, found: Result<&Identity, String>) -> Described {
+    let identity = found.as_ref().ok();
+    Described {
+        name: subject.name().into(),
+        policies: subject.policies().into(),
+        version: identity.map(|identity| identity.version.clone()),
+        sha256: identity.map(|identity| identity.sha256.clone()),
+        source: identity.map(|identity| identity.source.clone()),
+        not_available: found.err(),
+    }
 }
 
 /// Writes NAME.json and NAME.md into `out` and the tables to standard output.
@@ -185,7 +207,8 @@ mod tests {
     #[test]
     fn time_limit_covers_every_run() {
         let scenario = Scenario::load("edge", true, None).unwrap();
-        assert!(time_limit(&scenario) > OVERHEAD_MAX);
-        assert!(time_limit(&scenario) < Duration::from_secs(600));
+        let without = time_limit(&scenario, false);
+        assert!(without > OVERHEAD_MAX && without < Duration::from_secs(600));
+        assert!(time_limit(&scenario, true) > without + FETCH_LIMIT);
     }
 }

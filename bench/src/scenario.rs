@@ -7,9 +7,16 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::load::Pace;
+use crate::question::Question;
 use crate::threshold::Threshold;
 
-const EDGE: &str = include_str!("../scenarios/edge.toml");
+/// Scenarios that the bench carries, by name.
+const SHIPPED: [(&str, &str); 3] = [
+    ("edge", include_str!("../scenarios/edge.toml")),
+    ("edge-orders", include_str!("../scenarios/edge-orders.toml")),
+    ("routes", include_str!("../scenarios/routes.toml")),
+];
+const SUBJECTS_MAX: usize = 32;
 const RATES_MAX: usize = 8;
 const RATE_PER_S_MAX: u32 = 200_000;
 const CONNECTIONS_MAX: u32 = 2000;
@@ -19,7 +26,7 @@ const SCENARIO_BYTES_MAX: u64 = 64 * 1024;
 /// A scenario that cannot be run: the caller's mistake, exit code 2.
 #[derive(Debug, Error)]
 pub(crate) enum ScenarioError {
-    #[error("no scenario `{0}`: use `edge` or a path to a TOML file")]
+    #[error("no scenario `{0}`: use edge, edge-orders, routes or a path to a TOML file")]
     Unknown(String),
     #[error("read scenario {path}")]
     Read {
@@ -42,7 +49,11 @@ pub(crate) struct Scenario {
     pub quick: bool,
     pub repeats: u32,
     pub connections: u32,
+    /// Bytes of the answer's body.
     pub body_bytes: u32,
+    pub request: Question,
+    /// Who is measured, beside the direct line to the origin.
+    pub subjects: Vec<String>,
     pub warmup_ms: u64,
     pub window_ms: u64,
     pub rates_per_s: Vec<u32>,
@@ -60,6 +71,9 @@ struct RawScenario {
     name: String,
     body_bytes: u32,
     connections: u32,
+    subjects: Vec<String>,
+    #[serde(default)]
+    request: Question,
     full: RawTiming,
     quick: RawTiming,
     #[serde(default)]
@@ -76,13 +90,15 @@ struct RawTiming {
     window_ms: u64,
     rates_per_s: Vec<u32>,
     send_lag_p99_ms_max: f64,
+    /// Fewer of them, where all would take too long.
+    subjects: Option<Vec<String>>,
 }
 
 impl Scenario {
     /// Loads a shipped scenario by name, or a file by path.
     pub(crate) fn load(name: &str, quick: bool, repeats: Option<u32>) -> Result<Self, ScenarioError> {
-        if name == "edge" {
-            return Self::parse(EDGE, name, quick, repeats);
+        if let Some((_, text)) = SHIPPED.iter().find(|(shipped, _)| *shipped == name) {
+            return Self::parse(text, name, quick, repeats);
         }
         let path = Path::new(name);
         if path.extension().is_none_or(|extension| extension != "toml") {
@@ -105,6 +121,8 @@ impl Scenario {
             repeats: repeats.unwrap_or(timing.repeats),
             connections: raw.connections,
             body_bytes: raw.body_bytes,
+            request: raw.request,
+            subjects: timing.subjects.unwrap_or(raw.subjects),
             warmup_ms: timing.warmup_ms,
             window_ms: timing.window_ms,
             rates_per_s: timing.rates_per_s,
@@ -134,6 +152,8 @@ impl Scenario {
         within("warmup_ms", self.warmup_ms, 20, 60_000)?;
         within("window_ms", self.window_ms, 50, WINDOW_MAX.as_millis() as u64)?;
         within("rates_per_s entries", self.rates_per_s.len() as u64, 1, RATES_MAX as u64)?;
+        within("subjects", self.subjects.len() as u64, 1, SUBJECTS_MAX as u64)?;
+        self.request.check()?;
         for rate in &self.rates_per_s {
             within("rates_per_s", u64::from(*rate), 10, RATE_PER_S_MAX.into())?;
         }
@@ -169,19 +189,37 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn shipped_scenario_is_valid_in_both_forms() {
-        let full = Scenario::load("edge", false, Some(7)).unwrap();
-        assert_eq!(full.repeats, 7);
-        assert!(!full.thresholds.is_empty());
-        assert!(quick_edge().thresholds.is_empty());
-        assert_eq!(full.paces().last(), Some(&Pace::Closed));
+    fn shipped_scenarios_are_valid_in_both_forms() {
+        for (name, _) in SHIPPED {
+            let full = Scenario::load(name, false, Some(7)).unwrap();
+            assert_eq!((full.repeats, full.name.as_str()), (7, name));
+            assert!(!full.thresholds.is_empty());
+            assert_eq!(full.paces().last(), Some(&Pace::Closed));
+            let quick = Scenario::load(name, true, None).unwrap();
+            assert!(quick.thresholds.is_empty());
+            assert!(quick.subjects.iter().all(|subject| full.subjects.contains(subject)), "{name}");
+        }
     }
 
     #[test]
-    fn quick_form_of_nine_subjects_measures_for_less_than_50_s() {
-        let quick = quick_edge();
-        let runs = 9 * quick.paces().len() as u64 * u64::from(quick.repeats);
-        assert!(runs * (quick.warmup_ms + quick.window_ms) < 50_000);
+    fn quick_forms_measure_for_less_than_45_s() {
+        for (name, _) in SHIPPED {
+            let quick = Scenario::load(name, true, None).unwrap();
+            let subjects = 1 + quick.subjects.len() as u64;
+            let runs = subjects * quick.paces().len() as u64 * u64::from(quick.repeats);
+            let took_ms = runs * (quick.warmup_ms + quick.window_ms);
+            assert!(took_ms < 45_000, "{name}: {took_ms} ms");
+        }
+    }
+
+    #[test]
+    fn thresholds_and_exceptions_speak_of_measured_subjects() {
+        for (name, _) in SHIPPED {
+            let full = Scenario::load(name, false, None).unwrap();
+            let known = |subject: &str| subject == "direct" || full.subjects.iter().any(|s| s == subject);
+            assert!(full.may_saturate.iter().all(|subject| known(subject)), "{name}");
+            assert!(full.thresholds.iter().flat_map(Threshold::names).all(known), "{name}");
+        }
     }
 
     #[test]
@@ -192,10 +230,13 @@ pub(crate) mod tests {
             ("name = \"edge\"", "name = \"../edge\"", "name"),
             ("[quick]\nrepeats = 3", "[quick]\nrepeats = 2", "repeats"),
             ("body_bytes = 1024", "body_bytes = 15", "body_bytes"),
+            ("connections = 32", "connections = 32\nrequest = { method = \"PUT\" }", "PUT"),
+            ("connections = 32", "connections = 32\nrequest = { method = \"POST\" }", "request.body_bytes"),
         ];
+        let (_, edge) = SHIPPED[0];
         for (good, bad, word) in cases {
-            assert!(EDGE.contains(good), "{good}");
-            let error = Scenario::parse(&EDGE.replacen(good, bad, 1), "x", true, None).unwrap_err();
+            assert!(edge.contains(good), "{good}");
+            let error = Scenario::parse(&edge.replacen(good, bad, 1), "x", true, None).unwrap_err();
             assert!(error.to_string().contains(word), "{error}");
         }
         assert!(matches!(Scenario::load("nope", true, None), Err(ScenarioError::Unknown(_))));

@@ -4,7 +4,7 @@
 //! counts and it alone goes to the proxy core. The workers stay on the load core: they idle,
 //! and what they disturb there is charged to Sluice's own latency.
 
-use std::ffi::OsStr;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,23 +12,36 @@ use anyhow::Context as _;
 use serde::Deserialize;
 
 use crate::account::pin_process;
-use crate::process::{Launch, find_in_path, version_of};
+use crate::process::Launch;
+use crate::program::{Identity, find_in_path};
 use crate::subject::{Running, Site, StartError, Starting, Subject, fill, path_text};
 
-const BARE: (&str, &str) =
+/// A main file and the file of the service that is asked.
+type Templates = (&'static str, &'static str);
+
+const BARE: Templates =
     (include_str!("../peers/sluice-bare.toml"), include_str!("../peers/sluice-bare.service.toml"));
-const POLICY: (&str, &str) =
+const POLICY: Templates =
     (include_str!("../peers/sluice-policy.toml"), include_str!("../peers/sluice-policy.service.toml"));
+const ORDERS: Templates =
+    (include_str!("../peers/sluice-policy.toml"), include_str!("../peers/sluice-orders.service.toml"));
+/// The program of all subjects here.
+pub(crate) const PROGRAM: &str = "sluice";
+/// Services in one file: its size has a bound.
+const SERVICES_A_FILE: u32 = 1000;
 /// Ready within 3 s is the product's promise; an unoptimised build on a busy machine is given more.
 const READY_LIMIT: Duration = Duration::from_secs(20);
 
 /// Sluice with one configuration.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Sluice {
     name: &'static str,
     policies: &'static str,
-    templates: (&'static str, &'static str),
+    templates: Templates,
     authorized: bool,
+    keeps_keys: bool,
+    /// Services in all, each a route of its own.
+    services: u32,
     program: Option<PathBuf>,
 }
 
@@ -46,28 +59,51 @@ struct Pids {
     edge: u32,
 }
 
-/// Both configurations; `program` is the binary asked for, else it is looked for beside ours and in PATH.
+/// Every configuration; `program` is the binary asked for, else it is looked for beside ours and in PATH.
 pub(crate) fn all(program: Option<&Path>) -> Vec<Sluice> {
     let beside = || std::env::current_exe().ok().map(|own| own.with_file_name("sluice"));
     let program = match program {
         Some(path) => Some(path.to_owned()),
         None => beside().filter(|path| path.is_file()).or_else(|| find_in_path("sluice")),
     };
+    let bare = Sluice {
+        name: "sluice-bare",
+        policies: "forwards, with request id and metrics",
+        templates: BARE,
+        authorized: false,
+        keeps_keys: false,
+        services: 1,
+        program,
+    };
     vec![
         Sluice {
-            name: "sluice-bare",
-            policies: "forwards, with request id and metrics",
-            templates: BARE,
-            authorized: false,
-            program: program.clone(),
-        },
-        Sluice {
             name: "sluice-policy",
-            policies: "JWT ES256 (verified-token cache), permission, rate limit, breaker, metrics, request id, access log",
+            policies: "JWT ES256 (verified-token cache), permission, rate limit, lanes, breaker, metrics, request id, access log",
             templates: POLICY,
             authorized: true,
-            program,
+            ..bare.clone()
         },
+        Sluice {
+            name: "sluice-orders",
+            policies: "as sluice-policy, in the order lane, and each key is on the disk before its request leaves",
+            templates: ORDERS,
+            authorized: true,
+            keeps_keys: true,
+            ..bare.clone()
+        },
+        Sluice {
+            name: "sluice-routes-10",
+            policies: "as sluice-bare, 10 services",
+            services: 10,
+            ..bare.clone()
+        },
+        Sluice {
+            name: "sluice-routes-10000",
+            policies: "as sluice-bare, 10,000 services",
+            services: 10_000,
+            ..bare.clone()
+        },
+        bare,
     ]
 }
 
@@ -76,12 +112,20 @@ impl Subject for Sluice {
         self.name
     }
 
+    fn program(&self) -> &'static str {
+        PROGRAM
+    }
+
     fn policies(&self) -> &str {
         self.policies
     }
 
     fn sets_request_id(&self) -> bool {
         true
+    }
+
+    fn keeps_keys(&self) -> bool {
+        self.keeps_keys
     }
 
     fn start<'a>(&'a self, site: &'a Site<'a>) -> Starting<'a> {
@@ -96,7 +140,7 @@ impl Subject for Sluice {
 
 impl Sluice {
     async fn start_with(&self, program: &Path, site: &Site<'_>) -> anyhow::Result<Running> {
-        let version = version_of(program, OsStr::new("--version"))?;
+        let identity = Identity::ask(program, "--version", program.display().to_string())?;
         let config = self.write_config(site)?;
         let data = site.dir.join("data");
         let mut arguments: Vec<_> =
@@ -107,7 +151,8 @@ impl Sluice {
             "--conf".into(),
             config.into_os_string(),
         ]);
-        let launch = Launch { program, arguments, core: site.cores.map(|cores| cores.load), dir: &site.dir };
+        let core = site.cores.map(|cores| cores.load);
+        let launch = Launch { program, arguments, core, dir: &site.dir, environment: Vec::new() };
         let mut child = launch.start()?;
         let line = child.first_line(READY_LIMIT).await?;
         let banner = Banner::parse(&line)?;
@@ -121,7 +166,9 @@ impl Sluice {
             (true, None) => anyhow::bail!("the ready line has no token"),
             (false, _) => None,
         };
-        Ok(Running { version, address, authorization, cpu_root: banner.pids.edge, child })
+        // No token without the permission can be had without asking the vault for one.
+        let powerless = None;
+        Ok(Running { identity, address, authorization, powerless, cpu_root: banner.pids.edge, child })
     }
 
     fn write_config(&self, site: &Site<'_>) -> anyhow::Result<PathBuf> {
@@ -133,11 +180,34 @@ impl Sluice {
         for (path, template) in
             [(&config, self.templates.0), (&services.join("bench.toml"), self.templates.1)]
         {
-            std::fs::write(path, fill(template, &values)?)
-                .with_context(|| format!("write {}", path.display()))?;
+            write(path, &fill(template, &values)?)?;
+        }
+        for first in (1..self.services).step_by(SERVICES_A_FILE as usize) {
+            let last = self.services.min(first + SERVICES_A_FILE);
+            write(&services.join(format!("other-{first:05}.toml")), &siblings(first..last, &origin))?;
         }
         Ok(config)
     }
+}
+
+/// Services beside the one that is asked, one path segment further down, so that a look-up passes among them.
+fn siblings(numbers: std::ops::Range<u32>, origin: &str) -> String {
+    let mut text = String::new();
+    for number in numbers {
+        // Probed once a day: what is measured is the routes, not ten thousand probes of one origin.
+        write!(
+            text,
+            "[[service]]\nname = \"other-{number:05}\"\nprefix = \"/bench/other-{number:05}\"\n\
+             auth_required = false\nhealth = {{ interval = \"24h\" }}\n\
+             [[service.instance]]\nurl = \"http://{origin}\"\n"
+        )
+        .expect("writing to a String cannot fail");
+    }
+    text
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text).with_context(|| format!("write {}", path.display()))
 }
 
 impl Banner {
@@ -165,16 +235,33 @@ mod tests {
     #[test]
     fn configuration_files_are_whole() {
         let tokens = crate::tokens::Tokens::make().unwrap();
-        let dir = tempfile::tempdir().unwrap();
+        let programs = crate::program::Programs::new(Path::new("/no/cache"), false).unwrap();
         let origin = "127.0.0.1:9".parse().unwrap();
-        let site = Site { origin, body_bytes: 16, dir: dir.path().into(), cores: None, tokens: &tokens };
         for sluice in all(Some(Path::new("/no/sluice"))) {
+            let dir = tempfile::tempdir().unwrap();
+            let site = Site {
+                origin,
+                body_bytes: 16,
+                dir: dir.path().into(),
+                cores: None,
+                tokens: &tokens,
+                programs: &programs,
+            };
             let config = std::fs::read_to_string(sluice.write_config(&site).unwrap()).unwrap();
             let service = std::fs::read_to_string(dir.path().join("services.d/bench.toml")).unwrap();
             toml::from_str::<toml::Table>(&config).unwrap();
             let service: toml::Table = toml::from_str(&service).unwrap();
             assert_eq!(service["service"][0]["auth_required"].as_bool(), Some(sluice.authorized));
             assert!(service["service"][0]["instance"][0]["url"].as_str().unwrap().ends_with(":9"));
+            assert_eq!(service["service"][0].get("idempotency").is_some(), sluice.keeps_keys);
+            let files = std::fs::read_dir(dir.path().join("services.d")).unwrap();
+            let texts = files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap());
+            let services: usize = texts
+                .map(|text| {
+                    toml::from_str::<toml::Table>(&text).unwrap()["service"].as_array().unwrap().len()
+                })
+                .sum();
+            assert_eq!(services, sluice.services as usize, "{}", sluice.name);
         }
     }
 }

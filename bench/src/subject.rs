@@ -1,7 +1,7 @@
 //! What can be measured: the trait every subject stands behind, and the direct line to the origin.
 
 use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
@@ -9,9 +9,12 @@ use std::time::Duration;
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::check::ask;
 use crate::load::Target;
 use crate::origin::{ECHO, READY_WORD};
 use crate::process::{Guarded, Launch};
+use crate::program::{Identity, Programs};
+use crate::question::{Question, Request};
 
 /// Path asked of every subject.
 pub(crate) const PATH: &str = "/bench/item";
@@ -29,6 +32,8 @@ pub(crate) struct Site<'a> {
     pub cores: Option<Cores>,
     /// Claims-bearing tokens and keys for peers that verify them.
     pub tokens: &'a crate::tokens::Tokens,
+    /// Where programs are looked for.
+    pub programs: &'a Programs,
 }
 
 /// Which core does what.
@@ -41,10 +46,12 @@ pub(crate) struct Cores {
 /// A subject that answers.
 #[derive(Debug)]
 pub(crate) struct Running {
-    pub version: String,
+    pub identity: Identity,
     pub address: SocketAddr,
     /// Sent as `Authorization` when the subject asks for one.
     pub authorization: Option<String>,
+    /// A valid credential without the permission, where the bench can make one.
+    pub powerless: Option<String>,
     /// Root of the process tree whose CPU time counts.
     pub cpu_root: u32,
     pub child: Guarded,
@@ -69,29 +76,34 @@ pub(crate) trait Subject {
     /// Unique name, as tables and thresholds use it.
     fn name(&self) -> &str;
 
+    /// The program it is made of.
+    fn program(&self) -> &str;
+
     /// What it does to a request, in words.
     fn policies(&self) -> &str;
 
     /// It sets a request id and passes it on.
     fn sets_request_id(&self) -> bool;
 
+    /// It executes a keyed request once; a key that comes again with another body is refused with 422.
+    fn keeps_keys(&self) -> bool {
+        false
+    }
+
     /// Starts it and waits until it listens.
     fn start<'a>(&'a self, site: &'a Site<'a>) -> Starting<'a>;
 }
 
 impl Running {
-    /// The head of the request to send; `authorized` leaves the credential out when false.
-    pub(crate) fn request(&self, path: &str, authorized: bool) -> Vec<u8> {
-        let credential = self.authorization.as_ref().filter(|_| authorized);
-        let credential = credential.map_or(String::new(), |value| format!("Authorization: {value}\r\n"));
-        let host = self.address;
-        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\n{credential}\r\n")
-            .into_bytes()
+    /// The request that `question` means here, with these `credentials`.
+    pub(crate) fn request(&self, question: Question, path: &str, credentials: Option<&str>) -> Request {
+        question.request(&self.address.to_string(), path, credentials)
     }
 
     /// What the generator is to do.
-    pub(crate) fn target(&self, body_bytes: usize) -> Target {
-        Target { address: self.address, request: self.request(PATH, true), body_bytes }
+    pub(crate) fn target(&self, question: Question, body_bytes: usize) -> Target {
+        let request = self.request(question, PATH, self.authorization.as_deref());
+        Target { address: self.address, request, body_bytes }
     }
 }
 
@@ -102,6 +114,10 @@ pub(crate) struct Direct;
 impl Subject for Direct {
     fn name(&self) -> &'static str {
         "direct"
+    }
+
+    fn program(&self) -> &'static str {
+        "sluice-bench"
     }
 
     fn policies(&self) -> &'static str {
@@ -127,18 +143,21 @@ async fn start_origin(site: &Site<'_>) -> anyhow::Result<Running> {
         arguments: arguments.collect(),
         core: site.cores.map(|cores| cores.load),
         dir: &site.dir,
+        environment: Vec::new(),
     };
+    let identity = Identity::ask(&program, "--version", "this bench".into())?;
     let mut child = launch.start()?;
     let line = child.first_line(START_LIMIT).await?;
     let address = line.strip_prefix(READY_WORD).unwrap_or(&line).trim().parse()?;
-    let version = env!("CARGO_PKG_VERSION").into();
-    Ok(Running { version, address, authorization: None, cpu_root: child.pid(), child })
+    let cpu_root = child.pid();
+    Ok(Running { identity, address, authorization: None, powerless: None, cpu_root, child })
 }
 
-/// Waits until something accepts at `address`.
-pub(crate) async fn wait_listening(child: &mut Guarded, address: SocketAddr) -> anyhow::Result<()> {
-    let limit = Duration::from_millis(200);
-    child.until("a listening port", START_LIMIT, || TcpStream::connect_timeout(&address, limit).ok()).await?;
+/// Waits until `address` answers a GET: some listen before they know their routes or their origin.
+pub(crate) async fn wait_answering(child: &mut Guarded, address: SocketAddr) -> anyhow::Result<()> {
+    let request = Question::default().request(&address.to_string(), PATH, None).fresh().to_vec();
+    let settled = || ask(address, &request).ok().filter(|answer| ![404, 503].contains(&answer.status));
+    child.until("an answer on its port", START_LIMIT, settled).await?;
     Ok(())
 }
 

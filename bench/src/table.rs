@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::figures::Spread;
 use crate::report::{Figures, Report};
+use crate::scenario::Scenario;
 use crate::threshold::Judgement;
 
 /// Others using more than this share of a core make the figures doubtful.
@@ -20,6 +21,9 @@ pub(crate) fn render(report: &Report) -> String {
         }
         ratios(&mut text, report)?;
         subjects(&mut text, report)?;
+        if let Some(comparison) = &report.comparison {
+            comparison.render(&mut text, &report.machine.cpu)?;
+        }
         verdicts(&mut text, report)
     };
     all().expect("writing to a String cannot fail");
@@ -43,7 +47,7 @@ fn heading(text: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(
         text,
         "{} cores of {}{}, {} MiB, Linux {}. {} interleaved rounds of {} ms after {} ms warm-up, {} keep-alive \
-         connections, GET with a body of {} bytes. {} Figures are medians of the rounds, in brackets \
+         connections, {}. {} Figures are medians of the rounds, in brackets \
          lowest to highest.",
         machine.cores,
         machine.cpu,
@@ -54,7 +58,7 @@ fn heading(text: &mut String, report: &Report) -> std::fmt::Result {
         scenario.window_ms,
         scenario.warmup_ms,
         scenario.connections,
-        scenario.body_bytes,
+        question(scenario),
         pinning(report),
     )?;
     if machine.bench_build == "debug" {
@@ -69,6 +73,17 @@ fn heading(text: &mut String, report: &Report) -> std::fmt::Result {
         }
         Some(used) => writeln!(text, "\nOther processes and the host took {used:.2} cores meanwhile."),
         None => Ok(()),
+    }
+}
+
+fn question(scenario: &Scenario) -> String {
+    let (asked, answered) = (&scenario.request, scenario.body_bytes);
+    match asked.body_bytes {
+        0 => format!("{} with an answer of {answered} bytes", asked.method.word()),
+        sent => {
+            let key = if asked.idempotency_key { ", each under a key of its own" } else { "" };
+            format!("{} of {sent} bytes{key}, answered by {answered} bytes", asked.method.word())
+        }
     }
 }
 
@@ -160,11 +175,18 @@ fn ratios(text: &mut String, report: &Report) -> std::fmt::Result {
 }
 
 fn subjects(text: &mut String, report: &Report) -> std::fmt::Result {
-    writeln!(text, "\n| subject | version | does |\n|---|---|---|")?;
+    writeln!(text, "\n| subject | version | SHA-256 | does |\n|---|---|---|---|")?;
     for subject in &report.subjects {
         let missing = || format!("not available: {}", subject.not_available.as_deref().unwrap_or("unknown"));
         let version = subject.version.clone().unwrap_or_else(missing);
-        writeln!(text, "| {} | {} | {} |", subject.name, version.replace('|', "/"), subject.policies)?;
+        let hash = subject.sha256.as_ref().map_or("–", |hash| &hash[..hash.len().min(12)]);
+        writeln!(
+            text,
+            "| {} | {} | {hash} | {} |",
+            subject.name,
+            version.replace('|', "/"),
+            subject.policies
+        )?;
     }
     Ok(())
 }
@@ -199,7 +221,9 @@ mod tests {
             "| haproxy-bare | 1000 (1000–1000) | 20.0 (18.0–22.0) | 50 % |",
             "| nginx-bare | not available |",
             "| sluice-policy | – | 2.00 |",
-            "| nginx-bare | not available: no `nginx` in PATH |",
+            "| nginx-bare | not available: no `nginx` in PATH | – |",
+            "| haproxy-bare | HAProxy 2.6 | 0123456789ab | some |",
+            "GET with an answer of 1024 bytes",
             "- MISSED: sluice-policy open 1000/s: the subject keeps the rate, found 900.000: answered 900 of 1000",
         ] {
             assert!(text.contains(expected), "lacks `{expected}`:\n{text}");

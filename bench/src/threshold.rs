@@ -98,6 +98,15 @@ impl Threshold {
         Ok(())
     }
 
+    /// The subjects it speaks of.
+    #[cfg(test)]
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        [Some(&self.subject), self.over.as_ref(), self.minus.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+    }
+
     fn pace(&self) -> Pace {
         match self.pace {
             RawPace::Open(rate) => Pace::Open(rate),

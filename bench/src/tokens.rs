@@ -17,12 +17,22 @@ const P256_SPKI_PREFIX: [u8; 26] = [
 ];
 const LIFETIME_S: u64 = 12 * 3600;
 
-/// A key and a token signed with it, for each algorithm.
+/// A key and tokens signed with it, for each algorithm.
 pub(crate) struct Tokens {
     pub hs256_secret: String,
-    pub hs256_token: String,
+    pub hs256: Pair,
     pub es256_public_pem: String,
-    pub es256_token: String,
+    /// The same key as a JSON Web Key Set.
+    pub es256_jwks: String,
+    pub es256: Pair,
+}
+
+/// Two valid tokens.
+pub(crate) struct Pair {
+    /// With the permission that is asked for.
+    pub able: String,
+    /// With another one.
+    pub powerless: String,
 }
 
 impl std::fmt::Debug for Tokens {
@@ -40,37 +50,56 @@ impl Tokens {
         random.fill(&mut secret).map_err(|_| anyhow!("no randomness"))?;
         // HAProxy takes the secret as text in its configuration.
         let hs256_secret = URL_SAFE_NO_PAD.encode(secret);
-        let hs256 = hmac::Key::new(hmac::HMAC_SHA256, hs256_secret.as_bytes());
-        let hs256_token = token("HS256", now_s, |text| Ok(hmac::sign(&hs256, text).as_ref().to_vec()))?;
-        let (pair, public) = p256(&random)?;
-        let es256_token = token("ES256", now_s, |text| {
-            Ok(pair.sign(&random, text).map_err(|_| anyhow!("sign ES256"))?.as_ref().to_vec())
+        let key = hmac::Key::new(hmac::HMAC_SHA256, hs256_secret.as_bytes());
+        let hs256 =
+            pair(|scope| token("HS256", scope, now_s, |text| Ok(hmac::sign(&key, text).as_ref().to_vec())))?;
+        let key = p256(&random)?;
+        let es256 = pair(|scope| {
+            token("ES256", scope, now_s, |text| {
+                Ok(key.sign(&random, text).map_err(|_| anyhow!("sign ES256"))?.as_ref().to_vec())
+            })
         })?;
-        Ok(Self { hs256_secret, hs256_token, es256_public_pem: public, es256_token })
+        // An uncompressed point: 4, then both coordinates.
+        let point = key.public_key().as_ref();
+        Ok(Self { hs256_secret, hs256, es256_public_pem: pem(point), es256_jwks: jwks(point), es256 })
     }
 }
 
-fn p256(random: &SystemRandom) -> anyhow::Result<(EcdsaKeyPair, String)> {
+fn pair(make: impl Fn(&str) -> anyhow::Result<String>) -> anyhow::Result<Pair> {
+    Ok(Pair { able: make("read")?, powerless: make("nothing")? })
+}
+
+fn p256(random: &SystemRandom) -> anyhow::Result<EcdsaKeyPair> {
     let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
     let document: pkcs8::Document =
         EcdsaKeyPair::generate_pkcs8(algorithm, random).map_err(|_| anyhow!("make a P-256 key"))?;
-    let pair = EcdsaKeyPair::from_pkcs8(algorithm, document.as_ref(), random)
-        .map_err(|error| anyhow!("read the P-256 key back: {error}"))?;
-    let der = [&P256_SPKI_PREFIX, pair.public_key().as_ref()].concat();
-    let text = STANDARD.encode(der);
+    EcdsaKeyPair::from_pkcs8(algorithm, document.as_ref(), random)
+        .map_err(|error| anyhow!("read the P-256 key back: {error}"))
+}
+
+fn pem(point: &[u8]) -> String {
+    let text = STANDARD.encode([&P256_SPKI_PREFIX, point].concat());
     let lines: Vec<&str> =
         text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
-    Ok((pair, format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))))
+    format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
+}
+
+fn jwks(point: &[u8]) -> String {
+    let (x, y) = point[1..].split_at(point.len() / 2);
+    let [x, y] = [x, y].map(|coordinate| URL_SAFE_NO_PAD.encode(coordinate));
+    json!({ "keys": [{ "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "x": x, "y": y }] })
+        .to_string()
 }
 
 fn token(
     algorithm: &str,
+    scope: &str,
     now_s: u64,
     sign: impl FnOnce(&[u8]) -> anyhow::Result<Vec<u8>>,
 ) -> anyhow::Result<String> {
     let header = json!({ "alg": algorithm, "typ": "JWT" });
     let claims = json!({
-        "iss": "sluice-bench", "sub": "bench", "aud": "sluice", "scope": "read",
+        "iss": "sluice-bench", "sub": "bench", "aud": "sluice", "scope": scope,
         "iat": now_s, "exp": now_s + LIFETIME_S,
     });
     let text = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
@@ -91,13 +120,16 @@ mod tests {
             let (text, signature) = token.rsplit_once('.').unwrap();
             (text.to_owned(), URL_SAFE_NO_PAD.decode(signature).unwrap())
         };
-        let (text, signature) = split(&tokens.hs256_token);
+        let (text, signature) = split(&tokens.hs256.able);
         let key = hmac::Key::new(hmac::HMAC_SHA256, tokens.hs256_secret.as_bytes());
         hmac::verify(&key, text.as_bytes(), &signature).unwrap();
-        let (text, signature) = split(&tokens.es256_token);
+        let (text, signature) = split(&tokens.es256.powerless);
         let pem: String = tokens.es256_public_pem.lines().filter(|line| !line.starts_with('-')).collect();
         let der = STANDARD.decode(pem).unwrap();
         assert_eq!(der.len(), 91);
+        let jwks: serde_json::Value = serde_json::from_str(&tokens.es256_jwks).unwrap();
+        let half = |name: &str| URL_SAFE_NO_PAD.decode(jwks["keys"][0][name].as_str().unwrap()).unwrap();
+        assert_eq!([vec![4], half("x"), half("y")].concat(), &der[26..]);
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &der[26..])
             .verify(text.as_bytes(), &signature)
             .unwrap();

