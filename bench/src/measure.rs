@@ -10,24 +10,30 @@ use crate::scenario::Scenario;
 use crate::subject::Running;
 use crate::threshold::pace_name;
 
-/// Measures all of `subjects` in interleaved rounds (A B C, A B C, …). Must run inside a `LocalSet`.
+/// A cell without rounds for each of `subjects` at each pace.
+pub(crate) fn empty(scenario: &Scenario, subjects: &[(String, Running)]) -> Vec<Cell> {
+    let at = |pace: Pace| subjects.iter().map(move |(name, _)| Cell::new(name, pace));
+    scenario.paces().into_iter().flat_map(at).collect()
+}
+
+/// Measures all of `subjects` in interleaved rounds (A B C, A B C, …) into their [`empty`] cells; what is there
+/// when it is dropped is whole. Must run inside a `LocalSet`.
 pub(crate) async fn rounds(
     scenario: &Scenario,
     subjects: &mut [(String, Running)],
-) -> anyhow::Result<Vec<Cell>> {
-    let paces = scenario.paces();
-    let names: Vec<String> = subjects.iter().map(|(name, _)| name.clone()).collect();
-    let mut cells: Vec<Cell> =
-        paces.iter().flat_map(|&pace| names.iter().map(move |name| Cell::new(name, pace))).collect();
-    let mut progress = Progress::new(cells.len() * scenario.repeats as usize);
+    cells: &mut [Cell],
+) -> anyhow::Result<()> {
+    let count = subjects.len();
+    let steps = cells.len() * scenario.repeats as usize;
+    let mut progress = Progress::new(steps, scenario.warmup() + scenario.window());
     for round in 1..=scenario.repeats {
         for (at, cell) in cells.iter_mut().enumerate() {
-            let (name, running) = &mut subjects[at % names.len()];
+            let (name, running) = &mut subjects[at % count];
             progress.step(&format!("round {round}: {name}, {}", pace_name(cell.pace)));
             one(scenario, running, cell).await.with_context(|| format!("measure {name}"))?;
         }
     }
-    Ok(cells)
+    Ok(())
 }
 
 async fn one(scenario: &Scenario, running: &mut Running, cell: &mut Cell) -> anyhow::Result<()> {

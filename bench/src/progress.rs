@@ -1,6 +1,7 @@
 //! One line on standard error that says how far a run is; silent when nobody watches.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
 
 const WIDTH: usize = 30;
 
@@ -9,19 +10,21 @@ const WIDTH: usize = 30;
 pub(crate) struct Progress {
     total: usize,
     done: usize,
+    /// Time of one step.
+    step: Duration,
     visible: bool,
 }
 
 impl Progress {
-    /// A bar of `total` steps, shown only on a terminal.
-    pub(crate) fn new(total: usize) -> Self {
-        Self { total, done: 0, visible: std::io::stderr().is_terminal() }
+    /// A bar of `total` steps that take `step` each, shown only on a terminal.
+    pub(crate) fn new(total: usize, step: Duration) -> Self {
+        Self { total, done: 0, step, visible: std::io::stderr().is_terminal() }
     }
 
     /// Says what happens now and counts it.
     pub(crate) fn step(&mut self, what: &str) {
         self.done += 1;
-        self.show(&bar(self.done, self.total, what));
+        self.show(&bar(self.done, self.total, self.step, what));
     }
 
     fn show(&self, line: &str) {
@@ -38,9 +41,12 @@ impl Drop for Progress {
     }
 }
 
-fn bar(done: usize, total: usize, what: &str) -> String {
+/// The step under way counts as done in the bar and as left in the time.
+fn bar(done: usize, total: usize, step: Duration, what: &str) -> String {
     let filled = WIDTH * done.min(total) / total.max(1);
-    format!("[{}{}] {done}/{total} {what}", "#".repeat(filled), " ".repeat(WIDTH - filled))
+    let left_s = (total + 1).saturating_sub(done) as u64 * step.as_millis() as u64 / 1000;
+    let bar = format!("{}{}", "#".repeat(filled), " ".repeat(WIDTH - filled));
+    format!("[{bar}] {done}/{total}, {}:{:02} left: {what}", left_s / 60, left_s % 60)
 }
 
 #[cfg(test)]
@@ -49,8 +55,9 @@ mod tests {
 
     #[test]
     fn bar_fills_and_never_overflows() {
-        assert_eq!(bar(0, 4, "x"), format!("[{}] 0/4 x", " ".repeat(WIDTH)));
-        assert!(bar(9, 4, "x").starts_with(&format!("[{}]", "#".repeat(WIDTH))));
-        assert!(bar(0, 0, "x").contains("0/0"));
+        let second = Duration::from_secs(1);
+        assert_eq!(bar(1, 100, second, "x"), format!("[{}] 1/100, 1:40 left: x", " ".repeat(WIDTH)));
+        assert!(bar(9, 4, second, "x").starts_with(&format!("[{}] 9/4, 0:00", "#".repeat(WIDTH))));
+        assert!(bar(0, 0, second, "x").contains("0/0"));
     }
 }

@@ -20,6 +20,8 @@ pub(crate) struct Report {
     /// Seconds since the epoch when the run began.
     pub began_unix_s: u64,
     pub took_s: f64,
+    /// A signal broke the run off: cells hold the rounds until then.
+    pub interrupted: bool,
     pub scenario: Scenario,
     pub machine: Machine,
     /// Null when the cores could not be split; `pinning_note` says why.
@@ -168,6 +170,7 @@ pub(crate) mod tests {
             schema: SCHEMA,
             began_unix_s: 1_700_000_000,
             took_s: 12.5,
+            interrupted: false,
             scenario,
             machine: Machine { load_at_start: 0.5, ..Machine::describe(2) },
             cores: Some(Cores { proxy: 0, load: 1 }),

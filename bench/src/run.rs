@@ -1,11 +1,12 @@
 //! `sluice-bench run`: starts everything, checks, measures, judges, writes the report.
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::LocalSet;
 
 use crate::RunArgs;
@@ -40,23 +41,43 @@ struct Fleet {
     described: Vec<Described>,
 }
 
+/// Signals that end a run early.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+/// What subjects are started with; its directory goes with it.
+struct Stage {
+    home: tempfile::TempDir,
+    cores: Option<Cores>,
+    tokens: Tokens,
+    programs: Programs,
+}
+
 /// Runs a scenario to its end, a signal or its time limit; every child is gone afterwards.
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     let (scenario, subjects) = choice::made(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tasks = LocalSet::new();
     runtime.block_on(tasks.run_until(async {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
+        let signals = Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        };
         let limit = time_limit(&scenario, args.fetch);
-        tokio::select! {
-            ended = tokio::time::timeout(limit, whole(args, scenario, subjects)) => {
-                ended.with_context(|| format!("not done within {} s", limit.as_secs()))?
-            }
-            _ = interrupt.recv() => Ok(Ended::Interrupted),
-            _ = terminate.recv() => Ok(Ended::Interrupted),
-        }
+        let ended = tokio::time::timeout(limit, whole(args, scenario, &subjects, signals)).await;
+        ended.with_context(|| format!("not done within {} s", limit.as_secs()))?
     }))
+}
+
+impl Signals {
+    async fn came(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 /// LIMIT: each run may need its drain besides its window; of each package, two tools may need their time.
@@ -67,7 +88,12 @@ fn time_limit(scenario: &Scenario, fetch: bool) -> Duration {
     OVERHEAD_MAX + fetching + (scenario.warmup() + scenario.window() + Duration::from_secs(3)) * runs
 }
 
-async fn whole(args: &RunArgs, scenario: Scenario, subjects: Vec<Box<dyn Subject>>) -> anyhow::Result<Ended> {
+async fn whole(
+    args: &RunArgs,
+    scenario: Scenario,
+    subjects: &[Box<dyn Subject>],
+    mut signals: Signals,
+) -> anyhow::Result<Ended> {
     // Read before anything is measured: a mistake shows at once, and the report may overwrite it.
     let baseline = match args.compare.as_deref() {
         Some(path) => Some((path, Baseline::load(path, &scenario)?)),
@@ -77,30 +103,21 @@ async fn whole(args: &RunArgs, scenario: Scenario, subjects: Vec<Box<dyn Subject
     let allowed = allowed_cores()?;
     let machine = Machine::describe(allowed.len());
     let (cores, pinning_note) = split_cores(&allowed);
-    let (tokens, programs) = (Tokens::make()?, Programs::new(&args.cache, args.fetch)?);
-    let home =
-        tempfile::Builder::new().prefix("sluice-bench-").tempdir().context("make a working directory")?;
-    let site = |name: &str, origin| -> anyhow::Result<Site<'_>> {
-        let dir = home.path().join(name);
-        std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-        Ok(Site { origin, body_bytes: scenario.body_bytes, dir, cores, tokens: &tokens, programs: &programs })
+    let stage = Stage::set(args, cores)?;
+    let mut fleet = tokio::select! {
+        fleet = stage.start(&scenario, subjects) => fleet?,
+        () = signals.came() => return Ok(Ended::Interrupted),
     };
-    let origin_site = site("origin", ([127, 0, 0, 1], 0).into())?;
-    let origin = Direct.start(&origin_site).await.context("start the origin")?;
-    let expected = origin::body(scenario.body_bytes as usize);
-    let mut request = origin.request(scenario.request, PATH, None);
-    let direct = ask(origin.address, request.fresh()).context("ask the origin")?;
-    anyhow::ensure!(direct.body == expected, "the origin's own answer is wrong");
-    let mut fleet = Fleet::with_direct(origin);
-    let address = fleet.running[0].1.address;
-    for subject in &subjects {
-        let site = site(subject.name(), address)?;
-        fleet.start(subject.as_ref(), &site, scenario.request, &expected).await?;
-    }
     let neighbours = Neighbours::watch();
-    let cells = measure::rounds(&scenario, &mut fleet.running).await?;
+    let mut cells = measure::empty(&scenario, &fleet.running);
+    let interrupted = tokio::select! {
+        done = measure::rounds(&scenario, &mut fleet.running, &mut cells) => done.map(|()| false)?,
+        () = signals.came() => true,
+    };
     let neighbours_cores = neighbours.and_then(|watch| watch.cores_used());
     let described = fleet.stop();
+    // Of a run that is broken off, what was measured until then.
+    cells.retain(|cell| !cell.runs.is_empty());
     let verdicts = judge(&scenario, &cells);
     let figures: Vec<_> = cells.iter().map(Figures::of).collect();
     let comparison = baseline.map(|(path, older)| older.compare(path, &figures));
@@ -108,20 +125,61 @@ async fn whole(args: &RunArgs, scenario: Scenario, subjects: Vec<Box<dyn Subject
         schema: SCHEMA,
         began_unix_s: began.as_secs(),
         took_s: began_at.elapsed().as_secs_f64(),
+        interrupted,
         machine,
         cores,
         pinning_note,
         neighbours_cores,
         subjects: described,
         ratios: ratios(&cells),
-        passed: passed(&verdicts, comparison.as_ref()),
+        passed: !interrupted && passed(&verdicts, comparison.as_ref()),
         cells: figures,
         verdicts,
         comparison,
         scenario,
     };
     publish(&args.out, &report)?;
-    Ok(if report.passed { Ended::Passed } else { Ended::Missed })
+    Ok(match (interrupted, report.passed) {
+        (true, _) => Ended::Interrupted,
+        (false, true) => Ended::Passed,
+        (false, false) => Ended::Missed,
+    })
+}
+
+impl Stage {
+    fn set(args: &RunArgs, cores: Option<Cores>) -> anyhow::Result<Self> {
+        let home = tempfile::Builder::new().prefix("sluice-bench-").tempdir();
+        Ok(Self {
+            home: home.context("make a working directory")?,
+            cores,
+            tokens: Tokens::make()?,
+            programs: Programs::new(&args.cache, args.fetch)?,
+        })
+    }
+
+    fn site(&self, name: &str, scenario: &Scenario, origin: SocketAddr) -> anyhow::Result<Site<'_>> {
+        let dir = self.home.path().join(name);
+        std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+        let (cores, tokens, programs) = (self.cores, &self.tokens, &self.programs);
+        Ok(Site { origin, body_bytes: scenario.body_bytes, dir, cores, tokens, programs })
+    }
+
+    /// Starts the origin, then every subject, and checks the answer of each.
+    async fn start(&self, scenario: &Scenario, subjects: &[Box<dyn Subject>]) -> anyhow::Result<Fleet> {
+        let site = self.site("origin", scenario, ([127, 0, 0, 1], 0).into())?;
+        let origin = Direct.start(&site).await.context("start the origin")?;
+        let expected = origin::body(scenario.body_bytes as usize);
+        let mut request = origin.request(scenario.request, PATH, None);
+        let direct = ask(origin.address, request.fresh()).context("ask the origin")?;
+        anyhow::ensure!(direct.body == expected, "the origin's own answer is wrong");
+        let address = origin.address;
+        let mut fleet = Fleet::with_direct(origin);
+        for subject in subjects {
+            let site = self.site(subject.name(), scenario, address)?;
+            fleet.start(subject.as_ref(), &site, scenario.request, &expected).await?;
+        }
+        Ok(fleet)
+    }
 }
 
 /// Proxy on the first allowed core, load on the second; this thread goes to the load core.

@@ -61,6 +61,9 @@ fn heading(text: &mut String, report: &Report) -> std::fmt::Result {
         question(scenario),
         pinning(report),
     )?;
+    if report.interrupted {
+        writeln!(text, "\n> Broken off after {:.0} s: figures are of the rounds until then.", report.took_s)?;
+    }
     if machine.bench_build == "debug" {
         writeln!(text, "\n> The generator is an unoptimised build: closed-loop figures show its limit.")?;
     }
@@ -239,6 +242,13 @@ mod tests {
             assert!(width == 0 || cells == 0 || cells == width, "{line}");
             width = cells;
         }
+    }
+
+    #[test]
+    fn broken_off_runs_say_so() {
+        let report = Report { interrupted: true, cells: Vec::new(), ..sample() };
+        assert!(render(&report).contains("> Broken off after 12 s"));
+        assert!(!render(&sample()).contains("Broken off"));
     }
 
     #[test]

@@ -288,6 +288,38 @@ fn interrupted_run_leaves_no_process() {
 }
 
 #[test]
+fn interrupted_run_reports_what_it_has() {
+    let bench = Bench::new(50);
+    // Neither Sluice nor a peer: the direct line alone, for longer than this test waits.
+    let own = bench.dir.path().join("sluice-bench");
+    std::fs::copy(BENCH, &own).unwrap();
+    let mut child = Command::new(&own)
+        .args(["run", "short.toml", "--out", "out", "--cache", "peers", "--repeats", "50"])
+        .current_dir(bench.dir.path())
+        .env("PATH", "/nonexistent")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let origin = until("the origin runs", || descendants(child.id()).first().copied());
+    // It works this long only in closed loops, and each comes after an open one.
+    until("the origin has worked", || {
+        let stat = std::fs::read_to_string(format!("/proc/{origin}/stat")).ok()?;
+        let fields: Vec<_> = stat.rsplit(')').next()?.split_whitespace().collect();
+        let ticks: u64 = fields.get(11..13)?.iter().filter_map(|field| field.parse::<u64>().ok()).sum();
+        (ticks >= 15).then_some(())
+    });
+    let interrupt = rustix::process::Signal::INT;
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), interrupt).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    until("the origin is gone", || gone(origin).then_some(()));
+    let report = bench.report();
+    assert_eq!((&report["interrupted"], &report["passed"]), (&Value::Bool(true), &Value::Bool(false)));
+    assert_eq!(report["cells"][0]["subject"], "direct");
+    assert!(report["cells"][0]["cpu_us"]["median"].as_f64().unwrap() > 0.0, "{report}");
+}
+
+#[test]
 fn killed_run_leaves_no_process() {
     let mut child = end_with(rustix::process::Signal::KILL, "exec sleep 300", 2);
     assert_eq!(child.wait().unwrap().code(), None, "ended by the signal itself");
