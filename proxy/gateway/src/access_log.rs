@@ -9,8 +9,8 @@
 mod sink;
 
 use std::cell::RefCell;
-use std::fmt;
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
@@ -20,6 +20,8 @@ use prometheus::IntCounter;
 use sluice_schema::AccessLog as Target;
 
 use sink::Sink;
+
+use crate::digits::{push_address, push_number};
 
 /// How long a line may wait.
 const FLUSH: Duration = Duration::from_millis(50);
@@ -158,7 +160,15 @@ impl Shared {
     }
 }
 
-/// Builds one line without an allocation where the buffer has room.
+/// The name of a member as it is written: `,"name":`.
+macro_rules! member {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":")
+    };
+}
+pub(crate) use member;
+
+/// Builds one line without an allocation where the buffer has room. Members are named by [`member!`].
 pub(crate) struct Line<'a> {
     out: &'a mut Vec<u8>,
 }
@@ -174,8 +184,8 @@ impl<'a> Line<'a> {
     }
 
     /// Adds a text, escaped and cut at [`TEXT_BYTES`].
-    pub(crate) fn text(mut self, name: &str, value: &str) -> Self {
-        self.name(name);
+    pub(crate) fn text(self, member: &'static str, value: &str) -> Self {
+        self.out.extend_from_slice(member.as_bytes());
         self.out.push(b'"');
         escape(value, self.out);
         self.out.push(b'"');
@@ -183,33 +193,42 @@ impl<'a> Line<'a> {
     }
 
     /// Adds a text where there is one.
-    pub(crate) fn maybe_text(self, name: &str, value: Option<&str>) -> Self {
+    pub(crate) fn maybe_text(self, member: &'static str, value: Option<&str>) -> Self {
         match value {
-            Some(value) => self.text(name, value),
+            Some(value) => self.text(member, value),
             None => self,
         }
     }
 
-    /// Adds a text that needs no escaping: an address, a number with a unit.
-    pub(crate) fn plain(mut self, name: &str, value: impl fmt::Display) -> Self {
-        self.name(name);
+    /// Adds a word that needs no escaping: one of the edge's own, or one of letters, digits, `.`, `_` and `-`.
+    pub(crate) fn word(self, member: &'static str, value: &str) -> Self {
+        self.out.extend_from_slice(member.as_bytes());
         self.out.push(b'"');
-        drop(write!(self.out, "{value}"));
+        self.out.extend_from_slice(value.as_bytes());
+        self.out.push(b'"');
+        self
+    }
+
+    /// Adds an address.
+    pub(crate) fn address(self, member: &'static str, value: IpAddr) -> Self {
+        self.out.extend_from_slice(member.as_bytes());
+        self.out.push(b'"');
+        push_address(self.out, value);
         self.out.push(b'"');
         self
     }
 
     /// Adds a number.
-    pub(crate) fn number(mut self, name: &str, value: u64) -> Self {
-        self.name(name);
-        drop(write!(self.out, "{value}"));
+    pub(crate) fn number(self, member: &'static str, value: u64) -> Self {
+        self.out.extend_from_slice(member.as_bytes());
+        push_number(self.out, value);
         self
     }
 
     /// Adds a number where there is one.
-    pub(crate) fn maybe_number(self, name: &str, value: Option<u64>) -> Self {
+    pub(crate) fn maybe_number(self, member: &'static str, value: Option<u64>) -> Self {
         match value {
-            Some(value) => self.number(name, value),
+            Some(value) => self.number(member, value),
             None => self,
         }
     }
@@ -218,13 +237,6 @@ impl<'a> Line<'a> {
     pub(crate) fn end(self) -> &'a [u8] {
         self.out.extend_from_slice(b"}\n");
         self.out
-    }
-
-    /// Names come from this crate and need no escaping.
-    fn name(&mut self, name: &str) {
-        self.out.extend_from_slice(b",\"");
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b"\":");
     }
 }
 
@@ -243,8 +255,24 @@ fn write_time(out: &mut Vec<u8>, now: jiff::Timestamp) {
         }
         out.extend_from_slice(text);
     });
-    drop(write!(out, ".{:03}Z", now.subsec_millisecond()));
+    let ms = now.subsec_millisecond().unsigned_abs();
+    out.extend_from_slice(&[b'.', digit(ms / 100), digit(ms / 10), digit(ms), b'Z']);
 }
+
+fn digit(number: u32) -> u8 {
+    b'0' + (number % 10) as u8
+}
+
+/// Bytes that stand for themselves in a JSON text.
+static PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = b' ';
+    while byte <= b'~' {
+        plain[byte as usize] = byte != b'"' && byte != b'\\';
+        byte += 1;
+    }
+    plain
+};
 
 fn escape(text: &str, out: &mut Vec<u8>) {
     let mut end = text.len().min(TEXT_BYTES);
@@ -252,7 +280,7 @@ fn escape(text: &str, out: &mut Vec<u8>) {
         end -= 1;
     }
     let kept = &text[..end];
-    if kept.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+    if kept.bytes().all(|byte| PLAIN[usize::from(byte)]) {
         out.extend_from_slice(kept.as_bytes());
     } else {
         for letter in kept.chars() {
@@ -294,7 +322,8 @@ mod tests {
         let mut buffer = Vec::new();
         let path = format!("/a\"\\\n\u{7f}\u{9b}é{}", "x".repeat(5000));
         let now = jiff::Timestamp::from_millisecond(1_700_000_000_123).unwrap();
-        let line = Line::start(&mut buffer, now).text("path", &path).number("status", 200).end();
+        let line =
+            Line::start(&mut buffer, now).text(member!("path"), &path).number(member!("status"), 200).end();
         assert_eq!(line.iter().position(|byte| *byte == b'\n'), Some(line.len() - 1));
         let value: serde_json::Value = serde_json::from_slice(line).unwrap();
         assert_eq!(value["timestamp"], "2023-11-14T22:13:20.123Z");

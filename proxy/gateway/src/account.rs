@@ -13,8 +13,9 @@ use sluice_policy::tap::Seen;
 use sluice_policy::{redact, sample};
 use sluice_wire::id::RequestId;
 
-use crate::access_log::Line;
+use crate::access_log::{Line, member};
 use crate::ctx::{Exchange, Target};
+use crate::fields::{Fields, List};
 use crate::head::Refusal;
 use crate::meters::Meters;
 use crate::spans;
@@ -49,7 +50,7 @@ pub(crate) fn ended(
     count(shared, x, x.refused.or(status));
     Ending {
         asked: Some(asked),
-        answered: written.map(|head| &head.headers),
+        answered: written.map(|head| Answered::Map(&head.headers)),
         ..Ending::of(x, status, written.is_some() && failed)
     }
     .tell(shared);
@@ -75,8 +76,9 @@ pub(crate) fn told(
     written: Option<u16>,
     cut_short: bool,
     asked: &HeaderMap,
-    answered: Option<&HeaderMap>,
+    answered: Option<&List>,
 ) {
+    let answered = answered.map(Answered::List);
     Ending { asked: Some(asked), answered, ..Ending::of(x, written, cut_short) }.tell(shared);
 }
 
@@ -90,7 +92,14 @@ pub(crate) struct Ending<'a> {
     pub(crate) took: Duration,
     cut_short: bool,
     asked: Option<&'a HeaderMap>,
-    answered: Option<&'a HeaderMap>,
+    answered: Option<Answered<'a>>,
+}
+
+/// The fields of an answer, as they are kept.
+#[derive(Clone, Copy)]
+enum Answered<'a> {
+    Map(&'a HeaderMap),
+    List(&'a List),
 }
 
 impl<'a> Ending<'a> {
@@ -192,30 +201,33 @@ impl<'a> Ending<'a> {
         let x = self.x;
         LINE.with_borrow_mut(|buffer| {
             let line = Line::start(buffer, Timestamp::now())
-                .text("request_id", x.request_id.as_str())
-                .text("message", "request")
-                .text("trace_id", x.trace.id())
-                .text("method", x.arrival.method.as_str())
-                .text("path", &redact::path(&x.arrival.path))
-                .text("host", &x.arrival.host)
-                .number("status", u64::from(self.status))
-                .text("route", self.route())
-                .maybe_text("split_of", x.shape.split_of.as_ref().map(|asked| asked.service.name.as_str()))
-                .text("decision", self.decision())
-                .plain("client", x.client)
-                .text("protocol", self.protocol())
-                .maybe_text("tls", self.tls())
-                .maybe_text("client_id", self.client_id().as_deref())
-                .maybe_text("user", self.user())
-                .maybe_text("upstream", self.upstream())
-                .number("attempts", u64::from(x.attempts))
-                .number("bytes_in", x.body_bytes)
-                .number("bytes_out", x.answer_bytes)
-                .number("duration_us", micros(self.took))
-                .number("head_us", micros(self.head()))
-                .maybe_number("admit_us", x.admitted.map(micros))
-                .maybe_number("connect_us", self.connect().map(micros))
-                .maybe_number("upstream_us", x.first_byte.map(micros));
+                .word(member!("request_id"), x.request_id.as_str())
+                .word(member!("message"), "request")
+                .word(member!("trace_id"), x.trace.id())
+                .word(member!("method"), x.arrival.method.as_str())
+                .text(member!("path"), &redact::path(&x.arrival.path))
+                .text(member!("host"), &x.arrival.host)
+                .number(member!("status"), u64::from(self.status))
+                .text(member!("route"), self.route())
+                .maybe_text(
+                    member!("split_of"),
+                    x.shape.split_of.as_ref().map(|asked| asked.service.name.as_str()),
+                )
+                .word(member!("decision"), self.decision())
+                .address(member!("client"), x.client)
+                .word(member!("protocol"), self.protocol())
+                .maybe_text(member!("tls"), self.tls())
+                .maybe_text(member!("client_id"), self.client_id().as_deref())
+                .maybe_text(member!("user"), self.user())
+                .maybe_text(member!("upstream"), self.upstream())
+                .number(member!("attempts"), u64::from(x.attempts))
+                .number(member!("bytes_in"), x.body_bytes)
+                .number(member!("bytes_out"), x.answer_bytes)
+                .number(member!("duration_us"), micros(self.took))
+                .number(member!("head_us"), micros(self.head()))
+                .maybe_number(member!("admit_us"), x.admitted.map(micros))
+                .maybe_number(member!("connect_us"), self.connect().map(micros))
+                .maybe_number(member!("upstream_us"), x.first_byte.map(micros));
             shared.access_log.push(line.end());
         });
     }
@@ -250,19 +262,25 @@ impl<'a> Ending<'a> {
             "tls": self.tls(),
             "client_id": self.client_id(),
             "request_headers": self.asked.map(shown_fields),
-            "response_headers": self.answered.map(shown_fields),
+            "response_headers": self.answered.map(|answered| match answered {
+                Answered::Map(fields) => shown_fields(fields),
+                Answered::List(fields) => shown_fields(fields),
+            }),
         })
     }
 }
 
 /// Names of fields with the values that may be shown; `null` for the others.
-fn shown_fields(headers: &HeaderMap) -> Value {
+fn shown_fields(fields: &impl Fields) -> Value {
     let mut shown = Map::new();
-    for name in headers.keys().take(FIELDS_MAX) {
-        let value = headers.get(name).and_then(|value| value.to_str().ok());
-        let value = value.and_then(|value| redact::field(name.as_str(), value));
+    for (name, value) in fields.each() {
+        if shown.len() == FIELDS_MAX {
+            break;
+        }
+        let value = value.to_str().ok().and_then(|value| redact::field(name.as_str(), value));
         let name = redact::target(name.as_str(), None);
-        shown.insert(name, value.map_or(Value::Null, |value| Value::String(value.into_owned())));
+        // Of several the first is shown.
+        shown.entry(name).or_insert(value.map_or(Value::Null, |value| Value::String(value.into_owned())));
     }
     Value::Object(shown)
 }
@@ -293,13 +311,13 @@ pub(crate) fn refused(shared: &Shared, client: std::net::IpAddr, id: &RequestId,
     }
     LINE.with_borrow_mut(|buffer| {
         let line = Line::start(buffer, Timestamp::now())
-            .text("request_id", id.as_str())
-            .text("message", "request refused")
-            .number("status", u64::from(status))
-            .text("route", "edge")
-            .text("decision", refusal.reason)
-            .plain("client", client)
-            .number("duration_us", micros(took));
+            .word(member!("request_id"), id.as_str())
+            .word(member!("message"), "request refused")
+            .number(member!("status"), u64::from(status))
+            .word(member!("route"), "edge")
+            .word(member!("decision"), refusal.reason)
+            .address(member!("client"), client)
+            .number(member!("duration_us"), micros(took));
         shared.access_log.push(line.end());
     });
 }

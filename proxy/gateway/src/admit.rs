@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, RETRY_AFTER};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 use sluice_policy::authorize::{Refused, is_preflight};
 use sluice_policy::balance::Affinity;
 use sluice_policy::idempotency::honours;
@@ -15,16 +15,14 @@ use sluice_policy::method::Method;
 use sluice_policy::reserved::Reserved;
 use sluice_policy::route::{Ask, Lookup, Route, Target as Routed};
 use sluice_wire::code::Code;
-use sluice_wire::header::{
-    RATELIMIT, RATELIMIT_POLICY, X_FORWARDED_PROTO, X_RATELIMIT_LIMIT, X_RATELIMIT_REMAINING,
-    X_RATELIMIT_RESET,
-};
+use sluice_wire::header::X_FORWARDED_PROTO;
 use sluice_wire::problem::{Outcome, Problem};
 
 use crate::authenticate::authenticate;
 use crate::clock;
 use crate::conn::{TlsSession, is_within};
 use crate::ctx::{Arrival, Exchange, Target};
+use crate::fields::name;
 use crate::generation::{Generation, RouteLimit, ServiceRoute};
 use crate::headers::is_proxied;
 use crate::kill;
@@ -98,18 +96,20 @@ pub(crate) fn service_of<'g>(
     }
 }
 
-/// Whether who answers a request speaks HTTP/1.1 in clear text.
-pub(crate) fn goes_direct(generation: &Generation, arrival: &Arrival, headers: &HeaderMap) -> bool {
-    match look_up(generation, arrival, headers) {
-        Lookup::Found(route) => match route.target {
-            Routed::Service(index) => generation.services.get(index).is_some_and(|route| {
-                route.is_plain() && !honours(route.service.idempotency, arrival.method, false)
-            }),
-            Routed::Worker(_) => true,
-            Routed::Edge | Routed::Withheld => false,
-        },
-        _ => false,
+/// Whether who answers a request speaks HTTP/1.1 in clear text. Notes the route that was found.
+pub(crate) fn goes_direct(generation: &Generation, arrival: &mut Arrival, headers: &HeaderMap) -> bool {
+    let Lookup::Found(route) = look_up(generation, arrival, headers) else { return false };
+    let direct = match route.target {
+        Routed::Service(index) => generation.services.get(index).is_some_and(|route| {
+            route.is_plain() && !honours(route.service.idempotency, arrival.method, false)
+        }),
+        Routed::Worker(_) => true,
+        Routed::Edge | Routed::Withheld => false,
+    };
+    if direct {
+        arrival.route = Some(route.number());
     }
+    direct
 }
 
 fn look_up<'g>(generation: &'g Generation, arrival: &Arrival, headers: &HeaderMap) -> Lookup<'g> {
@@ -164,7 +164,8 @@ fn route(x: &mut Exchange, headers: &HeaderMap) -> Result<Option<&'static Reserv
             Answer::refuse(Code::NotImplemented, "method is not implemented").closing(),
         ));
     }
-    let route = match look_up(&generation, arrival, headers) {
+    let found = arrival.route.and_then(|number| generation.table.routes().get(number));
+    let route = match found.map_or_else(|| look_up(&generation, arrival, headers), Lookup::Found) {
         Lookup::Found(route) => route,
         Lookup::WrongMethod(allowed) => return Err(decided(x, "method", Answer::wrong_method(allowed))),
         Lookup::Missing => return Err(decided(x, "no_route", no_route())),
@@ -292,14 +293,11 @@ fn take(shared: &Shared, x: &mut Exchange, limit: &RouteLimit, who: Who<'_>) -> 
     write_rate_limit(&mut state, &limit.name, &decision);
     let reset = reset_epoch_s(clock::unix_s().unsigned_abs(), &decision);
     x.limit_headers = vec![
-        (HeaderName::from_static(RATELIMIT_POLICY), limit.policy.clone()),
-        (
-            HeaderName::from_static(RATELIMIT),
-            HeaderValue::try_from(state).unwrap_or_else(|_| HeaderValue::from_static("")),
-        ),
-        (HeaderName::from_static(X_RATELIMIT_LIMIT), HeaderValue::from(limit.limit.requests)),
-        (HeaderName::from_static(X_RATELIMIT_REMAINING), HeaderValue::from(decision.remaining)),
-        (HeaderName::from_static(X_RATELIMIT_RESET), HeaderValue::from(reset)),
+        (name::RATELIMIT_POLICY, limit.policy.clone()),
+        (name::RATELIMIT, HeaderValue::try_from(state).unwrap_or_else(|_| HeaderValue::from_static(""))),
+        (name::RATELIMIT_LIMIT, HeaderValue::from(limit.limit.requests)),
+        (name::RATELIMIT_REMAINING, HeaderValue::from(decision.remaining)),
+        (name::RATELIMIT_RESET, HeaderValue::from(reset)),
     ];
     if decision.allowed {
         return Ok(());

@@ -9,12 +9,12 @@ use sluice_identity::token::TokenError;
 use sluice_policy::authorize::Need;
 use sluice_policy::reserved::{Credential, Reserved};
 use sluice_wire::code::Code;
-use sluice_wire::header::X_VAULT_TOKEN;
 use sluice_wire::problem::Problem;
 
 use crate::admit::{decided, not_sent, preflight};
 use crate::clock;
 use crate::ctx::{Exchange, Target};
+use crate::fields::name;
 use crate::jwt_cache::{Found, Verified};
 use crate::respond::Answer;
 use crate::state::Shared;
@@ -96,8 +96,8 @@ pub(crate) fn verify(
         return Err(decided(x, "auth_throttled", answer));
     }
     let trust = shared.trust.load();
-    let verified =
-        token.and_then(|token| shared.tokens.verify(token, &trust, shared.trust.rules(), clock::unix_s()));
+    let (rules, last) = (shared.trust.rules(), &x.arrival.conn.token);
+    let verified = token.and_then(|token| shared.tokens.verify(token, last, &trust, rules, clock::unix_s()));
     match verified {
         Ok((verified, found)) => {
             match found {
@@ -138,7 +138,7 @@ fn certified(x: &Exchange) -> Option<Arc<Verified>> {
 /// The credential of a request: one `Authorization: Bearer`, or one `X-Vault-Token`.
 fn presented(headers: &HeaderMap) -> Presented<'_> {
     let mut bearers = headers.get_all(AUTHORIZATION).iter();
-    let mut tokens = headers.get_all(X_VAULT_TOKEN).iter();
+    let mut tokens = headers.get_all(&name::VAULT_TOKEN).iter();
     match (bearers.next(), bearers.next(), tokens.next(), tokens.next()) {
         (None, _, None, _) => Presented::Nothing,
         (Some(value), None, None, _) => {

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
+use http::HeaderValue;
 use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 use sluice_identity::certificate::ClientCertificate;
 
-use crate::jwt_cache::Verified;
+use crate::digits::push_address;
+use crate::jwt_cache::{LastToken, Verified};
 
 /// A client connection.
 #[derive(Debug)]
@@ -22,9 +24,26 @@ pub(crate) struct Conn {
     pub(crate) local: SocketAddr,
     /// Its TLS session; `None` for plain text.
     pub(crate) tls: Option<TlsSession>,
+    /// The client's address, as upstreams are told it.
+    pub(crate) peer_address: HeaderValue,
+    /// The token that came on it last.
+    pub(crate) token: LastToken,
 }
 
 impl Conn {
+    /// A connection that is known to this extent.
+    pub(crate) fn new(
+        peer: SocketAddr,
+        direct: SocketAddr,
+        local: SocketAddr,
+        tls: Option<TlsSession>,
+    ) -> Self {
+        let mut text = Vec::new();
+        push_address(&mut text, peer.ip().to_canonical());
+        let peer_address = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("unknown"));
+        Self { peer, direct, local, tls, peer_address, token: LastToken::default() }
+    }
+
     /// Whether it is encrypted.
     pub(crate) const fn is_tls(&self) -> bool {
         self.tls.is_some()

@@ -85,12 +85,12 @@ async fn greet(
         peer = client;
     }
     if door == Door::Plain {
-        return Ok((Socket::Plain(socket), Conn { peer, direct, local, tls: None }, permit));
+        return Ok((Socket::Plain(socket), Conn::new(peer, direct, local, None), permit));
     }
     match shared.tls.handshake(socket, deadline).await {
         Ok((stream, session)) => {
             shared.meters.handshake("done");
-            Ok((Socket::Tls(stream), Conn { peer, direct, local, tls: Some(session) }, permit))
+            Ok((Socket::Tls(stream), Conn::new(peer, direct, local, Some(session)), permit))
         }
         Err(fault) => {
             shared.meters.handshake(fault.reason);
@@ -123,7 +123,7 @@ async fn requests(shared: &Arc<Shared>, app: &Arc<App>, mut stream: Box<Downstre
             }
             next = Box::pin(last_head(shared, &mut stream, limits, first)).await;
         }
-        let arrival = match next {
+        let (arrival, fields) = match next {
             None | Some(Next::Closed) => return,
             Some(Next::Http2) => {
                 if is_internal(stream.conn(), &generation.config.edge.trusted_proxies) {
@@ -137,16 +137,16 @@ async fn requests(shared: &Arc<Shared>, app: &Arc<App>, mut stream: Box<Downstre
                 return refuse(shared, stream, refusal).await;
             }
             Some(Next::Refused(refusal)) => return refuse(shared, stream, refusal).await,
-            Some(Next::Request(arrival)) => arrival,
+            Some(Next::Request(arrival, fields)) => (arrival, fields),
         };
         first = false;
-        let intake = Intake { arrival: *arrival, generation: shared.generation.load_full() };
+        let mut intake = Intake { arrival, generation: shared.generation.load_full() };
         if let Some(asked) = tunnel::wanted(&stream, &intake) {
             return Box::pin(tunnel::run(Arc::clone(shared), stream, intake, asked)).await;
         }
         let link = Arc::clone(stream.link());
-        if let Some(head) = direct::wanted(&stream, &intake) {
-            let running = Box::pin(direct::run(shared, &app.pool, &mut stream, intake, head, &closing));
+        if let Some(fields) = fields.and_then(|fields| direct::wanted(&mut intake, fields)) {
+            let running = Box::pin(direct::run(shared, &app.pool, &mut stream, intake, fields, &closing));
             let stays = stopping(running, ended.as_mut(), &link).await;
             if !stays || link.is_stopped() || !stream.end() {
                 // The client may be gone; the end was all that was left to say.

@@ -65,6 +65,8 @@ pub(crate) struct Arrival {
     pub(crate) websocket: bool,
     /// The stream below it.
     pub(crate) link: Arc<Link>,
+    /// Number of the route that takes it, where that was looked up before its admission.
+    pub(crate) route: Option<usize>,
 }
 
 /// Who answers, resolved.
@@ -135,7 +137,7 @@ pub(crate) struct Failure {
 /// One request.
 pub(crate) struct Exchange {
     /// As it arrived.
-    pub(crate) arrival: Arrival,
+    pub(crate) arrival: Box<Arrival>,
     /// The configuration it runs under.
     pub(crate) generation: Arc<Generation>,
     /// Its id.
@@ -232,7 +234,7 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     /// A request at the start of admission, with the head that Pingora has read.
-    pub(crate) fn new(arrival: Arrival, generation: Arc<Generation>, headers: &HeaderMap) -> Self {
+    pub(crate) fn new(arrival: Box<Arrival>, generation: Arc<Generation>, headers: &HeaderMap) -> Self {
         let trusted = &generation.config.edge.trusted_proxies;
         let peer = arrival.conn.peer.ip().to_canonical();
         Self {

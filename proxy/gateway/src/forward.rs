@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TE};
-use http::{HeaderValue, Version};
-use pingora::http::{RequestHeader, ResponseHeader};
+use http::{HeaderValue, StatusCode, Version};
+use pingora::http::RequestHeader;
 use pingora::{Error, Result};
 use sluice_policy::breaker::Outcome;
 use sluice_policy::event_stream::Events;
 use sluice_policy::framing::BodyFraming;
 use sluice_policy::headers::Rules;
 use sluice_policy::method::Method;
-use sluice_wire::header::X_INTERNAL_KEY;
 
 use crate::admit::too_large;
 use crate::backlog::counted;
 use crate::ctx::{Exchange, Target};
 use crate::enter;
+use crate::fields::{Fields, name};
 use crate::h2::grpc;
 use crate::headers::{Introduction, STAY_ENCRYPTED, clean_response, introduce, strip_request};
 use crate::idempotency;
@@ -30,26 +30,7 @@ use crate::state::Shared;
 
 /// Makes a client's head the one that the upstream of the present try gets.
 pub(crate) fn prepare(shared: &Shared, x: &mut Exchange, request: &mut RequestHeader) -> Result<()> {
-    let rules = Rules { trusted_peer: x.peer_trusted, forward_credentials: x.keeps_credentials };
-    strip_request(request, rules)?;
-    introduce(
-        request,
-        &Introduction {
-            host: host(x),
-            peer: x.arrival.conn.peer.ip(),
-            scheme: if x.arrival.conn.is_tls() { "https" } else { "http" },
-            peer_trusted: x.peer_trusted,
-            identity: x.identity.as_deref(),
-            request_id: x.request_id.as_str(),
-            trace: &x.trace,
-            span: x.attempt.as_ref().map_or(x.trace.span(), |attempt| attempt.span),
-        },
-    )?;
-    match &x.target {
-        Target::Service(route) => route.request_edits.apply_to_request(request)?,
-        Target::Worker(_) => request.insert_header(X_INTERNAL_KEY, shared.internal_key.clone())?,
-        Target::Page => {}
-    }
+    prepare_fields(shared, x, request)?;
     if request.version == Version::HTTP_2 && is_grpc(request) {
         // It ends at each hop, so the edge asks for trailers itself; some servers refuse gRPC without it.
         request.insert_header(TE, HeaderValue::from_static("trailers"))?;
@@ -59,11 +40,40 @@ pub(crate) fn prepare(shared: &Shared, x: &mut Exchange, request: &mut RequestHe
     if target.as_bytes() != request.raw_path() {
         request.set_raw_path(target.as_bytes())?;
     }
+    is_sent(x);
+    Ok(())
+}
+
+/// Makes a client's fields those that the upstream of the present try gets.
+pub(crate) fn prepare_fields(shared: &Shared, x: &Exchange, fields: &mut impl Fields) -> Result<()> {
+    let rules = Rules { trusted_peer: x.peer_trusted, forward_credentials: x.keeps_credentials };
+    strip_request(fields, rules)?;
+    introduce(
+        fields,
+        &Introduction {
+            host: host(x),
+            peer: &x.arrival.conn.peer_address,
+            scheme: if x.arrival.conn.is_tls() { "https" } else { "http" },
+            peer_trusted: x.peer_trusted,
+            identity: x.identity.as_deref(),
+            request_id: x.request_id.as_str(),
+            trace: &x.trace,
+            span: x.attempt.as_ref().map_or(x.trace.span(), |attempt| attempt.span),
+        },
+    )?;
+    match &x.target {
+        Target::Service(route) => route.request_edits.apply(fields),
+        Target::Worker(_) => fields.set(name::INTERNAL_KEY, shared.internal_key.clone()),
+        Target::Page => Ok(()),
+    }
+}
+
+/// A byte of the request may reach the upstream from here on.
+pub(crate) fn is_sent(x: &mut Exchange) {
     if let Some(attempt) = &mut x.attempt {
         attempt.sent = true;
     }
     idempotency::is_sent(x);
-    Ok(())
 }
 
 fn is_grpc(request: &RequestHeader) -> bool {
@@ -118,7 +128,12 @@ pub(crate) fn request_piece(x: &mut Exchange, piece: &mut Option<Bytes>, end: bo
 }
 
 /// The upstream's final head is the answer: no other try follows.
-pub(crate) fn answer_begins(shared: &Arc<Shared>, x: &mut Exchange, response: &ResponseHeader) {
+pub(crate) fn answer_begins(
+    shared: &Arc<Shared>,
+    x: &mut Exchange,
+    status: StatusCode,
+    response: &impl Fields,
+) {
     let stream = is_stream(response);
     x.streaming = stream || answers_call(x, response);
     if x.streaming {
@@ -129,7 +144,7 @@ pub(crate) fn answer_begins(shared: &Arc<Shared>, x: &mut Exchange, response: &R
         tell_breaker(x);
     }
     x.await_answer();
-    if !x.streaming && has_no_body(x, response) {
+    if !x.streaming && has_no_body(x, status, response) {
         settle(x);
         x.end_answer();
     }
@@ -153,16 +168,16 @@ pub(crate) fn answer_piece(x: &mut Exchange, piece: Option<&Bytes>, end: bool) {
 }
 
 /// Makes an upstream's final head the one that the client gets.
-pub(crate) fn dress(x: &mut Exchange, response: &mut ResponseHeader) -> Result<()> {
+pub(crate) fn dress(x: &mut Exchange, response: &mut impl Fields) -> Result<()> {
     clean_response(response, x.request_id.as_str())?;
-    if x.arrival.conn.is_tls() && !response.headers.contains_key(&STAY_ENCRYPTED.0) {
-        response.insert_header(STAY_ENCRYPTED.0, STAY_ENCRYPTED.1)?;
+    if x.arrival.conn.is_tls() && !response.has(&STAY_ENCRYPTED.0) {
+        response.set(STAY_ENCRYPTED.0, STAY_ENCRYPTED.1)?;
     }
     if let Target::Service(route) = &x.target {
-        route.response_edits.apply_to_response(response)?;
+        route.response_edits.apply(response)?;
     }
     for (name, value) in x.limit_headers.drain(..) {
-        response.insert_header(name, value)?;
+        response.set(name, value)?;
     }
     shape::decorate(x, response)
 }
@@ -192,37 +207,36 @@ pub(crate) fn tell_breaker(x: &mut Exchange) {
 }
 
 /// `Retry-After` of an upstream, where it is in seconds.
-pub(crate) fn retry_after(response: &ResponseHeader) -> Option<Duration> {
-    let value = response.headers.get(RETRY_AFTER)?.to_str().ok()?;
+pub(crate) fn retry_after(response: &impl Fields) -> Option<Duration> {
+    let value = response.first(&RETRY_AFTER)?.to_str().ok()?;
     value.parse().ok().map(Duration::from_secs)
 }
 
 /// Where the events of an answer end, where it consists of events as they are.
-fn events(response: &ResponseHeader) -> Option<Events> {
-    let kind = response.headers.get(CONTENT_TYPE)?.as_bytes();
-    let plain = !response.headers.contains_key(CONTENT_ENCODING);
+fn events(response: &impl Fields) -> Option<Events> {
+    let kind = response.first(&CONTENT_TYPE)?.as_bytes();
+    let plain = !response.has(&CONTENT_ENCODING);
     let is_events = kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"));
     (plain && is_events).then(Events::default)
 }
 
 /// Whether an answer goes on without end: no total deadline applies.
-pub(crate) fn is_stream(response: &ResponseHeader) -> bool {
-    let kind = response.headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+pub(crate) fn is_stream(response: &impl Fields) -> bool {
+    let kind = response.first(&CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
     let starts =
         |prefix: &[u8]| kind.len() >= prefix.len() && kind[..prefix.len()].eq_ignore_ascii_case(prefix);
-    !response.headers.contains_key(CONTENT_LENGTH)
-        && (starts(b"text/event-stream") || starts(b"application/x-ndjson"))
+    !response.has(&CONTENT_LENGTH) && (starts(b"text/event-stream") || starts(b"application/x-ndjson"))
 }
 
 /// Whether an answer is that of a gRPC call. From its head on both sides may talk as long as they
 /// like; what the caller is willing to wait still counts.
-fn answers_call(x: &Exchange, response: &ResponseHeader) -> bool {
-    x.call && grpc::is_call(&response.headers) && !response.headers.contains_key(CONTENT_LENGTH)
+fn answers_call(x: &Exchange, response: &impl Fields) -> bool {
+    x.call && response.first(&CONTENT_TYPE).is_some_and(grpc::is_kind) && !response.has(&CONTENT_LENGTH)
 }
 
 /// Whether an answer ends with its head.
-pub(crate) fn has_no_body(x: &Exchange, response: &ResponseHeader) -> bool {
+pub(crate) fn has_no_body(x: &Exchange, status: StatusCode, response: &impl Fields) -> bool {
     x.arrival.method == Method::Head
-        || matches!(response.status.as_u16(), 204 | 304)
-        || response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0")
+        || matches!(status.as_u16(), 204 | 304)
+        || response.first(&CONTENT_LENGTH).is_some_and(|length| length == "0")
 }

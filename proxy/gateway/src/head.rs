@@ -9,7 +9,10 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
+use bytes::Bytes;
 use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use memchr::memchr;
 use sluice_policy::framing::{self, FramingFault, Head};
 use sluice_policy::method::MethodSet;
 use sluice_policy::path::{normalise, origin_form};
@@ -24,10 +27,13 @@ use crate::ctx::Arrival;
 use crate::respond::Answer;
 use crate::stream::Downstream;
 
+/// Room for the fields of most heads, and for what the edge adds.
+const FIELDS: usize = 16;
+
 /// What became of the wait.
 pub(crate) enum Next {
-    /// A request.
-    Request(Box<Arrival>),
+    /// A request, and its fields where they can be kept.
+    Request(Box<Arrival>, Option<HeaderMap>),
     /// The client speaks HTTP/2; its preface is still in the buffer.
     Http2,
     /// Nothing more comes, or nothing came in time.
@@ -72,7 +78,7 @@ pub(crate) async fn next(stream: &mut Downstream, limits: &Limits, first: bool) 
                 if let Some(end) = find_end(stream.buffered(), scanned) {
                     let begun = started.unwrap_or_else(Instant::now);
                     return match accept(stream, limits, end, begun) {
-                        Ok(arrival) => Next::Request(Box::new(arrival)),
+                        Ok((arrival, fields)) => Next::Request(Box::new(arrival), fields),
                         Err((code, reason)) => Next::Refused(Refusal { code, reason, started: begun }),
                     };
                 }
@@ -138,7 +144,7 @@ fn find_end(bytes: &[u8], scanned: usize) -> Option<usize> {
         return Some(lead + 2);
     }
     let mut at = scanned.saturating_sub(3).max(lead);
-    while let Some(lf) = bytes.get(at..)?.iter().position(|byte| *byte == b'\n') {
+    while let Some(lf) = memchr(b'\n', bytes.get(at..)?) {
         at += lf + 1;
         match bytes.get(at..)? {
             [b'\n', ..] => return Some(at + 1),
@@ -167,17 +173,20 @@ fn accept(
     limits: &Limits,
     end: usize,
     started: Instant,
-) -> Result<Arrival, (Code, &'static str)> {
+) -> Result<(Arrival, Option<HeaderMap>), (Code, &'static str)> {
     let lead = usize::from(stream.buffered().starts_with(b"\r\n")) * 2;
     stream.skip(lead);
     let bytes = end - lead;
-    let head =
-        framing::check(&stream.buffered()[..bytes], limits).map_err(|fault| (fault.code, fault.reason))?;
+    // The fields' values are parts of this copy.
+    let raw = Bytes::copy_from_slice(&stream.buffered()[..bytes]);
+    let mut fields = Some(HeaderMap::with_capacity(FIELDS));
+    let head = framing::read(&raw, limits, |name, value| keep(&raw, &mut fields, name, value))
+        .map_err(|fault| (fault.code, fault.reason))?;
     let (path, query, host) = resolve(&head)?;
     let protocol = if head.http_1_0 { Protocol::Http10 } else { Protocol::Http11 };
     let (method, body, websocket) = (head.method, head.body, head.websocket);
     stream.begin(bytes, body).map_err(|_| (Code::BadFraming, "chunk"))?;
-    Ok(Arrival {
+    let arrival = Arrival {
         conn: Arc::clone(stream.conn()),
         started,
         headed: Instant::now(),
@@ -190,7 +199,22 @@ fn accept(
         body,
         websocket,
         link: stream.link().clone(),
-    })
+        route: None,
+    };
+    Ok((arrival, fields))
+}
+
+/// Keeps a field that was judged; all of them are given up where one cannot be.
+fn keep(raw: &Bytes, fields: &mut Option<HeaderMap>, name: &[u8], value: &[u8]) {
+    let field =
+        HeaderName::from_bytes(name).ok().zip(HeaderValue::from_maybe_shared(raw.slice_ref(value)).ok());
+    let kept = match (fields.as_mut(), field) {
+        (Some(fields), Some((name, value))) => fields.try_append(name, value).is_ok(),
+        _ => false,
+    };
+    if !kept {
+        *fields = None;
+    }
 }
 
 /// Path, query and host name of a judged head: what it is routed by.

@@ -11,15 +11,13 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use ipnet::IpNet;
-use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::http::RequestHeader;
 use sluice_policy::headers::{Rules, is_hop_by_hop, judge, may_be_nominated, nominated};
 use sluice_schema::HeaderEdits;
-use sluice_wire::header::{
-    TRACEPARENT, TRACESTATE, X_ACCOUNT, X_AUTH_METHOD, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO,
-    X_PERMISSIONS, X_REQUEST_ID, X_USER,
-};
+use sluice_wire::header::{TRACEPARENT, TRACESTATE, X_REQUEST_ID};
 
 use crate::conn::is_within;
+use crate::fields::{Fields, name};
 use crate::ids::Trace;
 use crate::jwt_cache::Verified;
 
@@ -28,7 +26,7 @@ const FORWARDED_MAX: usize = 32;
 
 /// Whether a request came through a proxy, by its own account.
 pub(crate) fn is_proxied(headers: &HeaderMap) -> bool {
-    headers.contains_key(FORWARDED) || headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(VIA)
+    headers.contains_key(FORWARDED) || headers.contains_key(&name::FORWARDED_FOR) || headers.contains_key(VIA)
 }
 
 /// The client's address: the peer's, or behind trusted proxies the last address in `X-Forwarded-For`
@@ -40,7 +38,7 @@ pub(crate) fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) ->
         return peer;
     }
     let mut client = peer;
-    let listed = headers.get_all(X_FORWARDED_FOR).iter().rev().filter_map(|value| value.to_str().ok());
+    let listed = headers.get_all(&name::FORWARDED_FOR).iter().rev().filter_map(|value| value.to_str().ok());
     for text in listed.flat_map(|value| value.rsplit(',')).take(FORWARDED_MAX) {
         // What stands before an unreadable entry cannot be believed.
         let Ok(ip) = text.trim().parse::<IpAddr>() else { break };
@@ -53,14 +51,9 @@ pub(crate) fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) ->
 }
 
 /// Removes what clients may not send and what ends at the edge.
-pub(crate) fn strip_request(request: &mut RequestHeader, rules: Rules) -> pingora::Result<()> {
-    let dropped: Vec<HeaderName> =
-        request.headers.keys().filter(|name| judge(name.as_str(), rules).is_some()).cloned().collect();
-    for name in &dropped {
-        request.remove_header(name);
-    }
+pub(crate) fn strip_request(request: &mut impl Fields, rules: Rules) -> pingora::Result<()> {
     // The edge has answered 100 already where it was asked for.
-    request.remove_header(&EXPECT);
+    request.drop_where(|name| *name == EXPECT || judge(name.as_str(), rules).is_some());
     plain_length(request)
 }
 
@@ -94,14 +87,14 @@ pub(crate) fn clean_trailers(mut trailers: HeaderMap) -> HeaderMap {
 }
 
 /// Writes a length without leading zeros: some readers take those for another base.
-fn plain_length(request: &mut RequestHeader) -> pingora::Result<()> {
-    let Some(value) = request.headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes) else { return Ok(()) };
+fn plain_length(request: &mut impl Fields) -> pingora::Result<()> {
+    let Some(value) = request.first(&CONTENT_LENGTH).map(HeaderValue::as_bytes) else { return Ok(()) };
     let zeros = value.iter().take_while(|digit| **digit == b'0').count().min(value.len().saturating_sub(1));
     if zeros == 0 {
         return Ok(());
     }
-    let plain = value[zeros..].to_vec();
-    request.insert_header(CONTENT_LENGTH, plain)
+    let Ok(plain) = HeaderValue::from_bytes(&value[zeros..]) else { return Ok(()) };
+    request.set(CONTENT_LENGTH, plain)
 }
 
 /// Keeps a client from naming fields in `Connection` that the edge relies on: the framework removes
@@ -125,7 +118,7 @@ pub(crate) struct Introduction<'a> {
     /// `Host` of the upstream.
     pub(crate) host: &'a HeaderValue,
     /// The peer's address, appended to `X-Forwarded-For`.
-    pub(crate) peer: IpAddr,
+    pub(crate) peer: &'a HeaderValue,
     /// `http` or `https`, as the client spoke to the edge.
     pub(crate) scheme: &'static str,
     /// Whether the peer's own forwarding fields were believed.
@@ -141,52 +134,59 @@ pub(crate) struct Introduction<'a> {
 }
 
 /// Sets identity, forwarding and correlation fields.
-pub(crate) fn introduce(request: &mut RequestHeader, with: &Introduction<'_>) -> pingora::Result<()> {
+pub(crate) fn introduce(request: &mut impl Fields, with: &Introduction<'_>) -> pingora::Result<()> {
     if let Some(identity) = with.identity {
-        request.insert_header(X_USER, identity.user.clone())?;
-        request.insert_header(X_PERMISSIONS, identity.permissions.clone())?;
-        request.insert_header(X_AUTH_METHOD, HeaderValue::from_static(identity.method))?;
+        request.set(name::USER, identity.user.clone())?;
+        request.set(name::PERMISSIONS, identity.permissions.clone())?;
+        request.set(name::AUTH_METHOD, HeaderValue::from_static(identity.method))?;
         if let Some(account) = &identity.account {
-            request.insert_header(X_ACCOUNT, account.clone())?;
+            request.set(name::ACCOUNT, account.clone())?;
         }
     }
-    let peer = with.peer.to_canonical();
-    let earlier = joined(request, X_FORWARDED_FOR).filter(|_| with.peer_trusted);
-    let chain = earlier.map_or_else(|| peer.to_string(), |earlier| format!("{earlier}, {peer}"));
-    request.insert_header(X_FORWARDED_FOR, chain)?;
-    if !(with.peer_trusted && request.headers.contains_key(X_FORWARDED_PROTO)) {
-        request.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(with.scheme))?;
+    let chain = if with.peer_trusted { continued(request, with.peer) } else { None };
+    request.set(name::FORWARDED_FOR, chain.unwrap_or_else(|| with.peer.clone()))?;
+    if !(with.peer_trusted && request.has(&name::FORWARDED_PROTO)) {
+        request.set(name::FORWARDED_PROTO, HeaderValue::from_static(with.scheme))?;
     }
-    if !(with.peer_trusted && request.headers.contains_key(X_FORWARDED_HOST))
-        && let Some(host) = request.headers.get(HOST).cloned()
+    if !(with.peer_trusted && request.has(&name::FORWARDED_HOST))
+        && let Some(host) = request.first(&HOST).cloned()
     {
-        request.insert_header(X_FORWARDED_HOST, host)?;
+        request.set(name::FORWARDED_HOST, host)?;
     }
-    request.insert_header(HOST, with.host.clone())?;
-    request.insert_header(X_REQUEST_ID, with.request_id)?;
+    request.set(HOST, with.host.clone())?;
+    if let Ok(id) = HeaderValue::from_str(with.request_id) {
+        request.set(name::REQUEST_ID, id)?;
+    }
     keep_state(request, with.trace)?;
-    request.insert_header(TRACEPARENT, with.trace.header(with.span))
+    request.set(name::TRACEPARENT, with.trace.header(with.span))
+}
+
+/// What a trusted peer says of the client's way, and the peer behind it.
+fn continued(request: &impl Fields, peer: &HeaderValue) -> Option<HeaderValue> {
+    let name = name::FORWARDED_FOR;
+    let earlier: Vec<&str> = request.all(&name).filter_map(|value| value.to_str().ok()).collect();
+    if earlier.is_empty() {
+        return None;
+    }
+    HeaderValue::from_str(&format!("{}, {}", earlier.join(", "), peer.to_str().ok()?)).ok()
 }
 
 /// Leaves of the client's `tracestate` what may be passed on: none of it where the trace began here.
-fn keep_state(request: &mut RequestHeader, trace: &Trace) -> pingora::Result<()> {
-    if !request.headers.contains_key(TRACESTATE) {
+fn keep_state(request: &mut impl Fields, trace: &Trace) -> pingora::Result<()> {
+    let name = name::TRACESTATE;
+    if !request.has(&name) {
         return Ok(());
     }
-    let state = trace.parent().and_then(|_| trace_state(&request.headers));
-    request.remove_header(TRACESTATE);
-    state.map_or(Ok(()), |state| request.insert_header(TRACESTATE, state))
+    let sent = request.all(&name).map(HeaderValue::as_bytes);
+    let state = trace.parent().and_then(|_| sluice_policy::trace::state(sent));
+    request.drop_all(&name);
+    let state = state.and_then(|state| HeaderValue::from_str(&state).ok());
+    state.map_or(Ok(()), |state| request.set(name, state))
 }
 
 /// The `tracestate` of a request, as it is passed on.
 pub(crate) fn trace_state(headers: &HeaderMap) -> Option<String> {
     sluice_policy::trace::state(headers.get_all(TRACESTATE).iter().map(HeaderValue::as_bytes))
-}
-
-fn joined(request: &RequestHeader, name: &str) -> Option<String> {
-    let values: Vec<&str> =
-        request.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
-    (!values.is_empty()).then(|| values.join(", "))
 }
 
 /// Header changes of a service, names and values checked once a generation.
@@ -210,30 +210,16 @@ impl Edits {
         }
     }
 
-    /// Applies them to a request.
-    pub(crate) fn apply_to_request(&self, request: &mut RequestHeader) -> pingora::Result<()> {
+    /// Applies them to a head.
+    pub(crate) fn apply(&self, head: &mut impl Fields) -> pingora::Result<()> {
         for name in &self.remove {
-            request.remove_header(name);
+            head.drop_all(name);
         }
         for (name, value) in &self.set {
-            request.insert_header(name.clone(), value.clone())?;
+            head.set(name.clone(), value.clone())?;
         }
         for (name, value) in &self.add {
-            request.append_header(name.clone(), value.clone())?;
-        }
-        Ok(())
-    }
-
-    /// Applies them to an answer.
-    pub(crate) fn apply_to_response(&self, response: &mut ResponseHeader) -> pingora::Result<()> {
-        for name in &self.remove {
-            response.remove_header(name);
-        }
-        for (name, value) in &self.set {
-            response.insert_header(name.clone(), value.clone())?;
-        }
-        for (name, value) in &self.add {
-            response.append_header(name.clone(), value.clone())?;
+            head.add(name.clone(), value.clone())?;
         }
         Ok(())
     }
@@ -244,39 +230,31 @@ pub(crate) const STAY_ENCRYPTED: (HeaderName, HeaderValue) =
     (STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
 
 /// The names that `Connection` holds.
-pub(crate) fn connection_names(headers: &HeaderMap) -> Vec<HeaderName> {
-    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+pub(crate) fn connection_names(fields: &impl Fields) -> Vec<HeaderName> {
+    let values = fields.all(&CONNECTION).filter_map(|value| value.to_str().ok());
     values.flat_map(nominated).filter_map(|name| name.parse().ok()).collect()
 }
 
 /// Removes what of an answer's head belongs to the upstream's connection, but for the framing of its body. An
 /// announcement of trailers stays where they are passed on: behind an answer in HTTP/2.
-pub(crate) fn drop_hop_by_hop(answer: &mut ResponseHeader) {
-    let trailers = answer.version == Version::HTTP_2;
+pub(crate) fn drop_hop_by_hop(answer: &mut impl Fields, version: Version) {
+    let trailers = version == Version::HTTP_2;
     let stays = |name: &HeaderName| {
         *name == TRANSFER_ENCODING || *name == CONTENT_LENGTH || (*name == TRAILER && trailers)
     };
-    let named = connection_names(&answer.headers);
-    let fixed: Vec<HeaderName> =
-        answer.headers.keys().filter(|name| is_hop_by_hop(name.as_str())).cloned().collect();
-    for name in named.into_iter().chain(fixed).filter(|name| !stays(name)) {
-        answer.remove_header(&name);
-    }
+    let named = connection_names(answer);
+    answer.drop_where(|name| (named.contains(name) || is_hop_by_hop(name.as_str())) && !stays(name));
 }
 
 /// Removes from an upstream's answer what clients are not to see, and adds what every answer has.
-pub(crate) fn clean_response(response: &mut ResponseHeader, request_id: &str) -> pingora::Result<()> {
-    response.remove_header(&SERVER);
-    response.remove_header("x-powered-by");
-    let internal: Vec<HeaderName> =
-        response.headers.keys().filter(|name| name.as_str().starts_with("x-internal-")).cloned().collect();
-    for name in &internal {
-        response.remove_header(name);
+pub(crate) fn clean_response(response: &mut impl Fields, request_id: &str) -> pingora::Result<()> {
+    response.drop_where(|name| {
+        *name == SERVER || *name == name::POWERED_BY || name.as_str().starts_with("x-internal-")
+    });
+    if !response.has(&name::CONTENT_TYPE_OPTIONS) {
+        response.set(name::CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))?;
     }
-    if !response.headers.contains_key("x-content-type-options") {
-        response.insert_header("x-content-type-options", HeaderValue::from_static("nosniff"))?;
-    }
-    response.insert_header(X_REQUEST_ID, request_id)
+    HeaderValue::from_str(request_id).map_or(Ok(()), |id| response.set(name::REQUEST_ID, id))
 }
 
 /// Fields of a test.
@@ -336,11 +314,11 @@ mod tests {
     fn only_trusted_proxies_name_the_client() {
         let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
         let mut headers = HeaderMap::new();
-        headers.append(X_FORWARDED_FOR, HeaderValue::from_static("1.1.1.1, 203.0.113.9, 10.0.0.2"));
+        headers.append("x-forwarded-for", HeaderValue::from_static("1.1.1.1, 203.0.113.9, 10.0.0.2"));
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         assert_eq!(client_ip(ip("192.0.2.1"), &headers, &trusted), ip("192.0.2.1"));
         assert_eq!(client_ip(ip("10.0.0.1"), &headers, &trusted), ip("203.0.113.9"));
-        headers.insert(X_FORWARDED_FOR, HeaderValue::from_static("junk"));
+        headers.insert("x-forwarded-for", HeaderValue::from_static("junk"));
         assert_eq!(client_ip(ip("10.0.0.1"), &headers, &trusted), ip("10.0.0.1"));
     }
 
@@ -350,7 +328,7 @@ mod tests {
         let trace = Trace::of(&HeaderMap::new(), false);
         let with = Introduction {
             host: &HeaderValue::from_static("127.0.0.1:8001"),
-            peer: "10.0.0.1".parse().unwrap(),
+            peer: &HeaderValue::from_static("10.0.0.1"),
             scheme: "http",
             peer_trusted: true,
             identity: None,

@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderValue};
 use sluice_policy::trace::{self, Parent};
-use sluice_wire::header;
 use sluice_wire::id::RequestId;
 use uuid::Uuid;
+
+use crate::fields::name;
 
 thread_local! {
     static STATE: Cell<u64> = Cell::new(seed());
@@ -34,7 +35,7 @@ pub(crate) fn random() -> u64 {
 
 /// The client's request id when it sent one well-formed one, else a new UUIDv7.
 pub(crate) fn request_id(headers: &HeaderMap) -> RequestId {
-    let mut sent = headers.get_all(header::X_REQUEST_ID).iter();
+    let mut sent = headers.get_all(&name::REQUEST_ID).iter();
     if let (Some(value), None) = (sent.next(), sent.next())
         && let Some(id) = value.to_str().ok().and_then(RequestId::parse)
     {
@@ -66,7 +67,7 @@ pub(crate) struct Trace {
 impl Trace {
     /// Continues the client's trace or starts one, sampled where `samples`.
     pub(crate) fn of(headers: &HeaderMap, samples: bool) -> Self {
-        let mut sent = headers.get_all(header::TRACEPARENT).iter();
+        let mut sent = headers.get_all(&name::TRACEPARENT).iter();
         let parent = match (sent.next(), sent.next()) {
             (Some(value), None) => trace::parent(value.as_bytes()),
             _ => None,

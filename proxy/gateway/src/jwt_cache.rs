@@ -1,11 +1,14 @@
 //! Verified bearer tokens, so that a client's next request does not pay for the signature again.
 //!
-//! Keyed by SHA-256 of the token. A hit counts only while the token has not expired and the trust it
+//! Keyed by SHA-256 of the token; of the token that came last on a connection the bytes themselves are compared
+//! ([`LastToken`]), as the hash costs more than all that is decided by it. A hit counts only while the token has not expired and the trust it
 //! was verified under is still the present one: any change of keys or revocations makes the entry
 //! stale and the token is verified anew. Refusals are not kept: they cost the refused client's budget
 //! of failed authentications, and a key that arrives later must take effect at once.
 //! LIMIT: [`ENTRIES_MAX`] tokens. Eviction is by generations: when the younger half is full the older
 //! half is dropped, and a hit in the older half moves to the younger one.
+
+mod last;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,6 +18,8 @@ use ring::digest;
 use sluice_identity::claims::Claims;
 use sluice_identity::token::{self, Rules, TokenError};
 use sluice_identity::trust::Trust;
+
+pub(crate) use last::LastToken;
 
 /// LIMIT: tokens held in all shards.
 const ENTRIES_MAX: usize = 32 << 10;
@@ -57,6 +62,13 @@ struct Entry {
     epoch: Arc<str>,
     seq: u64,
     verified: Arc<Verified>,
+}
+
+impl Entry {
+    /// Whether it was found good under this trust and has not ended at `now_s`, the leeway included.
+    fn stands(&self, (epoch, seq): (&str, u64), leeway_s: i64, now_s: i64) -> bool {
+        self.seq == seq && *self.epoch == *epoch && now_s < self.verified.claims.exp + leeway_s
+    }
 }
 
 #[derive(Default)]
@@ -104,19 +116,36 @@ pub(crate) enum Found {
 }
 
 impl JwtCache {
-    /// Verifies `token` at `now_s` (unix seconds), from memory where that is sound.
+    /// Verifies `token` at `now_s` (unix seconds), from memory where that is sound. `last` is the connection's.
     pub(crate) fn verify(
+        &self,
+        token: &str,
+        last: &LastToken,
+        trust: &Trust,
+        rules: &Rules,
+        now_s: i64,
+    ) -> Result<(Arc<Verified>, Found), TokenError> {
+        let stands = |entry: &Entry| entry.stands(trust.version(), rules.leeway_s, now_s);
+        if let Some(verified) = last.find(token, stands) {
+            return Ok((verified, Found::Cached));
+        }
+        let (entry, found) = self.find(token, trust, rules, now_s)?;
+        let verified = Arc::clone(&entry.verified);
+        last.keep(token, entry);
+        Ok((verified, found))
+    }
+
+    fn find(
         &self,
         token: &str,
         trust: &Trust,
         rules: &Rules,
         now_s: i64,
-    ) -> Result<(Arc<Verified>, Found), TokenError> {
+    ) -> Result<(Entry, Found), TokenError> {
         if token.len() > token::TOKEN_BYTES_MAX {
             return Err(TokenError::TooLong);
         }
         let key = digest_of(token);
-        let (epoch, seq) = trust.version();
         // A statement of its own: a guard in the condition would be held through the block.
         let found = self.shard(&key).find(&key);
         if let Some(entry) = found {
@@ -124,17 +153,18 @@ impl JwtCache {
                 self.shard(&key).remove(&key);
                 return Err(TokenError::Expired);
             }
-            if entry.seq == seq && *entry.epoch == *epoch {
-                return Ok((entry.verified, Found::Cached));
+            if entry.stands(trust.version(), rules.leeway_s, now_s) {
+                return Ok((entry, Found::Cached));
             }
         }
         let claims =
             token::verify(token, trust, rules, now_s).inspect_err(|_| self.shard(&key).remove(&key))?;
         let method = if claims.legacy { "legacy_token" } else { "token" };
         let verified = Verified::new(claims, method).ok_or(TokenError::MissingClaim)?;
-        let entry = Entry { epoch: epoch.into(), seq, verified: Arc::clone(&verified) };
-        self.shard(&key).insert(key, entry);
-        Ok((verified, Found::Verified))
+        let (epoch, seq) = trust.version();
+        let entry = Entry { epoch: epoch.into(), seq, verified };
+        self.shard(&key).insert(key, entry.clone());
+        Ok((entry, Found::Verified))
     }
 
     fn shard(&self, key: &Key) -> std::sync::MutexGuard<'_, Shard> {
@@ -156,25 +186,46 @@ mod tests {
     use sluice_schema::Config;
     use sluice_wire::role::Role;
 
-    #[test]
-    fn an_expired_entry_is_refused_and_forgotten() {
-        let cache = JwtCache::default();
-        let key = digest_of("token");
+    fn entry(exp: i64, seq: u64) -> Entry {
         let claims = Claims {
             sub: "bot".into(),
             account: None,
             jti: None,
             iat: Some(0),
-            exp: 100,
+            exp,
             grants: Grants::default(),
             legacy: false,
         };
-        let entry = Entry { epoch: "".into(), seq: 0, verified: Verified::new(claims, "token").unwrap() };
-        cache.shard(&key).insert(key, entry);
+        Entry { epoch: "".into(), seq, verified: Verified::new(claims, "token").unwrap() }
+    }
+
+    #[test]
+    fn an_expired_entry_is_refused_and_forgotten() {
+        let cache = JwtCache::default();
+        let key = digest_of("token");
+        cache.shard(&key).insert(key, entry(100, 0));
         let cell = TrustCell::new(&Config::default(), Role::Edge);
-        let verify = |now_s| cache.verify("token", &Trust::empty(), cell.rules(), now_s);
+        let last = LastToken::default();
+        let verify = |now_s| cache.verify("token", &last, &Trust::empty(), cell.rules(), now_s);
         assert_eq!(verify(104).unwrap().1, Found::Cached, "within the leeway");
+        assert!(last.find("token", |_| true).is_some());
         assert_eq!(verify(105).err(), Some(TokenError::Expired));
         assert!(cache.shard(&key).find(&key).is_none());
+    }
+
+    #[test]
+    fn what_a_connection_remembers_is_judged_anew_each_time() {
+        let (cache, last) = (JwtCache::default(), LastToken::default());
+        let cell = TrustCell::new(&Config::default(), Role::Edge);
+        let verify =
+            |token: &str, now_s| cache.verify(token, &last, &Trust::empty(), cell.rules(), now_s).map(|_| ());
+        last.keep("token", entry(100, 0));
+        assert_eq!(verify("token", 99), Ok(()));
+        assert!(verify("tokem", 99).is_err(), "another token");
+        assert!(verify("token", 105).is_err(), "its end has come");
+        last.keep("token", entry(100, 7));
+        assert!(verify("token", 99).is_err(), "trust has changed since");
+        last.keep(&"x".repeat(4096), entry(100, 0));
+        assert!(last.find(&"x".repeat(4096), |_| true).is_none(), "too long to be remembered");
     }
 }

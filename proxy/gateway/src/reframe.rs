@@ -9,6 +9,7 @@ use http::{HeaderValue, StatusCode, Version};
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType, Result};
 
+use crate::fields::Fields;
 use crate::headers::{clean_response, drop_hop_by_hop};
 
 /// Most interim answers of one upstream to one request.
@@ -19,27 +20,36 @@ const HEAD_BYTES: usize = 64 << 10;
 
 /// An interim answer: a few may pass, cleaned; a switch of protocols that nobody asked for may not.
 pub(crate) fn interim(count: u8, response: &mut ResponseHeader, request_id: &str) -> Result<()> {
-    if response.status == StatusCode::SWITCHING_PROTOCOLS || count > INTERIM_MAX {
-        return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
-    }
-    check_size(response)?;
-    drop_hop_by_hop(response);
-    // Nothing follows such a head, whatever it says.
-    response.remove_header(&TRANSFER_ENCODING);
-    response.remove_header(&CONTENT_LENGTH);
-    clean_response(response, request_id)
+    interim_fields(count, response.status, response.version, response, request_id)
 }
 
-/// Size of all fields; their number is bounded by the framework's parser, at 256.
-fn check_size(response: &ResponseHeader) -> Result<()> {
-    let bytes: usize =
-        response.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+/// The same, of a head that is kept in parts.
+pub(crate) fn interim_fields(
+    count: u8,
+    status: StatusCode,
+    version: Version,
+    fields: &mut impl Fields,
+    request_id: &str,
+) -> Result<()> {
+    if status == StatusCode::SWITCHING_PROTOCOLS || count > INTERIM_MAX {
+        return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
+    }
+    check_size(fields)?;
+    drop_hop_by_hop(fields, version);
+    // Nothing follows such a head, whatever it says.
+    fields.drop_where(|name| *name == TRANSFER_ENCODING || *name == CONTENT_LENGTH);
+    clean_response(fields, request_id)
+}
+
+/// Size of all fields; their number is bounded by who reads them, at 256.
+fn check_size(fields: &impl Fields) -> Result<()> {
+    let bytes: usize = fields.each().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if bytes > HEAD_BYTES { Err(Error::new_up(ErrorType::InvalidHTTPHeader)) } else { Ok(()) }
 }
 
 /// At most one length, of digits alone.
-fn length_is_plain(response: &ResponseHeader) -> bool {
-    let mut lengths = response.headers.get_all(CONTENT_LENGTH).iter().map(HeaderValue::as_bytes);
+fn length_is_plain(fields: &impl Fields) -> bool {
+    let mut lengths = fields.all(&CONTENT_LENGTH).map(HeaderValue::as_bytes);
     let plain = lengths
         .next()
         .is_none_or(|length| (1..=19).contains(&length.len()) && length.iter().all(u8::is_ascii_digit));
@@ -49,24 +59,28 @@ fn length_is_plain(response: &ResponseHeader) -> bool {
 /// The upstream's connection ends here: its version, what belongs to it and its way of ending the body are not
 /// the client's.
 pub(crate) fn frame_anew(response: &mut ResponseHeader) -> Result<()> {
-    check_size(response)?;
-    let chunked =
-        response.headers.get_all(TRANSFER_ENCODING).iter().try_fold(0, |count, coding| {
-            coding.as_bytes().eq_ignore_ascii_case(b"chunked").then_some(count + 1)
-        });
+    frame_fields(response.status, response.version, response)?;
+    response.set_version(Version::HTTP_11);
+    Ok(())
+}
+
+/// The same, of a head that is kept in parts: fields of an answer in `version`.
+pub(crate) fn frame_fields(status: StatusCode, version: Version, fields: &mut impl Fields) -> Result<()> {
+    check_size(fields)?;
+    let chunked = fields
+        .all(&TRANSFER_ENCODING)
+        .try_fold(0, |count, coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked").then_some(count + 1));
     let faulty = match chunked {
         Some(0) => false,
-        Some(1) => response.version == Version::HTTP_10,
+        Some(1) => version == Version::HTTP_10,
         _ => true,
     };
-    if faulty || !length_is_plain(response) {
+    if faulty || !length_is_plain(fields) {
         return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
     }
-    drop_hop_by_hop(response);
-    response.set_version(Version::HTTP_11);
-    if response.status == StatusCode::NO_CONTENT {
-        response.remove_header(&TRANSFER_ENCODING);
-        response.remove_header(&CONTENT_LENGTH);
+    drop_hop_by_hop(fields, version);
+    if status == StatusCode::NO_CONTENT {
+        fields.drop_where(|name| *name == TRANSFER_ENCODING || *name == CONTENT_LENGTH);
     }
     Ok(())
 }

@@ -37,7 +37,7 @@ use crate::{account, admit, idempotency, kill, pages, shape};
 /// What the connection loop hands to a request.
 pub(crate) struct Intake {
     /// The request as it arrived.
-    pub(crate) arrival: Arrival,
+    pub(crate) arrival: Box<Arrival>,
     /// The configuration it runs under.
     pub(crate) generation: Arc<Generation>,
 }
@@ -139,7 +139,7 @@ impl ProxyHttp for Edge {
             Ok(()) => {
                 check_nominations(session.req_header_mut())?;
                 if !known {
-                    shape::copy(&self.shared, x, session.req_header());
+                    shape::copy(&self.shared, x, &session.req_header().headers);
                 }
                 if !known && !x.received {
                     go_on(session, x.arrival.body).await?;
@@ -221,7 +221,7 @@ impl ProxyHttp for Edge {
         if is_stream(response) || x.call {
             x.symbols = kill::symbols(x, &session.req_header().headers);
         }
-        answer_begins(&self.shared, x, response);
+        answer_begins(&self.shared, x, response.status, response);
         shape::collect(&self.shared, x, &session.req_header().headers, response, version);
         Ok(())
     }
@@ -242,7 +242,7 @@ impl ProxyHttp for Edge {
             // HTTP/1.0 knows no chunks: without a length the body ends with the connection.
             response.remove_header(&TRANSFER_ENCODING);
         }
-        let last = has_no_body(x, response);
+        let last = has_no_body(x, response.status, response);
         idempotency::head_goes(x, response, last);
         Ok(())
     }

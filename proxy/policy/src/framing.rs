@@ -109,6 +109,19 @@ impl std::error::Error for FramingFault {}
 /// # Errors
 /// [`FramingFault`], the first in the order of the bytes.
 pub fn check<'a>(head: &'a [u8], limits: &Limits) -> Result<Head<'a>, FramingFault> {
+    read(head, limits, |_, _| ())
+}
+
+/// The same, and hands out each field as it was judged: its name as sent, its value without the blanks around it.
+/// What was handed out counts only where the whole head is accepted.
+///
+/// # Errors
+/// [`FramingFault`], the first in the order of the bytes.
+pub fn read<'a>(
+    head: &'a [u8],
+    limits: &Limits,
+    mut field: impl FnMut(&'a [u8], &'a [u8]),
+) -> Result<Head<'a>, FramingFault> {
     let head = head.strip_prefix(b"\r\n").unwrap_or(head);
     if head.len() as u64 > limits.header_bytes {
         return Err(FramingFault::new(Code::HeaderTooLarge, "head_too_large"));
@@ -128,7 +141,8 @@ pub fn check<'a>(head: &'a [u8], limits: &Limits) -> Result<Head<'a>, FramingFau
         if seen.count > limits.header_count {
             return Err(FramingFault::new(Code::HeaderTooLarge, "too_many_fields"));
         }
-        seen.field(line)?;
+        let (name, value) = seen.field(line)?;
+        field(name, value);
         rest = after;
     }
     let body = seen.body(http_1_0)?;

@@ -90,6 +90,7 @@ pub struct Route {
     pub target: Target,
     /// Policy of a reserved prefix; `None` for services.
     pub reserved: Option<&'static Reserved>,
+    number: usize,
     strip: usize,
     hosts: Vec<String>,
     methods: MethodSet,
@@ -172,6 +173,11 @@ impl Route {
         }
     }
 
+    /// Its place in [`Table::routes`].
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
     /// The methods it takes; empty: any.
     pub fn methods(&self) -> MethodSet {
         self.methods
@@ -212,7 +218,7 @@ impl Route {
         let mut hosts: Vec<String> = hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
         hosts.sort_unstable();
         hosts.dedup();
-        Ok(Self { name, prefix, target, reserved: None, strip, hosts, methods, headers })
+        Ok(Self { name, prefix, target, reserved: None, number: 0, strip, hosts, methods, headers })
     }
 }
 
@@ -287,6 +293,7 @@ impl Table {
         }
         let mut table = Self { routes, hosts: Map::default(), groups: vec![Group::default()] };
         for index in 0..table.routes.len() {
+            table.routes[index].number = index;
             table.insert(index, &mut faults);
         }
         if faults.is_empty() { Ok(table) } else { Err(faults) }
@@ -373,6 +380,7 @@ fn reserved_routes() -> Vec<Route> {
             prefix: reserved.prefix.to_owned(),
             target: reserved.target,
             reserved: Some(reserved),
+            number: 0,
             strip: 0,
             hosts: Vec::new(),
             methods: MethodSet::EMPTY,

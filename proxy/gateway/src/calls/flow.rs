@@ -226,7 +226,7 @@ impl<'a> Flow<'a> {
         if retries_status(self.x, status, !self.asked.body.is_truncated(), retry_after(&head)) {
             return Err(Error::new_up(RETRY_STATUS));
         }
-        answer_begins(self.shared, self.x, &head);
+        answer_begins(self.shared, self.x, head.status, &head);
         self.asked.body.forget();
         dress(self.x, &mut head)?;
         if ends {

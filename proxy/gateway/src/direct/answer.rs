@@ -5,11 +5,11 @@ use std::io;
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use pingora::Result;
-use pingora::http::ResponseHeader;
 use sluice_policy::method::Method;
 
-use super::head::invalid;
+use super::head::{Head, invalid};
 use crate::chunks::ChunkScanner;
+use crate::fields::Fields as _;
 
 /// How a body ends.
 #[derive(Debug)]
@@ -41,13 +41,13 @@ pub(super) struct Piece {
 
 impl AnswerBody {
     /// The body behind a head whose framing fields were judged.
-    pub(super) fn of(head: &ResponseHeader, method: Method) -> Result<Self> {
+    pub(super) fn of(head: &Head, method: Method) -> Result<Self> {
         let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let end = if bodiless || method == Method::Head {
             End::Done
-        } else if head.headers.contains_key(TRANSFER_ENCODING) {
+        } else if head.fields.has(&TRANSFER_ENCODING) {
             End::Chunked(Box::default())
-        } else if let Some(length) = head.headers.get(CONTENT_LENGTH) {
+        } else if let Some(length) = head.fields.first(&CONTENT_LENGTH) {
             match length.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(invalid)? {
                 0 => End::Done,
                 length => End::Length(length),
@@ -113,13 +113,17 @@ impl AnswerBody {
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderName, HeaderValue, Version};
+
     use super::*;
+    use crate::fields::List;
 
     fn body(fields: &[(&'static str, &str)], method: Method) -> AnswerBody {
-        let mut head = ResponseHeader::build_no_case(200, None).unwrap();
+        let mut list = List::default();
         for (name, value) in fields {
-            head.insert_header(*name, *value).unwrap();
+            list.push(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
         }
+        let head = Head { status: StatusCode::OK, version: Version::HTTP_11, fields: list };
         AnswerBody::of(&head, method).unwrap()
     }
 

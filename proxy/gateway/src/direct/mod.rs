@@ -13,8 +13,7 @@ use std::io;
 use std::sync::Arc;
 
 use http::header::{EXPECT, VARY};
-use http::{HeaderMap, StatusCode};
-use pingora::http::{RequestHeader, ResponseHeader};
+use http::{HeaderMap, StatusCode, Version};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use sluice_policy::framing::BodyFraming;
@@ -24,14 +23,17 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::answer::AnswerBody;
-use self::head::{Came, answer_bytes, drop_nominated, read_request, request_bytes, says_close};
+use self::head::{Came, Head, answer_bytes, drop_nominated, fields_of_try, request_bytes, says_close};
 use self::pool::{Place, Upstream};
 use self::pump::{Pump, Sending, from_client};
 use crate::conn::Protocol;
-use crate::ctx::Exchange;
+use crate::ctx::{Arrival, Exchange};
 use crate::enter::{Turned, Waits, enter};
 use crate::failed::{ends_stream, failed_answer, last_words};
-use crate::forward::{answer_begins, dress, head_came, is_stream, prepare, retry_after, settle};
+use crate::fields::{Fields as _, List};
+use crate::forward::{
+    answer_begins, dress, head_came, is_sent, is_stream, prepare_fields, retry_after, settle,
+};
 use crate::headers::STAY_ENCRYPTED;
 use crate::peer::{REFUSED, RETRY_STATUS, attempt_failed, connect_failed, retries_status};
 use crate::respond::{Answer, DRAIN_BYTES, DRAIN_TIME};
@@ -42,17 +44,25 @@ use crate::{account, admit, kill, shape};
 
 pub(crate) use self::pool::Pool;
 
-/// The head of a request that goes this way; `None` where it goes the general one.
-pub(crate) fn wanted(stream: &Downstream, intake: &Intake) -> Option<RequestHeader> {
-    let arrival = &intake.arrival;
-    if arrival.protocol != Protocol::Http11 || arrival.body == BodyFraming::Chunked {
+/// The request as it goes this way; `None` where it goes the general one.
+pub(crate) fn wanted(intake: &mut Intake, mut fields: HeaderMap) -> Option<Asked> {
+    let arrival = &mut intake.arrival;
+    let protocol = arrival.protocol == Protocol::Http11;
+    if !protocol || arrival.body == BodyFraming::Chunked || fields.contains_key(EXPECT) {
         return None;
     }
-    let fields_max = intake.generation.config.edge.limits.header_count;
-    let head = read_request(stream.buffered(), fields_max)?;
-    let plain =
-        !head.headers.contains_key(EXPECT) && admit::goes_direct(&intake.generation, arrival, &head.headers);
-    plain.then_some(head)
+    let stays = !says_close(&fields);
+    // Routed by what is passed on.
+    drop_nominated(&mut fields);
+    admit::goes_direct(&intake.generation, arrival, &fields).then_some(Asked { fields, stays })
+}
+
+/// A request that goes this way.
+pub(crate) struct Asked {
+    /// Its fields but those that its `Connection` named.
+    fields: HeaderMap,
+    /// Whether its client leaves the connection open.
+    stays: bool,
 }
 
 /// Why a try came to nothing, and whether another one is made.
@@ -67,10 +77,10 @@ struct Call<'a> {
     pool: &'a Pool,
     stream: &'a mut Downstream,
     x: Box<Exchange>,
-    head: RequestHeader,
+    fields: HeaderMap,
     sending: Sending,
     /// The head that the client was sent.
-    answered: Option<ResponseHeader>,
+    answered: Option<Head>,
     /// Whether the client's connection stays open.
     stays: bool,
 }
@@ -81,28 +91,28 @@ pub(crate) async fn run(
     pool: &Pool,
     stream: &mut Downstream,
     intake: Intake,
-    mut head: RequestHeader,
+    asked: Asked,
     closing: &watch::Receiver<bool>,
 ) -> bool {
     let Intake { arrival, generation } = intake;
-    let x = Box::new(Exchange::new(arrival, generation, &head.headers));
-    let stays = !*closing.borrow() && !says_close(&head.headers);
+    let Asked { fields, stays } = asked;
+    let x = Box::new(Exchange::new(arrival, generation, &fields));
+    let stays = stays && !*closing.borrow();
     stream.skip_head();
-    drop_nominated(&mut head);
     let sending = Sending::new(x.announced().unwrap_or(0));
-    let mut call = Call { shared, pool, stream, x, head, sending, answered: None, stays };
+    let mut call = Call { shared, pool, stream, x, fields, sending, answered: None, stays };
     call.run().await
 }
 
 /// Who asks, while its request waits.
 struct Caller<'a> {
-    head: &'a RequestHeader,
+    fields: &'a HeaderMap,
     stream: &'a mut Downstream,
 }
 
 impl Waits for Caller<'_> {
     fn headers(&self) -> &HeaderMap {
-        &self.head.headers
+        self.fields
     }
 
     /// Nothing is read of a request that has a body: whether its client has left is seen by its upstream.
@@ -117,15 +127,15 @@ impl Waits for Caller<'_> {
 
 impl Call<'_> {
     async fn run(&mut self) -> bool {
-        let Self { shared, x, head, stream, .. } = self;
-        let entered = match admit::admit(shared, x, &head.headers) {
-            Ok(()) => enter(shared, x, &mut Caller { head, stream }).await,
+        let Self { shared, x, fields, stream, .. } = self;
+        let entered = match admit::admit(shared, x, fields) {
+            Ok(()) => enter(shared, x, &mut Caller { fields, stream }).await,
             Err(answer) => Err(Turned::Away(answer)),
         };
         self.x.admitted = Some(self.x.arrival.headed.elapsed());
         let ended = match entered {
             Ok(()) => {
-                shape::copy(self.shared, &self.x, &self.head);
+                shape::copy(self.shared, &self.x, &self.fields);
                 self.tries().await
             }
             Err(Turned::Away(answer)) => self.reply(answer).await,
@@ -152,11 +162,9 @@ impl Call<'_> {
 
     /// Makes one try.
     async fn once(&mut self) -> Result<(), Failed> {
-        let peer = kill::choose(self.shared, &mut self.x, &self.head.headers).await.map_err(last)?;
+        let peer = kill::choose(self.shared, &mut self.x, &self.fields).await.map_err(last)?;
         let upstream = self.connect(&peer).await?;
-        let mut head = self.head.clone();
-        prepare(self.shared, &mut self.x, &mut head).map_err(last)?;
-        self.sending.begin(|out| request_bytes(&head, out));
+        self.head().map_err(last)?;
         self.x.body_bytes = self.sending.read();
         if self.sending.is_received() {
             self.x.note_received();
@@ -172,10 +180,10 @@ impl Call<'_> {
         };
         let (replayable, status) = (pump.sending.is_replayable(), came.head.status.as_u16());
         head_came(pump.x, status);
-        if retries_status(pump.x, status, replayable, retry_after(&came.head)) {
+        if retries_status(pump.x, status, replayable, retry_after(&came.head.fields)) {
             return Err(Failed { error: Error::new_up(RETRY_STATUS), again: true });
         }
-        if let Some(answer) = shape::replacement(self.shared, pump.x, &self.head.headers, status) {
+        if let Some(answer) = shape::replacement(self.shared, pump.x, &self.fields, status) {
             pump.x.refusal = Some(answer);
             return Err(last(Error::new_up(REFUSED)));
         }
@@ -183,16 +191,27 @@ impl Call<'_> {
         self.answer(upstream, came).await
     }
 
+    /// The head of the present try, and behind it what is known of the body.
+    fn head(&mut self) -> Result<()> {
+        let mut fields = fields_of_try(&self.fields);
+        prepare_fields(self.shared, &self.x, &mut fields)?;
+        let Arrival { method, path, query, .. } = &*self.x.arrival;
+        let path = self.x.forward_path.as_deref().unwrap_or(path);
+        self.sending.begin(|out| request_bytes(method.as_str(), path, query.as_deref(), &fields, out));
+        is_sent(&mut self.x);
+        Ok(())
+    }
+
     /// Passes the upstream's answer on.
     async fn answer(&mut self, upstream: Upstream, came: Came) -> Result<(), Failed> {
         let mut response = came.head;
         let x = &mut *self.x;
         let mut body = AnswerBody::of(&response, x.arrival.method).map_err(last)?;
-        if is_stream(&response) {
-            x.symbols = kill::symbols(x, &self.head.headers);
+        if is_stream(&response.fields) {
+            x.symbols = kill::symbols(x, &self.fields);
         }
-        answer_begins(self.shared, x, &response);
-        dress(x, &mut response).map_err(last)?;
+        answer_begins(self.shared, x, response.status, &response.fields);
+        dress(x, &mut response.fields).map_err(last)?;
         // A client that still sends cannot be told where its next request would begin.
         self.stays &= x.received;
         let mut pump = Pump::new(self.stream, x, &mut self.sending, upstream);
@@ -264,7 +283,7 @@ impl Call<'_> {
 
     /// Answers without an upstream.
     async fn reply(&mut self, answer: Answer) -> Result<()> {
-        let answer = shape::stand_in(self.shared, &mut self.x, &self.head.headers, answer);
+        let answer = shape::stand_in(self.shared, &mut self.x, &self.fields, answer);
         let left = self.x.announced().map_or(0, |bytes| bytes - self.x.body_bytes.min(bytes));
         self.stays &= !answer.close && left <= DRAIN_BYTES;
         let secure = self.x.arrival.conn.is_tls().then_some(STAY_ENCRYPTED);
@@ -272,12 +291,13 @@ impl Call<'_> {
         let answer = answer.with_all(shape::fields(&self.x));
         let (status, fields, body) = answer.into_parts(&self.x.arrival.path, &self.x.request_id);
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = ResponseHeader::build_no_case(status, Some(fields.len()))?;
+        let mut response =
+            Head { status, version: Version::HTTP_11, fields: List::with_capacity(fields.len()) };
         for (name, value) in fields {
             if name == VARY {
-                response.append_header(name, value)?;
+                response.fields.add(name, value)?;
             } else {
-                response.insert_header(name, value)?;
+                response.fields.set(name, value)?;
             }
         }
         let mut out = Vec::with_capacity(1024);
@@ -318,8 +338,8 @@ impl Call<'_> {
         let status = self.answered.as_ref().map(|head| head.status.as_u16());
         account::count(self.shared, &self.x, status);
         let cut_short = status.is_some() && error.is_some();
-        let answered = self.answered.as_ref().map(|head| &head.headers);
-        account::told(self.shared, &self.x, status, cut_short, &self.head.headers, answered);
+        let answered = self.answered.as_ref().map(|head| &head.fields);
+        account::told(self.shared, &self.x, status, cut_short, &self.fields, answered);
     }
 }
 

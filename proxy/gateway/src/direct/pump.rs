@@ -9,17 +9,19 @@ use pingora::{Error, ErrorType, Result};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
 use super::answer::AnswerBody;
-use super::head::{Came, interim_bytes, read_answer};
+use super::head::{Came, Head, interim_bytes, read_answer};
 use super::pool::Upstream;
 use crate::ctx::Exchange;
 use crate::forward::answer_piece;
-use crate::reframe::{frame_anew, interim};
+use crate::reframe::{frame_fields, interim_fields};
 use crate::stream::Downstream;
 
 /// LIMIT: bytes of a request on their way at once.
 const PIECE_BYTES: usize = 16 << 10;
 /// LIMIT: body bytes kept for another try.
 const RETRY_BYTES: usize = 64 << 10;
+/// Room for most heads, so that a buffer need not grow piece by piece.
+const HEAD_ROOM: usize = 1 << 10;
 /// LIMIT: an upstream's head.
 const HEAD_BYTES: usize = 64 << 10;
 
@@ -45,6 +47,7 @@ impl Sending {
     /// Starts a try: this head, and behind it what is known of the body.
     pub(super) fn begin(&mut self, head: impl FnOnce(&mut Vec<u8>)) {
         self.out.clear();
+        self.out.reserve(HEAD_ROOM);
         self.start = 0;
         head(&mut self.out);
         self.out.extend_from_slice(&self.kept);
@@ -119,7 +122,15 @@ impl<'a> Pump<'a> {
         sending: &'a mut Sending,
         upstream: Upstream,
     ) -> Self {
-        Self { stream, x, sending, upstream, unwritable: None, staged: Vec::new(), sent: 0 }
+        Self {
+            stream,
+            x,
+            sending,
+            upstream,
+            unwritable: None,
+            staged: Vec::with_capacity(HEAD_ROOM),
+            sent: 0,
+        }
     }
 
     /// Whether the connection may serve another request after this one.
@@ -145,11 +156,12 @@ impl<'a> Pump<'a> {
         loop {
             let mut came = self.head().await?;
             if !came.head.status.is_informational() {
-                frame_anew(&mut came.head)?;
+                frame_fields(came.head.status, came.head.version, &mut came.head.fields)?;
                 return Ok(came);
             }
             self.x.interim = self.x.interim.saturating_add(1);
-            interim(self.x.interim, &mut came.head, self.x.request_id.as_str())?;
+            let Head { status, version, fields } = &mut came.head;
+            interim_fields(self.x.interim, *status, *version, fields, self.x.request_id.as_str())?;
             self.stage(|out| interim_bytes(&came.head, out));
             self.flush().await?;
         }

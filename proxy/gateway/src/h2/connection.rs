@@ -241,7 +241,7 @@ impl Running {
         let (framing, link) = (arrival.body, Arc::clone(&arrival.link));
         let head = head::translate(parts, &arrival);
         let asked = Asked::new(head, (body, framing), respond, times.clone(), &link);
-        let intake = Intake { arrival, generation };
+        let intake = Intake { arrival: Box::new(arrival), generation };
         let (shared, app, closing) = (Arc::clone(shared), Arc::clone(app), closing.clone());
         let ended = shared.drain.closes();
         self.streams.spawn(async move {

@@ -19,7 +19,12 @@ const TIMEOUT: &str = "grpc-timeout";
 
 /// Whether fields are those of a gRPC call or of an answer to one.
 pub(crate) fn is_call(headers: &HeaderMap) -> bool {
-    let Some(kind) = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes) else { return false };
+    headers.get(CONTENT_TYPE).is_some_and(is_kind)
+}
+
+/// Whether a `Content-Type` is that of gRPC.
+pub(crate) fn is_kind(kind: &HeaderValue) -> bool {
+    let kind = kind.as_bytes();
     kind.len() >= KIND.len()
         && kind[..KIND.len()].eq_ignore_ascii_case(KIND)
         && matches!(kind.get(KIND.len()), None | Some(b'+' | b';' | b' '))

@@ -55,6 +55,7 @@ pub(super) fn accept(
         websocket: false,
         body: head.body,
         link: Arc::new(Link::new()),
+        route: None,
     })
 }
 

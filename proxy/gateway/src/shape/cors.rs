@@ -6,13 +6,13 @@ use http::header::{
     ACCESS_CONTROL_REQUEST_HEADERS, ORIGIN, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
-use pingora::http::ResponseHeader;
 use sluice_policy::cors::{Cors, MAX_AGE_S, asked_fields};
 use sluice_policy::method::{Method, MethodSet};
 use sluice_schema::Service;
 
 use crate::admit::{decided, preflight as is_preflight};
 use crate::ctx::{Exchange, Target};
+use crate::fields::Fields;
 use crate::respond::Answer;
 
 const TRUE: HeaderValue = HeaderValue::from_static("true");
@@ -113,28 +113,24 @@ pub(crate) fn fields(x: &Exchange) -> Vec<(HeaderName, HeaderValue)> {
 }
 
 /// Makes an upstream's answer say the same; what the upstream said on the matter is dropped.
-pub(crate) fn decorate(x: &Exchange, response: &mut ResponseHeader) -> pingora::Result<()> {
+pub(crate) fn decorate(x: &Exchange, response: &mut impl Fields) -> pingora::Result<()> {
     if !x.shape.cors.on {
         return Ok(());
     }
-    let theirs = |name: &&HeaderName| name.as_str().starts_with("access-control-");
-    let theirs: Vec<HeaderName> = response.headers.keys().filter(theirs).cloned().collect();
-    for name in &theirs {
-        response.remove_header(name);
-    }
+    response.drop_where(|name| name.as_str().starts_with("access-control-"));
     for (name, value) in fields(x) {
         if name != VARY {
-            response.insert_header(name, value)?;
+            response.set(name, value)?;
         } else if !varies_by(response, "origin") {
-            response.append_header(name, value)?;
+            response.add(name, value)?;
         }
     }
     Ok(())
 }
 
 /// Whether an answer says already that it differs by a field, or by everything.
-pub(super) fn varies_by(response: &ResponseHeader, field: &str) -> bool {
-    let values = response.headers.get_all(VARY).iter().filter_map(|value| value.to_str().ok());
+pub(super) fn varies_by(response: &impl Fields, field: &str) -> bool {
+    let values = response.all(&VARY).filter_map(|value| value.to_str().ok());
     let mut names = values.flat_map(|value| value.split(',')).map(str::trim);
     names.any(|name| name == "*" || name.eq_ignore_ascii_case(field))
 }

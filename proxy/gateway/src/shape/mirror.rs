@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
-use http::{HeaderName, HeaderValue, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
@@ -56,7 +56,7 @@ impl Mirrors {
 }
 
 /// Sends a copy of an admitted request where its service has a mirror. Nothing of it comes back to the request.
-pub(crate) fn copy(shared: &Arc<Shared>, x: &Exchange, asked: &RequestHeader) {
+pub(crate) fn copy(shared: &Arc<Shared>, x: &Exchange, asked: &HeaderMap) {
     let Target::Service(route) = &x.target else { return };
     let Some(mirror) = route.shaping.mirror() else { return };
     if x.call || !copies(x.arrival.method, x.arrival.body) {
@@ -69,12 +69,7 @@ pub(crate) fn copy(shared: &Arc<Shared>, x: &Exchange, asked: &RequestHeader) {
 }
 
 /// Starts the copy; `None` where there is no room, no leave or no instance for it.
-fn prepare(
-    shared: &Arc<Shared>,
-    x: &Exchange,
-    mirror: &Arc<ServiceRoute>,
-    asked: &RequestHeader,
-) -> Option<()> {
+fn prepare(shared: &Arc<Shared>, x: &Exchange, mirror: &Arc<ServiceRoute>, asked: &HeaderMap) -> Option<()> {
     if let Some(switches) = shared.kill.switches() {
         let symbols = std::iter::empty::<&[u8]>();
         switches.check(Ask { service: &mirror.service.name, lane: mirror.service.lane, symbols }).ok()?;
@@ -112,10 +107,13 @@ fn head(
     x: &Exchange,
     mirror: &ServiceRoute,
     endpoint: &Endpoint,
-    asked: &RequestHeader,
+    asked: &HeaderMap,
 ) -> pingora::Result<RequestHeader> {
-    let mut head = asked.clone();
-    for name in connection_names(&head.headers) {
+    let mut parts = http::Request::new(()).into_parts().0;
+    parts.method = http::Method::from_bytes(x.arrival.method.as_str().as_bytes()).unwrap_or_default();
+    parts.headers = asked.clone();
+    let mut head = RequestHeader::from(parts);
+    for name in connection_names(asked) {
         head.remove_header(&name);
     }
     let forward_credentials = x.keeps_credentials && mirror.service.forward_authorization;
@@ -127,7 +125,7 @@ fn head(
         &mut head,
         &Introduction {
             host: &endpoint.host,
-            peer: x.arrival.conn.peer.ip(),
+            peer: &x.arrival.conn.peer_address,
             scheme: if x.arrival.conn.is_tls() { "https" } else { "http" },
             peer_trusted: x.peer_trusted,
             identity: x.identity.as_deref(),
@@ -136,7 +134,7 @@ fn head(
             span: x.trace.span(),
         },
     )?;
-    mirror.request_edits.apply_to_request(&mut head)?;
+    mirror.request_edits.apply(&mut head)?;
     head.insert_header(MARK, HeaderValue::from_static("1"))?;
     let path = x.forward_path.as_deref().unwrap_or(&x.arrival.path);
     let target = sluice_policy::path::target(path, x.arrival.query.as_deref());

@@ -110,7 +110,8 @@ fn open(
     answered: Answered,
 ) -> Option<(Tunnel, Option<ConnectionPermit>)> {
     let Answered { upstream, mut head, rest } = answered;
-    drop_hop_by_hop(&mut head);
+    let version = head.version;
+    drop_hop_by_hop(&mut head, version);
     dress(x, &mut head).ok()?;
     let head = answer_bytes(head).ok()?;
     let (client, read, permit) = stream.into_parts()?;

@@ -218,7 +218,7 @@ mod tests {
         .unwrap()
         .unwrap();
         assert_eq!(head.version, Version::HTTP_10);
-        drop_hop_by_hop(&mut head);
+        drop_hop_by_hop(&mut head, Version::HTTP_10);
         let names: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(names, ["content-length"]);
         assert!(answer_bytes(head).unwrap().starts_with(b"HTTP/1.1 200 OK\r\n"));

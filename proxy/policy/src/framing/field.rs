@@ -28,8 +28,8 @@ enum Once<'a> {
 }
 
 impl<'a> Seen<'a> {
-    /// Judges one line and remembers it where it frames the request.
-    pub(super) fn field(&mut self, line: Line<'a>) -> Result<(), FramingFault> {
+    /// Judges one line and remembers it where it frames the request. Name and value of it.
+    pub(super) fn field(&mut self, line: Line<'a>) -> Result<(&'a [u8], &'a [u8]), FramingFault> {
         let Line { bytes: line, clean } = line;
         if matches!(line[0], b' ' | b'\t') {
             let reason = if self.count == 1 { "space_before_first_field" } else { "folded_line" };
@@ -48,7 +48,9 @@ impl<'a> Seen<'a> {
         if !clean {
             return Err(FramingFault::bad("control_in_value"));
         }
-        self.remember(name, trim(value))
+        let value = trim(value);
+        self.remember(name, value)?;
+        Ok((name, value))
     }
 
     /// How the body is framed.
