@@ -18,6 +18,7 @@ use sluice_policy::rewrite::Rewrite;
 use sluice_policy::route::{Ask, Lookup, Route, Rule, Table, Target, host_name};
 use sluice_schema::{Config, Effective, Mode, Service, Source};
 use sluice_wire::code::Code;
+use sluice_wire::header::X_API_KEY;
 
 use crate::args::{Explain, Format};
 use crate::exit::{self, Failure};
@@ -289,6 +290,7 @@ fn of_service(
         .with("permissions", permissions)
         .with("upstream", upstream(service))
         .with("forwarded", forwarded);
+    let verdict = of_key(config, request, verdict);
     let told = [
         "name",
         "prefix",
@@ -302,6 +304,21 @@ fn of_service(
         "enabled",
     ];
     settings(&values, &told).into_iter().fold(verdict, |verdict, (name, value)| verdict.with(&name, value))
+}
+
+/// Who a key in `X-API-Key` stands for, where the configuration knows any.
+fn of_key(config: &Config, request: &Request, verdict: Verdict) -> Verdict {
+    let keys = &config.auth.api_keys;
+    if keys.is_empty() || !config.auth.enabled {
+        return verdict;
+    }
+    let verdict = verdict.with("api_keys", keys.len());
+    let Some((_, shown)) = request.fields.iter().find(|(name, _)| name == X_API_KEY) else { return verdict };
+    let digest = ring::digest::digest(&ring::digest::SHA256, shown.as_bytes());
+    match keys.iter().find(|key| key.sha256 == digest.as_ref()) {
+        Some(key) => verdict.with("caller", json!({ "name": key.name, "permissions": key.permissions })),
+        None => verdict.with("caller", "nobody: the key is not in the configuration (401)"),
+    }
 }
 
 /// Where it goes, and how an instance is picked.
@@ -361,7 +378,9 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     fn verdict(method: &str, target: &str, headers: &[&str]) -> Verdict {
-        let text = "[[service]]\nname = \"data\"\nprefix = \"/api/data\"\npermissions = { GET = [\"read\"], POST = [\"write\"] }\n\
+        let text = "[[auth.api_key]]\nname = \"desk\"\npermissions = [\"read\"]\n\
+            sha256 = \"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"\n\
+            [[service]]\nname = \"data\"\nprefix = \"/api/data\"\npermissions = { GET = [\"read\"], POST = [\"write\"] }\n\
             timeouts = { total = \"20s\" }\nmethods = [\"GET\", \"POST\", \"OPTIONS\"]\n[[service.instance]]\nurl = \"http://127.0.0.1:8001\"\n\
             [[service]]\nname = \"beta\"\nprefix = \"/api/data\"\nheaders = { x-beta = \"1\" }\nauth_required = false\n\
             [[service.instance]]\nurl = \"http://127.0.0.1:8002\"\n\
@@ -394,7 +413,7 @@ mod tests {
         let Verdict { routed, facts } = verdict("GET", "/api//data/./BTC?limit=5", &[]);
         assert!(routed);
         assert_eq!(facts["route"]["name"], "data");
-        assert_eq!(facts["route"]["place"], "sluice.toml:1");
+        assert_eq!(facts["route"]["place"], "sluice.toml:5");
         assert_eq!(facts["route"]["match"]["prefix"], "/api/data");
         assert_eq!((&facts["path"], &facts["rewritten"]), (&json!("/api/data/BTC"), &json!(true)));
         assert_eq!(facts["forwarded"], "/BTC?limit=5");
@@ -409,7 +428,7 @@ mod tests {
         assert!(text.starts_with("verdict                routed\n"), "{text}");
         assert!(
             text.contains(
-                "data (service, sluice.toml:1), match methods GET, POST, OPTIONS, prefix /api/data\n"
+                "data (service, sluice.toml:5), match methods GET, POST, OPTIONS, prefix /api/data\n"
             ),
             "{text}"
         );
@@ -424,6 +443,15 @@ mod tests {
         let preflight = ["Origin: https://a.example", "Access-Control-Request-Method: POST"];
         let asked = verdict("OPTIONS", "/api/data/x", &preflight);
         assert_eq!(asked.facts["authentication"], "none: a CORS preflight");
+    }
+
+    #[test]
+    fn a_key_is_told_by_its_name() {
+        let caller = |field: &str| verdict("GET", "/api/data/x", &[field]).facts["caller"].clone();
+        assert_eq!(caller("X-API-Key: abc"), json!({ "name": "desk", "permissions": ["read"] }));
+        assert!(caller("X-API-Key: abd").as_str().unwrap().starts_with("nobody"));
+        let facts = verdict("GET", "/api/data/x", &[]).facts;
+        assert_eq!((facts.get("caller"), &facts["api_keys"]), (None, &json!(1)));
     }
 
     #[test]

@@ -63,6 +63,8 @@ pub enum Code {
     Origin,
     /// Not a regular expression, or a replacement that does not fit it.
     Pattern,
+    /// Not a digest.
+    Digest,
     /// Two services of one name.
     DuplicateService,
     /// Two services match the same requests.
@@ -158,6 +160,7 @@ const TABLE: &[(Code, &str, &str)] = &[
     (Code::PlannedValue, "E0217", "a value that this version does not implement yet"),
     (Code::Origin, "E0220", "not an origin as browsers send it"),
     (Code::Pattern, "E0221", "not a pattern and replacement that can be used"),
+    (Code::Digest, "E0222", "not a SHA-256 digest"),
     (Code::DuplicateService, "E0301", "two services of one name"),
     (Code::EqualMatch, "E0302", "two services match the same requests"),
     (Code::ReservedPrefix, "E0303", "a prefix that Sluice answers itself"),

@@ -10,7 +10,7 @@ use regex::Regex;
 
 /// Parts of names that smell of a secret, as patterns.
 const SMELLS: &str =
-    "secret|passw|token|api[_-]?key|private[_-]?key|vault[_-]key|authorization|credential|cookie";
+    "secret|passw|token|sha256|api[_-]?key|private[_-]?key|vault[_-]key|authorization|credential|cookie";
 
 static SECRET_NAME: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(&format!("(?i){SMELLS}")).expect("a constant pattern"));

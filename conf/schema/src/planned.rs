@@ -3,7 +3,6 @@
 
 /// Every planned key. `service.` stands for each `[[service]]`.
 const PLANNED: &[&str] = &[
-    "auth.api_key",
     "auth.issuers",
     "auth.user",
     "events.archive_dir",
@@ -71,7 +70,7 @@ mod tests {
         assert!(is_planned("notify.url"));
         assert!(is_planned("auth.user[12].name"));
         assert!(!is_planned("notifyx"));
-        assert!(below("auth").any(|word| word == "api_key"));
+        assert!(below("auth").any(|word| word == "user"));
         assert!(below("").any(|word| word == "notify"));
     }
 }

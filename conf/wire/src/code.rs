@@ -39,6 +39,7 @@ codes! {
     InvalidJson "invalid_json" 400 "Invalid JSON";
     InvalidEvent "invalid_event" 400 "Invalid event";
     SymbolRequired "symbol_required" 400 "Order without its symbol while one is stopped";
+    InvalidDeadline "invalid_deadline" 400 "Deadline of the request not valid";
     IdempotencyKeyMissing "idempotency_key_missing" 400 "Idempotency-Key needed";
     IdempotencyKeyInvalid "idempotency_key_invalid" 400 "Idempotency-Key not valid";
     InvalidToken "invalid_token" 401 "Invalid or missing credential";

@@ -31,6 +31,12 @@ pub const X_FORWARDED_FOR: &str = "x-forwarded-for";
 pub const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
 /// Host the client asked for.
 pub const X_FORWARDED_HOST: &str = "x-forwarded-host";
+/// How long the caller waits, ms from the moment the request was sent; the edge passes on what is left.
+pub const X_REQUEST_DEADLINE_MS: &str = "x-request-deadline-ms";
+/// The same of a gRPC call, with a unit.
+pub const GRPC_TIMEOUT: &str = "grpc-timeout";
+/// What became of a gRPC call that the edge answered itself: not_sent, rejected or unknown.
+pub const SLUICE_OUTCOME: &str = "sluice-outcome";
 /// Where an event stream is to resume.
 pub const LAST_EVENT_ID: &str = "last-event-id";
 /// Remaining quota, structured field.

@@ -19,6 +19,17 @@ pub enum Outcome {
     Unknown,
 }
 
+impl Outcome {
+    /// The word on the wire.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::NotSent => "not_sent",
+            Self::Rejected => "rejected",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// One error answer. `detail` is public text: no addresses, no paths of files, no causes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -177,6 +188,9 @@ mod tests {
         assert_eq!(value["code"], "breaker_open");
         assert_eq!(value["detail"], "x\"y");
         assert_eq!(value["outcome"], "not_sent");
+        for outcome in [Outcome::NotSent, Outcome::Rejected, Outcome::Unknown] {
+            assert_eq!(serde_json::to_value(outcome).unwrap(), outcome.word());
+        }
         assert!(value.get("index").is_none());
     }
 

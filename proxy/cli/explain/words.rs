@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value};
 
 /// The facts in the order in which a request meets them.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 18] = [
     "verdict",
     "stage",
     "status",
@@ -20,6 +20,8 @@ const ORDER: [&str; 16] = [
     "deny",
     "authentication",
     "permissions",
+    "api_keys",
+    "caller",
     "rate_limit",
     "lane",
 ];

@@ -22,6 +22,7 @@ use crate::authenticate::authenticate;
 use crate::clock;
 use crate::conn::{TlsSession, is_within};
 use crate::ctx::{Arrival, Exchange, Target};
+use crate::due;
 use crate::fields::name;
 use crate::generation::{Generation, RouteLimit, ServiceRoute};
 use crate::headers::is_proxied;
@@ -46,6 +47,7 @@ pub(crate) fn admit(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> R
     authorize(shared, x, headers)?;
     limit_rate(shared, x, headers)?;
     note_affinity(x, headers);
+    due::take(x, headers)?;
     check_body(x)
 }
 

@@ -1,4 +1,4 @@
-//! Who calls: the token of a request, or the certificate of its connection.
+//! Who calls: the token or the API key of a request, or the certificate of its connection.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use sluice_identity::claims::Claims;
 use sluice_identity::token::TokenError;
+use sluice_identity::trust::Trust;
 use sluice_policy::authorize::Need;
 use sluice_policy::reserved::{Credential, Reserved};
 use sluice_wire::code::Code;
@@ -26,6 +27,8 @@ const UNAUTHENTICATED: &str = "unauthenticated";
 enum Presented<'a> {
     Nothing,
     Token(&'a str),
+    /// A key of `[[auth.api_key]]`.
+    Key(&'a [u8]),
     /// Two of them, or one that is no bearer token.
     Malformed,
 }
@@ -82,10 +85,9 @@ pub(crate) fn verify(
     x: &mut Exchange,
     headers: &HeaderMap,
 ) -> Result<Option<Arc<Verified>>, Answer> {
-    let token = match presented(headers) {
+    let shown = match presented(headers, Keys::of(x)) {
         Presented::Nothing => return Ok(certified(x)),
-        Presented::Token(token) => Ok(token),
-        Presented::Malformed => Err(TokenError::Malformed),
+        shown => shown,
     };
     let now = clock::now();
     if let Some(wait) = shared.throttle.wait(x.client, now) {
@@ -96,16 +98,23 @@ pub(crate) fn verify(
         return Err(decided(x, "auth_throttled", answer));
     }
     let trust = shared.trust.load();
-    let (rules, last) = (shared.trust.rules(), &x.arrival.conn.token);
-    let verified = token.and_then(|token| shared.tokens.verify(token, last, &trust, rules, clock::unix_s()));
-    match verified {
-        Ok((verified, found)) => {
-            match found {
-                Found::Cached => shared.meters.token_hits.inc(),
-                Found::Verified => shared.meters.token_misses.inc(),
-            }
-            Ok(Some(verified))
+    let verified = match shown {
+        Presented::Token(token) => {
+            let (rules, last) = (shared.trust.rules(), &x.arrival.conn.token);
+            let verified = shared.tokens.verify(token, last, &trust, rules, clock::unix_s());
+            verified.map(|(verified, found)| {
+                match found {
+                    Found::Cached => shared.meters.token_hits.inc(),
+                    Found::Verified => shared.meters.token_misses.inc(),
+                }
+                verified
+            })
         }
+        Presented::Key(key) => return of_key(shared, x, key, &trust).map(Some),
+        Presented::Nothing | Presented::Malformed => Err(TokenError::Malformed),
+    };
+    match verified {
+        Ok(verified) => Ok(Some(verified)),
         Err(TokenError::NoKeys) => {
             shared.meters.auth_failure(TokenError::NoKeys.reason());
             let problem =
@@ -117,6 +126,40 @@ pub(crate) fn verify(
             shared.meters.auth_failure(error.reason());
             shared.throttle.fail(x.client, now);
             Err(decided(x, UNAUTHENTICATED, Answer::unauthenticated()))
+        }
+    }
+}
+
+/// The caller that a key stands for. One whose name the vault has revoked is none.
+fn of_key(shared: &Shared, x: &mut Exchange, key: &[u8], trust: &Trust) -> Result<Arc<Verified>, Answer> {
+    let known = x.generation.api_keys.find(key).filter(|caller| !trust.is_revoked(&caller.claims));
+    if let Some(caller) = known {
+        return Ok(Arc::clone(caller));
+    }
+    shared.meters.auth_failure("api_key");
+    shared.throttle.fail(x.client, clock::now());
+    Err(decided(x, UNAUTHENTICATED, Answer::unauthenticated()))
+}
+
+/// What an `X-API-Key` counts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keys {
+    /// Nothing: the configuration knows none.
+    Ignored,
+    /// It is a credential unless there is a token: beside one it is meant for the upstream.
+    Aside,
+    /// It is a credential.
+    Counted,
+}
+
+impl Keys {
+    fn of(x: &Exchange) -> Self {
+        if x.generation.api_keys.is_empty() {
+            Self::Ignored
+        } else if x.keeps_credentials {
+            Self::Aside
+        } else {
+            Self::Counted
         }
     }
 }
@@ -135,8 +178,23 @@ fn certified(x: &Exchange) -> Option<Arc<Verified>> {
     })
 }
 
-/// The credential of a request: one `Authorization: Bearer`, or one `X-Vault-Token`.
-fn presented(headers: &HeaderMap) -> Presented<'_> {
+/// The credential of a request: one `Authorization: Bearer`, one `X-Vault-Token` or one `X-API-Key`.
+fn presented(headers: &HeaderMap, keys: Keys) -> Presented<'_> {
+    let token = token(headers);
+    if keys == Keys::Ignored {
+        return token;
+    }
+    let mut shown = headers.get_all(&name::API_KEY).iter();
+    match (token, shown.next(), shown.next()) {
+        (token, None, _) => token,
+        (Presented::Nothing, Some(key), None) => Presented::Key(key.as_bytes()),
+        (Presented::Token(token), _, _) if keys == Keys::Aside => Presented::Token(token),
+        _ => Presented::Malformed,
+    }
+}
+
+/// The token of a request.
+fn token(headers: &HeaderMap) -> Presented<'_> {
     let mut bearers = headers.get_all(AUTHORIZATION).iter();
     let mut tokens = headers.get_all(&name::VAULT_TOKEN).iter();
     match (bearers.next(), bearers.next(), tokens.next(), tokens.next()) {
@@ -158,19 +216,42 @@ mod tests {
     use super::*;
     use crate::headers::header_map as headers;
 
-    #[test]
-    fn one_credential_counts_and_two_are_none() {
-        let token = |fields: &[(&'static str, &'static str)]| match presented(&headers(fields)) {
+    fn shown(fields: &[(&'static str, &'static str)], keys: Keys) -> String {
+        match presented(&headers(fields), keys) {
             Presented::Nothing => "nothing".to_owned(),
             Presented::Token(token) => token.to_owned(),
+            Presented::Key(key) => format!("key {}", String::from_utf8_lossy(key)),
             Presented::Malformed => "malformed".to_owned(),
-        };
-        assert_eq!(token(&[]), "nothing");
-        assert_eq!(token(&[("authorization", "Bearer abc")]), "abc");
-        assert_eq!(token(&[("authorization", "bearer abc")]), "abc");
-        assert_eq!(token(&[("x-vault-token", "abc")]), "abc");
-        assert_eq!(token(&[("authorization", "Basic abc")]), "malformed");
-        assert_eq!(token(&[("authorization", "Bearer a"), ("authorization", "Bearer b")]), "malformed");
-        assert_eq!(token(&[("authorization", "Bearer a"), ("x-vault-token", "b")]), "malformed");
+        }
+    }
+
+    #[test]
+    fn one_credential_counts_and_two_are_none() {
+        for keys in [Keys::Ignored, Keys::Aside, Keys::Counted] {
+            let token = |fields: &[(&'static str, &'static str)]| shown(fields, keys);
+            assert_eq!(token(&[]), "nothing");
+            assert_eq!(token(&[("authorization", "Bearer abc")]), "abc");
+            assert_eq!(token(&[("authorization", "bearer abc")]), "abc");
+            assert_eq!(token(&[("x-vault-token", "abc")]), "abc");
+            assert_eq!(token(&[("authorization", "Basic abc")]), "malformed");
+            assert_eq!(token(&[("authorization", "Bearer a"), ("authorization", "Bearer b")]), "malformed");
+            assert_eq!(token(&[("authorization", "Bearer a"), ("x-vault-token", "b")]), "malformed");
+        }
+    }
+
+    #[test]
+    fn a_key_counts_where_there_are_any_and_beside_a_token_where_it_is_not_the_upstreams() {
+        let (key, other) = (("x-api-key", "k"), ("x-api-key", "l"));
+        let bearer = ("authorization", "Bearer a");
+        for (fields, want) in [
+            (&[key][..], ["nothing", "key k", "key k"]),
+            (&[key, other], ["nothing", "malformed", "malformed"]),
+            (&[bearer, key], ["a", "a", "malformed"]),
+            (&[("x-vault-token", "a"), key], ["a", "a", "malformed"]),
+            (&[("authorization", "Basic a"), key], ["malformed", "malformed", "malformed"]),
+        ] {
+            let got = [Keys::Ignored, Keys::Aside, Keys::Counted].map(|keys| shown(fields, keys));
+            assert_eq!(got, want, "{fields:?}");
+        }
     }
 }

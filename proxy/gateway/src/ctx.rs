@@ -194,8 +194,8 @@ pub(crate) struct Exchange {
     pub(crate) retry_after: Duration,
     /// Whether it is a gRPC call over HTTP/2.
     pub(crate) call: bool,
-    /// How long its caller is willing to wait.
-    pub(crate) call_timeout: Option<Duration>,
+    /// How long its caller is willing to wait, where it said so.
+    pub(crate) patience: Option<Duration>,
     /// Whether the answer is a stream without end.
     pub(crate) streaming: bool,
     /// The symbols it names, where its answer goes on for long.
@@ -267,7 +267,7 @@ impl Exchange {
             chosen: None,
             retry_after: Duration::ZERO,
             call: false,
-            call_timeout: None,
+            patience: None,
             streaming: false,
             symbols: Vec::new(),
             standing: None,
@@ -327,11 +327,13 @@ impl Exchange {
         }
     }
 
-    /// Its deadlines, counted from its arrival; without a total once the answer is a stream.
+    /// Its deadlines, counted from its arrival; without a total once the answer is a stream. What the caller of
+    /// a method is willing to wait counts to the end, what a reader of events is to the head.
     pub(crate) fn deadline(&self) -> Option<Deadline> {
         let deadline = Deadline::new(self.arrival.arrived, self.timeouts()?);
         let deadline = if self.streaming { deadline.endless() } else { deadline };
-        Some(self.call_timeout.map_or(deadline, |most| deadline.within(most)))
+        let patience = self.patience.filter(|_| self.call || !self.streaming);
+        Some(patience.map_or(deadline, |most| deadline.within(most)))
     }
 
     /// Time it has left; zero when it is over, `None` where it has no end.

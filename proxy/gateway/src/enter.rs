@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue};
 use pingora::proxy::Session;
 use sluice_policy::concurrency::Ended;
+use sluice_policy::deadline::USEFUL_MIN;
 use sluice_policy::framing::BodyFraming;
 use sluice_policy::gate::Lane;
 use sluice_policy::limit::Who;
@@ -17,6 +18,7 @@ use sluice_wire::role::Role;
 use crate::admit::{decided, not_sent};
 use crate::clock;
 use crate::ctx::{Exchange, Target};
+use crate::due;
 use crate::idempotency::check_call;
 use crate::lanes::{Came, Refused, Waiting};
 use crate::respond::Answer;
@@ -128,6 +130,9 @@ fn ask_gate(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> Result<Op
 fn turned(x: &mut Exchange, refused: Refused) -> Turned {
     let (decision, detail) = match refused {
         Refused::Full => ("shed", "the service has more requests than it can take"),
+        Refused::Late if x.left().is_some_and(|left| left < USEFUL_MIN) => {
+            return Turned::Away(due::over(x));
+        }
         Refused::Late => ("queue_timeout", "the service did not get to this request in time"),
         Refused::Left => {
             x.decision = "client_left";

@@ -18,6 +18,7 @@ use sluice_policy::method::Method;
 use crate::admit::too_large;
 use crate::backlog::counted;
 use crate::ctx::{Exchange, Target};
+use crate::due;
 use crate::enter;
 use crate::fields::{Fields, name};
 use crate::h2::grpc;
@@ -61,6 +62,7 @@ pub(crate) fn prepare_fields(shared: &Shared, x: &Exchange, fields: &mut impl Fi
             span: x.attempt.as_ref().map_or(x.trace.span(), |attempt| attempt.span),
         },
     )?;
+    due::tell(x, fields)?;
     match &x.target {
         Target::Service(route) => route.request_edits.apply(fields),
         Target::Worker(_) => fields.set(name::INTERNAL_KEY, shared.internal_key.clone()),

@@ -25,6 +25,7 @@ use sluice_policy::route::{Rule, Table};
 use sluice_schema::{Config, Instance, Scheme, Service, Source, Timeouts};
 use sluice_wire::role::Role;
 
+use crate::api_keys::ApiKeys;
 use crate::endpoint::{Secure, door_peer};
 use crate::headers::Edits;
 use crate::holds::Holds;
@@ -64,6 +65,8 @@ pub(crate) struct Generation {
     pub(crate) table: Table,
     /// The services that route.
     pub(crate) services: Vec<Arc<ServiceRoute>>,
+    /// Callers known by a key.
+    pub(crate) api_keys: ApiKeys,
     workers: BTreeMap<Role, Arc<WorkerRoute>>,
     /// Limits of reserved prefixes, by prefix.
     guards: BTreeMap<&'static str, Arc<RouteLimit>>,
@@ -308,6 +311,7 @@ impl Upstreams {
             loaded_at: Timestamp::now(),
             table,
             services: routes,
+            api_keys: ApiKeys::new(&config.auth.api_keys),
             workers: WORKERS.into_iter().filter_map(|role| Some((role, self.worker(role)?))).collect(),
             guards: guards.collect(),
             pages: Arc::clone(&self.pages),

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use pingora::http::RequestHeader;
 use sluice_policy::headers::{Rules, is_hop_by_hop, judge, may_be_nominated, nominated};
 use sluice_schema::HeaderEdits;
-use sluice_wire::header::{TRACEPARENT, TRACESTATE, X_REQUEST_ID};
+use sluice_wire::header::{GRPC_TIMEOUT, TRACEPARENT, TRACESTATE, X_REQUEST_DEADLINE_MS, X_REQUEST_ID};
 
 use crate::conn::is_within;
 use crate::fields::{Fields, name};
@@ -58,7 +58,7 @@ pub(crate) fn strip_request(request: &mut impl Fields, rules: Rules) -> pingora:
 }
 
 /// Fields that say how a request is to be read, where it goes, or which one it is.
-const IN_HEADS_ALONE: [&str; 14] = [
+const IN_HEADS_ALONE: [&str; 16] = [
     "host",
     "cookie",
     "expect",
@@ -71,6 +71,8 @@ const IN_HEADS_ALONE: [&str; 14] = [
     "content-range",
     "idempotency-key",
     X_REQUEST_ID,
+    X_REQUEST_DEADLINE_MS,
+    GRPC_TIMEOUT,
     TRACEPARENT,
     TRACESTATE,
 ];

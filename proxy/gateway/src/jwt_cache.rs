@@ -42,18 +42,29 @@ pub(crate) struct Verified {
     pub(crate) account: Option<HeaderValue>,
     /// `x-auth-method`.
     pub(crate) method: &'static str,
+    /// Digest of the API key that it showed, where it did.
+    pub(crate) api_key: Option<[u8; 32]>,
 }
 
 impl Verified {
     /// A caller as upstreams see it; `None` where that cannot be written in a header.
     pub(crate) fn new(claims: Claims, method: &'static str) -> Option<Arc<Self>> {
+        Self::made(claims, method, None)
+    }
+
+    /// A caller that showed the API key of this digest.
+    pub(crate) fn of_key(claims: Claims, method: &'static str, digest: [u8; 32]) -> Option<Arc<Self>> {
+        Self::made(claims, method, Some(digest))
+    }
+
+    fn made(claims: Claims, method: &'static str, api_key: Option<[u8; 32]>) -> Option<Arc<Self>> {
         let user = HeaderValue::from_str(&claims.sub).ok()?;
         let permissions = HeaderValue::from_str(&claims.grants.to_header()).ok()?;
         let account = match claims.account.as_deref() {
             Some(account) => Some(HeaderValue::from_str(account).ok()?),
             None => None,
         };
-        Some(Arc::new(Self { claims, user, permissions, account, method }))
+        Some(Arc::new(Self { claims, user, permissions, account, method, api_key }))
     }
 }
 

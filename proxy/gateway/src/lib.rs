@@ -11,6 +11,7 @@
 mod access_log;
 mod account;
 mod admit;
+mod api_keys;
 mod authenticate;
 mod backlog;
 mod books;
@@ -26,6 +27,7 @@ mod ctx;
 mod digits;
 mod direct;
 mod drain;
+mod due;
 mod endpoint;
 mod enter;
 mod failed;

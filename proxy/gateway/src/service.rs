@@ -57,7 +57,6 @@ fn of(ctx: &mut Ctx) -> Result<&mut Exchange> {
 pub(crate) fn exchange(intake: Intake, headers: &HeaderMap) -> Exchange {
     let mut exchange = Exchange::new(intake.arrival, intake.generation, headers);
     exchange.call = grpc::is_call(headers);
-    exchange.call_timeout = grpc::call_timeout(headers);
     exchange
 }
 

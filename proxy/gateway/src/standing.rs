@@ -12,6 +12,7 @@ use sluice_policy::kill_switch::Switches;
 use crate::clock;
 use crate::conn::Conn;
 use crate::ctx::Exchange;
+use crate::generation::Generation;
 use crate::jwt_cache::Verified;
 use crate::kill::Subject;
 use crate::link::{Fault, Link};
@@ -34,6 +35,7 @@ pub(crate) struct Moment<'a> {
     shared: &'a Shared,
     trust: Arc<Trust>,
     switches: Option<Arc<Switches>>,
+    generation: Arc<Generation>,
     now_s: i64,
     leeway_s: i64,
 }
@@ -43,7 +45,7 @@ impl<'a> Moment<'a> {
     pub(crate) fn now(shared: &'a Shared) -> Self {
         let leeway_s = shared.trust.rules().leeway_s;
         let (trust, switches) = (shared.trust.load(), shared.kill.switches());
-        Self { shared, trust, switches, now_s: clock::unix_s(), leeway_s }
+        Self { shared, trust, switches, generation: shared.generation(), now_s: clock::unix_s(), leeway_s }
     }
 
     /// Whether an operator has stopped what goes on for long; counted where it is.
@@ -62,6 +64,7 @@ impl<'a> Moment<'a> {
         let claims = caller.map(|caller| &caller.claims);
         if certificate.is_some_and(|certificate| self.trust.is_serial_revoked(&certificate.serial))
             || claims.is_some_and(|claims| self.trust.is_revoked(claims))
+            || caller.is_some_and(|caller| self.generation.api_keys.forgot(caller))
         {
             return Some(Ended::Revoked);
         }

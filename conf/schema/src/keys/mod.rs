@@ -1,5 +1,6 @@
 //! Every key, in the order it is shown: one walk for reading, showing and the JSON Schema.
 
+mod api_key;
 mod edge;
 mod lane;
 mod service;
@@ -78,6 +79,8 @@ fn auth(t: &mut Table<'_, '_>, auth: &mut Auth) {
     let doc = "Roles: a name to the permissions it may be given.";
     let roles = Dict { key: ROLE_NAME, value: List::of(PERMISSION), most: 256 };
     t.key("roles", doc, roles, &mut auth.roles);
+    let doc = "Keys of external clients, sent as X-API-Key: their names, SHA-256 digests and permissions.";
+    t.key("api_key", doc, api_key::ApiKeys, &mut auth.api_keys);
 }
 
 /// A duration from `least` to `most` milliseconds.

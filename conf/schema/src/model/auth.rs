@@ -5,6 +5,17 @@ use std::time::Duration;
 
 use super::value::Secret;
 
+/// A key by which an external client is known: the digest of what it shows, and what it may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiKey {
+    /// Its name, the subject of its requests.
+    pub name: String,
+    /// SHA-256 of the key.
+    pub sha256: [u8; 32],
+    /// What it may do.
+    pub permissions: Vec<String>,
+}
+
 /// `[auth]`: verification at every port. The vault worker is the one issuer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Auth {
@@ -18,6 +29,8 @@ pub struct Auth {
     pub feed_max_age: Duration,
     /// `[auth.roles]`: a role's name to the permissions it may be given.
     pub roles: BTreeMap<String, Vec<String>>,
+    /// `[[auth.api_key]]`: names and digests are unique.
+    pub api_keys: Vec<ApiKey>,
 }
 
 impl Default for Auth {
@@ -28,6 +41,7 @@ impl Default for Auth {
             leeway: Duration::from_secs(5),
             feed_max_age: Duration::from_secs(60),
             roles: BTreeMap::new(),
+            api_keys: Vec::new(),
         }
     }
 }

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
-pub use auth::Auth;
+pub use auth::{ApiKey, Auth};
 pub use edge::{
     AccessLog, Control, Drain, Edge, Keys, KillSwitch, Limits, Log, LogLevel, MetricsAccess, Otlp, RedisUrl,
     Registry,

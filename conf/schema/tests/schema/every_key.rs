@@ -10,6 +10,10 @@ use crate::{check_in, check_text, service};
 
 /// Every key with a value that is not its default.
 pub(crate) const OTHER_VALUES: &[(&str, &str)] = &[
+    (
+        "auth.api_key",
+        "[{ name = \"desk\", sha256 = \"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\", permissions = [\"read\"] }]",
+    ),
     ("auth.enabled", "false"),
     ("auth.feed_max_age", "\"30s\""),
     ("auth.hs256_secret", "\"env:OTHER_KEY\""),

@@ -56,6 +56,11 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
         &["redis.url"],
     ),
     (ADMISSION, "with_tokens_switched_off_services_are_open_and_workers_are_not", &["auth.enabled"]),
+    (
+        "proxy/gateway/tests/edge/api_keys.rs",
+        "a_key_is_a_caller_with_the_permissions_of_its_entry",
+        &["auth.api_key"],
+    ),
     (KILL, "a_symbol_is_read_from_the_configured_header", &["kill_switch.symbol_header"]),
     (ADMISSION, "tokens_of_the_older_platforms_open_services_only", &["auth.hs256_secret"]),
     (ADMISSION, "a_token_is_needed_and_its_grants_decide", &["service.permissions"]),

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 use sluice_http::{Reject, Status};
-use sluice_policy::breaker::State as BreakerState;
+use sluice_policy::breaker::{Metrics, State as BreakerState};
 use sluice_policy::kill_switch::Scope;
 
 use super::Control;
@@ -50,7 +50,22 @@ pub(super) struct Alerts {
     since: Mutex<BTreeMap<(String, &'static str), Timestamp>>,
 }
 
-type Finding = (Level, String, &'static str, String);
+/// What holds now.
+struct Finding {
+    level: Level,
+    service: String,
+    /// Which of its alerts.
+    kind: &'static str,
+    message: String,
+    /// When it began, where that is known; else when it was first looked at.
+    began: Option<Timestamp>,
+}
+
+impl Finding {
+    fn new(level: Level, service: impl Into<String>, kind: &'static str, message: impl Into<String>) -> Self {
+        Self { level, service: service.into(), kind, message: message.into(), began: None }
+    }
+}
 
 impl Alerts {
     /// What holds now, newest first.
@@ -59,13 +74,13 @@ impl Alerts {
         let now = Timestamp::now();
         let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
         since.retain(|(service, kind), _| {
-            findings.iter().any(|(_, of, what, _)| of == service && what == kind)
+            findings.iter().any(|finding| finding.service == *service && finding.kind == *kind)
         });
         let mut alerts: Vec<Alert> = findings
             .into_iter()
-            .map(|(level, service, kind, message)| Alert {
+            .map(|Finding { level, service, kind, message, began }| Alert {
                 level,
-                since: *since.entry((service.clone(), kind)).or_insert(now),
+                since: *since.entry((service.clone(), kind)).or_insert(began.unwrap_or(now)),
                 service,
                 message,
                 timestamp: now,
@@ -83,38 +98,14 @@ fn findings(shared: &Shared) -> Vec<Finding> {
     let generation = shared.generation();
     for route in &generation.services {
         let name = &route.service.name;
-        let metrics = route.upstream.breaker().metrics(clock::now());
-        match metrics.state {
-            BreakerState::Open => {
-                findings.push((Level::Critical, name.clone(), "breaker", "breaker open".to_owned()));
-            }
-            BreakerState::ForcedOpen => {
-                findings.push((Level::Critical, name.clone(), "breaker", "breaker forced open".to_owned()));
-            }
-            BreakerState::HalfOpen => {
-                findings.push((
-                    Level::Warning,
-                    name.clone(),
-                    "half_open",
-                    "breaker half open: probing".to_owned(),
-                ));
-            }
-            BreakerState::ForcedClosed | BreakerState::Disabled => {
-                findings.push((Level::Warning, name.clone(), "forced", "breaker held closed".to_owned()));
-            }
-            BreakerState::Closed => {}
-        }
+        findings.extend(breaker(name, &route.upstream.breaker().metrics(clock::now())));
         let roster = route.upstream.roster();
         let total = roster.endpoints().len();
         let down = roster.endpoints().iter().filter(|endpoint| !endpoint.instance.is_healthy()).count();
         if down > 0 {
             let level = if down == total { Level::Critical } else { Level::Warning };
-            findings.push((
-                level,
-                name.clone(),
-                "instances",
-                format!("{down} of {total} instances unhealthy"),
-            ));
+            let text = format!("{down} of {total} instances unhealthy");
+            findings.push(Finding::new(level, name, "instances", text));
         }
     }
     for (role, health) in shared.workers.all() {
@@ -122,14 +113,14 @@ fn findings(shared: &Shared) -> Vec<Finding> {
         let text = health.detail.clone().unwrap_or_else(|| "not well".to_owned());
         match health.status {
             Status::Healthy => {}
-            Status::Degraded => findings.push((Level::Warning, role.to_string(), "worker", text)),
-            Status::Unhealthy => findings.push((Level::Critical, role.to_string(), "worker", text)),
+            Status::Degraded => findings.push(Finding::new(Level::Warning, role.as_str(), "worker", text)),
+            Status::Unhealthy => findings.push(Finding::new(Level::Critical, role.as_str(), "worker", text)),
         }
     }
     if let (status, Some(text)) = own_fault(shared)
         && status != Status::Healthy
     {
-        findings.push((Level::Warning, "edge".to_owned(), "edge", text));
+        findings.push(Finding::new(Level::Warning, "edge", "edge", text));
     }
     for certificate in certificates(shared) {
         let bound = if certificate.is_ca { CA_DAYS } else { LEAF_HOURS / 24.0 };
@@ -137,11 +128,26 @@ fn findings(shared: &Shared) -> Vec<Finding> {
             let level = if certificate.days_left <= 0.0 { Level::Critical } else { Level::Warning };
             let hours = certificate.days_left * 24.0;
             let text = format!("certificate expires in {hours:.1} h");
-            findings.push((level, certificate.name, "certificate", text));
+            findings.push(Finding::new(level, certificate.name, "certificate", text));
         }
     }
     findings.extend(kill::views(shared, None, ALERTS_MAX).0.into_iter().map(killed));
     findings
+}
+
+/// A breaker that is not simply closed.
+fn breaker(service: &str, metrics: &Metrics) -> Option<Finding> {
+    let (level, kind, text) = match metrics.state {
+        BreakerState::Open => (Level::Critical, "breaker", "breaker open"),
+        BreakerState::ForcedOpen => (Level::Critical, "breaker", "breaker forced open"),
+        BreakerState::HalfOpen => (Level::Warning, "half_open", "breaker half open: probing"),
+        BreakerState::ForcedClosed | BreakerState::Disabled => {
+            (Level::Warning, "forced", "breaker held closed")
+        }
+        BreakerState::Closed => return None,
+    };
+    let began = metrics.opened_at.map(clock::wall);
+    Some(Finding { began, ..Finding::new(level, service, kind, text) })
 }
 
 /// An operator has stopped something, which somebody has to end.
@@ -155,7 +161,7 @@ fn killed(view: kill::View) -> Finding {
     };
     let cancels = if view.cancel_lane_open { "" } else { ", cancels too" };
     let text = format!("kill switch: {what} stopped{cancels} by {}: {}", view.by, view.reason);
-    (Level::Critical, service, kind, text)
+    Finding::new(Level::Critical, service, kind, text)
 }
 
 pub(super) async fn list(State(control): State<Arc<Control>>, access: Access) -> Result<Json<Value>, Reject> {

@@ -19,6 +19,12 @@ pub(crate) const INTERNAL_KEY: HeaderName = HeaderName::from_static(header::X_IN
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static(header::TRACEPARENT);
 /// What tracing systems keep beside it.
 pub(crate) const TRACESTATE: HeaderName = HeaderName::from_static(header::TRACESTATE);
+/// Key of an external client.
+pub(crate) const API_KEY: HeaderName = HeaderName::from_static(header::X_API_KEY);
+/// How long the caller waits, ms.
+pub(crate) const DEADLINE: HeaderName = HeaderName::from_static(header::X_REQUEST_DEADLINE_MS);
+/// How long the caller of a method waits.
+pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static(header::GRPC_TIMEOUT);
 /// Token of Vault-compatible clients.
 pub(crate) const VAULT_TOKEN: HeaderName = HeaderName::from_static(header::X_VAULT_TOKEN);
 /// Client addresses added by proxies.

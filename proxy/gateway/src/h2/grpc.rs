@@ -1,21 +1,20 @@
-//! gRPC's own words: what its calls look like, how long they wait, and how the edge's refusals reach them.
+//! gRPC's own words: what its calls look like, and how the edge's refusals reach them.
 //!
 //! A gRPC client reads no status but 200 and no body that is not a message: a refusal of the edge becomes
-//! a trailers-only answer, its status in `grpc-status`.
-
-use std::time::Duration;
+//! a trailers-only answer, its status in `grpc-status` and what became of the call in `sluice-outcome`.
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::http::ResponseHeader;
 use sluice_wire::code::Code;
+use sluice_wire::header::SLUICE_OUTCOME;
 
 use crate::respond::Answer;
 
 const KIND: &[u8] = b"application/grpc";
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-const TIMEOUT: &str = "grpc-timeout";
+const OUTCOME: HeaderName = HeaderName::from_static(SLUICE_OUTCOME);
 
 /// Whether fields are those of a gRPC call or of an answer to one.
 pub(crate) fn is_call(headers: &HeaderMap) -> bool {
@@ -35,30 +34,6 @@ pub(crate) fn is_trailers_only(head: &ResponseHeader) -> bool {
     head.headers.contains_key(STATUS) && is_call(&head.headers)
 }
 
-/// How long the caller of a method is willing to wait; `None` for other requests.
-pub(crate) fn call_timeout(headers: &HeaderMap) -> Option<Duration> {
-    is_call(headers).then(|| timeout(headers)).flatten()
-}
-
-/// One to eight digits and a unit.
-fn timeout(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(TIMEOUT)?.to_str().ok()?;
-    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
-    if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let count: u64 = digits.parse().ok()?;
-    match unit {
-        "H" => Some(Duration::from_secs(count * 3600)),
-        "M" => Some(Duration::from_secs(count * 60)),
-        "S" => Some(Duration::from_secs(count)),
-        "m" => Some(Duration::from_millis(count)),
-        "u" => Some(Duration::from_micros(count)),
-        "n" => Some(Duration::from_nanos(count)),
-        _ => None,
-    }
-}
-
 /// A refusal of the edge as a gRPC client reads it; what is no refusal stays as it is.
 pub(crate) fn translate(answer: Answer) -> Answer {
     let Some(problem) = answer.as_problem() else { return answer };
@@ -66,7 +41,9 @@ pub(crate) fn translate(answer: Answer) -> Answer {
     let message = escape(&format!("{}: {detail}", problem.code.word()));
     let status = HeaderValue::from(status(problem.code));
     let message = HeaderValue::from_str(&message).unwrap_or_else(|_| HeaderValue::from_static(""));
-    answer.bare(200, "application/grpc").with(STATUS, status).with(MESSAGE, message)
+    let outcome = problem.outcome.map(|outcome| (OUTCOME, HeaderValue::from_static(outcome.word())));
+    let answer = answer.bare(200, "application/grpc").with(STATUS, status).with(MESSAGE, message);
+    answer.with_all(outcome)
 }
 
 /// The status of gRPC for a refusal.
@@ -102,6 +79,7 @@ fn escape(text: &str) -> String {
 mod tests {
     use super::*;
     use sluice_wire::id::RequestId;
+    use sluice_wire::problem::{Outcome, Problem};
 
     fn fields(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs
@@ -119,25 +97,6 @@ mod tests {
             assert!(!is_call(&fields(&[("content-type", kind)])), "{kind}");
         }
         assert!(!is_call(&HeaderMap::new()));
-    }
-
-    #[test]
-    fn timeouts_have_a_unit_and_eight_digits_at_most() {
-        let read = |value| timeout(&fields(&[("grpc-timeout", value)]));
-        assert_eq!(read("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(read("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
-        assert_eq!(read("1S"), Some(Duration::from_secs(1)));
-        assert_eq!(read("5u"), Some(Duration::from_micros(5)));
-        for bad in ["", "S", "1", "123456789m", "-1S", "1x", "1 S", "é"] {
-            assert_eq!(
-                timeout(&HeaderMap::from_iter([(
-                    HeaderName::from_static(TIMEOUT),
-                    HeaderValue::from_bytes(bad.as_bytes()).unwrap()
-                )])),
-                None,
-                "{bad:?}"
-            );
-        }
     }
 
     #[test]
@@ -167,6 +126,9 @@ mod tests {
             assert_eq!(field("content-type"), Some("application/grpc"));
             assert!(field("grpc-message").unwrap().ends_with("100 %25 gone%C3%A9"));
         }
+        let unknown = Problem::new(Code::UpstreamRefused).outcome(Outcome::Unknown);
+        let (_, fields, _) = translate(Answer::problem(unknown)).into_parts("/", &id);
+        assert!(fields.contains(&(OUTCOME, HeaderValue::from_static("unknown"))), "{fields:?}");
         let page = Answer::bytes(200, "text/plain", "ok");
         assert_eq!(translate(page).into_parts("/", &id).2, "ok");
     }

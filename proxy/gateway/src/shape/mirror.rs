@@ -18,6 +18,7 @@ use sluice_policy::mirror::{ANSWER_BYTES_MAX, COPIES_MAX, copies};
 use sluice_policy::split::caller;
 
 use crate::ctx::{Exchange, Target};
+use crate::due;
 use crate::endpoint::Endpoint;
 use crate::generation::ServiceRoute;
 use crate::headers::{Introduction, connection_names, introduce, strip_request};
@@ -134,6 +135,7 @@ fn head(
             span: x.trace.span(),
         },
     )?;
+    due::tell(x, &mut head)?;
     mirror.request_edits.apply(&mut head)?;
     head.insert_header(MARK, HeaderValue::from_static("1"))?;
     let path = x.forward_path.as_deref().unwrap_or(&x.arrival.path);

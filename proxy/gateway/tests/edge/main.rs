@@ -3,10 +3,12 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::missing_panics_doc, missing_docs, reason = "tests")]
 
 mod admission;
+mod api_keys;
 mod balance;
 mod calls;
 mod control;
 mod corpus;
+mod due;
 mod ejection;
 mod framing;
 mod h2;
@@ -25,7 +27,9 @@ mod kill;
 mod lanes;
 mod names;
 mod observe;
+mod order_life;
 mod proxy_protocol;
+mod recovery;
 mod registry;
 mod reload;
 mod rollback;
