@@ -24,7 +24,7 @@ const BARE: Templates =
 const POLICY: Templates =
     (include_str!("../peers/sluice-policy.toml"), include_str!("../peers/sluice-policy.service.toml"));
 const ORDERS: Templates =
-    (include_str!("../peers/sluice-policy.toml"), include_str!("../peers/sluice-orders.service.toml"));
+    (include_str!("../peers/sluice-orders.toml"), include_str!("../peers/sluice-orders.service.toml"));
 /// The program of all subjects here.
 pub(crate) const PROGRAM: &str = "sluice";
 /// Services in one file: its size has a bound.
