@@ -21,6 +21,7 @@ use crate::idempotency;
 use crate::link::Fault;
 use crate::respond::Answer;
 use crate::state::Shared;
+use crate::upstream::BreakerLeave;
 use crate::{clock, shortage};
 
 /// `Host` for workers, which answer on Unix sockets.
@@ -56,6 +57,12 @@ pub(crate) fn check_instance(
 pub(crate) async fn choose(x: &mut Exchange) -> Result<Box<HttpPeer>, Box<Error>> {
     if !x.retry_after.is_zero() {
         tokio::time::sleep(std::mem::take(&mut x.retry_after)).await;
+    }
+    if !may_try_again(x) {
+        let problem = Problem::new(Code::BreakerOpen)
+            .detail("the service failed meanwhile and is given time to recover")
+            .retry_after_s(1);
+        return refuse(x, problem);
     }
     let Some(connect) = x.deadline().and_then(|deadline| deadline.connect(clock::now())) else {
         let problem = Problem::new(Code::UpstreamTimeout).detail("no time is left for this request");
@@ -266,9 +273,17 @@ fn fail(x: &mut Exchange, failure: Failure) {
     }
 }
 
+/// Whether the breaker, which let the first try through, still does: others may have opened it meanwhile.
+fn may_try_again(x: &Exchange) -> bool {
+    x.attempts == 0 || x.leave.as_ref().is_none_or(BreakerLeave::stands)
+}
+
 /// Whether another try is made; `sluice_policy::retry` has the rules.
 fn retries(x: &mut Exchange, cause: RetryCause, replayable: bool, retry_after: Option<Duration>) -> bool {
     let Target::Service(route) = &x.target else { return false };
+    if !may_try_again(x) {
+        return false;
+    }
     let failed = Failed {
         method: x.arrival.method,
         tries: x.attempts,
@@ -276,7 +291,8 @@ fn retries(x: &mut Exchange, cause: RetryCause, replayable: bool, retry_after: O
         sent: was_sent(x),
         keyed_part: idempotency::is_part(x),
         replayable,
-        left: x.left(),
+        // What an answer's first byte has left: a try that could not get one would only cost its delay.
+        left: x.deadline().map(|deadline| deadline.first_byte(clock::now()).unwrap_or_default()),
         retry_after,
     };
     let Some(delay) = route.upstream.decide_retry(&failed) else { return false };

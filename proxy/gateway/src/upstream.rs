@@ -317,6 +317,12 @@ impl Roster {
 }
 
 impl BreakerLeave {
+    /// Whether another try may still be made with it.
+    pub(crate) fn stands(&self) -> bool {
+        let breaker = self.upstream.breaker();
+        self.permit.as_ref().is_some_and(|permit| breaker.stands(permit, clock::now()))
+    }
+
     /// Tells the breaker how the call ended.
     pub(crate) fn record(mut self, outcome: Outcome, latency: Duration) {
         let Some(permit) = self.permit.take() else { return };

@@ -178,6 +178,19 @@ impl Breaker {
         }
     }
 
+    /// Whether the call that has this permit may still be sent: what it was given while closed is no leave to
+    /// knock at a breaker that has opened since, nor a probe's place. Ask before every try.
+    pub fn stands(&self, permit: &Permit, now: Nanos) -> bool {
+        match self.state {
+            State::Closed | State::ForcedClosed | State::Disabled => true,
+            State::Open | State::ForcedOpen => false,
+            State::HalfOpen => {
+                let live = |lease: &Lease| Some(lease.id) == permit.probe && lease.expires > now;
+                permit.generation == self.generation && self.leases.iter().any(live)
+            }
+        }
+    }
+
     /// Gives a permit back with the call's outcome and its latency to the first byte.
     pub fn record(&mut self, permit: Permit, outcome: Outcome, latency: Duration, now: Nanos, seed: u64) {
         if self.state != State::Disabled {

@@ -139,6 +139,31 @@ fn slow_probe_reopens_and_neutral_probe_only_frees_its_place() {
 }
 
 #[test]
+fn leave_that_was_given_before_is_no_leave_to_try_again() {
+    let mut breaker = breaker(conf());
+    let now = Nanos::from_secs(1);
+    let early = breaker.try_acquire(now, 0).unwrap();
+    assert!(breaker.stands(&early, now));
+    for _ in 0..5 {
+        call(&mut breaker, Outcome::Failure, Duration::ZERO, now);
+    }
+    assert!(!breaker.stands(&early, now), "open");
+    let later = Nanos::from_secs(70);
+    let probe = breaker.try_acquire(later, 0).unwrap();
+    assert!(
+        breaker.stands(&probe, later) && !breaker.stands(&early, later),
+        "a probe's place is not its own"
+    );
+    assert!(!breaker.stands(&probe, Nanos::from_secs(170)), "its lease is over");
+    breaker.reset(later);
+    assert!(breaker.stands(&early, later), "closed: everybody may");
+    breaker.force(Force::Open, later);
+    assert!(!breaker.stands(&early, later));
+    breaker.cancel(early, later);
+    breaker.cancel(probe, later);
+}
+
+#[test]
 fn lost_probes_come_back_when_their_lease_ends() {
     let mut breaker = opened(0);
     let now = Nanos::from_secs(70);

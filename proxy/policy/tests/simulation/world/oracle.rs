@@ -1,0 +1,178 @@
+//! What must hold, judged by somebody who sees everything: every byte that an instance got, every word that a client
+//! was told, every decision of every edge. It keeps its own naive books and believes none of the edge's.
+
+mod breakers;
+mod gates;
+mod limits;
+mod picks;
+
+use std::collections::BTreeMap;
+
+use sluice_policy::Nanos;
+use sluice_policy::route::Target;
+use sluice_wire::code::Code;
+use sluice_wire::problem::Outcome;
+
+use super::World;
+use super::keys::Id;
+use super::request::{Request, Told};
+
+/// An edge and one of its services, or one of its gates.
+pub(crate) type At = (usize, usize);
+
+/// What is known of everybody.
+#[derive(Debug, Default)]
+pub(crate) struct Oracle {
+    /// The first thing that should not have been, and when.
+    pub(crate) fault: Option<(Nanos, String)>,
+    /// All is well, and what went wrong before is forgotten by all.
+    pub(crate) is_clean: bool,
+    seen: Vec<Seen>,
+    /// Requests whose last byte arrived at an instance, in that order.
+    executions: Vec<(usize, Id, u8)>,
+    claims: BTreeMap<(usize, Id), Vec<Claim>>,
+    arms: BTreeMap<(u64, usize), Option<usize>>,
+    limits: limits::Limits,
+    gates: BTreeMap<At, gates::Seen>,
+    breakers: BTreeMap<At, breakers::Shadow>,
+    picks: picks::Picks,
+}
+
+/// What instances got of one request.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    conns: Vec<usize>,
+    whole: u32,
+}
+
+/// A key that a request got.
+#[derive(Debug)]
+struct Claim {
+    request: usize,
+    at_ms: u64,
+    expires_at_ms: u64,
+    executed: bool,
+}
+
+impl Oracle {
+    pub(crate) fn fail(&mut self, now: Nanos, what: String) {
+        self.fault.get_or_insert((now, what));
+    }
+
+    /// How many requests instances have executed.
+    pub(crate) fn executions(&self) -> u64 {
+        self.executions.len() as u64
+    }
+
+    fn seen(&mut self, request: usize) -> &mut Seen {
+        if self.seen.len() <= request {
+            self.seen.resize(request + 1, Seen::default());
+        }
+        &mut self.seen[request]
+    }
+
+    pub(crate) fn routed(&mut self, asked: usize, target: Target) {
+        if target != Target::Service(asked) {
+            self.fail(Nanos::ZERO, format!("a request for service {asked} was routed to {target:?}"));
+        }
+    }
+
+    /// A caller meets the same arm at every edge.
+    pub(crate) fn placed(&mut self, asks: &Request, arm: Option<usize>) {
+        let known = *self.arms.entry((asks.conf.number, asks.account * 8 + asks.asked)).or_insert(arm);
+        if known != arm {
+            self.fail(Nanos::ZERO, format!("account {} met arm {known:?} and {arm:?}", asks.account));
+        }
+    }
+
+    /// An instance got a byte.
+    pub(crate) fn touched(&mut self, conn: usize, request: usize) {
+        let conns = &mut self.seen(request).conns;
+        if !conns.contains(&conn) {
+            conns.push(conn);
+        }
+    }
+
+    /// An instance got the last byte, and executes it; the number of the execution.
+    pub(crate) fn executed(&mut self, now: Nanos, request: usize, asks: &Request) -> u64 {
+        let seen = self.seen(request);
+        seen.whole += 1;
+        let (whole, touched) = (seen.whole, seen.conns.len());
+        let (id, safe) = (asks.key_id(), asks.method.is_safe());
+        if !safe && whole > 1 {
+            self.fail(now, format!("request {request} ({}) was executed {whole} times", asks.method));
+        }
+        if !safe && asks.key.is_none() && touched > 1 {
+            self.fail(
+                now,
+                format!("request {request} without a key reached instances over {touched} connections"),
+            );
+        }
+        if !safe && !World::may_trade(asks.account) {
+            self.fail(now, format!("request {request} was executed without permission"));
+        }
+        let claims = self.claims.iter_mut().find(|((_, known), claims)| {
+            *known == id && asks.key.is_some() && claims.iter().any(|claim| claim.request == request)
+        });
+        let mut twice = None;
+        if let Some((_, claims)) = claims {
+            let own = claims.iter().position(|claim| claim.request == request).unwrap_or(0);
+            let at_ms = claims[own].at_ms;
+            claims[own].executed = true;
+            let lives =
+                |claim: &&Claim| claim.request != request && claim.executed && at_ms < claim.expires_at_ms;
+            twice = claims.iter().find(lives).map(|claim| claim.request);
+        }
+        if let Some(other) = twice {
+            self.fail(now, format!("requests {other} and {request} of one key were both executed"));
+        }
+        self.executions.push((request, id, asks.variant));
+        self.executions.len() as u64 - 1
+    }
+
+    /// A request got its key.
+    pub(crate) fn claimed(&mut self, store: usize, request: usize, id: Id, at_ms: u64, expires_at_ms: u64) {
+        let claim = Claim { request, at_ms, expires_at_ms, executed: false };
+        self.claims.entry((store, id)).or_default().push(claim);
+    }
+
+    /// A client is told what became of its request.
+    pub(crate) fn told(&mut self, now: Nanos, request: usize, asks: &Request, told: Told) {
+        let touched = !self.seen(request).conns.is_empty();
+        if asks.tries == 0 && touched {
+            self.fail(now, format!("request {request} reached an instance without a try"));
+        }
+        let of = |oracle: &Self, tag: u64| oracle.executions.get(tag as usize).copied();
+        match told {
+            Told::Refused(code, Some(Outcome::NotSent)) if touched => {
+                self.fail(now, format!("request {request} was told not_sent ({}), and it was", code.word()));
+            }
+            Told::Refused(Code::RateLimited | Code::Overloaded | Code::InsufficientScope, _) if touched => {
+                self.fail(now, format!("request {request} was refused, and sent"));
+            }
+            Told::Answer(_, Some(tag)) if of(self, tag).is_none_or(|(by, ..)| by != request) => {
+                self.fail(now, format!("request {request} got the answer of another"));
+            }
+            Told::Replay(_, Some(tag))
+                if of(self, tag)
+                    .is_none_or(|(_, id, variant)| id != asks.key_id() || variant != asks.variant) =>
+            {
+                self.fail(now, format!("request {request} was replayed the answer to another order"));
+            }
+            _ => {}
+        }
+    }
+
+    /// The process of an edge is gone: what it knew counts no more.
+    pub(crate) fn crashed(&mut self, edge: usize) {
+        self.limits.forget(edge);
+        self.gates.retain(|(at, _), _| *at != edge);
+        self.breakers.retain(|(at, _), _| *at != edge);
+        self.picks.forget(edge);
+    }
+
+    /// An edge has another configuration.
+    pub(crate) fn reloaded(&mut self, edge: usize) {
+        self.limits.forget_rates(edge);
+    }
+}
