@@ -14,10 +14,15 @@
 //! Precision: T is kept in sixteenths of a nanosecond and rounded up, so the true rate is never
 //! exceeded; 10^9 a second is the fastest that is exact. u64 lasts 36 years of uptime.
 //!
-//! The keys and their table are in [`table`], the header values in [`header`]. Cost of
-//! [`Gcra::check`]: a few additions and one division, no allocation.
+//! When the limit of a caller changes (a reload), the requests that he has used up are counted on under the new one: he
+//! gets no new burst, and does not wait for an hour because a limit that is gone allowed five an hour.
+//!
+//! The keys and their table are in [`table`], what several edges share in [`lease`] and [`leases`], the
+//! header values in [`header`]. Cost of [`Gcra::check`]: a few additions and one division, no allocation.
 
 pub mod header;
+pub mod lease;
+pub mod leases;
 pub mod table;
 
 use std::time::Duration;
@@ -26,7 +31,8 @@ use sluice_schema::{RateKey, RateLimit};
 
 use crate::time::{Nanos, nanos};
 
-pub use table::{Key, Keyer, Table, Verdict, Who};
+pub use lease::Terms;
+pub use table::{Key, Keyer, Table, Threshold, Verdict, Who};
 
 const TICKS_PER_NANO: u64 = 16;
 /// No bucket reaches further ahead: a quarter of time, so that sums cannot overflow.
@@ -67,6 +73,10 @@ pub struct Limit {
     pub soft: Gcra,
     /// The rate past which the connection closes.
     pub hard: Option<Gcra>,
+    /// `soft` as the store that edges share knows it.
+    pub soft_terms: Terms,
+    /// `hard`, likewise.
+    pub hard_terms: Option<Terms>,
 }
 
 impl Gcra {
@@ -78,11 +88,23 @@ impl Gcra {
         Self { cost: cost as u64, capacity: capacity as u64 }
     }
 
+    /// The state of a caller under this limit whose state `tat` another one made, of which a request cost `cost`
+    /// ticks: as many requests are used up as before.
+    fn take_over(&self, now: Nanos, tat: u64, cost: u64) -> u64 {
+        let now = ticks(now);
+        if cost == 0 || cost == self.cost || tat <= now {
+            return tat;
+        }
+        let ahead = (u128::from(tat - now) * u128::from(self.cost)).div_ceil(u128::from(cost));
+        now.saturating_add(u64::try_from(ahead).unwrap_or(u64::MAX).min(self.capacity))
+    }
+
     /// Decides about one request of a caller whose state is `tat`; returns its new state.
     /// The state of a caller never seen is 0.
     pub fn check(&self, now: Nanos, tat: u64) -> (Decision, u64) {
         let now = ticks(now);
-        let base = tat.max(now);
+        // More than a burst is owed only where another limit held before, which nobody remembers.
+        let base = tat.clamp(now, now.saturating_add(self.capacity));
         let next = base.saturating_add(self.cost);
         let ahead = next - now;
         if ahead <= self.capacity {
@@ -100,7 +122,7 @@ impl Gcra {
             reset_after: duration(base - now),
             retry_after: duration(ahead - self.capacity),
         };
-        (decision, tat)
+        (decision, base)
     }
 }
 
@@ -113,6 +135,8 @@ impl Limit {
             key: conf.key.clone(),
             soft: Gcra::new(conf.requests, conf.per, conf.burst),
             hard: conf.hard.map(|hard| Gcra::new(hard, conf.per, hard)),
+            soft_terms: Terms::new(conf.requests, conf.per, conf.burst),
+            hard_terms: conf.hard.map(|hard| Terms::new(hard, conf.per, hard)),
         }
     }
 

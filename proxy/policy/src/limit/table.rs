@@ -10,7 +10,7 @@
 //! Keys are 128-bit keyed hashes (twice SipHash under the process's seed): a caller can neither choose
 //! its set nor find another caller's key; two callers meet by chance once in 2^64 pairs.
 //!
-//! LIMIT: [`KEYS_MAX`] callers by default, 32 bytes each, allocated at the start.
+//! LIMIT: [`KEYS_MAX`] callers by default, 48 bytes each, allocated at the start.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
@@ -19,6 +19,7 @@ use std::sync::{Mutex, PoisonError};
 
 use sluice_schema::RateKey;
 
+use super::lease::Taken;
 use super::{AHEAD_MAX, Decision, Limit, ticks};
 use crate::time::Nanos;
 
@@ -62,10 +63,24 @@ pub struct Debt {
 }
 
 impl Key {
+    /// All of it.
+    pub(super) const fn bits(self) -> u128 {
+        self.0
+    }
+
     /// Half of it, where few callers are told apart at once.
     pub const fn low(self) -> u64 {
         self.0 as u64
     }
+}
+
+/// Which of a limit's two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threshold {
+    /// Past it requests are refused.
+    Soft,
+    /// Past it the connection closes.
+    Hard,
 }
 
 /// What the table says about one request.
@@ -92,6 +107,9 @@ struct Slot {
     key: u128,
     tat: u64,
     hard_tat: u64,
+    /// What a request cost under the limits that made them; 0: not known.
+    cost: u64,
+    hard_cost: u64,
 }
 
 impl<'a> Who<'a> {
@@ -109,6 +127,25 @@ impl<'a> Who<'a> {
             RateKey::Service => Self::Everybody,
             RateKey::Subject => subject.map_or(Self::Everybody, Self::Subject),
             RateKey::Header(name) => header(name).map_or(Self::Everybody, Self::Header),
+        }
+    }
+}
+
+impl Who<'_> {
+    /// Writes what a caller's bucket is called by every edge: the same bytes for the same caller of a scope, and for
+    /// nobody else. They name the caller in clear.
+    pub fn name(self, scope: &str, threshold: Threshold, mut write: impl FnMut(&[u8])) {
+        write(&(scope.len() as u64).to_be_bytes());
+        write(scope.as_bytes());
+        let hard = u8::from(threshold == Threshold::Hard);
+        match self {
+            Who::Subject(subject) => [&[hard, 1][..], subject.as_bytes()].into_iter().for_each(write),
+            Who::Address(address) => {
+                let (is_v6, network) = network(address);
+                [&[hard, 2, u8::from(is_v6)][..], &network.to_be_bytes()].into_iter().for_each(write);
+            }
+            Who::Header(value) => [&[hard, 3][..], value].into_iter().for_each(write),
+            Who::Everybody => write(&[hard, 4]),
         }
     }
 }
@@ -183,18 +220,49 @@ impl Table {
 
     /// Decides about one request and remembers it. Holds one shard's lock for the time of it.
     pub fn check(&self, key: Key, limit: &Limit, now: Nanos) -> Verdict {
+        self.check_with(key, limit, now, |_| None)
+    }
+
+    /// The same where others have a say: `shared` is asked once for each threshold that a request passes here, and
+    /// may refuse it. What is refused by one counts for none but `hard`, which counts every request that it lets
+    /// pass.
+    pub fn check_with(
+        &self,
+        key: Key,
+        limit: &Limit,
+        now: Nanos,
+        mut shared: impl FnMut(Threshold) -> Option<Taken>,
+    ) -> Verdict {
+        let mut ask = |threshold, decision: &mut Decision| {
+            if decision.allowed
+                && let Some(taken) = shared(threshold)
+            {
+                taken.narrow(decision);
+            }
+        };
         let (shard, set) = self.place(key);
         let mut shard = self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
         let slot = self.slot(&mut shard[set], key, now);
+        slot.tat = limit.soft.take_over(now, slot.tat, slot.cost);
+        slot.cost = limit.soft.cost;
         let (mut decision, tat) = limit.soft.check(now, slot.tat);
-        slot.tat = tat;
+        let passes_here = decision.allowed;
         let mut close = false;
         if let Some(hard) = limit.hard {
-            let (past, tat) = hard.check(now, slot.hard_tat);
-            slot.hard_tat = tat;
+            slot.hard_tat = hard.take_over(now, slot.hard_tat, slot.hard_cost);
+            slot.hard_cost = hard.cost;
+            let (mut past, hard_tat) = hard.check(now, slot.hard_tat);
+            ask(Threshold::Hard, &mut past);
+            if past.allowed {
+                slot.hard_tat = hard_tat;
+            }
             close = !past.allowed;
             decision.allowed &= past.allowed;
             decision.retry_after = decision.retry_after.max(past.retry_after);
+        }
+        ask(Threshold::Soft, &mut decision);
+        if decision.allowed || !passes_here {
+            slot.tat = tat;
         }
         Verdict { decision, close }
     }

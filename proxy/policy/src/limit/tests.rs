@@ -7,6 +7,12 @@ fn limit(requests: u64, per: Duration, burst: u64) -> Limit {
     Limit::new(&RateLimit { requests, per, burst, key: RateKey::Client, hard: None })
 }
 
+impl Limit {
+    fn soft_burst(&self) -> u64 {
+        self.soft.capacity / self.soft.cost
+    }
+}
+
 fn at(ms: u64) -> Nanos {
     Nanos::from_millis(ms)
 }
@@ -158,6 +164,81 @@ fn threads_together_get_no_more_than_one_would() {
 }
 
 #[test]
+fn a_flood_of_names_frees_nobody_from_what_he_owes() {
+    let table = Table::new(512);
+    let (limit, keyer) = (limit(10, Duration::from_secs(10), 10), Keyer::new([3, 4]));
+    let honest: Vec<Key> = (0..64).map(|n| keyer.key("s", Who::Subject(&format!("honest {n}")))).collect();
+    for key in &honest {
+        assert_eq!((0..12).filter(|_| table.check(*key, &limit, at(0)).decision.allowed).count(), 10);
+    }
+    let before = table.evicted();
+    for n in 0..50_000 {
+        table.check(keyer.key("s", Who::Subject(&format!("name {n}"))), &limit, at(1));
+    }
+    assert!(table.evicted() - before > 40_000, "the table was full all the time");
+    let passed = honest.iter().filter(|key| table.check(**key, &limit, at(2)).decision.allowed).count();
+    assert_eq!(passed, 0, "who used more than the names of the flood stays");
+}
+
+#[test]
+fn threads_floods_and_a_changed_rate_together_admit_no_more_than_is_allowed() {
+    let table = Table::new(512);
+    let keyer = Keyer::new([5, 9]);
+    let limits = [limit(2_000, Duration::from_secs(1), 20), limit(500, Duration::from_secs(1), 20)];
+    let chosen = std::sync::atomic::AtomicUsize::new(0);
+    // A clock that all read, and each uses what it read when it gets to it.
+    let clock = std::sync::atomic::AtomicU64::new(0);
+    let worker = |thread: u64| {
+        let (mut passed, mut n) = (Vec::new(), 0_u64);
+        loop {
+            let now = Nanos(clock.fetch_add(10_000, std::sync::atomic::Ordering::Relaxed));
+            if now > at(400) {
+                break passed;
+            }
+            let limit = &limits[chosen.load(std::sync::atomic::Ordering::Relaxed)];
+            if table.check(keyer.key("s", Who::Everybody), limit, now).decision.allowed {
+                passed.push(now.0);
+            }
+            n += 1;
+            let name = format!("{thread} {n}");
+            table.check(keyer.key("s", Who::Subject(&name)), limit, now);
+            if n.is_multiple_of(1_000) {
+                chosen.fetch_xor(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+    };
+    let passed: Vec<u64> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..4).map(|thread| scope.spawn(move || worker(thread))).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    let spanned = passed.iter().max().unwrap() - passed.iter().min().unwrap();
+    // By the faster of both rates, with the burst that they have in common.
+    let most = 20 + spanned * 2_000 / 1_000_000_000 + 1;
+    assert!(passed.len() as u64 <= most, "{} of {most}", passed.len());
+    assert!(passed.len() >= 20);
+}
+
+#[test]
+fn another_limit_counts_on_what_was_used_of_this_one() {
+    let (hour, second) = (limit(5, Duration::from_secs(3600), 5), limit(10, Duration::from_secs(1), 10));
+    let (table, key) = (Table::new(1), Keyer::new([1, 2]).key("s", Who::Everybody));
+    let passed = |limit: &Limit, ms| {
+        std::iter::repeat_with(|| table.check(key, limit, at(ms)).decision.allowed)
+            .take_while(|allowed| *allowed)
+            .count()
+    };
+    assert_eq!(passed(&hour, 0), 5);
+    assert_eq!(passed(&second, 1), 5, "five of ten are used");
+    assert_eq!(passed(&hour, 1), 0, "ten are used, of five");
+    assert_eq!(passed(&second, 1), 5, "no more than five of five can be");
+    assert_eq!(passed(&second, 101), 1);
+    // What another process knew is taken as it was, and bounds nobody for longer than a burst.
+    let debt = Debt { key: key.bits(), soft: u64::MAX, hard: 0 };
+    table.take(&[debt], at(200));
+    assert_eq!((passed(&second, 200), passed(&second, 300)), (0, 1));
+}
+
+#[test]
 fn another_table_goes_on_where_this_one_was() {
     let conf = RateLimit { hard: Some(5), ..RateLimit::per_minute(2) };
     let (limit, keyer) = (Limit::new(&conf), Keyer::new([1, 2]));
@@ -223,6 +304,51 @@ proptest! {
                     let span = u128::from(end - start) * u128::from(requests) / u128::from(per_ms * 1_000_000);
                     prop_assert!((last - first + 1) as u128 <= u128::from(burst) + span + 1);
                 }
+            }
+        }
+    }
+
+    /// Threads read their clocks before they get the lock, other callers come and go, the limit changes: the largest
+    /// burst passes, and what the rates gave in their times, and one of rounding a limit.
+    #[test]
+    fn interleavings_evictions_and_reloads_admit_what_each_limit_allows(
+        steps in proptest::collection::vec((0_u64..40, 0_u64..30, 0_u8..20), 1..600),
+        limits in proptest::collection::vec((1_u64..200, 1_u64..5_000, 1_u64..30), 1..4),
+    ) {
+        let limits: Vec<_> = limits.into_iter().map(|(n, per, burst)| limit(n, Duration::from_millis(per), burst)).collect();
+        let (table, keyer) = (Table::new(1), Keyer::new([7, 8]));
+        let (mut clock, mut last, mut which, mut changes) = (1_000, 1_000, 0, 0_u64);
+        // Since the caller was new: how many passed, the largest burst, what the limits before this one gave.
+        let (mut passed, mut burst, mut gave, mut since) = (0_u64, limits[0].soft_burst(), 0_u128, 1_000);
+        for (n, (pause, behind, what)) in steps.into_iter().enumerate() {
+            clock += pause;
+            let rate = |limit: &Limit, from: u64, to: u64| {
+                (u128::from(to - from) * u128::from(limit.requests)).div_ceil(limit.per.as_millis())
+            };
+            if what == 0 {
+                gave += rate(&limits[which], since, last);
+                let had = limits[which].soft_burst();
+                (which, since, changes) = ((which + 1) % limits.len(), last, changes + 1);
+                burst = burst.max(limits[which].soft_burst());
+                // Nobody has used up more than a burst: what was used beyond the new one is forgiven.
+                gave += u128::from(had.saturating_sub(limits[which].soft_burst()));
+            } else if what == 1 {
+                for stranger in 0..40 {
+                    let name = format!("{n} {stranger}");
+                    table.check(keyer.key("s", Who::Subject(&name)), &limits[which], at(clock));
+                }
+            } else {
+                // A thread that was held up asks by an older moment.
+                let now = clock.saturating_sub(behind).max(since);
+                last = last.max(now);
+                let (evicted, limit) = (table.evicted(), &limits[which]);
+                passed += u64::from(table.check(keyer.key("s", Who::Everybody), limit, at(now)).decision.allowed);
+                if table.evicted() != evicted {
+                    // Its own place was gone: it is a new caller.
+                    (passed, burst, gave, since, changes) = (1, limit.soft_burst(), 0, now, 0);
+                }
+                let most = u128::from(burst + changes) + gave + rate(limit, since, last) + 1;
+                prop_assert!(u128::from(passed) <= most, "{passed} of {most}");
             }
         }
     }
