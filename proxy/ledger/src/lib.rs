@@ -3,7 +3,7 @@
 //! Knows: one redb file, `<data-dir>/edge/ledger.redb`, mode 0600 in a folder of mode 0700, and the
 //! records in it: the registry overlay ([`Ledger::register`] and its companions), the instances that an
 //! operator holds back ([`Ledger::hold`]), the kill switches ([`Ledger::switches`]), and idempotency keys ([`Keys`]),
-//! which may lie in Redis instead ([`redis`]). Must not know: HTTP, Pingora, the clock; wall time is an argument, in
+//! which may lie in Redis instead ([`redis`]), where rate limits are shared too ([`limits`]). Must not know: HTTP, Pingora, the clock; wall time is an argument, in
 //! milliseconds since the epoch. What may be recorded is decided by `sluice-policy`.
 //!
 //! Every change is committed with `Durability::Immediate`: when a call returns, its record is on the
@@ -15,6 +15,7 @@
 mod holds;
 mod idempotency;
 mod kill_switch;
+pub mod limits;
 pub mod redis;
 mod registry;
 mod store;

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue};
+use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline};
 use sluice_schema::RedisUrl;
 use thiserror::Error;
 use tokio::runtime::Handle;
@@ -96,14 +96,52 @@ impl Redis {
     /// # Errors
     /// [`RedisError::Away`], [`RedisError::Failed`].
     pub async fn call<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisError> {
-        let called = self.try_call(command).await;
+        self.call_within(command, ANSWER_WITHIN).await
+    }
+
+    /// The same, where the answer has another time.
+    ///
+    /// # Errors
+    /// [`RedisError::Away`], [`RedisError::Failed`].
+    pub async fn call_within<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+        within: Duration,
+    ) -> Result<T, RedisError> {
+        let asked = async |mut connection| command.query_async(&mut connection).await;
+        self.ask(asked, within).await
+    }
+
+    /// Makes several calls at once, which are answered in order and within this time altogether.
+    ///
+    /// # Errors
+    /// [`RedisError::Away`], [`RedisError::Failed`].
+    pub async fn call_all<T: FromRedisValue>(
+        &self,
+        pipeline: &Pipeline,
+        within: Duration,
+    ) -> Result<T, RedisError> {
+        let asked = async |mut connection| pipeline.query_async(&mut connection).await;
+        self.ask(asked, within).await
+    }
+
+    async fn ask<T>(
+        &self,
+        asked: impl AsyncFnOnce(MultiplexedConnection) -> redis::RedisResult<T>,
+        within: Duration,
+    ) -> Result<T, RedisError> {
+        let called = self.try_ask(asked, within).await;
         self.well.store(called.is_ok(), Ordering::Relaxed);
         called
     }
 
-    async fn try_call<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisError> {
-        let Connection { number, mut connection } = self.connection().await?;
-        match tokio::time::timeout(ANSWER_WITHIN, command.query_async(&mut connection)).await {
+    async fn try_ask<T>(
+        &self,
+        asked: impl AsyncFnOnce(MultiplexedConnection) -> redis::RedisResult<T>,
+        within: Duration,
+    ) -> Result<T, RedisError> {
+        let Connection { number, connection } = self.connection().await?;
+        match tokio::time::timeout(within, asked(connection)).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 if error.is_io_error() || error.is_unrecoverable_error() {

@@ -1,10 +1,10 @@
 //! Idempotency keys of several edges in one real Redis, which is killed, stopped and started again.
 
-#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod server;
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,83 +13,20 @@ use sluice_policy::idempotency::Answer;
 use sluice_schema::{Mode, check};
 use tokio::runtime::Runtime;
 
+use server::RedisServer;
+
 const PATIENCE: Duration = Duration::from_secs(20);
-
-struct Server {
-    port: u16,
-    dir: tempfile::TempDir,
-    child: Child,
-}
-
-impl Server {
-    fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let dir = tempfile::tempdir().unwrap();
-        let child = Self::spawn(port, &dir);
-        let server = Self { port, dir, child };
-        server.awaited();
-        server
-    }
-
-    fn spawn(port: u16, dir: &tempfile::TempDir) -> Child {
-        let mut command = Command::new("redis-server");
-        command.args([
-            "--port",
-            &port.to_string(),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "yes",
-        ]);
-        command.args(["--appendfsync", "always", "--dir"]).arg(dir.path());
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        command.spawn().expect("redis-server (Debian: redis-server) is installed")
-    }
-
-    fn awaited(&self) {
-        let until = Instant::now() + PATIENCE;
-        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(Instant::now() < until, "redis-server does not listen");
-            std::thread::yield_now();
-        }
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn again(&mut self) {
-        self.child = Self::spawn(self.port, &self.dir);
-        self.awaited();
-    }
-
-    fn signal(&self, signal: &str) {
-        assert!(
-            Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success()
-        );
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
 
 fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64
 }
 
 /// An edge's keys; its ledger stays closed, as nothing of it is needed.
-fn edge(server: &Server, run: u64, runtime: &Runtime) -> (Keys, tempfile::TempDir) {
+fn edge(server: &RedisServer, run: u64, runtime: &Runtime) -> (Keys, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Arc::new(Ledger::closed(dir.path()).unwrap());
     let keys = Keys::start(ledger, run, now, runtime.handle().clone()).unwrap();
-    let url = BTreeMap::from([("REDIS_URL".to_owned(), format!("redis://127.0.0.1:{}", server.port))]);
+    let url = BTreeMap::from([("REDIS_URL".to_owned(), server.url())]);
     let none = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
     let config = check(&[], &url, Mode::default(), &none).unwrap().config;
     keys.keep_in(config.redis.as_ref()).unwrap();
@@ -124,7 +61,7 @@ fn until(runtime: &Runtime, keys: &Keys, wanted: Wanted, is: impl Fn(&Result<Cla
 
 #[test]
 fn of_racing_copies_at_two_edges_one_is_held_and_both_give_its_answer() {
-    let (server, runtime) = (Server::start(), runtime());
+    let (server, runtime) = (RedisServer::start(), runtime());
     let (one, _one) = edge(&server, 1, &runtime);
     let (two, _two) = edge(&server, 2, &runtime);
     let copies: Vec<_> = (0..100)
@@ -161,7 +98,7 @@ fn of_racing_copies_at_two_edges_one_is_held_and_both_give_its_answer() {
 
 #[test]
 fn the_claim_of_an_edge_that_died_is_unknown_when_its_lease_is_over() {
-    let (server, runtime) = (Server::start(), runtime());
+    let (server, runtime) = (RedisServer::start(), runtime());
     let (one, _one) = edge(&server, 1, &runtime);
     let (two, _two) = edge(&server, 2, &runtime);
     let short = Wanted { until_ms: now() + 400, ..wanted(1) };
@@ -172,7 +109,7 @@ fn the_claim_of_an_edge_that_died_is_unknown_when_its_lease_is_over() {
 
 #[test]
 fn while_redis_is_away_nothing_is_claimed_and_results_reach_it_afterwards() {
-    let (mut server, runtime) = (Server::start(), runtime());
+    let (mut server, runtime) = (RedisServer::start(), runtime());
     let (keys, _dir) = edge(&server, 1, &runtime);
     let claim = held(runtime.block_on(keys.claim(wanted(1))));
     assert_eq!(keys.is_shared_well(), Some(true));
@@ -188,7 +125,7 @@ fn while_redis_is_away_nothing_is_claimed_and_results_reach_it_afterwards() {
 
 #[test]
 fn a_claim_whose_answer_is_lost_is_refused_and_given_back() {
-    let (server, runtime) = (Server::start(), runtime());
+    let (server, runtime) = (RedisServer::start(), runtime());
     let (keys, _dir) = edge(&server, 1, &runtime);
     drop(held(runtime.block_on(keys.claim(wanted(9)))));
     server.signal("-STOP");

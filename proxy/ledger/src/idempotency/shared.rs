@@ -49,14 +49,28 @@ pub(super) struct SharedKeys {
 struct Inner {
     redis: Redis,
     now_ms: fn() -> u64,
+    bounds: Bounds,
     untold: AtomicUsize,
     untold_bytes: AtomicUsize,
 }
 
+/// Of results that wait.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    results: usize,
+    bytes: usize,
+}
+
+const BOUNDS: Bounds = Bounds { results: UNTOLD_MAX, bytes: UNTOLD_BYTES };
+
 impl SharedKeys {
     pub(super) fn new(redis: Redis, now_ms: fn() -> u64) -> Self {
+        Self::bounded(redis, now_ms, BOUNDS)
+    }
+
+    fn bounded(redis: Redis, now_ms: fn() -> u64, bounds: Bounds) -> Self {
         let (untold, untold_bytes) = (AtomicUsize::default(), AtomicUsize::default());
-        Self { inner: Arc::new(Inner { redis, now_ms, untold, untold_bytes }) }
+        Self { inner: Arc::new(Inner { redis, now_ms, bounds, untold, untold_bytes }) }
     }
 
     pub(super) fn url(&self) -> &RedisUrl {
@@ -158,13 +172,13 @@ impl Inner {
 
     /// Counts a result that is to be told; `None` where too many wait: its key stays in flight, then unknown.
     fn begin(&self, end: End) -> Option<End> {
-        if self.untold.fetch_add(1, Ordering::Relaxed) >= UNTOLD_MAX {
+        if self.untold.fetch_add(1, Ordering::Relaxed) >= self.bounds.results {
             self.untold.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
         let End::Answered(answer) = end else { return Some(end) };
         let bytes = answer.bytes();
-        if self.untold_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= UNTOLD_BYTES {
+        if self.untold_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= self.bounds.bytes {
             return Some(End::Answered(answer));
         }
         self.untold_bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -181,4 +195,61 @@ fn name(id: &KeyId) -> String {
         name.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
     }
     name
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use sluice_schema::{Mode, check};
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    /// Keys in a Redis that nobody runs.
+    fn keys(runtime: &tokio::runtime::Runtime, bounds: Bounds) -> SharedKeys {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let url = BTreeMap::from([("REDIS_URL".to_owned(), format!("redis://127.0.0.1:{port}"))]);
+        let none = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
+        let config = check(&[], &url, Mode::default(), &none).unwrap().config;
+        let redis = Redis::new(config.redis.as_ref().unwrap(), runtime.handle().clone()).unwrap();
+        SharedKeys::bounded(redis, || 0, bounds)
+    }
+
+    fn end(bytes: usize) -> End {
+        End::Answered(Answer::Whole { status: 200, fields: Vec::new(), body: vec![0; bytes] })
+    }
+
+    #[test]
+    fn results_that_wait_for_redis_are_bounded_in_number_and_bytes() {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let whole = match end(50) {
+            End::Answered(answer) => answer.bytes(),
+            _ => 0,
+        };
+        let keys = keys(&runtime, Bounds { results: 3, bytes: whole });
+        let owner = Owner { run: 1, request: 1 };
+        keys.finish([1; 32], Vec::new(), owner, end(50));
+        assert!(matches!(keys.inner.begin(end(50)), Some(End::Answered(Answer::Status(200)))));
+        assert_eq!(keys.inner.untold_bytes.load(Ordering::Relaxed), whole);
+        keys.finish([2; 32], Vec::new(), owner, End::NotSent);
+        assert_eq!(keys.untold(), 3);
+        for _ in 0..5 {
+            keys.finish([3; 32], Vec::new(), owner, end(0));
+            assert!(keys.inner.begin(End::Unknown).is_none(), "its key stays in flight");
+        }
+        assert_eq!((keys.untold(), BOUNDS.results, BOUNDS.bytes), (3, 16_384, 64 << 20));
+    }
+
+    #[test]
+    fn a_result_that_redis_never_takes_is_given_up_and_makes_room() {
+        let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let keys = keys(&runtime, Bounds { results: 1, bytes: 1_000 });
+        runtime.block_on(async {
+            let end = keys.inner.begin(end(50)).unwrap();
+            keys.inner.tell([1; 32], Vec::new(), Owner { run: 1, request: 1 }, end).await;
+        });
+        assert_eq!((keys.untold(), keys.inner.untold_bytes.load(Ordering::Relaxed)), (0, 0));
+        assert!(keys.inner.begin(end(50)).is_some());
+    }
 }

@@ -160,6 +160,27 @@ fn of_racing_copies_one_is_held_and_commits_are_shared() {
 static CLOCK: AtomicU64 = AtomicU64::new(NOW);
 
 #[test]
+fn requests_that_hold_a_key_are_bounded_and_give_their_place_back() {
+    let (dir, runtime) = (tempfile::tempdir().unwrap(), runtime());
+    let ledger = open(dir.path());
+    let keys = LocalKeys::start(ledger, 7, now).unwrap().bounded(2);
+    let claim = |key| runtime.block_on(keys.claim(wanted(key, 0), Owner { run: 7, request: u64::from(key) }));
+    assert!(matches!((claim(1), claim(2)), (Ok(Verdict::Claim), Ok(Verdict::Claim))));
+    assert!(matches!(claim(3), Err(KeysError::Busy)));
+    keys.finish([1; 32], Owner { run: 7, request: 1 }, End::NotSent);
+    // A copy of one under way holds nothing, nor does a request that leaves while it waits.
+    assert!(matches!(claim(2), Ok(Verdict::InFlight)));
+    let _entered = runtime.enter();
+    for request in 0..5 {
+        let mut leaves = Box::pin(keys.claim(wanted(4, 0), Owner { run: 7, request: 10 + request }));
+        let polled =
+            Future::poll(leaves.as_mut(), &mut std::task::Context::from_waker(std::task::Waker::noop()));
+        drop((polled, leaves));
+    }
+    assert!(matches!(claim(5), Ok(Verdict::Claim)));
+}
+
+#[test]
 fn a_record_is_forgotten_after_its_time() {
     let (dir, runtime) = (tempfile::tempdir().unwrap(), runtime());
     let ledger = open(dir.path());

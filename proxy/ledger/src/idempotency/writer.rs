@@ -70,8 +70,9 @@ pub(super) struct LocalKeys {
     ops: SyncSender<Box<Op>>,
     /// Claims that the thread has not looked at.
     waiting: Arc<AtomicUsize>,
-    /// Requests that hold a key, or ask for one.
-    held: AtomicUsize,
+    /// Requests that hold a key, or ask for one, and how many may.
+    held: Arc<AtomicUsize>,
+    held_max: usize,
     records: Arc<AtomicU64>,
     alive: Alive,
     run: u64,
@@ -98,7 +99,8 @@ impl LocalKeys {
             held: Vec::new(),
         };
         std::thread::Builder::new().name("sluice-keys".to_owned()).spawn(move || writer.run(&received))?;
-        Ok(Self { ops, waiting: Arc::default(), held: AtomicUsize::new(0), records, alive, run, socket })
+        let (waiting, held, held_max) = (Arc::default(), Arc::default(), HELD_MAX);
+        Ok(Self { ops, waiting, held, held_max, records, alive, run, socket })
     }
 
     pub(super) fn records(&self) -> u64 {
@@ -107,10 +109,8 @@ impl LocalKeys {
 
     pub(super) async fn claim(&self, wanted: Wanted, owner: Owner) -> Result<Verdict, KeysError> {
         let waits = Counted::begin(&self.waiting, CLAIMS_MAX).ok_or(KeysError::Busy)?;
-        if self.held.fetch_add(1, Ordering::Relaxed) >= HELD_MAX {
-            self.held.fetch_sub(1, Ordering::Relaxed);
-            return Err(KeysError::Busy);
-        }
+        // Given back also where the request gives up while it waits.
+        let holds = Counted::begin(&self.held, self.held_max).ok_or(KeysError::Busy)?;
         let (told, verdict) = oneshot::channel();
         self.tell(Op::Claim(wanted, owner, Told { verdict: told, _waits: Some(waits) }));
         let verdict = match tokio::time::timeout(CLAIM_WITHIN, verdict).await {
@@ -118,8 +118,9 @@ impl LocalKeys {
             Ok(Err(_)) => Err(KeysError::Ledger("its thread has ended".to_owned())),
             Err(_) => Err(KeysError::Late),
         };
-        if !matches!(verdict, Ok(Verdict::Claim)) {
-            self.held.fetch_sub(1, Ordering::Relaxed);
+        if matches!(verdict, Ok(Verdict::Claim)) {
+            // From here on it is the claim's end that gives it back.
+            std::mem::forget(holds);
         }
         verdict
     }
@@ -151,6 +152,12 @@ impl LocalKeys {
             return Ok(());
         }
         relay::listen(&self.socket, runs, Arc::clone(&self.alive), self.ops.clone())
+    }
+
+    /// The same with another bound.
+    #[cfg(test)]
+    pub(super) fn bounded(self, held_max: usize) -> Self {
+        Self { held_max, ..self }
     }
 
     /// Ends the connection to the successor, as the death of this process would.

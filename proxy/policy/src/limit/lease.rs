@@ -7,10 +7,12 @@
 //! state as last told. Exact conditions for one request:
 //!
 //! 1. While there are requests in the chunk, one is taken from it. At half a chunk the next one is asked for.
-//! 2. Else it is admitted on credit while the credit (a third of what the bucket had left by the last answer
-//!    and has regained since, rounded up) is not used up; what was admitted so is counted with the next call. A caller that
-//!    was never asked for has a full bucket. So up to three edges never admit more than there is, but for
-//!    one request each, and what they did admit beyond it is counted all the same: it delays the next one.
+//! 2. Else it is admitted on credit, and counted with the next call, while the credit is not used up: what the
+//!    bucket had left by the last answer and has regained since, where no other edge took from it in the last
+//!    second; else, and in the first second, a third of that, rounded up. A caller that was never asked for
+//!    has a full bucket. So up to three edges that are told within [`LATE`] never admit more than there is, but
+//!    for one request each, and what was admitted beyond it is counted all the same: it delays the next one.
+//!    A `hard` threshold always has the whole credit: nobody's connection closes before he is known to be past it.
 //! 3. Else it is refused: until the bucket has regained a request by the rate alone where it was empty.
 //! 4. An answer that takes longer than [`LATE`] is not waited for: the edge's own judgement holds until it
 //!    comes, but for buckets that are known to be empty. What it admits is counted afterwards.
@@ -23,12 +25,13 @@
 use std::time::Duration;
 
 use super::Decision;
+use super::table::Threshold;
 use crate::time::Nanos;
 
 /// How much of the callers' demand a chunk covers.
 pub const AHEAD: Duration = Duration::from_millis(25);
 /// An answer that takes longer does not hold anybody up.
-pub const LATE: Duration = Duration::from_millis(50);
+pub const LATE: Duration = Duration::from_millis(100);
 /// What was granted and not used for so long is given back.
 pub const LEASE: Duration = Duration::from_millis(500);
 /// The shared bucket holds at least what the rate gives in this time, however small the burst: or what
@@ -36,7 +39,9 @@ pub const LEASE: Duration = Duration::from_millis(500);
 const RESERVE: Duration = Duration::from_millis(100);
 /// Share of the bucket that one edge may hold in advance: one in so many.
 const CHUNK_SHARE: u64 = 16;
-/// Share of what is left that one edge may admit before it is told: one in so many.
+/// For so long after another edge took from a bucket it counts as shared.
+const CROWDED: Duration = Duration::from_secs(1);
+/// Share of what is left of it that one edge may admit before it is told: one in so many.
 const CREDIT_SHARE: u64 = 3;
 /// A bucket is whole after 35 years at most, so that the store's numbers stay exact.
 const WHOLE_AFTER_US: u128 = 1 << 50;
@@ -60,6 +65,8 @@ pub struct Lease {
     /// Granted, counted, not used.
     tokens: u64,
     lapses_at: Nanos,
+    /// Somebody looks after it when it lapses.
+    watched: bool,
     /// Admitted and not counted; below zero: counted and not used.
     owed: i64,
     /// The same, in the call that is under way.
@@ -68,6 +75,9 @@ pub struct Lease {
     whole_at: Nanos,
     /// Since when an answer is awaited.
     waits_since: Option<Nanos>,
+    /// There was an answer, and until when others count as taking from the bucket too.
+    was_told: bool,
+    crowded_until: Nanos,
     /// Requests since the last call, and when that was.
     seen: u32,
     asked_at: Nanos,
@@ -150,7 +160,7 @@ impl Terms {
 
 impl Lease {
     /// Decides about one request.
-    pub fn take(&mut self, terms: &Terms, now: Nanos) -> Taken {
+    pub fn take(&mut self, terms: &Terms, threshold: Threshold, now: Nanos) -> Taken {
         self.seen = self.seen.saturating_add(1);
         self.lapse(now);
         let ahead = self.whole_at.since(now);
@@ -161,7 +171,7 @@ impl Lease {
             (Outcome::Leased, chunk > 0 && 2 * self.tokens <= chunk)
         } else if left == 0 {
             (Outcome::Refused(terms.bar(ahead)), false)
-        } else if self.on_credit() < left.div_ceil(CREDIT_SHARE) {
+        } else if self.on_credit() < self.credit(left, threshold, now) {
             self.owed += 1;
             (Outcome::OnCredit, true)
         } else if self.is_late(now) {
@@ -193,8 +203,17 @@ impl Lease {
 
     /// The answer to it; true where another call is wanted already.
     pub fn answer(&mut self, terms: &Terms, granted: Granted, now: Nanos) -> bool {
-        (self.flying, self.waits_since) = (0, None);
-        self.whole_at = now.plus(granted.whole_after);
+        let whole_at = now.plus(granted.whole_after);
+        let own = self.flying.saturating_add_unsigned(granted.granted) as f64 * terms.cost_ns();
+        // The call took its time, somewhere in which the store looked at its clock.
+        let unsure = now.since(self.asked_at).as_nanos() as f64 + 0.5 * terms.cost_ns();
+        let alone = self.whole_at.max(self.asked_at).0 as f64 + own + unsure;
+        // What the first answer does not tell is whether others' requests are just on their way.
+        if whole_at.0 as f64 > alone || !self.was_told {
+            self.crowded_until = now.plus(CROWDED);
+        }
+        (self.flying, self.waits_since, self.was_told) = (0, None, true);
+        self.whole_at = whole_at;
         // A store that grants more than there is has lost its mind: it is not followed.
         self.tokens = self.tokens.saturating_add(granted.granted).min(terms.capacity);
         if granted.granted > 0 {
@@ -208,14 +227,21 @@ impl Lease {
         *self = Self { whole_at: self.whole_at, ..Self::default() };
     }
 
-    /// When what was granted lapses; `None` where nothing is held.
-    pub fn lapses_at(&self) -> Option<Nanos> {
-        (self.tokens > 0).then_some(self.lapses_at)
+    /// When what was granted lapses, to be watched from now on; `None` where nothing is held, or it is watched.
+    pub fn to_watch(&mut self) -> Option<Nanos> {
+        if self.tokens == 0 || self.watched {
+            return None;
+        }
+        self.watched = true;
+        Some(self.lapses_at)
     }
 
-    /// Looks whether what was granted has lapsed; true where a call is wanted for it and was not before.
-    pub fn give_back(&mut self, now: Nanos) -> bool {
-        self.lapse(now) && self.await_answer(now)
+    /// What is watched may have lapsed: when to look again, and whether a call is wanted for what is given back and
+    /// was not before.
+    pub fn look(&mut self, now: Nanos) -> (Option<Nanos>, bool) {
+        let asks = self.lapse(now) && self.await_answer(now);
+        self.watched = self.tokens > 0;
+        (self.watched.then_some(self.lapses_at), asks)
     }
 
     /// Whether it says nothing that is not known of a caller never seen.
@@ -228,6 +254,11 @@ impl Lease {
         let waits = self.waits_since.is_some() || self.owed != 0 || self.flying != 0;
         let held = if self.tokens > 0 { self.lapses_at.max(now.plus(LATE)) } else { Nanos::ZERO };
         if waits { Nanos(u64::MAX) } else { self.whole_at.max(held) }
+    }
+
+    fn credit(&self, left: u64, threshold: Threshold, now: Nanos) -> u64 {
+        let alone = self.was_told && now >= self.crowded_until;
+        if alone || threshold == Threshold::Hard { left } else { left.div_ceil(CREDIT_SHARE) }
     }
 
     fn on_credit(&self) -> u64 {

@@ -7,7 +7,7 @@
 //! an edge has never more buckets in the store than there are slots: a bucket whose slot is free has expired
 //! there too.
 //!
-//! LIMIT: [`LEASES_MAX`] callers by default, 144 bytes each, allocated when edges share.
+//! LIMIT: [`LEASES_MAX`] callers by default, 160 bytes each, allocated when edges share.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -33,15 +33,6 @@ pub struct Due {
     key: u128,
     /// How it is counted.
     pub terms: Terms,
-}
-
-/// What became of a lease that was watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Watched {
-    /// Nothing is held, or a call will give it back.
-    Over,
-    /// It lapses later.
-    Until(Nanos),
 }
 
 /// The leases of all callers.
@@ -81,10 +72,7 @@ impl Leases {
         now: Nanos,
         name: impl FnOnce() -> Name,
     ) -> Option<Taken> {
-        let key = match threshold {
-            Threshold::Soft => key.bits(),
-            Threshold::Hard => key.bits() ^ HARD,
-        };
+        let key = if threshold == Threshold::Hard { key.bits() ^ HARD } else { key.bits() };
         let (shard, set) = self.place(key);
         let mut shard = self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
         let set = &mut shard[set];
@@ -98,7 +86,7 @@ impl Leases {
             set[free] = Slot { key, name: name(), lease: Lease::default() };
             free
         };
-        let taken = set[at].lease.take(terms, now);
+        let taken = set[at].lease.take(terms, threshold, now);
         drop(shard);
         if taken.asks {
             self.push(Due { key, terms: *terms });
@@ -118,27 +106,24 @@ impl Leases {
         self.with(due, |slot| (slot.name, slot.lease.ask(&due.terms, now)))
     }
 
-    /// The store's answer; how long what is held now is to be watched.
+    /// The store's answer; when what is held now lapses, where nobody watches it yet.
     pub fn answer(&self, due: &Due, granted: Granted, now: Nanos) -> Option<Nanos> {
         let (again, lapses_at) =
-            self.with(due, |slot| (slot.lease.answer(&due.terms, granted, now), slot.lease.lapses_at()))?;
+            self.with(due, |slot| (slot.lease.answer(&due.terms, granted, now), slot.lease.to_watch()))?;
         if again {
             self.push(*due);
         }
         lapses_at
     }
 
-    /// Looks whether a lease has lapsed; what is left of it is given back with the next calls.
-    pub fn watch(&self, due: &Due, now: Nanos) -> Watched {
-        let looked = self.with(due, |slot| (slot.lease.give_back(now), slot.lease.lapses_at()));
-        match looked {
-            Some((true, _)) => {
-                self.push(*due);
-                Watched::Over
-            }
-            Some((false, Some(at))) => Watched::Until(at),
-            _ => Watched::Over,
+    /// Looks whether a watched lease has lapsed; what is left of it is given back with the next calls. When to look
+    /// again, where something is held.
+    pub fn watch(&self, due: &Due, now: Nanos) -> Option<Nanos> {
+        let (later, asks) = self.with(due, |slot| slot.lease.look(now))?;
+        if asks {
+            self.push(*due);
         }
+        later
     }
 
     /// The store is away: nothing is held, owed or asked any more.

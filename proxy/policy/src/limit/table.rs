@@ -264,6 +264,9 @@ impl Table {
         if decision.allowed || !passes_here {
             slot.tat = tat;
         }
+        if !decision.allowed {
+            decision.remaining = 0;
+        }
         Verdict { decision, close }
     }
 

@@ -128,6 +128,7 @@ fn a_burst_above_the_hard_threshold_does_not_outlive_it() {
         [true, true, true, false, false]
     );
     assert!(verdicts[3].close && verdicts[3].decision.retry_after > Duration::ZERO);
+    assert_eq!(verdicts[3].decision.remaining, 0);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 mod client;
 mod issuer;
 mod names;
+#[path = "../../../../ledger/tests/server/mod.rs"]
+mod server;
 mod setup;
 mod upstream;
 
@@ -29,6 +31,7 @@ use setup::asset;
 pub use client::{Client, Reply};
 pub use issuer::{Issuer, hs256};
 pub use names::Names;
+pub use server::RedisServer;
 pub use setup::{Setup, edge_for, service};
 pub use upstream::{Seen, Upstream, Wire, ok, reply};
 

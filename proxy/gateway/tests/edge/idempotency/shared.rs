@@ -1,71 +1,19 @@
 //! Keys in a real Redis that edges share.
 
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Barrier};
 
 use super::{Gate, REQUIRED, coded, in_flight, order};
-use crate::harness::{Client, Edge, Setup, Upstream, eventually, service};
+use crate::harness::{Client, Edge, RedisServer, Setup, Upstream, eventually, service};
 
-struct Redis {
-    port: u16,
-    dir: tempfile::TempDir,
-    child: Child,
-}
-
-impl Redis {
-    fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let dir = tempfile::tempdir().unwrap();
-        let child = Self::spawn(port, &dir);
-        let redis = Self { port, dir, child };
-        redis.awaited();
-        redis
-    }
-
-    fn spawn(port: u16, dir: &tempfile::TempDir) -> Child {
-        let mut command = Command::new("redis-server");
-        command.args([
-            "--port",
-            &port.to_string(),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "yes",
-            "--dir",
-        ]);
-        command.arg(dir.path()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.spawn().expect("redis-server (Debian: redis-server) is installed")
-    }
-
-    fn awaited(&self) {
-        eventually("redis-server listens", || TcpStream::connect(("127.0.0.1", self.port)).ok());
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-fn edge(redis: &Redis, upstream: &Upstream) -> Edge {
+fn edge(redis: &RedisServer, upstream: &Upstream) -> Edge {
     let text = service("api", "/api", &[upstream.url()], &format!("{REQUIRED}rate_limit = 0\n"));
-    let main = format!("[redis]\nurl = \"redis://127.0.0.1:{}\"\n", redis.port);
+    let main = format!("[redis]\nurl = \"{}\"\n", redis.url());
     Setup::new(&main).service("api", &text).start()
 }
 
 #[test]
 fn edges_that_share_a_redis_send_an_order_once() {
-    let redis = Redis::start();
+    let redis = RedisServer::start();
     let gate = Gate::default();
     let upstream = gate.upstream();
     let edges = [edge(&redis, &upstream), edge(&redis, &upstream)];
@@ -98,7 +46,7 @@ fn edges_that_share_a_redis_send_an_order_once() {
 
 #[test]
 fn without_its_store_an_order_is_not_sent() {
-    let mut redis = Redis::start();
+    let mut redis = RedisServer::start();
     let upstream = super::desk();
     let edge = edge(&redis, &upstream);
     assert_eq!(edge.send(&order("first", "{}")).text(), "order 1");
@@ -109,8 +57,7 @@ fn without_its_store_an_order_is_not_sent() {
     assert_eq!((refused.json()["outcome"].as_str(), refused.field("retry-after")), (Some("not_sent"), "1"));
     assert_eq!(edge.get("/health").json()["components"]["redis"]["status"], "degraded");
     assert_eq!(upstream.seen().len(), 1);
-    redis.child = Redis::spawn(redis.port, &redis.dir);
-    redis.awaited();
+    redis.again();
     eventually("it is sent", || (edge.send(&order("second", "{}")).text() == "order 2").then_some(()));
     assert_eq!(edge.send(&order("first", "{}")).text(), "order 1");
     assert_eq!(upstream.seen().len(), 2);

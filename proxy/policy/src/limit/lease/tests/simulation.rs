@@ -7,7 +7,7 @@ use sluice_schema::{RateKey, RateLimit};
 
 use super::super::*;
 use crate::limit::Limit;
-use crate::limit::leases::{Due, Leases, Name, Watched};
+use crate::limit::leases::{Due, Leases, Name};
 use crate::limit::table::{Keyer, Table, Threshold, Who};
 use crate::random::mix;
 
@@ -153,7 +153,7 @@ impl World {
         for (when, due) in std::mem::take(&mut edge.watched) {
             if when > moment(now_us) {
                 edge.watched.push((when, due));
-            } else if let Watched::Until(when) = edge.leases.watch(&due, moment(now_us)) {
+            } else if let Some(when) = edge.leases.watch(&due, moment(now_us)) {
                 edge.watched.push((when, due));
             }
         }
