@@ -16,7 +16,7 @@ use sluice_policy::path::{normalise, origin_form, target};
 use sluice_policy::reserved::{Credential, Reserved};
 use sluice_policy::rewrite::Rewrite;
 use sluice_policy::route::{Ask, Lookup, Route, Rule, Table, Target, host_name};
-use sluice_schema::{Config, Effective, Mode, Service, Source};
+use sluice_schema::{Config, Effective, Mode, RateStore, Service, Source};
 use sluice_wire::code::Code;
 use sluice_wire::header::X_API_KEY;
 
@@ -201,13 +201,14 @@ fn found(
     };
     match (service, route.reserved) {
         (Some(service), _) => of_service(config, service, route, request, head, (path, query), verdict),
-        (None, Some(reserved)) => of_own(route, reserved, (path, query), verdict),
+        (None, Some(reserved)) => of_own(config, route, reserved, (path, query), verdict),
         (None, None) => verdict,
     }
 }
 
 /// A path of the edge itself or of a worker.
 fn of_own(
+    config: &Config,
     route: &Route,
     reserved: &Reserved,
     (path, query): (&str, Option<&str>),
@@ -230,7 +231,9 @@ fn of_own(
         None => verdict,
     };
     let verdict = match reserved.per_ip_minute {
-        Some(count) => verdict.with("rate_limit", json!({ "requests": count, "per": "1m", "key": "ip" })),
+        Some(count) => verdict
+            .with("rate_limit", json!({ "requests": count, "per": "1m", "key": "ip" }))
+            .with("rate_counted", rate_counted(config)),
         None => verdict,
     };
     if reserved.tls_required {
@@ -291,6 +294,10 @@ fn of_service(
         .with("upstream", upstream(service))
         .with("forwarded", forwarded);
     let verdict = of_key(config, request, verdict);
+    let verdict = match service.rate_limit {
+        Some(_) => verdict.with("rate_counted", rate_counted(config)),
+        None => verdict,
+    };
     let told = [
         "name",
         "prefix",
@@ -318,6 +325,14 @@ fn of_key(config: &Config, request: &Request, verdict: Verdict) -> Verdict {
     match keys.iter().find(|key| key.sha256 == digest.as_ref()) {
         Some(key) => verdict.with("caller", json!({ "name": key.name, "permissions": key.permissions })),
         None => verdict.with("caller", "nobody: the key is not in the configuration (401)"),
+    }
+}
+
+/// Who counts what callers have used.
+fn rate_counted(config: &Config) -> &'static str {
+    match config.rate_store {
+        RateStore::Local => "by each edge",
+        RateStore::Redis => "by all edges together, in Redis",
     }
 }
 
@@ -421,7 +436,7 @@ mod tests {
         assert_eq!(facts["timeouts"]["total"], "20s");
         assert_eq!(facts["upstream"]["instances"][0]["scheme"], "http");
         assert_eq!(facts["lane"], "query");
-        for name in ["retry", "breaker", "rate_limit", "body_bytes", "health"] {
+        for name in ["retry", "breaker", "rate_limit", "rate_counted", "body_bytes", "health"] {
             assert!(facts.contains_key(name), "{name} in {facts:?}");
         }
         let text = words(&facts);

@@ -16,7 +16,6 @@ const PLANNED: &[&str] = &[
     "identity",
     "notify",
     "profile",
-    "rate_limit.shared",
     "roles",
 ];
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value};
 
 /// The facts in the order in which a request meets them.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 19] = [
     "verdict",
     "stage",
     "status",
@@ -23,6 +23,7 @@ const ORDER: [&str; 18] = [
     "api_keys",
     "caller",
     "rate_limit",
+    "rate_counted",
     "lane",
 ];
 

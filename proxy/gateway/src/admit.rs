@@ -288,8 +288,7 @@ fn limit_rate(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> Result<
 
 /// Takes one request out of a bucket and notes the headers that tell of it.
 fn take(shared: &Shared, x: &mut Exchange, limit: &RouteLimit, who: Who<'_>) -> Result<(), Answer> {
-    let key = shared.keyer().key(&limit.name, who);
-    let verdict = shared.limiter.check(key, &limit.limit, clock::now());
+    let verdict = shared.judge(limit, who);
     let decision = verdict.decision;
     let mut state = String::with_capacity(48);
     write_rate_limit(&mut state, &limit.name, &decision);

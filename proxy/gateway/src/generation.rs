@@ -116,8 +116,10 @@ pub(crate) struct WorkerRoute {
 
 /// A limit with the header value that names its policy.
 pub(crate) struct RouteLimit {
-    /// Scope of its keys and name in headers.
+    /// Name in headers.
     pub(crate) name: String,
+    /// Scope of its keys: no service has that of a path of the edge.
+    pub(crate) scope: String,
     /// The limit.
     pub(crate) limit: Limit,
     /// Value of `RateLimit-Policy`.
@@ -125,11 +127,11 @@ pub(crate) struct RouteLimit {
 }
 
 impl RouteLimit {
-    fn new(name: &str, limit: Limit) -> Arc<Self> {
+    fn new(name: &str, scope: &str, limit: Limit) -> Arc<Self> {
         let mut policy = String::new();
         write_policy(&mut policy, name, &limit);
         let policy = HeaderValue::try_from(policy).unwrap_or_else(|_| HeaderValue::from_static(""));
-        Arc::new(Self { name: name.to_owned(), limit, policy })
+        Arc::new(Self { name: name.to_owned(), scope: scope.to_owned(), limit, policy })
     }
 }
 
@@ -145,7 +147,10 @@ impl ServiceRoute {
             rules: (service.source == Source::Api).then(|| Arc::clone(rules)),
             upstream,
             approach,
-            limit: service.rate_limit.as_ref().map(|conf| RouteLimit::new(&service.name, Limit::new(conf))),
+            limit: service
+                .rate_limit
+                .as_ref()
+                .map(|conf| RouteLimit::new(&service.name, &service.name, Limit::new(conf))),
             request_edits: Edits::new(&service.request_headers),
             response_edits: Edits::new(&service.response_headers),
             access: Access::of_service(service, auth_enabled),
@@ -300,7 +305,7 @@ impl Upstreams {
         let guards = RESERVED.iter().filter_map(|reserved| {
             let limit = Limit::per_ip_minute(reserved.per_ip_minute?);
             let name = reserved.prefix.trim_matches('/').replace('/', "-");
-            Some((reserved.prefix, RouteLimit::new(&name, limit)))
+            Some((reserved.prefix, RouteLimit::new(&name, reserved.prefix, limit)))
         });
         let mut routes: Vec<_> = routes.collect();
         shape::join(&mut routes);

@@ -49,6 +49,7 @@ mod kept;
 mod kill;
 mod lanes;
 mod life;
+mod limits;
 mod linger;
 mod link;
 mod local;
@@ -207,6 +208,8 @@ fn open(
     let handle = tokio::runtime::Handle::current();
     let keys = Keys::start(registrations.ledger(), ids::random(), clock::unix_ms, handle).map_err(failed)?;
     keys.keep_in(config.redis.as_ref()).map_err(GatewayError::Redis)?;
+    let joint = limits::Joint::new(tokio::runtime::Handle::current(), meters.limits.clone());
+    joint.configure(&config).map_err(GatewayError::Redis)?;
     let upstreams = Upstreams::new(&meters, start.sockets.clone(), announcer, registrations.in_force());
     // What is registered joins with the books.
     let generation = upstreams.build(&meters, config, &[], number)?;
@@ -231,6 +234,7 @@ fn open(
         tokens: jwt_cache::JwtCache::default(),
         throttle: throttle::AuthThrottle::default(),
         limiter: state::limiter(),
+        joint,
         keys,
         keyer: std::sync::OnceLock::new(),
         kill: kill::Kill::new(),

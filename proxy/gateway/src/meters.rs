@@ -1,6 +1,7 @@
 //! The edge's metrics, prepared so that a request looks none of them up by label.
 
 mod forget;
+mod limits;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -15,6 +16,8 @@ use sluice_telemetry::metric::{self, LATENCY_BUCKETS_S, Name};
 
 use crate::clock;
 use crate::traffic::Traffic;
+
+pub(crate) use limits::LimitMeters;
 
 /// LIMIT: pairs of method and status that are counted apart for one route; what an upstream makes up beyond them
 /// counts by the class of its status alone.
@@ -87,6 +90,8 @@ pub(crate) struct Meters {
     pub(crate) feed_age: Gauge,
     /// Keys evicted from it.
     pub(crate) limiter_evicted: IntCounter,
+    /// Rates that edges share.
+    pub(crate) limits: LimitMeters,
     /// Access log lines dropped.
     pub(crate) access_dropped: IntCounter,
     /// Viewers of live traffic.
@@ -163,6 +168,7 @@ impl Meters {
             reload_ok: metric::gauge(registry, Name::EdgeReloadOk),
             feed_age: metric::gauge_f64(registry, Name::EdgeFeedAge),
             limiter_evicted: metric::counter(registry, Name::EdgeLimiterEvicted),
+            limits: LimitMeters::new(registry),
             access_dropped: metric::counter(registry, Name::EdgeAccessDropped),
             tap_viewers: metric::gauge(registry, Name::TapViewers),
             tap_lost: metric::counter(registry, Name::TapLost),

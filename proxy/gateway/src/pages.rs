@@ -79,10 +79,8 @@ fn awaits_certificate(shared: &Shared) -> bool {
 /// The components of `/health` with their status, the edge first.
 pub(crate) fn components(shared: &Shared) -> BTreeMap<&'static str, (Status, Option<String>)> {
     let mut components = BTreeMap::from([(Role::Edge.as_str(), own_status(shared))]);
-    if let Some(well) = shared.keys.is_shared_well() {
-        let away =
-            || (Status::Degraded, Some("does not answer; requests with idempotency keys get 503".to_owned()));
-        components.insert("redis", if well { (Status::Healthy, None) } else { away() });
+    if let Some(status) = redis(shared) {
+        components.insert("redis", status);
     }
     for role in WORKERS {
         let status = match shared.workers.health(role) {
@@ -92,6 +90,21 @@ pub(crate) fn components(shared: &Shared) -> BTreeMap<&'static str, (Status, Opt
         components.insert(role.as_str(), status);
     }
     components
+}
+
+/// The store that edges share, by what it is asked for.
+fn redis(shared: &Shared) -> Option<(Status, Option<String>)> {
+    let (keys, limits) = (shared.keys.is_shared_well(), shared.joint.is_well());
+    let asked = keys.or(limits).is_some();
+    let missed = [
+        (keys == Some(false)).then_some("requests with idempotency keys get 503"),
+        (limits == Some(false)).then_some("each edge counts rates alone"),
+    ];
+    let missed: Vec<_> = missed.into_iter().flatten().collect();
+    asked.then(|| match missed.as_slice() {
+        [] => (Status::Healthy, None),
+        missed => (Status::Degraded, Some(format!("does not answer; {}", missed.join(", ")))),
+    })
 }
 
 /// How the edge itself is, and whether an operator has stopped something: that is no fault, but nobody should

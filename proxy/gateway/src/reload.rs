@@ -209,6 +209,10 @@ impl Shared {
                 "keys are kept where they were"
             );
         }
+        if let Err(error) = self.joint.configure(&generation.config) {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(component = "limits", error, "rates are counted where they were");
+        }
         self.upstreams.retain(&self.meters, &generation);
         self.meters.generation.set(number as i64);
         Ok(generation)

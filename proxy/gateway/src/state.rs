@@ -23,6 +23,7 @@ use crate::generation::{Generation, Upstreams};
 use crate::ids;
 use crate::jwt_cache::JwtCache;
 use crate::kill::Kill;
+use crate::limits::Joint;
 use crate::meters::Meters;
 use crate::register::Registrations;
 use crate::reload::ReloadState;
@@ -66,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) throttle: AuthThrottle,
     /// Rates by caller.
     pub(crate) limiter: Limiter,
+    /// Rates that other edges count too.
+    pub(crate) joint: Joint,
     /// Idempotency keys.
     pub(crate) keys: Keys,
     /// Makes the limiter's keys; the predecessor's, where there is one.

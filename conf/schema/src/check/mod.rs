@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 use crate::code::Code;
 use crate::kind::show_duration;
-use crate::model::{Config, RateLimit, Service};
+use crate::model::{Config, RateLimit, RateStore, Service};
 use crate::reader::Reader;
 use crate::report::{Diagnostic, Place, quote};
 use crate::table::Table;
@@ -113,8 +113,19 @@ pub(crate) fn rate_limit(t: &mut Table<'_, '_>, limit: &RateLimit) {
     t.reader.report(wrong.help("past `requests` the answer is 429; past `hard` the connection closes"));
 }
 
+/// Limits are shared somewhere.
+fn rate_store(reader: &mut Reader<'_>, config: &Config) {
+    if config.rate_store == RateStore::Local || config.redis.is_some() || reader.has_failed("redis.url") {
+        return;
+    }
+    let message = "limits are shared over Redis, and none is configured";
+    let wrong = Diagnostic::new(Code::RateOrder, message).at(reader.place("rate_limit.shared"));
+    reader.report(wrong.help("set `redis.url` (or REDIS_URL), or `shared = \"local\"`"));
+}
+
 /// Checks everything together.
 pub(crate) fn config(reader: &mut Reader<'_>, config: &Config) {
+    rate_store(reader, config);
     names(reader, config);
     matches::matches(reader, config);
     shape::shapes(reader, config);

@@ -14,8 +14,8 @@ use std::time;
 use serde_json::Value;
 
 use crate::form::{PERMISSION, ROLE_NAME, SECRET, SecretRef};
-use crate::kind::{Count, Dict, Duration, Flag, Kind, List, Maybe, Parsed, count};
-use crate::model::{Auth, Config, RateLimit, Service};
+use crate::kind::{Choice, Count, Dict, Duration, Flag, Kind, List, Maybe, Parsed, count};
+use crate::model::{Auth, Config, RateLimit, RateStore, Service};
 use crate::secret;
 use crate::table::Table;
 
@@ -28,6 +28,10 @@ pub(crate) const SERVICES_MAX: usize = 10_000;
 /// Rates reach up to here.
 const RATE_MAX: u64 = 1_000_000_000;
 
+/// The words of `[rate_limit] shared`.
+const RATE_STORE: Choice<RateStore> =
+    Choice { words: &[("local", RateStore::Local), ("redis", RateStore::Redis)], planned: &[] };
+
 /// Walks the main file but its services.
 pub(crate) fn sections(t: &mut Table<'_, '_>, config: &mut Config) {
     edge::edge(t, &mut config.edge);
@@ -36,6 +40,9 @@ pub(crate) fn sections(t: &mut Table<'_, '_>, config: &mut Config) {
     t.table("rate_limit", "The limit of services that name none.", |t| {
         let doc = "Requests a minute per client and service; 0 means no limit.";
         t.key("default", doc, PerMinute, &mut config.rate_limit);
+        let doc =
+            "Who counts: local, each edge by itself, or redis, all edges together in the store of redis.url.";
+        t.key("shared", doc, RATE_STORE, &mut config.rate_store);
     });
     edge::registry(t, &mut config.registry);
     edge::kill_switch(t, &mut config.kill_switch);

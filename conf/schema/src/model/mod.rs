@@ -22,8 +22,8 @@ pub use edge::{
 pub use lane::{Concurrency, ConcurrencyLimit, Lane};
 pub use service::{
     Balance, Breaker, HEADER_MATCHES_MAX, HashOn, HeaderEdits, Health, Idempotency, Instance, METHODS,
-    Outlier, PREFIX_SHARED_MAX, Permissions, RESERVED_PREFIXES, RateKey, RateLimit, Retry, RetryCause,
-    Service, Source, Timeouts,
+    Outlier, PREFIX_SHARED_MAX, Permissions, RESERVED_PREFIXES, RateKey, RateLimit, RateStore, Retry,
+    RetryCause, Service, Source, Timeouts,
 };
 pub use shape::{
     Arm, Cors, FALLBACK_BYTES_MAX, Fallback, Piece, REWRITE_BYTES_MAX, Rewrite, RewriteFault,
@@ -45,6 +45,8 @@ pub struct Config {
     pub auth: Auth,
     /// `[rate_limit] default`: the limit of a service that names none. `None`: no limit.
     pub rate_limit: Option<RateLimit>,
+    /// `[rate_limit] shared`: who counts what callers have used; `Redis` only where `redis` is there.
+    pub rate_store: RateStore,
     /// The breaker of a service that names none; only `FAILURE_THRESHOLD` and `RECOVERY_TIMEOUT` change it.
     pub breaker: Breaker,
     /// `[registry]`: services registered over the API.
@@ -96,6 +98,7 @@ impl Default for Config {
             control: Control::default(),
             auth: Auth::default(),
             rate_limit: Some(RateLimit::per_minute(1000)),
+            rate_store: RateStore::default(),
             breaker: Breaker::default(),
             registry: Registry::default(),
             kill_switch: KillSwitch::default(),
@@ -124,6 +127,7 @@ impl Config {
             control: self.control.clone(),
             auth: self.auth.clone(),
             rate_limit: self.rate_limit.clone(),
+            rate_store: self.rate_store,
             breaker: self.breaker.clone(),
             registry: self.registry.clone(),
             kill_switch: self.kill_switch.clone(),

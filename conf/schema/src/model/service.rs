@@ -208,6 +208,16 @@ pub struct RateLimit {
     pub hard: Option<u64>,
 }
 
+/// Who counts what callers have used of their limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RateStore {
+    /// Each edge by itself.
+    #[default]
+    Local,
+    /// All edges together, in the Redis of `redis.url`.
+    Redis,
+}
+
 /// Who shares one bucket of a rate limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum RateKey {
@@ -384,6 +394,16 @@ impl HashOn {
             Self::Subject => "sub".to_owned(),
             Self::Ip => "ip".to_owned(),
             Self::Header(name) => format!("header:{name}"),
+        }
+    }
+}
+
+impl RateStore {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Redis => "redis",
         }
     }
 }

@@ -72,6 +72,7 @@ pub(crate) const OTHER_VALUES: &[(&str, &str)] = &[
     ("metrics.enabled", "false"),
     ("otlp.endpoint", "\"http://127.0.0.1:4318\""),
     ("rate_limit.default", "0"),
+    ("rate_limit.shared", "\"redis\""),
     ("redis.url", "\"redis://127.0.0.1:6379/2\""),
     ("registry.allow", "[\"10.0.0.0/8\"]"),
     ("registry.max", "5"),
@@ -171,10 +172,17 @@ pub(crate) fn loaded(text: &str, environment: &[(&str, &str)]) -> Loaded {
     check_in(text, &environment, Mode::default()).unwrap_or_else(|report| panic!("{text}\n{report}"))
 }
 
+/// A key that cannot be set without another one.
+pub(crate) const NEEDS_REDIS: &str = "rate_limit.shared";
+pub(crate) const REDIS: &str = "redis.url";
+
 /// The base file with one key set to another value.
 pub(crate) fn with(path: &str, value: &str) -> String {
     let base = service("");
     match path.strip_prefix("service.") {
+        None if path == NEEDS_REDIS => {
+            format!("{path} = {value}\n{REDIS} = \"redis://127.0.0.1:6379\"\n{base}")
+        }
         None => format!("{path} = {value}\n{base}"),
         Some("name") => base.replace("\"data\"", value),
         Some("prefix") => base.replace("\"/api/data\"", value),
@@ -267,7 +275,12 @@ fn every_key_outside_services_can_be_set_by_a_variable() {
         let name = format!("SLUICE__{}", path.to_uppercase().replace('.', "__"));
         // Strings stand in the environment without quotes.
         let bare = value.trim_matches('"');
-        let by_variable = loaded(&service(""), &[(&name, bare)]);
+        let needed = if *path == NEEDS_REDIS {
+            format!("{REDIS} = \"redis://127.0.0.1:6379\"\n")
+        } else {
+            String::new()
+        };
+        let by_variable = loaded(&(needed + &service("")), &[(&name, bare)]);
         let by_file = loaded(&with(path, value), &[]);
         assert_eq!(without_lines(&by_variable.config), without_lines(&by_file.config), "{name}");
         assert_eq!(by_variable.origin(path), Origin::Env { name });

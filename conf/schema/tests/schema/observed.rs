@@ -21,7 +21,7 @@ use std::path::Path;
 use sluice_schema::diff;
 
 use crate::conf;
-use crate::every_key::{OTHER_VALUES, loaded, with};
+use crate::every_key::{NEEDS_REDIS, OTHER_VALUES, REDIS, loaded, with};
 use crate::service;
 
 const ADMISSION: &str = "proxy/gateway/tests/edge/admission.rs";
@@ -50,6 +50,7 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
         &["service.idempotency"],
     ),
     (IDEMPOTENCY, "a_key_is_forgotten_after_its_time", &["idempotency.ttl"]),
+    ("proxy/gateway/tests/edge/limits.rs", "three_edges_admit_one_limit", &["rate_limit.shared"]),
     (
         "proxy/gateway/tests/edge/idempotency/shared.rs",
         "without_its_store_an_order_is_not_sent",
@@ -412,7 +413,9 @@ fn another_value_of_a_key_is_a_difference_that_names_it() {
         // a value, a limit that services take over.
         let beside = named.iter().filter(|named| named != path).all(|named| {
             let table = path.rsplit_once('.').map_or("", |(table, _)| table);
-            named.starts_with(table) || named.starts_with("service.") && !path.starts_with("service.")
+            named.starts_with(table)
+                || named.starts_with("service.") && !path.starts_with("service.")
+                || *path == NEEDS_REDIS && named == REDIS
         });
         assert!(beside, "{path}: {changed}");
     }

@@ -26,6 +26,7 @@ mod idempotency;
 mod keys;
 mod kill;
 mod lanes;
+mod limits;
 mod names;
 mod observe;
 mod order_life;

@@ -1,0 +1,36 @@
+//! Metrics of rates that edges share.
+
+use prometheus::{IntCounter, IntGauge, Registry};
+use sluice_telemetry::metric::{self, Name};
+
+/// How rates are shared with other edges.
+#[derive(Clone)]
+pub(crate) struct LimitMeters {
+    /// 1 while they are.
+    pub(crate) shared: IntGauge,
+    /// Calls to the store that were answered.
+    pub(crate) answered: IntCounter,
+    /// Calls that failed.
+    pub(crate) failed: IntCounter,
+    /// Requests judged alone while the store was away.
+    pub(crate) away: IntCounter,
+    /// Requests judged alone because its answer was late.
+    pub(crate) late: IntCounter,
+    /// Requests judged alone for want of room.
+    pub(crate) full: IntCounter,
+}
+
+impl LimitMeters {
+    pub(super) fn new(registry: &Registry) -> Self {
+        let calls = metric::counters(registry, Name::EdgeLimiterCalls);
+        let alone = metric::counters(registry, Name::EdgeLimiterAlone);
+        Self {
+            shared: metric::gauge(registry, Name::EdgeLimiterShared),
+            answered: calls.with_label_values(&["answered"]),
+            failed: calls.with_label_values(&["failed"]),
+            away: alone.with_label_values(&["away"]),
+            late: alone.with_label_values(&["late"]),
+            full: alone.with_label_values(&["full"]),
+        }
+    }
+}
