@@ -62,7 +62,7 @@ impl Edge {
         let url = config.redis.as_ref().unwrap();
         let limits = SharedLimits::join(url, runtime.handle(), now, Arc::<Counts>::clone(&counts)).unwrap();
         let edge = Self { limits, counts, keyer: Keyer::new([seed, seed]) };
-        edge.until("it shares", || edge.limits.shares());
+        until("it shares", || edge.limits.shares());
         edge
     }
 
@@ -74,14 +74,6 @@ impl Edge {
         let name = || [caller; 16];
         let taken = self.limits.take(self.key(caller), Threshold::Soft, terms, now(), name)?;
         Some(!matches!(taken.outcome, Outcome::Refused(_)))
-    }
-
-    fn until(&self, what: &str, is: impl Fn() -> bool) {
-        let end = Instant::now() + PATIENCE;
-        while !is() {
-            assert!(Instant::now() < end, "waited in vain: {what}");
-            std::thread::yield_now();
-        }
     }
 
     /// Until what was admitted is counted: a request that is refused by what the store said.
@@ -96,6 +88,14 @@ impl Edge {
             }
             assert!(Instant::now() < end, "it goes on for ever");
         }
+    }
+}
+
+fn until(what: &str, is: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is() {
+        assert!(Instant::now() < end, "waited in vain: {what}");
+        std::thread::yield_now();
     }
 }
 
@@ -117,7 +117,7 @@ fn edges_together_admit_what_one_would() {
         // And it is counted: none of it is given for nothing.
         let name = format!("PTTL sluice:limit:1:{}", format!("{caller:02x}").repeat(16));
         let counted = || server.ask(&name)[1..].trim().parse::<f64>().unwrap() / 3.6e6 * burst as f64;
-        two.until("all are counted", || (counted() - (first + second) as f64).abs() < 1.0);
+        until("all are counted", || (counted() - (first + second) as f64).abs() < 1.0);
     }
     assert_eq!(one.counts.failed.load(Ordering::Relaxed), 0);
     // Nobody is named, and nothing outlives its bucket.
@@ -152,7 +152,7 @@ fn what_is_not_used_goes_back() {
     let name = format!("PTTL sluice:limit:1:{}", "01".repeat(16));
     // Each request costs 27 s; what one holds beyond what it used is counted until it lapses.
     let counted = || server.ask(&name)[1..].trim().parse::<f64>().unwrap() / 27_000.0;
-    one.until("what it holds was given back", || (counted() - used as f64).abs() < 3.0);
+    until("what it holds was given back", || (counted() - used as f64).abs() < 3.0);
     let rest = two.until_dry(1, &terms);
     assert!((3_200 - used - 4..=3_200 - used + 5).contains(&rest), "{used} + {rest}");
 }
@@ -164,10 +164,10 @@ fn without_redis_each_edge_judges_alone_until_it_is_back() {
     let terms = Terms::new(5, HOUR, 5);
     assert!(edge.until_dry(1, &terms) >= 5);
     server.kill();
-    edge.until("the failure is seen", || edge.take(2, &terms).is_none());
+    until("the failure is seen", || edge.take(2, &terms).is_none());
     assert!(edge.counts.failed.load(Ordering::Relaxed) > 0);
     server.again();
-    edge.until("it shares again", || edge.limits.shares());
+    until("it shares again", || edge.limits.shares());
     assert!(edge.limits.take(edge.key(1), Threshold::Soft, &terms, now(), || [1; 16]).is_some());
     // What was counted before its death is counted still: it was on the disk.
     let more = edge.until_dry(1, &terms);
@@ -195,7 +195,7 @@ fn a_redis_that_stands_still_holds_nobody_up() {
     }
     assert!(longest < Duration::from_millis(150), "{longest:?}");
     server.signal("-CONT");
-    edge.until("it shares again", || edge.limits.shares());
+    until("it shares again", || edge.limits.shares());
 }
 
 #[test]
@@ -207,9 +207,9 @@ fn a_redis_that_answers_with_errors_is_left_alone() {
         [("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"), ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE")];
     for (caller, (breaks, mends)) in ways.into_iter().enumerate() {
         assert!(server.ask(breaks).starts_with('+'), "{breaks}");
-        edge.until(breaks, || edge.take(caller as u8, &terms).is_none());
+        until(breaks, || edge.take(caller as u8, &terms).is_none());
         assert!(server.ask(mends).starts_with('+'), "{mends}");
-        edge.until(mends, || edge.limits.shares());
+        until(mends, || edge.limits.shares());
     }
     // A script that is not known any more is told again, and nothing is noticed.
     let left = edge.counts.left.load(Ordering::Relaxed);
@@ -217,7 +217,7 @@ fn a_redis_that_answers_with_errors_is_left_alone() {
         assert!(server.ask("SCRIPT FLUSH").starts_with('+'));
         let answered = edge.counts.answered.load(Ordering::Relaxed);
         assert_eq!(edge.take(caller, &terms), Some(true));
-        edge.until("it was asked", || edge.counts.answered.load(Ordering::Relaxed) > answered);
+        until("it was asked", || edge.counts.answered.load(Ordering::Relaxed) > answered);
     }
     assert_eq!(edge.counts.left.load(Ordering::Relaxed), left);
 }

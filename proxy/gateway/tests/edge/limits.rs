@@ -16,7 +16,9 @@ fn setup(redis: &RedisServer, upstream: &Upstream, limit: &str) -> Setup {
 
 fn edges(redis: &RedisServer, upstream: &Upstream, limit: &str) -> [Edge; 3] {
     let edges = [(); 3].map(|()| setup(redis, upstream, limit).start());
-    edges.iter().for_each(|edge| shares(edge, true));
+    for edge in &edges {
+        shares(edge, true);
+    }
     edges
 }
 
@@ -123,7 +125,9 @@ fn a_low_limit_and_its_hard_threshold_are_shared_too() {
     };
     let replies: Vec<Reply> = (0..30).map(|n| ask(n, "fx")).collect();
     let counts = Counts::default();
-    replies.iter().for_each(|reply| counts.count(reply));
+    for reply in &replies {
+        counts.count(reply);
+    }
     let alone: u32 = edges.iter().map(alone).sum();
     // One request each before it is told, where telling takes longer than asking.
     assert!((5..=8 + alone).contains(&counts.admitted()), "{}, {alone} alone", counts.admitted());
@@ -141,7 +145,9 @@ fn a_low_limit_and_its_hard_threshold_are_shared_too() {
     assert!((200..=2_200).contains(&wait), "{wait}");
     assert!(last.field("ratelimit").starts_with("\"api\";r=0;t="), "{}", last.head);
     // Another caller: what is left is what all edges have left.
-    (0..3).for_each(|n| assert_eq!(ask(n, "equities").status, 200));
+    for n in 0..3 {
+        assert_eq!(ask(n, "equities").status, 200);
+    }
     let left = eventually("the third edge knows of all", || {
         let reply = ask(2, "equities");
         (reply.status == 429 || reply.field("x-ratelimit-remaining") <= "1").then_some(reply)
@@ -160,17 +166,25 @@ fn no_request_fails_or_waits_when_redis_does() {
     std::thread::scope(|scope| {
         hammer(scope, &edges, [1, 1, 1], &counts, &stop);
         redis.kill();
-        edges.iter().for_each(|edge| shares(edge, false));
+        for edge in &edges {
+            shares(edge, false);
+        }
         let health = edges[0].get("/health").json();
         let told = &health["components"]["redis"];
         assert_eq!(told["status"], "degraded");
         assert!(told["detail"].as_str().unwrap().contains("each edge counts rates alone"), "{told}");
         redis.again();
-        edges.iter().for_each(|edge| shares(edge, true));
+        for edge in &edges {
+            shares(edge, true);
+        }
         redis.signal("-STOP");
-        edges.iter().for_each(|edge| shares(edge, false));
+        for edge in &edges {
+            shares(edge, false);
+        }
         redis.signal("-CONT");
-        edges.iter().for_each(|edge| shares(edge, true));
+        for edge in &edges {
+            shares(edge, true);
+        }
         stop.store(true, Ordering::Relaxed);
     });
     assert_eq!(counts.refused(), 0, "nobody came near the limit");

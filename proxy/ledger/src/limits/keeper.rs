@@ -138,5 +138,5 @@ impl Keeper {
 /// Between three quarters of a pause and all of it, so that edges do not come back in step.
 fn with_chance(pause: Duration) -> Duration {
     let chance = RandomState::new().build_hasher().finish() % 256;
-    pause - pause / 4 * (chance as u32) / 256
+    pause.saturating_sub(pause / 4 * (chance as u32) / 256)
 }

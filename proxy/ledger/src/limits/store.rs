@@ -57,7 +57,9 @@ impl Store {
         let digest = self.digest(redis).await?;
         let mut pipeline = ::redis::pipe();
         pipeline.ignore_errors();
-        calls.iter().for_each(|call| add(&mut pipeline, digest, call));
+        for call in calls {
+            add(&mut pipeline, digest, call);
+        }
         let results: Vec<RedisResult<(u64, u64)>> = redis.call_all(&pipeline, ROUND_WITHIN).await?;
         if results.len() != calls.len() {
             let error = (ErrorKind::UnexpectedReturnType, "another number of answers than calls");
