@@ -9,7 +9,7 @@ use crate::{load, say};
 
 /// Runs `sluice check`: 0 fine, 2 errors, 3 warnings under `--strict`.
 pub(crate) fn run(args: &Check) -> Result<Code, Failure> {
-    let mode = Mode { dev: args.dev, secrets_required: true, now_unix_s: Some(load::now_unix_s()) };
+    let mode = Mode { dev: args.dev, now_unix_s: Some(load::now_unix_s()), ..Mode::default() };
     let (report, services) = match load::read(&args.path, &load::environment(), mode) {
         Ok(loaded) => (loaded.warnings, Some(loaded.config.services.len())),
         Err(report) => (report, None),

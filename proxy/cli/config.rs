@@ -12,7 +12,7 @@ pub(crate) fn run(args: &Config) -> Result<Code, Failure> {
     let text = match &args.command {
         ConfigCommand::Schema => format!("{:#}\n", json_schema()),
         ConfigCommand::Show { conf, origin, dev, format } => {
-            let mode = Mode { dev: *dev, secrets_required: false, now_unix_s: None };
+            let mode = Mode { dev: *dev, secrets_required: false, now_unix_s: None, ..Mode::default() };
             let loaded = load::read(conf, &load::environment(), mode).map_err(|report| {
                 load::print(&report);
                 Failure::new(

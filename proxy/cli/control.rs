@@ -38,7 +38,7 @@ fn address(remote: &Remote) -> Result<SocketAddr, Failure> {
     {
         return Ok(address);
     }
-    let mode = Mode { dev: remote.common.dev, secrets_required: false, now_unix_s: None };
+    let mode = Mode { dev: remote.common.dev, secrets_required: false, now_unix_s: None, ..Mode::default() };
     match load::read(&remote.common.conf, &load::environment(), mode) {
         Ok(loaded) => {
             let mut config = loaded.config;

@@ -29,7 +29,12 @@ pub(crate) fn run(args: &args::Diff) -> Result<Code, Failure> {
         (true, [path]) => running(args, path)?,
         (false, [old, new]) => {
             let environment = load::environment();
-            let mode = Mode { dev: args.remote.common.dev, secrets_required: false, now_unix_s: None };
+            let mode = Mode {
+                dev: args.remote.common.dev,
+                secrets_required: false,
+                now_unix_s: None,
+                ..Mode::default()
+            };
             diff(&config(old, &environment, mode)?, &config(new, &environment, mode)?)
         }
         _ => return Err(Failure::usage("give OLD and NEW, or --running and at most one PATH")),
@@ -49,7 +54,7 @@ fn running(args: &args::Diff, path: &Path) -> Result<Diff, Failure> {
     let answer = control::json(&reply)?;
     let running: Running =
         serde_json::from_value(answer).context("the edge's answer has an unexpected shape")?;
-    let mode = Mode { dev: running.dev, secrets_required: false, now_unix_s: None };
+    let mode = Mode { dev: running.dev, secrets_required: false, now_unix_s: None, ..Mode::default() };
     let mut files = config(path, &running.environment, mode)?;
     files.port_offset(running.port_offset).map_err(Failure::usage)?;
     let mut files = Effective::of(&files);

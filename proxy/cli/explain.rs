@@ -28,7 +28,7 @@ use words::words;
 /// Runs `sluice explain`: 0 where something takes the request, 3 where nothing does, 2 for a configuration or
 /// arguments with errors.
 pub(crate) fn run(args: &Explain) -> Result<exit::Code, Failure> {
-    let mode = Mode { dev: args.dev, secrets_required: false, now_unix_s: None };
+    let mode = Mode { dev: args.dev, secrets_required: false, now_unix_s: None, ..Mode::default() };
     let loaded = load::read(&args.conf, &load::environment(), mode).map_err(|report| {
         load::print(&report);
         Failure::usage(format!("{} error(s) in the configuration", report.errors()))
@@ -408,7 +408,7 @@ mod tests {
         let loaded = check(
             &[document],
             &BTreeMap::new(),
-            Mode { dev: true, secrets_required: false, now_unix_s: None },
+            Mode { dev: true, secrets_required: false, now_unix_s: None, ..Mode::default() },
             &none,
         );
         let loaded = loaded.unwrap_or_else(|report| panic!("{}", report.render(false)));

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sluice_schema::environment::{is_recognised, is_secret};
-use sluice_schema::{Config, Mode, Report, check, load};
+use sluice_schema::{Config, Mode, Origin, Report, check, load};
 use sluice_wire::role::Role;
 
 use crate::exit::{self, Failure};
@@ -17,6 +17,8 @@ const DEFAULT_PATH: &str = "conf/sluice.toml";
 /// A checked configuration and what the roles need to load the same.
 pub(crate) struct Loaded {
     pub(crate) config: Config,
+    /// The time of a drain, where somebody wrote `[drain]` down.
+    pub(crate) drain: Option<Duration>,
     /// Variables that are no secrets.
     pub(crate) environment: BTreeMap<String, String>,
     /// Variables that are.
@@ -38,7 +40,7 @@ pub(crate) fn now_unix_s() -> i64 {
 
 /// Loads with this process's environment; prints everything that is wrong.
 pub(crate) fn config(path: &Path, dev: bool) -> Result<Loaded, Failure> {
-    config_with(path, &environment(), Mode { dev, secrets_required: true, now_unix_s: Some(now_unix_s()) })
+    config_with(path, &environment(), Mode { dev, now_unix_s: Some(now_unix_s()), ..Mode::default() })
 }
 
 /// Loads with the given environment; prints everything that is wrong.
@@ -58,7 +60,10 @@ pub(crate) fn config_with(
         .filter(|(name, _)| is_recognised(name) || wanted(name))
         .map(|(name, value)| (name.clone(), value.clone()))
         .partition(|(name, _)| wanted(name));
-    Ok(Loaded { config: loaded.config, environment: rest, secrets })
+    let written = |key: &str| loaded.origin(key) != Origin::Default;
+    let drain = ["drain.lame_duck", "drain.deadline"].into_iter().any(written);
+    let drain = drain.then_some(loaded.config.drain.deadline);
+    Ok(Loaded { config: loaded.config, drain, environment: rest, secrets })
 }
 
 /// Loads without printing. The default file may be absent, a named one may not.

@@ -44,7 +44,7 @@ pub(crate) fn run(role: Role, args: &RoleArgs) -> Result<Code, Failure> {
     // A role that is handed no secrets need not have them; one that runs alone must.
     // The supervisor has judged certificates; a restart must not fail for one that has ended since.
     let now_unix_s = (role == Role::Edge && alone).then(load::now_unix_s);
-    let mode = Mode { dev: args.common.dev, secrets_required: alone, now_unix_s };
+    let mode = Mode { dev: args.common.dev, secrets_required: alone, now_unix_s, ..Mode::default() };
     let mut config = load::config_with(&args.common.conf, &environment, mode)?.config;
     config.port_offset(args.port_offset).map_err(Failure::usage)?;
     let guard = log::init(role.as_str(), config.log.level.as_str());

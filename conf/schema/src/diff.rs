@@ -28,7 +28,7 @@ pub struct Diff {
 pub struct ServiceChange {
     /// Its name.
     pub name: String,
-    /// Its keys that changed, by path below the service.
+    /// Its keys that changed, by path below the service; none where only its name is told.
     pub keys: Vec<KeyChange>,
 }
 
@@ -109,6 +109,12 @@ impl Effective {
 
 /// What changes from `old` to `new`.
 pub fn diff(old: &Config, new: &Config) -> Diff {
+    diff_of(old, new, usize::MAX)
+}
+
+/// What changes from `old` to `new`. Of more than `most` services that changed, the names alone are told after
+/// that many: where everything changed nobody reads on, and each key has its price.
+pub fn diff_of(old: &Config, new: &Config, most: usize) -> Diff {
     let (old_names, new_names) = (by_name(old), by_name(new));
     let mut diff = Diff {
         added: new_names
@@ -131,6 +137,10 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     }
     for (name, before) in &old_names {
         let Some(after) = new_names.get(name).filter(|after| !same(before, after)) else { continue };
+        if diff.changed.len() >= most {
+            diff.changed.push(ServiceChange { name: (*name).to_owned(), keys: Vec::new() });
+            continue;
+        }
         let mut keys = changes(&service_keys(before), &service_keys(after), |_| Vec::new());
         if keys.is_empty() {
             // What differs is a value that is not shown: a field with credentials.
@@ -162,6 +172,9 @@ impl fmt::Display for Diff {
             writeln!(f, "- service {name}")?;
         }
         for service in &self.changed {
+            if service.keys.is_empty() {
+                writeln!(f, "~ service {}", service.name)?;
+            }
             for key in &service.keys {
                 writeln!(f, "~ service {} {key}", service.name)?;
             }

@@ -15,7 +15,6 @@ use crate::model::{Config, Instance};
 use crate::reader::Reader;
 use crate::report::{Diagnostic, quote};
 use crate::secret::{self, JWT_SECRET_KEY};
-use crate::show::Origin;
 use crate::table::unknown_key;
 
 const OVERRIDE: &str = "SLUICE__";
@@ -250,7 +249,7 @@ impl Overlay<'_, '_> {
         into: &mut K::Out,
     ) {
         let Some(text) = self.reader.variable(name) else { return };
-        if let Some(Origin::Env { name: exact }) = self.reader.origin(path)
+        if let Some(exact) = self.reader.set_by(path)
             && exact.starts_with(OVERRIDE)
         {
             let message = format!("{name} has no effect: {exact} sets the same key");

@@ -30,10 +30,10 @@ mod show;
 mod table;
 
 pub use code::Code;
-pub use diff::{Diff, Effective, KeyChange, ServiceChange, diff};
+pub use diff::{Diff, Effective, KeyChange, ServiceChange, diff, diff_of};
 pub use json_schema::json_schema;
 pub use layout::fmt;
-pub use load::{Loaded, check, load, texts};
+pub use load::{Loaded, check, load, texts, written};
 pub use model::*;
 pub use reader::{Mode, ReadFile};
 pub use report::{Document, Finding, Report, Severity};

@@ -146,6 +146,11 @@ pub fn texts(path: &Path) -> Result<Vec<Document>, Report> {
     if wrong.is_empty() { Ok(documents) } else { Err(Report::new(wrong, &documents)) }
 }
 
+/// The texts that [`load`] reads, the main one first; those that cannot be read are left out.
+pub fn written(path: &Path) -> Vec<Document> {
+    gather(path).0
+}
+
 /// The texts, the main one first, and what could not be read.
 fn gather(path: &Path) -> (Vec<Document>, Vec<Diagnostic>) {
     let main = if path.is_dir() { path.join("sluice.toml") } else { path.to_path_buf() };

@@ -14,6 +14,9 @@ use crate::report::{Diagnostic, Document, FINDINGS_MAX, Place, Report};
 use crate::show::{Origin, Setting};
 use crate::table::diagnostic;
 
+/// Ends the path under which a value inside a key has its place; no key ends like this.
+const INSIDE: char = '=';
+
 /// Reads a file a secret lies in.
 pub type ReadFile<'a> = dyn Fn(&Path) -> io::Result<Vec<u8>> + 'a;
 
@@ -37,7 +40,8 @@ pub(crate) struct Reader<'e> {
     broken_lines: HashSet<(usize, usize)>,
     places: HashMap<String, Place>,
     failed: HashSet<String>,
-    origins: BTreeMap<String, Origin>,
+    /// The variable that sets a key, by the key's path.
+    set_by: HashMap<String, String>,
     /// Filled in place of reading when the keys are described.
     pub(crate) settings: Option<Vec<Setting>>,
     /// Whether a described key brings its JSON Schema.
@@ -60,8 +64,8 @@ pub(crate) struct Description {
 /// What reading found, beside the configuration.
 pub(crate) struct Outcome {
     pub(crate) report: Report,
-    /// By path with indexes (`service[3].prefix`).
-    pub(crate) origins: BTreeMap<String, Origin>,
+    /// By path with indexes (`service[3].prefix`); none where the mode does not ask for them.
+    pub(crate) origins: Vec<(String, Origin)>,
     pub(crate) secret_variables: Vec<String>,
 }
 
@@ -75,11 +79,13 @@ pub struct Mode {
     pub secrets_required: bool,
     /// Seconds since 1970 by which certificates are judged; `None`: their files are not opened.
     pub now_unix_s: Option<i64>,
+    /// Whether to tell where each value comes from.
+    pub origins: bool,
 }
 
 impl Default for Mode {
     fn default() -> Self {
-        Self { dev: false, secrets_required: true, now_unix_s: None }
+        Self { dev: false, secrets_required: true, now_unix_s: None, origins: true }
     }
 }
 
@@ -104,7 +110,7 @@ impl<'e> Reader<'e> {
             broken_lines: HashSet::new(),
             places: HashMap::new(),
             failed: HashSet::new(),
-            origins: BTreeMap::new(),
+            set_by: HashMap::new(),
             settings: None,
             schemas: false,
             tables: BTreeMap::new(),
@@ -148,13 +154,26 @@ impl<'e> Reader<'e> {
             let message = format!("{} more findings are not shown", self.dropped);
             self.diagnostics.push(Diagnostic::new(Code::MoreFindings, message));
         }
+        let origins = if self.mode.origins { self.origins() } else { Vec::new() };
         let mut documents = self.documents.to_vec();
         documents.append(&mut self.variables);
         Outcome {
             report: Report::new(self.diagnostics, &documents),
-            origins: self.origins,
+            origins,
             secret_variables: self.secret_variables,
         }
+    }
+
+    /// Where every value that somebody set comes from: a variable wins over a file.
+    fn origins(&self) -> Vec<(String, Origin)> {
+        let of_file = |(path, place): (&String, &Place)| {
+            let is_key = !path.ends_with(INSIDE) && !self.set_by.contains_key(path);
+            let file = self.documents.get(place.document).filter(|_| is_key)?;
+            Some((path.clone(), Origin::File { path: file.path.clone(), line: self.line(place) }))
+        };
+        let of_variable =
+            |(path, name): (&String, &String)| (path.clone(), Origin::Env { name: name.clone() });
+        self.places.iter().filter_map(of_file).chain(self.set_by.iter().map(of_variable)).collect()
     }
 
     /// What describing listed.
@@ -178,9 +197,6 @@ impl<'e> Reader<'e> {
 
     /// Notes that a file sets this key.
     pub(crate) fn place_key(&mut self, path: &str, place: Place) {
-        let file = &self.documents[place.document].path;
-        let origin = Origin::File { path: file.clone(), line: self.line(&place) };
-        self.origins.insert(path.to_owned(), origin);
         self.places.insert(path.to_owned(), place);
     }
 
@@ -188,8 +204,9 @@ impl<'e> Reader<'e> {
         self.places.get(path).cloned()
     }
 
-    pub(crate) fn origin(&self, path: &str) -> Option<&Origin> {
-        self.origins.get(path)
+    /// The variable that sets this key.
+    pub(crate) fn set_by(&self, path: &str) -> Option<&str> {
+        self.set_by.get(path).map(String::as_str)
     }
 
     /// File and line of a place in a file.
@@ -205,14 +222,19 @@ impl<'e> Reader<'e> {
 
     /// Notes where a value inside a key stands.
     pub(crate) fn place_value(&mut self, path: &str, place: Place) {
-        self.places.insert(format!("{path}="), place);
+        self.places.insert(format!("{path}{INSIDE}"), place);
     }
 
     /// Where the first of these values inside a key stands, else the key; a variable has no inside.
     pub(crate) fn place_of_value(&self, key: &str, values: &[&str]) -> Option<Place> {
-        let of_variable = matches!(self.origin(key), Some(Origin::Env { .. }));
-        let mut inside = values.iter().filter_map(|path| self.place(&format!("{path}=")));
+        let of_variable = self.set_by.contains_key(key);
+        let mut inside = values.iter().filter_map(|path| self.place(&format!("{path}{INSIDE}")));
         inside.next().filter(|_| !of_variable).or_else(|| self.place(key))
+    }
+
+    /// True while a variable may still set a key.
+    pub(crate) fn has_overrides(&self) -> bool {
+        !self.overrides.is_empty()
     }
 
     /// True where a variable sets a key of this table.
@@ -228,7 +250,7 @@ impl<'e> Reader<'e> {
 
     /// Notes that a variable sets this key.
     pub(crate) fn set_by_variable(&mut self, path: &str, name: &str) {
-        self.origins.insert(path.to_owned(), Origin::Env { name: name.to_owned() });
+        self.set_by.insert(path.to_owned(), name.to_owned());
     }
 
     pub(crate) fn mark_failed(&mut self, path: String) {

@@ -7,7 +7,6 @@ use crate::form::SecretRef;
 use crate::model::Secret;
 use crate::reader::Reader;
 use crate::report::{Diagnostic, Place, Severity, quote, quote_path};
-use crate::show::Origin;
 
 /// The variable the legacy key is in by default; unset, there is no legacy key.
 pub(crate) const JWT_SECRET_KEY: &str = "JWT_SECRET_KEY";
@@ -102,17 +101,14 @@ pub(crate) fn check_strength(reader: &mut Reader<'_>, path: &str, secret: &Secre
     } else {
         format!("has {} bytes and needs {KEY_BYTES}", secret.len())
     };
-    let origin = reader.origin(path).cloned();
-    let name = match &origin {
-        Some(Origin::Env { name }) => name.clone(),
-        _ => path.to_owned(),
-    };
+    let variable = reader.set_by(path).map(str::to_owned);
+    let name = variable.as_deref().unwrap_or(path);
     let mut weak = Diagnostic::new(Code::WeakSecret, format!("the key in {name} {why}"))
         .help("make one with: head -c 32 /dev/urandom | base64");
     if reader.mode.dev {
         weak.severity = Severity::Warning;
     }
-    if let Some(Origin::Env { name }) = origin {
+    if let Some(name) = variable {
         reader.blame_variable(&name, weak);
     } else {
         let place = reader.place(path);

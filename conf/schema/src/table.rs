@@ -54,6 +54,11 @@ impl<'r, 'e> Table<'r, 'e> {
     /// Reads one key into its field, which holds the default.
     pub(crate) fn key<K: Kind>(&mut self, name: &'static str, doc: &'static str, kind: K, into: &mut K::Out) {
         self.known.push(name);
+        let found = self.entry(name);
+        // Most keys of most services are not written: those cost next to nothing.
+        if found.is_none() && !self.describing() && !self.reader.has_overrides() {
+            return;
+        }
         let path = self.join(name);
         let schemas = self.reader.schemas;
         if let Some(settings) = &mut self.reader.settings {
@@ -61,7 +66,7 @@ impl<'r, 'e> Table<'r, 'e> {
             settings.push(Setting { path, doc, value, schema, shown: !self.hidden });
             return;
         }
-        if let Some((key, value)) = self.entry(name) {
+        if let Some((key, value)) = found {
             let place = Place { document: self.document, span: key.span() };
             self.reader.place_key(&path, place);
             match kind.parse(value) {
@@ -137,7 +142,8 @@ impl<'r, 'e> Table<'r, 'e> {
         walk: impl FnOnce(&mut Table<'_, 'e>, &mut T),
     ) {
         let absent = into.is_none();
-        let wanted = self.entry(name).is_some() || self.reader.overrides_below(&self.join(name));
+        let overridden = || self.reader.has_overrides() && self.reader.overrides_below(&self.join(name));
+        let wanted = self.entry(name).is_some() || overridden();
         if !self.describing() && !wanted {
             self.known.push(name);
             return;
@@ -300,7 +306,7 @@ impl<'r, 'e> Table<'r, 'e> {
     }
 
     fn join(&self, name: &str) -> String {
-        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+        if self.path.is_empty() { name.to_owned() } else { [&self.path, ".", name].concat() }
     }
 
     fn faults(&mut self, path: &str, faults: Vec<Fault>) {

@@ -211,7 +211,16 @@ impl Keeper {
 
     async fn end(&mut self, life: &mut Life, by: Instant) {
         self.retirees.iter_mut().for_each(|retiree| retiree.life.ask_to_end());
-        life.end(by).await;
+        let mut by = by;
+        loop {
+            tokio::select! {
+                () = life.end(by) => return,
+                Ok(()) = self.wish.changed() => {
+                    let wish = *self.wish.borrow_and_update();
+                    by = by.min(wish.deadline());
+                }
+            }
+        }
     }
 
     /// Reports a death and waits until the next start; what is told meanwhile comes first.

@@ -48,9 +48,11 @@ pub(crate) use process::Recipe;
 pub(crate) use report::{Line, Report};
 pub(crate) use sockets::{Bound, Socket, listen, tcp_of};
 
-/// From the wish to end until a role that faces clients is killed.
+/// From the wish to end until a role that faces clients is killed, where no configuration says how long it drains.
 const FRONT_WITHIN: Duration = Duration::from_secs(6);
-/// From then until the others are; together `sluice up` is gone within 10 s.
+/// What a drain that is configured gets on top, to end in.
+const DRAINED_WITHIN: Duration = Duration::from_millis(500);
+/// From then until the others are; without `[drain]` in the configuration `sluice up` is gone within 10 s.
 const BACK_WITHIN: Duration = Duration::from_secs(3);
 /// Roles that face clients end first.
 const FRONT: [Role; 2] = [Role::Edge, Role::Demo];

@@ -18,7 +18,7 @@ use super::orphans;
 use super::process::Recipe;
 use super::report::Report;
 use super::sockets::{self, Socket, bind_unix, run_dir};
-use super::{BACK_WITHIN, FRONT, FRONT_WITHIN, chance, demo, dir};
+use super::{BACK_WITHIN, DRAINED_WITHIN, FRONT_WITHIN, chance, demo, dir};
 use crate::args::{Offset, Up};
 use crate::exit::Failure;
 use crate::load::{self, Loaded};
@@ -58,7 +58,8 @@ impl Plan {
         dir::private(&args.common.data_dir)?;
         let data_dir = args.common.data_dir.canonicalize().context("cannot resolve the data directory")?;
         let lock = dir::lock(&data_dir)?;
-        orphans::wait(&data_dir, FRONT_WITHIN + BACK_WITHIN);
+        let drain = loaded.drain;
+        orphans::wait(&data_dir, end_within(Role::Edge, drain) + BACK_WITHIN);
         let offset = match args.port_offset {
             Offset::By(offset) => offset,
             Offset::Auto => sockets::free_offset(&roles, &loaded.config, chance())?,
@@ -90,7 +91,7 @@ impl Plan {
                     &internal,
                     &sockets,
                     load::secrets_of(*role, &loaded.secrets),
-                    if FRONT.contains(role) { FRONT_WITHIN } else { BACK_WITHIN },
+                    end_within(*role, drain),
                 ),
                 sockets,
             }
@@ -113,6 +114,16 @@ impl Plan {
             announced: false,
             unfinished: None,
         })
+    }
+}
+
+/// The time a role is given to end. The edge drains as its configuration says; where it says nothing, as long as
+/// lets `sluice up` end in a moment.
+fn end_within(role: Role, drain: Option<Duration>) -> Duration {
+    match role {
+        Role::Edge => drain.map_or(FRONT_WITHIN, |drain| drain + DRAINED_WITHIN),
+        Role::Demo => FRONT_WITHIN,
+        _ => BACK_WITHIN,
     }
 }
 

@@ -279,7 +279,7 @@ pub(crate) fn adopt(args: &Up) -> anyhow::Result<Plan> {
     for role in state.roles {
         roles.push(thaw(role, &mut next)?);
     }
-    let mode = Mode { dev: args.common.dev, secrets_required: false, now_unix_s: None };
+    let mode = Mode { dev: args.common.dev, secrets_required: false, now_unix_s: None, ..Mode::default() };
     let config = load::read(&args.common.conf, &load::environment(), mode).ok().map(|loaded| loaded.config);
     let moved = config.map(|mut config| config.port_offset(state.offset).map(|()| config));
     Ok(Plan {

@@ -23,7 +23,7 @@ use super::reexec;
 use super::renewal::{self, Job, Turns, turns_of};
 use super::report::Report;
 use super::sockets::tcp_of;
-use super::{BACK_WITHIN, FRONT, FRONT_WITHIN};
+use super::{BACK_WITHIN, FRONT};
 use crate::args::Up;
 use crate::exit::{self, Code, Failure};
 use crate::load;
@@ -118,7 +118,7 @@ pub(crate) async fn run(
         }
     };
     asked.abort();
-    supervisor.end(hear).await;
+    supervisor.end(hear, &mut signals).await;
     Ok(code)
 }
 
@@ -127,6 +127,8 @@ struct Supervisor<'a> {
     args: &'a Up,
     crew: Crew,
     wishes: BTreeMap<Role, watch::Sender<Wish>>,
+    /// The time each role is given to end.
+    within: BTreeMap<Role, Duration>,
     keepers: BTreeMap<Role, mpsc::Sender<Command>>,
     roles: JoinSet<()>,
     said: mpsc::Sender<Happening>,
@@ -140,7 +142,11 @@ impl<'a> Supervisor<'a> {
     fn new(plan: Plan, args: &'a Up, said: mpsc::Sender<Happening>, jobs: mpsc::Sender<Job>) -> Self {
         let expected = plan.roles.iter().map(|frozen| frozen.recipe.role).collect();
         let crew = Crew { ready: plan.ready.clone(), expected, announced: plan.announced };
+        let within = |frozen: &Frozen| {
+            (frozen.recipe.role, Duration::from_millis(frozen.recipe.handoff.end_within_ms))
+        };
         Self {
+            within: plan.roles.iter().map(within).collect(),
             plan,
             args,
             crew,
@@ -277,7 +283,7 @@ impl<'a> Supervisor<'a> {
     fn load(&self) -> Result<Config, String> {
         let common = &self.args.common;
         let now_unix_s = Some(load::now_unix_s());
-        let mode = Mode { dev: common.dev, secrets_required: false, now_unix_s };
+        let mode = Mode { dev: common.dev, secrets_required: false, now_unix_s, ..Mode::default() };
         let loaded = load::read(&common.conf, &load::environment(), mode);
         let mut config = loaded.map_err(|report| report.render(false))?.config;
         config.port_offset(self.plan.offset).map_err(|error| error.to_string())?;
@@ -292,26 +298,32 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Ends the roles that face clients, then the others.
-    async fn end(mut self, mut hear: mpsc::Receiver<Happening>) {
+    /// Ends the roles that face clients, then the others. Who asks once more waits for no client.
+    async fn end(mut self, mut hear: mpsc::Receiver<Happening>, signals: &mut Signals) {
         let now = Instant::now();
+        let within = |role: &Role| self.within.get(role).copied().unwrap_or(BACK_WITHIN);
         let mut front = 0;
-        for (role, wish) in &self.wishes {
-            if FRONT.contains(role) {
-                front += 1;
-                wish.send_replace(Wish::End { by: now + FRONT_WITHIN });
-            }
+        for (role, wish) in self.wishes.iter().filter(|(role, _)| FRONT.contains(role)) {
+            front += 1;
+            wish.send_replace(Wish::End { by: now + within(role) });
         }
         drop(self.said);
         while front > 0 {
-            match hear.recv().await {
+            let happening = tokio::select! {
+                happening = hear.recv() => happening,
+                _ = signals.interrupt.recv() => break,
+                _ = signals.terminate.recv() => break,
+            };
+            match happening {
                 Some(Happening::Ended) => front -= 1,
                 Some(_) => {}
                 None => break,
             }
         }
-        for wish in self.wishes.values() {
-            wish.send_replace(Wish::End { by: now + FRONT_WITHIN + BACK_WITHIN });
+        let by = Instant::now() + BACK_WITHIN;
+        for (role, wish) in &self.wishes {
+            let hurried = front > 0 && FRONT.contains(role);
+            wish.send_replace(Wish::End { by: if hurried { Instant::now() } else { by } });
         }
         drop(hear);
         while self.roles.join_next().await.is_some() {}

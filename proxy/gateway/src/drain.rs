@@ -134,11 +134,14 @@ impl Drain {
     }
 }
 
-/// Drain times within the time that is granted, so that draining is over before the process is killed. A
-/// third of it at most is lame duck.
+/// Drain times within the time that is granted, so that draining is over before the process is killed. Where they
+/// do not fit, a third of it at most is lame duck.
 pub(crate) fn fit(times: &DrainTimes, granted: Option<Duration>) -> DrainTimes {
     let Some(granted) = granted else { return times.clone() };
     let within = granted.saturating_sub(MARGIN);
+    if times.deadline <= within {
+        return times.clone();
+    }
     DrainTimes { lame_duck: times.lame_duck.min(within / 3), deadline: times.deadline.min(within) }
 }
 
@@ -239,5 +242,6 @@ mod tests {
         assert_eq!(fit(&times(5_000, 30_000), None), times(5_000, 30_000));
         assert_eq!(fit(&times(5_000, 30_000), Some(Duration::from_millis(6_500))), times(2_000, 6_000));
         assert_eq!(fit(&times(1, 2), Some(Duration::from_secs(6))), times(1, 2));
+        assert_eq!(fit(&times(8_000, 12_000), Some(Duration::from_millis(12_500))), times(8_000, 12_000));
     }
 }

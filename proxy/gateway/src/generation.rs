@@ -3,6 +3,8 @@
 //! A request takes the present generation once and keeps it to its end. What must outlive a reload
 //! (breakers, counts, health) lies in [`Upstreams`] by name and is only referred to from here.
 
+mod hash;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,7 +16,6 @@ use http::HeaderValue;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use pingora::upstreams::peer::HttpPeer;
-use ring::digest;
 use sluice_ledger::{Ledger, LedgerError};
 use sluice_policy::authorize::Access;
 use sluice_policy::limit::Limit;
@@ -57,6 +58,8 @@ pub(crate) struct Generation {
     pub(crate) number: u64,
     /// 12 hexadecimal digits of the effective configuration, registrations included.
     pub(crate) hash: String,
+    /// Hashes of the configuration's services, in their order.
+    hashes: Vec<hash::ServiceHash>,
     /// When it came into force.
     pub(crate) loaded_at: Timestamp,
     /// The configuration itself.
@@ -279,13 +282,15 @@ impl Upstreams {
     }
 
     /// Builds the generation of a configuration and the registered services. Nothing changes when it
-    /// fails; when it succeeds, upstreams have taken their new settings and it only has to be stored.
+    /// fails; when it succeeds, upstreams have taken their new settings and it only has to be stored. `before` is
+    /// the generation in force.
     pub(crate) fn build(
         &self,
         meters: &Meters,
         config: Arc<Config>,
         registered: &[Service],
         number: u64,
+        before: Option<&Generation>,
     ) -> Result<Generation, GenerationError> {
         let services: Vec<&Service> = config.enabled_services().chain(registered).collect();
         // A service without a prefix is there for the splits of others.
@@ -310,9 +315,11 @@ impl Upstreams {
         let mut routes: Vec<_> = routes.collect();
         shape::join(&mut routes);
         self.secured.store(Some(secured));
+        let hashes = hash::of_services(&config, before);
         Ok(Generation {
             number,
-            hash: hash(registered, &config),
+            hash: hash::of_all(registered, &config, &hashes),
+            hashes,
             loaded_at: Timestamp::now(),
             table,
             services: routes,
@@ -406,22 +413,4 @@ fn worker_timeouts() -> Timeouts {
         total: Duration::from_secs(60),
         idle: Duration::from_secs(60),
     }
-}
-
-/// Takes text in, piece by piece.
-struct Digest(digest::Context);
-
-impl std::fmt::Write for Digest {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        self.0.update(text.as_bytes());
-        Ok(())
-    }
-}
-
-/// The text of a configuration shows secrets by their length alone.
-fn hash(registered: &[Service], config: &Config) -> String {
-    let mut text = Digest(digest::Context::new(&digest::SHA256));
-    // It takes whatever comes.
-    let _never_fails = std::fmt::Write::write_fmt(&mut text, format_args!("{config:?}{registered:?}"));
-    text.0.finish().as_ref()[..6].iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -15,6 +15,9 @@ const CHANGES_MAX: usize = 100;
 /// LIMIT: characters of one change.
 const CHANGE_MAX: usize = 300;
 
+/// The outcome of a configuration that came into force.
+pub(crate) const ACCEPTED: &str = "accepted";
+
 /// The last reload, as everybody may see it.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct LastReload {
@@ -70,9 +73,7 @@ impl History {
     pub(crate) fn last(&self) -> LastReload {
         match self.outcomes().back() {
             Some(outcome) => outcome.last.clone(),
-            None => {
-                LastReload { at: Timestamp::UNIX_EPOCH, result: "accepted", trigger: "start", error: None }
-            }
+            None => LastReload { at: Timestamp::UNIX_EPOCH, result: ACCEPTED, trigger: "start", error: None },
         }
     }
 
@@ -89,7 +90,7 @@ impl History {
         changes: Vec<String>,
         restart: Vec<String>,
     ) {
-        let result = if error.is_none() { "accepted" } else { "refused" };
+        let result = if error.is_none() { ACCEPTED } else { "refused" };
         let last = LastReload { at: Timestamp::now(), result, trigger, error };
         let mut outcomes = self.outcomes();
         if outcomes.len() == KEPT_MAX {

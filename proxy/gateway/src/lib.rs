@@ -212,7 +212,7 @@ fn open(
     joint.configure(&config).map_err(GatewayError::Redis)?;
     let upstreams = Upstreams::new(&meters, start.sockets.clone(), announcer, registrations.in_force());
     // What is registered joins with the books.
-    let generation = upstreams.build(&meters, config, &[], number)?;
+    let generation = upstreams.build(&meters, config, &[], number, None)?;
     let access_log = AccessLog::open(&start.config.log.access, meters.access_dropped.clone())?;
     meters.generation.set(number as i64);
     meters.reload_ok.set(1);

@@ -3,7 +3,8 @@
 //! Triggers: SIGHUP, a changed file (looked for every half second, taken once it has rested), a call, a
 //! rollback. The files are loaded and validated whole, the generation is built, then one pointer is swapped;
 //! requests under way keep theirs. A bad file changes nothing and is reported in log, metric and `/health`.
-//! Files written as they were make no new generation; what they refer to (certificates) is read again.
+//! Files written as they were make no new generation; what they refer to (certificates) is read again where
+//! somebody asked. Files that only look changed, or that a call has taken already, are no reload at all.
 //! Accepted files are kept ([`crate::kept`]), outcomes remembered ([`crate::history`]).
 
 mod fault;
@@ -13,25 +14,29 @@ mod watch;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 use serde::Serialize;
 use sluice_audit::{Decision, Entry};
 use sluice_http::Start;
 use sluice_schema::environment::{is_recognised, is_secret};
-use sluice_schema::{Config, Diff, diff};
+use sluice_schema::{Config, Diff, diff_of};
 use sluice_telemetry::log::LogLevel;
 
 use crate::generation::{Generation, GenerationError};
-use crate::history::{History, LastReload, Outcome};
+use crate::history::{ACCEPTED, History, LastReload, Outcome};
 use crate::kept::{self, Kept, KeptError, Sources};
 use crate::rollback::Staged;
 use crate::state::Shared;
 use source::{Loaded, Source};
 
 pub(crate) use fault::ReloadError;
-use watch::{Fingerprint, fingerprint};
+use watch::{Fingerprint, fingerprint, has_rested};
 pub(crate) use watch::{on_change, on_hangup};
+
+/// LIMIT: services of which a reload tells each key that changed; of more the name.
+const TOLD_MAX: usize = 50;
 
 /// What a reload did.
 #[derive(Clone, Debug, Serialize)]
@@ -65,8 +70,8 @@ pub(crate) struct ReloadState {
     source: Source,
     log: LogLevel,
     data_dir: PathBuf,
-    /// The files as they were when this process took them.
-    taken: Fingerprint,
+    /// The files as they were when they were last taken or refused.
+    tried: Mutex<Fingerprint>,
     /// Hash of the texts in force; empty where the process started without files.
     in_force: Mutex<String>,
     kept: Option<Kept>,
@@ -84,7 +89,7 @@ impl ReloadState {
         let loaded = source.load(source.at_start()).ok();
         let kept = Kept::open(&start.data_dir).map_err(|error| not_kept(&error)).ok();
         let mut state = Self {
-            taken,
+            tried: Mutex::new(taken),
             log: start.log.clone(),
             data_dir: start.data_dir.clone(),
             in_force: Mutex::default(),
@@ -169,6 +174,41 @@ impl ReloadState {
         *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = hash;
     }
 
+    /// The files as they were when they were last looked into.
+    fn tried(&self) -> Fingerprint {
+        self.tried.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Loads the files, and notes which ones these were.
+    fn load(&self) -> Result<Loaded, ReloadError> {
+        self.note_tried();
+        self.source.load(self.source.today())
+    }
+
+    /// The files as they are now are known. Those that changed a moment ago may change again without looking
+    /// different, so the watcher has to look into them.
+    fn note_tried(&self) {
+        let present = fingerprint(&self.source.path);
+        if has_rested(&present, SystemTime::now()) {
+            *self.tried.lock().unwrap_or_else(PoisonError::into_inner) = present;
+        }
+    }
+
+    /// Whether the files say what is in force, and nothing else was refused since.
+    fn stands(&self, sources: &Sources) -> bool {
+        self.is_in_force(&sources.hash()) && self.history.last().result == ACCEPTED
+    }
+
+    /// What a rollback without a number goes back to: where the files say something else than what is in force
+    /// (they were refused, or not taken yet), to what is in force; else to the one before it.
+    fn earlier(&self, kept: &Kept, present: u64) -> Result<u64, ReloadError> {
+        let written = Sources::of(&sluice_schema::written(&self.source.path)).hash();
+        match kept.list().into_iter().find(|entry| entry.number == present) {
+            Some(entry) if entry.hash != written => Ok(present),
+            _ => Ok(kept.before(present).ok_or(ReloadError::NoEarlier)?.number),
+        }
+    }
+
     /// Keeps files for a rollback. A disk that cannot refuses nothing: the configuration is in force.
     fn keep(&self, number: u64, trigger: &str, restores: Option<u64>, sources: Sources) -> bool {
         let Some(kept) = &self.kept else { return false };
@@ -193,8 +233,9 @@ impl Shared {
 
     fn put_in_force(&self, config: Arc<Config>, number: u64) -> Result<Arc<Generation>, GenerationError> {
         let registered = self.registrations.services(&config);
-        let mut generation = self.upstreams.build(&self.meters, config, &registered, number)?;
-        let present = self.generation.load();
+        let present = self.generation();
+        let built = self.upstreams.build(&self.meters, config, &registered, number, Some(&present));
+        let mut generation = built?;
         if present.number == number {
             // A registration is no reload: the configuration is as old as it was.
             generation.loaded_at = present.loaded_at;
@@ -226,11 +267,31 @@ impl Shared {
         result
     }
 
-    /// A reload that no caller of the control port answers for: its outcome is in log, metric, `/health` and,
-    /// as a change like any other, in the audit chain.
+    /// Loads the files because they look changed. It is no reload where they say what is in force.
+    async fn reload_changed(&self) {
+        let one_at_a_time = self.registrations.change.lock().await;
+        let result = tokio::task::block_in_place(|| {
+            let loaded = self.reload.load();
+            match loaded {
+                Ok(loaded) if self.reload.stands(&loaded.sources) => None,
+                loaded => Some(loaded.and_then(|loaded| self.put_loaded("file", loaded))),
+            }
+        });
+        let Some(result) = result else { return };
+        self.tell("file", result.as_ref());
+        drop(one_at_a_time);
+        self.note_unasked("file", result.is_ok()).await;
+    }
+
+    /// A reload that no caller of the control port answers for.
     async fn reload_unasked(&self, trigger: &'static str) {
         let outcome = self.reload(trigger).await;
-        let decision = if outcome.is_ok() { Decision::Allow } else { Decision::Error };
+        self.note_unasked(trigger, outcome.is_ok()).await;
+    }
+
+    /// What nobody answers for is in log, metric, `/health` and, as a change like any other, in the audit chain.
+    async fn note_unasked(&self, trigger: &'static str, accepted: bool) {
+        let decision = if accepted { Decision::Allow } else { Decision::Error };
         let entry = Entry::new("control", "reload")
             .path(format!("config: generation {}", self.generation().number))
             .actor(trigger)
@@ -243,13 +304,16 @@ impl Shared {
 
     /// Loads the files again where they are not those that this process started with.
     pub(crate) async fn catch_up(&self) {
-        if fingerprint(&self.reload.source.path) != self.reload.taken {
+        if fingerprint(&self.reload.source.path) != self.reload.tried() {
             self.reload_unasked("handover").await;
         }
     }
 
     fn try_reload(&self, trigger: &'static str) -> Result<Reloaded, ReloadError> {
-        let loaded = self.reload.source.load(self.reload.source.today())?;
+        self.put_loaded(trigger, self.reload.load()?)
+    }
+
+    fn put_loaded(&self, trigger: &'static str, loaded: Loaded) -> Result<Reloaded, ReloadError> {
         let sources = loaded.sources.clone();
         let (mut done, number) = self.take(loaded)?;
         done.kept = match number {
@@ -260,7 +324,7 @@ impl Shared {
     }
 
     /// Puts the files of an earlier generation in force and in place; without a number those of the one
-    /// before the present.
+    /// before the present, or of the present one where the files were changed and not taken.
     pub(crate) async fn roll_back(&self, to: Option<u64>) -> Result<RolledBack, ReloadError> {
         let _one_at_a_time = self.registrations.change.lock().await;
         // Up to a file a service is synchronised; the other tasks of this runtime go on meanwhile.
@@ -279,7 +343,7 @@ impl Shared {
         let kept = state.kept.as_ref().ok_or(ReloadError::NoEarlier)?;
         let restored = match to {
             Some(number) => number,
-            None => kept.before(present.number).ok_or(ReloadError::NoEarlier)?.number,
+            None => state.earlier(kept, present.number)?,
         };
         let sources = kept.read(restored)?;
         let loaded = state.source.check(&sources.documents(&state.source.files), state.source.today())?;
@@ -293,6 +357,7 @@ impl Shared {
             state.set_in_force(String::new());
             return Err(error.into());
         }
+        state.note_tried();
         if let Some(number) = number {
             reloaded.kept = state.keep(number, "rollback", Some(restored), sources);
         }
@@ -302,7 +367,7 @@ impl Shared {
     /// Puts a loaded configuration in force; with its new number unless it is written as the present one.
     fn take(&self, loaded: Loaded) -> Result<(Reloaded, Option<u64>), ReloadError> {
         let present = self.generation();
-        let changes = diff(&present.config, &loaded.config);
+        let changes = diff_of(&present.config, &loaded.config, TOLD_MAX);
         let (level, hash) = (loaded.config.log.level, loaded.sources.hash());
         let fresh = (!self.reload.is_in_force(&hash)).then(|| {
             let newest = self.reload.newest().map_or(0, |newest| newest.number);

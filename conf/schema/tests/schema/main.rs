@@ -8,6 +8,7 @@ mod layout;
 mod observed;
 mod reload;
 mod shipped;
+mod speed;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -47,7 +47,7 @@ impl Source {
             environment: start.environment.clone(),
             port_offset: start.port_offset,
             // Secrets are read once, at the start: a reload neither needs nor takes them.
-            mode: Mode { dev: start.dev, secrets_required: false, now_unix_s: None },
+            mode: Mode { dev: start.dev, secrets_required: false, now_unix_s: None, origins: false },
         }
     }
 

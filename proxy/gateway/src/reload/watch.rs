@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -33,7 +33,7 @@ pub(crate) async fn on_hangup(shared: Arc<Shared>) {
 /// Reloads when a file changed and has rested for one look, for ever.
 pub(crate) async fn on_change(shared: Arc<Shared>) -> Infallible {
     let path = shared.reload.source.path.clone();
-    let mut known = shared.reload.taken.clone();
+    let mut known = shared.reload.tried();
     let mut seen = known.clone();
     loop {
         tokio::time::sleep(POLL).await;
@@ -41,10 +41,25 @@ pub(crate) async fn on_change(shared: Arc<Shared>) -> Infallible {
         let rested = present == seen;
         seen.clone_from(&present);
         if rested && present != known && !shared.drain.has_successor() {
+            // Whoever asked for a reload meanwhile got it.
+            if present != shared.reload.tried() {
+                shared.reload_changed().await;
+            }
             known = present;
-            shared.reload_unasked("file").await;
         }
     }
+}
+
+/// Of files that changed less than this ago the time of their change may not tell the next change apart: the
+/// kernel's clock for it moves in steps of up to 10 ms.
+const TOLD_APART: Duration = Duration::from_millis(20);
+
+/// Whether no file changed so lately that its next change could go unseen.
+pub(super) fn has_rested(files: &Fingerprint, now: SystemTime) -> bool {
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let settled = now.saturating_sub(TOLD_APART);
+    let settled = (i64::try_from(settled.as_secs()).unwrap_or(i64::MAX), i64::from(settled.subsec_nanos()));
+    files.iter().all(|(_, _, seconds, nanos, _)| (*seconds, *nanos) < settled)
 }
 
 /// What is known about each file. Names are compared as bytes: as paths they would be taken apart each time,
@@ -93,5 +108,17 @@ mod tests {
         std::fs::write(dir.path().join("new"), "y").unwrap();
         std::fs::rename(dir.path().join("new"), dir.path().join("services.d/a.toml")).unwrap();
         assert_ne!(fingerprint(&main), one);
+    }
+
+    #[test]
+    fn a_file_that_changed_just_now_has_not_rested() {
+        let dir = tempfile::tempdir().unwrap();
+        let main = dir.path().join("sluice.toml");
+        std::fs::write(&main, "").unwrap();
+        let changed = std::fs::metadata(&main).unwrap().modified().unwrap();
+        let files = fingerprint(&main);
+        assert!(!has_rested(&files, changed));
+        assert!(!has_rested(&files, changed + TOLD_APART));
+        assert!(has_rested(&files, changed + TOLD_APART * 2));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::harness::{Client, Edge, Setup, Upstream, edge_for, eventually, ok, reply, service};
 
@@ -45,6 +46,37 @@ fn a_changed_file_takes_effect_and_a_bad_one_changes_nothing() {
             .collect();
         (decisions == ["allow", "error", "allow"]).then_some(())
     });
+}
+
+#[test]
+fn what_somebody_reloaded_is_not_reloaded_again() {
+    let upstream = Upstream::start(ok);
+    let edge = edge_for(&upstream, "");
+    let token = edge.issuer.token("control:write control:read");
+    let history = || {
+        let config = edge.admin("GET", "/admin/config", Some(&token), None).json();
+        let all = config["history"].as_array().unwrap().iter();
+        all.map(|one| format!("{} {}", one["trigger"].as_str().unwrap(), one["result"].as_str().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    let looks = |times: u32| {
+        let began = Instant::now();
+        let passed = || (began.elapsed() > times * Duration::from_millis(500)).then_some(());
+        eventually("the files are looked at", passed);
+    };
+    let two = service("two", "/two", &[upstream.url()], "auth_required = false");
+    write(&edge, "two.toml", &two);
+    assert_eq!(edge.admin("POST", "/admin/reload", Some(&token), None).status, 200);
+    looks(3);
+    assert_eq!(history(), ["admin accepted", "start accepted"]);
+    write(&edge, "two.toml", &two);
+    looks(3);
+    assert_eq!(history(), ["admin accepted", "start accepted"], "a file that says the same is no reload");
+    write(&edge, "two.toml", "[[service]]");
+    assert_eq!(edge.admin("POST", "/admin/reload", Some(&token), None).status, 422);
+    write(&edge, "two.toml", &two);
+    eventually("the good file is taken again", || (history()[0] == "file accepted").then_some(()));
+    assert_eq!(edge.get("/two").status, 200);
 }
 
 #[test]

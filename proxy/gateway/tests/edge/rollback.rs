@@ -45,7 +45,18 @@ fn an_earlier_configuration_comes_back_for_good() {
     write(&edge, "two.toml", &two("/other"));
     assert_eq!(reload(&edge)["generation"], 3);
     assert_eq!([edge.get("/two").status, edge.get("/other").status], [404, 200]);
+
     write(&edge, "two.toml", "[[service]]\nbroken");
+    assert_eq!(edge.admin("POST", "/admin/reload", Some(&token(&edge)), None).status, 422);
+    let mended = roll_back(&edge, None).json();
+    assert_eq!(
+        (&mended["restored"], &mended["generation"]),
+        (&json!(3), &json!(3)),
+        "what is in force comes first"
+    );
+    assert_eq!(std::fs::read_to_string(edge.conf.join("services.d/two.toml")).unwrap(), two("/other"));
+    assert_eq!(edge.get("/health").json()["config"]["last_reload"]["result"], "accepted");
+    assert_eq!([edge.get("/two").status, edge.get("/other").status], [404, 200]);
 
     let back = roll_back(&edge, None);
     assert_eq!(back.status, 200, "{}", back.text());
@@ -58,7 +69,7 @@ fn an_earlier_configuration_comes_back_for_good() {
     let written = std::fs::read_to_string(edge.conf.join("services.d/two.toml")).unwrap();
     assert_eq!(written, two("/two"));
     let saved = std::path::Path::new(back["saved"].as_str().unwrap()).join("services.d/two.toml");
-    assert_eq!(std::fs::read_to_string(saved).unwrap(), "[[service]]\nbroken");
+    assert_eq!(std::fs::read_to_string(saved).unwrap(), two("/other"));
     assert_eq!(reload(&edge)["generation"], 4, "a reload sees the same");
 
     assert_eq!(roll_back(&edge, None).json()["restored"], 1, "back once more");
