@@ -29,6 +29,9 @@ use crate::shape;
 use crate::standing::Place;
 use crate::state::Shared;
 
+/// An answer of this length leaves as one piece; a longer one can be kept waiting by its client.
+const LONG_BYTES: u64 = 4 << 10;
+
 /// Makes a client's head the one that the upstream of the present try gets.
 pub(crate) fn prepare(shared: &Shared, x: &mut Exchange, request: &mut RequestHeader) -> Result<()> {
     prepare_fields(shared, x, request)?;
@@ -146,10 +149,21 @@ pub(crate) fn answer_begins(
         tell_breaker(x);
     }
     x.await_answer();
-    if !x.streaming && has_no_body(x, status, response) {
+    if x.streaming {
+        return;
+    }
+    if has_no_body(x, status, response) {
         settle(x);
         x.end_answer();
+    } else if is_long(response) {
+        enter::lend(x);
     }
+}
+
+/// Whether an answer may be more than leaves the edge at once.
+fn is_long(response: &impl Fields) -> bool {
+    let length = response.first(&CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    length.is_none_or(|length: u64| length > LONG_BYTES)
 }
 
 /// A piece of the answer on its way to the client. `end`: it is the last.

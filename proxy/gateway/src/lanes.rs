@@ -7,6 +7,7 @@
 //! a waiter that left meanwhile gives what was sent to it back by dropping it.
 
 mod gates;
+mod lent;
 mod route;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +20,7 @@ use tokio::sync::oneshot;
 use crate::{clock, ids};
 
 pub(crate) use gates::Gates;
+pub(crate) use lent::Lent;
 pub(crate) use route::{Approach, Came, Pass, Refused, Waiting};
 
 /// What a request that waits is woken by.

@@ -8,6 +8,7 @@ use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
 use crate::backlog::Backlog;
+use crate::lanes::Lent;
 
 /// Why the stream ended a request; stays until the next head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +67,7 @@ pub(crate) struct Link {
     breaks_off: AtomicBool,
     stays: AtomicBool,
     backlog: Backlog,
+    lent: Lent,
 }
 
 impl Link {
@@ -85,6 +87,7 @@ impl Link {
             breaks_off: AtomicBool::new(false),
             stays: AtomicBool::new(false),
             backlog: Backlog::new(),
+            lent: Lent::default(),
         }
     }
 
@@ -111,6 +114,11 @@ impl Link {
     /// What of the request's body is under way to the upstream.
     pub(crate) fn backlog(&self) -> &Backlog {
         &self.backlog
+    }
+
+    /// The place of a request whose long answer goes out.
+    pub(crate) fn lent(&self) -> &Lent {
+        &self.lent
     }
 
     /// Notes whether the answer is a stream without end.
@@ -141,6 +149,7 @@ impl Link {
         self.set_streams(false);
         self.set_stays(false);
         self.backlog.begin();
+        self.lent.give_back();
         self.watched.store(false, Ordering::Relaxed);
         self.ends.store(Fault::None as u8, Ordering::Relaxed);
     }

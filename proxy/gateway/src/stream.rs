@@ -263,6 +263,7 @@ impl Downstream {
     /// Called when the socket takes nothing: pending until the write timeout, or until the request must
     /// be over. A client that reads its answer a byte now and then holds it no longer than that.
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        self.link.lent().give_back();
         let due = self.stall.due();
         let due = self.link.end().map_or(due, |end| due.min(end));
         ready!(self.timer.poll(cx, due));

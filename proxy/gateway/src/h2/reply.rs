@@ -184,6 +184,7 @@ impl Reply {
     }
 
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<Box<Error>> {
+        self.link.lent().give_back();
         let due = self.stall.due();
         let due = self.link.end().map_or(due, |end| due.min(end));
         ready!(self.timer.poll(cx, due));

@@ -301,6 +301,37 @@ fn a_stream_gives_its_place_back_with_its_head() {
 }
 
 #[test]
+fn a_client_that_reads_slowly_keeps_nobody_from_the_upstream() {
+    let upstream = Upstream::start(|seen, wire| {
+        if !seen.line().contains("/long") {
+            return wire.write_all(reply("200 OK", "ok").as_bytes()).is_ok();
+        }
+        let piece = vec![b'x'; 1 << 16];
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", piece.len() << 10);
+        wire.write_all(head.as_bytes()).is_ok() && (0..1 << 10).all(|_| wire.write_all(&piece).is_ok())
+    });
+    let more = "auth_required = false\nconcurrency = { limit = 1, queue = 0 }";
+    let edge = Setup::new("").service("api", &service("api", "/api", &[upstream.url()], more)).start();
+    let mut reading: Vec<Client> = Vec::new();
+    // One each way: moved by the edge itself, and by the framework.
+    for request in [
+        "GET /api/long HTTP/1.1\r\nHost: edge\r\n\r\n",
+        "POST /api/long HTTP/1.1\r\nHost: edge\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ] {
+        let mut client = edge.connect();
+        client.send(request);
+        assert!(client.read_until("\r\n\r\n").contains("200 OK"));
+        reading.push(client);
+        eventually("the place is free again", || (edge.get("/api/x").status == 200).then_some(()));
+    }
+    assert_eq!(gate(&edge, "api")["limit"], 1);
+    drop(reading);
+    eventually("every place is given back once", || {
+        (gate(&edge, "api")["lanes"]["query"]["running"] == 0).then_some(())
+    });
+}
+
+#[test]
 fn what_waits_at_the_drain_is_still_answered() {
     let desk = Desk::open();
     let more = "concurrency = { limit = 1, queue_timeout = \"10s\" }";
