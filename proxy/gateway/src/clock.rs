@@ -12,6 +12,12 @@ pub(crate) fn now() -> Nanos {
     Nanos::from(START.elapsed())
 }
 
+/// The same moment as timers and as decisions see it: one look at the clock.
+pub(crate) fn both() -> (tokio::time::Instant, Nanos) {
+    let now = Instant::now();
+    (now.into(), Nanos::from(now.saturating_duration_since(*START)))
+}
+
 /// Wall time, unix seconds.
 pub(crate) fn unix_s() -> i64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)

@@ -338,29 +338,36 @@ impl Exchange {
 
     /// Time it has left; zero when it is over, `None` where it has no end.
     pub(crate) fn left(&self) -> Option<Duration> {
-        self.deadline()?.total(clock::now()).unwrap_or(Some(Duration::ZERO))
+        self.left_at(clock::now())
+    }
+
+    fn left_at(&self, now: Nanos) -> Option<Duration> {
+        self.deadline()?.total(now).unwrap_or(Some(Duration::ZERO))
     }
 
     /// Lets the stream end the request when its total time is over.
     pub(crate) fn await_body_of_request(&self) {
-        self.arrival.link.set_deadline(self.left().map(|left| Instant::now() + left));
+        let (now, moment) = clock::both();
+        self.arrival.link.set_deadline(self.left_at(moment).map(|left| now + left));
     }
 
     /// Expects the upstream's head: `first_byte` from the arrival, or from the end of a request body that
     /// took its time, within the total.
     pub(crate) fn await_head(&self) {
         let (Some(timeouts), Some(deadline)) = (self.timeouts(), self.deadline()) else { return };
+        let (now, moment) = clock::both();
         let within = match self.arrival.body {
-            BodyFraming::None => deadline.first_byte(clock::now()).unwrap_or_default(),
-            _ => self.left().map_or(timeouts.first_byte, |left| left.min(timeouts.first_byte)),
+            BodyFraming::None => deadline.first_byte(moment).unwrap_or_default(),
+            _ => self.left_at(moment).map_or(timeouts.first_byte, |left| left.min(timeouts.first_byte)),
         };
-        self.arrival.link.set_deadline(Some(Instant::now() + within));
+        self.arrival.link.set_deadline(Some(now + within));
     }
 
     /// Expects the next piece of the answer within `idle` and the total.
     pub(crate) fn await_answer(&self) {
         let Some(timeouts) = self.timeouts() else { return };
-        let (now, left) = (Instant::now(), self.left());
+        let (now, moment) = clock::both();
+        let left = self.left_at(moment);
         self.arrival
             .link
             .set_deadline(Some(now + left.map_or(timeouts.idle, |left| left.min(timeouts.idle))));

@@ -66,6 +66,36 @@ pub(crate) struct Endpoint {
     declined_http2: AtomicBool,
 }
 
+/// How an instance, or a worker, is reached in one try.
+pub(crate) struct Reached {
+    template: Arc<HttpPeer>,
+    /// Where, unless the template says it.
+    address: Option<SocketAddr>,
+    era: u64,
+}
+
+impl Reached {
+    /// As a template says it.
+    pub(crate) const fn by(template: Arc<HttpPeer>) -> Self {
+        Self { template, address: None, era: 0 }
+    }
+
+    /// The address that a connection goes to.
+    pub(crate) fn address(&self) -> PeerAddress {
+        self.address.map_or_else(|| self.template._address.clone(), PeerAddress::Inet)
+    }
+
+    /// All that the framework asks for to connect.
+    pub(crate) fn peer(&self) -> HttpPeer {
+        let mut peer = HttpPeer::clone(&self.template);
+        if let Some(address) = self.address {
+            peer._address = PeerAddress::Inet(address);
+        }
+        peer.group_key ^= self.era;
+        peer
+    }
+}
+
 /// Why an endpoint cannot be connected to now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unreachable {
@@ -189,11 +219,10 @@ impl Endpoint {
         &self,
         route: &ServiceRoute,
         tried: &mut Vec<SocketAddr>,
-    ) -> Result<HttpPeer, Unreachable> {
-        let template = self.template.load();
-        let mut peer = template.as_deref().ok_or(Unreachable::NoAuthority)?.clone();
+    ) -> Result<Reached, Unreachable> {
+        let template = self.template.load_full().ok_or(Unreachable::NoAuthority)?;
         if self.instance.url.scheme == Scheme::Unix {
-            return Ok(peer);
+            return Ok(Reached { template, address: None, era: 0 });
         }
         let addresses = self.addresses.load();
         let addresses = addresses.as_ref().ok_or(Unreachable::Unresolved)?;
@@ -212,9 +241,8 @@ impl Endpoint {
             })
             .find(allowed)
         };
-        peer._address = PeerAddress::Inet(address.ok_or(Unreachable::NotAllowed)?);
-        peer.group_key ^= self.era_key();
-        Ok(peer)
+        let address = Some(address.ok_or(Unreachable::NotAllowed)?);
+        Ok(Reached { template, address, era: self.era_key() })
     }
 
     fn era_key(&self) -> u64 {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use pingora::protocols::http::v2::client::PING_TIMEDOUT;
+use pingora::protocols::l4::socket::SocketAddr as PeerAddress;
 use pingora::protocols::tls::SslDigest;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
@@ -16,6 +17,7 @@ use sluice_wire::problem::{self, Problem};
 
 use crate::admit::not_sent;
 use crate::ctx::{Attempt, Exchange, Failure, Target};
+use crate::endpoint::Reached;
 use crate::generation::ServiceRoute;
 use crate::idempotency;
 use crate::link::Fault;
@@ -54,7 +56,7 @@ pub(crate) fn check_instance(
 }
 
 /// The upstream of the next try. An error carries the answer in `x.refusal`.
-pub(crate) async fn choose(x: &mut Exchange) -> Result<Box<HttpPeer>, Box<Error>> {
+pub(crate) async fn choose(x: &mut Exchange) -> Result<Chosen, Box<Error>> {
     if !x.retry_after.is_zero() {
         tokio::time::sleep(std::mem::take(&mut x.retry_after)).await;
     }
@@ -77,27 +79,46 @@ pub(crate) async fn choose(x: &mut Exchange) -> Result<Box<HttpPeer>, Box<Error>
     // A call may be silent on both sides as long as its route's `idle` allows.
     let patience = x.timeouts().map(|timeouts| timeouts.first_byte).filter(|_| !x.call);
     x.arrival.link.backlog().set_patience(patience);
-    let peer = match &x.target {
+    let reached = match &x.target {
         Target::Service(route) => {
             let route = Arc::clone(route);
             place(x, &route, connect).await
         }
         Target::Worker(worker) => {
-            let peer = worker.peer.as_deref().cloned();
+            let reached = worker.peer.clone().map(Reached::by);
             x.attempts += 1;
             x.begin(Attempt::at_worker());
-            peer.ok_or_else(worker_away)
+            reached.ok_or_else(worker_away)
         }
         Target::Page => Err(Problem::new(Code::Internal)),
     };
-    let mut peer = match peer {
-        Ok(peer) => Box::new(peer),
-        Err(problem) => return refuse(x, problem),
-    };
-    peer.options.connection_timeout = Some(connect);
-    peer.options.total_connection_timeout = Some(connect);
-    bound_body(x, &mut peer);
-    Ok(peer)
+    match reached {
+        Ok(reached) => Ok(Chosen { reached, connect }),
+        Err(problem) => refuse(x, problem),
+    }
+}
+
+/// Where a try goes.
+pub(crate) struct Chosen {
+    reached: Reached,
+    /// How long a connection may take.
+    pub(crate) connect: Duration,
+}
+
+impl Chosen {
+    /// The address.
+    pub(crate) fn address(&self) -> PeerAddress {
+        self.reached.address()
+    }
+
+    /// The same for the framework.
+    pub(crate) fn peer(&self, x: &Exchange) -> Box<HttpPeer> {
+        let mut peer = Box::new(self.reached.peer());
+        peer.options.connection_timeout = Some(self.connect);
+        peer.options.total_connection_timeout = Some(self.connect);
+        bound_body(x, &mut peer);
+        peer
+    }
 }
 
 /// Keeps a request whose body may not fit into the pipe to an HTTP/2 instance within its total. While the
@@ -116,12 +137,12 @@ fn bound_body(x: &Exchange, peer: &mut HttpPeer) {
 
 /// Where the next try goes: on at the next address of the instance after a failed connect, else to the
 /// instance that the balancer picks. Instances that cannot be reached at all are passed over.
-async fn place(x: &mut Exchange, route: &ServiceRoute, connect: Duration) -> Result<HttpPeer, Problem> {
+async fn place(x: &mut Exchange, route: &ServiceRoute, connect: Duration) -> Result<Reached, Problem> {
     if std::mem::take(&mut x.another_address)
         && let Some(endpoint) = x.attempt.as_ref().and_then(|attempt| attempt.endpoint.clone())
-        && let Ok(peer) = endpoint.reach(route, &mut x.addresses_tried)
+        && let Ok(reached) = endpoint.reach(route, &mut x.addresses_tried)
     {
-        return Ok(peer);
+        return Ok(reached);
     }
     x.attempts += 1;
     let mut unreachable = None;
@@ -133,9 +154,9 @@ async fn place(x: &mut Exchange, route: &ServiceRoute, connect: Duration) -> Res
             endpoint.looked_up(connect).await;
         }
         match endpoint.reach(route, &mut x.addresses_tried) {
-            Ok(peer) => {
+            Ok(reached) => {
                 x.begin(Attempt::at(endpoint, flight));
-                return Ok(peer);
+                return Ok(reached);
             }
             Err(reason) => unreachable = Some(reason),
         }

@@ -199,7 +199,7 @@ async fn ask(
     let mut tried = Vec::new();
     let (mut session, tls) = loop {
         let mut peer =
-            endpoint.reach(route, &mut tried).map_err(|reason| Unwell::Instance(reason.to_string()))?;
+            endpoint.reach(route, &mut tried).map_err(|reason| Unwell::Instance(reason.to_string()))?.peer();
         // One stream a connection: nothing of a probe is kept for the next one.
         peer.options.max_h2_streams = 1;
         peer.options.connection_timeout = Some(route.service.timeouts.connect);

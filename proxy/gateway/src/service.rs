@@ -153,10 +153,11 @@ impl ProxyHttp for Edge {
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         let x = of(ctx)?;
-        match x.chosen.take() {
-            Some(peer) => Ok(peer),
-            None => kill::choose(&self.shared, x, &session.req_header().headers).await,
+        if let Some(peer) = x.chosen.take() {
+            return Ok(peer);
         }
+        let chosen = kill::choose(&self.shared, x, &session.req_header().headers).await?;
+        Ok(chosen.peer(x))
     }
 
     async fn connected_to_upstream(

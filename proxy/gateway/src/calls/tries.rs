@@ -66,7 +66,7 @@ async fn reach(
     x: &mut Exchange,
     headers: &HeaderMap,
 ) -> Result<(Box<HttpPeer>, Http2Session), Failed> {
-    let peer = kill::choose(shared, x, headers).await.map_err(Failed::Refused)?;
+    let peer = kill::choose(shared, x, headers).await.map_err(Failed::Refused)?.peer(x);
     let endpoint = x.attempt.as_ref().and_then(|attempt| attempt.endpoint.as_ref());
     if !endpoint.is_some_and(|endpoint| endpoint.speaks_http2()) {
         return Err(Failed::Plain(peer));

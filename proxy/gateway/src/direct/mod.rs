@@ -14,7 +14,6 @@ use std::sync::Arc;
 
 use http::header::{EXPECT, VARY};
 use http::{HeaderMap, StatusCode, Version};
-use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use sluice_policy::framing::BodyFraming;
 use sluice_policy::method::Method;
@@ -35,7 +34,7 @@ use crate::forward::{
     answer_begins, dress, head_came, is_sent, is_stream, prepare_fields, retry_after, settle,
 };
 use crate::headers::STAY_ENCRYPTED;
-use crate::peer::{REFUSED, RETRY_STATUS, attempt_failed, connect_failed, retries_status};
+use crate::peer::{Chosen, REFUSED, RETRY_STATUS, attempt_failed, connect_failed, retries_status};
 use crate::respond::{Answer, DRAIN_BYTES, DRAIN_TIME};
 use crate::service::Intake;
 use crate::state::Shared;
@@ -162,8 +161,8 @@ impl Call<'_> {
 
     /// Makes one try.
     async fn once(&mut self) -> Result<(), Failed> {
-        let peer = kill::choose(self.shared, &mut self.x, &self.fields).await.map_err(last)?;
-        let upstream = self.connect(&peer).await?;
+        let chosen = kill::choose(self.shared, &mut self.x, &self.fields).await.map_err(last)?;
+        let upstream = self.connect(&chosen).await?;
         self.head().map_err(last)?;
         self.x.body_bytes = self.sending.read();
         if self.sending.is_received() {
@@ -229,13 +228,13 @@ impl Call<'_> {
         Ok(())
     }
 
-    async fn connect(&mut self, peer: &HttpPeer) -> Result<Upstream, Failed> {
+    async fn connect(&mut self, chosen: &Chosen) -> Result<Upstream, Failed> {
         let nowhere = || last(Error::explain(ErrorType::InternalError, "an address without a path"));
-        let address = Place::of(peer).ok_or_else(nowhere)?;
+        let address = Place::of(chosen.address()).ok_or_else(nowhere)?;
         if let Some(upstream) = self.pool.take(&address) {
             return Ok(upstream);
         }
-        let upstream = Upstream::connect(peer, address).await.map_err(|error| {
+        let upstream = Upstream::connect(address, chosen.connect).await.map_err(|error| {
             let again = connect_failed(&mut self.x, &error);
             Failed { error, again }
         })?;

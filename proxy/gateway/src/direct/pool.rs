@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use foldhash::HashMap;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddress;
-use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, OrErr as _, Result};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -66,9 +65,9 @@ struct Kept {
 
 impl Place {
     /// Where a peer listens.
-    pub(super) fn of(peer: &HttpPeer) -> Option<Self> {
-        match &peer._address {
-            PeerAddress::Inet(address) => Some(Self::Tcp(*address)),
+    pub(super) fn of(address: PeerAddress) -> Option<Self> {
+        match address {
+            PeerAddress::Inet(address) => Some(Self::Tcp(address)),
             PeerAddress::Unix(address) => address.as_pathname().map(|path| Self::Unix(path.to_owned())),
         }
     }
@@ -128,8 +127,7 @@ impl Idle {
 
 impl Upstream {
     /// A new connection.
-    pub(super) async fn connect(peer: &HttpPeer, place: Place) -> Result<Self> {
-        let within = peer.options.connection_timeout.unwrap_or_default();
+    pub(super) async fn connect(place: Place, within: Duration) -> Result<Self> {
         let connecting = async {
             match &place {
                 Place::Tcp(address) => {
@@ -202,11 +200,8 @@ mod tests {
 
     async fn connected(listener: &TcpListener) -> (Upstream, TcpStream, Place) {
         let address = listener.local_addr().unwrap();
-        let peer = HttpPeer::new(address, false, String::new());
-        let place = Place::of(&peer).unwrap();
-        let mut peer = peer;
-        peer.options.connection_timeout = Some(Duration::from_secs(5));
-        let upstream = Upstream::connect(&peer, place.clone()).await.unwrap();
+        let place = Place::of(PeerAddress::Inet(address)).unwrap();
+        let upstream = Upstream::connect(place.clone(), Duration::from_secs(5)).await.unwrap();
         (upstream, listener.accept().await.unwrap().0, place)
     }
 
@@ -250,10 +245,9 @@ mod tests {
     #[tokio::test]
     async fn a_port_that_nobody_listens_on_is_told_apart() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut peer = HttpPeer::new(listener.local_addr().unwrap(), false, String::new());
-        peer.options.connection_timeout = Some(Duration::from_secs(5));
+        let place = Place::Tcp(listener.local_addr().unwrap());
         drop(listener);
-        let error = Upstream::connect(&peer, Place::of(&peer).unwrap()).await.unwrap_err();
+        let error = Upstream::connect(place, Duration::from_secs(5)).await.unwrap_err();
         assert_eq!(*error.etype(), ErrorType::ConnectRefused);
     }
 }

@@ -16,7 +16,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue};
-use pingora::upstreams::peer::HttpPeer;
 use sluice_policy::kill_switch::{Ask, Stopped, Switches};
 use sluice_schema::Lane;
 use sluice_wire::code::Code;
@@ -29,7 +28,7 @@ use crate::failed::KILLED;
 use crate::generation::ServiceRoute;
 use crate::jwt_cache::Verified;
 use crate::meters::Meters;
-use crate::peer;
+use crate::peer::{self, Chosen};
 use crate::respond::Answer;
 use crate::state::Shared;
 use desk::Desk;
@@ -124,7 +123,7 @@ pub(crate) async fn choose(
     shared: &Shared,
     x: &mut Exchange,
     headers: &HeaderMap,
-) -> pingora::Result<Box<HttpPeer>> {
+) -> pingora::Result<Chosen> {
     let sent = peer::was_sent(x);
     let chosen = peer::choose(x).await?;
     let Some(switches) = shared.kill.switches() else { return Ok(chosen) };

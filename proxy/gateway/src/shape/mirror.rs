@@ -80,7 +80,7 @@ fn prepare(shared: &Arc<Shared>, x: &Exchange, mirror: &Arc<ServiceRoute>, asked
     let key = caller(x.identity.as_ref().map(|identity| identity.claims.sub.as_str()), x.client);
     let leave = mirror.upstream.acquire().ok()?;
     let (endpoint, flight) = mirror.upstream.pick(key, &[])?;
-    let mut peer = endpoint.reach(mirror, &mut Vec::new()).ok()?;
+    let mut peer = endpoint.reach(mirror, &mut Vec::new()).ok()?.peer();
     let timeouts = &mirror.service.timeouts;
     peer.options.connection_timeout = Some(timeouts.connect);
     peer.options.total_connection_timeout = Some(timeouts.connect);

@@ -49,7 +49,8 @@ pub(super) async fn once(
     x: &mut Exchange,
     asked: &RequestHeader,
 ) -> Result<Box<Answered>, Failed> {
-    let mut peer = kill::choose(shared, x, &asked.headers).await.map_err(|_| Failed::Refused)?;
+    let chosen = kill::choose(shared, x, &asked.headers).await.map_err(|_| Failed::Refused)?;
+    let mut peer = chosen.peer(x);
     // A WebSocket in HTTP/2 is another protocol (RFC 8441); over TLS only HTTP/1.1 is offered.
     peer.options.alpn = ALPN::H1;
     let mut upstream = shared.tunnels.connect(&peer).await.map_err(Failed::Connect)?;
