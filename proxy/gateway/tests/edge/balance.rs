@@ -189,7 +189,9 @@ fn open_streams_and_tunnels_count_as_load() {
                 let _left = socket.write_all(switched(head).as_bytes());
                 echo(socket);
             } else {
-                let _left = socket.write_all(reply("200 OK", "ok").as_bytes());
+                // Each connection serves one request: one that was kept would fail and be tried at the other.
+                let closing = reply("200 OK", "ok").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+                let _left = socket.write_all(closing.as_bytes());
             }
         };
         let [one, two] = [Raw::start(serve), Raw::start(serve)];

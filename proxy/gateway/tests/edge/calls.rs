@@ -161,7 +161,7 @@ fn calls_share_a_connection_and_none_waits_for_another() {
         "api",
         "/api",
         &[format!("h2c://{}", upstream.address)],
-        &format!("auth_required = false\nhealth = {{ interval = \"60s\" }}\n{ROOM}"),
+        &format!("auth_required = false\nhealth = {{ interval = \"24h\" }}\n{ROOM}"),
     );
     let edge = Setup::new("[edge]\nthreads = 1\n").service("api", &text).start();
     let connections = run(async {

@@ -322,7 +322,7 @@ fn full() -> (TcpListener, Vec<TcpStream>, String) {
 #[test]
 fn a_connection_has_its_own_time() {
     let (_listener, _taken, url) = full();
-    let more = "auth_required = false\nretry = { attempts = 1 }\nhealth = { interval = \"1h\", timeout = \"1s\" }\n\
+    let more = "auth_required = false\nretry = { attempts = 1 }\nhealth = { interval = \"24h\", timeout = \"1s\" }\n\
                 timeouts = { connect = \"150ms\", first_byte = \"8s\", total = \"9s\" }";
     let edge = Setup::new("").service("api", &service("api", "/api", &[url], more)).start();
     let begun = Instant::now();

@@ -62,7 +62,7 @@ impl Desk {
 
     /// A service in front of it.
     fn service(&self, name: &str, more: &str) -> String {
-        let health = "health = { interval = \"1h\", timeout = \"1s\" }";
+        let health = "health = { interval = \"24h\", timeout = \"1s\" }";
         let more = format!("auth_required = false\nrate_limit = 0\n{health}\n{more}");
         service(name, &format!("/{name}"), &[self.upstream.url()], &more)
     }

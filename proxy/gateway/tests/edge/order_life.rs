@@ -18,7 +18,7 @@ const LANES: usize = 16;
 
 /// Nothing but the tries of a single request decides.
 const ALONE: &str = "auth_required = false\nrate_limit = 0\nbalance = \"hash\"\nhash_on = \"ip\"\nslow_start = \"0s\"\n\
-     health = { interval = \"1h\" }\noutlier = { consecutive = 1000000 }\n\
+     health = { interval = \"24h\" }\noutlier = { consecutive = 1000000 }\n\
      retry = { attempts = 3, budget = 1.0, min_per_second = 100000, on = [\"connect\", \"reset\", \"502\", \"503\", \"504\"] }\n\
      breaker = { failure_threshold = 1000000, failure_rate = 1.0, min_calls = 1000000 }\n";
 

@@ -159,7 +159,8 @@ fn an_upload_that_the_upstream_does_not_take_ends_with_its_client_and_in_time() 
 fn refused_uploads_leave_the_pool_as_it_was() {
     let upstream = Upstream::start(ok);
     // Probes that are rare: their connections would count.
-    let more = "permissions = { POST = [\"write\"] }\nbody_bytes = \"64KiB\"\nhealth = { interval = \"1h\" }";
+    let more =
+        "permissions = { POST = [\"write\"] }\nbody_bytes = \"64KiB\"\nhealth = { interval = \"24h\" }";
     let text = service("api", "/api", &[upstream.url()], more);
     let edge = Setup::new("[edge]\nthreads = 1\n").service("api", &text).start();
     let token = edge.issuer.token("write");

@@ -265,7 +265,7 @@ fn what_a_leaving_instance_left_out_goes_elsewhere() {
         "api",
         "/api",
         &[format!("h2c://{address}")],
-        "auth_required = false\nhealth = { interval = \"60s\" }",
+        "auth_required = false\nhealth = { interval = \"24h\" }",
     );
     let edge = Setup::new("").service("api", &text).start();
     let answer = post(&edge, "order");

@@ -136,7 +136,7 @@ fn an_instance_that_is_gone_is_passed_over_and_one_that_leaves_is_left() {
         crate::upstream_h2::leave(&listener);
         H2::on(listener, None, count)
     });
-    let more = "auth_required = false\nhealth = { interval = \"60s\" }";
+    let more = "auth_required = false\nhealth = { interval = \"24h\" }";
     let text = service("api", "/api", &[format!("h2c://{address}")], more);
     let edge = Setup::new("").service("api", &text).start();
     run(async {

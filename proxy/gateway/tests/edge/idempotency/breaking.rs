@@ -149,7 +149,7 @@ fn check_again(first: &Reply, again: &Reply, executed: (usize, usize), cut: Cut)
 #[test]
 fn an_upstream_that_dies_at_any_byte_executes_an_order_at_most_once() {
     let desks: Vec<Desk> = (0..LANES).map(|_| Desk::open()).collect();
-    let more = "auth_required = false\nidempotency = \"optional\"\nrate_limit = 0\nhealth = { interval = \"1h\" }\n\
+    let more = "auth_required = false\nidempotency = \"optional\"\nrate_limit = 0\nhealth = { interval = \"24h\" }\n\
         retry = { attempts = 3, budget = 1.0, min_per_second = 100000, on = [\"connect\", \"reset\", \"502\", \"503\", \"504\"] }\n\
         breaker = { failure_threshold = 1000000, failure_rate = 1.0, min_calls = 1000000 }";
     let text: String = desks
