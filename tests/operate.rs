@@ -96,6 +96,12 @@ fn a_running_edge_is_compared_reloaded_and_taken_back() {
     let find = ["--data-dir", data_dir, "--conf", main.to_str().unwrap()];
     let (code, out, errors) = sluice(&[&["rollback"][..], &find].concat());
     assert_eq!(code, 0, "{out}{errors}");
+    // The files were not what is in force: that comes back first.
+    assert!(out.starts_with("rolled back to generation 2: generation 2 "), "{out}");
+    assert!(std::fs::read_to_string(conf.join("services.d/two.toml")).unwrap().contains("prefix = \"/two\""));
+    assert_eq!(get(running.edge(), "/two").send().status, 502);
+    let (code, out, errors) = sluice(&[&["rollback"][..], &find].concat());
+    assert_eq!(code, 0, "{out}{errors}");
     assert!(out.starts_with("rolled back to generation 1: generation 3 "), "{out}");
     assert!(!conf.join("services.d/two.toml").exists());
     assert_eq!(get(running.edge(), "/two").send().status, 404);
