@@ -17,10 +17,11 @@ use uuid::Uuid;
 
 use crate::access;
 use crate::context::{Context, NDJSON, json_response};
+use crate::engine::Durability;
 use crate::error::{Fault, append_problem};
 use crate::event::{self, Author, Prepared};
 use crate::json::Capped;
-use crate::log::{Draft, Durability, Outcome};
+use crate::log::{Draft, Outcome};
 use crate::publish::{answer, author, conflict, idempotency_key, refuse};
 
 /// LIMIT: body of a batch.
@@ -216,7 +217,7 @@ async fn append(
     if drafts.is_empty() {
         return Ok((Vec::new(), Durability::Fsync));
     }
-    let receipt = context.log.append(drafts, atomic).await.map_err(|error| append_problem(&error))?;
+    let receipt = context.append(drafts, atomic).await.map_err(|error| append_problem(&error))?;
     context.metrics.answered(receipt.durability, begun.elapsed());
     Ok((receipt.outcomes, receipt.durability))
 }

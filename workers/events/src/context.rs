@@ -12,9 +12,10 @@ use sluice_wire::code::Code;
 use tokio::sync::Semaphore;
 
 use crate::config::Settings;
+use crate::engine::{AppendError, Condition, Engine, ReadError, Reader, Receipt};
 use crate::error::{RunError, read_problem};
 use crate::hub::Hub;
-use crate::log::{Clock, Log, ReadError, Reader, SystemClock};
+use crate::log::{Clock, Draft, SystemClock};
 use crate::metrics::Metrics;
 use crate::mint::Mint;
 use crate::stream::SUBSCRIBERS_MAX;
@@ -28,7 +29,7 @@ const OBSERVE_PERIOD: Duration = Duration::from_secs(1);
 
 /// The state of the worker.
 pub(crate) struct Context {
-    pub(crate) log: Log,
+    engine: Engine,
     pub(crate) hub: Arc<Hub>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) settings: Settings,
@@ -40,14 +41,14 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn new(
-        log: Log,
+        engine: Engine,
         settings: Settings,
         metrics: Arc<Metrics>,
         stop: Stop,
     ) -> Result<Arc<Self>, RunError> {
-        let hub = Hub::start(log.reader())?;
+        let hub = Hub::start(engine.reader())?;
         Ok(Arc::new(Self {
-            log,
+            engine,
             hub,
             metrics,
             settings,
@@ -59,7 +60,17 @@ impl Context {
     }
 
     pub(crate) fn reader(&self) -> Reader {
-        self.log.reader()
+        self.engine.reader()
+    }
+
+    /// Stores events and waits for the answer.
+    pub(crate) async fn append(&self, drafts: Vec<Draft>, atomic: bool) -> Result<Receipt, AppendError> {
+        self.engine.append(drafts, atomic).await
+    }
+
+    /// Where events are stored, in a word.
+    pub(crate) fn store(&self) -> &'static str {
+        self.engine.name()
     }
 
     /// Reads the log on a thread that may block. Reads take turns, so that scans cannot take every thread.
@@ -102,11 +113,11 @@ impl Context {
 
 impl HealthSource for Context {
     fn ready(&self) -> bool {
-        self.log.fatal().is_none() && self.hub.is_well()
+        self.engine.condition() == Condition::Well && self.hub.is_well()
     }
 
     fn components(&self) -> BTreeMap<String, Component> {
-        let store = if self.log.fatal().is_some() {
+        let store = if self.engine.condition() == Condition::Failed {
             Component::new(Status::Unhealthy, "the event log has failed")
         } else if self.metrics.disk_is_full() {
             Component::new(Status::Degraded, "the disk of the event log is full")

@@ -5,7 +5,8 @@ use sluice_wire::code::Code;
 use sluice_wire::json::JsonError;
 use sluice_wire::problem::{Outcome, Problem};
 
-use crate::log::{AppendError, Fatal, OpenError, ReadError};
+use crate::engine::{AppendError, ReadError};
+use crate::log::{self, Fatal, OpenError};
 
 /// Why the role ended.
 #[derive(Debug, thiserror::Error)]
@@ -74,27 +75,33 @@ impl From<Fault> for Reject {
 /// How a failed append is answered. Whether the events are stored is told whenever it is known.
 pub(crate) fn append_problem(error: &AppendError) -> Problem {
     match error {
-        AppendError::Busy => Problem::new(Code::QueueFull)
+        AppendError::Log(error) => log_problem(error),
+    }
+}
+
+fn log_problem(error: &log::AppendError) -> Problem {
+    match error {
+        log::AppendError::Busy => Problem::new(Code::QueueFull)
             .detail("more events wait to be stored than the queue holds")
             .outcome(Outcome::NotSent)
             .retry_after_s(1),
-        AppendError::Full => Problem::new(Code::StoreFull)
+        log::AppendError::Full => Problem::new(Code::StoreFull)
             .detail("the disk of the event log is full; nothing of this request was stored")
             .outcome(Outcome::NotSent)
             .retry_after_s(30),
-        AppendError::Unreadable(cause) => {
-            report(cause);
+        log::AppendError::Unreadable(cause) => {
+            report(cause.as_ref());
             Problem::new(Code::Integrity)
                 .detail("the event first stored under this event_id cannot be read")
                 .outcome(Outcome::NotSent)
         }
-        AppendError::Failed(_) => Problem::new(Code::WorkerUnavailable)
+        log::AppendError::Failed(_) => Problem::new(Code::WorkerUnavailable)
             .detail(
                 "the event log failed while this request was being stored; repeat it with the same event_id",
             )
             .outcome(Outcome::Unknown)
             .retry_after_s(2),
-        AppendError::Closed => Problem::new(Code::Draining)
+        log::AppendError::Closed => Problem::new(Code::Draining)
             .detail("the event log is closed")
             .outcome(Outcome::NotSent)
             .retry_after_s(2),
@@ -105,17 +112,15 @@ pub(crate) fn append_problem(error: &AppendError) -> Problem {
 pub(crate) fn read_problem(error: &ReadError) -> Problem {
     report(error);
     match error {
-        ReadError::Corrupt { .. } => {
+        ReadError::Log(log::ReadError::Corrupt { .. }) => {
             Problem::new(Code::Integrity).detail("stored events in the range asked for are damaged")
         }
-        ReadError::Read { .. } => Problem::new(Code::Internal).detail("stored events could not be read"),
+        ReadError::Log(log::ReadError::Read { .. }) => {
+            Problem::new(Code::Internal).detail("stored events could not be read")
+        }
     }
 }
 
-pub(crate) fn report(error: &ReadError) {
-    tracing::error!(
-        component = "log",
-        error = error as &dyn std::error::Error,
-        "stored events cannot be read"
-    );
+pub(crate) fn report(error: &(dyn std::error::Error + 'static)) {
+    tracing::error!(component = "log", error, "stored events cannot be read");
 }

@@ -11,9 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use crate::engine::{Forward, ReadError, Reader};
 use crate::error::report;
 use crate::frame;
-use crate::log::{Filter, Forward, ReadError, Reader, Record};
+use crate::log::{Filter, Record};
 use crate::ring::{Frame, Ring, Taken};
 use crate::state::Latest;
 

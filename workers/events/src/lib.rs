@@ -10,6 +10,7 @@ mod batch;
 mod config;
 mod context;
 mod convenience;
+mod engine;
 mod error;
 mod event;
 mod fingerprint;
@@ -38,6 +39,7 @@ pub use error::RunError;
 
 use config::Settings;
 use context::Context;
+use engine::Engine;
 use log::{Ground, Log};
 use metrics::Metrics;
 
@@ -45,13 +47,13 @@ use metrics::Metrics;
 pub async fn run(start: Start) -> Result<(), RunError> {
     let settings = Settings::new(&start);
     let metrics = Arc::new(Metrics::new(&start.registry));
-    let log = open(&settings, Arc::clone(&metrics)).await?;
-    let context = Context::new(log.clone(), settings, metrics, start.stop.clone())?;
+    let engine = Engine::Embedded(open(&settings, Arc::clone(&metrics)).await?);
+    let context = Context::new(engine.clone(), settings, metrics, start.stop.clone())?;
     let observed = tokio::spawn(Arc::clone(&context).observe());
     let served = tokio::select! {
         served = serve(&start, api::router(&context), Arc::clone(&context) as _) => served.map_err(RunError::from),
         // Nothing can be acknowledged any more, and what is on the disk is for the next start to find out.
-        fatal = log.failed() => Err(RunError::Log(fatal)),
+        fatal = engine.failed() => Err(RunError::Log(fatal)),
     };
     observed.abort();
     // Cancelled, as asked.
@@ -59,7 +61,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     // Waits for two threads; what is queued is stored.
     tokio::task::spawn_blocking(move || {
         context.close();
-        drop((context, log));
+        drop((context, engine));
     })
     .await?;
     served

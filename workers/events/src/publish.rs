@@ -18,9 +18,10 @@ use uuid::Uuid;
 
 use crate::context::{Context, json_response};
 use crate::convenience::Call;
+use crate::engine::Durability;
 use crate::error::{Fault, append_problem};
 use crate::event::{self, Author, Prepared};
-use crate::log::{Durability, Outcome, Stamp};
+use crate::log::{Outcome, Stamp};
 
 /// LIMIT: bytes of an idempotency key.
 const KEY_BYTES_MAX: usize = 255;
@@ -91,7 +92,7 @@ async fn publish(
         let Prepared { draft, event_id } =
             prepare(&author(context, caller), key_id).map_err(Fault::problem)?;
         let kind = draft.kind().to_owned();
-        let receipt = context.log.append(vec![draft], false).await.map_err(|error| append_problem(&error))?;
+        let receipt = context.append(vec![draft], false).await.map_err(|error| append_problem(&error))?;
         let Some(outcome) = receipt.outcomes.first() else {
             return Err(Box::new(Problem::new(Code::Internal)));
         };

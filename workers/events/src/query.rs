@@ -11,8 +11,9 @@ use uuid::Uuid;
 
 use crate::access;
 use crate::context::{Context, NDJSON, accepts, ndjson, raw_json};
+use crate::engine::{ReadError, Reader};
 use crate::frame;
-use crate::log::{Filter, MessageId, ReadError, Reader, Record};
+use crate::log::{Filter, MessageId, Record};
 use crate::params::{Params, bad};
 
 /// LIMIT: events of a page.

@@ -14,7 +14,8 @@ use sluice_wire::symbol::Symbol;
 
 use crate::access;
 use crate::context::{Context, json_response};
-use crate::log::{Filter, Reader, Record};
+use crate::engine::{ReadError, Reader};
+use crate::log::{Filter, Record};
 
 /// The type whose newest event is a symbol's state.
 const KIND: &str = "market_data_update";
@@ -145,7 +146,7 @@ async fn answer(
     })
 }
 
-fn look_back(reader: &Reader, symbol: &str) -> Result<Option<Record>, crate::log::ReadError> {
+fn look_back(reader: &Reader, symbol: &str) -> Result<Option<Record>, ReadError> {
     let filter = Filter { kinds: vec![KIND.into()], symbol: Some(symbol.into()), ..Filter::default() };
     reader.backward(u64::MAX, filter).pausing_after(LOOKBACK_EVENTS_MAX).next()
 }

@@ -56,7 +56,7 @@ pub(crate) async fn stats(
         bytes: stats.bytes,
         segments: stats.segments,
         oldest_age_seconds: Context::oldest_age_s(stats.first_id.map(|id| id.ms)),
-        store: "embedded",
+        store: context.store(),
     })
 }
 

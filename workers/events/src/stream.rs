@@ -26,8 +26,9 @@ use uuid::Uuid;
 
 use crate::access;
 use crate::context::Context;
+use crate::engine::{ReadError, Reader};
 use crate::frame;
-use crate::log::{Filter, MessageId, ReadError, Reader, Record};
+use crate::log::{Filter, MessageId, Record};
 use crate::params::{Params, bad, time};
 use crate::ring::{Taken, joined};
 

@@ -19,6 +19,7 @@ use sluice_wire::problem::Outcome;
 
 use crate::config::Settings;
 use crate::context::Context;
+use crate::engine::Engine;
 use crate::log::{Disk, Filter, Fsync, Ground, Log, Medium, Options, Retention};
 use crate::metrics::Metrics;
 use crate::publish;
@@ -62,6 +63,7 @@ impl Medium for Faulty {
 struct World {
     disk: Arc<Faulty>,
     context: Arc<Context>,
+    log: Log,
     _dir: tempfile::TempDir,
     _stopper: Stopper,
 }
@@ -90,8 +92,8 @@ fn world() -> World {
         log_options: options,
     };
     let (stopper, stop) = Stopper::new();
-    let context = Context::new(log, settings, metrics, stop).unwrap();
-    World { disk, context, _dir: dir, _stopper: stopper }
+    let context = Context::new(Engine::Embedded(log.clone()), settings, metrics, stop).unwrap();
+    World { disk, context, log, _dir: dir, _stopper: stopper }
 }
 
 impl World {
@@ -140,7 +142,7 @@ async fn after_a_failed_sync_the_outcome_is_unknown_and_the_worker_ends() {
         assert_eq!((refused.problem().code, refused.problem().status()), (Code::WorkerUnavailable, 503));
         assert_eq!(refused.problem().outcome, Some(Outcome::Unknown));
     }
-    tokio::time::timeout(Duration::from_secs(5), world.context.log.failed()).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(5), world.log.failed()).await.unwrap();
     assert_eq!(world.store(), Status::Unhealthy);
     assert!(!world.context.ready());
 }
@@ -161,7 +163,7 @@ async fn a_full_queue_is_429() {
         .prepare(&crate::event::parse(r#"{"event_type":"x"}"#).unwrap(), None)
         .unwrap()
         .draft;
-        match world.context.log.submit(vec![draft], false) {
+        match world.log.submit(vec![draft], false) {
             Ok(answer) => waiting.push(answer),
             Err(_) => break world.post(r#"{"event_type":"x"}"#).await.unwrap_err(),
         }

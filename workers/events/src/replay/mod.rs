@@ -20,8 +20,9 @@ use tokio::time::Instant;
 
 use crate::access;
 use crate::context::{Context, NDJSON, accepts, json_response};
+use crate::engine::{ReadError, Reader};
 use crate::frame;
-use crate::log::{Filter, ReadError, Reader, Record};
+use crate::log::{Filter, Record};
 use request::{Request, Speed};
 
 /// Events read at once.
