@@ -106,6 +106,7 @@ catalogue! {
     EventsGaps "sluice_events_gaps_total" [] "Gap events sent to subscribers";
     EventsBytes "sluice_events_store_bytes" [] "Bytes of the log on disk";
     EventsOldest "sluice_events_oldest_age_seconds" [] "Age of the oldest stored event";
+    EventsCandleTrades "sluice_events_candle_trades_total" ["result"] "Market data events seen by the candles: counted, repeated, late, refused or no_trade";
     EventsRejected "sluice_events_rejected_total" ["reason"] "Publishes refused";
 
     // Vault.

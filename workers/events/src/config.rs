@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use sluice_http::Start;
 use sluice_schema::{Events, Fsync as ConfiguredFsync, UnknownTypes};
+use sluice_wire::symbol::Timeframe;
 
+use crate::candles::{Frame, Rules};
 use crate::log::{Fsync, Options, Retention};
 
 /// The settings in force.
@@ -20,6 +22,8 @@ pub(crate) struct Settings {
     pub(crate) log_dir: PathBuf,
     /// How the log is kept.
     pub(crate) log_options: Options,
+    /// Which candles are made; `None`: none.
+    pub(crate) candles: Option<Rules>,
 }
 
 impl Settings {
@@ -32,8 +36,16 @@ impl Settings {
             // The extension keeps names such as `..` from being a way out.
             log_dir: start.role_dir().join(format!("{}.log", events.stream)),
             log_options: log_options(events),
+            candles: candles(events),
         }
     }
+}
+
+fn candles(events: &Events) -> Option<Rules> {
+    let of = |timeframe: &Timeframe| Frame { name: timeframe.as_str().into(), ms: timeframe.millis() as i64 };
+    let frames: Vec<Frame> = events.candles.timeframes.iter().map(of).collect();
+    let grace_ms = events.candles.lateness.as_millis() as i64;
+    (!frames.is_empty()).then_some(Rules { frames, grace_ms })
 }
 
 fn log_options(events: &Events) -> Options {

@@ -7,6 +7,7 @@
 mod access;
 mod api;
 mod batch;
+mod candles;
 mod config;
 mod context;
 mod convenience;
@@ -50,6 +51,8 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     let engine = Engine::Embedded(open(&settings, Arc::clone(&metrics)).await?);
     let context = Context::new(engine.clone(), settings, metrics, start.stop.clone())?;
     let observed = tokio::spawn(Arc::clone(&context).observe());
+    let candles = context.settings.candles.clone();
+    let candles = candles.map(|rules| tokio::spawn(candles::run(Arc::clone(&context), rules)));
     let served = tokio::select! {
         served = serve(&start, api::router(&context), Arc::clone(&context) as _) => served.map_err(RunError::from),
         // Nothing can be acknowledged any more, and what is on the disk is for the next start to find out.
@@ -58,6 +61,11 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     observed.abort();
     // Cancelled, as asked.
     drop(observed.await);
+    if let Some(candles) = candles {
+        // It stops by itself, and loses nothing: what is not stored is made again.
+        candles.abort();
+        drop(candles.await);
+    }
     // Waits for two threads; what is queued is stored.
     tokio::task::spawn_blocking(move || {
         context.close();

@@ -20,6 +20,7 @@ pub(crate) struct Metrics {
     pub(crate) overruns: IntCounter,
     pub(crate) gaps: IntCounter,
     pub(crate) rejected: IntCounterVec,
+    pub(crate) candles: CandleTrades,
     length: IntGauge,
     bytes: IntGauge,
     oldest_s: Gauge,
@@ -28,6 +29,29 @@ pub(crate) struct Metrics {
     publish_fsync_s: Histogram,
     publish_memory_s: Histogram,
     disk_full: AtomicBool,
+}
+
+/// What the candles saw of the market data.
+pub(crate) struct CandleTrades {
+    pub(crate) counted: IntCounter,
+    pub(crate) repeated: IntCounter,
+    pub(crate) late: IntCounter,
+    pub(crate) refused: IntCounter,
+    pub(crate) ignored: IntCounter,
+}
+
+impl CandleTrades {
+    fn new(registry: &Registry) -> Self {
+        let trades = metric::counters(registry, Name::EventsCandleTrades);
+        let of = |result| trades.with_label_values(&[result]);
+        Self {
+            counted: of("counted"),
+            repeated: of("repeated"),
+            late: of("late"),
+            refused: of("refused"),
+            ignored: of("no_trade"),
+        }
+    }
 }
 
 /// A counter a catalogued type, looked up without the registry's lock; all others share one.
@@ -61,6 +85,7 @@ impl Metrics {
             overruns: metric::counter(registry, Name::EventsOverruns),
             gaps: metric::counter(registry, Name::EventsGaps),
             rejected: metric::counters(registry, Name::EventsRejected),
+            candles: CandleTrades::new(registry),
             length: metric::gauge(registry, Name::EventsLength),
             bytes: metric::gauge(registry, Name::EventsBytes),
             oldest_s: metric::gauge_f64(registry, Name::EventsOldest),

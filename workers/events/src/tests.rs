@@ -89,6 +89,7 @@ fn world() -> World {
         unknown_types: true,
         stream: "s".to_owned(),
         log_dir: dir.path().to_owned(),
+        candles: None,
         log_options: options,
     };
     let (stopper, stop) = Stopper::new();

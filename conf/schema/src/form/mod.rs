@@ -17,7 +17,9 @@ pub(crate) use name::{HOST, PERMISSION, PREFIX, ROLE_NAME, SERVICE_NAME, WILD_HO
 pub(crate) use net::{ADDRESS, COLLECTOR, NETWORK, REDIS_URL, URL};
 pub(crate) use shape::{BODY, MIRROR, ORIGIN, PATTERN, REPLACEMENT};
 pub(crate) use tls::{AUTHORITY, CERTIFICATE_FILE, SERVER_NAME, TLS_NAME};
-pub(crate) use worker::{ACCESS, AUDIENCE, FSYNC, ISSUER, SEAL, SECRET, STREAM, SecretRef, TRUST_DOMAIN};
+pub(crate) use worker::{
+    ACCESS, AUDIENCE, FSYNC, ISSUER, SEAL, SECRET, STREAM, SecretRef, TIMEFRAME, TRUST_DOMAIN,
+};
 
 use crate::kind::Text;
 

@@ -7,6 +7,7 @@ use crate::code::Code;
 use crate::kind::{Text, Wrong, did_you_mean, parse_duration, show_duration};
 use crate::model::{AccessLog, Fsync, Seal, is_host};
 use crate::report::quote;
+use sluice_wire::symbol::Timeframe;
 
 /// Where a secret is: a reference, never the secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +63,15 @@ pub(crate) const STREAM: Text<String> = Text {
     parse: parse_stream,
     show: Clone::clone,
     pattern: "^[A-Za-z0-9._-]{1,64}$",
+};
+
+/// The length of a candle.
+pub(crate) const TIMEFRAME: Text<Timeframe> = Text {
+    what: "a timeframe such as \"1m\"",
+    code: Code::Name,
+    parse: parse_timeframe,
+    show: |timeframe| timeframe.as_str().to_owned(),
+    pattern: "^[1-9][0-9]{0,8}[smhd]$",
 };
 
 /// The issuer of tokens.
@@ -197,6 +207,16 @@ fn parse_stream(text: &str) -> Result<String, Wrong> {
 
 fn printable(text: &str, most: usize) -> bool {
     (1..=most).contains(&text.len()) && text.bytes().all(|byte| (0x21..0x7f).contains(&byte))
+}
+
+/// Candles of every length begin at midnight UTC.
+fn parse_timeframe(text: &str) -> Result<Timeframe, Wrong> {
+    const DAY_MS: u64 = 86_400_000;
+    let timeframe = Timeframe::parse(text).ok().filter(|timeframe| DAY_MS.is_multiple_of(timeframe.millis()));
+    timeframe.ok_or_else(|| {
+        Wrong::new(format!("{} is not the length of a candle", quote(text)))
+            .help("write a length that divides a day, such as \"1m\", \"15m\" or \"1d\"")
+    })
 }
 
 fn parse_issuer(text: &str) -> Result<String, Wrong> {

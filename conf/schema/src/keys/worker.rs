@@ -1,9 +1,9 @@
 //! Keys of the workers and the demo.
 
 use super::span;
-use crate::form::{ADDRESS, AUDIENCE, FSYNC, ISSUER, SEAL, STREAM, TRUST_DOMAIN};
+use crate::form::{ADDRESS, AUDIENCE, FSYNC, ISSUER, SEAL, STREAM, TIMEFRAME, TRUST_DOMAIN};
 use crate::kind::{Choice, Duration, List, Maybe, Number, Size, count};
-use crate::model::{Calc, Demo, Events, Retention, UnknownTypes, Vault};
+use crate::model::{Calc, Candles, Demo, Events, Retention, UnknownTypes, Vault};
 use crate::table::Table;
 
 const UNKNOWN_TYPES: Choice<UnknownTypes> =
@@ -31,7 +31,17 @@ pub(super) fn events(t: &mut Table<'_, '_>, events: &mut Events) {
         t.key("unknown_types", doc, UNKNOWN_TYPES, &mut events.unknown_types);
         let doc = "Size of one log segment.";
         t.key("segment_bytes", doc, Size(1 << 20..=4 << 30), &mut events.segment_bytes);
+        t.table("candles", "Candles made of trades.", |t| candles(t, &mut events.candles));
     });
+}
+
+fn candles(t: &mut Table<'_, '_>, candles: &mut Candles) {
+    let doc = "Lengths of the candles made of the trades among the market data; none: no candles.";
+    // LIMIT: 16 lengths.
+    let lengths = List { item: TIMEFRAME, least: 0, most: 16 };
+    t.key("timeframes", doc, lengths, &mut candles.timeframes);
+    let doc = "How much later than its candle's end a trade may come and still count.";
+    t.key("lateness", doc, span(0, 60_000), &mut candles.lateness);
 }
 
 fn retention(t: &mut Table<'_, '_>, retention: &mut Retention) {

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sluice_wire::symbol::Timeframe;
+
 use super::edge::loopback;
 
 /// `[events]`: the event worker.
@@ -23,6 +25,17 @@ pub struct Events {
     pub unknown_types: UnknownTypes,
     /// Size of one log segment in bytes.
     pub segment_bytes: u64,
+    /// Candles made of trades.
+    pub candles: Candles,
+}
+
+/// `[events.candles]`: candles made of the trades among the market data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candles {
+    /// Their lengths, each a divisor of a day; none: no candles.
+    pub timeframes: Vec<Timeframe>,
+    /// How much later than its candle's end a trade may come and still count.
+    pub lateness: Duration,
 }
 
 /// When a publish is acknowledged.
@@ -121,7 +134,15 @@ impl Default for Events {
             dedup_window: Duration::from_secs(600),
             unknown_types: UnknownTypes::default(),
             segment_bytes: 64 << 20,
+            candles: Candles::default(),
         }
+    }
+}
+
+impl Default for Candles {
+    fn default() -> Self {
+        let minute = Timeframe::parse("1m").expect("a timeframe");
+        Self { timeframes: vec![minute], lateness: Duration::from_secs(2) }
     }
 }
 

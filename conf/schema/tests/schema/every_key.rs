@@ -54,6 +54,8 @@ pub(crate) const OTHER_VALUES: &[(&str, &str)] = &[
     ("edge.tls.names", "[\"edge.example.com\", \"*.example.org\", \"10.0.0.1\"]"),
     ("edge.trusted_proxies", "[\"10.0.0.1\"]"),
     ("edge.zone", "\"a\""),
+    ("events.candles.lateness", "\"5s\""),
+    ("events.candles.timeframes", "[\"1m\", \"5m\"]"),
     ("events.dedup_window", "\"0s\""),
     ("events.fsync", "\"interval:50ms\""),
     ("events.listen", "\"127.0.0.1:18011\""),

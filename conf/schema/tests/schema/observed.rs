@@ -264,6 +264,11 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
             "vault.trust_domain",
         ],
     ),
+    (
+        "workers/events/tests/api/candles.rs",
+        "trades_become_candles_of_every_length",
+        &["events.candles.timeframes", "events.candles.lateness"],
+    ),
     (EVENTS, "retention_by_age_is_as_configured", &["events.retention.age"]),
     (EVENTS, "retention_by_bytes_is_as_configured", &["events.retention.bytes"]),
     (LANES, "cancels_flow_while_orders_are_shed", &["service.lane", "service.concurrency.queue"]),

@@ -1,0 +1,304 @@
+//! Candles: trades among the market data become `candle_closed` events, one a symbol, timeframe and span.
+//!
+//! The component is a reader of the log like any other, and its only memory is the log itself: each candle's
+//! `metadata.resume_seq` says from which trade on reading begins again after a restart. What is read twice gives the
+//! same candle with the same event id, so nothing is missing and nothing comes twice.
+
+mod book;
+mod trade;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use ring::digest::{Context as Sha, SHA256};
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+use sluice_identity::caller::Caller;
+use sluice_wire::role::Role;
+use uuid::Uuid;
+
+use crate::context::Context;
+use crate::engine::{AppendError, ReadError, Reader};
+use crate::error::Fault;
+use crate::event::{Author, Incoming};
+use crate::log::{Clock as _, Draft, Filter, Outcome, SystemClock};
+pub(crate) use book::Frame;
+use book::{Book, Closed, Place, Taken, Trade};
+
+/// The type that is read, and the type that is published.
+const TRADES: &str = "market_data_update";
+const CANDLES: &str = "candle_closed";
+/// Source of the candles: this role.
+const SOURCE: &str = "events";
+/// Trades read at once.
+const PIECE_EVENTS: usize = 5_000;
+/// Events looked at before others have their turn to read.
+const PIECE_SCAN_MAX: u64 = 100_000;
+/// Candles stored at once.
+const PUBLISH_MAX: usize = 500;
+/// Pause between two reads of new trades: many small reads cost more than a candle gains.
+const PAUSE: Duration = Duration::from_millis(25);
+/// What the log may have taken in but not shown yet: the clock closes a candle so much later.
+const COMMIT_MARGIN_MS: i64 = 250;
+/// Pause after a failure: a full disk, a full queue, a store that is away.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// A candle that ended so long ago may have left the dedup window: the log is asked for it.
+const LOOK_UP_AFTER_MS: i64 = 60_000;
+
+/// What the configuration says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rules {
+    /// Lengths of candles; none: no candles.
+    pub(crate) frames: Vec<Frame>,
+    /// How much later than its span a trade may come.
+    pub(crate) grace_ms: i64,
+}
+
+/// Follows the log until the process is to end.
+pub(crate) async fn run(context: Arc<Context>, rules: Rules) {
+    let mut maker = Maker {
+        caller: Caller::role(Role::Events),
+        book: Book::new(rules.frames, rules.grace_ms),
+        next: 1,
+        closed: Vec::new(),
+        context,
+    };
+    while !maker.context.stop.is_stopping() {
+        match maker.context.read(resume_seq).await {
+            Ok(next) => {
+                maker.next = next;
+                tracing::info!(component = "candles", resume_seq = next, "candles go on");
+                break;
+            }
+            Err(_) => tokio::time::sleep(RETRY_AFTER).await,
+        }
+    }
+    while !maker.context.stop.is_stopping() {
+        maker.step().await;
+    }
+}
+
+/// The component's state.
+struct Maker {
+    context: Arc<Context>,
+    caller: Caller,
+    book: Book,
+    /// Seq of the next event to look at.
+    next: u64,
+    /// Closed, but not stored yet.
+    closed: Vec<Closed>,
+}
+
+/// Trades in their order, each with its place.
+struct Piece {
+    trades: Vec<(Trade, Place)>,
+    /// Events that told of no trade.
+    others: u64,
+    next: u64,
+    /// Nothing was behind it.
+    at_end: bool,
+}
+
+impl Maker {
+    /// Reads a piece, closes what is due, stores it, waits for more.
+    async fn step(&mut self) {
+        let (from, before_ms) = (self.next, SystemClock.now_ms() as i64);
+        let Ok(piece) = self.context.read(move |reader| read_piece(reader, from)).await else {
+            return self.pause(RETRY_AFTER).await;
+        };
+        let metrics = &self.context.metrics.candles;
+        metrics.ignored.inc_by(piece.others);
+        for (trade, place) in &piece.trades {
+            match self.book.take(trade, *place, &mut self.closed) {
+                Taken::Counted => metrics.counted.inc(),
+                Taken::Repeated => metrics.repeated.inc(),
+                Taken::Late => metrics.late.inc(),
+                Taken::Refused => metrics.refused.inc(),
+            }
+        }
+        self.next = piece.next;
+        if piece.at_end {
+            self.book.close_due(before_ms - COMMIT_MARGIN_MS, &mut self.closed);
+        }
+        // A candle that is not stored is not let go: reading goes on once it is.
+        while !self.closed.is_empty() && !self.context.stop.is_stopping() {
+            if let Err(error) = self.store().await {
+                tracing::warn!(
+                    component = "candles",
+                    error = &error as &dyn std::error::Error,
+                    "candles wait"
+                );
+                self.pause(RETRY_AFTER).await;
+            }
+        }
+        if piece.at_end {
+            self.wait().await;
+        }
+    }
+
+    /// Stores the next closed candles.
+    async fn store(&mut self) -> Result<(), StoreError> {
+        let count = self.closed.len().min(PUBLISH_MAX);
+        // Those in hand are not stored yet: reading would begin again with their trades.
+        let in_hand = self.closed.iter().map(|closed| closed.candle.first_seq).min();
+        let resume_seq = self.book.resume_seq(self.next).min(in_hand.unwrap_or(u64::MAX));
+        let now_ms = SystemClock.now_ms() as i64;
+        let mut drafts = Vec::with_capacity(count);
+        for closed in &self.closed[..count] {
+            let frame = &self.book.frames()[closed.frame];
+            let (draft, event_id) = self.draft(closed, frame, resume_seq)?;
+            let end_ms = closed.start_ms + frame.ms;
+            if now_ms - end_ms > LOOK_UP_AFTER_MS && self.is_stored(event_id).await? {
+                continue;
+            }
+            drafts.push(draft);
+        }
+        if !drafts.is_empty() {
+            let receipt = self.context.append(drafts, false).await?;
+            for outcome in receipt.outcomes {
+                if matches!(outcome, Outcome::Stored(_)) {
+                    self.context.metrics.published(CANDLES);
+                }
+            }
+        }
+        self.closed.drain(..count);
+        Ok(())
+    }
+
+    async fn is_stored(&self, event_id: Uuid) -> Result<bool, StoreError> {
+        let found = self.context.read(move |reader| reader.by_event_id(event_id.as_u128())).await;
+        found.map(|found| found.is_some()).map_err(|_| StoreError::Unreadable)
+    }
+
+    fn draft(&self, closed: &Closed, frame: &Frame, resume_seq: u64) -> Result<(Draft, Uuid), StoreError> {
+        let Closed { symbol, start_ms, candle, .. } = closed;
+        let event_id = event_id(symbol, frame, *start_ms);
+        let end = Timestamp::from_millisecond(start_ms + frame.ms).unwrap_or(Timestamp::MAX);
+        let raw = |value: serde_json::Value| {
+            RawValue::from_string(value.to_string()).map_err(|_| StoreError::Shape)
+        };
+        let data = raw(json!({
+            "symbol": symbol, "timeframe": frame.name, "timestamp": start_ms,
+            "open": candle.open, "high": candle.high, "low": candle.low, "close": candle.close,
+            "volume": candle.volume, "trades": candle.trades,
+        }))?;
+        let metadata = raw(json!({ "resume_seq": resume_seq }))?;
+        let timestamp = raw(json!(end.to_string()))?;
+        let author = Author {
+            caller: &self.caller,
+            dev: false,
+            unknown_types: true,
+            now: end,
+            mint: &self.context.mint,
+        };
+        let prepared = author.prepare(
+            &Incoming {
+                event_type: CANDLES.into(),
+                event_id: Some(event_id.to_string().into()),
+                timestamp: Some(&timestamp),
+                source: Some(SOURCE.into()),
+                data: Some(&data),
+                metadata: Some(&metadata),
+            },
+            None,
+        )?;
+        Ok((prepared.draft, event_id))
+    }
+
+    /// Until there is something new, or a candle may be due.
+    async fn wait(&self) {
+        self.pause(PAUSE).await;
+        let mut heads = self.context.hub.heads();
+        let due = async {
+            match self.book.next_due_ms() {
+                Some(at) => {
+                    let left = at + COMMIT_MARGIN_MS + 1 - SystemClock.now_ms() as i64;
+                    tokio::time::sleep(Duration::from_millis(u64::try_from(left).unwrap_or(0))).await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // An error means that the hub is gone, which happens only at the end.
+            _newer = heads.wait_for(|head| *head >= self.next) => {}
+            () = due => {}
+            () = self.context.stop.wait() => {}
+        }
+    }
+
+    async fn pause(&self, time: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            () = self.context.stop.wait() => {}
+        }
+    }
+}
+
+/// Why candles could not be stored now.
+#[derive(Debug, thiserror::Error)]
+enum StoreError {
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error("the log cannot be read")]
+    Unreadable,
+    #[error("a candle has no JSON form")]
+    Shape,
+    #[error("a candle is no event: {0}")]
+    Fault(String),
+}
+
+impl From<Fault> for StoreError {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault.detail)
+    }
+}
+
+/// The seq from which on trades are read: what the newest candle says, or the oldest event.
+fn resume_seq(reader: &Reader) -> Result<u64, ReadError> {
+    #[derive(Deserialize)]
+    struct Event {
+        metadata: Metadata,
+    }
+    #[derive(Deserialize)]
+    struct Metadata {
+        resume_seq: u64,
+    }
+    let wanted = Filter { kinds: vec![CANDLES.into()], source: Some(SOURCE.into()), ..Filter::default() };
+    let newest = reader.backward(u64::MAX, wanted).next()?;
+    let told = newest.and_then(|record| serde_json::from_slice::<Event>(record.json()).ok());
+    let first = reader.first_seq();
+    Ok(told.map_or(first, |event| event.metadata.resume_seq.max(first)))
+}
+
+fn read_piece(reader: &Reader, from: u64) -> Result<Piece, ReadError> {
+    let wanted = Filter { kinds: vec![TRADES.into()], ..Filter::default() };
+    let mut scan = reader.forward(from, wanted).pausing_after(PIECE_SCAN_MAX);
+    let (mut trades, mut others) = (Vec::new(), 0);
+    while trades.len() < PIECE_EVENTS {
+        let Some(record) = scan.next()? else {
+            return Ok(Piece { trades, others, next: scan.position(), at_end: !scan.paused() });
+        };
+        let place = Place { seq: record.stamp.seq, stored_ms: record.stamp.id.ms as i64 };
+        match trade::trade(record.symbol(), record.time_us, record.json()) {
+            Some(trade) => trades.push((trade, place)),
+            None => others += 1,
+        }
+    }
+    Ok(Piece { trades, others, next: scan.position(), at_end: false })
+}
+
+/// One candle has one id, whenever it is made.
+fn event_id(symbol: &str, frame: &Frame, start_ms: i64) -> Uuid {
+    let mut sha = Sha::new(&SHA256);
+    for part in
+        [b"sluice candle".as_slice(), symbol.as_bytes(), frame.name.as_bytes(), &start_ms.to_le_bytes()]
+    {
+        sha.update(&(part.len() as u64).to_le_bytes());
+        sha.update(part);
+    }
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&sha.finish().as_ref()[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}
