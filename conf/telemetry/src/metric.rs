@@ -104,6 +104,8 @@ catalogue! {
     EventsDedup "sluice_events_dedup_hits_total" [] "Publishes answered from the dedup window";
     EventsOverruns "sluice_events_ring_overruns_total" [] "Times a subscriber fell out of the ring";
     EventsGaps "sluice_events_gaps_total" [] "Gap events sent to subscribers";
+    EventsViolations "sluice_events_schema_violations_total" ["mode"] "Events that did not follow the schema of their type, by what was done";
+    EventsReplays "sluice_events_replay_sessions" [] "Replay sessions held";
     EventsBytes "sluice_events_store_bytes" [] "Bytes of the log on disk";
     EventsOldest "sluice_events_oldest_age_seconds" [] "Age of the oldest stored event";
     EventsCandleTrades "sluice_events_candle_trades_total" ["result"] "Market data events seen by the candles: counted, repeated, late, refused or no_trade";

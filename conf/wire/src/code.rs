@@ -68,6 +68,7 @@ codes! {
     Misdirected "misdirected" 421 "Host is not served here";
     Unprocessable "unprocessable" 422 "Request understood but not valid";
     IdempotencyKeyReused "idempotency_key_reused" 422 "Idempotency-Key belongs to another request";
+    SchemaViolation "schema_violation" 422 "Data does not follow the schema of its type";
     UnknownIndicator "unknown_indicator" 422 "Unknown indicator";
     BadParameter "bad_parameter" 422 "Parameter out of range";
     BadSeries "bad_series" 422 "Series is not valid";

@@ -16,7 +16,7 @@ const SOURCE_BYTES_MAX: usize = 128;
 pub(crate) fn may_publish(caller: &Caller, kind: &EventType) -> Result<(), Fault> {
     if kind.is_reserved() && caller.as_role().is_none() {
         let detail = format!("only Sluice's own roles publish `{kind}`");
-        return Err(Fault { code: Code::ReservedType, detail, pointer: Some("/event_type") });
+        return Err(Fault { code: Code::ReservedType, detail, pointer: Some("/event_type".into()) });
     }
     let needed = format!("events:publish:{kind}");
     if caller.grants.covers(&needed) || caller.grants.covers("write") {
@@ -37,6 +37,12 @@ pub(crate) fn not_legacy(caller: &Caller) -> Result<(), Reject> {
     Ok(())
 }
 
+/// Refuses who may not administer the streams.
+pub(crate) fn may_administer(caller: &Caller) -> Result<(), Reject> {
+    not_legacy(caller)?;
+    if caller.grants.covers("events:admin") { Ok(()) } else { Err(Reject::lacking("events:admin")) }
+}
+
 /// The source an event is stored under: the one it names, when the caller may name it, else the caller.
 pub(crate) fn source<'a>(caller: &'a Caller, named: Option<&'a str>, dev: bool) -> Result<&'a str, Fault> {
     let Some(named) = named.filter(|named| !named.is_empty()) else { return Ok(&caller.subject) };
@@ -49,7 +55,7 @@ pub(crate) fn source<'a>(caller: &'a Caller, named: Option<&'a str>, dev: bool) 
         return Ok(named);
     }
     let detail = "the source differs from the caller, which needs `events:source:any`";
-    Err(Fault { code: Code::SourceMismatch, detail: detail.to_owned(), pointer: Some("/source") })
+    Err(Fault { code: Code::SourceMismatch, detail: detail.to_owned(), pointer: Some("/source".into()) })
 }
 
 /// The part of a filter that the caller's grants make: nothing, or the types it may read.

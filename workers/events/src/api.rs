@@ -9,7 +9,8 @@ use sluice_http::BodyLimit;
 use crate::batch::{self, BATCH_BYTES_MAX};
 use crate::context::Context;
 use crate::event::EVENT_BYTES_MAX;
-use crate::{publish, query, replay, state, stats, stream};
+use crate::schemas::SCHEMA_BYTES_MAX;
+use crate::{admin, cloudevents, publish, query, replay, schemas, state, stats, stream};
 
 /// LIMIT: body of a replay.
 const REPLAY_BYTES_MAX: usize = 64 * 1024;
@@ -18,16 +19,27 @@ const REPLAY_BYTES_MAX: usize = 64 * 1024;
 pub(crate) fn router(context: &Arc<Context>) -> Router {
     let event = Extension(BodyLimit(EVENT_BYTES_MAX));
     Router::new()
-        .route("/events", post(publish::single).layer(event).get(query::list))
+        .route("/events", post(cloudevents::posted).layer(event).get(query::list))
         .route("/events/market-data", post(publish::market_data).layer(event))
         .route("/events/trading-signal", post(publish::trading_signal).layer(event))
         .route("/events/portfolio-update", post(publish::portfolio_update).layer(event))
         .route("/events/batch", post(batch::batch).layer(Extension(BodyLimit(BATCH_BYTES_MAX))))
         .route("/events/replay", post(replay::replay).layer(Extension(BodyLimit(REPLAY_BYTES_MAX))))
+        .route("/events/replay/{id}", get(replay::told).patch(replay::change).delete(replay::delete))
+        .route("/events/replay/{id}/stream", get(replay::watch_session))
         .route("/events/stats", get(stats::stats))
         .route("/events/types", get(stats::types))
         .route("/events/stream", get(stream::stream))
         .route("/events/{id}", get(query::one))
+        .route("/admin/retention", post(admin::retention))
+        .route("/schemas", get(schemas::list))
+        .route(
+            "/schemas/{event_type}",
+            get(schemas::read)
+                .put(schemas::set)
+                .layer(Extension(BodyLimit(SCHEMA_BYTES_MAX)))
+                .delete(schemas::remove),
+        )
         .route("/state", get(state::by_query))
         .route("/state/{*symbol}", get(state::by_path))
         .with_state(Arc::clone(context))

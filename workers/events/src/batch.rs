@@ -9,6 +9,7 @@ use http::{HeaderMap, header};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sluice_http::{Authenticated, BodyBytes, Reject, StrictQuery};
+use sluice_identity::caller::Caller;
 use sluice_wire::code::Code;
 use sluice_wire::event::Published;
 use sluice_wire::json as strict;
@@ -16,6 +17,7 @@ use sluice_wire::problem::{Outcome as Sent, Problem};
 use uuid::Uuid;
 
 use crate::access;
+use crate::cloudevents::Foreign;
 use crate::context::{Context, NDJSON, json_response};
 use crate::engine::Durability;
 use crate::error::{Fault, append_problem};
@@ -92,11 +94,45 @@ pub(crate) async fn batch(
         let author = author(&context, &caller);
         let id = |index| key.map(|key| event::id_of_key(&caller.subject, key, index));
         let (checked, atomic) = read(&headers, &body, &author, id)?;
+        context.admit(&caller, checked.len())?;
         store(&context, checked, atomic || query.atomic, begun).await
     };
-    match stored.await {
+    answered(&context, stored.await)
+}
+
+/// `POST /events` with a batch of CloudEvents.
+pub(crate) async fn foreign(
+    context: &Context,
+    caller: &Caller,
+    query: &BatchQuery,
+    body: &[u8],
+) -> Result<Response, Reject> {
+    access::not_legacy(caller)?;
+    let begun = Instant::now();
+    let stored = async {
+        strict::check(body).map_err(|error| refusal(Code::InvalidJson, error.to_string()))?;
+        let text = std::str::from_utf8(body).map_err(|_| refusal(Code::InvalidJson, "not UTF-8"))?;
+        let events: Capped<'_, BATCH_EVENTS_MAX> =
+            serde_json::from_str(text).map_err(|error| refusal(Code::BadRequest, error.to_string()))?;
+        if events.count > BATCH_EVENTS_MAX {
+            return Err(too_many(events.count));
+        }
+        let author = author(context, caller);
+        let check = |raw: &&RawValue| {
+            event::fits(raw.get())?;
+            author.prepare(&Foreign::of_structured(raw.get())?.incoming(), None)
+        };
+        let checked: Vec<Checked> = events.first.iter().map(check).collect();
+        context.admit(caller, checked.len())?;
+        store(context, checked, query.atomic, begun).await
+    };
+    answered(context, stored.await)
+}
+
+fn answered(context: &Context, stored: Result<BatchAnswer, Box<Problem>>) -> Result<Response, Reject> {
+    match stored {
         Ok(whole) => json_response(&whole),
-        Err(problem) => Err(refuse(&context, *problem)),
+        Err(problem) => Err(refuse(context, *problem)),
     }
 }
 

@@ -20,6 +20,12 @@ pub(crate) struct Settings {
     pub(crate) stream: String,
     /// The folder of the log: one a stream.
     pub(crate) log_dir: PathBuf,
+    /// The folder of the streams beside the main one.
+    pub(crate) streams_dir: PathBuf,
+    /// Events a second that one caller may publish.
+    pub(crate) publish_rate: Option<u64>,
+    /// The folder of the schemas.
+    pub(crate) schemas_dir: PathBuf,
     /// How the log is kept.
     pub(crate) log_options: Options,
     /// Which candles are made; `None`: none.
@@ -35,6 +41,9 @@ impl Settings {
             stream: events.stream.clone(),
             // The extension keeps names such as `..` from being a way out.
             log_dir: start.role_dir().join(format!("{}.log", events.stream)),
+            publish_rate: events.publish_rate,
+            schemas_dir: start.role_dir().join("schemas"),
+            streams_dir: start.role_dir().join("streams"),
             log_options: log_options(events),
             candles: candles(events),
         }

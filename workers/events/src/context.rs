@@ -1,15 +1,17 @@
 //! What the calls share.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
 use serde::Serialize;
 use sluice_http::{Component, HealthSource, Reject, Status, Stop};
+use sluice_identity::caller::Caller;
 use sluice_wire::code::Code;
-use tokio::sync::Semaphore;
+use sluice_wire::problem::{Outcome, Problem};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Settings;
 use crate::engine::{AppendError, Condition, Engine, ReadError, Reader, Receipt};
@@ -18,7 +20,11 @@ use crate::hub::Hub;
 use crate::log::{Clock, Draft, SystemClock};
 use crate::metrics::Metrics;
 use crate::mint::Mint;
+use crate::rate::Rates;
+use crate::replay::Sessions;
+use crate::schemas::Schemas;
 use crate::stream::SUBSCRIBERS_MAX;
+use crate::streams::Streams;
 
 /// LIMIT: reads of the log at a time; more wait.
 const READS_MAX: usize = 8;
@@ -36,6 +42,10 @@ pub(crate) struct Context {
     pub(crate) stop: Stop,
     pub(crate) subscriptions: Arc<Semaphore>,
     pub(crate) mint: Mint,
+    pub(crate) sessions: Sessions,
+    pub(crate) streams: Streams,
+    pub(crate) schemas: Schemas,
+    rates: Option<Mutex<Rates>>,
     reads: Semaphore,
 }
 
@@ -47,6 +57,10 @@ impl Context {
         stop: Stop,
     ) -> Result<Arc<Self>, RunError> {
         let hub = Hub::start(engine.reader())?;
+        let schemas = Schemas::open(settings.schemas_dir.clone(), metrics.violations.clone());
+        let schemas = schemas.map_err(|error| RunError::Schemas(Box::new(error)))?;
+        let rates = settings.publish_rate.map(|rate| Mutex::new(Rates::new(rate)));
+        let streams = Streams::new(&settings.stream, settings.streams_dir.clone(), settings.log_options);
         Ok(Arc::new(Self {
             engine,
             hub,
@@ -55,6 +69,10 @@ impl Context {
             stop,
             subscriptions: Arc::new(Semaphore::new(SUBSCRIBERS_MAX)),
             mint: Mint::default(),
+            sessions: Sessions::default(),
+            streams,
+            schemas,
+            rates,
             reads: Semaphore::new(READS_MAX),
         }))
     }
@@ -68,6 +86,20 @@ impl Context {
         self.engine.append(drafts, atomic).await
     }
 
+    /// Counts events that a caller is about to publish. Roles are not counted: nothing delays a kill switch.
+    pub(crate) fn admit(&self, caller: &Caller, events: usize) -> Result<(), Box<Problem>> {
+        let Some(rates) = self.rates.as_ref().filter(|_| caller.as_role().is_none()) else { return Ok(()) };
+        let events = u32::try_from(events).unwrap_or(u32::MAX);
+        let mut rates = rates.lock().unwrap_or_else(PoisonError::into_inner);
+        rates.take(&caller.subject, events, Instant::now()).map_err(|wait| {
+            let problem =
+                Problem::new(Code::RateLimited).detail("this caller publishes more events than it may");
+            Box::new(
+                problem.outcome(Outcome::NotSent).index(0).retry_after_s(wait.as_secs_f64().ceil() as u64),
+            )
+        })
+    }
+
     /// Where events are stored, in a word.
     pub(crate) fn store(&self) -> &'static str {
         self.engine.name()
@@ -78,11 +110,45 @@ impl Context {
         &self,
         work: impl FnOnce(&Reader) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, Reject> {
+        let reader = self.reader();
+        self.read_of(reader, work).await
+    }
+
+    /// Reads another stream, with the same turns; the main one where no name is given.
+    pub(crate) async fn read_stream<T: Send + 'static>(
+        &self,
+        name: Option<&str>,
+        work: impl FnOnce(&Reader) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, Reject> {
+        let reader = self.engine_of(name).await?.reader();
+        self.read_of(reader, work).await
+    }
+
+    /// Another stream; the main one where no name is given.
+    pub(crate) async fn engine_of(&self, name: Option<&str>) -> Result<Engine, Reject> {
+        let other = match name {
+            Some(name) => self.streams.named(name).await?,
+            None => None,
+        };
+        Ok(other.unwrap_or_else(|| self.engine.clone()))
+    }
+
+    /// A place among the open streams.
+    pub(crate) fn stream_permit(&self) -> Result<OwnedSemaphorePermit, Reject> {
+        Arc::clone(&self.subscriptions).try_acquire_owned().map_err(|_| {
+            Reject::new(Code::Overloaded, format!("there are {SUBSCRIBERS_MAX} streams open already"))
+        })
+    }
+
+    async fn read_of<T: Send + 'static>(
+        &self,
+        reader: Reader,
+        work: impl FnOnce(&Reader) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, Reject> {
         let turn = tokio::time::timeout(READ_TURN_MAX, self.reads.acquire()).await;
         let Ok(Ok(_turn)) = turn else {
             return Err(Reject::new(Code::Overloaded, "too many reads of the event log are under way"));
         };
-        let reader = self.reader();
         match tokio::task::spawn_blocking(move || work(&reader)).await {
             Ok(Ok(found)) => Ok(found),
             Ok(Err(error)) => Err(read_problem(&error).into()),
@@ -95,12 +161,16 @@ impl Context {
         first_ms.map_or(0.0, |ms| SystemClock.now_ms().saturating_sub(ms) as f64 / 1e3)
     }
 
-    /// Sets the gauges, for ever.
+    /// Takes up the state that was stored before this start, then sets the gauges, for ever.
     pub(crate) async fn observe(self: Arc<Self>) {
+        let hub = Arc::clone(&self.hub);
+        // A refusal has been logged; symbols are looked up one by one then.
+        drop(self.read(move |reader| hub.latest().look_back(reader)).await);
         let mut tick = tokio::time::interval(OBSERVE_PERIOD);
         loop {
             tick.tick().await;
             let stats = self.reader().stats();
+            self.metrics.replays.set(self.sessions.expire(tokio::time::Instant::now()) as i64);
             self.metrics.observe(&stats, Self::oldest_age_s(stats.first_id.map(|id| id.ms)));
         }
     }
@@ -153,7 +223,8 @@ pub(crate) fn ndjson(body: Vec<u8>) -> Response {
 /// The content type of newline-delimited JSON.
 pub(crate) const NDJSON: &str = "application/x-ndjson";
 
-fn typed(content_type: &'static str, body: Vec<u8>) -> Response {
+/// An answer of a media type.
+pub(crate) fn typed(content_type: &'static str, body: Vec<u8>) -> Response {
     ([(header::CONTENT_TYPE, HeaderValue::from_static(content_type))], body).into_response()
 }
 

@@ -143,7 +143,7 @@ mod tests {
             (Call::PortfolioUpdate, r#"{"updates":{},"source":7}"#, "/source"),
             (Call::TradingSignal, "[]", ""),
         ] {
-            assert_eq!(read(call, text).unwrap_err().pointer, Some(pointer), "{text}");
+            assert_eq!(read(call, text).unwrap_err().pointer.as_deref(), Some(pointer), "{text}");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Errors of the worker, and how they are answered.
 
+use std::borrow::Cow;
+
 use sluice_http::{Reject, ServeError};
 use sluice_wire::code::Code;
 use sluice_wire::json::JsonError;
@@ -20,6 +22,9 @@ pub enum RunError {
     /// The doors could not be served.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// The schemas of event types could not be read.
+    #[error("the schemas of event types could not be read")]
+    Schemas(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A thread could not be started, or ended unexpectedly.
     #[error("a thread of the event worker could not run")]
     Thread(#[from] std::io::Error),
@@ -36,7 +41,7 @@ pub(crate) struct Fault {
     /// Public text.
     pub(crate) detail: String,
     /// The member that is wrong.
-    pub(crate) pointer: Option<&'static str>,
+    pub(crate) pointer: Option<Cow<'static, str>>,
 }
 
 impl Fault {
@@ -46,7 +51,7 @@ impl Fault {
 
     /// An event that is not one.
     pub(crate) fn event(pointer: &'static str, detail: impl Into<String>) -> Self {
-        Self { code: Code::InvalidEvent, detail: detail.into(), pointer: Some(pointer) }
+        Self { code: Code::InvalidEvent, detail: detail.into(), pointer: Some(pointer.into()) }
     }
 
     /// The problem of a call that is about this event alone.

@@ -21,6 +21,7 @@ use crate::fingerprint::Fingerprint;
 use crate::json::{self, Members};
 use crate::log::{Draft, LABEL_BYTES_MAX, Labels};
 use crate::mint::Mint;
+use crate::schemas::Schemas;
 
 /// LIMIT: one event as received.
 pub(crate) const EVENT_BYTES_MAX: usize = 256 * 1024;
@@ -55,6 +56,8 @@ pub(crate) struct Author<'a> {
     pub(crate) now: Timestamp,
     /// Makes ids for events that come without one.
     pub(crate) mint: &'a Mint,
+    /// What the data of some types must be.
+    pub(crate) schemas: &'a Schemas,
 }
 
 /// An event ready to be stored.
@@ -66,11 +69,17 @@ pub(crate) struct Prepared {
 
 /// Reads an event's JSON. The text must have passed the strict check.
 pub(crate) fn parse(text: &str) -> Result<Incoming<'_>, Fault> {
-    if text.len() > EVENT_BYTES_MAX {
-        let detail = format!("the event has {} bytes, at most {EVENT_BYTES_MAX} are allowed", text.len());
-        return Err(Fault::new(Code::BodyTooLarge, detail));
-    }
+    fits(text)?;
     serde_json::from_str(text).map_err(|error| Fault::new(Code::InvalidEvent, error.to_string()))
+}
+
+/// Refuses an event that is too large.
+pub(crate) fn fits(text: &str) -> Result<(), Fault> {
+    if text.len() <= EVENT_BYTES_MAX {
+        return Ok(());
+    }
+    let detail = format!("the event has {} bytes, at most {EVENT_BYTES_MAX} are allowed", text.len());
+    Err(Fault::new(Code::BodyTooLarge, detail))
 }
 
 /// The event id that an idempotency key stands for: the same key of the same caller gives the same id.
@@ -102,6 +111,7 @@ impl Author<'_> {
         let now_us = self.now.as_microsecond();
         let time_us = given.unwrap_or(now_us);
         let data = object("/data", event.data)?;
+        self.schemas.check(kind.as_str(), &data)?;
         let metadata = self.metadata(event.metadata)?;
 
         let mut text = Vec::with_capacity(data.len() + metadata.len() + 256);
@@ -223,7 +233,14 @@ mod tests {
 
     fn author(caller: &Caller) -> Author<'_> {
         let now = Timestamp::from_microsecond(1_795_255_200_123_456).unwrap();
-        Author { caller, dev: false, unknown_types: true, now, mint: Box::leak(Box::default()) }
+        Author {
+            caller,
+            dev: false,
+            unknown_types: true,
+            now,
+            mint: Box::leak(Box::default()),
+            schemas: Box::leak(Box::default()),
+        }
     }
 
     fn alice() -> Caller {
@@ -304,12 +321,12 @@ mod tests {
             ("[]", None),
         ] {
             let fault = stored(text, &alice()).unwrap_err();
-            assert_eq!((fault.code, fault.pointer), (Code::InvalidEvent, pointer), "{text}");
+            assert_eq!((fault.code, fault.pointer.as_deref()), (Code::InvalidEvent, pointer), "{text}");
         }
         let known_only = Author { unknown_types: false, ..author(&alice()) }
             .prepare(&parse(r#"{"event_type":"x"}"#).unwrap(), None)
             .unwrap_err();
-        assert_eq!(known_only.pointer, Some("/event_type"));
+        assert_eq!(known_only.pointer.as_deref(), Some("/event_type"));
         let large = format!(r#"{{"event_type":"x","data":{{"a":"{}"}}}}"#, "x".repeat(EVENT_BYTES_MAX));
         assert_eq!(stored(&large, &alice()).unwrap_err().code, Code::BodyTooLarge);
     }

@@ -50,7 +50,7 @@ fn write_placed(record: &Record, json: &[u8], out: &mut Vec<u8>) {
 }
 
 /// The event with `metadata.replay` set. Metadata is the last member of what is stored.
-fn replayed(json: &[u8]) -> Vec<u8> {
+pub(crate) fn replayed(json: &[u8]) -> Vec<u8> {
     let has_replay = json.windows(8).any(|window| window == b"\"replay\"") || json.contains(&b'\\');
     if !has_replay && let Some(open) = json.strip_suffix(b"}}") {
         let comma: &[u8] = if open.ends_with(b"{") { b"" } else { b"," };

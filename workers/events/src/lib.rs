@@ -1,13 +1,17 @@
 //! The event worker: events in one order, durable before they are acknowledged, read back by filter, replayed,
 //! and streamed to subscribers.
 //!
-//! Knows: the event log and its format, who may publish and read what, the calls under `/events` and `/state`.
+//! Knows: the event log and its format, who may publish and read what, what the data of a type must be, the calls
+//! under `/events`, `/state` and `/schemas`.
 //! Must not know: how callers are verified (sluice-http), how other workers do their work, the edge.
 
 mod access;
+mod admin;
 mod api;
 mod batch;
+mod body;
 mod candles;
+mod cloudevents;
 mod config;
 mod context;
 mod convenience;
@@ -24,11 +28,14 @@ mod mint;
 mod params;
 mod publish;
 mod query;
+mod rate;
 mod replay;
 mod ring;
+mod schemas;
 mod state;
 mod stats;
 mod stream;
+mod streams;
 #[cfg(test)]
 mod tests;
 

@@ -26,7 +26,7 @@ use crate::log::{Outcome, Stamp};
 /// LIMIT: bytes of an idempotency key.
 const KEY_BYTES_MAX: usize = 255;
 
-/// `POST /events`
+/// `POST /events` with an event of the worker's own form; CloudEvents come from [`crate::cloudevents`].
 pub(crate) async fn single(
     State(context): State<Arc<Context>>,
     Authenticated(caller): Authenticated,
@@ -80,7 +80,7 @@ async fn convenient(
     .await
 }
 
-async fn publish(
+pub(crate) async fn publish(
     context: &Context,
     caller: &Caller,
     headers: &HeaderMap,
@@ -91,6 +91,7 @@ async fn publish(
         let key_id = idempotency_key(headers)?.map(|key| event::id_of_key(&caller.subject, key, 0));
         let Prepared { draft, event_id } =
             prepare(&author(context, caller), key_id).map_err(Fault::problem)?;
+        context.admit(caller, 1)?;
         let kind = draft.kind().to_owned();
         let receipt = context.append(vec![draft], false).await.map_err(|error| append_problem(&error))?;
         let Some(outcome) = receipt.outcomes.first() else {
@@ -112,6 +113,7 @@ pub(crate) fn author<'a>(context: &'a Context, caller: &'a Caller) -> Author<'a>
         unknown_types: context.settings.unknown_types,
         now: Timestamp::now(),
         mint: &context.mint,
+        schemas: &context.schemas,
     }
 }
 

@@ -10,7 +10,8 @@ use sluice_wire::code::Code;
 use uuid::Uuid;
 
 use crate::access;
-use crate::context::{Context, NDJSON, accepts, ndjson, raw_json};
+use crate::cloudevents;
+use crate::context::{Context, NDJSON, accepts, ndjson, raw_json, typed};
 use crate::engine::{ReadError, Reader};
 use crate::frame;
 use crate::log::{Filter, MessageId, Record};
@@ -23,7 +24,7 @@ const LIMIT_DEFAULT: usize = 100;
 const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// LIMIT: events looked at for one page; it ends before, with a cursor.
 const PAGE_SCAN_MAX: u64 = 2_000_000;
-/// Where a page in NDJSON, which has no place for it in the body, says where to go on.
+/// Where a page says where to go on that has no place for it in the body: lines and CloudEvents.
 const X_NEXT_CURSOR: &str = "x-next-cursor";
 
 /// Which way a page goes.
@@ -37,6 +38,8 @@ enum Order {
 #[derive(Debug)]
 struct Page {
     filter: Filter,
+    /// Another stream than the main one.
+    stream: Option<String>,
     order: Order,
     limit: usize,
     after: Option<MessageId>,
@@ -61,13 +64,13 @@ pub(crate) async fn list(
     headers: HeaderMap,
 ) -> Result<Response, Reject> {
     let page = Page::parse(Params::new(pairs), access::readable(&caller)?)?;
-    let lines = accepts(&headers, NDJSON);
-    let order = page.order;
+    let form = Form::of(&headers);
+    let (order, stream) = (page.order, page.stream.clone());
     context
-        .read(move |reader| {
+        .read_stream(stream.as_deref(), move |reader| {
             let found = page.read(reader)?;
             let next = found.next.map(|seq| order.cursor(seq));
-            Ok(if lines { as_lines(&found, next.as_deref()) } else { as_json(&found, next.as_deref()) })
+            Ok(form.page(&found, next.as_deref()))
         })
         .await
 }
@@ -77,6 +80,7 @@ pub(crate) async fn one(
     State(context): State<Arc<Context>>,
     Authenticated(caller): Authenticated,
     Path(id): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Response, Reject> {
     access::not_legacy(&caller)?;
     let readable = access::readable(&caller)?;
@@ -92,8 +96,44 @@ pub(crate) async fn one(
         .filter(|record| readable.admits(record))
         .ok_or_else(|| Reject::new(Code::NotFound, "no event with this event id or message id is stored"))?;
     let mut body = Vec::new();
+    if accepts(&headers, cloudevents::STRUCTURED) {
+        cloudevents::write(record.json(), &record.stamp.id.to_string(), record.stamp.seq, &mut body);
+        return Ok(typed(cloudevents::STRUCTURED, body));
+    }
     frame::write_json(&record, &mut body);
     Ok(raw_json(body))
+}
+
+/// What a page is told as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Json,
+    Lines,
+    CloudEvents,
+}
+
+impl Form {
+    fn of(headers: &HeaderMap) -> Self {
+        if accepts(headers, cloudevents::BATCH) {
+            Self::CloudEvents
+        } else if accepts(headers, NDJSON) {
+            Self::Lines
+        } else {
+            Self::Json
+        }
+    }
+
+    fn page(self, found: &Found, next: Option<&str>) -> Response {
+        let mut response = match self {
+            Self::Json => return as_json(found, next),
+            Self::Lines => ndjson(lines(found)),
+            Self::CloudEvents => typed(cloudevents::BATCH, foreign(found)),
+        };
+        if let Some(cursor) = next.and_then(|cursor| HeaderValue::from_str(cursor).ok()) {
+            response.headers_mut().insert(X_NEXT_CURSOR, cursor);
+        }
+        response
+    }
 }
 
 impl Order {
@@ -123,6 +163,7 @@ impl Page {
         };
         let page = Self {
             filter,
+            stream: params.one("stream")?,
             order,
             limit,
             after: message_id(&mut params, "after")?,
@@ -224,15 +265,23 @@ fn as_json(found: &Found, next: Option<&str>) -> Response {
     raw_json(body)
 }
 
-fn as_lines(found: &Found, next: Option<&str>) -> Response {
+fn lines(found: &Found) -> Vec<u8> {
     let mut body = Vec::new();
     for record in &found.records {
         frame::write_json(record, &mut body);
         body.push(b'\n');
     }
-    let mut response = ndjson(body);
-    if let Some(cursor) = next.and_then(|cursor| HeaderValue::from_str(cursor).ok()) {
-        response.headers_mut().insert(X_NEXT_CURSOR, cursor);
+    body
+}
+
+fn foreign(found: &Found) -> Vec<u8> {
+    let mut body = b"[".to_vec();
+    for (at, record) in found.records.iter().enumerate() {
+        if at > 0 {
+            body.push(b',');
+        }
+        cloudevents::write(record.json(), &record.stamp.id.to_string(), record.stamp.seq, &mut body);
     }
-    response
+    body.push(b']');
+    body
 }

@@ -1,14 +1,21 @@
-//! The latest market data of each symbol, and the calls that ask for it.
+//! The latest market data of each symbol, now or as of a time, and the calls that ask for it.
+//!
+//! The state as of a time is what the events up to that event time make of it, in the order of the log: the one that
+//! was stored last of those counts.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sluice_http::{Authenticated, Reject, StrictQuery};
+use sluice_identity::caller::Caller;
 use sluice_wire::code::Code;
 use sluice_wire::symbol::Symbol;
 
@@ -16,22 +23,38 @@ use crate::access;
 use crate::context::{Context, json_response};
 use crate::engine::{ReadError, Reader};
 use crate::log::{Filter, Record};
+use crate::params::{bad, time};
 
 /// The type whose newest event is a symbol's state.
 const KIND: &str = "market_data_update";
 /// LIMIT: symbols held in memory; those beyond it are looked up in the log.
 const SYMBOLS_MAX: usize = 10_000;
-/// LIMIT: events looked at for a symbol that is not held in memory.
+/// LIMIT: events looked at for what is not held in memory.
 const LOOKBACK_EVENTS_MAX: u64 = 500_000;
 /// How long a call waits until what was acknowledged before it is counted in.
 const CATCH_UP_MAX: Duration = Duration::from_secs(1);
+/// LIMIT: symbols of a page.
+const PAGE_MAX: usize = 1_000;
+const PAGE_DEFAULT: usize = 100;
+/// LIMIT: bytes of a page's events; it ends before, with a cursor.
+const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The newest market data event of each symbol.
-#[derive(Debug, Default)]
-pub(crate) struct Latest(RwLock<BTreeMap<Box<str>, Record>>);
+#[derive(Debug)]
+pub(crate) struct Latest {
+    of: RwLock<BTreeMap<Box<str>, Record>>,
+    /// Every event from this seq on was taken up.
+    since: AtomicU64,
+}
+
+impl Default for Latest {
+    fn default() -> Self {
+        Self { of: RwLock::default(), since: AtomicU64::new(u64::MAX) }
+    }
+}
 
 impl Latest {
-    /// Takes up the next events of the log, in their order.
+    /// Takes up events, in their order.
     pub(crate) fn take<'a>(&self, records: impl DoubleEndedIterator<Item = &'a Record>) {
         // The newest first: of many events of one symbol, one is copied.
         let news = records.rev().filter(|record| record.kind() == KIND && !record.symbol().is_empty());
@@ -39,7 +62,7 @@ impl Latest {
         if news.peek().is_none() {
             return;
         }
-        let mut latest = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut latest = self.of.write().unwrap_or_else(PoisonError::into_inner);
         for record in news {
             if let Some(known) = latest.get_mut(record.symbol()) {
                 if known.stamp.seq < record.stamp.seq {
@@ -51,17 +74,44 @@ impl Latest {
         }
     }
 
+    /// Takes up what was stored before the worker began to follow the log, as far back as is looked.
+    pub(crate) fn look_back(&self, reader: &Reader) -> Result<(), ReadError> {
+        let (found, since) = fold(reader, None)?;
+        let found: Vec<Record> = found.into_values().collect();
+        self.take(found.iter());
+        self.since.store(since, Ordering::Relaxed);
+        Ok(())
+    }
+
     fn of(&self, symbol: &str) -> Option<Record> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(symbol).cloned()
+        self.of.read().unwrap_or_else(PoisonError::into_inner).get(symbol).cloned()
     }
 }
 
-/// Query of the state calls. `at` is part of the contract but not of this version: it is refused by name.
-#[derive(Debug, Deserialize)]
+/// The last market data event of each symbol up to an event time, and the seq from which on every event was
+/// looked at.
+fn fold(reader: &Reader, to_us: Option<i64>) -> Result<(BTreeMap<Box<str>, Record>, u64), ReadError> {
+    let filter = Filter { kinds: vec![KIND.into()], to_us, ..Filter::default() };
+    let mut scan = reader.backward(u64::MAX, filter).pausing_after(LOOKBACK_EVENTS_MAX);
+    let mut found = BTreeMap::<Box<str>, Record>::new();
+    while let Some(record) = scan.next()? {
+        if !record.symbol().is_empty() && found.len() < SYMBOLS_MAX && !found.contains_key(record.symbol()) {
+            found.insert(record.symbol().into(), record.detached());
+        }
+    }
+    // Kept in memory whole or looked up: beyond the bound the list is not complete.
+    let whole = !scan.paused() && found.len() < SYMBOLS_MAX;
+    Ok((found, if whole { 0 } else { scan.position() }))
+}
+
+/// Query of the state calls.
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Query {
     symbol: Option<String>,
     at: Option<String>,
+    limit: Option<usize>,
+    cursor: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -71,10 +121,21 @@ struct Answer<'a> {
     seq: u64,
     message_id: String,
     /// Seq up to which the stream was looked at: the state is valid there.
-    valid_at_seq: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    valid_at_seq: Option<u64>,
     timestamp: &'a str,
     source: &'a str,
     market_data: &'a RawValue,
+}
+
+#[derive(Serialize)]
+struct Page<'a> {
+    states: Vec<Answer<'a>>,
+    count: usize,
+    next_cursor: Option<&'a str>,
+    valid_at_seq: u64,
+    /// Whether every stored event was looked at; `false`: older symbols may be missing.
+    complete: bool,
 }
 
 #[derive(Deserialize)]
@@ -84,14 +145,21 @@ struct Stored<'a> {
     data: &'a RawValue,
 }
 
-/// `GET /state?symbol=`
+/// `GET /state?symbol=`; without a symbol, all of them in pages.
 pub(crate) async fn by_query(
     State(context): State<Arc<Context>>,
     Authenticated(caller): Authenticated,
     StrictQuery(query): StrictQuery<Query>,
 ) -> Result<Response, Reject> {
-    let symbol = query.symbol.ok_or_else(|| Reject::new(Code::BadQuery, "parameter `symbol` is missing"))?;
-    answer(&context, &caller, &symbol, query.at.is_some()).await
+    may_read(&caller)?;
+    let at_us = query.at_us()?;
+    match &query.symbol {
+        Some(_) if query.limit.is_some() || query.cursor.is_some() => {
+            Err(bad("limit and cursor belong to the list of all symbols"))
+        }
+        Some(symbol) => one(&context, symbol, at_us).await,
+        None => all(&context, &query, at_us).await,
+    }
 }
 
 /// `GET /state/{symbol}`; a symbol may span two segments.
@@ -101,54 +169,119 @@ pub(crate) async fn by_path(
     Path(symbol): Path<String>,
     StrictQuery(query): StrictQuery<Query>,
 ) -> Result<Response, Reject> {
-    if query.symbol.is_some() {
-        return Err(Reject::new(Code::BadQuery, "the symbol is named by the path"));
+    may_read(&caller)?;
+    if query.symbol.is_some() || query.limit.is_some() || query.cursor.is_some() {
+        return Err(bad("the symbol is named by the path"));
     }
-    answer(&context, &caller, &symbol, query.at.is_some()).await
+    one(&context, &symbol, query.at_us()?).await
 }
 
-async fn answer(
-    context: &Arc<Context>,
-    caller: &sluice_identity::caller::Caller,
-    symbol: &str,
-    at: bool,
-) -> Result<Response, Reject> {
+fn may_read(caller: &Caller) -> Result<(), Reject> {
     access::not_legacy(caller)?;
-    if !access::readable(caller)?.admits_type(KIND) {
-        return Err(Reject::lacking(&format!("events:read:{KIND}")));
-    }
-    if at {
-        return Err(Reject::new(Code::NotAvailable, "`at` is not available in this version"));
-    }
-    let symbol = Symbol::parse(symbol).map_err(|error| Reject::new(Code::BadQuery, error.to_string()))?;
-    let symbol = symbol.as_str();
-    // What was acknowledged before this call belongs into its answer.
-    context.hub.caught_up(context.reader().durable_seq(), CATCH_UP_MAX).await;
-    let valid_at_seq = context.hub.head();
-    let found = if let Some(found) = context.hub.latest().of(symbol) {
-        Some(found)
+    if access::readable(caller)?.admits_type(KIND) {
+        Ok(())
     } else {
-        let wanted = symbol.to_owned();
-        context.read(move |reader| look_back(reader, &wanted)).await?
+        Err(Reject::lacking(&format!("events:read:{KIND}")))
+    }
+}
+
+impl Query {
+    fn at_us(&self) -> Result<Option<i64>, Reject> {
+        self.at.as_deref().map(|text| time("at", text).map(Timestamp::as_microsecond)).transpose()
+    }
+
+    fn limit(&self) -> Result<usize, Reject> {
+        let limit = self.limit.unwrap_or(PAGE_DEFAULT);
+        if (1..=PAGE_MAX).contains(&limit) {
+            Ok(limit)
+        } else {
+            Err(bad(format!("limit is a number from 1 to {PAGE_MAX}")))
+        }
+    }
+}
+
+/// The seq up to which an answer holds: what was acknowledged before the call belongs into it.
+async fn caught_up(context: &Context) -> u64 {
+    context.hub.caught_up(context.reader().durable_seq(), CATCH_UP_MAX).await;
+    context.hub.head()
+}
+
+async fn one(context: &Context, symbol: &str, at_us: Option<i64>) -> Result<Response, Reject> {
+    let symbol = Symbol::parse(symbol).map_err(|error| bad(error.to_string()))?;
+    let valid_at_seq = caught_up(context).await;
+    let held = if at_us.is_none() { context.hub.latest().of(symbol.as_str()) } else { None };
+    let (found, whole) = if held.is_some() {
+        (held, true)
+    } else {
+        let wanted = symbol.as_str().to_owned();
+        context.read(move |reader| look_for(reader, &wanted, at_us)).await?
     };
-    let record =
-        found.ok_or_else(|| Reject::new(Code::NotFound, "no market data of this symbol is stored"))?;
+    let record = found.ok_or_else(|| {
+        let text = if whole {
+            "no market data of this symbol is stored".to_owned()
+        } else {
+            format!("no market data of this symbol is among the {LOOKBACK_EVENTS_MAX} events looked at")
+        };
+        Reject::new(Code::NotFound, text)
+    })?;
+    let mut answer = told(&record)?;
+    answer.valid_at_seq = Some(valid_at_seq.max(record.stamp.seq));
+    json_response(&answer)
+}
+
+/// The last event of a symbol up to a time, and whether every event was looked at.
+fn look_for(reader: &Reader, symbol: &str, to_us: Option<i64>) -> Result<(Option<Record>, bool), ReadError> {
+    let filter = Filter { kinds: vec![KIND.into()], symbol: Some(symbol.into()), to_us, ..Filter::default() };
+    let mut scan = reader.backward(u64::MAX, filter).pausing_after(LOOKBACK_EVENTS_MAX);
+    let found = scan.next()?;
+    Ok((found, !scan.paused()))
+}
+
+async fn all(context: &Context, query: &Query, at_us: Option<i64>) -> Result<Response, Reject> {
+    let (limit, after) = (query.limit()?, query.cursor.as_deref());
+    let valid_at_seq = caught_up(context).await;
+    let (records, more, complete) = if at_us.is_some() {
+        let (found, since) = context.read(move |reader| fold(reader, at_us)).await?;
+        let (records, more) = page(&found, after, limit);
+        (records, more, since == 0)
+    } else {
+        let latest = context.hub.latest();
+        let known = latest.of.read().unwrap_or_else(PoisonError::into_inner);
+        let (records, more) = page(&known, after, limit);
+        let whole = known.len() < SYMBOLS_MAX && latest.since.load(Ordering::Relaxed) == 0;
+        (records, more, whole)
+    };
+    let states = records.iter().map(told).collect::<Result<Vec<_>, _>>()?;
+    let next_cursor = if more { records.last().map(Record::symbol) } else { None };
+    json_response(&Page { count: states.len(), states, next_cursor, valid_at_seq, complete })
+}
+
+/// The symbols after one, in the order of their names, and whether there are more.
+fn page(known: &BTreeMap<Box<str>, Record>, after: Option<&str>, limit: usize) -> (Vec<Record>, bool) {
+    let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
+    let (mut records, mut bytes) = (Vec::new(), 0);
+    for record in known.range::<str, _>((begin, Bound::Unbounded)).map(|(_, record)| record) {
+        if records.len() == limit || bytes >= PAGE_BYTES_MAX {
+            return (records, true);
+        }
+        bytes += record.json().len();
+        records.push(record.clone());
+    }
+    (records, false)
+}
+
+fn told(record: &Record) -> Result<Answer<'_>, Reject> {
     let stored: Stored<'_> = serde_json::from_slice(record.json())
         .map_err(|_| Reject::new(Code::Integrity, "the stored event is not of the stored form"))?;
-    json_response(&Answer {
-        symbol,
+    Ok(Answer {
+        symbol: record.symbol(),
         seq: record.stamp.seq,
         message_id: record.stamp.id.to_string(),
-        valid_at_seq: valid_at_seq.max(record.stamp.seq),
+        valid_at_seq: None,
         timestamp: stored.timestamp,
         source: record.source(),
         market_data: stored.data,
     })
-}
-
-fn look_back(reader: &Reader, symbol: &str) -> Result<Option<Record>, ReadError> {
-    let filter = Filter { kinds: vec![KIND.into()], symbol: Some(symbol.into()), ..Filter::default() };
-    reader.backward(u64::MAX, filter).pausing_after(LOOKBACK_EVENTS_MAX).next()
 }
 
 #[cfg(test)]
@@ -162,6 +295,17 @@ mod tests {
         let events = [record(1, KIND), record(2, KIND), record(3, "trading_signal")];
         latest.take(events.iter());
         assert_eq!(latest.of("BTC/USDT").unwrap().stamp.seq, 2);
+        latest.take(events[..1].iter());
+        assert_eq!(latest.of("BTC/USDT").unwrap().stamp.seq, 2, "older ones found later change nothing");
         assert!(latest.of("ETH/USDT").is_none());
+    }
+
+    #[test]
+    fn pages_follow_the_names() {
+        let known: BTreeMap<Box<str>, Record> =
+            ["A", "B", "C"].into_iter().map(|name| (name.into(), record(1, KIND))).collect();
+        assert_eq!((page(&known, None, 2).0.len(), page(&known, None, 2).1), (2, true));
+        assert_eq!((page(&known, Some("B"), 2).0.len(), page(&known, Some("B"), 2).1), (1, false));
+        assert_eq!(page(&known, Some("C"), 2).0.len(), 0);
     }
 }

@@ -59,9 +59,7 @@ pub(crate) async fn stream(
     not_available(&mut params)?;
     let filter = params.filter(readable)?;
     params.finish()?;
-    let permit = Arc::clone(&context.subscriptions).try_acquire_owned().map_err(|_| {
-        Reject::new(Code::Overloaded, format!("there are {SUBSCRIBERS_MAX} streams open already"))
-    })?;
+    let permit = context.stream_permit()?;
     let (next, lost) = context.read(move |reader| start.place(reader)).await?;
     let subscriber = Subscriber::new(context, permit, filter, next, lost);
     Ok(sse::response(stream::unfold(subscriber, |mut subscriber| async move {

@@ -90,6 +90,9 @@ fn world() -> World {
         stream: "s".to_owned(),
         log_dir: dir.path().to_owned(),
         candles: None,
+        publish_rate: None,
+        schemas_dir: dir.path().join("schemas"),
+        streams_dir: dir.path().join("streams"),
         log_options: options,
     };
     let (stopper, stop) = Stopper::new();
@@ -160,6 +163,7 @@ async fn a_full_queue_is_429() {
             unknown_types: true,
             now: jiff::Timestamp::now(),
             mint: &world.context.mint,
+            schemas: &world.context.schemas,
         }
         .prepare(&crate::event::parse(r#"{"event_type":"x"}"#).unwrap(), None)
         .unwrap()

@@ -31,6 +31,8 @@ pub(super) fn events(t: &mut Table<'_, '_>, events: &mut Events) {
         t.key("unknown_types", doc, UNKNOWN_TYPES, &mut events.unknown_types);
         let doc = "Size of one log segment.";
         t.key("segment_bytes", doc, Size(1 << 20..=4 << 30), &mut events.segment_bytes);
+        let doc = "Events a second that one caller may publish; without it, any number.";
+        t.key("publish_rate", doc, Maybe(count(1..=1_000_000_000)), &mut events.publish_rate);
         t.table("candles", "Candles made of trades.", |t| candles(t, &mut events.candles));
     });
 }

@@ -23,6 +23,8 @@ pub struct Events {
     pub dedup_window: Duration,
     /// What happens to types outside the catalogue.
     pub unknown_types: UnknownTypes,
+    /// Events a second that one caller may publish. `None`: no limit.
+    pub publish_rate: Option<u64>,
     /// Size of one log segment in bytes.
     pub segment_bytes: u64,
     /// Candles made of trades.
@@ -133,6 +135,7 @@ impl Default for Events {
             retention: Retention::default(),
             dedup_window: Duration::from_secs(600),
             unknown_types: UnknownTypes::default(),
+            publish_rate: None,
             segment_bytes: 64 << 20,
             candles: Candles::default(),
         }

@@ -59,6 +59,7 @@ pub(crate) const OTHER_VALUES: &[(&str, &str)] = &[
     ("events.dedup_window", "\"0s\""),
     ("events.fsync", "\"interval:50ms\""),
     ("events.listen", "\"127.0.0.1:18011\""),
+    ("events.publish_rate", "1000"),
     ("events.retention.age", "\"30d\""),
     ("events.retention.bytes", "\"100GiB\""),
     ("events.retention.count", "1000"),

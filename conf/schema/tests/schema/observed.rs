@@ -285,6 +285,7 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
     ),
     (EVENTS, "segments_have_the_configured_size", &["events.segment_bytes"]),
     ("workers/events/tests/api/live.rs", "what_retention_took_is_told", &["events.retention.count"]),
+    ("workers/events/tests/api/limits.rs", "one_caller_publishes_so_fast", &["events.publish_rate"]),
     ("workers/events/tests/api/publish.rs", "interval_mode_says_memory", &["events.fsync"]),
     ("workers/events/tests/api/publish.rs", "bad_events_are_refused_by_name", &["events.unknown_types"]),
     (

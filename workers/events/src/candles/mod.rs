@@ -192,6 +192,7 @@ impl Maker {
             unknown_types: true,
             now: end,
             mint: &self.context.mint,
+            schemas: &self.context.schemas,
         };
         let prepared = author.prepare(
             &Incoming {

@@ -9,7 +9,10 @@ mod read;
 
 pub(crate) use read::{Forward, ReadError, Reader};
 
-use crate::log::{self, Draft, Fatal, Log};
+use sluice_http::Reject;
+use sluice_wire::code::Code;
+
+use crate::log::{self, Draft, Fatal, Gone, Log, Retention};
 
 pub(crate) use crate::log::{Durability, Receipt};
 
@@ -49,6 +52,17 @@ impl Engine {
     pub(crate) fn reader(&self) -> Reader {
         match self {
             Self::Embedded(log) => Reader::Embedded(log.reader()),
+        }
+    }
+
+    /// Removes the oldest events until the bounds hold, as far as the store can.
+    pub(crate) async fn trim(&self, bounds: Retention) -> Result<Gone, Reject> {
+        match self {
+            Self::Embedded(log) => {
+                let log = log.clone();
+                let trimmed = tokio::task::spawn_blocking(move || log.trim(&bounds)).await;
+                trimmed.map_err(|_| Reject::new(Code::Internal, "trimming the stream broke off"))
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::medium::Medium;
-use super::retention::Retention;
+use super::retention::{Gone, Retention};
 use super::segment::Segment;
 use super::store::Store;
 use super::{Clock, Observer};
@@ -56,14 +56,19 @@ impl Housekeeper {
         }
     }
 
-    /// Unlinks what retention lets go; the number of segments that went.
-    pub(crate) fn retain(&self) -> usize {
+    /// Unlinks what retention lets go.
+    pub(crate) fn retain(&self) -> Gone {
+        self.trim(&self.retention)
+    }
+
+    /// Unlinks what the bounds let go.
+    pub(crate) fn trim(&self, bounds: &Retention) -> Gone {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let segments = self.store.segments();
         let extents: Vec<_> = segments.iter().map(|segment| segment.extent()).collect();
-        let count = self.retention.expired(&extents, self.clock.now_ms());
+        let count = bounds.expired(&extents, self.clock.now_ms());
         if count == 0 {
-            return 0;
+            return Gone::default();
         }
         // Out of sight first, so that no reader begins with a file that is going.
         let gone = self.store.drop_front(count);
@@ -71,6 +76,8 @@ impl Housekeeper {
         if let Err(error) = unlinked.and_then(|()| self.medium.sync_dir(&self.store.dir)) {
             self.observer.trouble("an old segment could not be removed; the next start tries again", &error);
         }
-        count
+        let bytes = extents[..count].iter().map(|extent| extent.bytes).sum();
+        let events = extents[..count].iter().map(|extent| extent.records).sum();
+        Gone { segments: count, events, bytes }
     }
 }

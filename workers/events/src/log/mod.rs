@@ -39,12 +39,13 @@ use tokio::sync::oneshot;
 pub use dedup::IDS_MAX as DEDUP_IDS_MAX;
 pub use filter::Filter;
 pub use id::{MessageId, MessageIdError};
+pub(crate) use medium::is_full;
 pub use medium::{Disk, Medium};
 pub use open::{OpenError, Recovered};
 pub use plan::Outcome;
 pub use reader::{ReadError, Reader, Stats};
 pub use record::{Draft, DraftError, LABEL_BYTES_MAX, Labels, Record, Stamp};
-pub use retention::Retention;
+pub use retention::{Gone, Retention};
 pub use scan::{Backward, Forward, Trimmed};
 pub use segment::FORMAT_VERSION;
 pub use store::Fatal;
@@ -262,7 +263,12 @@ impl Log {
 
     /// Applies retention now; the number of segments removed. The housekeeper does it every second.
     pub fn retain(&self) -> usize {
-        self.inner.housekeeper.retain()
+        self.inner.housekeeper.retain().segments
+    }
+
+    /// Removes whole segments until the bounds hold, as far as they can. Blocks.
+    pub fn trim(&self, bounds: &Retention) -> Gone {
+        self.inner.housekeeper.trim(bounds)
     }
 
     fn ended(&self) -> AppendError {

@@ -11,6 +11,17 @@ pub struct Retention {
     pub count: Option<u64>,
 }
 
+/// What was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gone {
+    /// Segments.
+    pub segments: usize,
+    /// Events in them.
+    pub events: u64,
+    /// Bytes of their records and headers.
+    pub bytes: u64,
+}
+
 /// What retention needs to know of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Extent {

@@ -1,13 +1,11 @@
 //! What a replay is asked for: the window, the speed, in the query or in the body.
 
-use http::{HeaderMap, header};
-use serde::{Deserialize, Deserializer};
+use http::HeaderMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sluice_http::Reject;
-use sluice_wire::code::Code;
 use sluice_wire::event::parse_time;
-use sluice_wire::json as strict;
-use sluice_wire::problem::Problem;
 
+use crate::body::document;
 use crate::json::OneOrMany;
 use crate::log::Filter;
 use crate::params::{Params, Selection, bad, time};
@@ -31,6 +29,15 @@ impl Speed {
     }
 }
 
+impl Serialize for Speed {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Max => out.serialize_str("max"),
+            Self::Times(times) => out.serialize_f64(*times),
+        }
+    }
+}
+
 /// What is asked for, from the query or the body.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -42,7 +49,7 @@ pub(super) struct Request {
     start_time: Option<jiff::Timestamp>,
     #[serde(deserialize_with = "loose_time")]
     end_time: Option<jiff::Timestamp>,
-    #[serde(deserialize_with = "speed")]
+    #[serde(deserialize_with = "given_speed")]
     pub(super) speed: Option<Speed>,
     pub(super) into: Option<String>,
     pub(super) session: Option<bool>,
@@ -61,17 +68,7 @@ impl Request {
         if !pairs.is_empty() {
             return Err(bad("name the window in the query or in the body, not in both"));
         }
-        let kind = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or(""));
-        let is_json = kind.is_none_or(|kind| {
-            kind.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case("application/json")
-        });
-        if !is_json {
-            return Err(Reject::new(Code::UnsupportedMediaType, "the body must be application/json"));
-        }
-        strict::from_slice(body).map_err(|error| {
-            let code = if error.shape { Code::BadRequest } else { Code::InvalidJson };
-            Problem::new(code).detail(error.to_string()).into()
-        })
+        document(headers, body)
     }
 
     fn from_query(mut params: Params) -> Result<Self, Reject> {
@@ -125,7 +122,8 @@ fn loose_time<'de, D: Deserializer<'de>>(raw: D) -> Result<Option<jiff::Timestam
         .ok_or_else(|| serde::de::Error::custom("a time is ISO 8601 or whole milliseconds since 1970"))
 }
 
-fn speed<'de, D: Deserializer<'de>>(raw: D) -> Result<Option<Speed>, D::Error> {
+/// A speed as a number or as `max`.
+pub(super) fn given_speed<'de, D: Deserializer<'de>>(raw: D) -> Result<Option<Speed>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Raw {

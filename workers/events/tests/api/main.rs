@@ -3,10 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
 
 mod access;
+mod admin;
 mod candles;
+mod cloudevents;
 mod keys;
+mod limits;
 mod live;
 mod publish;
 mod read;
 mod replay;
+mod schemas;
+mod sessions;
+mod state;
 mod world;

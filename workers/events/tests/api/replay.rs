@@ -78,8 +78,7 @@ async fn what_is_not_there_is_refused() {
     let world = filled().await;
     let admin = world.admin();
     for (body, status, code) in [
-        (r#"{"session":true}"#, 422, "not_available"),
-        (r#"{"into":"group:g"}"#, 422, "not_available"),
+        (r#"{"into":"group:g"}"#, 400, "bad_request"),
         (r#"{"speed":2}"#, 400, "bad_request"),
         (r#"{"speed":0.01}"#, 400, "bad_request"),
         (r#"{"colour":1}"#, 400, "bad_request"),

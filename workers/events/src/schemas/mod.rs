@@ -1,0 +1,229 @@
+//! Schemas of event types: what the `data` of an event must be.
+//!
+//! A type without a schema costs a look at a table. `off` keeps a schema without asking it, `warn` counts what does
+//! not follow it, `enforce` refuses that. Types of the roles have no schemas: nothing keeps a kill switch from being
+//! heard. Schemas are files of this worker ([`store`]); the tables in memory are replaced whole.
+
+mod calls;
+mod check;
+mod number;
+mod shape;
+mod store;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use prometheus::IntCounterVec;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sluice_wire::code::Code;
+
+use crate::error::Fault;
+use check::Violation;
+use shape::{Shape, ShapeError};
+use store::Stored;
+
+pub(crate) use calls::{SCHEMA_BYTES_MAX, list, read, remove, set};
+use store::StoreError;
+
+/// LIMIT: types that have a schema.
+const TYPES_MAX: usize = 256;
+/// LIMIT: versions kept of one schema; the oldest go.
+const VERSIONS_MAX: usize = 16;
+
+/// What becomes of an event that does not follow its type's schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
+    /// It is not looked at.
+    Off,
+    /// It is stored and counted.
+    Warn,
+    /// It is refused.
+    Enforce,
+}
+
+impl Mode {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Warn => "warn",
+            Self::Enforce => "enforce",
+        }
+    }
+}
+
+type Table = BTreeMap<Box<str>, Arc<Entry>>;
+
+/// The schemas in force.
+#[derive(Debug, Default)]
+pub(crate) struct Schemas {
+    dir: PathBuf,
+    table: ArcSwap<Table>,
+    /// One change at a time.
+    turn: Mutex<()>,
+    violations: Option<IntCounterVec>,
+}
+
+/// The schema of one type.
+#[derive(Debug)]
+struct Entry {
+    stored: Stored,
+    /// Of the newest version.
+    shape: Shape,
+    figures: Mutex<Figures>,
+}
+
+/// What was found since the schema was set or the worker started.
+#[derive(Clone, Debug, Default, Serialize)]
+struct Figures {
+    violations: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_violation: Option<Last>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Last {
+    at: Timestamp,
+    pointer: String,
+    detail: String,
+}
+
+/// Why a schema was not set.
+#[derive(Debug, thiserror::Error)]
+enum SetError {
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    #[error("there are {TYPES_MAX} schemas already")]
+    TooMany,
+    #[error("there is no schema yet to set the mode of")]
+    Nothing,
+    #[error("the schema could not be stored")]
+    Store(#[from] std::io::Error),
+}
+
+impl Schemas {
+    /// Reads the schemas of a folder, which need not be there. Blocks.
+    pub(crate) fn open(dir: PathBuf, violations: IntCounterVec) -> Result<Self, StoreError> {
+        let mut table = Table::new();
+        for (path, stored) in store::load(&dir)? {
+            let shape = stored.newest().map_or_else(
+                || Err(StoreError::Damaged { path: path.clone(), what: "it holds no version".to_owned() }),
+                |newest| {
+                    Shape::of(&newest.schema)
+                        .map_err(|error| StoreError::Damaged { path: path.clone(), what: error.to_string() })
+                },
+            )?;
+            table.insert(stored.event_type.as_str().into(), Entry::new(stored, shape));
+        }
+        Ok(Self {
+            dir,
+            table: ArcSwap::from_pointee(table),
+            turn: Mutex::default(),
+            violations: Some(violations),
+        })
+    }
+
+    /// Checks the data of an event.
+    pub(crate) fn check(&self, kind: &str, data: &[u8]) -> Result<(), Fault> {
+        let table = self.table.load();
+        if table.is_empty() {
+            return Ok(());
+        }
+        let Some(entry) = table.get(kind).filter(|entry| entry.stored.mode != Mode::Off) else {
+            return Ok(());
+        };
+        let value: Value =
+            serde_json::from_slice(data).map_err(|error| Fault::event("/data", error.to_string()))?;
+        let Err(violation) = entry.shape.check(&value) else { return Ok(()) };
+        if let Some(violations) = &self.violations {
+            violations.with_label_values(&[entry.stored.mode.word()]).inc();
+        }
+        entry.note(&violation);
+        if entry.stored.mode == Mode::Warn {
+            return Ok(());
+        }
+        let version = entry.stored.newest().map_or(0, |newest| newest.number);
+        let what = &violation.what;
+        Err(Fault {
+            code: Code::SchemaViolation,
+            detail: format!("does not follow version {version} of the schema of `{kind}`: {what}"),
+            pointer: Some(format!("/data{}", violation.pointer).into()),
+        })
+    }
+
+    fn entry(&self, kind: &str) -> Option<Arc<Entry>> {
+        self.table.load().get(kind).cloned()
+    }
+
+    /// Sets schema and mode, each where one is given. Blocks.
+    fn set(
+        &self,
+        kind: &str,
+        schema: Option<Value>,
+        mode: Option<Mode>,
+        by: &str,
+    ) -> Result<Arc<Entry>, SetError> {
+        let _turn: MutexGuard<'_, ()> = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.entry(kind);
+        let mut stored = match &known {
+            Some(known) => known.stored.clone(),
+            None if schema.is_none() => return Err(SetError::Nothing),
+            None if self.table.load().len() >= TYPES_MAX => return Err(SetError::TooMany),
+            None => Stored::new(kind),
+        };
+        if let Some(mode) = mode {
+            stored.mode = mode;
+        }
+        if let Some(schema) = schema {
+            // The same schema again is no new version.
+            if stored.newest().is_none_or(|newest| newest.schema != schema) {
+                stored.push(schema, by);
+            }
+        }
+        let newest = stored.newest().ok_or(SetError::Nothing)?;
+        let shape = Shape::of(&newest.schema)?;
+        store::write(&self.dir, &stored)?;
+        let entry = Entry::new(stored, shape);
+        let mut table = Table::clone(&self.table.load());
+        table.insert(kind.into(), Arc::clone(&entry));
+        self.table.store(Arc::new(table));
+        Ok(entry)
+    }
+
+    /// Forgets a schema; whether there was one. Blocks.
+    fn remove(&self, kind: &str) -> std::io::Result<bool> {
+        let _turn: MutexGuard<'_, ()> = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.entry(kind).is_none() {
+            return Ok(false);
+        }
+        store::remove(&self.dir, kind)?;
+        let mut table = Table::clone(&self.table.load());
+        table.remove(kind);
+        self.table.store(Arc::new(table));
+        Ok(true)
+    }
+}
+
+impl Entry {
+    fn new(stored: Stored, shape: Shape) -> Arc<Self> {
+        Arc::new(Self { stored, shape, figures: Mutex::default() })
+    }
+
+    fn note(&self, violation: &Violation) {
+        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        figures.violations += 1;
+        figures.last_violation = Some(Last {
+            at: Timestamp::now(),
+            pointer: format!("/data{}", violation.pointer),
+            detail: violation.what.clone(),
+        });
+    }
+
+    fn figures(&self) -> Figures {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,114 @@
+//! Streams beside the main one: what replays are stored in, each a log of its own.
+//!
+//! They are made by `into = "stream:NAME"` and read with `stream=NAME`. Retention and sync are those of the main
+//! stream. There are at most [`STREAMS_MAX`]; one goes by removing its folder while the worker is down.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use sluice_http::Reject;
+use sluice_wire::code::Code;
+use tokio::sync::Mutex;
+
+use crate::engine::Engine;
+use crate::log::{Ground, Log, OpenError, Options};
+
+/// LIMIT: streams beside the main one.
+pub(crate) const STREAMS_MAX: usize = 16;
+/// LIMIT: bytes of a stream's name.
+const NAME_BYTES_MAX: usize = 64;
+
+/// The streams of this worker beside its main one. A log is opened when it is first used.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    main: String,
+    dir: PathBuf,
+    options: Options,
+    open: Mutex<BTreeMap<String, Engine>>,
+}
+
+impl Streams {
+    pub(crate) fn new(main: &str, dir: PathBuf, options: Options) -> Self {
+        Self { main: main.to_owned(), dir, options, open: Mutex::default() }
+    }
+
+    /// The stream with a name, made when it is not there.
+    pub(crate) async fn made(&self, name: &str) -> Result<Engine, Reject> {
+        if name == self.main {
+            return Err(Reject::new(Code::BadRequest, "a stream is not replayed into itself"));
+        }
+        if !is_name(name) {
+            let text = format!("a stream's name is 1 to {NAME_BYTES_MAX} of letters, digits and `._-`");
+            return Err(Reject::new(Code::BadRequest, text));
+        }
+        self.opened(name, true).await
+    }
+
+    /// The stream with a name; `None` for the main one.
+    pub(crate) async fn named(&self, name: &str) -> Result<Option<Engine>, Reject> {
+        if name == self.main {
+            return Ok(None);
+        }
+        if !is_name(name) {
+            return Err(unknown());
+        }
+        self.opened(name, false).await.map(Some)
+    }
+
+    async fn opened(&self, name: &str, make: bool) -> Result<Engine, Reject> {
+        // Held while the log opens, so that nothing opens it twice.
+        let mut open = self.open.lock().await;
+        if let Some(engine) = open.get(name) {
+            return Ok(engine.clone());
+        }
+        let (dir, folder, options) = (self.dir.clone(), self.dir.join(format!("{name}.log")), self.options);
+        let opening = tokio::task::spawn_blocking(move || open_log(&dir, &folder, &options, make));
+        let engine =
+            opening.await.map_err(|_| Reject::new(Code::Internal, "opening the stream broke off"))??;
+        open.insert(name.to_owned(), engine.clone());
+        Ok(engine)
+    }
+}
+
+fn open_log(dir: &Path, folder: &Path, options: &Options, make: bool) -> Result<Engine, Reject> {
+    if !folder.is_dir() {
+        if !make {
+            return Err(unknown());
+        }
+        std::fs::create_dir_all(dir).map_err(|error| failed(&error))?;
+        let known = std::fs::read_dir(dir).map_err(|error| failed(&error))?.count();
+        if known >= STREAMS_MAX {
+            let text = format!("there are {STREAMS_MAX} streams beside the main one already");
+            return Err(Reject::new(Code::Unprocessable, text));
+        }
+    }
+    let log = Log::open(folder, options, Ground::default()).map_err(|error: OpenError| failed(&error))?;
+    Ok(Engine::Embedded(log))
+}
+
+fn failed(error: &(dyn std::error::Error + 'static)) -> Reject {
+    tracing::error!(component = "streams", error, "a stream beside the main one did not open");
+    Reject::new(Code::WorkerUnavailable, "the stream could not be opened")
+}
+
+fn unknown() -> Reject {
+    Reject::new(Code::NotFound, "there is no stream with this name")
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_no_path() {
+        for bad in ["", "a/b", "ä", "a b", &"x".repeat(65)] {
+            assert!(!is_name(bad), "{bad}");
+        }
+        assert!(is_name("run-7.backtest_2"));
+    }
+}
