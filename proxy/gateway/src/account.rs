@@ -14,6 +14,7 @@ use sluice_policy::{redact, sample};
 use sluice_wire::id::RequestId;
 
 use crate::access_log::{Line, member};
+use crate::clock;
 use crate::ctx::{Exchange, Target};
 use crate::fields::{Fields, List};
 use crate::head::Refusal;
@@ -56,8 +57,9 @@ pub(crate) fn ended(
     .tell(shared);
 }
 
-/// Counts a request that was answered with `written`, or whose client left before.
+/// Counts a request that was answered with `written`, or whose client left before. It ends at this moment.
 pub(crate) fn count(shared: &Shared, x: &Exchange, written: Option<u16>) {
+    clock::look();
     let ending = Ending::of(x, written, false);
     x.meters().answered(x.arrival.method, ending.status, ending.took.as_secs_f64());
     ending.count(&shared.meters);
@@ -76,7 +78,7 @@ pub(crate) fn told(
     written: Option<u16>,
     cut_short: bool,
     asked: &HeaderMap,
-    answered: Option<&List>,
+    answered: Option<&List<'_>>,
 ) {
     let answered = answered.map(Answered::List);
     Ending { asked: Some(asked), answered, ..Ending::of(x, written, cut_short) }.tell(shared);
@@ -99,12 +101,12 @@ pub(crate) struct Ending<'a> {
 #[derive(Clone, Copy)]
 enum Answered<'a> {
     Map(&'a HeaderMap),
-    List(&'a List),
+    List(&'a List<'a>),
 }
 
 impl<'a> Ending<'a> {
     fn of(x: &'a Exchange, written: Option<u16>, cut_short: bool) -> Self {
-        let (status, took) = (written.unwrap_or(CLIENT_LEFT), x.arrival.started.elapsed());
+        let (status, took) = (written.unwrap_or(CLIENT_LEFT), clock::instant() - x.arrival.started);
         Self { x, status, took, cut_short, asked: None, answered: None }
     }
 

@@ -2,15 +2,16 @@
 //! permission, rate, body. Everything here is a decision; nothing waits. What follows is in `enter`.
 
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use sluice_policy::authorize::{Refused, is_preflight};
 use sluice_policy::balance::Affinity;
-use sluice_policy::idempotency::honours;
-use sluice_policy::limit::Who;
 use sluice_policy::limit::header::{reset_epoch_s, retry_after_s, write_rate_limit};
+use sluice_policy::limit::{Decision, Who};
 use sluice_policy::method::Method;
 use sluice_policy::reserved::Reserved;
 use sluice_policy::route::{Ask, Lookup, Route, Target as Routed};
@@ -22,6 +23,7 @@ use crate::authenticate::authenticate;
 use crate::clock;
 use crate::conn::{TlsSession, is_within};
 use crate::ctx::{Arrival, Exchange, Target};
+use crate::digits::push_number;
 use crate::due;
 use crate::fields::name;
 use crate::generation::{Generation, RouteLimit, ServiceRoute};
@@ -30,6 +32,9 @@ use crate::kill;
 use crate::respond::Answer;
 use crate::shape;
 use crate::state::Shared;
+
+/// Room for three numbers and what stands between them.
+const LIMIT_DIGITS: usize = 48;
 
 /// Runs a request through admission. `Err` is the answer that refuses it.
 pub(crate) fn admit(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> Result<(), Answer> {
@@ -102,9 +107,7 @@ pub(crate) fn service_of<'g>(
 pub(crate) fn goes_direct(generation: &Generation, arrival: &mut Arrival, headers: &HeaderMap) -> bool {
     let Lookup::Found(route) = look_up(generation, arrival, headers) else { return false };
     let direct = match route.target {
-        Routed::Service(index) => generation.services.get(index).is_some_and(|route| {
-            route.is_plain() && !honours(route.service.idempotency, arrival.method, false)
-        }),
+        Routed::Service(index) => generation.services.get(index).is_some_and(|route| route.is_plain()),
         Routed::Worker(_) => true,
         Routed::Edge | Routed::Withheld => false,
     };
@@ -290,16 +293,7 @@ fn limit_rate(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> Result<
 fn take(shared: &Shared, x: &mut Exchange, limit: &RouteLimit, who: Who<'_>) -> Result<(), Answer> {
     let verdict = shared.judge(limit, who);
     let decision = verdict.decision;
-    let mut state = String::with_capacity(48);
-    write_rate_limit(&mut state, &limit.name, &decision);
-    let reset = reset_epoch_s(clock::unix_s().unsigned_abs(), &decision);
-    x.limit_headers = vec![
-        (name::RATELIMIT_POLICY, limit.policy.clone()),
-        (name::RATELIMIT, HeaderValue::try_from(state).unwrap_or_else(|_| HeaderValue::from_static(""))),
-        (name::RATELIMIT_LIMIT, HeaderValue::from(limit.limit.requests)),
-        (name::RATELIMIT_REMAINING, HeaderValue::from(decision.remaining)),
-        (name::RATELIMIT_RESET, HeaderValue::from(reset)),
-    ];
+    x.limit_headers = limit_fields(limit, &decision);
     if decision.allowed {
         return Ok(());
     }
@@ -309,6 +303,25 @@ fn take(shared: &Shared, x: &mut Exchange, limit: &RouteLimit, who: Who<'_>) -> 
         .with_all(std::mem::take(&mut x.limit_headers));
     let answer = if verdict.close { answer.closing() } else { answer };
     Err(decided(x, "rate_limited", answer))
+}
+
+/// The fields that tell of a limit. Its numbers are parts of one text.
+fn limit_fields(limit: &RouteLimit, decision: &Decision) -> Vec<(HeaderName, HeaderValue)> {
+    let mut text = Vec::with_capacity(limit.quoted.len() + LIMIT_DIGITS);
+    let remaining = write_rate_limit(&mut text, &limit.quoted, decision);
+    let end = text.len();
+    push_number(&mut text, reset_epoch_s(clock::unix_s().unsigned_abs(), decision));
+    let text = Bytes::from(text);
+    let value = |range: Range<usize>| {
+        HeaderValue::from_maybe_shared(text.slice(range)).unwrap_or_else(|_| HeaderValue::from_static(""))
+    };
+    vec![
+        (name::RATELIMIT_POLICY, limit.policy.clone()),
+        (name::RATELIMIT, value(0..end)),
+        (name::RATELIMIT_LIMIT, limit.requests.clone()),
+        (name::RATELIMIT_REMAINING, value(remaining)),
+        (name::RATELIMIT_RESET, value(end..text.len())),
+    ]
 }
 
 /// A body that is announced too large is refused before a byte of it is read.

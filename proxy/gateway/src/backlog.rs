@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
+use crate::clock;
 use crate::link::Link;
 
 /// LIMIT: pieces under way. Pingora's pipe holds four; with one free it goes on looking at the client.
@@ -96,7 +97,8 @@ impl Backlog {
 
     /// The upstream took something, or is offered the first piece.
     pub(crate) fn note_move(&self) {
-        self.moved_us.store(self.origin.elapsed().as_micros() as u64, Ordering::Relaxed);
+        let moved = clock::instant() - self.origin;
+        self.moved_us.store(moved.as_micros() as u64, Ordering::Relaxed);
     }
 }
 

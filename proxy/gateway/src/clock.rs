@@ -1,5 +1,9 @@
 //! The edge's clocks: monotonic since the process started, and wall time for tokens and texts.
+//!
+//! A request is a few polls of some microseconds, and dozens of decisions in each want to know the time. Within
+//! [`one_poll`] they share one look at the clock; where a stage ends whose duration is told, [`look`] takes another.
 
+use std::cell::Cell;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -7,15 +11,71 @@ use sluice_policy::time::Nanos;
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Monotonic time since the first call in this process.
-pub(crate) fn now() -> Nanos {
-    Nanos::from(START.elapsed())
+/// A moment as timers and as decisions see it.
+#[derive(Clone, Copy)]
+struct Moment(tokio::time::Instant, Nanos);
+
+/// What this thread has seen of the clock in the present poll.
+#[derive(Clone, Copy)]
+enum Seen {
+    /// No poll that shares a moment.
+    Outside,
+    /// Nobody has looked yet.
+    Nothing,
+    At(Moment),
 }
 
-/// The same moment as timers and as decisions see it: one look at the clock.
-pub(crate) fn both() -> (tokio::time::Instant, Nanos) {
+thread_local! {
+    static SEEN: Cell<Seen> = const { Cell::new(Seen::Outside) };
+}
+
+/// Polls a request once: everything in it that asks for the time gets the same.
+pub(crate) fn one_poll<T>(poll: impl FnOnce() -> T) -> T {
+    struct Ends;
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            SEEN.set(Seen::Outside);
+        }
+    }
+    SEEN.set(Seen::Nothing);
+    let _ends = Ends;
+    poll()
+}
+
+/// Looks at the clock; the rest of the poll goes by it.
+pub(crate) fn look() -> (tokio::time::Instant, Nanos) {
     let now = Instant::now();
-    (now.into(), Nanos::from(now.saturating_duration_since(*START)))
+    let moment = Moment(now.into(), Nanos::from(now.saturating_duration_since(*START)));
+    if !matches!(SEEN.get(), Seen::Outside) {
+        SEEN.set(Seen::At(moment));
+    }
+    (moment.0, moment.1)
+}
+
+/// The present moment as timers and as decisions see it.
+pub(crate) fn both() -> (tokio::time::Instant, Nanos) {
+    match SEEN.get() {
+        Seen::At(Moment(instant, nanos)) => (instant, nanos),
+        Seen::Nothing | Seen::Outside => look(),
+    }
+}
+
+/// Monotonic time since the first call in this process.
+pub(crate) fn now() -> Nanos {
+    both().1
+}
+
+/// The present moment as timers see it. Tests that stop time stop it too.
+pub(crate) fn instant() -> tokio::time::Instant {
+    match SEEN.get() {
+        Seen::Outside => tokio::time::Instant::now(),
+        Seen::Nothing | Seen::At(_) => both().0,
+    }
+}
+
+/// A moment as timers see it.
+pub(crate) fn instant_of(at: Nanos) -> tokio::time::Instant {
+    (*START + Duration::from_nanos(at.0)).into()
 }
 
 /// Wall time, unix seconds.
@@ -47,6 +107,25 @@ pub(crate) fn retry_after_s(wait: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_poll_has_one_moment_until_somebody_looks() {
+        let passes = |since: Nanos| while Nanos::from(START.elapsed()) == since {};
+        let (first, later) = one_poll(|| {
+            let first = both();
+            passes(first.1);
+            assert_eq!((instant(), now()), first);
+            let later = look();
+            passes(later.1);
+            assert_eq!((instant(), now()), later);
+            (first, later)
+        });
+        assert!(later.0 > first.0 && later.1 > first.1);
+        passes(later.1);
+        assert!(now() > later.1 && instant() > later.0, "outside it goes on");
+        let next = one_poll(now);
+        assert!(next > later.1, "the next poll has its own");
+    }
 
     #[test]
     fn waits_round_up() {

@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use ipnet::IpNet;
 use pingora::apps::HttpServerApp as _;
@@ -31,7 +31,7 @@ use crate::service::Intake;
 use crate::socket::Socket;
 use crate::state::Shared;
 use crate::stream::{Downstream, StreamTimes};
-use crate::{account, direct, h2, ids, tunnel};
+use crate::{account, clock, direct, h2, ids, tunnel};
 
 /// A socket just accepted and counted.
 pub(crate) struct Accepted {
@@ -216,17 +216,18 @@ pub(crate) async fn stopping<T>(
     mut ended: Pin<&mut impl Future<Output = ()>>,
     link: &Link,
 ) -> T {
+    let mut poll = move |cx: &mut Context<'_>| clock::one_poll(|| running.as_mut().poll(cx));
     poll_fn(|cx| {
-        if let Poll::Ready(done) = running.as_mut().poll(cx) {
+        if let Poll::Ready(done) = poll(cx) {
             return Poll::Ready(done);
         }
         if link.is_ended(cx.waker()) {
-            return running.as_mut().poll(cx);
+            return poll(cx);
         }
         // Looked at by streams alone: the watch is shared by all threads.
         if link.streams() && !link.is_stopped() && ended.as_mut().poll(cx).is_ready() {
             link.stop();
-            return running.as_mut().poll(cx);
+            return poll(cx);
         }
         Poll::Pending
     })

@@ -107,14 +107,14 @@ impl Attempt {
     /// The upstream has done its part: it is no longer busy with this.
     pub(crate) fn is_over(&mut self) {
         self.flight = None;
-        self.ended.get_or_insert_with(Instant::now);
+        self.ended.get_or_insert_with(clock::instant);
     }
 
     /// A try at a worker.
     pub(crate) fn at_worker() -> Self {
         Self {
             endpoint: None,
-            started: Instant::now(),
+            started: clock::instant(),
             sent: false,
             connected: None,
             ended: None,
@@ -347,37 +347,36 @@ impl Exchange {
 
     /// Lets the stream end the request when its total time is over.
     pub(crate) fn await_body_of_request(&self) {
-        let (now, moment) = clock::both();
-        self.arrival.link.set_deadline(self.left_at(moment).map(|left| now + left));
+        let now = clock::now();
+        self.arrival.link.set_deadline(self.left_at(now).map(|left| now.plus(left)));
     }
 
     /// Expects the upstream's head: `first_byte` from the arrival, or from the end of a request body that
     /// took its time, within the total.
     pub(crate) fn await_head(&self) {
         let (Some(timeouts), Some(deadline)) = (self.timeouts(), self.deadline()) else { return };
-        let (now, moment) = clock::both();
+        let now = clock::now();
         let within = match self.arrival.body {
-            BodyFraming::None => deadline.first_byte(moment).unwrap_or_default(),
-            _ => self.left_at(moment).map_or(timeouts.first_byte, |left| left.min(timeouts.first_byte)),
+            BodyFraming::None => deadline.first_byte(now).unwrap_or_default(),
+            _ => self.left_at(now).map_or(timeouts.first_byte, |left| left.min(timeouts.first_byte)),
         };
-        self.arrival.link.set_deadline(Some(now + within));
+        self.arrival.link.set_deadline(Some(now.plus(within)));
     }
 
     /// Expects the next piece of the answer within `idle` and the total.
     pub(crate) fn await_answer(&self) {
         let Some(timeouts) = self.timeouts() else { return };
-        let (now, moment) = clock::both();
-        let left = self.left_at(moment);
-        self.arrival
-            .link
-            .set_deadline(Some(now + left.map_or(timeouts.idle, |left| left.min(timeouts.idle))));
-        self.arrival.link.set_end(left.map(|left| now + left));
+        let now = clock::now();
+        let left = self.left_at(now);
+        let within = left.map_or(timeouts.idle, |left| left.min(timeouts.idle));
+        self.arrival.link.set_deadline(Some(now.plus(within)));
+        self.arrival.link.set_end(left.map(|left| now.plus(left)));
     }
 
     /// The whole request has come.
     pub(crate) fn note_received(&mut self) {
         if !std::mem::replace(&mut self.received, true) && self.arrival.body != BodyFraming::None {
-            self.received_at = Some(Instant::now());
+            self.received_at = Some(clock::instant());
         }
     }
 
@@ -386,7 +385,7 @@ impl Exchange {
     pub(crate) fn end_answer(&mut self) {
         self.answered = true;
         if !self.received {
-            self.arrival.link.set_deadline(Some(Instant::now() + EARLY_ANSWER_MAX));
+            self.arrival.link.set_deadline(Some(clock::now().plus(EARLY_ANSWER_MAX)));
         }
     }
 

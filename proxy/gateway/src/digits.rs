@@ -3,23 +3,7 @@
 use std::io::Write as _;
 use std::net::IpAddr;
 
-/// The most digits that 64 bits have.
-const DIGITS_MAX: usize = 20;
-
-/// Appends a number in decimal digits.
-pub(crate) fn push_number(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; DIGITS_MAX];
-    let mut start = DIGITS_MAX;
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[start..]);
-}
+pub(crate) use sluice_policy::digits::push_number;
 
 /// Appends an address as it is written.
 pub(crate) fn push_address(out: &mut Vec<u8>, address: IpAddr) {

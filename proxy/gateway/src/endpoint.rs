@@ -210,7 +210,8 @@ impl Endpoint {
             return;
         }
         let mut looked_up = self.looked_up.subscribe();
-        drop(tokio::time::timeout(within, looked_up.wait_for(|done| *done)).await);
+        // Boxed: nearly all requests do not wait.
+        drop(Box::pin(tokio::time::timeout(within, looked_up.wait_for(|done| *done))).await);
     }
 
     /// How to reach it now, at an address that is none of `tried` while there is one; the address is added

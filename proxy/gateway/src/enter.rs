@@ -74,7 +74,8 @@ pub(crate) async fn enter(shared: &Shared, x: &mut Exchange, client: &mut impl W
     shape::place(x);
     trust_order(shared, x)?;
     if let Some(waiting) = ask_gate(shared, x, client.headers())? {
-        let turn = waiting.turn(client.left(x)).await;
+        // Boxed: who goes at once has no room for a wait.
+        let turn = Box::pin(waiting.turn(client.left(x))).await;
         x.pass = Some(turn.map_err(|refused| turned(x, refused))?);
     }
     ask_breaker(x).inspect_err(|_| x.pass = None)?;
@@ -117,7 +118,7 @@ fn ask_gate(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> Result<Op
     let subject = x.identity.as_ref().map(|identity| identity.claims.sub.as_str());
     let header = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
     let who = Who::of(&approach.fair_key, subject, x.client, header);
-    match approach.come(shared.keyer().key(ACCOUNTS, who).low(), x.left()) {
+    match approach.come(shared.keyer().short_key(ACCOUNTS, who), x.left()) {
         Came::Goes(pass) => {
             x.pass = Some(pass);
             Ok(None)

@@ -3,6 +3,8 @@
 
 pub(crate) mod name;
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -105,48 +107,71 @@ impl Fields for HeaderMap {
     }
 }
 
-/// Fields in the order they came.
+/// Fields in the order they came; those of another head may stay where they are.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct List(Vec<(HeaderName, HeaderValue)>);
+pub(crate) struct List<'a> {
+    fields: Vec<(Cow<'a, HeaderName>, Cow<'a, HeaderValue>)>,
+    /// A bit for each name that was ever in it: most names that are asked for are not.
+    marks: u64,
+}
 
-impl List {
+/// The bit of a name; others may share it.
+fn mark(name: &HeaderName) -> u64 {
+    let text = name.as_str().as_bytes();
+    let last = text.last().copied().unwrap_or_default();
+    1 << ((text.len() * 7 + usize::from(last)) & 63)
+}
+
+impl<'a> List<'a> {
     /// Nothing yet, with room for so many.
     pub(crate) fn with_capacity(count: usize) -> Self {
-        Self(Vec::with_capacity(count))
+        Self { fields: Vec::with_capacity(count), marks: 0 }
     }
 
     /// The fields of a map, with room for so many more.
-    pub(crate) fn of(map: &HeaderMap, more: usize) -> Self {
+    pub(crate) fn of(map: &'a HeaderMap, more: usize) -> Self {
         let mut list = Self::with_capacity(map.len() + more);
-        list.0.extend(map.iter().map(|(name, value)| (name.clone(), value.clone())));
+        for (name, value) in map {
+            list.marks |= mark(name);
+            list.fields.push((Cow::Borrowed(name), Cow::Borrowed(value)));
+        }
         list
     }
 
     /// Adds a field behind all others.
     pub(crate) fn push(&mut self, name: HeaderName, value: HeaderValue) {
-        self.0.push((name, value));
+        self.marks |= mark(&name);
+        self.fields.push((Cow::Owned(name), Cow::Owned(value)));
+    }
+
+    fn may_have(&self, name: &HeaderName) -> bool {
+        self.marks & mark(name) != 0
     }
 }
 
-impl Fields for List {
+impl Fields for List<'_> {
     fn each(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-        self.0.iter().map(|(name, value)| (name, value))
+        self.fields.iter().map(|(name, value)| (&**name, &**value))
     }
 
     fn first(&self, name: &HeaderName) -> Option<&HeaderValue> {
-        self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value)
+        if !self.may_have(name) {
+            return None;
+        }
+        self.fields.iter().find(|(other, _)| **other == *name).map(|(_, value)| &**value)
     }
 
     fn set(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
-        let Some(first) = self.0.iter().position(|(other, _)| *other == name) else {
+        let known = self.may_have(&name).then(|| self.fields.iter().position(|(other, _)| **other == name));
+        let Some(first) = known.flatten() else {
             self.push(name, value);
             return Ok(());
         };
-        self.0[first].1 = value;
+        self.fields[first].1 = Cow::Owned(value);
         let mut at = 0;
-        self.0.retain(|(other, _)| {
+        self.fields.retain(|(other, _)| {
             at += 1;
-            at <= first + 1 || *other != name
+            at <= first + 1 || **other != name
         });
         Ok(())
     }
@@ -156,8 +181,13 @@ impl Fields for List {
         Ok(())
     }
 
+    fn all<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a HeaderValue> {
+        let fields = if self.may_have(name) { &self.fields[..] } else { &[] };
+        fields.iter().filter(move |(other, _)| **other == *name).map(|(_, value)| &**value)
+    }
+
     fn drop_where(&mut self, mut unwanted: impl FnMut(&HeaderName) -> bool) {
-        self.0.retain(|(name, _)| !unwanted(name));
+        self.fields.retain(|(name, _)| !unwanted(name));
     }
 }
 

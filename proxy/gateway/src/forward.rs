@@ -17,6 +17,7 @@ use sluice_policy::method::Method;
 
 use crate::admit::too_large;
 use crate::backlog::counted;
+use crate::clock;
 use crate::ctx::{Exchange, Target};
 use crate::due;
 use crate::enter;
@@ -88,11 +89,11 @@ fn is_grpc(request: &RequestHeader) -> bool {
 /// The upstream's final head is here: averages and ejection learn of it.
 pub(crate) fn head_came(x: &mut Exchange, status: u16) {
     x.failure = None;
-    let took = x.attempt.as_ref().map(|attempt| attempt.started.elapsed()).unwrap_or_default();
+    let took = x.attempt.as_ref().map(|attempt| clock::instant() - attempt.started).unwrap_or_default();
     x.first_byte = Some(took);
     x.worked = match x.arrival.body {
         BodyFraming::None => Some(took),
-        _ => x.received_at.map(|at| at.elapsed().min(took)),
+        _ => x.received_at.map(|at| (clock::instant() - at).min(took)),
     };
     x.upstream_status = Some(status);
     let idle = x.timeouts().map(|timeouts| timeouts.idle);
@@ -170,7 +171,7 @@ fn is_long(response: &impl Fields) -> bool {
 pub(crate) fn answer_piece(x: &mut Exchange, piece: Option<&Bytes>, end: bool) {
     if let Some(piece) = piece {
         x.answer_bytes += piece.len() as u64;
-        idempotency::piece_goes(x, piece);
+        idempotency::piece_goes(&mut x.key, piece);
         if let Some(events) = &mut x.events {
             events.follow(piece);
         }

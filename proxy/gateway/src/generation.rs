@@ -19,7 +19,7 @@ use pingora::upstreams::peer::HttpPeer;
 use sluice_ledger::{Ledger, LedgerError};
 use sluice_policy::authorize::Access;
 use sluice_policy::limit::Limit;
-use sluice_policy::limit::header::write_policy;
+use sluice_policy::limit::header::{policy, quoted};
 use sluice_policy::registry::AddressRules;
 use sluice_policy::reserved::{RESERVED, lane_of};
 use sluice_policy::route::{Rule, Table};
@@ -119,22 +119,25 @@ pub(crate) struct WorkerRoute {
 
 /// A limit with the header value that names its policy.
 pub(crate) struct RouteLimit {
-    /// Name in headers.
-    pub(crate) name: String,
+    /// Name in headers, as it is written there.
+    pub(crate) quoted: String,
     /// Scope of its keys: no service has that of a path of the edge.
     pub(crate) scope: String,
     /// The limit.
     pub(crate) limit: Limit,
     /// Value of `RateLimit-Policy`.
     pub(crate) policy: HeaderValue,
+    /// Value of `X-RateLimit-Limit`.
+    pub(crate) requests: HeaderValue,
 }
 
 impl RouteLimit {
     fn new(name: &str, scope: &str, limit: Limit) -> Arc<Self> {
-        let mut policy = String::new();
-        write_policy(&mut policy, name, &limit);
-        let policy = HeaderValue::try_from(policy).unwrap_or_else(|_| HeaderValue::from_static(""));
-        Arc::new(Self { name: name.to_owned(), scope: scope.to_owned(), limit, policy })
+        let quoted = quoted(name);
+        let policy = HeaderValue::try_from(policy(&quoted, &limit));
+        let policy = policy.unwrap_or_else(|_| HeaderValue::from_static(""));
+        let requests = HeaderValue::from(limit.requests);
+        Arc::new(Self { quoted, scope: scope.to_owned(), limit, policy, requests })
     }
 }
 

@@ -186,11 +186,12 @@ fn accept(
     let protocol = if head.http_1_0 { Protocol::Http10 } else { Protocol::Http11 };
     let (method, body, websocket) = (head.method, head.body, head.websocket);
     stream.begin(bytes, body).map_err(|_| (Code::BadFraming, "chunk"))?;
+    let (headed, arrived) = clock::look();
     let arrival = Arrival {
         conn: Arc::clone(stream.conn()),
         started,
-        headed: Instant::now(),
-        arrived: clock::now(),
+        headed,
+        arrived,
         method,
         path,
         query,

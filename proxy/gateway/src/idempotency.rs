@@ -14,9 +14,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use pingora::Result;
-use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use ring::digest::{Context, SHA256};
 use sluice_ledger::{Claim, Claimed, KeysError, Wanted};
@@ -31,6 +30,7 @@ use sluice_wire::problem::{Outcome, Problem};
 use crate::admit::{decided, not_sent, too_large};
 use crate::clock;
 use crate::ctx::{Exchange, Target};
+use crate::fields::Fields;
 use crate::respond::{Answer, go_on};
 use crate::state::Shared;
 use capture::Capture;
@@ -63,31 +63,69 @@ pub(crate) fn check_call(x: &mut Exchange) -> std::result::Result<(), Answer> {
     Err(decided(x, Code::IdempotencyKeyMissing.word(), Answer::refuse(Code::IdempotencyKeyMissing, detail)))
 }
 
+/// A request whose body is read whole before its upstream is chosen.
+pub(crate) trait Whole {
+    /// Its fields.
+    fn fields(&self) -> &HeaderMap;
+
+    /// Its body, which stays at hand for the upstream; `None` where it has more than `most` bytes.
+    fn body(&mut self, x: &mut Exchange, most: u64) -> impl Future<Output = Result<Option<Bytes>>> + Send;
+}
+
+impl Whole for Session {
+    fn fields(&self) -> &HeaderMap {
+        &self.req_header().headers
+    }
+
+    async fn body(&mut self, x: &mut Exchange, most: u64) -> Result<Option<Bytes>> {
+        go_on(self, x.arrival.body).await?;
+        x.await_body_of_request();
+        self.as_mut().enable_retry_buffering();
+        let mut whole = BytesMut::new();
+        while let Some(piece) = self.as_mut().read_request_body().await? {
+            x.body_bytes += piece.len() as u64;
+            if x.body_bytes > most {
+                return Ok(None);
+            }
+            whole.extend_from_slice(&piece);
+        }
+        Ok(Some(whole.freeze()))
+    }
+}
+
+/// Whether the route of an admitted request honours a key that it may have.
+pub(crate) fn honoured(x: &Exchange) -> bool {
+    matches!(&x.target, Target::Service(route) if honours(route.service.idempotency, x.arrival.method, x.call))
+}
+
 /// Claims the key of an admitted request, where it has one that its route honours. The inner `Err` is the answer that
 /// takes the place of an upstream's; the outer one a body that did not come.
 pub(crate) async fn claim(
     shared: &Shared,
-    session: &mut Session,
+    request: &mut impl Whole,
     x: &mut Exchange,
 ) -> Result<std::result::Result<(), Answer>> {
     let Target::Service(route) = &x.target else { return Ok(Ok(())) };
     let (rule, service) = (route.service.idempotency, Arc::clone(route));
-    if !honours(rule, x.arrival.method, x.call) {
+    if !honoured(x) {
         return Ok(Ok(()));
     }
-    let values = session.req_header().headers.get_all(IDEMPOTENCY_KEY);
+    let values = request.fields().get_all(IDEMPOTENCY_KEY);
     let key = match key(rule, values.iter().map(HeaderValue::as_bytes)) {
         Ok(Some(key)) => key,
         Ok(None) => return Ok(Ok(())),
         Err(fault) => return Ok(Err(faulty(x, fault))),
     };
-    let body = match read(session, x).await? {
-        Ok(body) => body,
-        Err(refusal) => return Ok(Err(refusal)),
+    let most = x.body_bytes_max.min(BODY_BYTES_MAX);
+    let fits = x.announced().is_none_or(|bytes| bytes <= most);
+    let body = if fits { request.body(x, most).await? } else { None };
+    let Some(body) = body else {
+        return Ok(Err(decided(x, "body_too_large", too_large(most))));
     };
+    x.note_received();
     let wanted = Wanted {
         id: key_id(x, &service.service.name, &key),
-        fingerprint: fingerprint(x, session.req_header().headers.get(CONTENT_TYPE), &body),
+        fingerprint: fingerprint(x, request.fields().get(CONTENT_TYPE), &body),
         until_ms: clock::unix_ms() + ms(x.left().unwrap_or(LEASE_LONGEST) + LEASE_MARGIN),
         ttl: x.generation.config.keys.ttl,
     };
@@ -110,27 +148,6 @@ pub(crate) async fn claim(
     };
     shared.meters.idempotency(&service.service.name, word);
     Ok(Err(answer))
-}
-
-/// The whole body; it stays in the session's buffer for the upstream.
-async fn read(session: &mut Session, x: &mut Exchange) -> Result<std::result::Result<Bytes, Answer>> {
-    let most = x.body_bytes_max.min(BODY_BYTES_MAX);
-    if x.announced().is_some_and(|bytes| bytes > most) {
-        return Ok(Err(decided(x, "body_too_large", too_large(most))));
-    }
-    go_on(session, x.arrival.body).await?;
-    x.await_body_of_request();
-    session.as_mut().enable_retry_buffering();
-    let mut whole = BytesMut::new();
-    while let Some(piece) = session.as_mut().read_request_body().await? {
-        x.body_bytes += piece.len() as u64;
-        if x.body_bytes > most {
-            return Ok(Err(decided(x, "body_too_large", too_large(most))));
-        }
-        whole.extend_from_slice(&piece);
-    }
-    x.note_received();
-    Ok(Ok(whole.freeze()))
 }
 
 /// Caller, route and key. Callers without identity share the keys of a route: an order that comes again from another
@@ -270,25 +287,25 @@ pub(crate) fn has_left_part(x: &Exchange) -> bool {
 }
 
 /// The head of the answer goes to the client, as it is now. `last`: nothing follows it.
-pub(crate) fn head_goes(x: &mut Exchange, response: &ResponseHeader, last: bool) {
+pub(crate) fn head_goes(x: &mut Exchange, status: StatusCode, fields: &impl Fields, last: bool) {
     let streams = x.streaming;
     let Some(key) = &mut x.key else { return };
-    let status = response.status.as_u16();
+    let status = status.as_u16();
     key.claim.set_status(status);
     if streams {
         // It has no end that could be waited for.
         x.key = None;
         return;
     }
-    key.capture = Some(Capture::of(response));
+    key.capture = Some(Capture::of(status, fields));
     if last {
         answer_ends(x);
     }
 }
 
 /// A piece of its body goes to the client.
-pub(crate) fn piece_goes(x: &mut Exchange, piece: &[u8]) {
-    if let Some(Held { capture: Some(capture), .. }) = x.key.as_deref_mut() {
+pub(crate) fn piece_goes(key: &mut Option<Box<Held>>, piece: &[u8]) {
+    if let Some(Held { capture: Some(capture), .. }) = key.as_deref_mut() {
         capture.add(piece);
     }
 }

@@ -2,12 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::Waker;
-use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
+use sluice_policy::time::Nanos;
 use tokio::time::Instant;
 
 use crate::backlog::Backlog;
+use crate::clock;
 use crate::lanes::Lent;
 
 /// Why the stream ended a request; stays until the next head.
@@ -53,9 +54,9 @@ impl Fault {
 /// What a request and the stream below it tell each other.
 #[derive(Debug)]
 pub(crate) struct Link {
-    epoch: Instant,
-    deadline_us: AtomicU64,
-    end_us: AtomicU64,
+    /// As [`Nanos`]; the largest for none.
+    deadline: AtomicU64,
+    end: AtomicU64,
     fault: AtomicU8,
     streams: AtomicBool,
     stops: AtomicBool,
@@ -74,9 +75,8 @@ impl Link {
     /// Nothing due, nothing wrong.
     pub(crate) fn new() -> Self {
         Self {
-            epoch: Instant::now(),
-            deadline_us: AtomicU64::new(u64::MAX),
-            end_us: AtomicU64::new(u64::MAX),
+            deadline: AtomicU64::new(u64::MAX),
+            end: AtomicU64::new(u64::MAX),
             fault: AtomicU8::new(Fault::None as u8),
             streams: AtomicBool::new(false),
             stops: AtomicBool::new(false),
@@ -92,23 +92,23 @@ impl Link {
     }
 
     /// Ends the request at `deadline` if it still waits for the upstream by then; `None` lets it run.
-    pub(crate) fn set_deadline(&self, deadline: Option<Instant>) {
-        self.deadline_us.store(self.since_epoch(deadline), Ordering::Relaxed);
+    pub(crate) fn set_deadline(&self, deadline: Option<Nanos>) {
+        self.deadline.store(deadline.map_or(u64::MAX, |at| at.0), Ordering::Relaxed);
     }
 
     /// When the request is to end if it still waits for the upstream.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.instant(self.deadline_us.load(Ordering::Relaxed))
+        instant(self.deadline.load(Ordering::Relaxed))
     }
 
     /// When the request must be over, whoever is slow; `None` lets it run.
-    pub(crate) fn set_end(&self, end: Option<Instant>) {
-        self.end_us.store(self.since_epoch(end), Ordering::Relaxed);
+    pub(crate) fn set_end(&self, end: Option<Nanos>) {
+        self.end.store(end.map_or(u64::MAX, |at| at.0), Ordering::Relaxed);
     }
 
     /// When the request must be over, whoever is slow.
     pub(crate) fn end(&self) -> Option<Instant> {
-        self.instant(self.end_us.load(Ordering::Relaxed))
+        instant(self.end.load(Ordering::Relaxed))
     }
 
     /// What of the request's body is under way to the upstream.
@@ -183,14 +183,6 @@ impl Link {
         }
     }
 
-    fn since_epoch(&self, at: Option<Instant>) -> u64 {
-        at.map_or(u64::MAX, |at| at.saturating_duration_since(self.epoch).as_micros() as u64)
-    }
-
-    fn instant(&self, us: u64) -> Option<Instant> {
-        (us != u64::MAX).then(|| self.epoch + Duration::from_micros(us))
-    }
-
     /// Why the stream ended the request.
     pub(crate) fn fault(&self) -> Fault {
         Fault::of(self.fault.load(Ordering::Relaxed))
@@ -235,4 +227,8 @@ impl Link {
     pub(crate) fn clear_fault(&self) {
         self.set_fault(Fault::None);
     }
+}
+
+fn instant(nanos: u64) -> Option<Instant> {
+    (nanos != u64::MAX).then(|| clock::instant_of(Nanos(nanos)))
 }

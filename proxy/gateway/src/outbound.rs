@@ -41,6 +41,30 @@ impl Outbound {
         fits
     }
 
+    /// Where more is written that is to be held; at most what was ever one piece above the bound.
+    pub(crate) fn room(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Whether as much is held as may be.
+    pub(crate) fn is_full(&self) -> bool {
+        self.unsent().len() > HELD_BYTES
+    }
+
+    /// Drops what is held.
+    pub(crate) fn forget(&mut self) {
+        self.bytes.clear();
+        self.start = 0;
+        self.unflushed = false;
+    }
+
+    /// Gives back what a large piece made it grow to.
+    pub(crate) fn shrink(&mut self) {
+        if self.bytes.is_empty() && self.bytes.capacity() > HELD_BYTES {
+            self.bytes = Vec::new();
+        }
+    }
+
     /// Sends what is held, together with `more`; returns how much of `more` went. Ready with nothing more
     /// means that all has left the process. `progress` is called after each `send` that took bytes.
     pub(crate) fn poll_send(

@@ -58,7 +58,7 @@ pub(crate) fn check_instance(
 /// The upstream of the next try. An error carries the answer in `x.refusal`.
 pub(crate) async fn choose(x: &mut Exchange) -> Result<Chosen, Box<Error>> {
     if !x.retry_after.is_zero() {
-        tokio::time::sleep(std::mem::take(&mut x.retry_after)).await;
+        Box::pin(tokio::time::sleep(std::mem::take(&mut x.retry_after))).await;
     }
     if !may_try_again(x) {
         let problem = Problem::new(Code::BreakerOpen)

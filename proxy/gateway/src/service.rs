@@ -32,7 +32,7 @@ use crate::peer::{REFUSED, RETRY_STATUS, attempt_failed, check_instance, connect
 use crate::reframe::{frame_anew, interim};
 use crate::respond::{Answer, go_on, send, suit_version};
 use crate::state::Shared;
-use crate::{account, admit, idempotency, kill, pages, shape};
+use crate::{account, admit, clock, idempotency, kill, pages, shape};
 
 /// What the connection loop hands to a request.
 pub(crate) struct Intake {
@@ -127,7 +127,7 @@ impl ProxyHttp for Edge {
                 Err(refusal) => Err(Turned::Away(refusal)),
             }
         };
-        x.admitted.get_or_insert_with(|| x.arrival.headed.elapsed());
+        x.admitted.get_or_insert_with(|| clock::look().0 - x.arrival.headed);
         let answer = match admitted {
             Err(Turned::Away(refusal)) => refusal,
             Err(Turned::Left) => return Err(Error::new_down(ErrorType::ConnectionClosed)),
@@ -171,7 +171,7 @@ impl ProxyHttp for Edge {
     ) -> Result<()> {
         let x = of(ctx)?;
         if let Some(attempt) = x.attempt.as_mut().filter(|_| !reused) {
-            attempt.connected = Some(attempt.started.elapsed());
+            attempt.connected = Some(clock::instant() - attempt.started);
         }
         check_instance(&self.shared, x, peer, digest.and_then(|digest| digest.ssl_digest.as_deref()))
     }
@@ -243,7 +243,7 @@ impl ProxyHttp for Edge {
             response.remove_header(&TRANSFER_ENCODING);
         }
         let last = has_no_body(x, response.status, response);
-        idempotency::head_goes(x, response, last);
+        idempotency::head_goes(x, response.status, response, last);
         Ok(())
     }
 

@@ -164,6 +164,7 @@ impl Downstream {
         let Some(unwanted) = self.remaining.end() else { return false };
         self.inbound.consume(unwanted);
         self.inbound.shrink();
+        self.out.shrink();
         self.link.set_deadline(None);
         self.wrote = false;
         true
@@ -179,6 +180,21 @@ impl Downstream {
     /// Drops `count` buffered bytes: empty lines before a head.
     pub(crate) fn skip(&mut self, count: usize) {
         self.inbound.consume(count);
+    }
+
+    /// Where an answer is written that leaves with the next flush, or before the next wait.
+    pub(crate) fn answer(&mut self) -> &mut Vec<u8> {
+        self.out.room()
+    }
+
+    /// Ready once so little waits to be sent that more may be written.
+    pub(crate) fn poll_answer_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.out.is_full() { self.poll_send(cx, &[]).map_ok(drop) } else { Poll::Ready(Ok(())) }
+    }
+
+    /// Drops what of an answer was not sent: nobody takes it.
+    pub(crate) fn forget_answer(&mut self) {
+        self.out.forget();
     }
 
     /// Writes `answer`, then closes. For requests that Pingora never sees.

@@ -43,7 +43,7 @@
 //! | [`sample`] | which lines of the access log are kept |
 //! | [`tap`], [`redact`] | what an operator who looks at live traffic sees |
 //!
-//! Underneath: [`time`], [`random`] and a private sliding window.
+//! Underneath: [`time`], [`random`], [`digits`] and a private sliding window.
 
 pub mod addresses;
 pub mod authorize;
@@ -53,6 +53,7 @@ pub mod compress;
 pub mod concurrency;
 pub mod cors;
 pub mod deadline;
+pub mod digits;
 pub mod event_stream;
 pub mod fallback;
 pub mod flood;

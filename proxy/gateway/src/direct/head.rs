@@ -33,12 +33,18 @@ pub(super) fn drop_nominated(fields: &mut HeaderMap) {
 }
 
 /// The fields of a try, as the client sent them, with room for the edge's own.
-pub(super) fn fields_of_try(asked: &HeaderMap) -> List {
+pub(super) fn fields_of_try(asked: &HeaderMap) -> List<'_> {
     List::of(asked, ADDED_FIELDS)
 }
 
 /// The bytes of a request's head.
-pub(super) fn request_bytes(method: &str, path: &str, query: Option<&str>, fields: &List, out: &mut Vec<u8>) {
+pub(super) fn request_bytes(
+    method: &str,
+    path: &str,
+    query: Option<&str>,
+    fields: &List<'_>,
+    out: &mut Vec<u8>,
+) {
     for part in [method, " ", path] {
         out.extend_from_slice(part.as_bytes());
     }
@@ -58,7 +64,7 @@ pub(super) struct Head {
     /// The version it came in.
     pub(super) version: Version,
     /// Its fields.
-    pub(super) fields: List,
+    pub(super) fields: List<'static>,
 }
 
 /// An upstream's head as it came.
@@ -154,7 +160,7 @@ fn date_bytes(out: &mut Vec<u8>) {
     });
 }
 
-fn field_bytes(fields: &List, out: &mut Vec<u8>) {
+fn field_bytes(fields: &List<'_>, out: &mut Vec<u8>) {
     for (name, value) in fields.each() {
         one_field(name.as_str(), value.as_bytes(), out);
     }

@@ -9,9 +9,11 @@ mod head;
 mod pool;
 mod pump;
 
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{EXPECT, VARY};
 use http::{HeaderMap, StatusCode, Version};
 use pingora::{Error, ErrorType, Result};
@@ -19,12 +21,11 @@ use sluice_policy::framing::BodyFraming;
 use sluice_policy::method::Method;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use self::answer::AnswerBody;
 use self::head::{Came, Head, answer_bytes, drop_nominated, fields_of_try, request_bytes, says_close};
 use self::pool::{Place, Upstream};
-use self::pump::{Pump, Sending, from_client};
+use self::pump::{HEAD_ROOM, Pump, Sending, from_client};
 use crate::conn::Protocol;
 use crate::ctx::{Arrival, Exchange};
 use crate::enter::{Turned, Waits, enter};
@@ -34,12 +35,13 @@ use crate::forward::{
     answer_begins, dress, head_came, is_sent, is_stream, prepare_fields, retry_after, settle,
 };
 use crate::headers::STAY_ENCRYPTED;
+use crate::idempotency::{self, Whole};
 use crate::peer::{Chosen, REFUSED, RETRY_STATUS, attempt_failed, connect_failed, retries_status};
 use crate::respond::{Answer, DRAIN_BYTES, DRAIN_TIME};
 use crate::service::Intake;
 use crate::state::Shared;
 use crate::stream::Downstream;
-use crate::{account, admit, kill, shape};
+use crate::{account, admit, clock, kill, shape};
 
 pub(crate) use self::pool::Pool;
 
@@ -103,10 +105,29 @@ pub(crate) async fn run(
     call.run().await
 }
 
-/// Who asks, while its request waits.
+/// Who asks, while its request waits or is read.
 struct Caller<'a> {
     fields: &'a HeaderMap,
     stream: &'a mut Downstream,
+    sending: &'a mut Sending,
+}
+
+impl Whole for Caller<'_> {
+    fn fields(&self) -> &HeaderMap {
+        self.fields
+    }
+
+    async fn body(&mut self, x: &mut Exchange, most: u64) -> Result<Option<Bytes>> {
+        x.await_body_of_request();
+        while !self.sending.is_received() {
+            let more = poll_fn(|cx| self.sending.poll_more(cx, self.stream)).await.map_err(from_client)?;
+            if more == 0 {
+                return Err(from_client(io::ErrorKind::UnexpectedEof.into()));
+            }
+            x.body_bytes += more as u64;
+        }
+        Ok((x.body_bytes <= most).then(|| Bytes::copy_from_slice(self.sending.kept())))
+    }
 }
 
 impl Waits for Caller<'_> {
@@ -126,27 +147,40 @@ impl Waits for Caller<'_> {
 
 impl Call<'_> {
     async fn run(&mut self) -> bool {
-        let Self { shared, x, fields, stream, .. } = self;
-        let entered = match admit::admit(shared, x, fields) {
-            Ok(()) => enter(shared, x, &mut Caller { fields, stream }).await,
-            Err(answer) => Err(Turned::Away(answer)),
-        };
-        self.x.admitted = Some(self.x.arrival.headed.elapsed());
+        let entered = self.enter().await;
+        self.x.admitted = Some(clock::look().0 - self.x.arrival.headed);
         let ended = match entered {
-            Ok(()) => {
+            Err(error) => Err(error),
+            Ok(Ok(())) => {
                 shape::copy(self.shared, &self.x, &self.fields);
                 self.tries().await
             }
-            Err(Turned::Away(answer)) => self.reply(answer).await,
-            Err(Turned::Left) => Err(from_client(io::ErrorKind::ConnectionReset.into())),
+            // Boxed, here and below: what seldom happens makes no room in every request.
+            Ok(Err(Turned::Away(answer))) => Box::pin(self.reply(answer)).await,
+            Ok(Err(Turned::Left)) => Err(from_client(io::ErrorKind::ConnectionReset.into())),
         };
         let ended = match ended {
-            Err(error) => self.fail(&error).await.and(Err(error)),
+            Err(error) => Box::pin(self.fail(&error)).await.and(Err(error)),
             done => done,
         };
         settle(&mut self.x);
         self.account(ended.as_ref().err().map(AsRef::as_ref));
         self.stays && ended.is_ok()
+    }
+
+    /// Lets the request in: admitted, its key claimed, its turn come. The outer error is a body that did not come.
+    async fn enter(&mut self) -> Result<Result<(), Turned>> {
+        let Self { shared, x, fields, stream, sending, .. } = self;
+        if let Err(answer) = admit::admit(shared, x, fields) {
+            return Ok(Err(Turned::Away(answer)));
+        }
+        let mut caller = Caller { fields, stream, sending };
+        if idempotency::honoured(x)
+            && let Err(answer) = Box::pin(idempotency::claim(shared, &mut caller, x)).await?
+        {
+            return Ok(Err(Turned::Away(answer)));
+        }
+        Ok(enter(shared, x, &mut caller).await)
     }
 
     async fn tries(&mut self) -> Result<()> {
@@ -211,11 +245,14 @@ impl Call<'_> {
         }
         answer_begins(self.shared, x, response.status, &response.fields);
         dress(x, &mut response.fields).map_err(last)?;
+        idempotency::head_goes(x, response.status, &response.fields, body.is_done());
         // A client that still sends cannot be told where its next request would begin.
         self.stays &= x.received;
-        let mut pump = Pump::new(self.stream, x, &mut self.sending, upstream);
-        pump.stage(|out| answer_bytes(&response, body.is_chunked(), self.stays, out));
+        let out = self.stream.answer();
+        out.reserve(HEAD_ROOM);
+        answer_bytes(&response, body.is_chunked(), self.stays, out);
         self.answered = Some(response);
+        let mut pump = Pump::new(self.stream, x, &mut self.sending, upstream);
         let done = pump.answer(&mut body).await;
         let reusable = came.stays && body.is_done() && pump.is_whole();
         let upstream = pump.into_upstream();
@@ -234,12 +271,13 @@ impl Call<'_> {
         if let Some(upstream) = self.pool.take(&address) {
             return Ok(upstream);
         }
-        let upstream = Upstream::connect(address, chosen.connect).await.map_err(|error| {
+        let connecting = Box::pin(Upstream::connect(address, chosen.connect));
+        let upstream = connecting.await.map_err(|error| {
             let again = connect_failed(&mut self.x, &error);
             Failed { error, again }
         })?;
         if let Some(attempt) = &mut self.x.attempt {
-            attempt.connected = Some(attempt.started.elapsed());
+            attempt.connected = Some(clock::instant() - attempt.started);
         }
         Ok(upstream)
     }
@@ -252,6 +290,9 @@ impl Call<'_> {
     /// Tells the client of a request that came to no good end.
     async fn fail(&mut self, error: &Error) -> Result<()> {
         self.stays = false;
+        if self.answered.is_some() || self.x.answered {
+            idempotency::release(&mut self.x);
+        }
         if self.answered.is_some() {
             let Some(draining) = ends_stream(&mut self.x) else { return Ok(()) };
             return self.end_stream(draining).await;
@@ -282,6 +323,7 @@ impl Call<'_> {
 
     /// Answers without an upstream.
     async fn reply(&mut self, answer: Answer) -> Result<()> {
+        idempotency::release(&mut self.x);
         let answer = shape::stand_in(self.shared, &mut self.x, &self.fields, answer);
         let left = self.x.announced().map_or(0, |bytes| bytes - self.x.body_bytes.min(bytes));
         self.stays &= !answer.close && left <= DRAIN_BYTES;
@@ -321,7 +363,7 @@ impl Call<'_> {
 
     /// Reads the rest of a small body that nobody wants, so that its client need not connect again.
     async fn discard(&mut self, mut left: u64) -> bool {
-        self.x.arrival.link.set_deadline(Some(Instant::now() + DRAIN_TIME));
+        self.x.arrival.link.set_deadline(Some(clock::now().plus(DRAIN_TIME)));
         let mut piece = [0; 4096];
         while left > 0 {
             let most = piece.len().min(usize::try_from(left).unwrap_or(piece.len()));

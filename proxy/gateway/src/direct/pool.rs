@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
+use crate::clock;
 use crate::inbound::Inbound;
 
 /// LIMIT: idle connections of one edge thread.
@@ -79,7 +80,7 @@ impl Pool {
         let mut kept = self.lock();
         let Kept { places, count } = &mut *kept;
         let idle = places.get_mut(place)?;
-        let now = Instant::now();
+        let now = clock::instant();
         std::iter::from_fn(|| idle.pop())
             .inspect(|_| *count -= 1)
             .find(|idle| idle.is_good(now))
@@ -94,7 +95,7 @@ impl Pool {
             return;
         }
         kept.count += 1;
-        let idle = Idle { until: Instant::now() + within, upstream };
+        let idle = Idle { until: clock::instant() + within, upstream };
         match kept.places.get_mut(&idle.upstream.place) {
             Some(others) => others.push(idle),
             None => drop(kept.places.insert(idle.upstream.place.clone(), vec![idle])),

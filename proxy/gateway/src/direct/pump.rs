@@ -5,7 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, ErrorSource, ErrorType, Result};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
 use super::answer::AnswerBody;
@@ -13,6 +13,8 @@ use super::head::{Came, Head, interim_bytes, read_answer};
 use super::pool::Upstream;
 use crate::ctx::Exchange;
 use crate::forward::answer_piece;
+use crate::idempotency;
+use crate::link::Fault;
 use crate::reframe::{frame_fields, interim_fields};
 use crate::stream::Downstream;
 
@@ -21,7 +23,7 @@ const PIECE_BYTES: usize = 16 << 10;
 /// LIMIT: body bytes kept for another try.
 const RETRY_BYTES: usize = 64 << 10;
 /// Room for most heads, so that a buffer need not grow piece by piece.
-const HEAD_ROOM: usize = 1 << 10;
+pub(super) const HEAD_ROOM: usize = 1 << 10;
 /// LIMIT: an upstream's head.
 const HEAD_BYTES: usize = 64 << 10;
 
@@ -42,6 +44,11 @@ impl Sending {
     /// A request with a body of so many bytes.
     pub(super) fn new(body_bytes: u64) -> Self {
         Self { left: body_bytes, ..Self::default() }
+    }
+
+    /// Body bytes that came, while all of them are kept.
+    pub(super) fn kept(&self) -> &[u8] {
+        &self.kept
     }
 
     /// Starts a try: this head, and behind it what is known of the body.
@@ -82,7 +89,11 @@ impl Sending {
     }
 
     /// Reads more of the body where there is room.
-    fn poll_more(&mut self, cx: &mut Context<'_>, stream: &mut Downstream) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut Downstream,
+    ) -> Poll<io::Result<usize>> {
         let room = PIECE_BYTES.min(usize::try_from(self.left).unwrap_or(PIECE_BYTES));
         let from = self.out.len();
         self.out.resize(from + room, 0);
@@ -110,9 +121,8 @@ pub(super) struct Pump<'a> {
     pub(super) upstream: Upstream,
     /// Why the upstream takes no more of the request; it may answer all the same.
     unwritable: Option<io::Error>,
-    /// Bytes for the client.
-    staged: Vec<u8>,
-    sent: usize,
+    /// Why the client takes no more of an answer that has to be known all the same.
+    unheard: Option<Box<Error>>,
 }
 
 impl<'a> Pump<'a> {
@@ -122,15 +132,7 @@ impl<'a> Pump<'a> {
         sending: &'a mut Sending,
         upstream: Upstream,
     ) -> Self {
-        Self {
-            stream,
-            x,
-            sending,
-            upstream,
-            unwritable: None,
-            staged: Vec::with_capacity(HEAD_ROOM),
-            sent: 0,
-        }
+        Self { stream, x, sending, upstream, unwritable: None, unheard: None }
     }
 
     /// Whether the connection may serve another request after this one.
@@ -162,8 +164,10 @@ impl<'a> Pump<'a> {
             self.x.interim = self.x.interim.saturating_add(1);
             let Head { status, version, fields } = &mut came.head;
             interim_fields(self.x.interim, *status, *version, fields, self.x.request_id.as_str())?;
-            self.stage(|out| interim_bytes(&came.head, out));
-            self.flush().await?;
+            interim_bytes(&came.head, self.stream.answer());
+            if let Err(error) = self.flush().await {
+                self.go_on_unheard(error)?;
+            }
         }
     }
 
@@ -183,88 +187,98 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// Sends bytes of the edge's own to the client.
-    pub(super) fn stage(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        write(&mut self.staged);
-    }
-
-    /// Sends what is staged, and the whole body behind it.
+    /// Sends the head that was written to the stream, and the whole body behind it.
     pub(super) async fn answer(&mut self, body: &mut AnswerBody) -> Result<()> {
         poll_fn(|cx| self.poll_answer(cx, body)).await
     }
 
-    /// Sends what is staged, all of it.
+    /// Sends what is written, all of it.
     async fn flush(&mut self) -> Result<()> {
-        poll_fn(|cx| {
-            ready!(self.poll_staged(cx))?;
-            Pin::new(&mut *self.stream).poll_flush(cx).map_err(from_client)
-        })
-        .await
+        poll_fn(|cx| Pin::new(&mut *self.stream).poll_flush(cx)).await.map_err(from_client)
     }
 
     fn poll_answer(&mut self, cx: &mut Context<'_>, body: &mut AnswerBody) -> Poll<Result<()>> {
         loop {
-            if self.poll_staged(cx)?.is_pending() {
+            match self.stream.poll_answer_room(cx).map_err(from_client) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => self.go_on_unheard(error)?,
                 // The client takes nothing now; what it still sends goes on meanwhile.
-                return self.poll_both(cx, false).map_ok(drop);
+                Poll::Pending => return self.poll_both(cx, false).map_ok(drop),
             }
             if body.is_done() {
-                return Pin::new(&mut *self.stream).poll_flush(cx).map_err(from_client);
+                return match self.unheard.take() {
+                    Some(error) => Poll::Ready(Err(error)),
+                    None => Pin::new(&mut *self.stream).poll_flush(cx).map_err(from_client),
+                };
             }
             if self.upstream.inbound.is_empty() {
                 match ready!(self.poll_both(cx, true)) {
                     Ok(0) => body.close().map_err(from_upstream)?,
                     Ok(_) => {}
-                    Err(error) => return Poll::Ready(Err(error)),
+                    Err(error) => {
+                        self.go_on_unheard(error)?;
+                        continue;
+                    }
                 }
             }
-            self.stage_body(body)?;
+            self.write_body(body)?;
+            if self.unheard.is_some() {
+                self.stream.forget_answer();
+            }
         }
     }
 
-    /// Takes the body at hand to the staged bytes.
-    fn stage_body(&mut self, body: &mut AnswerBody) -> Result<()> {
-        let Self { staged, upstream, x, .. } = self;
-        let frame = staged.len();
+    /// A client that has a key and takes no more may ask for its answer again: it is read to its end. Any other
+    /// failure stays one.
+    fn go_on_unheard(&mut self, error: Box<Error>) -> Result<()> {
+        let link = &self.x.arrival.link;
+        let of_client = *error.esource() == ErrorSource::Downstream
+            && matches!(link.fault(), Fault::None | Fault::WriteTimeout);
+        if !of_client || self.x.key.is_none() || self.unheard.is_some() {
+            return Err(error);
+        }
+        link.clear_fault();
+        self.stream.forget_answer();
+        self.unheard = Some(error);
+        Ok(())
+    }
+
+    /// Writes the body at hand.
+    fn write_body(&mut self, body: &mut AnswerBody) -> Result<()> {
+        let Self { stream, upstream, x, .. } = self;
+        let Exchange { events, key, .. } = &mut **x;
+        let out = stream.answer();
+        let frame = out.len();
         // Room for the size of a chunk, written when it is known.
         if body.is_chunked() {
-            staged.extend_from_slice(b"00000000\r\n");
+            out.extend_from_slice(b"00000000\r\n");
         }
-        let events = &mut x.events;
         let piece = body
             .take(upstream.inbound.filled(), |data| {
-                staged.extend_from_slice(data);
+                out.extend_from_slice(data);
+                idempotency::piece_goes(key, data);
                 if let Some(events) = events {
                     events.follow(data);
                 }
             })
+            // Half a chunk would stand there with the size of the last one.
+            .inspect_err(|_| out.truncate(frame))
             .map_err(from_upstream)?;
         upstream.inbound.consume(piece.used);
         if body.is_chunked() {
             if piece.data == 0 {
-                staged.truncate(frame);
+                out.truncate(frame);
             } else {
-                staged[frame..frame + 8].copy_from_slice(format!("{:08x}", piece.data).as_bytes());
-                staged.extend_from_slice(b"\r\n");
+                out[frame..frame + 8].copy_from_slice(format!("{:08x}", piece.data).as_bytes());
+                out.extend_from_slice(b"\r\n");
             }
             if body.is_done() {
-                staged.extend_from_slice(b"0\r\n\r\n");
+                out.extend_from_slice(b"0\r\n\r\n");
             }
         }
         x.answer_bytes += piece.data as u64;
         answer_piece(x, None, body.is_done());
         Ok(())
-    }
-
-    fn poll_staged(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        while self.sent < self.staged.len() {
-            let count = ready!(Pin::new(&mut *self.stream).poll_write(cx, &self.staged[self.sent..]))
-                .map_err(from_client)?;
-            self.sent += count;
-        }
-        self.staged.clear();
-        self.sent = 0;
-        Poll::Ready(Ok(()))
     }
 
     /// Moves the request on; ready when the upstream has sent something, or one side has failed.
@@ -318,6 +332,9 @@ impl<'a> Pump<'a> {
                 Poll::Ready(Ok(0)) => self.unwritable = Some(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(count)) => {
                     self.sending.wrote(count);
+                    if self.sending.is_written() && self.sending.is_received() {
+                        idempotency::is_handed(self.x);
+                    }
                     self.x.arrival.link.backlog().note_move();
                 }
                 Poll::Ready(Err(error)) => self.unwritable = Some(error),

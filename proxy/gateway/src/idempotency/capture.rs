@@ -1,7 +1,8 @@
 //! An answer on its way, kept for the copies of its request.
 
-use pingora::http::ResponseHeader;
 use sluice_policy::idempotency::{ANSWER_BYTES_MAX, Answer, FIELDS_BYTES_MAX, keeps_field};
+
+use crate::fields::Fields;
 
 /// What is kept so far. LIMIT: [`ANSWER_BYTES_MAX`] and [`FIELDS_BYTES_MAX`]; past them the status alone.
 pub(super) struct Capture {
@@ -13,10 +14,10 @@ pub(super) struct Capture {
 
 impl Capture {
     /// The head.
-    pub(super) fn of(response: &ResponseHeader) -> Self {
+    pub(super) fn of(status: u16, answer: &impl Fields) -> Self {
         let mut fields: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
         let mut bytes = 0;
-        for (name, value) in response.headers.iter().filter(|(name, _)| keeps_field(name.as_str())) {
+        for (name, value) in answer.each().filter(|(name, _)| keeps_field(name.as_str())) {
             bytes += name.as_str().len() + value.len() + 2;
             match fields.iter_mut().find(|(known, _)| known.as_slice() == name.as_str().as_bytes()) {
                 // Fields that may come more than once are lists (RFC 9110 section 5.3).
@@ -28,7 +29,7 @@ impl Capture {
             }
         }
         let fits = bytes <= FIELDS_BYTES_MAX;
-        Self { status: response.status.as_u16(), fields, body: Vec::new(), fits }
+        Self { status, fields, body: Vec::new(), fits }
     }
 
     /// A piece of the body.
@@ -50,6 +51,8 @@ impl Capture {
 
 #[cfg(test)]
 mod tests {
+    use pingora::http::ResponseHeader;
+
     use super::*;
 
     fn head(fields: &[(&'static str, &'static str)]) -> ResponseHeader {
@@ -62,7 +65,7 @@ mod tests {
 
     #[test]
     fn lists_are_joined_and_cookies_left_out() {
-        let mut capture = Capture::of(&head(&[("link", "<a>"), ("set-cookie", "s=1"), ("link", "<b>")]));
+        let mut capture = Capture::of(201, &head(&[("link", "<a>"), ("set-cookie", "s=1"), ("link", "<b>")]));
         capture.add(b"one");
         capture.add(b"two");
         let fields = vec![(b"link".to_vec(), b"<a>, <b>".to_vec())];
@@ -71,17 +74,17 @@ mod tests {
 
     #[test]
     fn of_what_is_too_large_the_status_is_kept() {
-        let mut body = Capture::of(&head(&[]));
+        let mut body = Capture::of(201, &head(&[]));
         body.add(&vec![0; ANSWER_BYTES_MAX]);
         body.add(b"");
         assert!(matches!(body.into_answer(), Answer::Whole { .. }));
-        let mut more = Capture::of(&head(&[]));
+        let mut more = Capture::of(201, &head(&[]));
         more.add(&vec![0; ANSWER_BYTES_MAX]);
         more.add(b"1");
         more.add(b"2");
         assert_eq!(more.into_answer(), Answer::Status(201));
         let mut fields = head(&[]);
         fields.append_header("x-long", "x".repeat(FIELDS_BYTES_MAX)).unwrap();
-        assert_eq!(Capture::of(&fields).into_answer(), Answer::Status(201));
+        assert_eq!(Capture::of(201, &fields).into_answer(), Answer::Status(201));
     }
 }

@@ -16,10 +16,10 @@ use sluice_policy::registry::{Effect, Raw, Registration, RegistrationFault};
 use sluice_wire::code::Code;
 use sluice_wire::json;
 use sluice_wire::problem::Problem;
-use tokio::time::Instant;
 
 use super::caller;
 use crate::admit::too_large;
+use crate::clock;
 use crate::ctx::Exchange;
 use crate::jwt_cache::Verified;
 use crate::link::Fault;
@@ -196,7 +196,7 @@ async fn body(session: &mut Session, x: &mut Exchange) -> Result<BytesMut, Answe
     if go_on(session, x.arrival.body).await.is_err() {
         return Err(Answer::refuse(Code::BadRequest, "the body broke off").closing());
     }
-    x.arrival.link.set_deadline(Some(Instant::now() + BODY_WITHIN));
+    x.arrival.link.set_deadline(Some(clock::now().plus(BODY_WITHIN)));
     let mut whole = BytesMut::new();
     loop {
         match session.read_request_body().await {

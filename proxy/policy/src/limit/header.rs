@@ -5,21 +5,28 @@
 //! integers, Reset in epoch seconds. The writers append to the caller's buffer and allocate only where
 //! it must grow.
 
-use std::fmt::Write;
+use std::ops::Range;
 use std::time::Duration;
 
 use super::{Decision, Limit};
+use crate::digits::push_number;
 
-/// Value of `RateLimit`: `"name";r=remaining;t=seconds`.
-pub fn write_rate_limit(out: &mut String, name: &str, decision: &Decision) {
-    write_name(out, name);
-    write_all(out, format_args!(";r={};t={}", decision.remaining, seconds(decision.reset_after)));
+/// Value of `RateLimit`: `"name";r=remaining;t=seconds`, of a name that is [`quoted`]. Says where the number that
+/// remains stands in `out`, as `X-RateLimit-Remaining` is the same.
+pub fn write_rate_limit(out: &mut Vec<u8>, quoted: &str, decision: &Decision) -> Range<usize> {
+    out.extend_from_slice(quoted.as_bytes());
+    out.extend_from_slice(b";r=");
+    let start = out.len();
+    push_number(out, decision.remaining);
+    let remaining = start..out.len();
+    out.extend_from_slice(b";t=");
+    push_number(out, seconds(decision.reset_after));
+    remaining
 }
 
-/// Value of `RateLimit-Policy`: `"name";q=quota;w=window seconds`.
-pub fn write_policy(out: &mut String, name: &str, limit: &Limit) {
-    write_name(out, name);
-    write_all(out, format_args!(";q={};w={}", limit.requests, seconds(limit.per).max(1)));
+/// Value of `RateLimit-Policy`: `"name";q=quota;w=window seconds`, of a name that is [`quoted`].
+pub fn policy(quoted: &str, limit: &Limit) -> String {
+    format!("{quoted};q={};w={}", limit.requests, seconds(limit.per).max(1))
 }
 
 /// Value of `Retry-After`: whole seconds, rounded up, at least 1.
@@ -38,12 +45,7 @@ fn seconds(duration: Duration) -> u64 {
 }
 
 /// A structured-field string. A service name needs no escape; anything else is dropped from it.
-fn write_name(out: &mut String, name: &str) {
-    out.push('"');
-    out.extend(name.chars().filter(|letter| matches!(letter, ' '..='~') && !matches!(letter, '"' | '\\')));
-    out.push('"');
-}
-
-fn write_all(out: &mut String, text: std::fmt::Arguments<'_>) {
-    out.write_fmt(text).expect("writing to a String cannot fail");
+pub fn quoted(name: &str) -> String {
+    let plain = |letter: &char| matches!(letter, ' '..='~') && !matches!(letter, '"' | '\\');
+    format!("\"{}\"", name.chars().filter(plain).collect::<String>())
 }

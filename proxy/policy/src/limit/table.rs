@@ -67,11 +67,6 @@ impl Key {
     pub(super) const fn bits(self) -> u128 {
         self.0
     }
-
-    /// Half of it, where few callers are told apart at once.
-    pub const fn low(self) -> u64 {
-        self.0 as u64
-    }
 }
 
 /// Which of a limit's two.
@@ -163,20 +158,27 @@ impl Keyer {
 
     /// The key of a caller at a service (or other scope). No allocation.
     pub fn key(&self, scope: &str, who: Who<'_>) -> Key {
-        let [high, low] = self.seed.map(|seed| {
-            let mut hasher = DefaultHasher::new();
-            seed.hash(&mut hasher);
-            scope.hash(&mut hasher);
-            match who {
-                Who::Subject(subject) => (1_u8, subject).hash(&mut hasher),
-                Who::Address(address) => (2_u8, network(address)).hash(&mut hasher),
-                Who::Header(value) => (3_u8, value).hash(&mut hasher),
-                Who::Everybody => 4_u8.hash(&mut hasher),
-            }
-            hasher.finish()
-        });
+        let [high, low] = self.seed.map(|seed| hash(seed, scope, who));
         Key(u128::from(high) << 64 | u128::from(low))
     }
+
+    /// Half of that key, where few callers are told apart at once, at half its cost.
+    pub fn short_key(&self, scope: &str, who: Who<'_>) -> u64 {
+        hash(self.seed[1], scope, who)
+    }
+}
+
+fn hash(seed: u64, scope: &str, who: Who<'_>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    seed.hash(&mut hasher);
+    scope.hash(&mut hasher);
+    match who {
+        Who::Subject(subject) => (1_u8, subject).hash(&mut hasher),
+        Who::Address(address) => (2_u8, network(address)).hash(&mut hasher),
+        Who::Header(value) => (3_u8, value).hash(&mut hasher),
+        Who::Everybody => 4_u8.hash(&mut hasher),
+    }
+    hasher.finish()
 }
 
 impl Table {

@@ -269,10 +269,11 @@ fn another_table_goes_on_where_this_one_was() {
 fn header_values_are_exact() {
     let limit = limit(100, Duration::from_millis(1500), 20);
     let (decision, _) = limit.soft.check(at(0), 0);
-    let (mut value, mut policy) = (String::new(), String::new());
-    header::write_rate_limit(&mut value, "data_service", &decision);
-    header::write_policy(&mut policy, "da\"ta\\\n", &limit);
-    assert_eq!((value.as_str(), policy.as_str()), (r#""data_service";r=19;t=1"#, r#""data";q=100;w=2"#));
+    let mut value = b"x".to_vec();
+    let remaining = header::write_rate_limit(&mut value, &header::quoted("data_service"), &decision);
+    assert_eq!(value, br#"x"data_service";r=19;t=1"#);
+    assert_eq!(&value[remaining], b"19");
+    assert_eq!(header::policy(&header::quoted("da\"ta\\\n"), &limit), r#""data";q=100;w=2"#);
     assert_eq!(header::retry_after_s(Duration::from_millis(1)), 1);
     assert_eq!(header::retry_after_s(Duration::ZERO), 1);
     assert_eq!(header::retry_after_s(Duration::from_millis(1001)), 2);

@@ -15,7 +15,7 @@ use sluice_policy::framing;
 use sluice_policy::gate::{self, Entry, Gate, Lane};
 use sluice_policy::headers::{Rules, judge};
 use sluice_policy::kill_switch::{self, Scope, Switch, Switches};
-use sluice_policy::limit::header::write_rate_limit;
+use sluice_policy::limit::header::{quoted, write_rate_limit};
 use sluice_policy::limit::{self, Keyer, Limit, Who};
 use sluice_policy::outlier::Outliers;
 use sluice_policy::path::normalise;
@@ -48,7 +48,8 @@ pub(crate) struct Chain {
     memory: SharedMemory,
     budget: Budget,
     outliers: Outliers,
-    rate_limit: String,
+    quoted: String,
+    rate_limit: Vec<u8>,
     seed: u64,
 }
 
@@ -86,7 +87,8 @@ impl Chain {
             memory: SharedMemory::default(),
             budget: Budget::new(&service.retry),
             outliers: Outliers::new(service.outlier.clone(), ids),
-            rate_limit: String::with_capacity(64),
+            quoted: quoted(&service.name),
+            rate_limit: Vec::with_capacity(64),
             seed: 1,
             service,
         }
@@ -123,7 +125,7 @@ impl Chain {
         let who = Who::of(&self.limit.key, Some("bench"), client, |_| None);
         let verdict = self.callers.check(self.keyer.key(&self.service.name, who), &self.limit, now);
         self.rate_limit.clear();
-        write_rate_limit(&mut self.rate_limit, &self.service.name, &verdict.decision);
+        write_rate_limit(&mut self.rate_limit, &self.quoted, &verdict.decision);
         let kept = ["host", "user-agent", "accept", "authorization", "x-request-id"]
             .into_iter()
             .filter(|name| judge(name, Rules::default()).is_none());
@@ -137,7 +139,7 @@ impl Chain {
         let who = Who::of(&self.service.fair_key, Some("bench"), client, |_| None);
         let ask = gate::Ask {
             lane: Lane::Query,
-            account: self.keyer.key("lanes", who).low(),
+            account: self.keyer.short_key("lanes", who),
             queue: self.service.concurrency.queue,
             patience: self.service.concurrency.queue_timeout,
         };

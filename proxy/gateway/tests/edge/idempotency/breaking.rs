@@ -5,10 +5,10 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 
-use super::{coded, order};
-use crate::harness::{Client, Reply, Setup, find, service};
+use super::{REQUIRED, coded, edge_at, order};
+use crate::harness::{Client, Reply, Seen, Setup, Upstream, Wire, eventually, find, service};
 
 const ANSWER: &str = "HTTP/1.1 201 Created\r\nContent-Length: 8\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\nexecuted";
 /// Clients at once, each with an upstream of its own.
@@ -192,4 +192,37 @@ fn an_upstream_that_dies_at_any_byte_executes_an_order_at_most_once() {
             });
         }
     });
+}
+
+#[test]
+fn an_answer_that_its_client_left_is_known_to_its_end() {
+    let half = "x".repeat(100_000);
+    for chunked in [false, true] {
+        let (hold, gone) = (half.clone(), Arc::new(Barrier::new(2)));
+        let inside = Arc::clone(&gone);
+        let upstream = Upstream::start(move |_: &Seen, wire: &mut dyn Wire| {
+            let (framing, before, behind) = if chunked {
+                ("Transfer-Encoding: chunked".to_owned(), format!("{:x}\r\n", hold.len()), "\r\n")
+            } else {
+                (format!("Content-Length: {}", 2 * hold.len()), String::new(), "")
+            };
+            let first = format!("HTTP/1.1 201 Created\r\n{framing}\r\n\r\n{before}{hold}{behind}");
+            let sent = wire.write_all(first.as_bytes()).is_ok();
+            inside.wait();
+            let end = if chunked { "0\r\n\r\n" } else { "" };
+            sent && wire.write_all(format!("{before}{hold}{behind}{end}").as_bytes()).is_ok()
+        });
+        let edge = edge_at(upstream.url(), REQUIRED);
+        let mut client = edge.connect();
+        client.send(&order("k", "{}"));
+        client.read_bytes(1000);
+        drop(client);
+        gone.wait();
+        let again = eventually("all of it is there", || {
+            Some(edge.send(&order("k", "{}"))).filter(|one| one.status == 201)
+        });
+        assert_eq!(again.field("idempotency-replayed"), "true", "{chunked}");
+        assert_eq!(again.text().len(), 2 * half.len(), "{chunked}: {}", again.head);
+        assert_eq!(upstream.seen().len(), 1);
+    }
 }
