@@ -11,6 +11,7 @@ pub mod feed;
 pub mod header;
 pub mod id;
 pub mod json;
+pub mod key;
 pub mod problem;
 pub mod role;
 pub mod start;

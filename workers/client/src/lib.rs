@@ -9,6 +9,7 @@ mod events;
 pub mod feed;
 mod role_key;
 mod sse;
+mod store_key;
 
 pub use call::{Client, ClientError, REPLY_BYTES_MAX, Reply};
 pub use role_key::{RoleKey, RoleKeyFault, pem};

@@ -54,6 +54,7 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .route("/secrets/{*path}", any(secrets::at))
         .route("/audit", get(audit::read))
         .route("/internal/feed", get(internal::feed))
+        .route("/internal/keys/{role}", get(internal::store_keys))
         .route("/internal/certificates", get(internal::certificates).post(internal::issue))
         .route_layer(from_fn_with_state(Arc::clone(&context), refuse_while_sealed))
         .with_state(context)

@@ -21,6 +21,7 @@ mod request;
 mod seal;
 mod secret;
 mod store;
+mod store_key;
 mod token;
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{FromRequestParts, State};
+use axum::extract::{FromRequestParts, Path, State};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -120,6 +120,20 @@ pub(super) async fn issue(
 ) -> Result<Response, Reject> {
     let issued = context.run(move |vault| vault.issue_role(&act, role, &request)).await?;
     Ok(answer(&issued))
+}
+
+/// The keys of the store of the role that asks, and of no other.
+pub(super) async fn store_keys(
+    State(context): State<Arc<Context>>,
+    RoleAct { role, act }: RoleAct,
+    Path(of): Path<String>,
+) -> Result<Response, Reject> {
+    let keys = context.run(move |vault| vault.store_keys(&act, role, &of)).await;
+    let keys = keys.map_err(|reject| {
+        let hidden = reject.problem().code == Code::Forbidden;
+        if hidden { nothing_here() } else { reject }
+    });
+    Ok(answer(&keys?))
 }
 
 #[derive(Serialize)]

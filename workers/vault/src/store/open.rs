@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use redb::{Builder, Database, ReadableDatabase as _};
+use redb::{Builder, Database, ReadableDatabase as _, TableHandle as _};
 use serde::{Deserialize, Serialize};
 use sluice_audit::{AuditError, Digest, Entry, Log, Query, Since};
 
@@ -203,6 +203,7 @@ pub(super) fn write_head(
 fn read(path: &Path, root: &RootKey) -> Result<Opened, StoreError> {
     let wrap = |error: VaultError| damaged(path, Some(error));
     let db = Builder::new().set_cache_size(CACHE_BYTES).open(path).map_err(|error| wrap(error.into()))?;
+    add_tables(&db).map_err(wrap)?;
     let txn = db.begin_read().map_err(|error| wrap(error.into()))?;
     let rows = keyring_rows(&txn).map_err(wrap)?;
     let keyring = Keyring::open(root, &rows).map_err(StoreError::Keyring)?;
@@ -213,6 +214,22 @@ fn read(path: &Path, root: &RootKey) -> Result<Opened, StoreError> {
     }
     drop(snapshot);
     Ok(Opened { db, keyring, head })
+}
+
+/// A store of an older version lacks the tables that came later; empty ones change no digest. (One that was removed
+/// from a store of this version does: its rows are missing in the digest.)
+fn add_tables(db: &Database) -> Result<(), VaultError> {
+    let present: Vec<String> = db.begin_read()?.list_tables()?.map(|table| table.name().to_owned()).collect();
+    if Table::ALL.iter().all(|table| present.iter().any(|name| name == table.name())) {
+        return Ok(());
+    }
+    let mut txn = db.begin_write()?;
+    txn.set_two_phase_commit(true);
+    for table in Table::ALL {
+        txn.open_table(table.definition())?;
+    }
+    txn.commit()?;
+    Ok(())
 }
 
 fn keyring_rows(txn: &redb::ReadTransaction) -> Result<Vec<(String, Vec<u8>)>, VaultError> {

@@ -40,11 +40,13 @@ pub(crate) enum Table {
     SecretVersion,
     /// Events that wait for the event worker, by number.
     Outbox,
+    /// Keys of other roles' stores: `role/` and the number, four bytes big endian.
+    StoreKey,
 }
 
 impl Table {
     /// Every table.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Meta,
         Self::Keyring,
         Self::Authority,
@@ -59,6 +61,7 @@ impl Table {
         Self::SecretHead,
         Self::SecretVersion,
         Self::Outbox,
+        Self::StoreKey,
     ];
 
     /// Its name in the file and in sealed places.
@@ -78,6 +81,7 @@ impl Table {
             Self::SecretHead => "secret_head",
             Self::SecretVersion => "secret_version",
             Self::Outbox => "outbox",
+            Self::StoreKey => "store_key",
         }
     }
 

@@ -102,6 +102,25 @@ fn meddle(path: &Path, change: impl FnOnce(&mut Rows)) {
 }
 
 #[test]
+fn a_store_that_is_older_gets_the_tables_that_came_later() {
+    let files = Files::with_rows(&[("a", "1")]);
+    let drop_table = |table: Table| {
+        let db = Database::open(files.store()).unwrap();
+        let txn = db.begin_write().unwrap();
+        assert!(txn.delete_table(table.definition()).unwrap());
+        txn.commit().unwrap();
+    };
+    drop_table(Table::StoreKey);
+    let (store, log) = files.open().unwrap();
+    assert_eq!(read(&store, "a").unwrap().as_deref(), Some("1"));
+    assert_eq!(store.snapshot().unwrap().count(Table::StoreKey).unwrap(), 0);
+    drop((store, log));
+    // One that held something does not come back empty.
+    drop_table(Table::SecretHead);
+    assert!(matches!(files.open(), Err(StoreError::Tampered)));
+}
+
+#[test]
 fn rows_survive_a_restart_and_failed_changes_leave_nothing() {
     let files = Files::with_rows(&[("a", "1"), ("b", "2")]);
     let (store, log) = files.open().unwrap();

@@ -9,4 +9,5 @@ mod harness;
 mod role_certificates;
 mod secrets;
 mod start;
+mod store_keys;
 mod tokens;
