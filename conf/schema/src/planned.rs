@@ -5,9 +5,6 @@
 const PLANNED: &[&str] = &[
     "auth.issuers",
     "auth.user",
-    "events.archive_dir",
-    "events.compress",
-    "events.encrypt",
     "events.group",
     "events.on_redis_down",
     "events.partitions",

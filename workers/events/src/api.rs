@@ -10,7 +10,7 @@ use crate::batch::{self, BATCH_BYTES_MAX};
 use crate::context::Context;
 use crate::event::EVENT_BYTES_MAX;
 use crate::schemas::SCHEMA_BYTES_MAX;
-use crate::{admin, cloudevents, publish, query, replay, schemas, state, stats, stream};
+use crate::{admin, archive, cloudevents, publish, query, replay, schemas, state, stats, stream};
 
 /// LIMIT: body of a replay.
 const REPLAY_BYTES_MAX: usize = 64 * 1024;
@@ -27,6 +27,7 @@ pub(crate) fn router(context: &Arc<Context>) -> Router {
         .route("/events/replay", post(replay::replay).layer(Extension(BodyLimit(REPLAY_BYTES_MAX))))
         .route("/events/replay/{id}", get(replay::told).patch(replay::change).delete(replay::delete))
         .route("/events/replay/{id}/stream", get(replay::watch_session))
+        .route("/admin/archive", post(archive::archive))
         .route("/events/stats", get(stats::stats))
         .route("/events/types", get(stats::types))
         .route("/events/stream", get(stream::stream))

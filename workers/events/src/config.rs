@@ -7,7 +7,7 @@ use sluice_schema::{Events, Fsync as ConfiguredFsync, UnknownTypes};
 use sluice_wire::symbol::Timeframe;
 
 use crate::candles::{Frame, Rules};
-use crate::log::{Fsync, Options, Retention};
+use crate::log::{AtRest, Fsync, Options, Retention};
 
 /// The settings in force.
 #[derive(Clone, Debug)]
@@ -30,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) log_options: Options,
     /// Which candles are made; `None`: none.
     pub(crate) candles: Option<Rules>,
+    /// How its files are written, once the keys are there.
+    pub(crate) at_rest: AtRest,
 }
 
 impl Settings {
@@ -46,6 +48,7 @@ impl Settings {
             streams_dir: start.role_dir().join("streams"),
             log_options: log_options(events),
             candles: candles(events),
+            at_rest: at_rest(events),
         }
     }
 }
@@ -55,6 +58,16 @@ fn candles(events: &Events) -> Option<Rules> {
     let frames: Vec<Frame> = events.candles.timeframes.iter().map(of).collect();
     let grace_ms = events.candles.lateness.as_millis() as i64;
     (!frames.is_empty()).then_some(Rules { frames, grace_ms })
+}
+
+fn at_rest(events: &Events) -> AtRest {
+    AtRest {
+        keys: None,
+        encrypt: events.encrypt,
+        compress: events.compress,
+        // One folder a stream, as in the data directory.
+        archive: events.archive_dir.as_ref().map(|dir| dir.join(format!("{}.log", events.stream))),
+    }
 }
 
 fn log_options(events: &Events) -> Options {

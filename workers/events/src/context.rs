@@ -17,7 +17,7 @@ use crate::config::Settings;
 use crate::engine::{AppendError, Condition, Engine, ReadError, Reader, Receipt};
 use crate::error::{RunError, read_problem};
 use crate::hub::Hub;
-use crate::log::{Clock, Draft, SystemClock};
+use crate::log::{Clock, Draft, Log, SystemClock};
 use crate::metrics::Metrics;
 use crate::mint::Mint;
 use crate::rate::Rates;
@@ -60,7 +60,12 @@ impl Context {
         let schemas = Schemas::open(settings.schemas_dir.clone(), metrics.violations.clone());
         let schemas = schemas.map_err(|error| RunError::Schemas(Box::new(error)))?;
         let rates = settings.publish_rate.map(|rate| Mutex::new(Rates::new(rate)));
-        let streams = Streams::new(&settings.stream, settings.streams_dir.clone(), settings.log_options);
+        let streams = Streams::new(
+            &settings.stream,
+            settings.streams_dir.clone(),
+            settings.log_options,
+            &settings.at_rest,
+        );
         Ok(Arc::new(Self {
             engine,
             hub,
@@ -98,6 +103,13 @@ impl Context {
                 problem.outcome(Outcome::NotSent).index(0).retry_after_s(wait.as_secs_f64().ceil() as u64),
             )
         })
+    }
+
+    /// The log of this process, where that is the store.
+    pub(crate) fn log(&self) -> Option<Log> {
+        match &self.engine {
+            Engine::Embedded(log) => Some(log.clone()),
+        }
     }
 
     /// Where events are stored, in a word.

@@ -8,6 +8,7 @@ use sluice_wire::json::JsonError;
 use sluice_wire::problem::{Outcome, Problem};
 
 use crate::engine::{AppendError, ReadError};
+use crate::keys::KeyError;
 use crate::log::{self, Fatal, OpenError};
 
 /// Why the role ended.
@@ -16,6 +17,9 @@ pub enum RunError {
     /// The log did not open.
     #[error("the event log did not open")]
     Open(#[from] OpenError),
+    /// The log is encrypted and nobody can be asked for its key.
+    #[error("the event log has no key")]
+    Key(#[source] KeyError),
     /// The log failed while it was in use; the next start finds out what is on the disk.
     #[error(transparent)]
     Log(Fatal),

@@ -8,6 +8,7 @@
 mod access;
 mod admin;
 mod api;
+mod archive;
 mod batch;
 mod body;
 mod candles;
@@ -22,6 +23,7 @@ mod fingerprint;
 mod frame;
 mod hub;
 mod json;
+mod keys;
 pub mod log;
 mod metrics;
 mod mint;
@@ -38,24 +40,27 @@ mod stream;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::sync::Arc;
 
 use sluice_http::{Start, serve};
 
 pub use error::RunError;
+pub use keys::KeyError;
 
 use config::Settings;
 use context::Context;
 use engine::Engine;
-use log::{Ground, Log};
 use metrics::Metrics;
 
 /// Plays the role: opens the log, serves, and returns when the process is to end or the log has failed.
 pub async fn run(start: Start) -> Result<(), RunError> {
-    let settings = Settings::new(&start);
+    let mut settings = Settings::new(&start);
     let metrics = Arc::new(Metrics::new(&start.registry));
-    let engine = Engine::Embedded(open(&settings, Arc::clone(&metrics)).await?);
+    let Some((log, at_rest)) = waiting::open(&start, &settings, &metrics).await? else { return Ok(()) };
+    settings.at_rest = at_rest;
+    let engine = Engine::Embedded(log);
     let context = Context::new(engine.clone(), settings, metrics, start.stop.clone())?;
     let observed = tokio::spawn(Arc::clone(&context).observe());
     let candles = context.settings.candles.clone();
@@ -80,21 +85,4 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     })
     .await?;
     served
-}
-
-async fn open(settings: &Settings, metrics: Arc<Metrics>) -> Result<Log, RunError> {
-    let (dir, options) = (settings.log_dir.clone(), settings.log_options);
-    let ground = Ground { observer: metrics, ..Ground::default() };
-    let log = tokio::task::spawn_blocking(move || Log::open(&dir, &options, ground)).await??;
-    let (found, stats) = (log.recovered(), log.reader().stats());
-    tracing::info!(
-        component = "log",
-        events = stats.length,
-        bytes = stats.bytes,
-        torn_bytes = found.torn_bytes,
-        reindexed = found.reindexed,
-        remembered = found.remembered,
-        "event log opened"
-    );
-    Ok(log)
 }

@@ -1,7 +1,7 @@
 //! Streams beside the main one: what replays are stored in, each a log of its own.
 //!
-//! They are made by `into = "stream:NAME"` and read with `stream=NAME`. Retention and sync are those of the main
-//! stream. There are at most [`STREAMS_MAX`]; one goes by removing its folder while the worker is down.
+//! They are made by `into = "stream:NAME"` and read with `stream=NAME`. Retention, sync, encryption and compression are
+//! those of the main stream; they are not archived. There are at most [`STREAMS_MAX`]; one goes by removing its folder while the worker is down.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use sluice_wire::code::Code;
 use tokio::sync::Mutex;
 
 use crate::engine::Engine;
-use crate::log::{Ground, Log, OpenError, Options};
+use crate::log::{AtRest, Ground, Log, OpenError, Options};
 
 /// LIMIT: streams beside the main one.
 pub(crate) const STREAMS_MAX: usize = 16;
@@ -24,12 +24,14 @@ pub(crate) struct Streams {
     main: String,
     dir: PathBuf,
     options: Options,
+    at_rest: AtRest,
     open: Mutex<BTreeMap<String, Engine>>,
 }
 
 impl Streams {
-    pub(crate) fn new(main: &str, dir: PathBuf, options: Options) -> Self {
-        Self { main: main.to_owned(), dir, options, open: Mutex::default() }
+    pub(crate) fn new(main: &str, dir: PathBuf, options: Options, at_rest: &AtRest) -> Self {
+        let at_rest = AtRest { archive: None, ..at_rest.clone() };
+        Self { main: main.to_owned(), dir, options, at_rest, open: Mutex::default() }
     }
 
     /// The stream with a name, made when it is not there.
@@ -62,7 +64,8 @@ impl Streams {
             return Ok(engine.clone());
         }
         let (dir, folder, options) = (self.dir.clone(), self.dir.join(format!("{name}.log")), self.options);
-        let opening = tokio::task::spawn_blocking(move || open_log(&dir, &folder, &options, make));
+        let ground = Ground { at_rest: self.at_rest.clone(), ..Ground::default() };
+        let opening = tokio::task::spawn_blocking(move || open_log(&dir, &folder, &options, ground, make));
         let engine =
             opening.await.map_err(|_| Reject::new(Code::Internal, "opening the stream broke off"))??;
         open.insert(name.to_owned(), engine.clone());
@@ -70,7 +73,13 @@ impl Streams {
     }
 }
 
-fn open_log(dir: &Path, folder: &Path, options: &Options, make: bool) -> Result<Engine, Reject> {
+fn open_log(
+    dir: &Path,
+    folder: &Path,
+    options: &Options,
+    ground: Ground,
+    make: bool,
+) -> Result<Engine, Reject> {
     if !folder.is_dir() {
         if !make {
             return Err(unknown());
@@ -82,7 +91,7 @@ fn open_log(dir: &Path, folder: &Path, options: &Options, make: bool) -> Result<
             return Err(Reject::new(Code::Unprocessable, text));
         }
     }
-    let log = Log::open(folder, options, Ground::default()).map_err(|error: OpenError| failed(&error))?;
+    let log = Log::open(folder, options, ground).map_err(|error: OpenError| failed(&error))?;
     Ok(Engine::Embedded(log))
 }
 

@@ -94,6 +94,7 @@ fn world() -> World {
         schemas_dir: dir.path().join("schemas"),
         streams_dir: dir.path().join("streams"),
         log_options: options,
+        at_rest: crate::log::AtRest::default(),
     };
     let (stopper, stop) = Stopper::new();
     let context = Context::new(Engine::Embedded(log.clone()), settings, metrics, stop).unwrap();

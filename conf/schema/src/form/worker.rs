@@ -47,6 +47,15 @@ pub(crate) const FSYNC: Text<Fsync> = Text {
     pattern: "^(always|interval:[0-9].*)$",
 };
 
+/// The path of a file or folder.
+pub(crate) const PATH: Text<PathBuf> = Text {
+    what: "a path",
+    code: Code::Path,
+    parse: parse_path,
+    show: |path| path.display().to_string(),
+    pattern: "^.+$",
+};
+
 /// How the vault opens.
 pub(crate) const SEAL: Text<Seal> = Text {
     what: "\"auto\" or \"file:PATH\"",
@@ -127,6 +136,13 @@ fn show_secret(reference: &SecretRef) -> String {
 }
 
 /// The path of `file:PATH`.
+fn parse_path(text: &str) -> Result<PathBuf, Wrong> {
+    if text.is_empty() || text.len() > 4096 || text.contains(char::is_control) {
+        return Err(Wrong::new("this is not a path"));
+    }
+    Ok(PathBuf::from(text))
+}
+
 fn file(text: &str) -> Option<PathBuf> {
     let path = text.strip_prefix("file:")?;
     (!path.is_empty() && path.len() <= 4096 && !path.contains('\0')).then(|| PathBuf::from(path))

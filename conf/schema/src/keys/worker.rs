@@ -1,8 +1,10 @@
 //! Keys of the workers and the demo.
 
+use std::path::PathBuf;
+
 use super::span;
-use crate::form::{ADDRESS, AUDIENCE, FSYNC, ISSUER, SEAL, STREAM, TIMEFRAME, TRUST_DOMAIN};
-use crate::kind::{Choice, Duration, List, Maybe, Number, Size, count};
+use crate::form::{ADDRESS, AUDIENCE, FSYNC, ISSUER, PATH, SEAL, STREAM, TIMEFRAME, TRUST_DOMAIN};
+use crate::kind::{Choice, Duration, Flag, List, Maybe, Number, Size, count};
 use crate::model::{Calc, Candles, Demo, Events, Retention, UnknownTypes, Vault};
 use crate::table::Table;
 
@@ -33,6 +35,15 @@ pub(super) fn events(t: &mut Table<'_, '_>, events: &mut Events) {
         t.key("segment_bytes", doc, Size(1 << 20..=4 << 30), &mut events.segment_bytes);
         let doc = "Events a second that one caller may publish; without it, any number.";
         t.key("publish_rate", doc, Maybe(count(1..=1_000_000_000)), &mut events.publish_rate);
+        t.key("compress", "Whether full segments are compressed.", Flag, &mut events.compress);
+        let doc = "Whether the log is encrypted, with a key of the vault or of key_file.";
+        t.key("encrypt", doc, Flag, &mut events.encrypt);
+        let doc = "Keys of a worker without the vault: 64 hexadecimal digits a line, the last one in use.";
+        t.key("key_file", doc, Maybe(PATH), &mut events.key_file);
+        let doc = "Where full segments are copied to; retention then drops only what is there.";
+        t.key("archive_dir", doc, Maybe(PATH), &mut events.archive_dir);
+        resolve(t, events.key_file.as_mut());
+        resolve(t, events.archive_dir.as_mut());
         t.table("candles", "Candles made of trades.", |t| candles(t, &mut events.candles));
     });
 }
@@ -44,6 +55,15 @@ fn candles(t: &mut Table<'_, '_>, candles: &mut Candles) {
     t.key("timeframes", doc, lengths, &mut candles.timeframes);
     let doc = "How much later than its candle's end a trade may come and still count.";
     t.key("lateness", doc, span(0, 60_000), &mut candles.lateness);
+}
+
+/// A relative path counts from the folder of the main file.
+fn resolve(t: &Table<'_, '_>, path: Option<&mut PathBuf>) {
+    if let Some(path) = path
+        && !t.describing()
+    {
+        *path = t.reader.base().join(&*path);
+    }
 }
 
 fn retention(t: &mut Table<'_, '_>, retention: &mut Retention) {

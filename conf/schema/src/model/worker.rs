@@ -27,6 +27,14 @@ pub struct Events {
     pub publish_rate: Option<u64>,
     /// Size of one log segment in bytes.
     pub segment_bytes: u64,
+    /// Whether full segments are compressed.
+    pub compress: bool,
+    /// Whether what is written to the log is encrypted.
+    pub encrypt: bool,
+    /// Keys of a worker that runs without the vault: a file with 64 hexadecimal digits a line, the last one in use.
+    pub key_file: Option<PathBuf>,
+    /// Where full segments are copied to.
+    pub archive_dir: Option<PathBuf>,
     /// Candles made of trades.
     pub candles: Candles,
 }
@@ -138,6 +146,10 @@ impl Default for Events {
             publish_rate: None,
             segment_bytes: 64 << 20,
             candles: Candles::default(),
+            compress: true,
+            encrypt: true,
+            key_file: None,
+            archive_dir: None,
         }
     }
 }

@@ -1,11 +1,16 @@
-//! What is done beside the writer: sealing segments that are full, unlinking those that retention lets go.
+//! What is done beside the writer: sealing segments that are full, compressing them, unlinking those that retention
+//! lets go.
+//!
+//! With an archive, a segment is copied there before it is unlinked, and stays while it cannot be.
 
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::archive::Archive;
 use super::medium::Medium;
+use super::pack::Packing;
 use super::retention::{Gone, Retention};
 use super::segment::Segment;
 use super::store::Store;
@@ -30,8 +35,13 @@ pub(crate) struct Housekeeper {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) retention: Retention,
-    /// One at a time: the thread, or a caller of [`super::Log::retain`].
+    /// Whether full segments are written anew, compressed.
+    pub(crate) compress: bool,
+    pub(crate) archive: Option<Archive>,
+    /// Who changes what stands in the folder: the thread, or a caller of [`super::Log`].
     pub(crate) turn: Mutex<()>,
+    /// Held while segments are compressed; before `turn`.
+    pub(crate) packing: Mutex<Packing>,
 }
 
 impl Housekeeper {
@@ -40,20 +50,30 @@ impl Housekeeper {
         loop {
             match jobs.recv_timeout(PERIOD) {
                 Ok(Job::Seal(segment)) => self.seal(&segment),
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    self.pack_all();
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.retain();
         }
     }
 
-    fn seal(&self, segment: &Segment) {
+    /// Compresses the segment; where that is off or fails its index goes to disk.
+    fn seal(&self, segment: &Arc<Segment>) {
         let cut = segment.with_summary(|summary| summary.end);
-        // Both are conveniences: the records are durable, the index can be made again.
-        let sealed = self.medium.truncate(&segment.file, cut).and_then(|()| segment.seal(&*self.medium));
-        if let Err(error) = sealed {
+        // All are conveniences: the records are durable, the index can be made again.
+        let cut = self.medium.truncate(&segment.file, cut);
+        self.pack_all();
+        let _turn = self.turn();
+        let seal = || if self.store.holds(segment) { segment.seal(&*self.medium) } else { Ok(()) };
+        if let Err(error) = cut.and_then(|()| seal()) {
             self.observer.trouble("a full segment could not be sealed; its index stays in memory", &error);
         }
+    }
+
+    pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Unlinks what retention lets go.
@@ -63,10 +83,11 @@ impl Housekeeper {
 
     /// Unlinks what the bounds let go.
     pub(crate) fn trim(&self, bounds: &Retention) -> Gone {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn();
         let segments = self.store.segments();
         let extents: Vec<_> = segments.iter().map(|segment| segment.extent()).collect();
-        let count = bounds.expired(&extents, self.clock.now_ms());
+        let expired = bounds.expired(&extents, self.clock.now_ms());
+        let count = segments[..expired].iter().take_while(|segment| self.is_archived(segment)).count();
         if count == 0 {
             return Gone::default();
         }
@@ -79,5 +100,18 @@ impl Housekeeper {
         let bytes = extents[..count].iter().map(|extent| extent.bytes).sum();
         let events = extents[..count].iter().map(|extent| extent.records).sum();
         Gone { segments: count, events, bytes }
+    }
+
+    /// Whether a segment may go: it does not have to be archived, or it is.
+    fn is_archived(&self, segment: &Arc<Segment>) -> bool {
+        let Some(archive) = &self.archive else { return true };
+        match archive.add(segment, &*self.medium) {
+            Ok(_) => true,
+            Err(error) => {
+                let error = io::Error::other(error);
+                self.observer.trouble("an old segment could not be archived and stays", &error);
+                false
+            }
+        }
     }
 }

@@ -8,13 +8,19 @@
 //! A full disk refuses appends and goes on. A failed sync ends the log for good ([`Log::failed`]): the process is
 //! to end, and the next start finds out what is on the disk.
 
+mod archive;
 mod dedup;
 mod filter;
+mod form;
+mod frame;
 mod housekeeping;
 mod id;
 mod index;
+mod keyring;
 mod medium;
 mod open;
+mod pack;
+mod pages;
 mod plan;
 mod reader;
 mod record;
@@ -36,9 +42,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 
+pub use archive::{ArchiveError, Archived, ArchivedSegment};
 pub use dedup::IDS_MAX as DEDUP_IDS_MAX;
 pub use filter::Filter;
+pub use form::FORMAT_VERSION;
 pub use id::{MessageId, MessageIdError};
+pub use keyring::{AtRest, Keyring, KeyringError, MASTER_BYTES};
 pub(crate) use medium::is_full;
 pub use medium::{Disk, Medium};
 pub use open::{OpenError, Recovered};
@@ -47,7 +56,6 @@ pub use reader::{ReadError, Reader, Stats};
 pub use record::{Draft, DraftError, LABEL_BYTES_MAX, Labels, Record, Stamp};
 pub use retention::{Gone, Retention};
 pub use scan::{Backward, Forward, Trimmed};
-pub use segment::FORMAT_VERSION;
 pub use store::Fatal;
 
 use housekeeping::Housekeeper;
@@ -172,11 +180,18 @@ pub struct Ground {
     pub clock: Arc<dyn Clock>,
     /// Who is told.
     pub observer: Arc<dyn Observer>,
+    /// Keys, compression and archive of its files.
+    pub at_rest: AtRest,
 }
 
 impl Default for Ground {
     fn default() -> Self {
-        Self { medium: Arc::new(Disk), clock: Arc::new(SystemClock), observer: Arc::new(()) }
+        Self {
+            medium: Arc::new(Disk),
+            clock: Arc::new(SystemClock),
+            observer: Arc::new(()),
+            at_rest: AtRest::default(),
+        }
     }
 }
 
@@ -217,7 +232,7 @@ impl Log {
         }
         let (answer, receiver) = oneshot::channel();
         let Some(queue) = &self.inner.queue else { return Err(self.ended()) };
-        match queue.try_send(Submission { drafts, bytes, atomic, answer }) {
+        match queue.try_send(Submission { drafts, bytes, atomic, closes: false, answer }) {
             Ok(()) => Ok(receiver),
             Err(refused) => {
                 self.inner.queued.fetch_sub(bytes, Ordering::Relaxed);
@@ -271,6 +286,39 @@ impl Log {
         self.inner.housekeeper.trim(bounds)
     }
 
+    /// Closes the segment being written, if it holds anything, so that it can be archived. Blocks.
+    ///
+    /// # Errors
+    /// [`AppendError::Full`] where the next one cannot begin; otherwise as for events.
+    pub fn roll(&self) -> Result<(), AppendError> {
+        let (answer, receiver) = oneshot::channel();
+        let Some(queue) = &self.inner.queue else { return Err(self.ended()) };
+        let submission = Submission { drafts: Vec::new(), bytes: 0, atomic: false, closes: true, answer };
+        match queue.try_send(submission) {
+            Ok(()) => receiver.blocking_recv().unwrap_or_else(|_| Err(self.ended())).map(|_| ()),
+            Err(TrySendError::Full(_)) => Err(AppendError::Busy),
+            Err(TrySendError::Disconnected(_)) => Err(self.ended()),
+        }
+    }
+
+    /// Closes the segment being written and copies every full segment that the archive does not hold yet. Blocks.
+    ///
+    /// # Errors
+    /// [`ArchiveError`]; what was copied before stays, and the next call goes on behind it.
+    pub fn archive(&self) -> Result<Archived, ArchiveError> {
+        if self.inner.housekeeper.archive.is_none() {
+            return Err(ArchiveError::Off);
+        }
+        self.roll().map_err(ArchiveError::Close)?;
+        self.inner.housekeeper.archive_all()
+    }
+
+    /// Writes every full segment anew, compressed, where that is on; the number of those. The housekeeper does it
+    /// as segments become full.
+    pub fn pack(&self) -> usize {
+        self.inner.housekeeper.pack_all()
+    }
+
     fn ended(&self) -> AppendError {
         self.fatal().map_or(AppendError::Closed, AppendError::Failed)
     }
@@ -308,7 +356,7 @@ pub(crate) mod tests {
     use bytes::Bytes;
 
     use super::id::MessageId;
-    use super::record::{Draft, Header, Labels, Parsed, Record, Stamp, parse, seal};
+    use super::record::{Draft, Labels, Parsed, Record, Stamp, parse_framed};
 
     /// A record as a reader would get it.
     pub(crate) fn record(seq: u64, kind: &str) -> Record {
@@ -318,10 +366,8 @@ pub(crate) mod tests {
         let draft = Draft::new(labels, seq as i64, u128::from(seq), seq, json.as_bytes()).unwrap();
         let mut out = Vec::new();
         draft.encode(Stamp { seq, id: MessageId { ms: seq, n: 0 } }, &mut out);
-        seal(&mut out, 0);
         let bytes = Bytes::from(out);
-        let Parsed::Whole(header) = parse(&bytes) else { panic!("not a record") };
-        let header: Header = header;
+        let Parsed::Whole(header) = parse_framed(&bytes) else { panic!("not a record") };
         Record::slice(&header, &bytes, 0)
     }
 }

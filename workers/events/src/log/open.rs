@@ -9,13 +9,18 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use super::archive::Archive;
 use super::dedup::{Dedup, IDS_MAX};
 use super::filter::Filter;
+use super::form::{FORMAT_VERSION, Form, HeaderFault, Style};
+use super::frame::Sealer;
 use super::housekeeping::{Housekeeper, JOBS_MAX};
 use super::id::MessageId;
+use super::pack::Packing;
+use super::pages::IndexFile;
 use super::reader::{ReadError, Reader};
 use super::recovery::{self, ScanError};
-use super::segment::{self, FORMAT_VERSION, HeaderFault, Segment};
+use super::segment::{self, Segment};
 use super::sidecar;
 use super::store::Store;
 use super::writer::{Bounds, Writer};
@@ -56,6 +61,23 @@ pub enum OpenError {
         /// Its version.
         found: u16,
     },
+    /// Encrypted with a key that is not there, or with another key of its number.
+    #[error(
+        "{} is encrypted with key {id}, {}. Nothing was changed; give the vault that it was written with",
+        path.display(),
+        if *other { "and the key of that number is another one" } else { "which is not known" }
+    )]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// Number of the key.
+        id: u32,
+        /// There is a key of that number, and it is not the one.
+        other: bool,
+    },
+    /// The archive is the log's own folder: copies there would go with the originals.
+    #[error("the archive of the event log in {} must be another folder", .0.display())]
+    Archive(PathBuf),
     /// The tail could not be read for the dedup window.
     #[error("cannot read the events of the dedup window")]
     Tail(#[source] ReadError),
@@ -75,9 +97,13 @@ pub struct Recovered {
 pub(crate) fn open(dir: &Path, options: &Options, ground: Ground) -> Result<Log, OpenError> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(at(dir))?;
     let lock = lock(dir)?;
+    if ground.at_rest.archive.as_deref().is_some_and(|archive| is_same(archive, dir)) {
+        return Err(OpenError::Archive(dir.to_owned()));
+    }
     let mut recovered = Recovered::default();
-    let (segments, last_id) = load(dir, &ground, &mut recovered)?;
-    let active = Arc::clone(&segments[segments.len() - 1]);
+    let (mut segments, last_id) = load(dir, &ground, &mut recovered)?;
+    let style = Style::new(&ground.at_rest, segments.iter().find_map(|segment| segment.form.log_id()));
+    let active = active(dir, &ground, &style, &mut segments, last_id)?;
     let next_seq = active.with_summary(|summary| active.base_seq + summary.records);
     let written = active.with_summary(|summary| summary.end);
     let store = Arc::new(Store::new(dir.to_owned(), segments, next_seq - 1));
@@ -94,7 +120,10 @@ pub(crate) fn open(dir: &Path, options: &Options, ground: Ground) -> Result<Log,
         clock: Arc::clone(&ground.clock),
         observer: Arc::clone(&ground.observer),
         retention: options.retention,
+        compress: ground.at_rest.compress,
+        archive: ground.at_rest.archive.clone().map(Archive::new),
         turn: Mutex::new(()),
+        packing: Mutex::new(Packing::default()),
     });
     let writer = Writer {
         store,
@@ -108,6 +137,8 @@ pub(crate) fn open(dir: &Path, options: &Options, ground: Ground) -> Result<Log,
             age_ms: options.retention.segment_age_ms(),
         },
         dedup,
+        sealer: Sealer::begin(Arc::clone(&active.form)),
+        style,
         housekeeper: jobs,
         queued: Arc::clone(&queued),
         active,
@@ -116,7 +147,7 @@ pub(crate) fn open(dir: &Path, options: &Options, ground: Ground) -> Result<Log,
         next_seq,
         last_id,
         unsynced: None,
-        buffer: Vec::new(),
+        buffers: Default::default(),
     };
     let keeper = Arc::clone(&housekeeper);
     let threads = vec![
@@ -134,6 +165,11 @@ pub(crate) fn open(dir: &Path, options: &Options, ground: Ground) -> Result<Log,
             _lock: lock,
         }),
     })
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    // A folder that is not there yet is another one.
+    fs::canonicalize(one).ok().is_some_and(|one| fs::canonicalize(other).ok() == Some(one))
 }
 
 fn spawn(
@@ -188,11 +224,40 @@ fn load(
         expected = Some(base_seq + records);
         segments.push(Arc::new(segment));
     }
-    if segments.is_empty() {
-        let first = Segment::create(&*ground.medium, dir, 1, last_id).map_err(at(dir))?;
-        segments.push(Arc::new(first));
+    let mut ids = segments.iter().filter_map(|segment| Some((segment, segment.form.log_id()?)));
+    if let Some((_, first)) = ids.next()
+        && let Some((stranger, _)) = ids.find(|(_, id)| *id != first)
+    {
+        let why = "it belongs to another log than the segments before it".to_owned();
+        return Err(OpenError::Corrupt { path: stranger.path.clone(), why });
     }
     Ok((segments, last_id))
+}
+
+/// The segment to write to: the last one where it may go on, else a new one.
+fn active(
+    dir: &Path,
+    ground: &Ground,
+    style: &Style,
+    segments: &mut Vec<Arc<Segment>>,
+    last_id: MessageId,
+) -> Result<Arc<Segment>, OpenError> {
+    let mut next_seq = 1;
+    if let Some(last) = segments.last() {
+        if style.continues(&last.form) {
+            return Ok(Arc::clone(last));
+        }
+        let records = last.with_summary(|summary| summary.records);
+        next_seq = last.base_seq + records;
+        if records == 0 {
+            // The new one gets its name.
+            segments.pop();
+        }
+    }
+    let form = style.form(next_seq, last_id);
+    let first = Segment::create(&*ground.medium, dir, next_seq, form).map_err(at(dir))?;
+    segments.push(Arc::new(first));
+    Ok(Arc::clone(&segments[segments.len() - 1]))
 }
 
 /// Seqs with which the segments begin; what an interrupted step left behind is removed.
@@ -228,15 +293,15 @@ fn load_segment(
     recovered: &mut Recovered,
 ) -> Result<(Segment, MessageId), OpenError> {
     let file = segment::open_file(&path, true).map_err(at(&path))?;
-    let before = match segment::read_header(&file, base_seq).map_err(at(&path))? {
-        Ok(before) => before,
-        Err(HeaderFault::Version(found)) => return Err(OpenError::Version { path, found }),
-        Err(HeaderFault::Damaged(why)) => return Err(OpenError::Corrupt { path, why: why.to_owned() }),
+    let form = match Form::read(&file, base_seq, ground.at_rest.keys.as_ref()).map_err(at(&path))? {
+        Ok(form) => Arc::new(form),
+        Err(fault) => return Err(refused(path, fault)),
     };
-    if !last && let Some((head, index)) = indexed(&path, &file, base_seq).map_err(at(&path))? {
-        return Ok((Segment::sealed(base_seq, path, file, head, index), before));
+    let before = form.before();
+    if !last && let Some(index) = indexed(&path, &file, &form, base_seq).map_err(at(&path))? {
+        return Ok((Segment::sealed(base_seq, path, file, form, index), before));
     }
-    let verdict = recovery::scan(&file, base_seq, last).map_err(|error| match error {
+    let verdict = recovery::scan(&file, &form, base_seq, last).map_err(|error| match error {
         ScanError::Read(source) => OpenError::Io { path: path.clone(), source },
         corrupt @ ScanError::Corrupt { .. } => {
             OpenError::Corrupt { path: path.clone(), why: corrupt.to_string() }
@@ -246,7 +311,7 @@ fn load_segment(
         recovered.torn_bytes += torn;
     }
     let end = verdict.index.summary.end;
-    let segment = Segment::growing(base_seq, path.clone(), file, verdict.index);
+    let segment = Segment::growing(base_seq, path.clone(), file, form, verdict.index);
     if last {
         // Cut also when nothing was torn: what was reserved must read as zeros, and is reserved again.
         ground.medium.truncate(&segment.file, end).map_err(at(&path))?;
@@ -260,13 +325,28 @@ fn load_segment(
     Ok((segment, before))
 }
 
+fn refused(path: PathBuf, fault: HeaderFault) -> OpenError {
+    match fault {
+        HeaderFault::Version(found) => OpenError::Version { path, found },
+        HeaderFault::Damaged(why) => OpenError::Corrupt { path, why: why.to_owned() },
+        HeaderFault::NoKey(id) => OpenError::Key { path, id, other: false },
+        HeaderFault::OtherKey(id) => OpenError::Key { path, id, other: true },
+    }
+}
+
 /// The index beside a sealed segment, when it is whole and fits.
-fn indexed(path: &Path, file: &File, base_seq: u64) -> io::Result<Option<(sidecar::Head, File)>> {
+fn indexed(
+    path: &Path,
+    file: &File,
+    form: &Form,
+    base_seq: u64,
+) -> io::Result<Option<(sidecar::Head, IndexFile)>> {
     let index = match segment::open_file(&segment::index_path(path), false) {
         Ok(index) => index,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
+    let Some(index) = IndexFile::open(index, form, base_seq)? else { return Ok(None) };
     let Some(head) = sidecar::read_head(&index, base_seq)? else { return Ok(None) };
     Ok((head.summary.records > 0 && file.metadata()?.len() >= head.summary.end).then_some((head, index)))
 }

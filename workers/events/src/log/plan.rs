@@ -5,9 +5,10 @@ use std::ops::Range;
 
 use foldhash::{HashMap, HashMapExt};
 
+use super::frame::{FRAME_BYTES, Label, OVERHEAD_BYTES, Sealer};
 use super::id::MessageId;
 use super::index::Entry;
-use super::record::{self, BARRIER, Draft, FIRST, LAST, Stamp, seal};
+use super::record::{self, BARRIER, Draft, FIRST, LAST, Stamp};
 
 /// What became of one event of a submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,10 +30,11 @@ pub(crate) struct Known {
     pub(crate) fingerprint: u64,
 }
 
-/// The bytes of a commit and what they hold.
+/// The records of a commit and the frames that hold them.
 #[derive(Debug)]
 pub(crate) struct Plan {
     buffer: Vec<u8>,
+    framed: Vec<u8>,
     planned: Vec<Planned>,
     next_seq: u64,
     last_id: MessageId,
@@ -43,16 +45,19 @@ pub(crate) struct Plan {
 struct Planned {
     stamp: Stamp,
     range: Range<usize>,
+    /// Its frame, in the framed bytes; empty until [`Plan::finish`].
+    frame: Range<usize>,
     time_us: i64,
     event_id: u128,
     fingerprint: u64,
 }
 
 impl Plan {
-    /// An empty plan after the given place; `buffer` is used again.
-    pub(crate) fn new(next_seq: u64, last_id: MessageId, mut buffer: Vec<u8>) -> Self {
+    /// An empty plan after the given place; the buffers are used again.
+    pub(crate) fn new(next_seq: u64, last_id: MessageId, [mut buffer, mut framed]: [Vec<u8>; 2]) -> Self {
         buffer.clear();
-        Self { buffer, planned: Vec::new(), next_seq, last_id, local: HashMap::new() }
+        framed.clear();
+        Self { buffer, framed, planned: Vec::new(), next_seq, last_id, local: HashMap::new() }
     }
 
     /// Plans a submission. `known` finds stored events by event id.
@@ -96,20 +101,46 @@ impl Plan {
         Ok(outcomes)
     }
 
-    /// Completes the records' flags and checksums.
-    pub(crate) fn finish(&mut self, barrier: bool) {
-        let count = self.planned.len();
-        for (i, planned) in self.planned.iter().enumerate() {
-            let first = if i == 0 { FIRST } else { 0 };
-            let ordered = if i == 0 && barrier { BARRIER } else { 0 };
-            let last = if i + 1 == count { LAST } else { 0 };
-            seal(&mut self.buffer[planned.range.clone()], first | ordered | last);
+    /// Makes the frames of a commit that will begin at `offset`.
+    pub(crate) fn finish(&mut self, barrier: bool, offset: u64, sealer: &mut Sealer) {
+        let mut begin = 0;
+        while begin < self.planned.len() {
+            let end = self.frame_end(begin);
+            let records = self.planned[begin].range.start..self.planned[end - 1].range.end;
+            let first = if begin == 0 { FIRST } else { 0 };
+            let ordered = if begin == 0 && barrier { BARRIER } else { 0 };
+            let last = if end == self.planned.len() { LAST } else { 0 };
+            let label = Label {
+                seq: self.planned[begin].stamp.seq,
+                count: (end - begin) as u32,
+                flags: first | ordered | last,
+                plain: records.len(),
+            };
+            let at = self.framed.len();
+            sealer.seal(&mut self.framed, offset + at as u64, &label, &self.buffer[records]);
+            let frame = at..self.framed.len();
+            self.planned[begin..end].iter_mut().for_each(|planned| planned.frame = frame.clone());
+            begin = end;
         }
     }
 
-    /// The bytes to be written.
+    /// The first record of the next frame when one begins with the record `begin`.
+    fn frame_end(&self, begin: usize) -> usize {
+        let limit = self.planned[begin].range.start + FRAME_BYTES;
+        let fitting = self.planned[begin..].partition_point(|planned| planned.range.end <= limit);
+        begin + fitting.max(1)
+    }
+
+    /// The bytes to be written, once finished.
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.buffer
+        &self.framed
+    }
+
+    /// What the finished commit takes at most.
+    pub(crate) fn bytes_max(&self) -> u64 {
+        // Of two frames in a row, the second one's first record did not fit into the first.
+        let frames = (self.buffer.len() / (FRAME_BYTES / 2) + 1).min(self.planned.len());
+        (self.buffer.len() + frames * OVERHEAD_BYTES) as u64
     }
 
     /// Number of records.
@@ -127,21 +158,21 @@ impl Plan {
         (self.next_seq, self.last_id)
     }
 
-    /// Index entries, for a commit that begins at `offset`.
+    /// Index entries, for a finished commit that begins at `offset`: a record's place is its frame's.
     pub(crate) fn entries(&self, offset: u64) -> impl Iterator<Item = Entry<'_>> {
         self.planned.iter().map(move |planned| Entry {
             stamp: planned.stamp,
-            offset: offset + planned.range.start as u64,
-            len: planned.range.len() as u64,
+            offset: offset + planned.frame.start as u64,
+            len: planned.frame.len() as u64,
             time_us: planned.time_us,
             event_id: planned.event_id,
             kind: record::kind_of(&self.buffer[planned.range.clone()]),
         })
     }
 
-    /// Gives the buffer back.
-    pub(crate) fn into_buffer(self) -> Vec<u8> {
-        self.buffer
+    /// Gives the buffers back.
+    pub(crate) fn into_buffers(self) -> [Vec<u8>; 2] {
+        [self.buffer, self.framed]
     }
 
     fn push(&mut self, draft: &Draft, now_ms: u64) -> Stamp {
@@ -154,6 +185,7 @@ impl Plan {
         self.planned.push(Planned {
             stamp,
             range: start..self.buffer.len(),
+            frame: 0..0,
             time_us: draft.time_us,
             event_id: draft.event_id,
             fingerprint: draft.fingerprint,
@@ -196,7 +228,7 @@ mod tests {
 
     #[test]
     fn repeats_within_a_commit_are_found() {
-        let mut plan = Plan::new(7, MessageId::default(), Vec::new());
+        let mut plan = Plan::new(7, MessageId::default(), Default::default());
         assert_eq!(
             take(&mut plan, &[draft(1, 1), draft(1, 1), draft(1, 2), draft(2, 1)], false),
             [
@@ -211,9 +243,9 @@ mod tests {
 
     #[test]
     fn an_atomic_submission_with_a_conflict_leaves_nothing() {
-        let mut plan = Plan::new(7, MessageId::default(), Vec::new());
+        let mut plan = Plan::new(7, MessageId::default(), Default::default());
         take(&mut plan, &[draft(1, 1)], false);
-        let bytes = plan.bytes().len();
+        let bytes = plan.buffer.len();
         let outcomes = take(&mut plan, &[draft(2, 1), draft(2, 1), draft(1, 9), draft(1, 1)], true);
         assert_eq!(
             outcomes,
@@ -224,13 +256,44 @@ mod tests {
                 Outcome::Duplicate(stamp(7, 0)),
             ]
         );
-        assert_eq!((plan.records(), plan.bytes().len()), (1, bytes));
+        assert_eq!((plan.records(), plan.buffer.len()), (1, bytes));
         assert_eq!(take(&mut plan, &[draft(2, 5)], false), [Outcome::Stored(stamp(8, 1))]);
     }
 
     #[test]
+    fn frames_hold_whole_records_and_fit_what_was_reserved() {
+        use crate::log::form::tests::encrypted;
+        use crate::log::frame::parse;
+        use crate::log::record::Parsed;
+        let labels = Labels { kind: "a", symbol: "", source: "" };
+        let mut plan = Plan::new(7, MessageId::default(), Default::default());
+        let sizes = [10, 9_000, 9_000, 100, 40_000, 3, 8_000, 8_000, 8_000];
+        let drafts: Vec<Draft> = (1_u128..)
+            .zip(sizes)
+            .map(|(id, size)| Draft::new(labels, 0, id, 1, &vec![b'x'; size]).unwrap())
+            .collect();
+        take(&mut plan, &drafts, false);
+        let most = plan.bytes_max();
+        plan.finish(true, 64, &mut Sealer::begin(encrypted(1)));
+        assert!(plan.bytes().len() as u64 <= most);
+        let (mut at, mut seq, mut flags) = (0, 7, Vec::new());
+        while let Some(rest) = plan.bytes().get(at..).filter(|rest| !rest.is_empty()) {
+            let Parsed::Whole(frame) = parse(rest) else { panic!("no frame at {at}") };
+            assert_eq!(frame.seq, seq);
+            flags.push(frame.flags);
+            (at, seq) = (at + frame.padded(), seq + u64::from(frame.count));
+        }
+        assert_eq!(seq, 16);
+        assert_eq!((flags[0], flags[flags.len() - 1]), (FIRST | BARRIER, LAST));
+        assert!(flags[1..flags.len() - 1].iter().all(|flags| *flags == 0));
+        let offsets: Vec<u64> = plan.entries(64).map(|entry| entry.offset).collect();
+        assert_eq!(offsets[0], 64);
+        assert!(offsets.is_sorted() && offsets[1] == 64 && offsets[2] > 64);
+    }
+
+    #[test]
     fn a_lookup_that_fails_leaves_nothing() {
-        let mut plan = Plan::new(7, MessageId::default(), Vec::new());
+        let mut plan = Plan::new(7, MessageId::default(), Default::default());
         let drafts = [draft(1, 1), draft(2, 1)];
         let failed = plan.take(&drafts, false, 50, |id| if id == 2 { Err("damaged") } else { Ok(None) });
         assert_eq!(failed, Err("damaged"));

@@ -1,4 +1,5 @@
-//! One record: the bytes of an event in the log, and the id it got.
+//! One record: the bytes of an event in the log, and the id it got. Version 1 of the format stored records one after
+//! the other; since version 2 they stand in frames, with flags and checksum zero.
 //!
 //! Layout (little endian, 64 bytes of header, then the labels, then the event as JSON, then zeros up to a
 //! multiple of 8):
@@ -113,15 +114,26 @@ pub(crate) struct Header {
 
 /// What stands at one position of a segment.
 #[derive(Debug)]
-pub(crate) enum Parsed {
-    /// A record whose checksum holds.
-    Whole(Header),
+pub(crate) enum Parsed<T = Header> {
+    /// Something whose checksum holds.
+    Whole(T),
     /// Length zero: nothing was written here.
     Blank,
-    /// The bytes end before the record does.
+    /// The bytes end before it does.
     Short,
-    /// Not a record.
+    /// Nothing that can stand here.
     Damaged(&'static str),
+}
+
+impl<T> Parsed<T> {
+    pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Parsed<U> {
+        match self {
+            Self::Whole(whole) => Parsed::Whole(change(whole)),
+            Self::Blank => Parsed::Blank,
+            Self::Short => Parsed::Short,
+            Self::Damaged(why) => Parsed::Damaged(why),
+        }
+    }
 }
 
 impl Draft {
@@ -165,7 +177,7 @@ impl Draft {
         padded(HEADER_BYTES + self.body.len())
     }
 
-    /// Appends the record to `out`; [`seal`] completes it once its flags are known.
+    /// Appends the record to `out`, without flags and checksum: those are its frame's.
     pub(crate) fn encode(&self, stamp: Stamp, out: &mut Vec<u8>) {
         let start = out.len();
         let len = HEADER_BYTES + self.body.len();
@@ -263,6 +275,23 @@ pub(crate) fn parse(bytes: &[u8]) -> Parsed {
     if checksum(record) != header.crc {
         return Parsed::Damaged("checksum error");
     }
+    checked(header, record)
+}
+
+/// Judges what stands at the beginning of what a frame held, which has been checked as a whole.
+pub(crate) fn parse_framed(bytes: &[u8]) -> Parsed {
+    let Some(head) = bytes.first_chunk::<HEADER_BYTES>() else { return Parsed::Short };
+    let header = Header::read(head);
+    if !(HEADER_BYTES..=RECORD_BYTES_MAX).contains(&header.len) {
+        return Parsed::Damaged("impossible length");
+    }
+    match bytes.get(..header.padded()) {
+        Some(record) => checked(header, record),
+        None => Parsed::Short,
+    }
+}
+
+fn checked(header: Header, record: &[u8]) -> Parsed {
     let labels = labels_len(header.lens);
     let text = record.get(HEADER_BYTES..HEADER_BYTES + labels).map(std::str::from_utf8);
     if HEADER_BYTES + labels > header.len || !matches!(text, Some(Ok(_))) {
@@ -276,7 +305,8 @@ pub(crate) fn kind_of(record: &[u8]) -> &str {
     label(&record[HEADER_BYTES..], 0, record[29])
 }
 
-/// Sets the flags of an encoded record and its checksum.
+/// Sets the flags of an encoded record and its checksum, as version 1 stored it.
+#[cfg(test)]
 pub(crate) fn seal(record: &mut [u8], flags: u8) {
     record[28] = flags;
     let crc = checksum(record);

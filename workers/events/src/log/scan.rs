@@ -8,8 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::filter::Filter;
+use super::frame;
 use super::reader::{ReadError, read_error};
-use super::record::{Parsed, Record, parse};
+use super::record::{Parsed, Record, parse, parse_framed};
 use super::segment::Segment;
 use super::store::Store;
 
@@ -289,29 +290,52 @@ impl Backward {
     }
 }
 
-/// Whole records read at once.
+/// Whole units read at once, record by record.
 #[derive(Debug, Default)]
 pub(super) struct Block {
     segment: Option<Arc<Segment>>,
     bytes: Bytes,
     begin: u64,
     at: usize,
+    /// What the frame before `at` held, and how far it was read.
+    framed: (Bytes, usize),
 }
 
 impl Block {
-    /// Reads a range that begins and ends with a record.
+    /// Reads a range that begins and ends with a unit.
     pub(super) fn read(segment: &Arc<Segment>, range: Range<u64>) -> Result<Self, ReadError> {
         let mut bytes = vec![0; (range.end - range.start) as usize];
         segment.file.read_exact_at(&mut bytes, range.start).map_err(|source| read_error(segment, source))?;
-        Ok(Self { segment: Some(Arc::clone(segment)), bytes: bytes.into(), begin: range.start, at: 0 })
+        let segment = Some(Arc::clone(segment));
+        Ok(Self { segment, bytes: bytes.into(), begin: range.start, ..Self::default() })
     }
-}
 
-impl Iterator for Block {
-    type Item = Result<Record, ReadError>;
+    /// The records of the next frame together; `None` at the end.
+    pub(super) fn next_frame(&mut self) -> Option<Result<Bytes, ReadError>> {
+        let segment = self.segment.clone()?;
+        if self.at >= self.bytes.len() {
+            return None;
+        }
+        let offset = self.begin + self.at as u64;
+        let opened = match frame::parse(&self.bytes[self.at..]) {
+            Parsed::Whole(frame) => frame
+                .open(&segment.form, offset, &self.bytes, self.at)
+                .map(|records| (records, frame.padded())),
+            Parsed::Blank => Err("records missing"),
+            Parsed::Short => Err("a record cut short"),
+            Parsed::Damaged(why) => Err(why),
+        };
+        match opened {
+            Ok((records, len)) => {
+                self.at += len;
+                Some(Ok(records))
+            }
+            Err(why) => Some(Err(self.corrupt(&segment, why))),
+        }
+    }
 
-    fn next(&mut self) -> Option<Self::Item> {
-        let segment = self.segment.as_ref()?;
+    fn next_bare(&mut self) -> Option<Result<Record, ReadError>> {
+        let segment = self.segment.clone()?;
         if self.at >= self.bytes.len() {
             return None;
         }
@@ -325,9 +349,38 @@ impl Iterator for Block {
             Parsed::Short => "a record cut short",
             Parsed::Damaged(why) => why,
         };
+        Some(Err(self.corrupt(&segment, why)))
+    }
+
+    /// Nothing behind the damage is served.
+    fn corrupt(&mut self, segment: &Segment, why: &'static str) -> ReadError {
         let (path, offset) = (segment.path.clone(), self.begin + self.at as u64);
-        // Nothing behind the damage is served.
         self.at = self.bytes.len();
-        Some(Err(ReadError::Corrupt { path, offset, why }))
+        self.framed = (Bytes::new(), 0);
+        ReadError::Corrupt { path, offset, why }
+    }
+}
+
+impl Iterator for Block {
+    type Item = Result<Record, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if !self.segment.as_ref()?.form.is_framed() {
+            return self.next_bare();
+        }
+        if self.framed.1 >= self.framed.0.len() {
+            self.framed = match self.next_frame()? {
+                Ok(records) => (records, 0),
+                Err(error) => return Some(Err(error)),
+            };
+        }
+        let (records, at) = &self.framed;
+        if let Parsed::Whole(header) = parse_framed(&records[*at..]) {
+            let record = Record::slice(&header, records, *at);
+            self.framed.1 += header.padded();
+            return Some(Ok(record));
+        }
+        let segment = self.segment.clone()?;
+        Some(Err(self.corrupt(&segment, "a frame that holds no records")))
     }
 }

@@ -1,38 +1,20 @@
-//! One file of the log: its header, its name, and where its records are.
-//!
-//! Header (64 bytes): magic "SLUICELG", u16 format version, 6 zero bytes, u64 base seq, u64 and u32 the message
-//! id before the first one, 28 zero bytes, u32 crc32c of the 60 bytes before. The id before is what keeps ids
-//! rising when retention has emptied the log.
+//! One file of the log: its name, its form, and where its records are.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::filter::Filter;
+use super::form::{Form, HEADER_BYTES};
 use super::id::MessageId;
 use super::index::{Block, Entry, Index, Summary, block_of_id, block_of_seq, fold};
 use super::medium::Medium;
-use super::record::array;
+use super::pages::{self, IndexFile};
 use super::recovery::{self, ScanError};
 use super::retention::Extent;
 use super::sidecar;
-
-/// Size of a segment's header; the first record follows.
-pub(crate) const HEADER_BYTES: usize = 64;
-/// The version of the format that this code writes, and the newest it reads.
-pub const FORMAT_VERSION: u16 = 1;
-
-const MAGIC: [u8; 8] = *b"SLUICELG";
-
-/// Why a file's header was refused.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum HeaderFault {
-    Damaged(&'static str),
-    Version(u16),
-}
 
 /// A segment, being written or sealed.
 #[derive(Debug)]
@@ -40,6 +22,7 @@ pub(crate) struct Segment {
     pub(crate) base_seq: u64,
     pub(crate) path: PathBuf,
     pub(crate) file: File,
+    pub(crate) form: Arc<Form>,
     state: RwLock<State>,
     /// The block table of a sealed segment, while somebody reads it.
     table: Mutex<Option<Arc<[Block]>>>,
@@ -48,35 +31,37 @@ pub(crate) struct Segment {
 #[derive(Debug)]
 enum State {
     Growing(Index),
-    Sealed { head: sidecar::Head, file: File },
+    Sealed { head: sidecar::Head, file: IndexFile },
 }
 
 impl Segment {
     /// A segment whose whole index is known.
-    pub(crate) fn growing(base_seq: u64, path: PathBuf, file: File, index: Index) -> Self {
-        Self { base_seq, path, file, state: RwLock::new(State::Growing(index)), table: Mutex::new(None) }
+    pub(crate) fn growing(base_seq: u64, path: PathBuf, file: File, form: Arc<Form>, index: Index) -> Self {
+        let state = RwLock::new(State::Growing(index));
+        Self { base_seq, path, file, form, state, table: Mutex::new(None) }
     }
 
     /// A segment whose index lies beside it.
-    pub(crate) fn sealed(base_seq: u64, path: PathBuf, file: File, head: sidecar::Head, index: File) -> Self {
+    pub(crate) fn sealed(
+        base_seq: u64,
+        path: PathBuf,
+        file: File,
+        form: Arc<Form>,
+        (head, index): (sidecar::Head, IndexFile),
+    ) -> Self {
         let state = RwLock::new(State::Sealed { head, file: index });
-        Self { base_seq, path, file, state, table: Mutex::new(None) }
+        Self { base_seq, path, file, form, state, table: Mutex::new(None) }
     }
 
     /// Creates an empty segment: written under another name, synced, then renamed, so that a segment's header is
     /// always whole.
-    pub(crate) fn create(
-        medium: &dyn Medium,
-        dir: &Path,
-        base_seq: u64,
-        before: MessageId,
-    ) -> io::Result<Self> {
+    pub(crate) fn create(medium: &dyn Medium, dir: &Path, base_seq: u64, form: Form) -> io::Result<Self> {
         let path = dir.join(file_name(base_seq));
         let draft = path.with_extension("tmp");
         remove_if_there(&draft)?;
         let file = medium.create(&draft)?;
         let made = medium
-            .write_all_at(&file, &encode_header(base_seq, before), 0)
+            .write_all_at(&file, form.header(), 0)
             .and_then(|()| medium.sync(&file))
             .and_then(|()| fs::rename(&draft, &path))
             .and_then(|()| medium.sync_dir(dir));
@@ -86,7 +71,8 @@ impl Segment {
             drop(fs::remove_file(&path));
             return Err(error);
         }
-        Ok(Self::growing(base_seq, path, file, Index::new(base_seq, HEADER_BYTES as u64)))
+        let index = Index::new(base_seq, HEADER_BYTES as u64);
+        Ok(Self::growing(base_seq, path, file, Arc::new(form), index))
     }
 
     /// Takes up records that were written. Only the writer calls this, only for the last segment.
@@ -120,6 +106,7 @@ impl Segment {
             State::Growing(index) => sidecar::encode(self.base_seq, index),
             State::Sealed { .. } => return Ok(()),
         };
+        let bytes = pages::encode(&self.form, self.base_seq, bytes);
         let path = index_path(&self.path);
         let draft = path.with_extension("idx.tmp");
         remove_if_there(&draft)?;
@@ -135,6 +122,7 @@ impl Segment {
         if let Some(dir) = path.parent() {
             medium.sync_dir(dir)?;
         }
+        let Some(file) = IndexFile::open(file, &self.form, self.base_seq)? else { return Ok(()) };
         if let Some(head) = sidecar::read_head(&file, self.base_seq)? {
             *self.state.write().unwrap_or_else(PoisonError::into_inner) = State::Sealed { head, file };
         }
@@ -220,7 +208,7 @@ impl Segment {
         }
     }
 
-    fn table(&self, head: &sidecar::Head, file: &File) -> io::Result<Arc<[Block]>> {
+    fn table(&self, head: &sidecar::Head, file: &IndexFile) -> io::Result<Arc<[Block]>> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(blocks) = &*table {
             return Ok(Arc::clone(blocks));
@@ -228,7 +216,7 @@ impl Segment {
         let blocks: Arc<[Block]> = match head.read_blocks(file)? {
             Some(blocks) => blocks.into(),
             // The table is derived data: damaged, it is made again from the segment.
-            None => match recovery::scan(&self.file, self.base_seq, false) {
+            None => match recovery::scan(&self.file, &self.form, self.base_seq, false) {
                 Ok(verdict) => verdict.index.blocks.into(),
                 Err(ScanError::Read(error)) => return Err(error),
                 Err(corrupt) => return Err(io::Error::new(io::ErrorKind::InvalidData, corrupt)),
@@ -266,43 +254,7 @@ pub(crate) fn open_file(path: &Path, write: bool) -> io::Result<File> {
     OpenOptions::new().read(true).write(write).open(path)
 }
 
-pub(crate) fn encode_header(base_seq: u64, before: MessageId) -> [u8; HEADER_BYTES] {
-    let mut out = [0; HEADER_BYTES];
-    out[..8].copy_from_slice(&MAGIC);
-    out[8..10].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-    out[16..24].copy_from_slice(&base_seq.to_le_bytes());
-    out[24..32].copy_from_slice(&before.ms.to_le_bytes());
-    out[32..36].copy_from_slice(&before.n.to_le_bytes());
-    let crc = crc32c::crc32c(&out[..60]);
-    out[60..].copy_from_slice(&crc.to_le_bytes());
-    out
-}
-
-/// Reads a segment's header: the message id before its first record.
-pub(crate) fn read_header(file: &File, base_seq: u64) -> io::Result<Result<MessageId, HeaderFault>> {
-    if file.metadata()?.len() < HEADER_BYTES as u64 {
-        return Ok(Err(HeaderFault::Damaged("header cut short")));
-    }
-    let mut bytes = [0; HEADER_BYTES];
-    file.read_exact_at(&mut bytes, 0)?;
-    if bytes[..8] != MAGIC {
-        return Ok(Err(HeaderFault::Damaged("not a segment of this log")));
-    }
-    if crc32c::crc32c(&bytes[..60]) != u32::from_le_bytes(array(&bytes, 60)) {
-        return Ok(Err(HeaderFault::Damaged("checksum error in the header")));
-    }
-    let version = u16::from_le_bytes(array(&bytes, 8));
-    if version != FORMAT_VERSION {
-        return Ok(Err(HeaderFault::Version(version)));
-    }
-    if u64::from_le_bytes(array(&bytes, 16)) != base_seq {
-        return Ok(Err(HeaderFault::Damaged("name and header disagree")));
-    }
-    let n = u32::from_le_bytes(array(&bytes, 32));
-    Ok(Ok(MessageId { ms: u64::from_le_bytes(array(&bytes, 24)), n }))
-}
-
-fn remove_if_there(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -320,29 +272,5 @@ mod tests {
         for bad in ["1.seg", "00000000000000000001.idx", "0000000000000000000x.seg", ".seg"] {
             assert_eq!(parse_file_name(bad), None, "{bad}");
         }
-    }
-
-    #[test]
-    fn a_damaged_or_newer_header_is_refused() {
-        use std::io::Write;
-        let before = MessageId { ms: 9, n: 8 };
-        let good = encode_header(7, before);
-        let check = |bytes: &[u8], base| {
-            let mut file = tempfile::tempfile().unwrap();
-            file.write_all(bytes).unwrap();
-            read_header(&file, base).unwrap()
-        };
-        assert_eq!(check(&good, 7), Ok(before));
-        assert!(matches!(check(&good, 8), Err(HeaderFault::Damaged(_))));
-        for bit in 0..good.len() * 8 {
-            let mut bad = good;
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(check(&bad, 7).is_err(), "bit {bit}");
-        }
-        let mut newer = good;
-        newer[8..10].copy_from_slice(&2_u16.to_le_bytes());
-        let crc = crc32c::crc32c(&newer[..60]);
-        newer[60..].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(check(&newer, 7), Err(HeaderFault::Version(2)));
     }
 }

@@ -9,14 +9,15 @@
 //! 32 u32 crc32c of the block table      36 u32 crc32c of bytes 0..36 and of the summary
 //! 40 summary, zeros up to a multiple of 64, filter lines (64 bytes each), block table (40 bytes each)
 //! ```
+//!
+//! Beside an encrypted segment these bytes lie in encrypted pages (see [`super::pages`]).
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use super::id::MessageId;
 use super::index::{Block, Index, Summary};
+use super::pages::IndexFile;
 use super::record::array;
 
 const MAGIC: [u8; 8] = *b"SLUICEIX";
@@ -67,13 +68,12 @@ pub(crate) fn encode(base_seq: u64, index: &Index) -> Vec<u8> {
 }
 
 /// Reads the head; `None` when this is not the whole, undamaged index of that segment.
-pub(crate) fn read_head(file: &File, base_seq: u64) -> io::Result<Option<Head>> {
+pub(crate) fn read_head(file: &IndexFile, base_seq: u64) -> io::Result<Option<Head>> {
     let mut head = [0; HEAD_BYTES];
-    let len = file.metadata()?.len();
-    if len < HEAD_BYTES as u64 {
+    let len = file.len();
+    if len < HEAD_BYTES as u64 || !file.read_at(&mut head, 0)? {
         return Ok(None);
     }
-    file.read_exact_at(&mut head, 0)?;
     let u32_at = |at: usize| u32::from_le_bytes(array(&head, at));
     let known = head[..8] == MAGIC
         && u16::from_le_bytes(array(&head, 8)) == VERSION
@@ -83,7 +83,9 @@ pub(crate) fn read_head(file: &File, base_seq: u64) -> io::Result<Option<Head>> 
         return Ok(None);
     }
     let mut summary = vec![0; summary_bytes];
-    file.read_exact_at(&mut summary, HEAD_BYTES as u64)?;
+    if !file.read_at(&mut summary, HEAD_BYTES as u64)? {
+        return Ok(None);
+    }
     if crc32c::crc32c_append(crc32c::crc32c(&head[..36]), &summary) != u32_at(36) {
         return Ok(None);
     }
@@ -99,24 +101,23 @@ pub(crate) fn read_head(file: &File, base_seq: u64) -> io::Result<Option<Head>> 
 
 impl Head {
     /// Loads the block table; `None` when it is damaged.
-    pub(crate) fn read_blocks(&self, file: &File) -> io::Result<Option<Vec<Block>>> {
+    pub(crate) fn read_blocks(&self, file: &IndexFile) -> io::Result<Option<Vec<Block>>> {
         let mut bytes = vec![0; self.blocks * BLOCK_BYTES];
-        file.read_exact_at(&mut bytes, self.blocks_at)?;
-        if crc32c::crc32c(&bytes) != self.blocks_crc {
+        if !file.read_at(&mut bytes, self.blocks_at)? || crc32c::crc32c(&bytes) != self.blocks_crc {
             return Ok(None);
         }
         Ok(Some(bytes.chunks_exact(BLOCK_BYTES).map(decode_block).collect()))
     }
 
     /// Whether the segment may hold an id; `true` also when the line cannot be trusted.
-    pub(crate) fn may_hold(&self, file: &File, folded_id: u64) -> io::Result<bool> {
+    pub(crate) fn may_hold(&self, file: &IndexFile, folded_id: u64) -> io::Result<bool> {
         if self.lines == 0 {
             return Ok(false);
         }
         let (line, marks) = place(folded_id, self.lines);
         let mut bytes = [0; LINE_BYTES];
-        file.read_exact_at(&mut bytes, self.lines_at + line * LINE_BYTES as u64)?;
-        if line_checksum(&bytes) != u32::from_le_bytes(array(&bytes, 60)) {
+        let whole = file.read_at(&mut bytes, self.lines_at + line * LINE_BYTES as u64)?;
+        if !whole || line_checksum(&bytes) != u32::from_le_bytes(array(&bytes, 60)) {
             return Ok(true);
         }
         Ok(marks.iter().all(|bit| bytes[bit / 8] & (1 << (bit % 8)) != 0))
@@ -228,6 +229,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::log::form::tests::plain;
     use crate::log::index::{Entry, fold};
     use crate::log::record::Stamp;
 
@@ -246,10 +248,10 @@ mod tests {
         index
     }
 
-    fn file_of(bytes: &[u8]) -> File {
+    fn file_of(bytes: &[u8]) -> IndexFile {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        file
+        IndexFile::open(file, &plain(10), 10).unwrap().unwrap()
     }
 
     #[test]

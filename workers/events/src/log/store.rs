@@ -109,6 +109,19 @@ impl Store {
         self.segments.write().unwrap_or_else(PoisonError::into_inner).push(segment);
     }
 
+    /// Whether a segment is the one that stands in its place.
+    pub(crate) fn holds(&self, segment: &Arc<Segment>) -> bool {
+        self.segments().iter().any(|other| Arc::ptr_eq(other, segment))
+    }
+
+    /// Puts a segment in the place of one with the same records; readers that have the old one read on.
+    pub(crate) fn replace(&self, old: &Arc<Segment>, new: Arc<Segment>) {
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = segments.iter_mut().find(|other| Arc::ptr_eq(other, old)) {
+            *place = new;
+        }
+    }
+
     /// Takes the oldest segments out of sight.
     pub(crate) fn drop_front(&self, count: usize) -> Vec<Arc<Segment>> {
         self.segments.write().unwrap_or_else(PoisonError::into_inner).drain(..count).collect()

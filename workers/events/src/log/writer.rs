@@ -20,13 +20,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::dedup::Dedup;
+use super::form::{HEADER_BYTES, Style};
+use super::frame::Sealer;
 use super::housekeeping::Job;
 use super::id::MessageId;
 use super::medium::{Medium, is_full};
 use super::plan::{Known, Outcome, Plan};
 use super::reader::{ReadError, record_at};
 use super::record::Draft;
-use super::segment::{HEADER_BYTES, Segment};
+use super::segment::Segment;
 use super::store::{Fatal, Store};
 use super::{AppendError, Clock, Commit, Durability, Fsync, Observer, Receipt};
 
@@ -43,6 +45,8 @@ pub(crate) struct Submission {
     pub(crate) drafts: Vec<Draft>,
     pub(crate) bytes: usize,
     pub(crate) atomic: bool,
+    /// No events: the segment being written is to be closed.
+    pub(crate) closes: bool,
     pub(crate) answer: oneshot::Sender<Result<Receipt, AppendError>>,
 }
 
@@ -75,7 +79,11 @@ pub(crate) struct Writer {
     pub(crate) last_id: MessageId,
     /// Since when something written is not synced.
     pub(crate) unsynced: Option<Instant>,
-    pub(crate) buffer: Vec<u8>,
+    /// Records and frames of the last commit, for the next one.
+    pub(crate) buffers: [Vec<u8>; 2],
+    pub(crate) style: Style,
+    /// Makes the active segment's frames.
+    pub(crate) sealer: Sealer,
 }
 
 /// Why a commit was not stored.
@@ -99,7 +107,13 @@ impl Writer {
     fn serve(&mut self, queue: &Receiver<Submission>) -> Result<(), Fatal> {
         let mut batch = Vec::new();
         while self.gather(queue, &mut batch)? {
-            self.commit(&mut batch)?;
+            let closing: Vec<_> = batch.extract_if(.., |submission| submission.closes).collect();
+            if !batch.is_empty() {
+                self.commit(&mut batch)?;
+            }
+            if !closing.is_empty() {
+                self.close_segment(closing)?;
+            }
         }
         self.sync()?;
         // Give back what was reserved; the next start does not depend on it.
@@ -133,6 +147,27 @@ impl Writer {
         Ok(true)
     }
 
+    /// Begins a new segment unless the active one is empty, and answers who asked for it.
+    fn close_segment(&mut self, closing: Vec<Submission>) -> Result<(), Fatal> {
+        let is_empty = self.active.with_summary(|summary| summary.records == 0);
+        let closed = if is_empty { Ok(()) } else { self.roll() };
+        let outcome = match &closed {
+            Ok(()) => Ok(Vec::new()),
+            Err(StoreError::Full) => Err(AppendError::Full),
+            Err(StoreError::Fatal(fatal)) => {
+                self.store.fail(fatal.clone());
+                Err(AppendError::Failed(fatal.clone()))
+            }
+        };
+        for submission in closing {
+            self.answer(submission.answer, outcome.clone());
+        }
+        match closed {
+            Err(StoreError::Fatal(fatal)) => Err(fatal),
+            _ => Ok(()),
+        }
+    }
+
     fn sync_due(&self) -> Option<Duration> {
         let Fsync::Interval(interval) = self.fsync else { return None };
         self.unsynced.map(|since| interval.saturating_sub(since.elapsed()))
@@ -141,7 +176,7 @@ impl Writer {
     fn commit(&mut self, batch: &mut Vec<Submission>) -> Result<(), Fatal> {
         let started = Instant::now();
         let now_ms = self.clock.now_ms();
-        let mut plan = Plan::new(self.next_seq, self.last_id, std::mem::take(&mut self.buffer));
+        let mut plan = Plan::new(self.next_seq, self.last_id, std::mem::take(&mut self.buffers));
         let mut answers = Vec::with_capacity(batch.len());
         for submission in batch.drain(..) {
             let outcomes = plan
@@ -157,7 +192,7 @@ impl Writer {
             Ok(sync_time) => sync_time,
             Err(StoreError::Full) => {
                 self.observer.full();
-                self.buffer = plan.into_buffer();
+                self.buffers = plan.into_buffers();
                 self.refuse(answers, &AppendError::Full);
                 return Ok(());
             }
@@ -175,7 +210,7 @@ impl Writer {
             time: started.elapsed(),
             durability: self.fsync.durability(),
         });
-        self.buffer = plan.into_buffer();
+        self.buffers = plan.into_buffers();
         for (answer, outcomes) in answers {
             self.answer(answer, outcomes);
         }
@@ -202,10 +237,10 @@ impl Writer {
     /// Writes a plan and makes it part of the state; on [`StoreError::Full`] nothing has changed.
     fn store_plan(&mut self, plan: &mut Plan, now_ms: u64) -> Result<Duration, StoreError> {
         let first_ms = plan.first_ms().unwrap_or(now_ms);
-        if self.segment_is_full(plan.bytes().len() as u64, first_ms) {
+        if self.segment_is_full(plan.bytes_max(), first_ms) {
             self.roll()?;
         }
-        plan.finish(self.unsynced.is_none());
+        plan.finish(self.unsynced.is_none(), self.written, &mut self.sealer);
         if let Err(error) = self.write(plan.bytes()) {
             return Err(self.take_back(error));
         }
@@ -243,7 +278,8 @@ impl Writer {
     /// Begins a new segment; the old one is whole and durable before.
     fn roll(&mut self) -> Result<(), StoreError> {
         self.sync().map_err(StoreError::Fatal)?;
-        let made = Segment::create(&*self.medium, &self.store.dir, self.next_seq, self.last_id);
+        let form = self.style.form(self.next_seq, self.last_id);
+        let made = Segment::create(&*self.medium, &self.store.dir, self.next_seq, form);
         let segment = Arc::new(made.map_err(|error| {
             if is_full(&error) {
                 return StoreError::Full;
@@ -251,6 +287,7 @@ impl Writer {
             StoreError::Fatal(Fatal::new(format!("begin of segment {} failed: {error}", self.next_seq)))
         })?);
         let old = std::mem::replace(&mut self.active, Arc::clone(&segment));
+        self.sealer = Sealer::begin(Arc::clone(&segment.form));
         self.store.push(segment);
         (self.written, self.reserved) = (HEADER_BYTES as u64, HEADER_BYTES as u64);
         // The housekeeper is behind when this fails: then the segment is sealed at the next start.

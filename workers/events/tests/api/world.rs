@@ -25,6 +25,20 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 pub(crate) struct Setup {
     pub(crate) config: Config,
     pub(crate) dev: bool,
+    /// Door of a vault that gives the log's keys; without one they are in a file.
+    pub(crate) vault: Option<PathBuf>,
+    /// There is no key file either.
+    pub(crate) keyless: bool,
+}
+
+/// A key file with keys 1 to `count`.
+pub(crate) fn key_file(dir: &Path, count: u8) -> PathBuf {
+    let path = dir.join("events.key");
+    let lines: String = (1..=count).map(|id| format!("{}\n", format!("{id:02x}").repeat(32))).collect();
+    drop(std::fs::remove_file(&path));
+    std::fs::write(&path, lines).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    path
 }
 
 /// A worker with an internal door.
@@ -75,7 +89,10 @@ impl World {
         Self::start(setup, Arc::new(tempfile::tempdir().unwrap()))
     }
 
-    pub(crate) fn start(setup: Setup, dir: Arc<tempfile::TempDir>) -> Self {
+    pub(crate) fn start(mut setup: Setup, dir: Arc<tempfile::TempDir>) -> Self {
+        if setup.vault.is_none() && !setup.keyless {
+            setup.config.events.key_file.get_or_insert_with(|| key_file(dir.path(), 1));
+        }
         let socket = dir.path().join("events.sock");
         drop(std::fs::remove_file(&socket));
         let mut doors = Doors::default();
@@ -95,7 +112,7 @@ impl World {
             port_offset: 0,
             environment: BTreeMap::new(),
             keys: Arc::new(InternalKeys::new(InternalKeys::mint(), &peers)),
-            sockets: BTreeMap::new(),
+            sockets: setup.vault.map(|socket| (Role::Vault, socket)).into_iter().collect(),
             doors: Mutex::new(doors),
             stop,
             registry: metric::registry("events"),
@@ -112,6 +129,11 @@ impl World {
         self.stopper.stop();
         tokio::time::timeout(DEADLINE, self.task).await.expect("the worker ends").unwrap().unwrap();
         self.dir
+    }
+
+    /// Waits until the worker ends by itself.
+    pub(crate) async fn ended(self) -> Result<(), RunError> {
+        tokio::time::timeout(DEADLINE, self.task).await.expect("the worker ends").unwrap()
     }
 
     /// Asks the worker to end, and does not wait.

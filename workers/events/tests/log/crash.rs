@@ -2,7 +2,8 @@
 //!
 //! The test starts itself as a child that appends on the real disk and notes each answer in a file; the child is
 //! killed at a random moment. The log must then open, hold everything noted under the noted ids, and begin with
-//! exactly what it held after the kill before.
+//! exactly what it held after the kill before. The log is encrypted, and full segments are compressed meanwhile, so
+//! kills meet that too. `SLUICE_LONG=1` kills 200 times.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -15,10 +16,11 @@ use std::time::{Duration, Instant};
 
 use sluice_events::log::{Fsync, Ground, Log, Options, Outcome, Retention};
 
-use crate::world::{all, draft};
+use crate::world::{all, draft, encrypted};
 
 const HOME: &str = "SLUICE_TEST_CRASH_HOME";
-const ROUNDS: u64 = 40;
+const ROUNDS: u64 = 24;
+const ROUNDS_LONG: u64 = 200;
 const THREADS: u64 = 8;
 
 fn options() -> Options {
@@ -30,11 +32,15 @@ fn options() -> Options {
     }
 }
 
+fn ground() -> Ground {
+    Ground { at_rest: encrypted(), ..Ground::default() }
+}
+
 /// Not a test of its own: the child of the test below.
 #[test]
 fn child_that_is_killed() {
     let Some(home) = std::env::var_os(HOME).map(PathBuf::from) else { return };
-    let log = Log::open(&home.join("log"), &options(), Ground::default()).unwrap();
+    let log = Log::open(&home.join("log"), &options(), ground()).unwrap();
     let acks = OpenOptions::new().append(true).create(true).open(home.join("acks")).unwrap();
     let next = Arc::new(AtomicU64::new(log.reader().durable_seq() * 1_000));
     let until = Instant::now() + Duration::from_secs(20);
@@ -95,7 +101,8 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
     let acks = home.path().join("acks");
     let mut before: Vec<(u64, String, u128)> = Vec::new();
     let mut random = 0x9e37_79b9_u64;
-    for round in 0..ROUNDS {
+    let rounds = if std::env::var_os("SLUICE_LONG").is_some() { ROUNDS_LONG } else { ROUNDS };
+    for round in 0..rounds {
         let noted = fs::metadata(&acks).map_or(0, |meta| meta.len());
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(round | 1);
         let mut child = start(home.path());
@@ -103,7 +110,7 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
         child.kill().unwrap();
         child.wait().unwrap();
         // Every few rounds the log is read; in between the next child opens what the kill left.
-        if round % 8 == 7 || round + 1 == ROUNDS {
+        if round % 8 == 7 || round + 1 == rounds {
             before = check(home.path(), &acks, &before);
         }
     }
@@ -111,7 +118,7 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
 }
 
 fn check(home: &Path, acks: &Path, before: &[(u64, String, u128)]) -> Vec<(u64, String, u128)> {
-    let log = Log::open(&home.join("log"), &options(), Ground::default()).unwrap();
+    let log = Log::open(&home.join("log"), &options(), ground()).unwrap();
     let records = all(&log.reader());
     let found: Vec<(u64, String, u128)> = records
         .iter()

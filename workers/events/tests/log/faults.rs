@@ -1,10 +1,11 @@
 //! A disk that is full, a sync that fails: what is answered, and what is there afterwards.
 
+use std::process::Command;
 use std::sync::atomic::Ordering;
 
-use sluice_events::log::{AppendError, Outcome, Stamp};
+use sluice_events::log::{AppendError, AtRest, Ground, Outcome, Stamp};
 
-use crate::world::{all, draft, ground, open, options};
+use crate::world::{all, draft, encrypted, ground, open, options};
 
 fn stored(outcome: &Outcome) -> Stamp {
     match outcome {
@@ -83,4 +84,65 @@ fn a_failed_write_is_the_end_too() {
     let failed = log.append_blocking(vec![draft(2, 0, 0)], false);
     assert!(matches!(failed, Err(AppendError::Failed(_))), "{failed:?}");
     assert!(log.fatal().is_some());
+}
+
+/// A file system of its own, gone with the test.
+struct Tmpfs(tempfile::TempDir);
+
+impl Tmpfs {
+    /// `None` where this user may not mount one; the faulty disk of the other tests then has to do.
+    fn mount(bytes: u64) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let size = format!("size={bytes},mode=0700");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "none"]).arg(dir.path()).output();
+        mounted.is_ok_and(|done| done.status.success()).then_some(Self(dir))
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg(self.0.path()).output());
+    }
+}
+
+#[test]
+fn a_real_disk_that_is_full_refuses_and_takes_events_again_without_a_restart() {
+    let Some(disk) = Tmpfs::mount(1 << 20) else { return };
+    // Compressing would make room while the test looks at a full disk.
+    let ground = Ground { at_rest: AtRest { compress: false, ..encrypted() }, ..Ground::default() };
+    let dir = disk.0.path().join("log");
+    let ballast = disk.0.path().join("ballast");
+    let log = open(&dir, &options(200_000), &ground);
+    std::fs::write(&ballast, vec![1; 300_000]).unwrap();
+    let mut acknowledged = Vec::new();
+    let mut id = 0;
+    let fill = |acknowledged: &mut Vec<u128>, id: &mut u128| loop {
+        let drafts = (0..4).map(|i| draft(*id + i, 0, 700)).collect();
+        match log.append_blocking(drafts, true) {
+            Ok(_) => acknowledged.extend(*id..*id + 4),
+            Err(AppendError::Full) => break,
+            Err(error) => panic!("{error}"),
+        }
+        *id += 4;
+        assert!(*id < 100_000, "the disk does not fill up");
+    };
+    fill(&mut acknowledged, &mut id);
+    assert!(acknowledged.len() > 50, "{}", acknowledged.len());
+    for _ in 0..3 {
+        let refused = log.append_blocking(vec![draft(id, 0, 60_000)], false);
+        assert!(matches!(refused, Err(AppendError::Full)), "{refused:?}");
+    }
+    let found = |log: &sluice_events::log::Log| -> Vec<u128> {
+        all(&log.reader()).iter().map(|record| record.event_id).collect()
+    };
+    assert_eq!(found(&log), acknowledged, "nothing refused is stored");
+    std::fs::remove_file(&ballast).unwrap();
+    log.append_blocking(vec![draft(id, 0, 60_000)], false).unwrap();
+    acknowledged.push(id);
+    id += 1;
+    fill(&mut acknowledged, &mut id);
+    assert_eq!(found(&log), acknowledged);
+    drop(log);
+    assert_eq!(found(&open(&dir, &options(200_000), &ground)), acknowledged);
 }

@@ -1,13 +1,14 @@
 //! A log's surroundings under control: a clock that is set, a disk that fails on demand.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use sluice_events::log::{
-    Clock, Disk, Draft, Filter, Fsync, Ground, Labels, Log, Medium, Options, Reader, Record, Retention,
+    AtRest, Clock, Disk, Draft, Filter, Fsync, Ground, Keyring, Labels, Log, Medium, Options, Reader, Record,
+    Retention,
 };
 
 /// A clock that shows what it is told.
@@ -98,8 +99,28 @@ pub(crate) fn ground() -> (Arc<SetClock>, Arc<FaultyDisk>, Ground) {
         medium: Arc::clone(&disk) as Arc<dyn Medium>,
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
         observer: Arc::new(()),
+        at_rest: encrypted(),
     };
     (clock, disk, ground)
+}
+
+/// Everything on: encryption under key 1, and compression.
+pub(crate) fn encrypted() -> AtRest {
+    AtRest { keys: Some(keys(1)), encrypt: true, compress: true, archive: None }
+}
+
+/// Keys 1 to `current`; the last one is written with.
+pub(crate) fn keys(current: u32) -> Arc<Keyring> {
+    let keys: Vec<(u32, [u8; 32])> = (1..=current).map(|id| (id, [id as u8; 32])).collect();
+    Arc::new(Keyring::new(current, keys.iter().map(|(id, key)| (*id, key))).unwrap())
+}
+
+/// The files of a folder with an extension, in order.
+pub(crate) fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    found.retain(|path| path.extension().is_some_and(|other| other == extension));
+    found.sort();
+    found
 }
 
 /// An event with this id; its content follows from id and fingerprint.
