@@ -435,7 +435,7 @@ mod tests {
         assert_eq!(facts["permissions"], json!(["read"]));
         assert_eq!(facts["timeouts"]["total"], "20s");
         assert_eq!(facts["upstream"]["instances"][0]["scheme"], "http");
-        assert_eq!(facts["lane"], "query");
+        assert_eq!((&facts["lane"], &facts["retry"]["hedge"]), (&json!("query"), &json!("off")));
         for name in ["retry", "breaker", "rate_limit", "rate_counted", "body_bytes", "health"] {
             assert!(facts.contains_key(name), "{name} in {facts:?}");
         }

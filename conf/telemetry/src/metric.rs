@@ -54,6 +54,7 @@ catalogue! {
     EdgeStage "sluice_edge_stage_seconds" ["stage"] "Time a request spends in one stage of the edge";
     EdgeRetries "sluice_edge_retries_total" ["service", "reason"] "Attempts repeated on another instance";
     EdgeRetryBudget "sluice_edge_retry_budget_exhausted_total" ["service"] "Retries not made because the budget was spent";
+    EdgeHedges "sluice_edge_hedges_total" ["service", "result"] "Second tries beside a silent one: won, lost, failed, or unanswered like the first";
     EdgeEjections "sluice_edge_ejections_total" ["service"] "Instances ejected by outlier detection";
     EdgeFallbacks "sluice_edge_fallbacks_total" ["service", "kind"] "Answers given where the service gave none: stale or fixed";
     EdgeMirrored "sluice_edge_mirrored_total" ["service", "result"] "Copies of requests for a mirror: answered, failed, or dropped for want of room or of an instance";

@@ -9,6 +9,7 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource};
 use serde_json::{Map, Value, json};
+use sluice_policy::hedge::Verdict;
 use sluice_policy::tap::Seen;
 use sluice_policy::{redact, sample};
 use sluice_wire::id::RequestId;
@@ -223,6 +224,7 @@ impl<'a> Ending<'a> {
                 .maybe_text(member!("user"), self.user())
                 .maybe_text(member!("upstream"), self.upstream())
                 .number(member!("attempts"), u64::from(x.attempts))
+                .maybe_text(member!("hedge"), x.hedge.map(Verdict::as_str))
                 .number(member!("bytes_in"), x.body_bytes)
                 .number(member!("bytes_out"), x.answer_bytes)
                 .number(member!("duration_us"), micros(self.took))
@@ -251,6 +253,7 @@ impl<'a> Ending<'a> {
             "user": self.user(),
             "upstream": self.upstream(),
             "attempts": x.attempts,
+            "hedge": x.hedge.map(Verdict::as_str),
             "stages_us": {
                 "head": micros(self.head()),
                 "admit": x.admitted.map(micros),

@@ -13,6 +13,7 @@ use sluice_policy::balance::Flight;
 use sluice_policy::deadline::Deadline;
 use sluice_policy::event_stream::Events;
 use sluice_policy::framing::BodyFraming;
+use sluice_policy::hedge::Verdict;
 use sluice_policy::method::Method;
 use sluice_policy::time::Nanos;
 use sluice_schema::Timeouts;
@@ -190,6 +191,8 @@ pub(crate) struct Exchange {
     pub(crate) another_address: bool,
     /// Where its next try goes, where that was settled already.
     pub(crate) chosen: Option<Box<HttpPeer>>,
+    /// What became of its second try beside a silent one, where there was one.
+    pub(crate) hedge: Option<Verdict>,
     /// How long to wait before the next try.
     pub(crate) retry_after: Duration,
     /// Whether it is a gRPC call over HTTP/2.
@@ -265,6 +268,7 @@ impl Exchange {
             addresses_tried: Vec::new(),
             another_address: false,
             chosen: None,
+            hedge: None,
             retry_after: Duration::ZERO,
             call: false,
             patience: None,
@@ -310,12 +314,23 @@ impl Exchange {
 
     /// A try begins.
     pub(crate) fn begin(&mut self, mut attempt: Attempt) {
-        let recorded = self.is_recorded();
-        attempt.span = if recorded { ids::span_id_of_ours() } else { self.trace.span() };
-        if let Some(mut earlier) = self.attempt.replace(attempt).filter(|_| recorded) {
-            earlier.is_over();
-            self.past.push((earlier, self.failure));
+        attempt.span = self.next_span();
+        if let Some(earlier) = self.attempt.replace(attempt) {
+            self.set_aside(earlier, self.failure);
         }
+    }
+
+    /// A try is over that is not the answer.
+    pub(crate) fn set_aside(&mut self, mut attempt: Attempt, failure: Option<Failure>) {
+        attempt.is_over();
+        if self.is_recorded() {
+            self.past.push((attempt, failure));
+        }
+    }
+
+    /// The span of its next try.
+    pub(crate) fn next_span(&self) -> u64 {
+        if self.is_recorded() { ids::span_id_of_ours() } else { self.trace.span() }
     }
 
     /// The deadlines of its route.

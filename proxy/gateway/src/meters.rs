@@ -36,6 +36,7 @@ pub(crate) struct Meters {
     auth_failures: IntCounterVec,
     retries: IntCounterVec,
     retry_budget: IntCounterVec,
+    hedges: IntCounterVec,
     ejections: IntCounterVec,
     mirrored: IntCounterVec,
     stood_in: IntCounterVec,
@@ -128,6 +129,7 @@ impl Meters {
             auth_failures: metric::counters(registry, Name::GatewayAuthFailures),
             retries: metric::counters(registry, Name::EdgeRetries),
             retry_budget: metric::counters(registry, Name::EdgeRetryBudget),
+            hedges: metric::counters(registry, Name::EdgeHedges),
             ejections: metric::counters(registry, Name::EdgeEjections),
             mirrored: metric::counters(registry, Name::EdgeMirrored),
             stood_in: metric::counters(registry, Name::EdgeFallbacks),
@@ -285,6 +287,7 @@ impl Meters {
             duration: self.duration.with_label_values(label),
             limited: self.limited.with_label_values(label),
             retries: self.retries.clone(),
+            hedges: self.hedges.clone(),
             retry_budget: self.retry_budget.with_label_values(label),
             ejections: self.ejections.with_label_values(label),
             breaker_requests: [by_state("closed"), by_state("open"), by_state("half_open")],
@@ -324,6 +327,7 @@ pub(crate) struct RouteMeters {
     prepared: ArcSwap<Vec<(Method, u16, IntCounter)>>,
     duration: Histogram,
     retries: IntCounterVec,
+    hedges: IntCounterVec,
     breaker_transitions: IntCounterVec,
     in_flight: AtomicUsize,
     answered: AtomicU64,
@@ -389,6 +393,11 @@ impl RouteMeters {
     /// Counts a retry.
     pub(crate) fn retried(&self, reason: &str) {
         self.retries.with_label_values(&[self.name.as_str(), reason]).inc();
+    }
+
+    /// Counts a second try beside a silent one, by what became of it.
+    pub(crate) fn hedged(&self, result: &str) {
+        self.hedges.with_label_values(&[self.name.as_str(), result]).inc();
     }
 
     /// Counts a state change of the breaker.

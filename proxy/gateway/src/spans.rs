@@ -114,7 +114,10 @@ pub(crate) fn of(ending: &Ending<'_>) -> Vec<Span> {
     let clock = Clock { wall: SystemTime::now(), now: Instant::now() };
     let last = ending.x.attempt.iter().map(|attempt| (attempt, ending.x.failure));
     let past = ending.x.past.iter().map(|(attempt, failure)| (attempt, *failure));
-    let attempts = past.chain(last).enumerate();
+    let mut attempts: Vec<_> = past.chain(last).collect();
+    // Of two at once the one that began later may have ended sooner.
+    attempts.sort_by_key(|(attempt, _)| attempt.started);
+    let attempts = attempts.into_iter().enumerate();
     let attempts =
         attempts.map(|(number, (attempt, failure))| client(ending, &clock, number, attempt, failure));
     std::iter::once(server(ending, &clock)).chain(attempts).collect()

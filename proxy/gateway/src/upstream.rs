@@ -9,10 +9,11 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 use sluice_policy::balance::{Ask, Field, Flight, SharedMemory, Table};
 use sluice_policy::breaker::{Breaker, Opened, Outcome, Permit, Rejected, Settings, Transition};
+use sluice_policy::hedge::{self, Late, Latencies, Refused, Watch};
 use sluice_policy::outlier::Outliers;
 use sluice_policy::retry::{Budget, Failed, Stop, Verdict};
 use sluice_policy::time::Nanos;
-use sluice_schema::Service;
+use sluice_schema::{Hedge, Service};
 
 use crate::carry::Known;
 use crate::endpoint::{Endpoint, Secure};
@@ -46,6 +47,8 @@ pub(crate) struct Upstream {
     memory: SharedMemory,
     budget: Mutex<Budget>,
     outliers: Mutex<Outliers>,
+    /// Of first tries that may be hedged, where what is usual says when.
+    latencies: Mutex<Latencies>,
     watch: Arc<dyn BreakerWatch>,
 }
 
@@ -75,6 +78,7 @@ impl Upstream {
             memory: SharedMemory::default(),
             budget: Mutex::new(Budget::new(&service.retry)),
             outliers: Mutex::new(Outliers::new(service.outlier.clone(), [])),
+            latencies: Mutex::default(),
             watch,
         }
     }
@@ -196,6 +200,26 @@ impl Upstream {
                 None
             }
         }
+    }
+
+    /// How a try of a request is watched for being silent.
+    pub(crate) fn watch(&self, hedge: Hedge, ask: hedge::Ask) -> Watch {
+        hedge::watch(hedge, &ask, || lock(&self.latencies).p95())
+    }
+
+    /// Notes the time to the head of a first try that was watched, or that it had.
+    pub(crate) fn note_head(&self, took: Duration) {
+        lock(&self.latencies).record(took);
+    }
+
+    /// Decides about a second try beside a silent one, and charges it.
+    pub(crate) fn decide_hedge(&self, tries: u32, left: Duration) -> bool {
+        let late = Late { tries, breaker: self.breaker().state(), left };
+        let decided = lock(&self.budget).hedge(&late, clock::now());
+        if decided == Err(Refused::Budget) {
+            self.meters.retry_budget.inc();
+        }
+        decided.is_ok()
     }
 
     /// Counts how a try at an instance ended, and after what time; enough failures in a row leave it alone for a

@@ -33,6 +33,7 @@
 //! | [`balance`] | which instance takes the request |
 //! | [`addresses`] | which address of an instance's name is connected to |
 //! | [`retry`] | whether a failed attempt is made again |
+//! | [`hedge`] | whether a silent one gets a second beside it, and which of the two counts |
 //! | [`fallback`] | what a client gets where its service gave no answer |
 //! | [`compress`] | whether an answer is compressed |
 //! | [`outlier`] | which instance is left alone for a while |
@@ -61,6 +62,7 @@ pub mod framing;
 pub mod gate;
 pub mod headers;
 pub mod health;
+pub mod hedge;
 pub mod idempotency;
 pub mod kill_switch;
 pub mod limit;

@@ -117,6 +117,11 @@ impl Budget {
         }
     }
 
+    /// Tries in all that a request may have.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.settings.attempts
+    }
+
     /// Charges one retry; false where there is no room. [`Budget::decide`] does this itself.
     pub fn try_retry(&mut self, now: Nanos) -> bool {
         let [requests, retries] = self.window.totals(now);

@@ -120,7 +120,7 @@ proptest! {
         const CAUSES: [RetryCause; 4] =
             [RetryCause::Connect, RetryCause::Reset, RetryCause::Status(503), RetryCause::Status(504)];
         let on: Vec<RetryCause> = on.into_iter().map(|at| CAUSES[at]).collect();
-        let settings = Retry { attempts, budget: 0.0, min_per_second: floor, on: on.clone() };
+        let settings = Retry { attempts, budget: 0.0, min_per_second: floor, on: on.clone(), ..Retry::default() };
         let (method, cause) = (Method::ALL[method], CAUSES[cause]);
         let left = left_ms.map(Duration::from_millis);
         let retry_after = wait_ms.map(Duration::from_millis);

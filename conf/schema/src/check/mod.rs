@@ -4,6 +4,7 @@ mod balance;
 mod certificates;
 mod listeners;
 mod matches;
+mod retry;
 mod shape;
 mod tls;
 
@@ -25,6 +26,7 @@ pub(crate) fn service(t: &mut Table<'_, '_>, service: &Service) {
     permissions(t, service);
     instances(t, service);
     balance::service(t, service);
+    retry::service(t, service);
     shape::service(t, service);
 }
 

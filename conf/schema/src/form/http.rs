@@ -1,8 +1,10 @@
 //! Methods, headers, paths, and the words made of them.
 
+use std::time::Duration;
+
 use crate::code::Code;
-use crate::kind::{Text, Wrong, did_you_mean};
-use crate::model::{HashOn, METHODS, RateKey, RetryCause};
+use crate::kind::{Text, Wrong, did_you_mean, parse_duration, show_duration};
+use crate::model::{HashOn, Hedge, METHODS, RateKey, RetryCause};
 use crate::report::quote;
 
 /// A method a service can be matched by.
@@ -81,6 +83,15 @@ pub(crate) const RETRY_CAUSE: Text<RetryCause> = Text {
     parse: parse_retry_cause,
     show: |cause| show_retry_cause(*cause),
     pattern: "^(connect|reset|5[0-9][0-9])$",
+};
+
+/// When a reader's silent first try gets a second one.
+pub(crate) const HEDGE: Text<Hedge> = Text {
+    what: "\"off\", \"p95\" or a duration such as \"50ms\"",
+    code: Code::Word,
+    parse: parse_hedge,
+    show: show_hedge,
+    pattern: "^(off|p95|[0-9].*)$",
 };
 
 /// Headers that frame a message, or say who the caller is; Sluice alone writes them.
@@ -262,6 +273,33 @@ fn show_retry_cause(cause: RetryCause) -> String {
         RetryCause::Connect => "connect".to_owned(),
         RetryCause::Reset => "reset".to_owned(),
         RetryCause::Status(status) => status.to_string(),
+    }
+}
+
+fn parse_hedge(text: &str) -> Result<Hedge, Wrong> {
+    let bounds = Duration::from_millis(1)..=Duration::from_secs(3600);
+    match text {
+        "off" => Ok(Hedge::Off),
+        "p95" => Ok(Hedge::P95),
+        _ => match parse_duration(text) {
+            Some(after) if bounds.contains(&after) => Ok(Hedge::After(after)),
+            Some(_) => Err(Wrong::new("the duration must be from 1ms to 1h").code(Code::Duration)),
+            None => {
+                let wrong = Wrong::new(format!("{} is not {}", quote(text), HEDGE.what));
+                Err(match did_you_mean(text, ["off", "p95"]) {
+                    Some(help) => wrong.help(help),
+                    None => wrong,
+                })
+            }
+        },
+    }
+}
+
+fn show_hedge(hedge: &Hedge) -> String {
+    match hedge {
+        Hedge::Off => "off".to_owned(),
+        Hedge::P95 => "p95".to_owned(),
+        Hedge::After(after) => show_duration(*after),
     }
 }
 

@@ -10,8 +10,8 @@ use toml::de::DeValue;
 use super::{ENTRIES_MAX, PerMinute, rate, span};
 use crate::check;
 use crate::form::{
-    HASH_ON, HEADER_NAME, HEADER_VALUE, HEALTH_PATH, MATCH_NAME, MATCH_VALUE, METHOD, NETWORK, PERMISSION,
-    PREFIX, RATE_KEY, RETRY_CAUSE, SERVICE_NAME, URL, WILD_HOST, ZONE,
+    HASH_ON, HEADER_NAME, HEADER_VALUE, HEALTH_PATH, HEDGE, MATCH_NAME, MATCH_VALUE, METHOD, NETWORK,
+    PERMISSION, PREFIX, RATE_KEY, RETRY_CAUSE, SERVICE_NAME, URL, WILD_HOST, ZONE,
 };
 use crate::kind::{
     Choice, Count, Dict, Duration, Flag, Kind, List, Maybe, Number, Parsed, Size, Text, count,
@@ -168,6 +168,9 @@ fn retry(t: &mut Table<'_, '_>, retry: &mut Retry) {
     t.key("min_per_second", doc, count(0..=1_000_000), &mut retry.min_per_second);
     let doc = "What is tried again: connect, reset, statuses from 500 to 599.";
     t.key("on", doc, List::of(RETRY_CAUSE), &mut retry.on);
+    let doc = "When a silent GET is also sent to another instance, within the budget: off, p95 or a time. \
+               For clients of HTTP/1.1 and instances in clear text.";
+    t.key("hedge", doc, HEDGE, &mut retry.hedge);
 }
 
 fn breaker(t: &mut Table<'_, '_>, breaker: &mut Breaker) {

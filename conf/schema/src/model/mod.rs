@@ -4,6 +4,7 @@
 mod auth;
 mod edge;
 mod lane;
+mod retry;
 mod service;
 mod shape;
 mod tls;
@@ -20,10 +21,11 @@ pub use edge::{
     Registry,
 };
 pub use lane::{Concurrency, ConcurrencyLimit, Lane};
+pub use retry::{Hedge, Retry, RetryCause};
 pub use service::{
     Balance, Breaker, HEADER_MATCHES_MAX, HashOn, HeaderEdits, Health, Idempotency, Instance, METHODS,
-    Outlier, PREFIX_SHARED_MAX, Permissions, RESERVED_PREFIXES, RateKey, RateLimit, RateStore, Retry,
-    RetryCause, Service, Source, Timeouts,
+    Outlier, PREFIX_SHARED_MAX, Permissions, RESERVED_PREFIXES, RateKey, RateLimit, RateStore, Service,
+    Source, Timeouts,
 };
 pub use shape::{
     Arm, Cors, FALLBACK_BYTES_MAX, Fallback, Piece, REWRITE_BYTES_MAX, Rewrite, RewriteFault,

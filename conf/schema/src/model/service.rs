@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::lane::{Concurrency, Lane};
+use super::retry::Retry;
 use super::shape::{Arm, Cors, Fallback, Rewrite};
 use super::tls::UpstreamTls;
 use super::value::InstanceUrl;
@@ -247,30 +248,6 @@ pub struct Timeouts {
     pub idle: Duration,
 }
 
-/// When and how often a request is tried again.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Retry {
-    /// Tries in all, the first counted, 1 to 10.
-    pub attempts: u32,
-    /// Retries as a share of requests, 0 to 1.
-    pub budget: f64,
-    /// Retries a second that the budget always allows.
-    pub min_per_second: u32,
-    /// What is tried again.
-    pub on: Vec<RetryCause>,
-}
-
-/// A failure that may be tried again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum RetryCause {
-    /// No connection.
-    Connect,
-    /// The connection broke before a response byte came.
-    Reset,
-    /// This upstream status, 500 to 599.
-    Status(u16),
-}
-
 /// When a service as a whole is left alone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Breaker {
@@ -467,23 +444,6 @@ impl Default for Timeouts {
             first_byte: Duration::from_secs(5),
             total: Duration::from_secs(15),
             idle: Duration::from_secs(60),
-        }
-    }
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self {
-            attempts: 2,
-            budget: 0.2,
-            min_per_second: 3,
-            on: vec![
-                RetryCause::Connect,
-                RetryCause::Reset,
-                RetryCause::Status(502),
-                RetryCause::Status(503),
-                RetryCause::Status(504),
-            ],
         }
     }
 }

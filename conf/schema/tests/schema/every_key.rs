@@ -147,6 +147,7 @@ pub(crate) const OTHER_VALUES: &[(&str, &str)] = &[
     ("service.response_headers.set", "{ \"x-a\" = \"1\" }"),
     ("service.retry.attempts", "3"),
     ("service.retry.budget", "0.5"),
+    ("service.retry.hedge", "\"50ms\""),
     ("service.retry.min_per_second", "1"),
     ("service.retry.on", "[\"connect\", \"500\"]"),
     ("service.rewrite.match", "\"^/v1/(.*)$\""),

@@ -234,6 +234,11 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
             "service.retry.on",
         ],
     ),
+    (
+        "proxy/gateway/tests/edge/hedging.rs",
+        "the_first_answer_wins_and_the_other_try_is_given_up",
+        &["service.retry.hedge"],
+    ),
     (KEYS, "a_connection_has_its_own_time", &["service.timeouts.connect"]),
     (KEYS, "a_silent_stream_ends_after_the_idle_time", &["service.timeouts.idle"]),
     (KEYS, "a_drain_ends_at_its_deadline", &["drain.deadline"]),

@@ -6,6 +6,7 @@
 
 mod answer;
 mod head;
+mod hedge;
 mod pool;
 mod pump;
 
@@ -196,8 +197,14 @@ impl Call<'_> {
     /// Makes one try.
     async fn once(&mut self) -> Result<(), Failed> {
         let chosen = kill::choose(self.shared, &mut self.x, &self.fields).await.map_err(last)?;
-        let upstream = self.connect(&chosen).await?;
-        self.head().map_err(last)?;
+        let upstream = if let Some(watched) = hedge::watched(&self.x, &self.fields) {
+            // Boxed: every connection would have room for it.
+            Box::pin(hedge::race(self, &chosen, watched)).await?
+        } else {
+            let upstream = self.connect(&chosen).await?;
+            self.head().map_err(last)?;
+            upstream
+        };
         self.x.body_bytes = self.sending.read();
         if self.sending.is_received() {
             self.x.note_received();
@@ -226,11 +233,8 @@ impl Call<'_> {
 
     /// The head of the present try, and behind it what is known of the body.
     fn head(&mut self) -> Result<()> {
-        let mut fields = fields_of_try(&self.fields);
-        prepare_fields(self.shared, &self.x, &mut fields)?;
-        let Arrival { method, path, query, .. } = &*self.x.arrival;
-        let path = self.x.forward_path.as_deref().unwrap_or(path);
-        self.sending.begin(|out| request_bytes(method.as_str(), path, query.as_deref(), &fields, out));
+        let Self { shared, x, fields, .. } = self;
+        self.sending.begin(|out| write_head(shared, x, fields, out))?;
         is_sent(&mut self.x);
         Ok(())
     }
@@ -382,6 +386,16 @@ impl Call<'_> {
         let answered = self.answered.as_ref().map(|head| &head.fields);
         account::told(self.shared, &self.x, status, cut_short, &self.fields, answered);
     }
+}
+
+/// Writes the head of the present try.
+fn write_head(shared: &Shared, x: &Exchange, asked: &HeaderMap, out: &mut Vec<u8>) -> Result<()> {
+    let mut fields = fields_of_try(asked);
+    prepare_fields(shared, x, &mut fields)?;
+    let Arrival { method, path, query, .. } = &*x.arrival;
+    let path = x.forward_path.as_deref().unwrap_or(path);
+    request_bytes(method.as_str(), path, query.as_deref(), &fields, out);
+    Ok(())
 }
 
 /// A failure after which nothing is tried again.

@@ -25,7 +25,7 @@ const RETRY_BYTES: usize = 64 << 10;
 /// Room for most heads, so that a buffer need not grow piece by piece.
 pub(super) const HEAD_ROOM: usize = 1 << 10;
 /// LIMIT: an upstream's head.
-const HEAD_BYTES: usize = 64 << 10;
+pub(super) const HEAD_BYTES: usize = 64 << 10;
 
 /// A request on its way.
 #[derive(Debug, Default)]
@@ -52,12 +52,13 @@ impl Sending {
     }
 
     /// Starts a try: this head, and behind it what is known of the body.
-    pub(super) fn begin(&mut self, head: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn begin(&mut self, head: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<()> {
         self.out.clear();
         self.out.reserve(HEAD_ROOM);
         self.start = 0;
-        head(&mut self.out);
+        head(&mut self.out)?;
         self.out.extend_from_slice(&self.kept);
+        Ok(())
     }
 
     /// Whether another try could send the same.
@@ -299,10 +300,7 @@ impl<'a> Pump<'a> {
                 return Poll::Pending;
             }
             if self.sending.is_received() {
-                let mut none = [0];
-                let left = ready!(Pin::new(&mut *self.stream).poll_read(cx, &mut ReadBuf::new(&mut none)));
-                let left = left.err().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
-                return Poll::Ready(Err(from_client(left)));
+                return poll_left(self.stream, cx).map(Err);
             }
             let count = ready!(self.sending.poll_more(cx, self.stream)).map_err(from_client)?;
             if count == 0 {
@@ -351,6 +349,13 @@ impl<'a> Pump<'a> {
             Err(error) => Err(from_upstream(self.unwritable.take().unwrap_or(error))),
         }
     }
+}
+
+/// Ready when the client of a request that is all here has left, or the request's time is over.
+pub(super) fn poll_left(stream: &mut Downstream, cx: &mut Context<'_>) -> Poll<Box<Error>> {
+    let mut none = [0];
+    let left = ready!(Pin::new(stream).poll_read(cx, &mut ReadBuf::new(&mut none)));
+    Poll::Ready(from_client(left.err().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())))
 }
 
 /// The client broke off, or the request's time is over.

@@ -138,6 +138,12 @@ pub(crate) async fn choose(
     peer::refuse(x, problem(x, stopped))
 }
 
+/// Whether a switch was thrown since the request came, so that nothing more of it is sent.
+pub(crate) fn stops(shared: &Shared, x: &Exchange, headers: &HeaderMap) -> bool {
+    let Some(switches) = shared.kill.switches() else { return false };
+    judge(&switches, x, headers).is_err() || judge_account(&switches, x, headers).is_err()
+}
+
 /// Judges it by the service that answers, and by the one that was asked where that one is split.
 fn judge(switches: &Switches, x: &Exchange, headers: &HeaderMap) -> Result<(), Stopped> {
     let Target::Service(route) = &x.target else { return Ok(()) };

@@ -15,6 +15,7 @@ impl Meters {
         for vector in [
             &self.requests,
             &self.retries,
+            &self.hedges,
             &self.breaker_transitions,
             &self.breaker_requests,
             &self.mirrored,

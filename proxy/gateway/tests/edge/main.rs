@@ -21,6 +21,7 @@ mod h2_framing;
 mod h2_grpc;
 mod h2_tools;
 mod harness;
+mod hedging;
 mod holds;
 mod idempotency;
 mod keys;

@@ -182,6 +182,7 @@ fn draw_service(at: usize, group: usize, plan: &Plan, chance: &mut Chance) -> Se
                 RetryCause::Status(503),
                 RetryCause::Status(504),
             ],
+            ..Retry::default()
         },
         breaker: Breaker {
             failure_threshold: chance.between(2, 6) as u32,
