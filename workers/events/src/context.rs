@@ -106,6 +106,7 @@ impl Context {
     }
 
     /// The log of this process, where that is the store.
+    #[allow(clippy::unnecessary_wraps, reason = "not every store is a log of this process")]
     pub(crate) fn log(&self) -> Option<Log> {
         match &self.engine {
             Engine::Embedded(log) => Some(log.clone()),

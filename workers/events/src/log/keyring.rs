@@ -110,7 +110,10 @@ impl Keyring {
 impl std::fmt::Debug for Keyring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let numbers: Vec<&u32> = self.masters.keys().collect();
-        f.debug_struct("Keyring").field("current", &self.current).field("keys", &numbers).finish()
+        f.debug_struct("Keyring")
+            .field("current", &self.current)
+            .field("keys", &numbers)
+            .finish_non_exhaustive()
     }
 }
 
@@ -157,7 +160,7 @@ mod tests {
         assert_eq!(Keyring::new(2, [(1, &key)]).unwrap_err(), KeyringError::Current(2));
         assert_eq!(Keyring::new(1, [(0, &key), (1, &key)]).unwrap_err(), KeyringError::Zero);
         let keyring = Keyring::new(1, [(1, &key)]).unwrap();
-        assert_eq!(format!("{keyring:?}"), "Keyring { current: 1, keys: [1] }");
+        assert_eq!(format!("{keyring:?}"), "Keyring { current: 1, keys: [1], .. }");
     }
 
     #[test]

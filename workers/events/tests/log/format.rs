@@ -86,7 +86,7 @@ fn version_1_opens_and_is_gone_on_with() {
         log.append_blocking(vec![draft(100 + round, 5, 0)], false).unwrap();
         let found = all(&log.reader());
         check(&found[..EVENTS as usize]);
-        assert_eq!(found.last().unwrap().stamp.seq as u128, EVENTS + round + 1);
+        assert_eq!(u128::from(found.last().unwrap().stamp.seq), EVENTS + round + 1);
     }
     assert_eq!(files(home.path(), "seg").len(), before + 1, "a restart goes on in the same segment");
 }
