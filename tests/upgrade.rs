@@ -330,35 +330,50 @@ fn an_edge_alone_hands_over_by_signal_and_keeps_its_idle_connections() {
     until("the successor ends", || (!is_alive(pid)).then_some(()));
 }
 
-#[test]
-fn a_stopped_edge_drains() {
-    let site = Site::new();
-    let mut alone = site.proxy();
-    let base = alone.base.clone();
-    let mut kept = Connection::open(&base);
+/// Answers, and then no longer connects, while what is in flight is finished; `pid` is told to end.
+fn drains(base: &str, pid: u32) {
+    let mut kept = Connection::open(base);
     let ask = |connection: &mut Connection, path: &str| {
         connection.send(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes());
     };
     ask(&mut kept, "/load/x");
     assert_eq!(kept.answer().unwrap().status, 200);
-    let mut slow = Connection::open(&base);
+    let mut slow = Connection::open(base);
     ask(&mut slow, "/load/slow/4500");
     let began = Instant::now();
-    signal(alone.child.id(), "TERM");
+    signal(pid, "TERM");
     until("it says that it ends", || {
-        let answer = get(&base, "/readyz").send();
+        let answer = get(base, "/readyz").send();
         (answer.status == 503 && answer.body.contains("draining")).then_some(())
     });
     ask(&mut kept, "/load/x");
     let answer = kept.answer().expect("lame ducks answer");
     assert_eq!((answer.status, answer.headers["connection"].as_str()), (200, "close"));
-    get(&base, "/load/x").send().expect(200);
+    get(base, "/load/x").send().expect(200);
     let refused = || std::net::TcpStream::connect(base.trim_start_matches("http://")).is_err();
     until("the port is closed after the lame duck", || refused().then_some(()));
-    assert!(alone.child.try_wait().unwrap().is_none(), "a request is in flight");
+    assert!(is_alive(pid), "a request is in flight");
     let answer = slow.answer().expect("what is in flight is finished");
-    assert_eq!(answer.status, 200);
-    let status = until("it ends", || alone.child.try_wait().unwrap());
-    assert!(status.success(), "{status:?}");
+    // It began before the end did: only its answer can tell.
+    assert_eq!((answer.status, answer.headers["connection"].as_str()), (200, "close"));
+    until("it ends", || (!is_alive(pid)).then_some(()));
     assert!(began.elapsed() < Duration::from_secs(11), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_stopped_edge_drains() {
+    let site = Site::new();
+    let mut alone = site.proxy();
+    drains(&alone.base.clone(), alone.child.id());
+    let status = until("it has ended", || alone.child.try_wait().unwrap());
+    assert!(status.success(), "{status:?}");
+}
+
+#[test]
+fn a_stopped_supervisor_drains_its_edge_and_closes_the_port_with_it() {
+    let site = Site::new();
+    let mut running = site.up();
+    let base = running.edge().to_owned();
+    drains(&base, running.pid);
+    assert_eq!(running.wait(), Some(0));
 }

@@ -210,6 +210,8 @@ impl Keeper {
     }
 
     async fn end(&mut self, life: &mut Life, by: Instant) {
+        // Nothing is started in its place: once it accepts no more, connecting is refused, not left waiting.
+        self.recipe.sockets.clear();
         self.retirees.iter_mut().for_each(|retiree| retiree.life.ask_to_end());
         let mut by = by;
         loop {

@@ -90,6 +90,11 @@ impl Drain {
         self.closing.subscribe()
     }
 
+    /// Whether answers are to carry `Connection: close`: one that begins now says so, whenever it was asked for.
+    pub(crate) fn closes_answers(&self) -> bool {
+        *self.closing.borrow()
+    }
+
     /// Follows the phase.
     pub(crate) fn phase(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()

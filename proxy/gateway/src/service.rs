@@ -237,6 +237,10 @@ impl ProxyHttp for Edge {
             return Ok(());
         }
         dress(x, response)?;
+        if self.shared.drain.closes_answers() {
+            // The framework looked when the request began.
+            session.set_keepalive(None);
+        }
         shape::begin_squeeze(&self.shared, x, &session.req_header().headers, response)?;
         if x.arrival.protocol == Protocol::Http10 {
             // HTTP/1.0 knows no chunks: without a length the body ends with the connection.

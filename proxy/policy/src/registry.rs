@@ -40,7 +40,7 @@ pub const RATE_MAX: u64 = 1_000_000_000;
 
 /// The body of a registration; each value may come by either of its names.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a registration, which is an object")]
 pub struct Raw {
     name: Option<String>,
     service_name: Option<String>,
@@ -56,7 +56,7 @@ pub struct Raw {
 
 /// An instance, as its address alone or with a weight.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "an instance is its address, or an object of `url` and `weight`")]
 enum RawInstance {
     Url(String),
     Weighted(RawWeighted),

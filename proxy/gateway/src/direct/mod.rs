@@ -21,7 +21,6 @@ use pingora::{Error, ErrorType, Result};
 use sluice_policy::framing::BodyFraming;
 use sluice_policy::method::Method;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::sync::watch;
 
 use self::answer::AnswerBody;
 use self::head::{Came, Head, answer_bytes, drop_nominated, fields_of_try, request_bytes, says_close};
@@ -94,12 +93,10 @@ pub(crate) async fn run(
     stream: &mut Downstream,
     intake: Intake,
     asked: Asked,
-    closing: &watch::Receiver<bool>,
 ) -> bool {
     let Intake { arrival, generation } = intake;
     let Asked { fields, stays } = asked;
     let x = Box::new(Exchange::new(arrival, generation, &fields));
-    let stays = stays && !*closing.borrow();
     stream.skip_head();
     let sending = Sending::new(x.announced().unwrap_or(0));
     let mut call = Call { shared, pool, stream, x, fields, sending, answered: None, stays };
@@ -251,7 +248,7 @@ impl Call<'_> {
         dress(x, &mut response.fields).map_err(last)?;
         idempotency::head_goes(x, response.status, &response.fields, body.is_done());
         // A client that still sends cannot be told where its next request would begin.
-        self.stays &= x.received;
+        self.stays &= x.received && !self.shared.drain.closes_answers();
         let out = self.stream.answer();
         out.reserve(HEAD_ROOM);
         answer_bytes(&response, body.is_chunked(), self.stays, out);
@@ -330,7 +327,7 @@ impl Call<'_> {
         idempotency::release(&mut self.x);
         let answer = shape::stand_in(self.shared, &mut self.x, &self.fields, answer);
         let left = self.x.announced().map_or(0, |bytes| bytes - self.x.body_bytes.min(bytes));
-        self.stays &= !answer.close && left <= DRAIN_BYTES;
+        self.stays &= !answer.close && left <= DRAIN_BYTES && !self.shared.drain.closes_answers();
         let secure = self.x.arrival.conn.is_tls().then_some(STAY_ENCRYPTED);
         let answer = answer.with_all(std::mem::take(&mut self.x.limit_headers)).with_all(secure);
         let answer = answer.with_all(shape::fields(&self.x));

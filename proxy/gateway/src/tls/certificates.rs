@@ -45,9 +45,25 @@ pub enum CertificateFault {
     /// The key does not fit or is of an unknown kind.
     #[error("the key does not fit the certificate")]
     Key(#[source] rustls::Error),
-    /// The certificate is not X.509 or names nothing.
+    /// The certificate is not X.509, names nothing or is not valid now.
     #[error("the certificate {0}")]
     Certificate(&'static str),
+    /// One of the above, of a certificate that comes from a file.
+    #[error("{} is not taken", path.display())]
+    File {
+        /// The file of the certificate.
+        path: PathBuf,
+        /// What is wrong with it, or with its key.
+        #[source]
+        source: Box<CertificateFault>,
+    },
+}
+
+impl CertificateFault {
+    /// The same, of the certificate in a file.
+    fn of(self, path: &Path) -> Self {
+        Self::File { path: path.to_owned(), source: Box::new(self) }
+    }
 }
 
 /// A certificate that can be served.
@@ -59,6 +75,8 @@ pub(crate) struct Served {
     not_before_s: i64,
     /// When it ends, unix seconds.
     not_after_s: i64,
+    /// The file it was read from.
+    file: Option<PathBuf>,
 }
 
 impl Served {
@@ -72,14 +90,15 @@ impl Served {
         let key = any_supported_type(key).map_err(CertificateFault::Key)?;
         let key = CertifiedKey::new(chain, key);
         key.keys_match().map_err(CertificateFault::Key)?;
-        Ok(Self { key: Arc::new(key), names, not_before_s, not_after_s })
+        Ok(Self { key: Arc::new(key), names, not_before_s, not_after_s, file: None })
     }
 
     /// The same from files.
     pub(crate) fn from_files(files: &KeyPairFiles) -> Result<Self, CertificateFault> {
         let read = |source| CertificateFault::Read { path: files.key.clone(), source };
         let key = PrivateKeyDer::from_pem_file(&files.key).map_err(read)?;
-        Self::new(read_chain(&files.cert)?, &key)
+        let served = Self::new(read_chain(&files.cert)?, &key).map_err(|fault| fault.of(&files.cert))?;
+        Ok(Self { file: Some(files.cert.clone()), ..served })
     }
 }
 
@@ -171,8 +190,12 @@ impl Certificates {
     pub(crate) fn replace(&self, served: &[Served], now_s: i64) -> Result<(), CertificateFault> {
         let is_good = self.not_after_s().is_some_and(|end_s| end_s >= now_s);
         let is_valid = |served: &Served| (served.not_before_s..=served.not_after_s).contains(&now_s);
-        if is_good && !served.iter().all(is_valid) {
-            return Err(CertificateFault::Certificate("has ended or is not valid yet"));
+        if let (true, Some(bad)) = (is_good, served.iter().find(|served| !is_valid(served))) {
+            let fault = CertificateFault::Certificate("has ended or is not valid yet");
+            return Err(match &bad.file {
+                Some(file) => fault.of(file),
+                None => fault,
+            });
         }
         self.held.store(Arc::new(Held::new(served)));
         Ok(())
@@ -207,13 +230,53 @@ mod tests {
 
     use super::*;
 
-    fn served(name: &str, from: i32, until: i32) -> Served {
+    fn made(name: &str, from: i32, until: i32) -> (rcgen::Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.not_before = date_time_ymd(from, 1, 1);
         params.not_after = date_time_ymd(until, 1, 1);
-        let leaf = params.self_signed(&key).unwrap().der().clone();
-        Served::new(vec![leaf], &PrivateKeyDer::Pkcs8(key.serialize_der().into())).unwrap()
+        (params.self_signed(&key).unwrap(), key)
+    }
+
+    fn served(name: &str, from: i32, until: i32) -> Served {
+        let (leaf, key) = made(name, from, until);
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        Served::new(vec![leaf.der().clone()], &key).unwrap()
+    }
+
+    /// A fault with all that is behind it.
+    fn told(fault: &CertificateFault) -> String {
+        let mut text = fault.to_string();
+        let mut source = std::error::Error::source(fault);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        text
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = KeyPairFiles { cert: dir.path().join("a.pem"), key: dir.path().join("a.key") };
+        let (leaf, key) = made("a.example", 2020, 2025);
+        std::fs::write(&files.cert, leaf.pem()).unwrap();
+        std::fs::write(&files.key, made("a.example", 2020, 2025).1.serialize_pem()).unwrap();
+        let fault = told(&Served::from_files(&files).unwrap_err());
+        let says = format!("{} is not taken: the key does not fit the certificate", files.cert.display());
+        assert!(fault.starts_with(&says), "{fault}");
+        std::fs::write(&files.key, key.serialize_pem()).unwrap();
+        let held = Certificates::default();
+        let now_s = date_time_ymd(2030, 1, 1).unix_timestamp();
+        held.replace(&[served("good.example", 2029, 2031)], now_s).unwrap();
+        let fault = told(&held.replace(&[Served::from_files(&files).unwrap()], now_s).unwrap_err());
+        assert_eq!(
+            fault,
+            format!("{} is not taken: the certificate has ended or is not valid yet", files.cert.display())
+        );
+        std::fs::write(&files.key, "-----BEGIN PRIVATE KEY-----").unwrap();
+        let fault = told(&Served::from_files(&files).unwrap_err());
+        assert!(fault.starts_with(&format!("cannot read {}: ", files.key.display())), "{fault}");
     }
 
     #[test]

@@ -32,7 +32,8 @@ impl Shared {
         let _one_at_a_time = self.registrations.change.lock().await;
         let config = Arc::clone(&self.generation().config);
         if let Err(error) = self.apply_tls(&config) {
-            tracing::error!(component = "tls", %error, "the edge's new certificate is not used");
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(component = "tls", error, "the edge's new certificate is not used");
         }
         if let Err(error) = self.rebuild() {
             tracing::error!(component = "tls", %error, "upstreams are not told of the new certificate");
@@ -47,7 +48,12 @@ impl Shared {
         let config = Arc::clone(&self.generation().config);
         let taken = self.upstreams.reread(&config).and_then(|()| self.rebuild());
         if let Err(error) = taken {
-            tracing::error!(component = "tls", %error, "changed files of services are not used, the old ones stay");
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(
+                component = "tls",
+                error,
+                "changed files of services are not used, the old ones stay"
+            );
         }
     }
 }
@@ -71,7 +77,12 @@ pub(crate) async fn run(shared: Arc<Shared>) -> Infallible {
         match shared.apply_tls(&config) {
             Ok(()) => tracing::info!(component = "tls", "certificates read again"),
             Err(error) => {
-                tracing::error!(component = "tls", %error, "changed certificates are not used, the old ones stay");
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(
+                    component = "tls",
+                    error,
+                    "changed certificates are not used, the old ones stay"
+                );
             }
         }
         drop(one_at_a_time);

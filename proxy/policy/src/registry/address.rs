@@ -44,8 +44,8 @@ pub enum AddressFault {
     /// Port 0.
     #[error("port 0 is refused")]
     Port,
-    /// Sluice listens there.
-    #[error("an address Sluice listens on is refused")]
+    /// Sluice or its store listens there.
+    #[error("an address Sluice or its store listens on is refused")]
     Own,
     /// Outside of `[registry] allow`.
     #[error("the address lies outside of `registry.allow`")]

@@ -60,6 +60,8 @@ fn bad_bodies_say_what_is_wrong() {
         (r#"{"name":"a","prefix":"/a","instances":["http://h:1","http://h:1"]}"#, "listed twice"),
         (r#"{"name":"a","prefix":"/a","instances":[{"url":"http://h:1","weight":0}]}"#, "`weight`"),
         (r#"{"name":"a","prefix":"/a","url":"http://h:1","instances":["http://h:2"]}"#, "both given"),
+        ("[]", "expected a registration, which is an object"),
+        (r#"{"name":"a","prefix":"/a","instances":[7]}"#, "an instance is its address, or an object"),
     ] {
         let fault = parse(body).unwrap_err();
         assert!(fault.contains(part), "{body}: {fault}");
