@@ -110,6 +110,11 @@ catalogue! {
     EventsBytes "sluice_events_store_bytes" [] "Bytes of the log on disk";
     EventsOldest "sluice_events_oldest_age_seconds" [] "Age of the oldest stored event";
     EventsCandleTrades "sluice_events_candle_trades_total" ["result"] "Market data events seen by the candles: counted, repeated, late, refused or no_trade";
+    EventsGroupLag "sluice_events_group_lag_events" ["group"] "Events a consumer group has not looked at (64 groups by name, else `other`)";
+    EventsGroupLagSeconds "sluice_events_group_lag_seconds" ["group"] "Age of the oldest event that a consumer group has not settled";
+    EventsGroupPending "sluice_events_group_pending" ["group"] "Messages of a consumer group handed out and not settled";
+    EventsRedeliveries "sluice_events_redeliveries_total" ["group"] "Deliveries of a consumer group that were not the first";
+    EventsDlqDepth "sluice_events_dlq_depth" ["group"] "Dead letters of a consumer group";
     EventsRejected "sluice_events_rejected_total" ["reason"] "Publishes refused";
 
     // Vault.

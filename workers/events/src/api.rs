@@ -9,6 +9,8 @@ use sluice_http::BodyLimit;
 use crate::batch::{self, BATCH_BYTES_MAX};
 use crate::context::Context;
 use crate::event::EVENT_BYTES_MAX;
+use crate::group::api as groups;
+use crate::group::dlq;
 use crate::schemas::SCHEMA_BYTES_MAX;
 use crate::{admin, archive, cloudevents, publish, query, replay, schemas, state, stats, stream};
 
@@ -43,5 +45,13 @@ pub(crate) fn router(context: &Arc<Context>) -> Router {
         )
         .route("/state", get(state::by_query))
         .route("/state/{*symbol}", get(state::by_path))
+        .route("/groups", get(groups::list))
+        .route("/groups/{group}", get(groups::report).put(groups::put).delete(groups::delete))
+        .route("/groups/{group}/lease", post(groups::lease))
+        .route("/groups/{group}/ack", post(groups::ack))
+        .route("/groups/{group}/nack", post(groups::nack))
+        .route("/groups/{group}/extend", post(groups::extend))
+        .route("/groups/{group}/dlq", get(dlq::letters).delete(dlq::purge))
+        .route("/groups/{group}/dlq/redrive", post(dlq::redrive))
         .with_state(Arc::clone(context))
 }

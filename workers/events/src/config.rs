@@ -26,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) publish_rate: Option<u64>,
     /// The folder of the schemas.
     pub(crate) schemas_dir: PathBuf,
+    /// The folder of what is kept of the groups.
+    pub(crate) groups_dir: PathBuf,
     /// How the log is kept.
     pub(crate) log_options: Options,
     /// Which candles are made; `None`: none.
@@ -46,6 +48,7 @@ impl Settings {
             publish_rate: events.publish_rate,
             schemas_dir: start.role_dir().join("schemas"),
             streams_dir: start.role_dir().join("streams"),
+            groups_dir: start.role_dir().join(format!("{}.groups.log", events.stream)),
             log_options: log_options(events),
             candles: candles(events),
             at_rest: at_rest(events),

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::config::Settings;
 use crate::engine::{AppendError, Condition, Engine, ReadError, Reader, Receipt};
 use crate::error::{RunError, read_problem};
+use crate::group::Groups;
 use crate::hub::Hub;
 use crate::log::{Clock, Draft, Log, SystemClock};
 use crate::metrics::Metrics;
@@ -37,6 +38,7 @@ const OBSERVE_PERIOD: Duration = Duration::from_secs(1);
 pub(crate) struct Context {
     engine: Engine,
     pub(crate) hub: Arc<Hub>,
+    pub(crate) groups: Groups,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) settings: Settings,
     pub(crate) stop: Stop,
@@ -52,6 +54,7 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn new(
         engine: Engine,
+        groups: Groups,
         settings: Settings,
         metrics: Arc<Metrics>,
         stop: Stop,
@@ -69,6 +72,7 @@ impl Context {
         Ok(Arc::new(Self {
             engine,
             hub,
+            groups,
             metrics,
             settings,
             stop,
@@ -185,6 +189,9 @@ impl Context {
             let stats = self.reader().stats();
             self.metrics.replays.set(self.sessions.expire(tokio::time::Instant::now()) as i64);
             self.metrics.observe(&stats, Self::oldest_age_s(stats.first_id.map(|id| id.ms)));
+            if let Ok(groups) = self.groups.list(None, usize::MAX).await {
+                self.metrics.groups.observe(&groups);
+            }
         }
     }
 

@@ -20,6 +20,9 @@ pub enum RunError {
     /// The log is encrypted and nobody can be asked for its key.
     #[error("the event log has no key")]
     Key(#[source] KeyError),
+    /// The consumer groups did not open.
+    #[error(transparent)]
+    Groups(#[from] crate::group::OpenError),
     /// The log failed while it was in use; the next start finds out what is on the disk.
     #[error(transparent)]
     Log(Fatal),

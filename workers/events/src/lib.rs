@@ -21,6 +21,7 @@ mod error;
 mod event;
 mod fingerprint;
 mod frame;
+mod group;
 mod hub;
 mod json;
 mod keys;
@@ -52,6 +53,8 @@ pub use keys::KeyError;
 use config::Settings;
 use context::Context;
 use engine::Engine;
+use group::{Groups, Limits};
+use log::{AtRest, Ground, Log, Options, Retention};
 use metrics::Metrics;
 
 /// Plays the role: opens the log, serves, and returns when the process is to end or the log has failed.
@@ -61,7 +64,12 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     let Some((log, at_rest)) = waiting::open(&start, &settings, &metrics).await? else { return Ok(()) };
     settings.at_rest = at_rest;
     let engine = Engine::Embedded(log);
-    let context = Context::new(engine.clone(), settings, metrics, start.stop.clone())?;
+    let journal = open_journal(&settings).await?;
+    let (reader, own) = (engine.reader(), journal.clone());
+    let opened = tokio::task::spawn_blocking(move || Groups::open(reader, own, Limits::default())).await?;
+    let (groups, told) = opened?;
+    let context = Context::new(engine.clone(), groups, settings, metrics, start.stop.clone())?;
+    let announced = tokio::spawn(group::announce(Arc::clone(&context), told));
     let observed = tokio::spawn(Arc::clone(&context).observe());
     let candles = context.settings.candles.clone();
     let candles = candles.map(|rules| tokio::spawn(candles::run(Arc::clone(&context), rules)));
@@ -69,20 +77,40 @@ pub async fn run(start: Start) -> Result<(), RunError> {
         served = serve(&start, api::router(&context), Arc::clone(&context) as _) => served.map_err(RunError::from),
         // Nothing can be acknowledged any more, and what is on the disk is for the next start to find out.
         fatal = engine.failed() => Err(RunError::Log(fatal)),
+        fatal = journal.failed() => Err(RunError::Log(fatal)),
     };
     observed.abort();
+    announced.abort();
     // Cancelled, as asked.
-    drop(observed.await);
     if let Some(candles) = candles {
         // It stops by itself, and loses nothing: what is not stored is made again.
         candles.abort();
         drop(candles.await);
     }
+    drop((observed.await, announced.await));
     // Waits for two threads; what is queued is stored.
     tokio::task::spawn_blocking(move || {
         context.close();
-        drop((context, engine));
+        drop((context, engine, journal));
     })
     .await?;
     served
+}
+
+/// LIMIT: a segment of what is kept of the groups, in bytes: small, because space is given back by the segment.
+const JOURNAL_SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Opens the log of the groups: as durable as the event log; what counts in it is kept, whatever its age.
+async fn open_journal(settings: &Settings) -> Result<Log, RunError> {
+    let dir = settings.groups_dir.clone();
+    let options = Options {
+        retention: Retention::default(),
+        dedup_window_ms: 0,
+        segment_bytes: JOURNAL_SEGMENT_BYTES,
+        ..settings.log_options
+    };
+    // What is cleaned away soon is not worth compressing; copies of acks are nothing to keep.
+    let at_rest = AtRest { archive: None, compress: false, ..settings.at_rest.clone() };
+    let ground = Ground { at_rest, ..Ground::default() };
+    Ok(tokio::task::spawn_blocking(move || Log::open(&dir, &options, ground)).await??)
 }

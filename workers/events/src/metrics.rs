@@ -9,6 +9,7 @@ use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, Registry
 use sluice_telemetry::metric::{self, BATCH_BUCKETS, LATENCY_BUCKETS_S, Name};
 use sluice_wire::event::CATALOGUE;
 
+use crate::group::Gauges;
 use crate::log::{Commit, Durability, Observer, Stats};
 
 /// Every metric of this worker, and what the log told last.
@@ -23,6 +24,7 @@ pub(crate) struct Metrics {
     pub(crate) candles: CandleTrades,
     pub(crate) replays: IntGauge,
     pub(crate) violations: IntCounterVec,
+    pub(crate) groups: Gauges,
     length: IntGauge,
     bytes: IntGauge,
     oldest_s: Gauge,
@@ -90,6 +92,7 @@ impl Metrics {
             candles: CandleTrades::new(registry),
             violations: metric::counters(registry, Name::EventsViolations),
             replays: metric::gauge(registry, Name::EventsReplays),
+            groups: Gauges::new(registry),
             length: metric::gauge(registry, Name::EventsLength),
             bytes: metric::gauge(registry, Name::EventsBytes),
             oldest_s: metric::gauge_f64(registry, Name::EventsOldest),

@@ -12,6 +12,9 @@ use sluice_wire::event::{ALIASES, CATALOGUE};
 use crate::access;
 use crate::context::{Context, json_response};
 
+/// LIMIT: groups of one answer, as many as there can be.
+const GROUPS_MAX: usize = 1_000;
+
 #[derive(Serialize)]
 struct Answer<'a> {
     stream: &'a str,
@@ -19,7 +22,7 @@ struct Answer<'a> {
     first_entry: Option<String>,
     last_entry: Option<String>,
     consumer_groups: usize,
-    groups: [(); 0],
+    groups: Vec<serde_json::Value>,
     types: BTreeMap<Box<str>, u64>,
     bytes: u64,
     segments: u64,
@@ -45,13 +48,27 @@ pub(crate) async fn stats(
     if stats.other_types > 0 && readable.granted.is_none() {
         stats.types.insert("other".into(), stats.other_types);
     }
+    let reports = context.groups.list(None, GROUPS_MAX).await?;
+    let groups: Vec<_> = reports
+        .iter()
+        .filter(|report| report.settings.filter.is_within(&readable))
+        .map(|report| {
+            serde_json::json!({
+                "name": report.group,
+                "consumers": report.consumers.len(),
+                "pending": report.pending,
+                "last-delivered-id": report.last.map(|id| id.to_string()),
+                "lag": report.lag_events,
+            })
+        })
+        .collect();
     json_response(&Answer {
         stream: &context.settings.stream,
         stream_length: stats.length,
         first_entry: stats.first_id.map(|id| id.to_string()),
         last_entry: stats.last_id.map(|id| id.to_string()),
-        consumer_groups: 0,
-        groups: [],
+        consumer_groups: groups.len(),
+        groups,
         types: stats.types,
         bytes: stats.bytes,
         segments: stats.segments,

@@ -20,6 +20,7 @@ use sluice_wire::problem::Outcome;
 use crate::config::Settings;
 use crate::context::Context;
 use crate::engine::Engine;
+use crate::group::{Groups, Limits};
 use crate::log::{Disk, Filter, Fsync, Ground, Log, Medium, Options, Retention};
 use crate::metrics::Metrics;
 use crate::publish;
@@ -93,11 +94,15 @@ fn world() -> World {
         publish_rate: None,
         schemas_dir: dir.path().join("schemas"),
         streams_dir: dir.path().join("streams"),
+        groups_dir: dir.path().join("groups.log"),
         log_options: options,
         at_rest: crate::log::AtRest::default(),
     };
     let (stopper, stop) = Stopper::new();
-    let context = Context::new(Engine::Embedded(log.clone()), settings, metrics, stop).unwrap();
+    let journal = Log::open(&dir.path().join("groups.log"), &options, Ground::default()).unwrap();
+    let engine = Engine::Embedded(log.clone());
+    let (groups, _) = Groups::open(engine.reader(), journal, Limits::default()).unwrap();
+    let context = Context::new(engine, groups, settings, metrics, stop).unwrap();
     World { disk, context, log, _dir: dir, _stopper: stopper }
 }
 

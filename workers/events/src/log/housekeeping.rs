@@ -88,18 +88,31 @@ impl Housekeeper {
         let extents: Vec<_> = segments.iter().map(|segment| segment.extent()).collect();
         let expired = bounds.expired(&extents, self.clock.now_ms());
         let count = segments[..expired].iter().take_while(|segment| self.is_archived(segment)).count();
+        self.unlink_front(count);
+        let bytes = extents[..count].iter().map(|extent| extent.bytes).sum();
+        let events = extents[..count].iter().map(|extent| extent.records).sum();
+        Gone { segments: count, events, bytes }
+    }
+
+    /// Unlinks full segments whose events all stand before a seq; the number of segments that went.
+    pub(crate) fn trim_before(&self, seq: u64) -> usize {
+        let _turn = self.turn();
+        let segments = self.store.segments();
+        let count = segments.iter().skip(1).take_while(|following| following.base_seq <= seq).count();
+        self.unlink_front(count);
+        count
+    }
+
+    /// Takes the oldest segments out of sight, so that no reader begins with a file that is going, and unlinks them.
+    fn unlink_front(&self, count: usize) {
         if count == 0 {
-            return Gone::default();
+            return;
         }
-        // Out of sight first, so that no reader begins with a file that is going.
         let gone = self.store.drop_front(count);
         let unlinked: io::Result<()> = gone.iter().try_for_each(|segment| segment.unlink());
         if let Err(error) = unlinked.and_then(|()| self.medium.sync_dir(&self.store.dir)) {
             self.observer.trouble("an old segment could not be removed; the next start tries again", &error);
         }
-        let bytes = extents[..count].iter().map(|extent| extent.bytes).sum();
-        let events = extents[..count].iter().map(|extent| extent.records).sum();
-        Gone { segments: count, events, bytes }
     }
 
     /// Whether a segment may go: it does not have to be archived, or it is.

@@ -319,6 +319,12 @@ impl Log {
         self.inner.housekeeper.pack_all()
     }
 
+    /// Removes full segments whose events all stand before a seq, whatever retention says; the number of segments
+    /// removed.
+    pub fn trim_before(&self, seq: u64) -> usize {
+        self.inner.housekeeper.trim_before(seq)
+    }
+
     fn ended(&self) -> AppendError {
         self.fatal().map_or(AppendError::Closed, AppendError::Failed)
     }

@@ -18,6 +18,12 @@ async fn nobody_is_nobody() {
         ("POST", "/events/batch"),
         ("POST", "/events/market-data"),
         ("POST", "/events/replay"),
+        ("GET", "/groups"),
+        ("PUT", "/groups/desk"),
+        ("POST", "/groups/desk/lease"),
+        ("POST", "/groups/desk/ack"),
+        ("GET", "/groups/desk/dlq"),
+        ("POST", "/groups/desk/dlq/redrive"),
     ] {
         // The edge passes a request on without a verified client.
         let anonymous = world.user("x\r\nx-drop: ", "").send(method, path, "x-user: second\r\n", b"{}").await;

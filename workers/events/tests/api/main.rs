@@ -6,6 +6,7 @@ mod access;
 mod admin;
 mod candles;
 mod cloudevents;
+mod groups;
 mod keys;
 mod limits;
 mod live;
