@@ -381,6 +381,7 @@ fn young_dead_letters_are_told_again_after_a_start() {
     assert_eq!(world.told.try_recv().unwrap(), told);
 }
 
+/// What deciding and writing cost, without the disk's sync:
 /// `cargo test --release -p sluice-events --lib -- --ignored --nocapture cost_at_100k_pending`
 #[test]
 #[ignore = "a measurement"]
@@ -389,7 +390,7 @@ fn cost_at_100k_pending() {
     let mut world = World::with_floor(Limits::default(), 16 << 20);
     let settings = Settings { ack_wait_ms: 3_600_000, ..Settings::default() };
     world.put(settings).unwrap();
-    world.publish(120_000, "BTC");
+    world.publish(140_000, "BTC");
     let mut held = Vec::new();
     while held.len() < 99_000 {
         held.extend(world.lease("a", 1_000).unwrap());
