@@ -105,6 +105,8 @@ catalogue! {
     EventsDedup "sluice_events_dedup_hits_total" [] "Publishes answered from the dedup window";
     EventsOverruns "sluice_events_ring_overruns_total" [] "Times a subscriber fell out of the ring";
     EventsGaps "sluice_events_gaps_total" [] "Gap events sent to subscribers";
+    EventsConflated "sluice_events_conflated_total" [] "Events that a newer one of their type and symbol stood for";
+    EventsDropped "sluice_events_dropped_total" ["reason"] "Events passed over for slow subscribers (`gap`), and streams the worker ended (any other reason)";
     EventsViolations "sluice_events_schema_violations_total" ["mode"] "Events that did not follow the schema of their type, by what was done";
     EventsReplays "sluice_events_replay_sessions" [] "Replay sessions held";
     EventsBytes "sluice_events_store_bytes" [] "Bytes of the log on disk";

@@ -18,6 +18,7 @@ use sluice_policy::route::{Ask, Lookup, Route, Target as Routed};
 use sluice_wire::code::Code;
 use sluice_wire::header::X_FORWARDED_PROTO;
 use sluice_wire::problem::{Outcome, Problem};
+use sluice_wire::role::Role;
 
 use crate::authenticate::authenticate;
 use crate::clock;
@@ -35,6 +36,8 @@ use crate::state::Shared;
 
 /// Room for three numbers and what stands between them.
 const LIMIT_DIGITS: usize = 48;
+/// Where the event worker speaks WebSocket.
+const EVENTS_SOCKET: &str = "/events/ws";
 
 /// Runs a request through admission. `Err` is the answer that refuses it.
 pub(crate) fn admit(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> Result<(), Answer> {
@@ -100,6 +103,19 @@ pub(crate) fn service_of<'g>(
             Routed::Worker(_) | Routed::Edge | Routed::Withheld => None,
         },
         Lookup::WrongMethod(_) | Lookup::Missing => None,
+    }
+}
+
+/// Whether who answers a request may be asked for a WebSocket: every service, and the event worker at its one call
+/// for it.
+pub(crate) fn may_tunnel(generation: &Generation, arrival: &Arrival, headers: &HeaderMap) -> bool {
+    match look_up(generation, arrival, headers) {
+        Lookup::Found(route) => match route.target {
+            Routed::Service(_) => true,
+            Routed::Worker(role) => role == Role::Events && arrival.path == EVENTS_SOCKET,
+            Routed::Edge | Routed::Withheld => false,
+        },
+        Lookup::WrongMethod(_) | Lookup::Missing => false,
     }
 }
 

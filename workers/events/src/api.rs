@@ -12,7 +12,7 @@ use crate::event::EVENT_BYTES_MAX;
 use crate::group::api as groups;
 use crate::group::dlq;
 use crate::schemas::SCHEMA_BYTES_MAX;
-use crate::{admin, archive, cloudevents, publish, query, replay, schemas, state, stats, stream};
+use crate::{admin, archive, cloudevents, publish, query, replay, schemas, state, stats, stream, ws};
 
 /// LIMIT: body of a replay.
 const REPLAY_BYTES_MAX: usize = 64 * 1024;
@@ -33,6 +33,7 @@ pub(crate) fn router(context: &Arc<Context>) -> Router {
         .route("/events/stats", get(stats::stats))
         .route("/events/types", get(stats::types))
         .route("/events/stream", get(stream::stream))
+        .route("/events/ws", get(ws::open))
         .route("/events/{id}", get(query::one))
         .route("/admin/retention", post(admin::retention))
         .route("/schemas", get(schemas::list))

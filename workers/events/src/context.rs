@@ -59,7 +59,7 @@ impl Context {
         metrics: Arc<Metrics>,
         stop: Stop,
     ) -> Result<Arc<Self>, RunError> {
-        let hub = Hub::start(engine.reader())?;
+        let hub = Hub::start(engine.reader(), Arc::clone(&metrics))?;
         let schemas = Schemas::open(settings.schemas_dir.clone(), metrics.violations.clone());
         let schemas = schemas.map_err(|error| RunError::Schemas(Box::new(error)))?;
         let rates = settings.publish_rate.map(|rate| Mutex::new(Rates::new(rate)));

@@ -17,17 +17,31 @@ pub(crate) fn write_replayed(record: &Record, out: &mut Vec<u8>) {
 
 /// Appends an SSE frame.
 pub(crate) fn write_sse(record: &Record, replay: bool, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"id: ");
-    out.extend_from_slice(record.stamp.id.to_string().as_bytes());
-    out.extend_from_slice(b"\nevent: ");
-    out.extend_from_slice(record.kind().as_bytes());
-    out.extend_from_slice(b"\ndata: ");
+    write_fields(record, out);
     if replay {
         write_replayed(record, out);
     } else {
         write_json(record, out);
     }
     out.extend_from_slice(b"\n\n");
+}
+
+/// Appends an SSE frame; where in it the JSON begins.
+pub(crate) fn encode(record: &Record, out: &mut Vec<u8>) -> usize {
+    let begin = out.len();
+    write_fields(record, out);
+    let json_at = out.len() - begin;
+    write_json(record, out);
+    out.extend_from_slice(b"\n\n");
+    json_at
+}
+
+fn write_fields(record: &Record, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"id: ");
+    out.extend_from_slice(record.stamp.id.to_string().as_bytes());
+    out.extend_from_slice(b"\nevent: ");
+    out.extend_from_slice(record.kind().as_bytes());
+    out.extend_from_slice(b"\ndata: ");
 }
 
 /// An SSE frame that is no event of the stream: it has no id, so a client resumes behind the last real one.

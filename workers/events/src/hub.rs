@@ -15,7 +15,8 @@ use crate::engine::{Forward, ReadError, Reader};
 use crate::error::report;
 use crate::frame;
 use crate::log::{Filter, Record};
-use crate::ring::{Frame, Ring, Taken};
+use crate::metrics::Metrics;
+use crate::ring::{Frame, Ring, Seen};
 use crate::state::Latest;
 
 /// LIMIT: events in the ring.
@@ -33,6 +34,7 @@ pub(crate) struct Hub {
     /// Seq of the newest event in the ring.
     head: watch::Sender<u64>,
     latest: Latest,
+    metrics: Arc<Metrics>,
     closing: AtomicBool,
     broken: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -40,12 +42,13 @@ pub(crate) struct Hub {
 
 impl Hub {
     /// Follows a log from its end on.
-    pub(crate) fn start(reader: Reader) -> std::io::Result<Arc<Self>> {
+    pub(crate) fn start(reader: Reader, metrics: Arc<Metrics>) -> std::io::Result<Arc<Self>> {
         let newest = reader.durable_seq();
         let hub = Arc::new(Self {
             ring: RwLock::new(Ring::new(newest + 1, RING_FRAMES_MAX, RING_BYTES_MAX)),
             head: watch::Sender::new(newest),
-            latest: Latest::default(),
+            latest: Latest::beginning(&reader),
+            metrics,
             closing: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             thread: Mutex::new(None),
@@ -93,9 +96,9 @@ impl Hub {
         &self.latest
     }
 
-    /// What a subscriber finds at its place.
-    pub(crate) fn take(&self, from: u64, filter: &Filter, bytes: usize, looks: usize) -> Taken {
-        self.ring.read().unwrap_or_else(PoisonError::into_inner).take(from, filter, bytes, looks)
+    /// Shows a subscriber the frames at its place.
+    pub(crate) fn see(&self, from: u64, looks: usize, goes_on: impl FnMut(&Frame) -> bool) -> Seen {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner).see(from, looks, goes_on)
     }
 
     fn run(&self, reader: &Reader) {
@@ -129,10 +132,10 @@ impl Hub {
     }
 
     fn publish(&self, records: impl Iterator<Item = Record>) {
-        let frames = encoded(records);
+        let frames = encoded(records, &self.metrics);
         let (Some(first), Some(last)) = (frames.first(), frames.last()) else { return };
-        let (first, last) = (first.record.stamp.seq, last.record.stamp.seq);
-        self.latest.take(frames.iter().map(|frame| &frame.record));
+        let (first, last) = (first.record.stamp.seq, last.record.stamp);
+        self.latest.follow(frames.iter().map(|frame| &frame.record), last);
         let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
         if ring.next() != first {
             // Retention took events away before they were read.
@@ -140,23 +143,27 @@ impl Hub {
         }
         ring.push(frames);
         drop(ring);
-        self.head.send_replace(last);
+        self.head.send_replace(last.seq);
     }
 }
 
 /// Encodes a batch into one piece of memory that its frames share.
-fn encoded(records: impl Iterator<Item = Record>) -> Vec<Frame> {
+fn encoded(records: impl Iterator<Item = Record>, metrics: &Metrics) -> Vec<Frame> {
     let mut all = Vec::new();
-    let placed: Vec<(Record, usize)> = records
+    let placed: Vec<(Record, usize, usize)> = records
         .map(|record| {
-            frame::write_sse(&record, false, &mut all);
-            (record, all.len())
+            let json_at = frame::encode(&record, &mut all);
+            (record, json_at, all.len())
         })
         .collect();
     let all = Bytes::from(all);
     let mut begin = 0;
     placed
         .into_iter()
-        .map(|(record, end)| Frame { record, bytes: all.slice(std::mem::replace(&mut begin, end)..end) })
+        .map(|(record, json_at, end)| {
+            let kind = metrics.kind(record.kind());
+            let bytes = all.slice(std::mem::replace(&mut begin, end)..end);
+            Frame { record, bytes, json_at, kind }
+        })
         .collect()
 }

@@ -42,6 +42,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 mod waiting;
+mod ws;
 
 use std::sync::Arc;
 

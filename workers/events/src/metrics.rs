@@ -20,6 +20,8 @@ pub(crate) struct Metrics {
     pub(crate) dedup_hits: IntCounter,
     pub(crate) overruns: IntCounter,
     pub(crate) gaps: IntCounter,
+    pub(crate) conflated: IntCounter,
+    dropped: IntCounterVec,
     pub(crate) rejected: IntCounterVec,
     pub(crate) candles: CandleTrades,
     pub(crate) replays: IntGauge,
@@ -58,23 +60,33 @@ impl CandleTrades {
     }
 }
 
-/// A counter a catalogued type, looked up without the registry's lock; all others share one.
+/// What an event is counted as; the default stands for all types that are not catalogued.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Kind(usize);
+
+/// A counter a catalogued type, looked up without the registry's lock; all others share the first one.
 struct ByType {
-    known: HashMap<&'static str, IntCounter>,
-    other: IntCounter,
+    known: HashMap<&'static str, usize>,
+    counters: Vec<IntCounter>,
 }
 
 impl ByType {
     fn new(counters: &IntCounterVec) -> Self {
+        let mut all = vec![counters.with_label_values(&["other"])];
         let mut known = HashMap::with_capacity(CATALOGUE.len());
         for name in CATALOGUE {
-            known.insert(*name, counters.with_label_values(&[*name]));
+            known.insert(*name, all.len());
+            all.push(counters.with_label_values(&[*name]));
         }
-        Self { known, other: counters.with_label_values(&["other"]) }
+        Self { known, counters: all }
+    }
+
+    fn kind(&self, kind: &str) -> Kind {
+        Kind(self.known.get(kind).copied().unwrap_or_default())
     }
 
     fn of(&self, kind: &str) -> &IntCounter {
-        self.known.get(kind).unwrap_or(&self.other)
+        &self.counters[self.kind(kind).0]
     }
 }
 
@@ -88,6 +100,8 @@ impl Metrics {
             dedup_hits: metric::counter(registry, Name::EventsDedup),
             overruns: metric::counter(registry, Name::EventsOverruns),
             gaps: metric::counter(registry, Name::EventsGaps),
+            conflated: metric::counter(registry, Name::EventsConflated),
+            dropped: metric::counters(registry, Name::EventsDropped),
             rejected: metric::counters(registry, Name::EventsRejected),
             candles: CandleTrades::new(registry),
             violations: metric::counters(registry, Name::EventsViolations),
@@ -109,9 +123,24 @@ impl Metrics {
         self.published.of(kind).inc();
     }
 
-    /// An event was handed to a subscriber.
+    /// An event was handed to a consumer.
     pub(crate) fn consumed(&self, kind: &str) {
         self.consumed.of(kind).inc();
+    }
+
+    /// What events of a type are counted as.
+    pub(crate) fn kind(&self, kind: &str) -> Kind {
+        self.consumed.kind(kind)
+    }
+
+    /// So many events were handed to a subscriber.
+    pub(crate) fn consumed_many(&self, kind: Kind, count: u64) {
+        self.consumed.counters[kind.0].inc_by(count);
+    }
+
+    /// Events were not given to a slow subscriber (`gap`), or a subscriber was let go (`too_slow`, …).
+    pub(crate) fn dropped(&self, reason: &str, count: u64) {
+        self.dropped.with_label_values(&[reason]).inc_by(count);
     }
 
     /// A publish was answered.

@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
-use crate::log::{Filter, Record};
+use crate::log::Record;
+use crate::metrics::Kind;
 
 /// One event as subscribers get it.
 #[derive(Clone, Debug)]
@@ -12,6 +13,10 @@ pub(crate) struct Frame {
     pub(crate) record: Record,
     /// The SSE frame, shared by all subscribers.
     pub(crate) bytes: Bytes,
+    /// Where in it the JSON begins.
+    pub(crate) json_at: usize,
+    /// What its delivery is counted as.
+    pub(crate) kind: Kind,
 }
 
 /// A bounded run of frames with contiguous seqs.
@@ -25,16 +30,11 @@ pub(crate) struct Ring {
     bytes_max: usize,
 }
 
-/// What a subscriber finds at its place.
-#[derive(Debug)]
-pub(crate) enum Taken {
-    /// Frames that its filter admits, perhaps none, and the seq to go on from.
-    Some {
-        /// The wanted frames.
-        frames: Vec<Frame>,
-        /// Where to go on.
-        next: u64,
-    },
+/// What a subscriber found at its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// It looked at frames, and goes on from this seq.
+    Upto(u64),
     /// Nothing new.
     Nothing,
     /// Its place is no longer in the ring.
@@ -71,39 +71,23 @@ impl Ring {
         self.first + self.frames.len() as u64
     }
 
-    /// Takes what a subscriber at `from` wants, of at most about `bytes`, looking at no more than `looks` frames.
-    pub(crate) fn take(&self, from: u64, filter: &Filter, bytes: usize, looks: usize) -> Taken {
+    /// Shows a subscriber at `from` the frames there, at most `looks` of them, until it wants no more.
+    pub(crate) fn see(&self, from: u64, looks: usize, mut goes_on: impl FnMut(&Frame) -> bool) -> Seen {
         if from < self.first {
-            return Taken::Behind;
+            return Seen::Behind;
         }
         if from >= self.next() {
-            return Taken::Nothing;
+            return Seen::Nothing;
         }
-        let (mut wanted, mut size, mut next) = (Vec::new(), 0, from);
+        let mut next = from;
         for frame in self.frames.range((from - self.first) as usize..).take(looks) {
-            if size >= bytes {
+            next += 1;
+            if !goes_on(frame) {
                 break;
             }
-            next += 1;
-            if filter.admits(&frame.record) {
-                size += frame.bytes.len();
-                wanted.push(frame.clone());
-            }
         }
-        Taken::Some { frames: wanted, next }
+        Seen::Upto(next)
     }
-}
-
-/// The frames as one piece; a single frame is not copied.
-pub(crate) fn joined(frames: &[Frame]) -> Bytes {
-    if let [only] = frames {
-        return only.bytes.clone();
-    }
-    let mut all = BytesMut::with_capacity(frames.iter().map(|frame| frame.bytes.len()).sum());
-    for frame in frames {
-        all.extend_from_slice(&frame.bytes);
-    }
-    all.freeze()
 }
 
 #[cfg(test)]
@@ -112,44 +96,39 @@ mod tests {
     use crate::log::tests::record;
 
     fn frame(seq: u64) -> Frame {
-        Frame {
-            record: record(seq, if seq.is_multiple_of(2) { "even" } else { "odd" }),
-            bytes: vec![b'x'; 10].into(),
-        }
+        let record = record(seq, if seq.is_multiple_of(2) { "even" } else { "odd" });
+        Frame { record, bytes: vec![b'x'; 10].into(), json_at: 0, kind: Kind::default() }
     }
 
-    fn seqs(taken: &Taken) -> (Vec<u64>, u64) {
-        match taken {
-            Taken::Some { frames, next } => {
-                (frames.iter().map(|frame| frame.record.stamp.seq).collect(), *next)
-            }
-            other => panic!("{other:?}"),
-        }
+    fn seqs(ring: &Ring, from: u64, looks: usize, most: usize) -> (Vec<u64>, Seen) {
+        let mut seqs = Vec::new();
+        let seen = ring.see(from, looks, |frame| {
+            seqs.push(frame.record.stamp.seq);
+            seqs.len() < most
+        });
+        (seqs, seen)
     }
 
     #[test]
     fn the_ring_keeps_the_newest_within_both_bounds() {
         let mut ring = Ring::new(5, 4, 1_000);
         ring.push((5..15).map(frame));
-        assert!(matches!(ring.take(10, &Filter::default(), 1_000, 100), Taken::Behind));
-        assert_eq!(seqs(&ring.take(11, &Filter::default(), 1_000, 100)), (vec![11, 12, 13, 14], 15));
-        assert!(matches!(ring.take(15, &Filter::default(), 1_000, 100), Taken::Nothing));
+        assert_eq!(seqs(&ring, 10, 100, 100), (vec![], Seen::Behind));
+        assert_eq!(seqs(&ring, 11, 100, 100), (vec![11, 12, 13, 14], Seen::Upto(15)));
+        assert_eq!(seqs(&ring, 15, 100, 100), (vec![], Seen::Nothing));
         let mut ring = Ring::new(5, 100, 35);
         ring.push((5..15).map(frame));
-        assert_eq!(seqs(&ring.take(12, &Filter::default(), 1_000, 100)), (vec![12, 13, 14], 15));
+        assert_eq!(seqs(&ring, 12, 100, 100), (vec![12, 13, 14], Seen::Upto(15)));
         ring.restart(40);
-        assert!(matches!(ring.take(14, &Filter::default(), 1_000, 100), Taken::Behind));
+        assert_eq!(seqs(&ring, 14, 100, 100), (vec![], Seen::Behind));
         assert_eq!(ring.next(), 40);
     }
 
     #[test]
-    fn a_subscriber_gets_what_it_wants_in_bounded_pieces() {
+    fn a_subscriber_looks_at_a_bounded_number_and_stops_where_it_has_enough() {
         let mut ring = Ring::new(1, 100, 10_000);
         ring.push((1..21).map(frame));
-        let even = Filter { kinds: vec!["even".into()], ..Filter::default() };
-        assert_eq!(seqs(&ring.take(1, &even, 30, 100)), (vec![2, 4, 6], 7));
-        assert_eq!(seqs(&ring.take(1, &even, 1_000, 5)), (vec![2, 4], 6));
-        let none = Filter { kinds: vec!["none".into()], ..Filter::default() };
-        assert_eq!(seqs(&ring.take(1, &none, 1_000, 100)), (vec![], 21));
+        assert_eq!(seqs(&ring, 1, 5, 100), (vec![1, 2, 3, 4, 5], Seen::Upto(6)));
+        assert_eq!(seqs(&ring, 6, 100, 2), (vec![6, 7], Seen::Upto(8)));
     }
 }

@@ -18,19 +18,22 @@ use sluice_http::{Authenticated, Reject, StrictQuery};
 use sluice_identity::caller::Caller;
 use sluice_wire::code::Code;
 use sluice_wire::symbol::Symbol;
+use tokio::sync::watch;
 
 use crate::access;
 use crate::context::{Context, json_response};
 use crate::engine::{ReadError, Reader};
-use crate::log::{Filter, Record};
+use crate::log::{Filter, Record, Stamp};
 use crate::params::{bad, time};
 
 /// The type whose newest event is a symbol's state.
-const KIND: &str = "market_data_update";
+pub(crate) const KIND: &str = "market_data_update";
 /// LIMIT: symbols held in memory; those beyond it are looked up in the log.
 const SYMBOLS_MAX: usize = 10_000;
 /// LIMIT: events looked at for what is not held in memory.
 const LOOKBACK_EVENTS_MAX: u64 = 500_000;
+/// How long a snapshot waits until the log was looked at.
+const LOOK_BACK_MAX: Duration = Duration::from_secs(5);
 /// How long a call waits until what was acknowledged before it is counted in.
 const CATCH_UP_MAX: Duration = Duration::from_secs(1);
 /// LIMIT: symbols of a page.
@@ -42,49 +45,101 @@ const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The newest market data event of each symbol.
 #[derive(Debug)]
 pub(crate) struct Latest {
-    of: RwLock<BTreeMap<Box<str>, Record>>,
+    of: RwLock<Held>,
     /// Every event from this seq on was taken up.
     since: AtomicU64,
+    /// Whether what was stored before the start was looked at.
+    looked: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    by_symbol: BTreeMap<Box<str>, Record>,
+    /// The newest event counted in.
+    upto: Option<Stamp>,
+}
+
+/// Every symbol's newest market data at one event.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    /// By symbol.
+    pub(crate) records: Vec<Record>,
+    /// The newest event counted in.
+    pub(crate) upto: Option<Stamp>,
+    /// No symbol is missing.
+    pub(crate) complete: bool,
 }
 
 impl Default for Latest {
     fn default() -> Self {
-        Self { of: RwLock::default(), since: AtomicU64::new(u64::MAX) }
+        Self { of: RwLock::default(), since: AtomicU64::new(u64::MAX), looked: watch::Sender::new(false) }
     }
 }
 
 impl Latest {
-    /// Takes up events, in their order.
-    pub(crate) fn take<'a>(&self, records: impl DoubleEndedIterator<Item = &'a Record>) {
-        // The newest first: of many events of one symbol, one is copied.
-        let news = records.rev().filter(|record| record.kind() == KIND && !record.symbol().is_empty());
-        let mut news = news.peekable();
-        if news.peek().is_none() {
-            return;
-        }
-        let mut latest = self.of.write().unwrap_or_else(PoisonError::into_inner);
-        for record in news {
-            if let Some(known) = latest.get_mut(record.symbol()) {
-                if known.stamp.seq < record.stamp.seq {
-                    *known = record.detached();
-                }
-            } else if latest.len() < SYMBOLS_MAX {
-                latest.insert(record.symbol().into(), record.detached());
-            }
-        }
+    /// Holds nothing yet, at the end of a log.
+    pub(crate) fn beginning(reader: &Reader) -> Self {
+        let stats = reader.stats();
+        let upto = stats.last_id.map(|id| Stamp { seq: stats.last_seq, id });
+        Self { of: RwLock::new(Held { upto, ..Held::default() }), ..Self::default() }
+    }
+
+    /// Takes up the next events of the log, in their order, `last` being the newest.
+    pub(crate) fn follow<'a>(&self, records: impl DoubleEndedIterator<Item = &'a Record>, last: Stamp) {
+        let mut held = self.of.write().unwrap_or_else(PoisonError::into_inner);
+        held.take(records);
+        held.upto = Some(last);
+    }
+
+    /// Takes up events found later, in their order.
+    fn take<'a>(&self, records: impl DoubleEndedIterator<Item = &'a Record>) {
+        self.of.write().unwrap_or_else(PoisonError::into_inner).take(records);
     }
 
     /// Takes up what was stored before the worker began to follow the log, as far back as is looked.
     pub(crate) fn look_back(&self, reader: &Reader) -> Result<(), ReadError> {
-        let (found, since) = fold(reader, None)?;
-        let found: Vec<Record> = found.into_values().collect();
-        self.take(found.iter());
-        self.since.store(since, Ordering::Relaxed);
-        Ok(())
+        let folded = fold(reader, None).map(|(found, since)| {
+            let found: Vec<Record> = found.into_values().collect();
+            self.take(found.iter());
+            self.since.store(since, Ordering::Relaxed);
+        });
+        self.looked.send_replace(true);
+        folded
     }
 
     fn of(&self, symbol: &str) -> Option<Record> {
-        self.of.read().unwrap_or_else(PoisonError::into_inner).get(symbol).cloned()
+        self.of.read().unwrap_or_else(PoisonError::into_inner).by_symbol.get(symbol).cloned()
+    }
+
+    /// Every symbol that is wanted, at one event: what follows it has not been counted in.
+    pub(crate) async fn snapshot(&self, wanted: impl Fn(&Record) -> bool) -> Snapshot {
+        let mut looked = self.looked.subscribe();
+        // Late is not wrong: the snapshot says that it is not complete.
+        drop(tokio::time::timeout(LOOK_BACK_MAX, looked.wait_for(|looked| *looked)).await);
+        let held = self.of.read().unwrap_or_else(PoisonError::into_inner);
+        // The look back may have seen more than the fan-out has: then it has seen everything up to there.
+        let newest = held.by_symbol.values().map(|record| record.stamp);
+        let upto = newest.chain(held.upto).max_by_key(|stamp| stamp.seq);
+        Snapshot {
+            records: held.by_symbol.values().filter(|record| wanted(record)).cloned().collect(),
+            upto,
+            complete: self.since.load(Ordering::Relaxed) == 0 && held.by_symbol.len() < SYMBOLS_MAX,
+        }
+    }
+}
+
+impl Held {
+    fn take<'a>(&mut self, records: impl DoubleEndedIterator<Item = &'a Record>) {
+        // The newest first: of many events of one symbol, one is copied.
+        for record in records.rev().filter(|record| record.kind() == KIND && !record.symbol().is_empty()) {
+            if let Some(known) = self.by_symbol.get_mut(record.symbol()) {
+                if known.stamp.seq < record.stamp.seq {
+                    *known = record.detached();
+                }
+            } else if self.by_symbol.len() < SYMBOLS_MAX {
+                self.by_symbol.insert(record.symbol().into(), record.detached());
+            }
+        }
     }
 }
 
@@ -247,8 +302,8 @@ async fn all(context: &Context, query: &Query, at_us: Option<i64>) -> Result<Res
     } else {
         let latest = context.hub.latest();
         let known = latest.of.read().unwrap_or_else(PoisonError::into_inner);
-        let (records, more) = page(&known, after, limit);
-        let whole = known.len() < SYMBOLS_MAX && latest.since.load(Ordering::Relaxed) == 0;
+        let (records, more) = page(&known.by_symbol, after, limit);
+        let whole = known.by_symbol.len() < SYMBOLS_MAX && latest.since.load(Ordering::Relaxed) == 0;
         (records, more, whole)
     };
     let states = records.iter().map(told).collect::<Result<Vec<_>, _>>()?;

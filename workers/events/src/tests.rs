@@ -12,7 +12,7 @@ use axum::response::Response;
 use http::HeaderMap;
 use prometheus::Registry;
 use serde_json::value::RawValue;
-use sluice_http::{Authenticated, HealthSource as _, Reject, Status, Stopper, StrictJson};
+use sluice_http::{Authenticated, HealthSource as _, Reject, Standing, Status, Stopper, StrictJson, Taken};
 use sluice_identity::caller::Caller;
 use sluice_wire::code::Code;
 use sluice_wire::problem::Outcome;
@@ -23,8 +23,11 @@ use crate::engine::Engine;
 use crate::group::{Groups, Limits};
 use crate::log::{Disk, Filter, Fsync, Ground, Log, Medium, Options, Retention};
 use crate::metrics::Metrics;
+use crate::params::Params;
 use crate::publish;
-use crate::stream::{STALL_MAX, Subscriber};
+use crate::stream::choice::Choice;
+use crate::stream::feed::Feed;
+use crate::stream::sse::deliver;
 
 /// A disk that is full, broken or slow when told so.
 #[derive(Default)]
@@ -191,16 +194,15 @@ async fn a_full_queue_is_429() {
 #[tokio::test]
 async fn a_subscriber_that_takes_nothing_is_let_go() {
     let world = world();
-    let permit = Arc::clone(&world.context.subscriptions).try_acquire_owned().unwrap();
-    let mut subscriber = Subscriber::new(Arc::clone(&world.context), permit, Filter::default(), 1, None);
-    assert!(subscriber.piece().await.unwrap().starts_with(b":"));
-    let long_ago = tokio::time::Instant::now().checked_sub(STALL_MAX + Duration::from_secs(1));
+    let params = vec![("from".to_owned(), "earliest".to_owned())];
+    let choice = Choice::parse(&mut Params::new(params), &HeaderMap::new(), Filter::default()).unwrap();
+    let feed = Feed::open(&world.context, choice).await.unwrap();
+    let (io, stuck) = tokio::io::duplex(64);
+    let taken = Taken { io: Box::new(io), early: bytes::Bytes::new(), chunked: true };
+    let stall = Duration::from_millis(300);
+    let delivering = tokio::spawn(deliver(feed, taken, Standing::default(), stall));
     world.post(r#"{"event_type":"x"}"#).await.unwrap();
-    assert!(subscriber.piece().await.unwrap().starts_with(b"id: "));
-    world.post(r#"{"event_type":"x"}"#).await.unwrap();
-    world.context.hub.caught_up(2, Duration::from_secs(5)).await;
-    subscriber.yielded = long_ago;
-    let last = subscriber.piece().await.unwrap();
-    assert_eq!(&last[..], b"event: disconnect\ndata: {\"reason\":\"too_slow\"}\n\n");
-    assert!(subscriber.piece().await.is_none());
+    tokio::time::timeout(Duration::from_secs(20), delivering).await.unwrap().unwrap();
+    assert_eq!(world.context.metrics.subscribers.get(), 0);
+    drop(stuck);
 }

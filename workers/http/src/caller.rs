@@ -26,6 +26,7 @@ use sluice_wire::role::Role;
 use crate::doors::{Door, Peer};
 use crate::keys::InternalKeys;
 use crate::reject::Reject;
+use crate::standing::{Standing, certified};
 use crate::trust::{TrustCell, now_s};
 
 /// A caller that was verified; 401 otherwise.
@@ -37,10 +38,10 @@ pub struct Authenticated(pub Caller);
 pub struct MaybeCaller(pub Option<Caller>);
 
 /// What the layer found, kept in the request's extensions.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) enum Resolved {
     Anonymous,
-    Caller(Caller),
+    Caller(Caller, Standing),
     Invalid(TokenError),
     /// The internal door without a role's key, or a certificate that is revoked or has ended.
     Unproven,
@@ -64,7 +65,12 @@ pub(crate) fn resolve(peer: &Peer, headers: &HeaderMap, known: &Known) -> Resolv
             let role = single(headers, names::X_INTERNAL_KEY).and_then(|key| known.keys.role_of(key));
             role.map_or(Resolved::Unproven, |role| of_role(role, headers, &known.trust))
         }
-        (Door::Api, Some(client)) => of_certificate(client, headers, known),
+        (Door::Api, Some(client)) => match of_certificate(client, headers, known) {
+            Resolved::Caller(caller, standing) => {
+                Resolved::Caller(caller, certified(standing, peer, &known.trust))
+            }
+            other => other,
+        },
         (Door::Api, None) => bearer(headers, &known.trust),
     }
 }
@@ -88,7 +94,7 @@ fn of_certificate(client: &ClientCertificate, headers: &HeaderMap, known: &Known
             let grants = known.config.auth.roles.get(service).into_iter().flatten().collect();
             let caller = Claims::of_certificate(client, grants).map(|claims| Caller::from_claims(&claims));
             caller.map_or(Resolved::Anonymous, |caller| {
-                Resolved::Caller(Caller { via: Via::Certificate, ..caller })
+                Resolved::Caller(Caller { via: Via::Certificate, ..caller }, Standing::default())
             })
         }
         (told, _) => told,
@@ -97,7 +103,7 @@ fn of_certificate(client: &ClientCertificate, headers: &HeaderMap, known: &Known
 
 fn of_role(role: Role, headers: &HeaderMap, trust: &TrustCell) -> Resolved {
     if role != Role::Edge || headers.contains_key(names::X_INTERNAL_SELF) {
-        return Resolved::Caller(Caller::role(role));
+        return Resolved::Caller(Caller::role(role), Standing::default());
     }
     match single(headers, names::X_USER) {
         Some(user) => {
@@ -110,7 +116,7 @@ fn of_role(role: Role, headers: &HeaderMap, trust: &TrustCell) -> Resolved {
             if method == Some(Via::Certificate.as_str()) {
                 caller.via = Via::Certificate;
             }
-            Resolved::Caller(caller)
+            Resolved::Caller(caller, Standing::default())
         }
         None => bearer(headers, trust),
     }
@@ -126,14 +132,14 @@ fn bearer(headers: &HeaderMap, trust: &TrustCell) -> Resolved {
         _ => None,
     };
     match token.ok_or(TokenError::Malformed).and_then(|token| trust.verify(token)) {
-        Ok(claims) => Resolved::Caller(Caller::from_claims(&claims)),
+        Ok(claims) => Resolved::Caller(Caller::from_claims(&claims), Standing::of_token(claims, trust)),
         Err(error) => Resolved::Invalid(error),
     }
 }
 
 /// Whether the token that a request came with would be taken now: what it opened may outlive it.
 pub fn is_token_good(headers: &HeaderMap, trust: &TrustCell) -> bool {
-    matches!(bearer(headers, trust), Resolved::Caller(_))
+    matches!(bearer(headers, trust), Resolved::Caller(..))
 }
 
 fn bearer_token(value: &str) -> Option<&str> {
@@ -151,7 +157,7 @@ impl Resolved {
     fn caller(&self) -> Result<Option<Caller>, Reject> {
         match self {
             Self::Anonymous => Ok(None),
-            Self::Caller(caller) => Ok(Some(caller.clone())),
+            Self::Caller(caller, _) => Ok(Some(caller.clone())),
             Self::Invalid(TokenError::NoKeys) => {
                 Err(sluice_wire::problem::Problem::new(Code::AuthUnavailable).retry_after_s(1).into())
             }

@@ -2,20 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use http::Request;
+use http::{Method, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::ServiceExt as _;
@@ -25,6 +28,7 @@ use crate::health::HealthSource;
 use crate::layer::wrap;
 use crate::start::Start;
 use crate::stop::Stop;
+use crate::takeover::{Claimed, Slot, Taken};
 use crate::tls::{Entered, Tls};
 
 /// Most connections one door holds at a time; more wait in the kernel's queue.
@@ -106,7 +110,7 @@ async fn accept(bound: Bound, app: Router, tls: Option<Arc<Tls>>, stop: Stop, de
             () = stop.wait() => break,
             accepted = bound.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    let ends = Ends { stop: stop.clone(), watcher: graceful.watcher(), permit };
+                    let ends = Ends { stop: stop.clone(), _watcher: graceful.watcher(), _permit: permit };
                     tokio::spawn(attend(stream, peer, app.clone(), tls.clone(), ends));
                 }
                 // Out of descriptors, or the peer is gone already: a pause lets others finish.
@@ -164,8 +168,9 @@ impl Bound {
 /// What ends a connection, and what its end gives back.
 struct Ends {
     stop: Stop,
-    watcher: Watcher,
-    permit: OwnedSemaphorePermit,
+    /// The drain waits until it is dropped.
+    _watcher: Watcher,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// One connection, from its first byte to its end.
@@ -198,19 +203,56 @@ async fn converse<S>(stream: S, peer: Peer, app: Router, ends: Ends)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let slot = Slot::default();
+    let claims = slot.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(peer.clone());
-        let app = app.clone();
-        async move { Ok::<_, Infallible>(app.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+        let (app, slot, version) = (app.clone(), slot.clone(), request.version());
+        // Whoever asks for a head gets that.
+        let head_only = request.method() == Method::HEAD;
+        async move {
+            let response = app.oneshot(request).await.unwrap_or_else(|never| match never {});
+            Ok::<_, Infallible>(slot.pass(version, head_only, response).await)
+        }
     });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(HEADER_BYTES_MAX)
         .max_headers(HEADER_COUNT_MAX)
         .serve_connection(TokioIo::new(stream), service);
-    // A client that breaks off mid-request is its own business.
-    let _client_gone = ends.watcher.watch(connection).await;
-    drop(ends.permit);
+    let claimed = {
+        let mut stop = pin!(ends.stop.wait());
+        let mut stopping = false;
+        poll_fn(|cx| {
+            if !stopping && stop.as_mut().poll(cx).is_ready() {
+                stopping = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            // A client that breaks off mid-request is its own business.
+            let polled = Pin::new(&mut connection).poll(cx).map(|_client_gone| None);
+            claims.take().map_or(polled, |claimed| Poll::Ready(Some(claimed)))
+        })
+        .await
+    };
+    if let Some(claimed) = claimed {
+        let parts = connection.into_parts();
+        // A task of its own: this one has room for a whole HTTP connection.
+        tokio::spawn(carry(parts.io.into_inner(), parts.read_buf, claimed, ends));
+    }
+}
+
+/// A connection that its answer has taken over. It counts as open, and the drain waits for it.
+async fn carry<S>(mut stream: S, early: bytes::Bytes, claimed: Claimed, ends: Ends)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Claimed { head, chunked, work } = claimed;
+    let written = tokio::time::timeout(HEADER_TIMEOUT, stream.write_all(&head)).await;
+    drop(head);
+    if matches!(written, Ok(Ok(()))) {
+        work(Taken { io: Box::new(stream), early, chunked }).await;
+    }
+    drop(ends);
 }

@@ -11,6 +11,7 @@ use sluice_identity::trust::{Applied, Trust};
 use sluice_schema::Config;
 use sluice_wire::feed::Message;
 use sluice_wire::role::Role;
+use tokio::sync::watch;
 
 /// Keys, revocations and rules, shared by every request of a process. Cheap to clone.
 #[derive(Clone)]
@@ -22,6 +23,7 @@ struct Shared {
     /// Milliseconds from `began` to the last message, plus one; 0: never.
     heard_at_ms: AtomicU64,
     began: Instant,
+    changed: watch::Sender<()>,
 }
 
 impl TrustCell {
@@ -39,6 +41,7 @@ impl TrustCell {
             rules,
             heard_at_ms: AtomicU64::new(0),
             began: Instant::now(),
+            changed: watch::Sender::new(()),
         }))
     }
 
@@ -52,6 +55,7 @@ impl TrustCell {
         let applied = next.apply(message);
         if applied == Applied::Changed {
             self.0.trust.store(Arc::new(next));
+            self.0.changed.send_replace(());
         }
         applied
     }
@@ -59,6 +63,12 @@ impl TrustCell {
     /// Restores a state that was kept on disk; it counts as not heard.
     pub fn restore(&self, trust: Trust) {
         self.0.trust.store(Arc::new(trust));
+        self.0.changed.send_replace(());
+    }
+
+    /// Hears of every change.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.0.changed.subscribe()
     }
 
     /// The state now.

@@ -49,7 +49,7 @@ pub(crate) struct Asked {
 }
 
 /// The head of a request that is to be tunnelled; `None` where the wish for a WebSocket is ignored because
-/// the edge itself or a worker answers.
+/// the edge itself answers, or a worker at a call that is none.
 pub(crate) fn wanted(stream: &Downstream, intake: &Intake) -> Option<Asked> {
     if !intake.arrival.websocket {
         return None;
@@ -57,7 +57,7 @@ pub(crate) fn wanted(stream: &Downstream, intake: &Intake) -> Option<Asked> {
     let fields_max = intake.generation.config.edge.limits.header_count;
     let (head, bytes) = handshake::read_request(stream.buffered(), fields_max)?;
     let asked = Asked { head, bytes };
-    admit::service_of(&intake.generation, &intake.arrival, &asked.head.headers).map(|_| asked)
+    admit::may_tunnel(&intake.generation, &intake.arrival, &asked.head.headers).then_some(asked)
 }
 
 /// What a request for a WebSocket came to.

@@ -7,12 +7,12 @@ use sluice_wire::role::Role;
 
 use crate::world::{Events, World, publish};
 
-fn event(n: u64) -> Value {
+pub(crate) fn event(n: u64) -> Value {
     let symbol = if n.is_multiple_of(2) { "BTC/USDT" } else { "ETH/USDT" };
     json!({"event_type": "market_data_update", "data": {"symbol": symbol, "n": n}})
 }
 
-async fn publish_batch(world: &World, numbers: std::ops::Range<u64>, pad: usize) {
+pub(crate) async fn publish_batch(world: &World, numbers: std::ops::Range<u64>, pad: usize) {
     let events: Vec<Value> = numbers
         .map(|n| {
             let mut event = event(n);
@@ -28,7 +28,7 @@ async fn publish_batch(world: &World, numbers: std::ops::Range<u64>, pad: usize)
     assert_eq!(answer["failed"], 0);
 }
 
-async fn number(stream: &mut Events) -> u64 {
+pub(crate) async fn number(stream: &mut Events) -> u64 {
     let block = stream.next().await.expect("an event");
     assert_eq!(block.event, "market_data_update", "{block:?}");
     block.json()["data"]["n"].as_u64().unwrap()
@@ -77,10 +77,8 @@ async fn a_stream_begins_where_it_is_told_and_shows_what_is_wanted() {
     }
     assert_eq!(since.next().await.unwrap().event, "risk_alert");
     assert_eq!(number(&mut now).await, 7);
-    for (query, status) in
-        [("mode=conflate", 422), ("max_rate=5", 422), ("snapshot=true", 422), ("from=x", 400)]
-    {
-        assert_eq!(admin.get(&format!("/events/stream?{query}")).await.status, status, "{query}");
+    for query in ["mode=some", "max_rate=0", "snapshot=yes", "on_slow=wait", "from=x"] {
+        assert_eq!(admin.get(&format!("/events/stream?{query}")).await.code(400), "bad_query", "{query}");
     }
 }
 
@@ -189,4 +187,71 @@ async fn at_drain_clients_are_told_when_to_come_back() {
     assert!((500..5_000).contains(&pause));
     assert!(stream.next().await.is_none());
     world.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_of_http_1_1_comes_in_chunks_and_ends_with_the_last() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let world = World::new();
+    publish(&world, &event(0)).await;
+    let admin = world.admin();
+    let (mut stream, head) =
+        admin.socket("/events/stream?from=earliest", "x-request-id: req-12345\r\n").await;
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !String::from_utf8_lossy(&answer).contains("market_data_update") {
+        assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0);
+    }
+    world.drain();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    for field in ["HTTP/1.1 200 OK", "transfer-encoding: chunked", "x-request-id: req-12345", "date: "] {
+        assert!(head.contains(field), "{head}");
+    }
+    let (mut rest, mut text) = (body, String::new());
+    loop {
+        let (size, behind) = rest.split_once("\r\n").unwrap();
+        let size = usize::from_str_radix(size, 16).unwrap();
+        text.push_str(&behind[..size]);
+        rest = behind[size..].strip_prefix("\r\n").unwrap();
+        if size == 0 {
+            break;
+        }
+    }
+    assert!(rest.is_empty() && text.starts_with(": stream open\n\nid: "), "{text}");
+    assert!(text.contains("\n\nretry: "), "{text}");
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_token() {
+    let world = World::new();
+    let issuer = crate::issuer::Issuer::new(world.trust.clone());
+    let mut revoked = Events::with_token(&world, "/events/stream", &issuer.token("a", 600)).await;
+    let mut expiring = Events::with_token(&world, "/events/stream", &issuer.token("b", 3)).await;
+    let mut good = Events::with_token(&world, "/events/stream", &issuer.token("c", 600)).await;
+    let begun = Instant::now();
+    issuer.revoke("a");
+    let last = revoked.next().await.unwrap();
+    assert_eq!((last.event.as_str(), &last.json()["reason"]), ("disconnect", &json!("revoked")));
+    assert!(revoked.next().await.is_none());
+    let last = expiring.next().await.unwrap();
+    assert_eq!(last.json()["reason"], "expired");
+    assert!(begun.elapsed() > Duration::from_secs(1), "{:?}", begun.elapsed());
+    publish(&world, &event(1)).await;
+    assert_eq!(number(&mut good).await, 1);
+    let metrics = world.admin().get("/metrics").await.body;
+    for reason in ["revoked", "expired"] {
+        let line = format!("sluice_events_dropped_total{{reason=\"{reason}\"}} 1");
+        assert!(metrics.contains(&line), "{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_is_no_stream() {
+    let world = World::new();
+    let answer = world.admin().send("HEAD", "/events/stream", "", b"").await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, ""));
+    assert!(answer.head.to_lowercase().contains("content-type: text/event-stream"), "{answer:?}");
+    assert!(world.admin().get("/metrics").await.body.contains("event_service_active_subscribers 0"));
 }

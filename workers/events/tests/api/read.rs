@@ -172,6 +172,7 @@ async fn every_metric_is_there() {
         "sluice_events_dedup_hits_total 0",
         "sluice_events_ring_overruns_total 0",
         "sluice_events_gaps_total 0",
+        "sluice_events_conflated_total 0",
         "sluice_events_store_bytes",
         "sluice_events_oldest_age_seconds",
     ] {

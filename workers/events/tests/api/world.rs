@@ -13,7 +13,7 @@ use sluice_http::{Doors, InternalKeys, Listener, Start, Stopper, TrustCell};
 use sluice_schema::Config;
 use sluice_telemetry::{log, metric};
 use sluice_wire::role::Role;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
@@ -44,6 +44,9 @@ pub(crate) fn key_file(dir: &Path, count: u8) -> PathBuf {
 /// A worker with an internal door.
 pub(crate) struct World {
     socket: PathBuf,
+    /// The worker's own port.
+    pub(crate) address: std::net::SocketAddr,
+    pub(crate) trust: TrustCell,
     keys: BTreeMap<Role, String>,
     stopper: Stopper,
     task: JoinHandle<Result<(), RunError>>,
@@ -97,14 +100,18 @@ impl World {
         drop(std::fs::remove_file(&socket));
         let mut doors = Doors::default();
         doors.insert("internal", Listener::Unix(UnixListener::bind(&socket).unwrap()));
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = tcp.local_addr().unwrap();
+        doors.insert("api", Listener::Tcp(tcp));
         let keys: BTreeMap<Role, String> =
             Role::ALL.into_iter().map(|role| (role, InternalKeys::mint())).collect();
         let peers = keys.iter().map(|(role, key)| (*role, InternalKeys::digest(key))).collect();
         let (stopper, stop) = Stopper::new();
         let config = Arc::new(setup.config);
+        let trust = TrustCell::new(&config, Role::Events);
         let start = Start {
             role: Role::Events,
-            trust: TrustCell::new(&config, Role::Events),
+            trust: trust.clone(),
             config,
             config_path: PathBuf::new(),
             data_dir: dir.path().to_owned(),
@@ -121,7 +128,7 @@ impl World {
             handover: sluice_http::Handover::none(),
         };
         let task = tokio::spawn(sluice_events::run(start));
-        Self { socket, keys, stopper, task, dir }
+        Self { socket, address, trust, keys, stopper, task, dir }
     }
 
     /// Ends the worker; its directory can be used again.
@@ -215,13 +222,19 @@ impl User<'_> {
         let mut stream = self.connect().await;
         let headers = format!("accept: text/event-stream\r\n{headers}");
         stream.write_all(self.head(method, path, &headers, 0).as_bytes()).await.unwrap();
-        let mut lines = BufReader::new(stream);
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            assert_ne!(lines.read_line(&mut head).await.unwrap(), 0, "{head}");
-        }
-        assert!(head.starts_with("HTTP/1.0 200"), "{head}");
-        Events { lines, head }
+        Events::begin(Box::new(stream)).await
+    }
+
+    /// A connection and the head of a request for a WebSocket.
+    pub(crate) async fn socket(&self, path: &str, headers: &str) -> (UnixStream, String) {
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nhost: events\r\nx-internal-key: {}\r\nx-user: {}\r\n\
+             x-permissions: {}\r\n{headers}\r\n",
+            self.world.edge_key(),
+            self.name,
+            self.grants
+        );
+        (self.connect().await, head)
     }
 
     async fn connect(&self) -> UnixStream {
@@ -232,7 +245,7 @@ impl User<'_> {
 
 /// An open stream.
 pub(crate) struct Events {
-    lines: BufReader<UnixStream>,
+    lines: BufReader<Box<dyn AsyncRead + Unpin + Send>>,
     pub(crate) head: String,
 }
 
@@ -252,6 +265,25 @@ impl Block {
 }
 
 impl Events {
+    /// A stream whose request was sent.
+    pub(crate) async fn begin(stream: Box<dyn AsyncRead + Unpin + Send>) -> Self {
+        let mut lines = BufReader::new(stream);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert_ne!(lines.read_line(&mut head).await.unwrap(), 0, "{head}");
+        }
+        assert!(head.starts_with("HTTP/1.0 200"), "{head}");
+        Self { lines, head }
+    }
+
+    /// A stream at the worker's own port, with a token.
+    pub(crate) async fn with_token(world: &World, path: &str, token: &str) -> Self {
+        let mut stream = tokio::net::TcpStream::connect(world.address).await.unwrap();
+        let head = format!("GET {path} HTTP/1.0\r\nhost: events\r\nauthorization: Bearer {token}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        Self::begin(Box::new(stream)).await
+    }
+
     /// The next block that is not a comment; `None` at the end.
     pub(crate) async fn next(&mut self) -> Option<Block> {
         tokio::time::timeout(DEADLINE, self.block()).await.expect("an event in time")

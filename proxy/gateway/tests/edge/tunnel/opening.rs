@@ -4,6 +4,8 @@ use std::io::{Read as _, Write as _};
 use std::sync::mpsc;
 use std::time::Instant;
 
+use sluice_wire::role::Role;
+
 use super::{KEY, Raw, TEXT, Ws, asking, echo, edge_at, frame, setup, switched};
 use crate::harness::{Reply, Setup, Upstream, edge_for, eventually, ok, service};
 use crate::secure::{Authority, https, server};
@@ -253,4 +255,40 @@ fn an_instance_over_tls_is_asked_in_http_1_1() {
     let mut ws = Ws::open(&edge);
     assert_eq!(ws.frame(), Some((TEXT, b"secure".to_vec())));
     assert!(ws.has_ended());
+}
+
+#[test]
+fn the_event_workers_socket_is_a_tunnel_and_no_other_call_of_a_worker() {
+    let mut setup = Setup::new("");
+    let events = Upstream::start_unix(&setup.door(Role::Events), |seen, wire| {
+        if !seen.line().starts_with("GET /events/ws ") {
+            return ok(seen, wire);
+        }
+        let key = seen.fields("sec-websocket-key")[0].to_owned();
+        wire.write_all(switched(&format!("Sec-WebSocket-Key: {key}\r\n")).as_bytes()).unwrap();
+        let mut piece = [0; 4096];
+        while let Ok(count @ 1..) = wire.read(&mut piece) {
+            if wire.write_all(&piece[..count]).is_err() {
+                break;
+            }
+        }
+        false
+    });
+    let edge = setup.start();
+    assert_eq!(refused(&mut Ws::ask(&edge, "/events/ws", "")).status, 401);
+    let token = edge.issuer.token_of("alice", "events:read");
+    let fields = format!("Authorization: Bearer {token}\r\n");
+    let mut ws = Ws::ask(&edge, "/events/ws", &fields);
+    let head = ws.head();
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    ws.write(&frame(TEXT, b"hello", true));
+    assert_eq!(ws.frame(), Some((TEXT, b"hello".to_vec())));
+    let seen = events.only();
+    assert_eq!(seen.fields("x-user"), ["alice"]);
+    assert_eq!(seen.fields("x-internal-key"), [edge.internal_key.as_str()]);
+    assert!(seen.fields("authorization").is_empty());
+    drop(ws);
+    // Elsewhere the wish is ignored.
+    let fields = format!("Authorization: Bearer {token}\r\nConnection: close\r\n");
+    assert_eq!(refused(&mut Ws::ask(&edge, "/events/types", &fields)).status, 200);
 }
