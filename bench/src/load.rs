@@ -67,7 +67,7 @@ pub(crate) struct Failures {
     pub broken: u64,
     /// Never answered before the drain ended.
     pub unanswered: u64,
-    /// Never sent: the queue was full.
+    /// Never sent: the queue was full, or the generator did not come to it.
     pub dropped: u64,
 }
 
@@ -113,6 +113,8 @@ struct State {
     idle: VecDeque<usize>,
     backlog: VecDeque<u64>,
     stopping: bool,
+    /// Slots that have not come yet; a generator that runs late owes them after the window's end.
+    slots_left: u64,
     answered: u64,
     latency: Histogram<u64>,
     service: Histogram<u64>,
@@ -139,7 +141,9 @@ pub(crate) async fn drive<S>(
     match plan.pace {
         Pace::Open(rate) => {
             let span_ns = u64::try_from((plan.warmup + plan.window).as_nanos())?;
-            tasks.spawn_local(pace_slots(Rc::clone(&shared), Schedule::new(rate, span_ns)));
+            let schedule = Schedule::new(rate, span_ns);
+            shared.borrow_mut().slots_left = schedule.slots();
+            tasks.spawn_local(pace_slots(Rc::clone(&shared), schedule));
         }
         Pace::Closed => shared.borrow_mut().start_all(),
     }
@@ -262,6 +266,7 @@ impl State {
             idle: (0..connections).collect(),
             backlog: VecDeque::new(),
             stopping: false,
+            slots_left: 0,
             answered: 0,
             latency: new_histogram(),
             service: new_histogram(),
@@ -284,6 +289,7 @@ impl State {
 
     /// An open-loop slot has come.
     fn due(&mut self, intended_ns: u64, now_ns: u64) {
+        self.slots_left -= 1;
         if intended_ns >= self.record_from_ns {
             self.lag.saturating_record(now_ns - intended_ns);
         }
@@ -367,7 +373,7 @@ impl State {
     }
 
     fn outstanding(&self) -> bool {
-        !self.backlog.is_empty() || self.flights.iter().any(Option::is_some)
+        self.slots_left > 0 || !self.backlog.is_empty() || self.flights.iter().any(Option::is_some)
     }
 
     fn finish<S>(mut self, answered: u64, elapsed: Duration, accounts: (S, S)) -> Outcome<S> {
@@ -379,6 +385,10 @@ impl State {
             self.record(flight, now_ns);
             self.failures.unanswered += 1;
             self.complain(|| "no answer before the drain ended".into());
+        }
+        if self.slots_left > 0 {
+            self.failures.dropped += self.slots_left;
+            self.complain(|| "the generator fell behind its schedule".into());
         }
         Outcome {
             latency: self.latency,

@@ -75,6 +75,20 @@ async fn stalled_server_is_charged_for_every_request_it_kept_waiting() {
 }
 
 #[tokio::test]
+async fn late_generator_still_sends_every_slot() {
+    let outcome = LocalSet::new()
+        .run_until(async {
+            let address = server(ANSWER, 0, Duration::ZERO).await;
+            // The one thread stands still, with nothing in flight, from before the window until after its end.
+            let stall = || std::thread::sleep(Duration::from_millis(150));
+            drive(&target(address), plan(Pace::Open(150), 100), stall).await.unwrap()
+        })
+        .await;
+    assert_eq!(outcome.failures, Failures::default(), "{:?}", outcome.complaint);
+    assert_eq!((outcome.latency.len(), outcome.lag.len()), (14, 14));
+}
+
+#[tokio::test]
 async fn server_that_never_answers_is_counted_and_ends_in_bounded_time() {
     let outcome = LocalSet::new()
         .run_until(async {

@@ -30,6 +30,11 @@ impl Schedule {
         Self { rate_per_s, slots: u64::try_from(slots).unwrap_or(u64::MAX) }
     }
 
+    /// How many slots there are.
+    pub(crate) fn slots(&self) -> u64 {
+        self.slots
+    }
+
     /// Nanoseconds from the start at which `slot` should leave; `None` after the last one.
     pub(crate) fn intended_ns(&self, slot: u64) -> Option<u64> {
         let at = u128::from(slot) * u128::from(NS_PER_S) / u128::from(self.rate_per_s);
