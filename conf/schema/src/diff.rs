@@ -70,6 +70,7 @@ const RESTART: &[(&str, &[Role])] = &[
     ("vault.trust_domain", ALL),
     ("vault", &[Role::Vault]),
     ("events", &[Role::Events]),
+    ("redis", &[Role::Events]),
     ("calc", &[Role::Calc]),
     ("demo", &[Role::Demo]),
 ];

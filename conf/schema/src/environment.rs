@@ -43,18 +43,18 @@ const SERVER_NAMES: [(&str, &str); 3] = [
 ];
 
 /// Names without effect, and why.
-const NO_EFFECT: [(&str, &str); 3] = [
-    ("EVENT_CONSUMER_GROUP", "consumer groups are not implemented in this version"),
+const NO_EFFECT: [(&str, &str); 2] = [
     ("METRICS_UPDATE_INTERVAL", "metrics are always current"),
     ("STREAM_MONITOR_INTERVAL", "the stream's figures are always current"),
 ];
 
 /// The names with a meaning of their own beside those above.
-const OTHERS: [&str; 12] = [
+const OTHERS: [&str; 13] = [
     "CORE_SERVICE_HOST",
     "ENABLE_JWT",
     "ENABLE_MTLS",
     "ENABLE_VAULT",
+    "EVENT_CONSUMER_GROUP",
     "EVENT_STREAM_NAME",
     "FAILURE_THRESHOLD",
     "JWT_EXPIRATION_HOURS",
@@ -112,12 +112,8 @@ pub(crate) fn apply(reader: &mut Reader<'_>, config: &mut Config) {
     set.key("ENABLE_JWT", "auth.enabled", &Flag, truth, &mut config.auth.enabled);
     set.key("JWT_EXPIRATION_HOURS", "vault.token_ttl", &TOKEN_TTL, hours, &mut config.vault.token_ttl);
     set.key("EVENT_STREAM_NAME", "events.stream", &crate::form::STREAM, same, &mut config.events.stream);
+    set.key("EVENT_CONSUMER_GROUP", "events.group", &crate::form::STREAM, same, &mut config.events.group);
     set.key("REDIS_URL", "redis.url", &Maybe(REDIS_URL), same, &mut config.redis);
-    if reader.variable("REDIS_URL").is_some() {
-        let message =
-            "REDIS_URL does not move the events: this version keeps them in the event worker's own store";
-        reader.blame_variable("REDIS_URL", Diagnostic::new(Code::NoEffect, message));
-    }
     legacy_key(reader, config);
     unavailable(reader);
     without_effect(reader);

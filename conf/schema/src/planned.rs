@@ -5,10 +5,8 @@
 const PLANNED: &[&str] = &[
     "auth.issuers",
     "auth.user",
-    "events.group",
     "events.on_redis_down",
     "events.partitions",
-    "events.store",
     "falco",
     "identity",
     "notify",

@@ -49,6 +49,7 @@ codes! {
     TlsRequired "tls_required" 403 "TLS required";
     SourceMismatch "source_mismatch" 403 "Source differs from the caller";
     ReservedType "reserved_type" 403 "Event type is reserved for Sluice";
+    IdNotIndexed "id_not_indexed" 404 "Event id is not indexed any longer";
     NotFound "not_found" 404 "Not found";
     NoRoute "no_route" 404 "No service for this path";
     LoginDisabled "login_disabled" 404 "No users are configured";
@@ -90,6 +91,7 @@ codes! {
     KillSwitch "kill_switch" 503 "Stopped by an operator";
     AuthUnavailable "auth_unavailable" 503 "Verification keys not available yet";
     AuthStale "auth_stale" 503 "Revocations not heard of lately";
+    StoreUnavailable "store_unavailable" 503 "Event store not available";
     WorkerUnavailable "worker_unavailable" 503 "Worker not available";
     AuditUnavailable "audit_unavailable" 503 "Audit log cannot be written";
     LedgerUnavailable "ledger_unavailable" 503 "The edge cannot write what it must remember";

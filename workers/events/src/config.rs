@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use sluice_http::Start;
-use sluice_schema::{Events, Fsync as ConfiguredFsync, UnknownTypes};
+use sluice_schema::{Config, EventStore, Events, Fsync as ConfiguredFsync, UnknownTypes};
 use sluice_wire::symbol::Timeframe;
 
 use crate::candles::{Frame, Rules};
 use crate::log::{AtRest, Fsync, Options, Retention};
+use crate::redis;
 
 /// The settings in force.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) candles: Option<Rules>,
     /// How its files are written, once the keys are there.
     pub(crate) at_rest: AtRest,
+    /// The stream in Redis, where events are stored there.
+    pub(crate) redis: Option<redis::Options>,
 }
 
 impl Settings {
@@ -52,6 +55,7 @@ impl Settings {
             log_options: log_options(events),
             candles: candles(events),
             at_rest: at_rest(events),
+            redis: redis_options(&start.config),
         }
     }
 }
@@ -71,6 +75,19 @@ fn at_rest(events: &Events) -> AtRest {
         // One folder a stream, as in the data directory.
         archive: events.archive_dir.as_ref().map(|dir| dir.join(format!("{}.log", events.stream))),
     }
+}
+
+fn redis_options(config: &Config) -> Option<redis::Options> {
+    let events = &config.events;
+    let log = log_options(events);
+    let url = config.redis.as_ref().filter(|_| events.store != Some(EventStore::Embedded))?;
+    Some(redis::Options {
+        url: url.expose().to_owned(),
+        stream: events.stream.clone(),
+        group: events.group.clone(),
+        retention: log.retention,
+        dedup_window_ms: log.dedup_window_ms,
+    })
 }
 
 fn log_options(events: &Events) -> Options {

@@ -11,7 +11,7 @@ use sluice_http::{Component, HealthSource, Reject, Status, Stop};
 use sluice_identity::caller::Caller;
 use sluice_wire::code::Code;
 use sluice_wire::problem::{Outcome, Problem};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::config::Settings;
 use crate::engine::{AppendError, Condition, Engine, ReadError, Reader, Receipt};
@@ -114,7 +114,13 @@ impl Context {
     pub(crate) fn log(&self) -> Option<Log> {
         match &self.engine {
             Engine::Embedded(log) => Some(log.clone()),
+            Engine::Redis(_) => None,
         }
+    }
+
+    /// Changes when what was stored turned out to be replaced.
+    pub(crate) fn replaced(&self) -> watch::Receiver<u64> {
+        self.engine.replaced()
     }
 
     /// Where events are stored, in a word.
@@ -203,16 +209,18 @@ impl Context {
 
 impl HealthSource for Context {
     fn ready(&self) -> bool {
-        self.engine.condition() == Condition::Well && self.hub.is_well()
+        matches!(self.engine.condition(), Condition::Well | Condition::Full) && self.hub.is_well()
     }
 
     fn components(&self) -> BTreeMap<String, Component> {
-        let store = if self.engine.condition() == Condition::Failed {
-            Component::new(Status::Unhealthy, "the event log has failed")
-        } else if self.metrics.disk_is_full() {
-            Component::new(Status::Degraded, "the disk of the event log is full")
-        } else {
-            Component::healthy()
+        let store = match self.engine.condition() {
+            Condition::Failed => Component::new(Status::Unhealthy, "the event log has failed"),
+            Condition::Away(why) => Component::new(Status::Unhealthy, why),
+            Condition::Full => Component::new(Status::Degraded, "Redis may take no more memory"),
+            Condition::Well if self.metrics.disk_is_full() => {
+                Component::new(Status::Degraded, "the disk of the event log is full")
+            }
+            Condition::Well => Component::healthy(),
         };
         let fanout = if self.hub.is_well() {
             Component::healthy()

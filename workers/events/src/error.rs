@@ -10,6 +10,7 @@ use sluice_wire::problem::{Outcome, Problem};
 use crate::engine::{AppendError, ReadError};
 use crate::keys::KeyError;
 use crate::log::{self, Fatal, OpenError};
+use crate::redis::{self, ReadTrouble};
 
 /// Why the role ended.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,9 @@ pub enum RunError {
     /// The consumer groups did not open.
     #[error(transparent)]
     Groups(#[from] crate::group::OpenError),
+    /// The stream in Redis cannot be used.
+    #[error("the event stream in Redis cannot be used")]
+    Redis(#[from] redis::OpenError),
     /// The log failed while it was in use; the next start finds out what is on the disk.
     #[error(transparent)]
     Log(Fatal),
@@ -88,6 +92,17 @@ impl From<Fault> for Reject {
 pub(crate) fn append_problem(error: &AppendError) -> Problem {
     match error {
         AppendError::Log(error) => log_problem(error),
+        AppendError::Busy => log_problem(&log::AppendError::Busy),
+        AppendError::Closed => log_problem(&log::AppendError::Closed),
+        AppendError::Away(trouble) => {
+            let (detail, outcome) = if trouble.is_not_done() {
+                ("Redis takes no events now; nothing of this request was stored", Outcome::NotSent)
+            } else {
+                let detail = "Redis did not answer while this request was being stored; repeat it with the same event_id";
+                (detail, Outcome::Unknown)
+            };
+            Problem::new(Code::StoreUnavailable).detail(detail).outcome(outcome).retry_after_s(1)
+        }
     }
 }
 
@@ -122,10 +137,18 @@ fn log_problem(error: &log::AppendError) -> Problem {
 
 /// How a failed read is answered; the place of the damage is in the process log, not in the answer.
 pub(crate) fn read_problem(error: &ReadError) -> Problem {
-    report(error);
+    if !matches!(error, ReadError::Redis(_)) {
+        report(error);
+    }
     match error {
         ReadError::Log(log::ReadError::Corrupt { .. }) => {
             Problem::new(Code::Integrity).detail("stored events in the range asked for are damaged")
+        }
+        ReadError::Redis(ReadTrouble::NotIndexed) => Problem::new(Code::IdNotIndexed).detail(
+            "this event_id is older than the ids that are remembered, and is not among the newest events",
+        ),
+        ReadError::Redis(ReadTrouble::Redis(_)) => {
+            Problem::new(Code::StoreUnavailable).detail("Redis did not answer").retry_after_s(1)
         }
         ReadError::Log(log::ReadError::Read { .. }) => {
             Problem::new(Code::Internal).detail("stored events could not be read")

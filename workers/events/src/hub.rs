@@ -109,6 +109,11 @@ impl Hub {
             }
             scan.extend();
             if let Err(error) = self.follow(&mut scan) {
+                if error.passes() {
+                    // What was not read is asked for again.
+                    std::thread::sleep(TICK);
+                    continue;
+                }
                 self.broken.store(true, Ordering::Relaxed);
                 report(&error);
                 return;

@@ -32,6 +32,7 @@ mod params;
 mod publish;
 mod query;
 mod rate;
+mod redis;
 mod replay;
 mod ring;
 mod schemas;
@@ -57,14 +58,14 @@ use engine::Engine;
 use group::{Groups, Limits};
 use log::{AtRest, Ground, Log, Options, Retention};
 use metrics::Metrics;
+use redis::Redis;
 
 /// Plays the role: opens the log, serves, and returns when the process is to end or the log has failed.
 pub async fn run(start: Start) -> Result<(), RunError> {
     let mut settings = Settings::new(&start);
     let metrics = Arc::new(Metrics::new(&start.registry));
-    let Some((log, at_rest)) = waiting::open(&start, &settings, &metrics).await? else { return Ok(()) };
+    let Some((engine, at_rest)) = open(&start, &settings, &metrics).await? else { return Ok(()) };
     settings.at_rest = at_rest;
-    let engine = Engine::Embedded(log);
     let journal = open_journal(&settings).await?;
     let (reader, own) = (engine.reader(), journal.clone());
     let opened = tokio::task::spawn_blocking(move || Groups::open(reader, own, Limits::default())).await?;
@@ -114,4 +115,23 @@ async fn open_journal(settings: &Settings) -> Result<Log, RunError> {
     let at_rest = AtRest { archive: None, compress: false, ..settings.at_rest.clone() };
     let ground = Ground { at_rest, ..Ground::default() };
     Ok(tokio::task::spawn_blocking(move || Log::open(&dir, &options, ground)).await??)
+}
+
+/// The store; `None` when the process is to end before it is open.
+async fn open(
+    start: &Start,
+    settings: &Settings,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<(Engine, AtRest)>, RunError> {
+    let Some(options) = settings.redis.clone() else {
+        let opened = waiting::open(start, settings, metrics).await?;
+        return Ok(opened.map(|(log, at_rest)| (Engine::Embedded(log), at_rest)));
+    };
+    let observer = Arc::clone(metrics);
+    // What stands beside the stream, in this worker's own files, is encrypted.
+    let Some(at_rest) = waiting::keys(start, settings).await? else { return Ok(None) };
+    let redis = tokio::task::spawn_blocking(move || Redis::open(options, observer)).await??;
+    let durability = redis.durability().as_str();
+    tracing::info!(component = "redis", durability, "events are stored in Redis");
+    Ok(Some((Engine::Redis(redis), at_rest)))
 }

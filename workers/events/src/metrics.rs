@@ -9,8 +9,9 @@ use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, Registry
 use sluice_telemetry::metric::{self, BATCH_BUCKETS, LATENCY_BUCKETS_S, Name};
 use sluice_wire::event::CATALOGUE;
 
+use crate::engine::Durability;
 use crate::group::Gauges;
-use crate::log::{Commit, Durability, Observer, Stats};
+use crate::log::{self, Commit, Observer, Stats};
 
 /// Every metric of this worker, and what the log told last.
 pub(crate) struct Metrics {
@@ -32,8 +33,8 @@ pub(crate) struct Metrics {
     oldest_s: Gauge,
     batch: Histogram,
     fsync_s: Histogram,
-    publish_fsync_s: Histogram,
-    publish_memory_s: Histogram,
+    /// In the order of [`Durability::ALL`].
+    publish_s: [Histogram; Durability::ALL.len()],
     disk_full: AtomicBool,
 }
 
@@ -112,8 +113,7 @@ impl Metrics {
             oldest_s: metric::gauge_f64(registry, Name::EventsOldest),
             batch: metric::histogram(registry, Name::EventsBatch, BATCH_BUCKETS),
             fsync_s: metric::histogram(registry, Name::EventsFsyncSeconds, LATENCY_BUCKETS_S),
-            publish_fsync_s: publish_s.with_label_values(&[Durability::Fsync.as_str()]),
-            publish_memory_s: publish_s.with_label_values(&[Durability::Memory.as_str()]),
+            publish_s: Durability::ALL.map(|word| publish_s.with_label_values(&[word.as_str()])),
             disk_full: AtomicBool::new(false),
         }
     }
@@ -145,9 +145,8 @@ impl Metrics {
 
     /// A publish was answered.
     pub(crate) fn answered(&self, durability: Durability, time: Duration) {
-        match durability {
-            Durability::Fsync => self.publish_fsync_s.observe(time.as_secs_f64()),
-            Durability::Memory => self.publish_memory_s.observe(time.as_secs_f64()),
+        if let Some(at) = Durability::ALL.iter().position(|word| *word == durability) {
+            self.publish_s[at].observe(time.as_secs_f64());
         }
     }
 
@@ -171,7 +170,7 @@ impl Observer for Metrics {
         }
         self.disk_full.store(false, Ordering::Relaxed);
         self.batch.observe(commit.records as f64);
-        if commit.durability == Durability::Fsync {
+        if commit.durability == log::Durability::Fsync {
             self.fsync_s.observe(commit.sync_time.as_secs_f64());
         }
     }

@@ -116,7 +116,7 @@ mod tests {
             ("end_time", "2000"),
         ]);
         let filter = params.filter(Filter::default()).unwrap();
-        assert_eq!(filter.kinds, ["trading_signal".into(), "backtest_completed".into()]);
+        assert_eq!(filter.kinds, ["trading_signal", "backtest_completed"].map(Box::<str>::from));
         assert_eq!((filter.from_us, filter.to_us), (Some(1_000_000), Some(2_000_000)));
         assert_eq!(filter.symbol.as_deref(), Some("BTC/USDT"));
         params.finish().unwrap();

@@ -11,6 +11,7 @@ use sluice_wire::event::{ALIASES, CATALOGUE};
 
 use crate::access;
 use crate::context::{Context, json_response};
+use crate::engine::Reader;
 
 /// LIMIT: groups of one answer, as many as there can be.
 const GROUPS_MAX: usize = 1_000;
@@ -42,7 +43,7 @@ pub(crate) async fn stats(
     Authenticated(caller): Authenticated,
 ) -> Result<Response, Reject> {
     let readable = access::readable(&caller)?;
-    let mut stats = context.reader().stats();
+    let mut stats = context.read(Reader::fresh_stats).await?;
     // The names of types are part of what a narrow grant does not show.
     stats.types.retain(|kind, _| readable.admits_type(kind));
     if stats.other_types > 0 && readable.granted.is_none() {

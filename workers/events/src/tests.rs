@@ -100,6 +100,7 @@ fn world() -> World {
         groups_dir: dir.path().join("groups.log"),
         log_options: options,
         at_rest: crate::log::AtRest::default(),
+        redis: None,
     };
     let (stopper, stop) = Stopper::new();
     let journal = Log::open(&dir.path().join("groups.log"), &options, Ground::default()).unwrap();

@@ -53,7 +53,22 @@ pub(crate) async fn open(
 ) -> Result<Option<(Log, AtRest)>, RunError> {
     let source = KeySource::of(start);
     let waiting = Arc::new(Waiting::default());
-    let opening = open_in_the_end(settings, metrics, &source, &waiting);
+    meanwhile(start, &waiting, open_in_the_end(settings, metrics, &source, &waiting)).await
+}
+
+/// Asks for the keys of files beside a stream that is not kept here; `None` when the process is to end before.
+pub(crate) async fn keys(start: &Start, settings: &Settings) -> Result<Option<AtRest>, RunError> {
+    let source = KeySource::of(start);
+    let waiting = Arc::new(Waiting::default());
+    meanwhile(start, &waiting, keys_in_the_end(settings, &source, &waiting)).await
+}
+
+/// Waits for what is to be opened, and from [`GRACE`] on refuses who calls; `None` when the process is to end.
+async fn meanwhile<T>(
+    start: &Start,
+    waiting: &Arc<Waiting>,
+    opening: impl Future<Output = Result<T, RunError>>,
+) -> Result<Option<T>, RunError> {
     tokio::pin!(opening);
     tokio::select! {
         opened = &mut opening => return opened.map(Some),
@@ -61,7 +76,7 @@ pub(crate) async fn open(
         () = tokio::time::sleep(GRACE) => {}
     }
     let (stopper, stop) = Stopper::new();
-    let app = refusals(&waiting);
+    let app = refusals(waiting);
     let mut doors = tokio::task::JoinSet::new();
     let duplicates = start.doors().duplicates()?;
     for (door, listener) in duplicates {
@@ -76,6 +91,23 @@ pub(crate) async fn open(
     stopper.stop();
     doors.join_all().await;
     opened
+}
+
+async fn keys_in_the_end(
+    settings: &Settings,
+    source: &KeySource,
+    waiting: &Waiting,
+) -> Result<AtRest, RunError> {
+    let mut at_rest = settings.at_rest.clone();
+    let mut pause = PAUSE_MIN;
+    while at_rest.encrypt && at_rest.keys.is_none() {
+        match source.ask().await {
+            Ok(keys) => at_rest.keys = Some(Arc::new(keys)),
+            Err(error) if !error.may_pass() => return Err(RunError::Key(error)),
+            Err(error) => waiting.again(&Obstacle::Key(error), &mut pause).await,
+        }
+    }
+    Ok(at_rest)
 }
 
 async fn open_in_the_end(
@@ -95,16 +127,7 @@ async fn open_in_the_end(
             Err(Obstacle::Broken(error)) => return Err(RunError::Join(error)),
             Err(obstacle) => obstacle,
         };
-        let sealed = matches!(&obstacle, Obstacle::Key(error) if error.is_sealed());
-        waiting.say(if sealed { Code::Sealed } else { Code::WorkerUnavailable });
-        tracing::warn!(
-            component = "log",
-            error = &obstacle as &dyn Error,
-            pause_ms = pause.as_millis() as u64,
-            "the event log waits for its key"
-        );
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSE_MAX);
+        waiting.again(&obstacle, &mut pause).await;
     }
 }
 
@@ -149,8 +172,19 @@ async fn open_with(
 }
 
 impl Waiting {
-    fn say(&self, code: Code) {
+    /// Says what is waited for, and pauses; the pause grows.
+    async fn again(&self, obstacle: &Obstacle, pause: &mut Duration) {
+        let sealed = matches!(obstacle, Obstacle::Key(error) if error.is_sealed());
+        let code = if sealed { Code::Sealed } else { Code::WorkerUnavailable };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
+        tracing::warn!(
+            component = "log",
+            error = obstacle as &dyn Error,
+            pause_ms = pause.as_millis() as u64,
+            "the event log waits for its key"
+        );
+        tokio::time::sleep(*pause).await;
+        *pause = (*pause * 2).min(PAUSE_MAX);
     }
 }
 

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 use crate::code::Code;
 use crate::kind::show_duration;
-use crate::model::{Config, RateLimit, RateStore, Service};
+use crate::model::{Config, EventStore, RateLimit, RateStore, Service};
 use crate::reader::Reader;
 use crate::report::{Diagnostic, Place, quote};
 use crate::table::Table;
@@ -125,9 +125,23 @@ fn rate_store(reader: &mut Reader<'_>, config: &Config) {
     reader.report(wrong.help("set `redis.url` (or REDIS_URL), or `shared = \"local\"`"));
 }
 
+/// Events are stored somewhere.
+fn event_store(reader: &mut Reader<'_>, config: &Config) {
+    if config.events.store != Some(EventStore::Redis)
+        || config.redis.is_some()
+        || reader.has_failed("redis.url")
+    {
+        return;
+    }
+    let message = "events are stored in Redis, and none is configured";
+    let wrong = Diagnostic::new(Code::MissingKey, message).at(reader.place("events.store"));
+    reader.report(wrong.help("set `redis.url` (or REDIS_URL), or `store = \"embedded\"`"));
+}
+
 /// Checks everything together.
 pub(crate) fn config(reader: &mut Reader<'_>, config: &Config) {
     rate_store(reader, config);
+    event_store(reader, config);
     names(reader, config);
     matches::matches(reader, config);
     shape::shapes(reader, config);

@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use super::span;
 use crate::form::{ADDRESS, AUDIENCE, FSYNC, ISSUER, PATH, SEAL, STREAM, TIMEFRAME, TRUST_DOMAIN};
 use crate::kind::{Choice, Duration, Flag, List, Maybe, Number, Size, count};
-use crate::model::{Calc, Candles, Demo, Events, Retention, UnknownTypes, Vault};
+use crate::model::{Calc, Candles, Demo, EventStore, Events, Retention, UnknownTypes, Vault};
 use crate::table::Table;
 
 const UNKNOWN_TYPES: Choice<UnknownTypes> =
     Choice { words: &[("accept", UnknownTypes::Accept), ("refuse", UnknownTypes::Refuse)], planned: &[] };
+
+const STORE: Choice<EventStore> =
+    Choice { words: &[("embedded", EventStore::Embedded), ("redis", EventStore::Redis)], planned: &[] };
 
 /// A year in milliseconds.
 const YEAR: u64 = 31_536_000_000;
@@ -22,7 +25,11 @@ pub(crate) const TOKEN_TTL: Duration = span(1_000, YEAR);
 pub(super) fn events(t: &mut Table<'_, '_>, events: &mut Events) {
     t.table("events", "The event worker.", |t| {
         t.key("listen", "Address of its API port.", ADDRESS, &mut events.listen);
+        let doc = "Where events are stored: embedded or redis; unset, redis where redis.url is set.";
+        t.key("store", doc, Maybe(STORE), &mut events.store);
         t.key("stream", "Name of the stream.", STREAM, &mut events.stream);
+        let doc = "Consumer group that is made together with a stream in Redis.";
+        t.key("group", doc, STREAM, &mut events.group);
         let doc = "When a publish is acknowledged: always (after its sync) or interval:50ms.";
         t.key("fsync", doc, FSYNC, &mut events.fsync);
         let doc = "What is kept; without a bound, everything.";

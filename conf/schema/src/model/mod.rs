@@ -34,7 +34,7 @@ pub use shape::{
 pub use tls::{Authority, Certificate, ClientAuth, ClientCertificate, EdgeTls, KeyPairFiles, UpstreamTls};
 pub(crate) use value::is_host;
 pub use value::{InstanceUrl, Scheme, Secret, UNIX_PATH_BYTES_MAX, UrlError};
-pub use worker::{Calc, Candles, Demo, Events, Fsync, Retention, Seal, UnknownTypes, Vault};
+pub use worker::{Calc, Candles, Demo, EventStore, Events, Fsync, Retention, Seal, UnknownTypes, Vault};
 
 /// Everything an operator can set, checked.
 #[derive(Clone, Debug, PartialEq)]

@@ -13,8 +13,12 @@ use super::edge::loopback;
 pub struct Events {
     /// Address of its API port.
     pub listen: SocketAddr,
+    /// Where events are stored; `None`: in Redis where `redis.url` is set, else in the worker itself.
+    pub store: Option<EventStore>,
     /// Name of the stream, `[A-Za-z0-9._-]{1,64}`.
     pub stream: String,
+    /// Consumer group that is made together with a stream in Redis, named like a stream.
+    pub group: String,
     /// When a publish is acknowledged.
     pub fsync: Fsync,
     /// What is kept.
@@ -46,6 +50,15 @@ pub struct Candles {
     pub timeframes: Vec<Timeframe>,
     /// How much later than its candle's end a trade may come and still count.
     pub lateness: Duration,
+}
+
+/// Where events are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventStore {
+    /// In the event worker's own log.
+    Embedded,
+    /// In the Redis of `redis.url`, where several event workers share them.
+    Redis,
 }
 
 /// When a publish is acknowledged.
@@ -138,7 +151,9 @@ impl Default for Events {
     fn default() -> Self {
         Self {
             listen: loopback(8011),
+            store: None,
             stream: "tradpal_events".to_owned(),
+            group: "tradpal_consumers".to_owned(),
             fsync: Fsync::default(),
             retention: Retention::default(),
             dedup_window: Duration::from_secs(600),

@@ -31,6 +31,7 @@ fn effects() -> Vec<(&'static str, &'static str, &'static str, Value)> {
         ("JWT_SECRET_KEY", LONG_KEY, "auth.hs256_secret", json!("***")),
         ("JWT_EXPIRATION_HOURS", "12", "vault.token_ttl", json!("12h")),
         ("EVENT_STREAM_NAME", "orders", "events.stream", json!("orders")),
+        ("EVENT_CONSUMER_GROUP", "desks", "events.group", json!("desks")),
         ("DATA_SERVICE_URL", "http://data:9", "service.data_service.instance[0].url", json!("http://data:9")),
         (
             "BACKTESTING_SERVICE_URL",
@@ -49,13 +50,7 @@ fn effects() -> Vec<(&'static str, &'static str, &'static str, Value)> {
 }
 
 /// Names that change nothing and say so, or ask for nothing.
-const OTHERS: [&str; 5] = [
-    "REDIS_URL",
-    "ENABLE_VAULT",
-    "EVENT_CONSUMER_GROUP",
-    "METRICS_UPDATE_INTERVAL",
-    "STREAM_MONITOR_INTERVAL",
-];
+const OTHERS: [&str; 4] = ["REDIS_URL", "ENABLE_VAULT", "METRICS_UPDATE_INTERVAL", "STREAM_MONITOR_INTERVAL"];
 
 /// Every name the environment page of the contract lists.
 const CONTRACT: [&str; 24] = [
@@ -147,15 +142,15 @@ fn harmless_forms_of_the_other_names_say_nothing() {
 }
 
 #[test]
-fn the_store_by_variable_is_told_to_be_that_of_the_keys_alone() {
+fn the_address_of_redis_by_variable_wins_and_is_not_shown() {
     let url = [("REDIS_URL", "redis://:hunter2@cache:6379")];
     let loaded = check_in("[redis]\nurl = \"redis://other\"", &url, Mode::default()).expect("right");
     assert_eq!(
         loaded.config.redis.as_ref().map(sluice_schema::RedisUrl::expose),
         Some("redis://:hunter2@cache:6379")
     );
-    let warned = loaded.warnings.to_string();
-    assert!(warned.contains("does not move the events") && !warned.contains("hunter2"), "{warned}");
+    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+    assert_eq!(loaded.config.events.store, None);
     assert_eq!(loaded.origin("redis.url"), Origin::Env { name: "REDIS_URL".to_owned() });
 }
 

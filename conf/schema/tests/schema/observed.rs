@@ -38,6 +38,7 @@ const UPSTREAMS: &str = "proxy/gateway/tests/edge/upstreams.rs";
 const FRAMING: &str = "proxy/gateway/tests/edge/framing.rs";
 const OBSERVE: &str = "proxy/gateway/tests/edge/observe.rs";
 const EVENTS: &str = "workers/events/tests/api/keys.rs";
+const EVENTS_REDIS: &str = "workers/events/tests/api/on_redis/shared.rs";
 const INSTANCE: &str = "tests/keys.rs";
 
 const IDEMPOTENCY: &str = "proxy/gateway/tests/edge/idempotency.rs";
@@ -294,6 +295,8 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
     (EVENTS, "full_segments_are_archived_where_it_is_configured", &["events.archive_dir"]),
     ("workers/events/tests/api/live.rs", "what_retention_took_is_told", &["events.retention.count"]),
     ("workers/events/tests/api/limits.rs", "one_caller_publishes_so_fast", &["events.publish_rate"]),
+    (EVENTS_REDIS, "the_own_log_is_used_where_it_is_asked_for", &["events.store"]),
+    (EVENTS_REDIS, "stream_and_group_are_named_as_configured", &["events.group"]),
     ("workers/events/tests/api/publish.rs", "interval_mode_says_memory", &["events.fsync"]),
     ("workers/events/tests/api/publish.rs", "bad_events_are_refused_by_name", &["events.unknown_types"]),
     (

@@ -1,6 +1,6 @@
 //! A real Redis on a free port of this machine. Tests of the gateway include this file too.
 
-#![allow(dead_code, missing_docs, reason = "each test takes what it needs")]
+#![allow(dead_code, missing_docs, unreachable_pub, reason = "each test takes what it needs")]
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -18,7 +18,12 @@ pub struct RedisServer {
 
 impl RedisServer {
     pub fn start() -> Self {
+        // Let go of before the server takes it.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self::start_at(port)
+    }
+
+    pub fn start_at(port: u16) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let child = Self::spawn(port, &dir);
         let server = Self { port, dir, child };

@@ -12,15 +12,46 @@ pub(crate) use read::{Forward, ReadError, Reader};
 use sluice_http::Reject;
 use sluice_wire::code::Code;
 
-use crate::log::{self, Draft, Fatal, Gone, Log, Retention};
+use crate::log::{self, Draft, Fatal, Gone, Log, Outcome, Retention};
+use std::time::Duration;
 
-pub(crate) use crate::log::{Durability, Receipt};
+use tokio::sync::watch;
+
+use crate::error::read_problem;
+use crate::redis::{ReadTrouble, Redis, State, Trouble};
+
+/// LIMIT: how long an append to another process may take, whatever that process does.
+const APPEND_WITHIN: Duration = Duration::from_secs(8);
 
 /// Where events are stored. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) enum Engine {
     /// The log of this process.
     Embedded(Log),
+    /// A stream in Redis.
+    Redis(Redis),
+}
+
+/// What an answer promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// On stable storage of this machine.
+    Fsync,
+    /// On stable storage of the Redis server.
+    AofAlways,
+    /// With the Redis server's system, on its stable storage within about a second.
+    AofEverysec,
+    /// In memory of a process or its system.
+    Memory,
+}
+
+/// What became of a submission.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Receipt {
+    /// One for each event, in order.
+    pub(crate) outcomes: Vec<Outcome>,
+    /// What this answer promises.
+    pub(crate) durability: Durability,
 }
 
 /// Why a submission was not stored, or is not known to be.
@@ -29,6 +60,15 @@ pub(crate) enum AppendError {
     /// The embedded log says why.
     #[error(transparent)]
     Log(#[from] log::AppendError),
+    /// Too many events wait: try again soon.
+    #[error("too many events wait to be stored")]
+    Busy,
+    /// Redis did not do its part; whether the submission is stored is told by [`Trouble::is_not_done`].
+    #[error(transparent)]
+    Away(#[from] Trouble),
+    /// The engine is closed.
+    #[error("the store is closed")]
+    Closed,
 }
 
 /// How the engine is.
@@ -36,15 +76,56 @@ pub(crate) enum AppendError {
 pub(crate) enum Condition {
     /// It takes events.
     Well,
+    /// It takes none now, and why.
+    Away(String),
+    /// It takes none until there is room.
+    Full,
     /// It takes nothing more; the process is to end.
     Failed,
+}
+
+impl Durability {
+    /// All words.
+    pub(crate) const ALL: [Self; 4] = [Self::Fsync, Self::AofAlways, Self::AofEverysec, Self::Memory];
+
+    /// The word in answers.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Fsync => "fsync",
+            Self::AofAlways => "aof_always",
+            Self::AofEverysec => "aof_everysec",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+impl From<log::Durability> for Durability {
+    fn from(durability: log::Durability) -> Self {
+        match durability {
+            log::Durability::Fsync => Self::Fsync,
+            log::Durability::Memory => Self::Memory,
+        }
+    }
+}
+
+impl From<log::Receipt> for Receipt {
+    fn from(log::Receipt { outcomes, durability }: log::Receipt) -> Self {
+        Self { outcomes, durability: durability.into() }
+    }
 }
 
 impl Engine {
     /// Stores events and waits for the answer.
     pub(crate) async fn append(&self, drafts: Vec<Draft>, atomic: bool) -> Result<Receipt, AppendError> {
         match self {
-            Self::Embedded(log) => Ok(log.append(drafts, atomic).await?),
+            Self::Embedded(log) => Ok(log.append(drafts, atomic).await?.into()),
+            Self::Redis(redis) => {
+                let answer = redis.submit(drafts, atomic)?;
+                match tokio::time::timeout(APPEND_WITHIN, answer).await {
+                    Ok(answered) => answered.unwrap_or(Err(AppendError::Closed)),
+                    Err(_) => Err(Trouble::Lost("it takes too long".to_owned()).into()),
+                }
+            }
         }
     }
 
@@ -52,6 +133,7 @@ impl Engine {
     pub(crate) fn reader(&self) -> Reader {
         match self {
             Self::Embedded(log) => Reader::Embedded(log.reader()),
+            Self::Redis(redis) => Reader::Redis(redis.reader()),
         }
     }
 
@@ -63,6 +145,13 @@ impl Engine {
                 let trimmed = tokio::task::spawn_blocking(move || log.trim(&bounds)).await;
                 trimmed.map_err(|_| Reject::new(Code::Internal, "trimming the stream broke off"))
             }
+            Self::Redis(redis) => {
+                let redis = redis.clone();
+                let trimmed = tokio::task::spawn_blocking(move || redis.trim(bounds)).await;
+                let trimmed =
+                    trimmed.map_err(|_| Reject::new(Code::Internal, "trimming the stream broke off"))?;
+                trimmed.map_err(|trouble| read_problem(&ReadTrouble::from(trouble).into()).into())
+            }
         }
     }
 
@@ -70,6 +159,7 @@ impl Engine {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Embedded(_) => "embedded",
+            Self::Redis(_) => "redis",
         }
     }
 
@@ -78,6 +168,20 @@ impl Engine {
         match self {
             Self::Embedded(log) if log.fatal().is_some() => Condition::Failed,
             Self::Embedded(_) => Condition::Well,
+            Self::Redis(redis) => match redis.state() {
+                State::Up if redis.is_full() => Condition::Full,
+                State::Up => Condition::Well,
+                State::Away(why) | State::Refused(why) => Condition::Away(why),
+            },
+        }
+    }
+
+    /// Counts how often what was stored was replaced by something else behind this process's back.
+    pub(crate) fn replaced(&self) -> watch::Receiver<u64> {
+        match self {
+            // Without a sender it never changes.
+            Self::Embedded(_) => watch::channel(0).1,
+            Self::Redis(redis) => redis.replaced(),
         }
     }
 
@@ -85,6 +189,7 @@ impl Engine {
     pub(crate) async fn failed(&self) -> Fatal {
         match self {
             Self::Embedded(log) => log.failed().await,
+            Self::Redis(_) => std::future::pending().await,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::log::{self, Filter, MessageId, Record, Stats, Trimmed};
+use crate::redis::{self, ReadTrouble};
 
 /// Why an event cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -10,6 +11,16 @@ pub(crate) enum ReadError {
     /// The embedded log says why.
     #[error(transparent)]
     Log(#[from] log::ReadError),
+    /// Redis did not answer, or does not know.
+    #[error(transparent)]
+    Redis(#[from] ReadTrouble),
+}
+
+impl ReadError {
+    /// Whether the same read may succeed a little later.
+    pub(crate) fn passes(&self) -> bool {
+        matches!(self, Self::Redis(_))
+    }
 }
 
 /// Reads a store; cheap to clone.
@@ -17,6 +28,8 @@ pub(crate) enum ReadError {
 pub(crate) enum Reader {
     /// Of the embedded log.
     Embedded(log::Reader),
+    /// Of the stream in Redis.
+    Redis(redis::Reader),
 }
 
 /// A scan towards newer events.
@@ -24,6 +37,8 @@ pub(crate) enum Reader {
 pub(crate) enum Forward {
     /// Of the embedded log.
     Embedded(log::Forward),
+    /// Of the stream in Redis.
+    Redis(redis::Forward),
 }
 
 /// A scan towards older events.
@@ -31,6 +46,8 @@ pub(crate) enum Forward {
 pub(crate) enum Backward {
     /// Of the embedded log.
     Embedded(log::Backward),
+    /// Of the stream in Redis.
+    Redis(redis::Backward),
 }
 
 impl Reader {
@@ -38,6 +55,7 @@ impl Reader {
     pub(crate) fn durable_seq(&self) -> u64 {
         match self {
             Self::Embedded(reader) => reader.durable_seq(),
+            Self::Redis(reader) => reader.durable_seq(),
         }
     }
 
@@ -45,13 +63,23 @@ impl Reader {
     pub(crate) fn first_seq(&self) -> u64 {
         match self {
             Self::Embedded(reader) => reader.first_seq(),
+            Self::Redis(reader) => reader.first_seq(),
         }
     }
 
-    /// What the store holds. Does not block.
+    /// What the store holds; sizes may be a second old. Does not block.
     pub(crate) fn stats(&self) -> Stats {
         match self {
             Self::Embedded(reader) => reader.stats(),
+            Self::Redis(reader) => reader.stats(),
+        }
+    }
+
+    /// What the store holds now. Blocks.
+    pub(crate) fn fresh_stats(&self) -> Result<Stats, ReadError> {
+        match self {
+            Self::Embedded(reader) => Ok(reader.stats()),
+            Self::Redis(reader) => Ok(reader.fresh_stats()?),
         }
     }
 
@@ -59,6 +87,7 @@ impl Reader {
     pub(crate) fn wait_beyond(&self, seq: u64, limit: Duration) -> bool {
         match self {
             Self::Embedded(reader) => reader.wait_beyond(seq, limit),
+            Self::Redis(reader) => reader.wait_beyond(seq, limit),
         }
     }
 
@@ -66,6 +95,7 @@ impl Reader {
     pub(crate) fn forward(&self, seq: u64, filter: Filter) -> Forward {
         match self {
             Self::Embedded(reader) => Forward::Embedded(reader.forward(seq, filter)),
+            Self::Redis(reader) => Forward::Redis(reader.forward(seq, filter)),
         }
     }
 
@@ -73,6 +103,7 @@ impl Reader {
     pub(crate) fn backward(&self, seq: u64, filter: Filter) -> Backward {
         match self {
             Self::Embedded(reader) => Backward::Embedded(reader.backward(seq, filter)),
+            Self::Redis(reader) => Backward::Redis(reader.backward(seq, filter)),
         }
     }
 
@@ -80,6 +111,7 @@ impl Reader {
     pub(crate) fn seq_after(&self, id: MessageId) -> Result<u64, ReadError> {
         match self {
             Self::Embedded(reader) => Ok(reader.seq_after(id)?),
+            Self::Redis(reader) => Ok(reader.seq_after(id)?),
         }
     }
 
@@ -87,6 +119,7 @@ impl Reader {
     pub(crate) fn seq_at(&self, id: MessageId) -> Result<u64, ReadError> {
         match self {
             Self::Embedded(reader) => Ok(reader.seq_at(id)?),
+            Self::Redis(reader) => Ok(reader.seq_at(id)?),
         }
     }
 
@@ -94,6 +127,7 @@ impl Reader {
     pub(crate) fn by_message_id(&self, id: MessageId) -> Result<Option<Record>, ReadError> {
         match self {
             Self::Embedded(reader) => Ok(reader.by_message_id(id)?),
+            Self::Redis(reader) => Ok(reader.by_message_id(id)?),
         }
     }
 
@@ -101,6 +135,7 @@ impl Reader {
     pub(crate) fn by_event_id(&self, event_id: u128) -> Result<Option<Record>, ReadError> {
         match self {
             Self::Embedded(reader) => Ok(reader.by_event_id(event_id)?),
+            Self::Redis(reader) => Ok(reader.by_event_id(event_id)?),
         }
     }
 }
@@ -111,6 +146,7 @@ impl Forward {
     pub(crate) fn next(&mut self) -> Result<Option<Record>, ReadError> {
         match self {
             Self::Embedded(scan) => Ok(scan.next()?),
+            Self::Redis(scan) => Ok(scan.next()?),
         }
     }
 
@@ -118,6 +154,7 @@ impl Forward {
     pub(crate) fn position(&self) -> u64 {
         match self {
             Self::Embedded(scan) => scan.position(),
+            Self::Redis(scan) => scan.position(),
         }
     }
 
@@ -126,6 +163,7 @@ impl Forward {
     pub(crate) fn pausing_after(self, records: u64) -> Self {
         match self {
             Self::Embedded(scan) => Self::Embedded(scan.pausing_after(records)),
+            Self::Redis(scan) => Self::Redis(scan.pausing_after(records)),
         }
     }
 
@@ -133,6 +171,7 @@ impl Forward {
     pub(crate) fn paused(&self) -> bool {
         match self {
             Self::Embedded(scan) => scan.paused(),
+            Self::Redis(scan) => scan.paused(),
         }
     }
 
@@ -140,6 +179,7 @@ impl Forward {
     pub(crate) fn extend(&mut self) {
         match self {
             Self::Embedded(scan) => scan.extend(),
+            Self::Redis(scan) => scan.extend(),
         }
     }
 
@@ -147,6 +187,7 @@ impl Forward {
     pub(crate) fn trimmed(&mut self) -> Option<Trimmed> {
         match self {
             Self::Embedded(scan) => scan.trimmed(),
+            Self::Redis(scan) => scan.trimmed(),
         }
     }
 }
@@ -157,6 +198,7 @@ impl Backward {
     pub(crate) fn next(&mut self) -> Result<Option<Record>, ReadError> {
         match self {
             Self::Embedded(scan) => Ok(scan.next()?),
+            Self::Redis(scan) => Ok(scan.next()?),
         }
     }
 
@@ -164,6 +206,7 @@ impl Backward {
     pub(crate) fn position(&self) -> u64 {
         match self {
             Self::Embedded(scan) => scan.position(),
+            Self::Redis(scan) => scan.position(),
         }
     }
 
@@ -172,6 +215,7 @@ impl Backward {
     pub(crate) fn pausing_after(self, records: u64) -> Self {
         match self {
             Self::Embedded(scan) => Self::Embedded(scan.pausing_after(records)),
+            Self::Redis(scan) => Self::Redis(scan.pausing_after(records)),
         }
     }
 
@@ -179,6 +223,7 @@ impl Backward {
     pub(crate) fn paused(&self) -> bool {
         match self {
             Self::Embedded(scan) => scan.paused(),
+            Self::Redis(scan) => scan.paused(),
         }
     }
 }

@@ -69,6 +69,9 @@ impl From<GroupError> for Reject {
                 Problem::new(Code::WorkerUnavailable).outcome(Outcome::Unknown).retry_after_s(2)
             }
             GroupError::Closed => Problem::new(Code::Draining).outcome(Outcome::NotSent).retry_after_s(2),
+            GroupError::Read(cause) if cause.passes() => {
+                Problem::new(Code::StoreUnavailable).retry_after_s(1)
+            }
             GroupError::Read(cause) => {
                 report(&**cause);
                 Problem::new(Code::Integrity)

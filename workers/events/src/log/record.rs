@@ -167,6 +167,16 @@ impl Draft {
         label(&self.body, 0, self.lens[0])
     }
 
+    /// What it can be filtered by.
+    pub fn labels(&self) -> Labels<'_> {
+        let [kind, symbol, _] = self.lens.map(usize::from);
+        Labels {
+            kind: self.kind(),
+            symbol: label(&self.body, kind, self.lens[1]),
+            source: label(&self.body, kind + symbol, self.lens[2]),
+        }
+    }
+
     /// The event as JSON text.
     pub fn json(&self) -> &[u8] {
         &self.body[labels_len(self.lens)..]
@@ -196,6 +206,18 @@ impl Draft {
 }
 
 impl Record {
+    /// A draft with its place in another store than the log.
+    pub fn of(draft: Draft, stamp: Stamp) -> Self {
+        Self {
+            stamp,
+            time_us: draft.time_us,
+            event_id: draft.event_id,
+            fingerprint: draft.fingerprint,
+            lens: draft.lens,
+            body: draft.body.into(),
+        }
+    }
+
     /// Event type.
     pub fn kind(&self) -> &str {
         label(&self.body, 0, self.lens[0])

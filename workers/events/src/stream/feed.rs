@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use sluice_http::Reject;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 
 use super::behind::{self, Read};
@@ -51,6 +51,7 @@ pub(crate) struct Feed {
     newest: Option<Box<Newest>>,
     opening: Option<Box<Opening>>,
     begun: Instant,
+    replaced: watch::Receiver<u64>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -101,6 +102,7 @@ impl Feed {
             newest,
             opening: None,
             begun: now,
+            replaced: context.replaced(),
             _permit: permit,
         };
         let is_new = choice.snapshot && choice.start == Start::Now;
@@ -143,6 +145,11 @@ impl Feed {
     pub(crate) fn step(&mut self, out: &mut Out<'_>) -> Step {
         if let Some(step) = self.open_up(out) {
             return step;
+        }
+        if self.replaced.has_changed().unwrap_or(false) {
+            self.replaced.borrow_and_update();
+            gap_told(out, &Gap::failover(self.next, self.context.reader().durable_seq() + 1));
+            return Step::More;
         }
         match self.newest.take() {
             Some(mut newest) => {

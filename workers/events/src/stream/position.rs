@@ -71,6 +71,11 @@ impl Gap {
         Self { expected: json!(expected), got: json!(got), reason: "trimmed" }
     }
 
+    /// The store lost events, some of which it may have had: what follows is another stretch.
+    pub(crate) fn failover(expected: u64, got: u64) -> Self {
+        Self { expected: json!(expected), got: json!(got), reason: "failover" }
+    }
+
     /// It was too slow, and wants the present.
     pub(crate) fn overrun(expected: u64, got: u64) -> Self {
         Self { expected: json!(expected), got: json!(got), reason: "overrun" }
@@ -121,7 +126,7 @@ impl Start {
             Self::Earliest => Ok((reader.first_seq(), None)),
             Self::Time { ms } => Ok((reader.seq_at(MessageId { ms, n: 0 })?, None)),
             Self::After(Position(id)) => {
-                let stats = reader.stats();
+                let stats = reader.fresh_stats()?;
                 let expected = json!(id.to_string());
                 if id > stats.last_id.unwrap_or_default() {
                     // The log was replaced by another one, or the id was never given.

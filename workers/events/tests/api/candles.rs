@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sluice_wire::role::Role;
 use sluice_wire::symbol::Timeframe;
 
-use crate::world::{DEADLINE, Setup, World};
+use crate::world::{DEADLINE, Place, Setup, World};
 
 /// Midnight of a day long ago.
 const DAY_MS: i64 = 1_767_225_600_000;
@@ -113,7 +113,7 @@ async fn trades_become_candles_of_every_length() {
 
 #[tokio::test]
 async fn a_restart_leaves_no_candle_out_and_makes_none_twice() {
-    let mut dir = Arc::new(tempfile::tempdir().unwrap());
+    let mut dir = Arc::new(Place::new());
     let mut done = 0;
     for upto in [90, 97, 200, 400] {
         let mut setup = Setup::default();

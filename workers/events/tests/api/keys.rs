@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sluice_wire::role::Role;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::world::{DEADLINE, Setup, World, key_file, publish};
+use crate::world::{DEADLINE, Place, Setup, World, key_file, publish};
 
 /// Publishes events of about a thousand bytes each.
 async fn fill(world: &World, count: usize) {
@@ -198,7 +198,7 @@ async fn the_worker_waits_for_the_vault_and_for_the_right_key() {
     let home = tempfile::tempdir().unwrap();
     let answer = Arc::new(Mutex::new(sealed));
     let socket = fake_vault(home.path(), &answer);
-    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let dir = Arc::new(Place::new());
     let setup = || Setup { vault: Some(socket.clone()), ..Setup::default() };
     let world = World::start(setup(), Arc::clone(&dir));
     assert_eq!(world.admin().post("/events", r#"{"event_type":"risk_alert"}"#).await.code(503), "sealed");

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{Setup, World};
+use crate::world::{Setup, World, durability, on_redis};
 
 /// Twelve events: types and symbols alternate, one second apart from 1970-01-01T00:00:10 on.
 async fn filled() -> World {
@@ -121,7 +121,10 @@ async fn stats_and_types_tell_what_there_is() {
     let stats = world.admin().get("/events/stats").await.ok();
     assert_eq!((&stats["stream_length"], &stats["consumer_groups"]), (&json!(12), &json!(0)));
     assert_eq!(stats["types"], json!({"market_data_update": 4, "trading_signal": 4, "risk_alert": 4}));
-    assert_eq!((&stats["groups"], &stats["store"]), (&json!([]), &json!("embedded")));
+    assert_eq!(
+        (&stats["groups"], &stats["store"]),
+        (&json!([]), &json!(if on_redis() { "redis" } else { "embedded" }))
+    );
     assert_eq!(stats["stream"], "tradpal_events");
     assert!(stats["first_entry"].as_str().unwrap().contains('-'));
     assert!(stats["bytes"].as_u64().unwrap() > 1_000);
@@ -165,10 +168,14 @@ async fn every_metric_is_there() {
         "event_service_events_consumed_total{event_type=\"other\"} 0",
         "event_service_active_subscribers 0",
         "event_service_stream_length",
-        "sluice_events_publish_seconds_count{durability=\"fsync\"} 1",
+        &format!("sluice_events_publish_seconds_count{{durability=\"{}\"}} 1", durability()),
         "sluice_events_publish_seconds_count{durability=\"memory\"} 0",
         "sluice_events_batch_size_sum 12",
-        "sluice_events_fsync_seconds_count 1",
+        if on_redis() {
+            "sluice_events_fsync_seconds_count 0"
+        } else {
+            "sluice_events_fsync_seconds_count 1"
+        },
         "sluice_events_dedup_hits_total 0",
         "sluice_events_ring_overruns_total 0",
         "sluice_events_gaps_total 0",

@@ -17,6 +17,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteEx
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
+use crate::server::RedisServer;
+
 /// Longer than anything here takes on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -50,7 +52,52 @@ pub(crate) struct World {
     keys: BTreeMap<Role, String>,
     stopper: Stopper,
     task: JoinHandle<Result<(), RunError>>,
-    pub(crate) dir: Arc<tempfile::TempDir>,
+    pub(crate) dir: Arc<Place>,
+}
+
+/// What a worker leaves behind: its directory, and its Redis.
+pub(crate) struct Place {
+    dir: tempfile::TempDir,
+    pub(crate) redis: Option<Arc<Mutex<RedisServer>>>,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        let redis = on_redis().then(|| {
+            let server = RedisServer::start();
+            // Many servers that wait for one disk would make the tests slow.
+            server.ask("CONFIG SET appendfsync everysec");
+            Arc::new(Mutex::new(server))
+        });
+        Self::beside(redis)
+    }
+
+    /// A place for another worker on the same Redis.
+    pub(crate) fn beside(redis: Option<Arc<Mutex<RedisServer>>>) -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), redis }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+/// Whether this test is one of those on Redis.
+pub(crate) fn on_redis() -> bool {
+    std::thread::current().name().is_some_and(|name| name.starts_with("on_redis::"))
+}
+
+/// The word for what the store under test promises.
+pub(crate) fn durability() -> &'static str {
+    if on_redis() { "aof_everysec" } else { "fsync" }
+}
+
+/// The address of a Redis as the configuration has it.
+pub(crate) fn redis_url(port: u16) -> Option<sluice_schema::RedisUrl> {
+    let environment = BTreeMap::from([("REDIS_URL".to_owned(), format!("redis://127.0.0.1:{port}"))]);
+    let read = |_: &Path| Err(std::io::ErrorKind::NotFound.into());
+    let loaded = sluice_schema::check(&[], &environment, sluice_schema::Mode::default(), &read);
+    loaded.unwrap_or_else(|report| panic!("{report}")).config.redis
 }
 
 /// An answer to a client.
@@ -83,16 +130,19 @@ impl Answer {
 
 impl World {
     pub(crate) fn new() -> Self {
-        Self::start(Setup::default(), Arc::new(tempfile::tempdir().unwrap()))
+        Self::start(Setup::default(), Arc::new(Place::new()))
     }
 
     pub(crate) fn with(change: impl FnOnce(&mut Setup)) -> Self {
         let mut setup = Setup::default();
         change(&mut setup);
-        Self::start(setup, Arc::new(tempfile::tempdir().unwrap()))
+        Self::start(setup, Arc::new(Place::new()))
     }
 
-    pub(crate) fn start(mut setup: Setup, dir: Arc<tempfile::TempDir>) -> Self {
+    pub(crate) fn start(mut setup: Setup, dir: Arc<Place>) -> Self {
+        if let Some(redis) = &dir.redis {
+            setup.config.redis = redis_url(redis.lock().unwrap().port);
+        }
         if setup.vault.is_none() && !setup.keyless {
             setup.config.events.key_file.get_or_insert_with(|| key_file(dir.path(), 1));
         }
@@ -132,10 +182,15 @@ impl World {
     }
 
     /// Ends the worker; its directory can be used again.
-    pub(crate) async fn stop(self) -> Arc<tempfile::TempDir> {
+    pub(crate) async fn stop(self) -> Arc<Place> {
         self.stopper.stop();
         tokio::time::timeout(DEADLINE, self.task).await.expect("the worker ends").unwrap().unwrap();
         self.dir
+    }
+
+    /// The Redis behind it.
+    pub(crate) fn redis(&self) -> std::sync::MutexGuard<'_, RedisServer> {
+        self.dir.redis.as_ref().expect("a test on Redis").lock().unwrap()
     }
 
     /// Waits until the worker ends by itself.

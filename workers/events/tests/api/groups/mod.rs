@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::world::{Answer, DEADLINE, Setup, World, publish};
+use crate::world::{Answer, DEADLINE, Place, Setup, World, publish};
 
 const JSON: &str = "content-type: application/json\r\n";
 
@@ -77,7 +77,7 @@ fn copy(from: &Path, to: &Path) {
 
 /// Another worker on a copy of this one's files, as after kill -9.
 fn killed(world: &World) -> World {
-    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let dir = Arc::new(Place::beside(world.dir.redis.clone()));
     copy(world.dir.path(), dir.path());
     World::start(Setup::default(), dir)
 }

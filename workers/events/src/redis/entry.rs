@@ -1,0 +1,101 @@
+//! Entries of the stream as events, and back.
+
+use redis::{Cmd, Value};
+
+use super::link::Trouble;
+use crate::log::{Draft, Labels, MessageId, Record, Stamp};
+
+/// The type whose newest event is kept by symbol.
+const MARKET_DATA: &str = "market_data_update";
+
+/// Fields of an entry.
+const NAMES: [&[u8]; 8] = [b"event", b"seq", b"type", b"symbol", b"source", b"time", b"event_id", b"print"];
+
+/// An entry as it was read: its id, and the event when it is one of ours.
+pub(super) struct Entry {
+    pub(super) id: MessageId,
+    /// `None` for what somebody else put into the stream.
+    pub(super) record: Option<Record>,
+}
+
+/// Adds the words of an event for the script.
+pub(super) fn write(draft: &Draft, command: &mut Cmd) {
+    let Labels { kind, symbol, source } = draft.labels();
+    let id = format!("{:032x}", draft.event_id);
+    let print = format!("{:016x}", draft.fingerprint);
+    command.arg(id).arg(print).arg(kind).arg(symbol).arg(source).arg(draft.time_us);
+    command.arg(u8::from(kind == MARKET_DATA && !symbol.is_empty())).arg(draft.json());
+}
+
+/// The entries of an answer to XRANGE, or of one stream of XREAD.
+pub(super) fn entries(value: Value) -> Result<Vec<Entry>, Trouble> {
+    match value {
+        Value::Array(entries) => entries.into_iter().map(entry).collect(),
+        Value::Nil => Ok(Vec::new()),
+        _ => Err(Trouble::Odd("no list of entries")),
+    }
+}
+
+fn entry(value: Value) -> Result<Entry, Trouble> {
+    let Value::Array(parts) = value else { return Err(Trouble::Odd("no entry")) };
+    let Ok([Value::BulkString(id), fields]) = <[Value; 2]>::try_from(parts) else {
+        return Err(Trouble::Odd("no entry"));
+    };
+    let id = number_id(&id);
+    let record = match fields {
+        Value::Array(fields) => id.and_then(|id| record(id, &fields)),
+        _ => None,
+    };
+    // An id with a counter beyond 32 bits is somebody else's: ours count from zero in each millisecond.
+    Ok(Entry { id: id.unwrap_or(MessageId { ms: u64::MAX, n: u32::MAX }), record })
+}
+
+fn number_id(bytes: &[u8]) -> Option<MessageId> {
+    std::str::from_utf8(bytes).ok()?.parse().ok()
+}
+
+fn record(id: MessageId, fields: &[Value]) -> Option<Record> {
+    let mut found: [Option<&str>; 8] = [None; 8];
+    for pair in fields.chunks_exact(2) {
+        let [Value::BulkString(name), Value::BulkString(value)] = pair else { return None };
+        if let Some(at) = NAMES.iter().position(|known| known == name) {
+            found[at] = Some(std::str::from_utf8(value).ok()?);
+        }
+    }
+    let [event, seq, kind, symbol, source, time, event_id, print] = found;
+    let stamp = Stamp { seq: seq?.parse().ok()?, id };
+    let event_id = u128::from_str_radix(event_id?, 16).ok()?;
+    let fingerprint = u64::from_str_radix(print?, 16).ok()?;
+    let labels = Labels { kind: kind?, symbol: symbol?, source: source? };
+    let draft = Draft::new(labels, time?.parse().ok()?, event_id, fingerprint, event?.as_bytes()).ok()?;
+    Some(Record::of(draft, stamp))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn an_entry_is_an_event_or_somebody_elses() {
+        let fields = [
+            "event", "{}", "seq", "7", "type", "x", "symbol", "", "source", "me", "time", "-5", "event_id",
+            "ff", "print", "1f", "more", "y",
+        ];
+        let ours =
+            Value::Array(vec![text("5-1"), Value::Array(fields.iter().map(|word| text(word)).collect())]);
+        let theirs = Value::Array(vec![text("6-0"), Value::Array(vec![text("event"), text("{}")])]);
+        let found = entries(Value::Array(vec![ours, theirs])).unwrap();
+        let record = found[0].record.as_ref().unwrap();
+        assert_eq!(record.stamp, Stamp { seq: 7, id: MessageId { ms: 5, n: 1 } });
+        assert_eq!((record.kind(), record.symbol(), record.source()), ("x", "", "me"));
+        assert_eq!((record.time_us, record.event_id, record.fingerprint), (-5, 255, 31));
+        assert!(found[1].record.is_none());
+        assert_eq!(found[1].id, MessageId { ms: 6, n: 0 });
+        assert!(entries(Value::Nil).unwrap().is_empty());
+        assert!(entries(Value::Int(1)).is_err());
+    }
+}

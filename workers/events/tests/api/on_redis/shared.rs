@@ -1,0 +1,103 @@
+//! What several workers and other programs see of one Redis.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use sluice_wire::role::Role;
+
+use crate::world::{DEADLINE, Place, Setup, World, publish};
+
+fn event(n: u64) -> Value {
+    json!({"event_type": "risk_alert", "data": {"n": n}})
+}
+
+/// The numbers and seqs of everything stored, once there are so many.
+async fn stored(world: &World, count: usize) -> Vec<(u64, u64)> {
+    let begun = Instant::now();
+    loop {
+        let list = world.admin().get("/events?limit=1000").await.ok();
+        let events = list["events"].as_array().unwrap();
+        if events.len() >= count {
+            let pair = |event: &Value| (event["data"]["n"].as_u64().unwrap(), event["seq"].as_u64().unwrap());
+            return events.iter().map(pair).collect();
+        }
+        assert!(begun.elapsed() < DEADLINE, "{} of {count}", events.len());
+    }
+}
+
+#[tokio::test]
+async fn two_workers_append_to_one_stream_and_both_fan_out() {
+    let first = World::new();
+    let second = World::start(Setup::default(), Arc::new(Place::beside(first.dir.redis.clone())));
+    let mut live = second.admin().stream("GET", "/events/stream", "").await;
+    for n in 0..40 {
+        publish(if n % 2 == 0 { &first } else { &second }, &event(n)).await;
+    }
+    for n in 0..40 {
+        let got = live.next().await.unwrap().json();
+        assert_eq!((&got["data"]["n"], &got["seq"]), (&json!(n), &json!(n + 1)));
+    }
+    let expected: Vec<(u64, u64)> = (0..40).map(|n| (n, n + 1)).collect();
+    assert_eq!(stored(&first, 40).await, expected);
+    assert_eq!(stored(&second, 40).await, expected);
+    // An event that one worker has stored is a duplicate at the other one, and another content a conflict.
+    let id = "0192d3a0-0000-7000-8000-000000000001";
+    let named = json!({"event_type": "risk_alert", "event_id": id, "data": {"n": 40}});
+    let message = publish(&first, &named).await;
+    let role = second.role(Role::Demo);
+    let again: Value = role.json(http::Method::POST, "/events", &named).await.unwrap();
+    assert_eq!((&again["duplicate"], &again["message_id"]), (&json!(true), &json!(message)));
+    let other = format!(r#"{{"event_type":"risk_alert","event_id":"{id}","source":"x"}}"#);
+    assert_eq!(second.user("x", "admin").post("/events", &other).await.code(409), "event_id_conflict");
+}
+
+#[tokio::test]
+async fn the_stream_is_read_by_what_reads_redis_streams() {
+    let world = World::new();
+    let id = publish(&world, &event(7)).await;
+    let entries = world.redis().ask("XRANGE tradpal_events - + COUNT 10");
+    assert!(entries.contains(&id) && entries.contains("\r\nevent\r\n"), "{entries}");
+    let json = entries.lines().find(|line| line.starts_with("{\"event_type\"")).unwrap();
+    let event_there: Value = serde_json::from_str(json).unwrap();
+    assert_eq!((&event_there["event_type"], &event_there["data"]["n"]), (&json!("risk_alert"), &json!(7)));
+    let groups = world.redis().ask("XINFO GROUPS tradpal_events");
+    assert!(groups.contains("tradpal_consumers"), "{groups}");
+    // What somebody else puts there is none of our events and stops nothing.
+    world.redis().ask("XADD tradpal_events * event {}");
+    publish(&world, &event(8)).await;
+    assert_eq!(stored(&world, 2).await, [(7, 1), (8, 2)]);
+}
+
+#[tokio::test]
+async fn stream_and_group_are_named_as_configured() {
+    let world = World::with(|setup| {
+        setup.config.events.stream = "orders".to_owned();
+        setup.config.events.group = "desks".to_owned();
+        setup.config.events.store = Some(sluice_schema::EventStore::Redis);
+    });
+    publish(&world, &event(0)).await;
+    let groups = world.redis().ask("XINFO GROUPS orders");
+    assert!(groups.contains("desks") && !groups.contains("tradpal"), "{groups}");
+}
+
+#[tokio::test]
+async fn the_own_log_is_used_where_it_is_asked_for() {
+    let world = World::with(|setup| setup.config.events.store = Some(sluice_schema::EventStore::Embedded));
+    publish(&world, &event(0)).await;
+    assert_eq!(world.admin().get("/events/stats").await.ok()["store"], "embedded");
+    assert_eq!(world.redis().ask("EXISTS tradpal_events").trim(), ":0");
+}
+
+#[tokio::test]
+async fn an_id_that_is_no_longer_remembered_is_searched_for_among_the_newest() {
+    let world = World::with(|setup| setup.config.events.dedup_window = std::time::Duration::ZERO);
+    let id = "0192d3a0-0000-7000-8000-000000000001";
+    let named = json!({"event_type": "risk_alert", "event_id": id, "data": {"n": 1}});
+    let message = publish(&world, &named).await;
+    assert_eq!(world.admin().get(&format!("/events/{id}")).await.ok()["message_id"], message);
+    // Without a window nothing is a duplicate.
+    assert_ne!(publish(&world, &named).await, message);
+    let unknown = "0192d3a0-0000-7000-8000-000000000002";
+    assert_eq!(world.admin().get(&format!("/events/{unknown}")).await.code(404), "not_found");
+}
