@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Letters { group: Box<str>, page: LetterPage, answer: Answer<Letters> },
     /// Makes dead letters messages again.
     Redrive { group: Box<str>, redrive: Redrive, answer: Answer<Redriven> },
+    /// Makes events that a group is past messages of it again.
+    Replay { group: Box<str>, records: Vec<Record>, answer: Answer<Replayed> },
     /// Drops the dead letters of a group.
     Purge { group: Box<str>, answer: Answer<u64> },
     /// There are new events.
@@ -171,6 +173,15 @@ pub(crate) struct Redriven {
     pub(crate) last_ms: u64,
 }
 
+/// What became of replayed events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Replayed {
+    /// Events that are messages again.
+    pub(crate) count: u64,
+    /// Events that the group holds already or comes to by itself.
+    pub(crate) known: u64,
+}
+
 /// How a group is.
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
@@ -216,6 +227,18 @@ impl Event {
         match self {
             Self::Stored(record) => record.kind(),
             Self::Kept { kind, .. } => kind,
+        }
+    }
+
+    /// Marked as a replay.
+    pub(crate) fn replayed(self) -> Self {
+        match self {
+            Self::Stored(record) => {
+                let mut json = Vec::with_capacity(record.json().len() + 128);
+                crate::frame::write_replayed(&record, &mut json);
+                Self::Kept { kind: record.kind().into(), json: json.into() }
+            }
+            Self::Kept { kind, json } => Self::Kept { kind, json: crate::frame::replayed(&json).into() },
         }
     }
 

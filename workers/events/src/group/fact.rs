@@ -57,6 +57,8 @@ pub(crate) enum Fact {
     Rewound { place: u64 },
     /// Dead letters are messages again, each from its time on.
     Redriven { letters: Vec<Redriven> },
+    /// Events that the group is past are messages of it again, marked as a replay.
+    Replayed { fresh: Vec<Fresh> },
     /// The time of redriven messages has come.
     Entered {
         #[serde(with = "ids")]
@@ -148,6 +150,9 @@ pub(crate) struct Held {
     /// Why it failed last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) r: Option<Box<str>>,
+    /// It comes from a replay.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) y: bool,
 }
 
 /// Where a message stands. Times are milliseconds since 1970.
@@ -174,6 +179,11 @@ pub(crate) enum Phase {
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_false(y: &bool) -> bool {
+    !*y
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
 fn is_zero(n: &u32) -> bool {
     *n == 0
 }
@@ -188,6 +198,9 @@ impl Fact {
         match self {
             Self::Taken { upto, fresh } if fresh.len() > LABELLED_MAX => {
                 fresh.chunks(LABELLED_MAX).map(|part| Self::Taken { upto, fresh: part.to_vec() }).collect()
+            }
+            Self::Replayed { fresh } if fresh.len() > LABELLED_MAX => {
+                fresh.chunks(LABELLED_MAX).map(|part| Self::Replayed { fresh: part.to_vec() }).collect()
             }
             Self::Redriven { letters } if letters.len() > LABELLED_MAX => {
                 letters.chunks(LABELLED_MAX).map(|part| Self::Redriven { letters: part.to_vec() }).collect()
@@ -263,9 +276,17 @@ mod tests {
             Fact::Leased { consumer: "a".into(), until_ms: 4, messages: vec![Leased { id, attempts: 2 }] },
             Fact::Delayed { until_ms: 5, reason: Some("no".into()), ids: vec![id] },
             Fact::Redriven { letters: vec![Redriven { fresh: fresh.clone(), at_ms: 8 }] },
+            Fact::Replayed { fresh: vec![fresh.clone()] },
             Fact::Purged,
             Fact::Held {
-                messages: vec![Held { f: fresh, n: 0, p: Phase::Leased(4), c: Some("a".into()), r: None }],
+                messages: vec![Held {
+                    f: fresh,
+                    n: 0,
+                    p: Phase::Leased(4),
+                    c: Some("a".into()),
+                    r: None,
+                    y: true,
+                }],
             },
         ] {
             let text = serde_json::to_vec(&fact).unwrap();

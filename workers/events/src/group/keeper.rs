@@ -244,6 +244,10 @@ impl Keeper {
                 let result = self.redrive(&group, &redrive);
                 self.reply(answer, result);
             }
+            Command::Replay { group, records, answer } => {
+                let result = self.replay(&group, &records);
+                self.reply(answer, result);
+            }
             Command::Purge { group, answer } => {
                 let result = self.purge(&group);
                 self.reply(answer, result);
@@ -712,6 +716,7 @@ fn refuse(command: Command, error: GroupError) {
         Command::Report { answer, .. } => drop(answer.send(Err(error))),
         Command::Letters { answer, .. } => drop(answer.send(Err(error))),
         Command::Redrive { answer, .. } => drop(answer.send(Err(error))),
+        Command::Replay { answer, .. } => drop(answer.send(Err(error))),
         Command::Purge { answer, .. } => drop(answer.send(Err(error))),
         Command::Nudge => {}
     }

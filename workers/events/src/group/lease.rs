@@ -170,7 +170,8 @@ fn pick(
         if message.attempts == 0 && first_ones == 0 {
             continue;
         }
-        match event(id) {
+        let marked = |event: Event| if message.is_replay { event.replayed() } else { event };
+        match event(id).map(|event| event.map(marked)) {
             Ok(Some(event)) if ask.readable.admits_type(event.kind()) => {
                 first_ones -= usize::from(message.attempts == 0);
                 bytes += event.len();

@@ -54,6 +54,7 @@ impl Keeper {
         }
         let attempts = message.attempts + known.map_or(0, |kept| kept.attempts);
         let event = match event_of(name, id, &self.source, &self.shelf, &self.journal) {
+            Ok(event) if message.is_replay => event.map(Event::replayed),
             Ok(event) => event,
             Err(error) => {
                 crate::error::report(&error);

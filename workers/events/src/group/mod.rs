@@ -23,6 +23,7 @@ mod lease;
 mod letters;
 #[cfg(test)]
 mod model;
+mod replay;
 mod report;
 mod settings;
 mod shelf;
@@ -38,12 +39,12 @@ use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::Reader;
-use crate::log::Log;
+use crate::log::{Log, Record};
 
 pub(crate) use announce::announce;
 pub(crate) use command::{
-    Answer, Ask, Command, How, Lease, LetterPage, Letters, Notice, Put, Redrive, Redriven, Report, Settle,
-    Settled, Start,
+    Answer, Ask, Command, How, Lease, LetterPage, Letters, Notice, Put, Redrive, Redriven, Replayed, Report,
+    Settle, Settled, Start,
 };
 pub(crate) use error::GroupError;
 pub(crate) use gauges::Gauges;
@@ -177,6 +178,11 @@ impl Groups {
     /// Makes dead letters messages again.
     pub(crate) async fn redrive(&self, group: &str, redrive: Redrive) -> Result<Redriven, GroupError> {
         self.ask(|answer| Command::Redrive { group: group.into(), redrive, answer }).await
+    }
+
+    /// Makes events of the stream messages of a group again, those that its filter wants.
+    pub(crate) async fn replay(&self, group: &str, records: Vec<Record>) -> Result<Replayed, GroupError> {
+        self.ask(|answer| Command::Replay { group: group.into(), records, answer }).await
     }
 
     /// Drops the dead letters of a group; how many there were.

@@ -31,6 +31,8 @@ pub(crate) struct Message {
     pub(crate) holder: Option<Arc<str>>,
     /// Why it failed last, when a consumer said so.
     pub(crate) reason: Option<Box<str>>,
+    /// It comes from a replay.
+    pub(crate) is_replay: bool,
     key: Option<Arc<str>>,
 }
 
@@ -392,6 +394,19 @@ impl State {
                     self.insert(&letter.fresh, Phase::Scheduled(letter.at_ms));
                 }
             }
+            Fact::Replayed { fresh } => {
+                for one in fresh {
+                    // One that is held goes on as it is.
+                    if self.messages.contains_key(&one.id) {
+                        continue;
+                    }
+                    self.insert(one, Phase::Ready);
+                    if let Some(message) = self.messages.get_mut(&one.id) {
+                        message.is_replay = true;
+                    }
+                    self.enter(one.id);
+                }
+            }
             Fact::Entered { ids } => {
                 for id in ids {
                     self.enter(*id);
@@ -521,8 +536,15 @@ impl State {
         let key = fresh.key.as_deref().filter(|_| self.settings.order_key == OrderKey::Symbol).map(|key| {
             self.lanes.get_key_value(key).map_or_else(|| key.into(), |(known, _)| Arc::clone(known))
         });
-        let message =
-            Message { seq: fresh.seq, attempts: 0, phase: Phase::Waiting, holder: None, reason: None, key };
+        let message = Message {
+            seq: fresh.seq,
+            attempts: 0,
+            phase: Phase::Waiting,
+            holder: None,
+            reason: None,
+            is_replay: false,
+            key,
+        };
         self.messages.insert(fresh.id, message);
         self.undelivered += 1;
         if phase != Phase::Ready {
@@ -557,6 +579,7 @@ impl State {
         let Some(message) = self.messages.get_mut(&id) else { return };
         message.attempts = held.n;
         message.reason.clone_from(&held.r);
+        message.is_replay = held.y;
         message.holder = holder;
         self.undelivered -= usize::from(held.n > 0);
         let key = message.key.clone();
@@ -637,6 +660,7 @@ impl Message {
             p: self.phase,
             c: self.holder.as_deref().map(Into::into),
             r: self.reason.clone(),
+            y: self.is_replay,
         }
     }
 }

@@ -78,7 +78,9 @@ async fn what_is_not_there_is_refused() {
     let world = filled().await;
     let admin = world.admin();
     for (body, status, code) in [
-        (r#"{"into":"group:g"}"#, 400, "bad_request"),
+        (r#"{"into":"group:g"}"#, 404, "not_found"),
+        (r#"{"into":"group:g","speed":2}"#, 400, "bad_request"),
+        ("[]", 400, "bad_request"),
         (r#"{"speed":2}"#, 400, "bad_request"),
         (r#"{"speed":0.01}"#, 400, "bad_request"),
         (r#"{"colour":1}"#, 400, "bad_request"),

@@ -4,6 +4,7 @@ mod crash;
 mod dlq;
 mod limits;
 mod order;
+mod replay;
 mod waiting;
 
 use std::path::Path;
