@@ -70,6 +70,14 @@ pub(crate) fn failed_answer(x: &mut Exchange, e: &Error) -> Option<Answer> {
     }
 }
 
+/// Whether an answer to a call that ended early did so by its deadline, with nothing in it that waits for its client:
+/// then its trailers say so. A client takes a reset for a fault of the server.
+pub(crate) fn ends_late(x: &Exchange) -> bool {
+    let timed_out = matches!(x.arrival.link.fault(), Fault::Deadline | Fault::Blocked)
+        || x.failure.is_some_and(|failure| failure.code == Code::UpstreamTimeout);
+    x.call && timed_out
+}
+
 /// Ends a stream without end as if the upstream had: its clients come back, to a process that stays or with
 /// another credential. Event streams are told when (`hints`), where the last event is whole; spread out, as they
 /// all go at once.

@@ -11,6 +11,7 @@ use http::HeaderMap;
 use http::header::TRANSFER_ENCODING;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
+use pingora::protocols::http::HttpTask;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
@@ -20,7 +21,7 @@ use sluice_wire::code::Code;
 use crate::conn::Protocol;
 use crate::ctx::{Arrival, Ctx, Exchange, Target};
 use crate::enter::{Turned, enter};
-use crate::failed::{end_stream, ends_stream, failed_answer};
+use crate::failed::{end_stream, ends_late, ends_stream, failed_answer};
 use crate::forward::{
     answer_begins, answer_piece, dress, has_no_body, head_came, is_stream, prepare, request_piece,
     retry_after, settle,
@@ -314,6 +315,10 @@ impl ProxyHttp for Edge {
         if x.answered {
             // It has all it is to get; what ended was only its own sending.
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        }
+        if answered && ends_late(x) {
+            let trailers = HttpTask::Trailer(Some(Box::new(grpc::late_trailers())));
+            drop(session.as_mut().response_duplex_vec(vec![trailers]).await);
         }
         let Some(answer) = failed_answer(x, e).filter(|_| !answered) else {
             if answered && x.arrival.protocol == Protocol::Http10 {

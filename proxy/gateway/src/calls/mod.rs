@@ -24,13 +24,15 @@ mod tries;
 use std::future::poll_fn;
 use std::sync::Arc;
 
+use h2::Reason;
 use http::{HeaderMap, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, Result};
+use sluice_policy::deadline::USEFUL_MIN;
 
 use crate::ctx::Exchange;
 use crate::enter::{Turned, Waits, enter};
-use crate::failed::{ends_stream, failed_answer, last_words};
+use crate::failed::{ends_late, ends_stream, failed_answer, last_words};
 use crate::forward::settle;
 use crate::h2::{Asked, Reply, grpc};
 use crate::headers::check_nominations;
@@ -171,8 +173,21 @@ async fn broke(reply: &mut Reply, x: &mut Exchange, error: &Error) -> Option<cra
     if !answered {
         return answer;
     }
-    if let Some(reason) = tries::reset_of(error) {
+    let reset = tries::reset_of(error);
+    if ends_late(x) || (reset == Some(Reason::CANCEL) && is_due(x)) {
+        // The client may be gone by now.
+        drop(reply.trailers(grpc::late_trailers()));
+    } else if let Some(reason) = reset {
         reply.abandon(reason);
+    } else if is_due(x) {
+        // Its client takes nothing: no part of it may pass for the whole.
+        reply.abandon(Reason::CANCEL);
     }
     None
+}
+
+/// Whether the time is over that the caller of a method gave. An instance that was told it counts as it does, and
+/// may cancel a moment before the edge's own look.
+fn is_due(x: &Exchange) -> bool {
+    x.patience.is_some() && x.left().is_some_and(|left| left < USEFUL_MIN)
 }

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::guarded::Watch;
+use super::parting::Parting;
 use super::session::{Asked, Known, Session};
 use super::{Io, head};
 use crate::conn::{Conn, is_within};
@@ -86,8 +87,7 @@ pub(super) struct Running {
     timer: Timer,
     /// Streams came on it.
     used: bool,
-    /// It was told to end when its streams have.
-    leaving: bool,
+    parting: Parting,
 }
 
 impl Running {
@@ -102,7 +102,7 @@ impl Running {
             idle_since: Instant::now(),
             timer: Timer::default(),
             used: false,
-            leaving: false,
+            parting: Parting::Stays,
         }
     }
 
@@ -123,11 +123,12 @@ impl Running {
             }
             End::TimedOut => self.say_goodbye(Reason::NO_ERROR).await,
         }
-        let Self { io, mut streams, .. } = self;
+        let Self { io, watch, mut streams, .. } = self;
         // Streams learn of the end by this.
         drop(io);
         let aftermath = async { while streams.join_next().await.is_some() {} };
-        if tokio::time::timeout(AFTERMATH, aftermath).await.is_err() {
+        let (aftermath, ()) = tokio::join!(tokio::time::timeout(AFTERMATH, aftermath), watch.linger());
+        if aftermath.is_err() {
             tracing::warn!(component = "h2", open = streams.len(), "streams cut off after their connection");
         }
     }
@@ -173,10 +174,17 @@ impl Running {
 
     /// Tells the client to go elsewhere; what it has begun is finished.
     fn leave(&mut self) {
-        if !std::mem::replace(&mut self.leaving, true) {
-            self.idle_since = Instant::now();
-            self.io.graceful_shutdown();
+        if !self.parting.is_begun() {
+            self.watch.say_first_word();
+            self.parting = Parting::begin(self.io.ping_pong());
         }
+    }
+
+    /// Says the last word, which lets the connection end with its streams.
+    fn part(&mut self) {
+        self.parting = Parting::Said;
+        self.idle_since = Instant::now();
+        self.io.graceful_shutdown();
     }
 
     /// One turn: what has come is taken, as far as it goes.
@@ -206,12 +214,28 @@ impl Running {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let idle = if self.leaving { GOODBYE.min(self.idle) } else { self.idle };
-        let idle = self.streams.is_empty().then(|| self.idle_since + idle);
-        match self.watch.due(self.scene.block).into_iter().chain(idle).min() {
-            Some(due) => self.timer.poll(cx, due).map(|()| End::TimedOut),
-            None => Poll::Pending,
+        let word_due = self.parting.due(cx);
+        let due = self.watch.due(self.scene.block).into_iter().chain(self.idle_due()).chain(word_due).min();
+        let Some(due) = due else { return Poll::Pending };
+        ready!(self.timer.poll(cx, due));
+        if word_due != Some(due) {
+            return Poll::Ready(End::TimedOut);
         }
+        self.part();
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// When it ends for want of streams. One that parts waits no longer than a goodbye takes, unless the client has
+    /// still to take the end of an answer.
+    fn idle_due(&self) -> Option<Instant> {
+        let waits = match self.parting {
+            Parting::Stays => self.idle,
+            Parting::Told { .. } => return None,
+            Parting::Said if self.io.has_streams() => self.idle,
+            Parting::Said => GOODBYE.min(self.idle),
+        };
+        self.streams.is_empty().then(|| self.idle_since + waits)
     }
 
     fn verdict(&self) -> Option<End> {

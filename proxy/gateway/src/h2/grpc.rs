@@ -46,6 +46,13 @@ pub(crate) fn translate(answer: Answer) -> Answer {
     answer.with_all(outcome)
 }
 
+/// How an answer ends whose call ran out of time behind its head.
+pub(crate) fn late_trailers() -> HeaderMap {
+    let message = format!("{}: the call did not end in time", Code::UpstreamTimeout.word());
+    let message = HeaderValue::from_str(&escape(&message)).unwrap_or_else(|_| HeaderValue::from_static(""));
+    HeaderMap::from_iter([(STATUS, HeaderValue::from(status(Code::UpstreamTimeout))), (MESSAGE, message)])
+}
+
 /// The status of gRPC for a refusal.
 fn status(code: Code) -> u16 {
     match code.status() {

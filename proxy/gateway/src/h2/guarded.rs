@@ -5,7 +5,9 @@
 //! - **Turns**: at most [`TURN_BYTES`] are read before the loop above has taken what they opened. So no
 //!   client fills memory with heads that nobody has judged, and none keeps the thread to itself.
 //! - **Progress**: a socket that takes nothing for the write timeout ends the connection.
-//! - **Dropping** after a verdict lingers, or the reset would overtake the goodbye in the client's kernel.
+//! - **Dropping** leaves the socket of a client that has not left itself for lingering: closed at once, it would
+//!   be reset by what the client is still sending, and the reset would overtake the goodbye in the client's kernel.
+//! - **The first word** of an end (`parting.rs`) is written here, between two frames.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -17,6 +19,7 @@ use sluice_policy::flood::{Flood, FloodGuard, Frame, FrameScanner};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::parting::FIRST_WORD;
 use crate::caps::ConnectionPermit;
 use crate::clock;
 use crate::linger::linger;
@@ -40,6 +43,17 @@ struct State {
     spent: bool,
     greet_by: Option<Instant>,
     block: Option<Instant>,
+    /// Bytes of the first word that were written, where it is to be said.
+    first_word: Option<usize>,
+    /// What is left of a connection that was dropped.
+    left: Option<Left>,
+}
+
+/// A socket whose connection is over, with its place among the open ones.
+#[derive(Debug)]
+struct Left {
+    socket: Socket,
+    permit: Option<ConnectionPermit>,
 }
 
 impl Watch {
@@ -52,6 +66,8 @@ impl Watch {
             spent: false,
             greet_by: Some(Instant::now() + greeting),
             block: None,
+            first_word: None,
+            left: None,
         })))
     }
 
@@ -73,6 +89,19 @@ impl Watch {
     /// What the client sent too much of.
     pub(super) fn verdict(&self) -> Option<Flood> {
         self.state().verdict
+    }
+
+    /// Has the client told to begin nothing more, as soon as a frame may stand there.
+    pub(super) fn say_first_word(&self) {
+        self.state().first_word.get_or_insert(0);
+    }
+
+    /// Waits for the client to leave the connection that was dropped, should it still be there.
+    pub(super) async fn linger(&self) {
+        let left = self.state().left.take();
+        if let Some(Left { socket, permit }) = left {
+            linger(socket, Vec::new(), permit).await;
+        }
     }
 
     /// Counts a stream that was refused as malformed.
@@ -112,6 +141,8 @@ pub(super) struct Guarded {
     timer: Timer,
     write: Duration,
     permit: Option<ConnectionPermit>,
+    /// The client has closed its side, or the line is broken.
+    ended: bool,
 }
 
 impl Guarded {
@@ -134,6 +165,7 @@ impl Guarded {
             timer: Timer::default(),
             write,
             permit,
+            ended: false,
         }
     }
 
@@ -149,10 +181,13 @@ impl Guarded {
             }
             return Poll::Ready(Ok(()));
         }
-        match self.socket.as_mut() {
-            Some(socket) => Pin::new(socket).poll_read(cx, buf),
-            None => Poll::Ready(Ok(())),
-        }
+        let before = buf.filled().len();
+        let read = match self.socket.as_mut() {
+            Some(socket) => ready!(Pin::new(socket).poll_read(cx, buf)),
+            None => Ok(()),
+        };
+        self.ended |= read.is_err() || buf.filled().len() == before;
+        Poll::Ready(read)
     }
 
     /// Counts the frames among bytes that came.
@@ -187,6 +222,25 @@ impl Guarded {
             state.judge(verdict);
         }
         self.stalled = None;
+    }
+
+    /// Says the first word of an end, where it is to be said and a frame may stand here.
+    fn poll_first_word(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let Some(at) = self.watch.state().first_word else { return Poll::Ready(Ok(())) };
+            if at == FIRST_WORD.len() || (at == 0 && !self.outgoing.is_between()) {
+                return Poll::Ready(Ok(()));
+            }
+            match self.socket()?.poll_write(cx, &FIRST_WORD[at..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(count)) => {
+                    self.watch.state().first_word = Some(at + count);
+                    self.stalled = None;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return self.poll_stall(cx).map(Err),
+            }
+        }
     }
 
     /// The socket takes nothing: pending until the write timeout.
@@ -227,6 +281,7 @@ impl AsyncRead for Guarded {
 impl AsyncWrite for Guarded {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_first_word(cx))?;
         match this.socket()?.poll_write(cx, buf) {
             Poll::Ready(Ok(count)) => {
                 this.count_outgoing(std::iter::once(buf), count);
@@ -243,6 +298,7 @@ impl AsyncWrite for Guarded {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_first_word(cx))?;
         match this.socket()?.poll_write_vectored(cx, bufs) {
             Poll::Ready(Ok(count)) => {
                 this.count_outgoing(bufs.iter().map(|piece| &**piece), count);
@@ -259,6 +315,7 @@ impl AsyncWrite for Guarded {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.poll_first_word(cx))?;
         match this.socket()?.poll_flush(cx) {
             Poll::Pending => this.poll_stall(cx).map(Err),
             flushed @ Poll::Ready(_) => flushed,
@@ -282,11 +339,9 @@ impl std::fmt::Debug for Guarded {
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        if self.watch.verdict().is_none() {
-            return;
-        }
-        if let (Some(socket), Ok(runtime)) = (self.socket.take(), tokio::runtime::Handle::try_current()) {
-            runtime.spawn(linger(socket, Vec::new(), self.permit.take()));
+        if let Some(socket) = self.socket.take().filter(|_| !self.ended) {
+            let left = Left { socket, permit: self.permit.take() };
+            self.watch.state().left = Some(left);
         }
     }
 }

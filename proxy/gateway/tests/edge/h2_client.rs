@@ -248,7 +248,7 @@ impl Raw {
     }
 
     /// Frames until one that is wanted; `None` where the connection ends before it.
-    pub fn until(&mut self, wanted: impl Fn(&Got) -> bool) -> Option<Got> {
+    pub fn until(&mut self, mut wanted: impl FnMut(&Got) -> bool) -> Option<Got> {
         while let Some(got) = self.next() {
             if wanted(&got) {
                 return Some(got);

@@ -19,6 +19,7 @@ mod h2_endings;
 mod h2_floods;
 mod h2_framing;
 mod h2_grpc;
+mod h2_parting;
 mod h2_tools;
 mod harness;
 mod hedging;

@@ -90,6 +90,11 @@ impl FrameScanner {
         self.block
     }
 
+    /// Whether no frame has begun that has not ended, nor a header block: another frame may stand here.
+    pub const fn is_between(&self) -> bool {
+        self.left == 0 && self.head_bytes == 0 && !self.block
+    }
+
     /// Reads the next bytes and tells each frame as soon as its head and word are known.
     ///
     /// # Errors

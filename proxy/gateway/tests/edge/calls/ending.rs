@@ -5,11 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use h2::Reason;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::Request;
+use tokio::task::JoinSet;
 
 use super::{ROOM, amplify, call, count, head};
 use crate::h2_client::{Proper, drain, run, upload, whole};
-use crate::harness::{Setup, eventually, service};
+use crate::harness::{Setup, Upstream, edge_for, eventually, service};
 use crate::upstream_h2::H2;
 
 #[test]
@@ -161,9 +164,76 @@ fn the_time_that_a_caller_gives_ends_a_call_in_any_direction() {
         let body = answer.await.unwrap().into_body();
         // Nobody reads, so neither direction moves.
         drop(sending.await.unwrap());
-        assert!(drain(body).await.unwrap_err().is_reset());
+        let cut = drain(body).await.unwrap_err();
+        assert_eq!(cut.reason(), Some(Reason::CANCEL), "half a message waits, so no trailers: {cut}");
         assert!(begun.elapsed() >= Duration::from_millis(400), "{:?}", begun.elapsed());
         assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    });
+}
+
+/// A message of one byte.
+const MESSAGE: &[u8] = b"\0\0\0\0\x01x";
+
+/// Sends a head and a message, then nothing for as long as it may: where asked, until it cancels at the deadline
+/// it was told.
+async fn stall(_: usize, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    let mut stream = respond.send_response(head(), false).unwrap();
+    stream.send_data(Bytes::from_static(MESSAGE), false).unwrap();
+    let gone = std::future::poll_fn(|cx| stream.poll_reset(cx));
+    if request.uri().path() != "/cancels" {
+        return drop(gone.await);
+    }
+    let told = request.headers()["grpc-timeout"].to_str().unwrap().strip_suffix('m').unwrap();
+    drop(tokio::time::timeout(Duration::from_millis(told.parse().unwrap()), gone).await);
+    stream.send_reset(Reason::CANCEL);
+}
+
+#[test]
+fn a_call_at_its_deadline_ends_with_the_status_for_that() {
+    let upstream = H2::start(None, stall);
+    let edge = upstream.edge("");
+    run(async {
+        let mut client = Proper::to(&edge).await;
+        let mut calls = JoinSet::new();
+        for number in 0..24_u64 {
+            let path = if number % 3 == 0 { "/api/cancels" } else { "/api/x" };
+            let mut request = call(&client, path);
+            let timeout = format!("{}m", 200 + number * 7);
+            request.headers_mut().insert("grpc-timeout", timeout.parse().unwrap());
+            // With the client's side open, and with it ended.
+            let (answer, mut stream) = client.begin(request).await;
+            stream.send_data(Bytes::from_static(MESSAGE), number % 2 == 0).unwrap();
+            calls.spawn(async move {
+                let whole = whole(answer).await;
+                drop(stream);
+                (number, whole)
+            });
+        }
+        while let Some(ended) = calls.join_next().await {
+            let (number, whole) = ended.unwrap();
+            let whole = whole.unwrap_or_else(|error| panic!("{number}: {error}"));
+            let ends = whole.trailers.unwrap_or_else(|| panic!("{number}: no trailers"));
+            assert!(whole.body == MESSAGE && ends["grpc-status"] == "4", "{number}: {ends:?}");
+            assert!(ends["grpc-message"].to_str().unwrap().starts_with("upstream_timeout"), "{ends:?}");
+        }
+    });
+}
+
+#[test]
+fn a_call_by_the_general_way_ends_at_its_deadline_alike() {
+    let upstream = Upstream::start(|_, wire| {
+        let begin = "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nTransfer-Encoding: chunked\r\n\r\n";
+        drop(wire.write_all(format!("{begin}6\r\n\0\0\0\0\x01x\r\n").as_bytes()));
+        matches!(wire.read(&mut [0; 64]), Ok(1..))
+    });
+    let edge = edge_for(&upstream, "");
+    run(async {
+        let mut client = Proper::to(&edge).await;
+        let mut request = call(&client, "/api/x");
+        request.headers_mut().insert("grpc-timeout", "300m".parse().unwrap());
+        let whole = client.fetch(request, Some(Bytes::from_static(MESSAGE))).await.unwrap();
+        assert!(whole.body == MESSAGE, "{whole:?}");
+        assert_eq!(whole.trailers.expect("trailers")["grpc-status"], "4");
     });
 }
 
