@@ -63,7 +63,7 @@ impl Authority {
         let mut config = match service {
             None => config.with_no_client_auth(),
             Some(service) => {
-                let id = format!("spiffe://sluice.internal/service/{service}");
+                let id = format!("spiffe://desk.example/service/{service}");
                 let (certificate, key) = self.issue(&[service], Some(&id));
                 let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
                 config.with_client_auth_cert(vec![certificate.der().clone()], key).unwrap()

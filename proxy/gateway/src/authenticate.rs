@@ -9,6 +9,7 @@ use sluice_identity::token::TokenError;
 use sluice_identity::trust::Trust;
 use sluice_policy::authorize::Need;
 use sluice_policy::reserved::{Credential, Reserved};
+use sluice_schema::Authority;
 use sluice_wire::code::Code;
 use sluice_wire::problem::Problem;
 
@@ -86,7 +87,7 @@ pub(crate) fn verify(
     headers: &HeaderMap,
 ) -> Result<Option<Arc<Verified>>, Answer> {
     let shown = match presented(headers, Keys::of(x)) {
-        Presented::Nothing => return Ok(certified(x)),
+        Presented::Nothing => return Ok(certified(shared, x)),
         shown => shown,
     };
     let now = clock::now();
@@ -165,12 +166,21 @@ impl Keys {
 }
 
 /// The caller that the client's certificate stands for. `[auth.roles]` says what it may: under the name of
-/// its service in our own trust domain, under the whole SPIFFE id in another.
-fn certified(x: &Exchange) -> Option<Arc<Verified>> {
-    let generation = &x.generation;
-    let (roles, domain) = (&generation.config.auth.roles, &generation.config.vault.trust_domain);
-    x.arrival.conn.tls.as_ref()?.caller(generation.number, |certificate| {
+/// its service in our own trust domain, under the whole SPIFFE id in another. Our own has one authority: a name of
+/// it that another one has signed is nobody's.
+fn certified(shared: &Shared, x: &Exchange) -> Option<Arc<Verified>> {
+    let (generation, session) = (&x.generation, x.arrival.conn.tls.as_ref()?);
+    let config = &generation.config;
+    let (roles, domain) = (&config.auth.roles, &config.vault.trust_domain);
+    let identity = shared.identity.current();
+    let identity_number = identity.as_ref().map_or(0, |identity| identity.generation);
+    session.caller((generation.number, identity_number), |certificate| {
         let id = certificate.spiffe.as_ref()?;
+        let strange = config.edge.tls.as_ref().is_some_and(|tls| tls.client_ca != Authority::Auto);
+        if id.trust_domain == *domain && strange && !identity.as_ref()?.vouches_for(session, &shared.trust) {
+            tracing::warn!(component = "tls", %id, "a strange authority names a caller of our own trust domain");
+            return None;
+        }
         let own = id.service_in(domain).and_then(|name| roles.get(name));
         let granted = own.or_else(|| roles.get(&id.to_string()));
         let grants = granted.into_iter().flatten().map(String::as_str).collect();

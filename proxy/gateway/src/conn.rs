@@ -56,6 +56,9 @@ pub(crate) fn is_within(ip: IpAddr, nets: &[IpNet]) -> bool {
     nets.iter().any(|net| net.contains(&ip))
 }
 
+/// Of the configuration, and of the edge's own identity.
+type Generations = (u64, u64);
+
 /// What a TLS handshake agreed on.
 #[derive(Debug)]
 pub(crate) struct TlsSession {
@@ -71,8 +74,8 @@ pub(crate) struct TlsSession {
     pub(crate) chain: Box<[CertificateDer<'static>]>,
     /// By which rules for clients it was let in last.
     admitted_by: AtomicU64,
-    /// The caller it stands for, as of a generation.
-    caller: ArcSwapOption<(u64, Option<Arc<Verified>>)>,
+    /// The caller it stands for, as of a generation and an authority of our own.
+    caller: ArcSwapOption<(Generations, Option<Arc<Verified>>)>,
 }
 
 impl TlsSession {
@@ -108,10 +111,11 @@ impl TlsSession {
         self.admitted_by.store(rules, Ordering::Relaxed);
     }
 
-    /// The caller the client's certificate stands for, made once a generation by `make`.
+    /// The caller the client's certificate stands for, made by `make` once a generation of the configuration and of the
+    /// edge's own identity.
     pub(crate) fn caller(
         &self,
-        generation: u64,
+        generation: Generations,
         make: impl FnOnce(&ClientCertificate) -> Option<Arc<Verified>>,
     ) -> Option<Arc<Verified>> {
         let certificate = self.client.as_ref()?;

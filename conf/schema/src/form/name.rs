@@ -9,6 +9,9 @@ use crate::report::quote;
 const PREFIX_BYTES: usize = 256;
 const PREFIX_SEGMENTS: usize = 16;
 
+/// LIMIT: bytes of a SPIFFE id that is a caller.
+const SPIFFE_BYTES: usize = 128;
+
 /// Names of services that mean something else: roles of Sluice, and a word of the control port.
 const TAKEN: [&str; 7] = ["edge", "events", "vault", "calc", "demo", "supervisor", "reset-all"];
 
@@ -21,9 +24,16 @@ pub(crate) const SERVICE_NAME: Text<String> = Text {
     pattern: "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
 };
 
-/// The name of a role of `[auth.roles]`.
-pub(crate) const ROLE_NAME: Text<String> =
-    Text { what: "the name of a role", parse: parse_name, ..SERVICE_NAME };
+/// The name of something else.
+pub(crate) const NAME: Text<String> = Text { what: "a name", parse: parse_name, ..SERVICE_NAME };
+
+/// The name of a role of `[auth.roles]`, or a service of another trust domain, by its whole SPIFFE id.
+pub(crate) const ROLE_NAME: Text<String> = Text {
+    what: "the name of a role",
+    parse: parse_role_name,
+    pattern: "^([A-Za-z0-9][A-Za-z0-9_.-]{0,63}|spiffe://[a-z0-9_.-]+/service/[A-Za-z0-9_.-]{1,64})$",
+    ..SERVICE_NAME
+};
 
 /// A zone: a name, or nothing.
 pub(crate) const ZONE: Text<String> = Text {
@@ -78,6 +88,20 @@ fn parse_name(text: &str) -> Result<String, Wrong> {
     }
     Err(Wrong::new(format!("{} is not a name", quote(text)))
         .help("a name has up to 64 letters, digits, `_`, `.` or `-` and starts with a letter or digit"))
+}
+
+fn parse_role_name(text: &str) -> Result<String, Wrong> {
+    let Some(id) = text.strip_prefix("spiffe://") else { return parse_name(text) };
+    let lower = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '.' | '-');
+    let is_service = id.split_once("/service/").is_some_and(|(domain, name)| {
+        let plain = name.chars().all(|c| lower(c.to_ascii_lowercase()));
+        plain && domain.chars().all(lower) && !domain.is_empty() && !["", ".", ".."].contains(&name)
+    });
+    if is_service && text.len() <= SPIFFE_BYTES {
+        return Ok(text.to_owned());
+    }
+    Err(Wrong::new(format!("{} is not the SPIFFE id of a service", quote(text)))
+        .help("write it whole, such as \"spiffe://desk.example/service/pricer\""))
 }
 
 fn parse_prefix(text: &str) -> Result<String, Wrong> {
@@ -215,6 +239,28 @@ mod tests {
             assert!(parse_prefix(bad).is_err(), "{bad}");
         }
         assert!(parse_prefix(&format!("/{}", "a".repeat(PREFIX_BYTES))).is_err());
+    }
+
+    #[test]
+    fn a_role_has_a_name_or_is_a_service_of_another_trust_domain() {
+        for good in ["trader", "spiffe://desk.example/service/pricer", "spiffe://d/service/A_b-c.d"] {
+            assert_eq!(parse_role_name(good).expect(good), good);
+        }
+        for bad in [
+            "a b",
+            "spiffe://desk.example",
+            "spiffe:///service/a",
+            "spiffe://Desk.example/service/a",
+            "spiffe://desk.example/service/",
+            "spiffe://desk.example/service/..",
+            "spiffe://desk.example/service/a/b",
+            "spiffe://desk.example/role/edge",
+            "https://desk.example/service/a",
+        ] {
+            assert!(parse_role_name(bad).is_err(), "{bad}");
+        }
+        assert!(parse_role_name(&format!("spiffe://{}/service/a", "d".repeat(SPIFFE_BYTES))).is_err());
+        assert!(parse_name("spiffe://desk.example/service/pricer").is_err());
     }
 
     #[test]

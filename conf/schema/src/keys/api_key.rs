@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::code::Code;
-use crate::form::{PERMISSION, ROLE_NAME};
+use crate::form::{self, PERMISSION};
 use crate::kind::{Fault, Kind, List, Parsed, Text, Wrong};
 use crate::model::ApiKey;
 use crate::report::quote;
@@ -16,7 +16,7 @@ const KEYS_MAX: usize = 1024;
 const NAMES: [&str; 3] = ["name", "sha256", "permissions"];
 
 /// The name of a key.
-const NAME: Text<String> = Text { what: "the name of a key", ..ROLE_NAME };
+const NAME: Text<String> = Text { what: "the name of a key", ..form::NAME };
 
 /// What `sha256sum` says of a key.
 const SHA256: Text<[u8; 32]> = Text {

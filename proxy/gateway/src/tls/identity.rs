@@ -16,10 +16,11 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier as _;
 use serde::{Deserialize, Serialize};
 use sluice_client::{CertificateRequest, Client, ClientError, RoleCertificate, RoleKey, RoleKeyFault, pem};
-use sluice_http::TrustCell;
+use sluice_http::{ClientVerifier, TrustCell};
 use sluice_identity::certificate::ClientCertificate;
 use sluice_identity::trust::Trust;
 use sluice_schema::{Authority, Certificate, ClientAuth, Config};
@@ -27,6 +28,8 @@ use sluice_wire::certificate::NAMES_MAX;
 use sluice_wire::role::Role;
 use tokio::time::Instant;
 
+use super::provider;
+use crate::conn::TlsSession;
 use crate::state::Shared;
 
 /// Between two looks at names and time, and between two questions to a vault that does not answer.
@@ -158,6 +161,13 @@ impl RoleIdentity {
             names: kept.names.clone(),
             renew_at: kept.renew_at,
         })
+    }
+
+    /// Whether the authority that gave it has signed what a client shows too.
+    pub(crate) fn vouches_for(&self, session: &TlsSession, trust: &TrustCell) -> bool {
+        let Some((leaf, issuers)) = session.chain.split_first() else { return false };
+        let verifier = ClientVerifier::new(provider(), true, &self.roots, trust.clone());
+        verifier.is_ok_and(|verifier| verifier.verify_client_cert(leaf, issuers, UnixTime::now()).is_ok())
     }
 
     /// Its private key.

@@ -13,8 +13,8 @@ use crate::secure::https;
 use crate::tls::{Ca, Leaf, Site, ask, connect, shown, site, site_of, vault};
 use crate::upstream_h2::H2;
 
-const BOT: &str = "spiffe://sluice.internal/service/bot";
-const CLIENTS: &str = "client_auth = \"optional\"\nclient_ca = \"ca.pem\"\n[auth.roles]\nbot = [\"read\"]";
+const BOT: &str = "spiffe://desk.example/service/bot";
+const CLIENTS: &str = "client_auth = \"optional\"\nclient_ca = \"ca.pem\"\n[auth.roles]\n\"spiffe://desk.example/service/bot\" = [\"read\"]";
 const READ: &str = "permissions = { GET = [\"read\"] }";
 
 fn tell(edge: &Edge, seq: u64, change: Change) {

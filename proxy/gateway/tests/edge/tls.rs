@@ -194,7 +194,7 @@ fn a_client_needs_a_certificate_where_it_is_required() {
     let logs = tempfile::tempdir().unwrap();
     let log = logs.path().join("access");
     let more = format!(
-        "client_auth = \"required\"\nclient_ca = \"ca.pem\"\n[auth.roles]\npricer = [\"read\"]\n[log]\naccess = \"file:{}\"\n",
+        "client_auth = \"required\"\nclient_ca = \"ca.pem\"\n[auth.roles]\n\"spiffe://desk.example/service/pricer\" = [\"read\"]\n[log]\naccess = \"file:{}\"\n",
         log.display()
     );
     let Site { ca, upstream, edge } = site(&more, "permissions = { GET = [\"read\"], POST = [\"write\"] }");
@@ -210,14 +210,14 @@ fn a_client_needs_a_certificate_where_it_is_required() {
     told.send(&"x".repeat(4_000));
     let alert = told.socket.read(&mut [0; 16]).unwrap_err().to_string();
     assert!(alert.contains("CertificateRequired"), "{alert}");
-    let stranger = Ca::new().issue(&["pricer"], Some("spiffe://sluice.internal/service/pricer"), 3);
+    let stranger = Ca::new().issue(&["pricer"], Some("spiffe://desk.example/service/pricer"), 3);
     refused(ca.client(Some(&stranger)));
-    let pricer = ca.issue(&["pricer"], Some("spiffe://sluice.internal/service/pricer"), 4);
+    let pricer = ca.issue(&["pricer"], Some("spiffe://desk.example/service/pricer"), 4);
     let config = ca.client(Some(&pricer));
     let mut client = connect(&edge, &config, "shop.example");
     assert_eq!(ask(&mut client, "shop.example"), Some(200));
     let seen = upstream.only();
-    assert_eq!(seen.fields("x-user"), ["spiffe://sluice.internal/service/pricer"]);
+    assert_eq!(seen.fields("x-user"), ["spiffe://desk.example/service/pricer"]);
     assert_eq!(seen.fields("x-permissions"), ["read"]);
     assert_eq!(seen.fields("x-auth-method"), ["mtls"]);
     let post = "POST /api HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 0\r\n\r\n";
@@ -228,7 +228,7 @@ fn a_client_needs_a_certificate_where_it_is_required() {
     assert_eq!(client.exchange(&post).status, 200);
     assert_eq!(upstream.seen()[1].fields("x-user"), ["alice"]);
     // Another service of the same authority has a valid identity and no rights.
-    let other = ca.issue(&["other"], Some("spiffe://sluice.internal/service/other"), 5);
+    let other = ca.issue(&["other"], Some("spiffe://desk.example/service/other"), 5);
     let mut client = connect(&edge, &ca.client(Some(&other)), "shop.example");
     assert_eq!(ask(&mut client, "shop.example"), Some(403));
     // The same name in a strange trust domain is another one.
@@ -242,15 +242,48 @@ fn a_client_needs_a_certificate_where_it_is_required() {
     });
     assert_eq!(
         (&line["tls"], &line["client_id"]),
-        (&json!("TLSv1.3"), &json!("spiffe://sluice.internal/service/pricer"))
+        (&json!("TLSv1.3"), &json!("spiffe://desk.example/service/pricer"))
     );
 }
 
 #[test]
+fn a_name_of_our_own_trust_domain_counts_from_the_vault_alone() {
+    let (own, strange) = (Arc::new(Ca::new()), Ca::new());
+    let upstream = Upstream::start(ok);
+    let main = "[edge]\nthreads = 1\n[edge.tls]\nlisten = \"127.0.0.1:0\"\nnames = [\"shop.example\"]\n\
+        client_auth = \"optional\"\nclient_ca = \"ca.pem\"\n[auth.roles]\nbot = [\"read\"]\n\
+        \"spiffe://sluice.internal/service/bot\" = [\"read\"]\n\"spiffe://desk.example/service/bot\" = [\"read\"]\n";
+    let mut setup = Setup::new(main);
+    let conf = setup.dir.path().join("conf");
+    std::fs::create_dir_all(&conf).unwrap();
+    std::fs::write(conf.join("ca.pem"), own.pem() + &strange.pem()).unwrap();
+    let _vault = vault(&mut setup, Arc::clone(&own), 600);
+    let any = service("any", "/any", &[upstream.url()], "");
+    let text = service("api", "/api", &[upstream.url()], "permissions = { GET = [\"read\"] }");
+    let edge = setup.service("api", &text).service("any", &any).start();
+    let status = |signer: &Ca, id: &str, serial: u8, path: &str| {
+        let shows = signer.issue(&["bot"], Some(id), serial);
+        let mut config = ClientConfig::clone(&own.client(None));
+        config.client_auth_cert_resolver =
+            Arc::clone(&strange.client(Some(&shows)).client_auth_cert_resolver);
+        let mut client = connect(&edge, &Arc::new(config), "shop.example");
+        client.exchange(&format!("GET {path} HTTP/1.1\r\nHost: shop.example\r\n\r\n")).status
+    };
+    for path in ["/api", "/any"] {
+        assert_eq!(status(&own, "spiffe://sluice.internal/service/bot", 2, path), 200, "{path}");
+        assert_eq!(status(&strange, "spiffe://desk.example/service/bot", 3, path), 200, "{path}");
+        assert_eq!(status(&strange, "spiffe://sluice.internal/service/bot", 4, path), 401, "{path}");
+    }
+    let users: Vec<_> = upstream.seen().iter().map(|seen| seen.fields("x-user")[0].to_owned()).collect();
+    let (ours, theirs) = ("spiffe://sluice.internal/service/bot", "spiffe://desk.example/service/bot");
+    assert_eq!(users, [ours, theirs, ours, theirs]);
+}
+
+#[test]
 fn a_revoked_certificate_ends_standing_and_resumed_sessions() {
-    let more = "client_auth = \"optional\"\nclient_ca = \"ca.pem\"\n[auth.roles]\npricer = [\"read\"]";
+    let more = "client_auth = \"optional\"\nclient_ca = \"ca.pem\"\n[auth.roles]\n\"spiffe://desk.example/service/pricer\" = [\"read\"]";
     let Site { ca, edge, .. } = site(more, "permissions = { GET = [\"read\"] }");
-    let pricer = ca.issue(&["pricer"], Some("spiffe://sluice.internal/service/pricer"), 7);
+    let pricer = ca.issue(&["pricer"], Some("spiffe://desk.example/service/pricer"), 7);
     let config = ca.client(Some(&pricer));
     let mut standing = connect(&edge, &config, "shop.example");
     assert_eq!(ask(&mut standing, "shop.example"), Some(200));
@@ -278,9 +311,9 @@ fn a_websocket_ends_when_its_clients_certificate_is_revoked() {
         }
         false
     });
-    let more = "client_auth = \"optional\"\nclient_ca = \"ca.pem\"\n[auth.roles]\npricer = [\"read\"]";
+    let more = "client_auth = \"optional\"\nclient_ca = \"ca.pem\"\n[auth.roles]\n\"spiffe://desk.example/service/pricer\" = [\"read\"]";
     let Site { ca, edge, .. } = site_of(upstream, more, "permissions = { GET = [\"read\"] }");
-    let pricer = ca.issue(&["pricer"], Some("spiffe://sluice.internal/service/pricer"), 8);
+    let pricer = ca.issue(&["pricer"], Some("spiffe://desk.example/service/pricer"), 8);
     let mut client = connect(&edge, &ca.client(Some(&pricer)), "shop.example");
     client.send(&asking("/api", "").replace("Host: edge", "Host: shop.example"));
     assert!(client.read_until("hello").starts_with("HTTP/1.1 101 "));
