@@ -28,6 +28,7 @@ use crate::keys::InternalKeys;
 use crate::reject::Reject;
 use crate::standing::{Standing, certified};
 use crate::trust::{TrustCell, now_s};
+use crate::verified::Verified;
 
 /// A caller that was verified; 401 otherwise.
 #[derive(Debug, Clone)]
@@ -41,7 +42,7 @@ pub struct MaybeCaller(pub Option<Caller>);
 #[derive(Clone)]
 pub(crate) enum Resolved {
     Anonymous,
-    Caller(Caller, Standing),
+    Caller(Arc<Caller>, Standing),
     Invalid(TokenError),
     /// The internal door without a role's key, or a certificate that is revoked or has ended.
     Unproven,
@@ -94,7 +95,8 @@ fn of_certificate(client: &ClientCertificate, headers: &HeaderMap, known: &Known
             let grants = known.config.auth.roles.get(service).into_iter().flatten().collect();
             let caller = Claims::of_certificate(client, grants).map(|claims| Caller::from_claims(&claims));
             caller.map_or(Resolved::Anonymous, |caller| {
-                Resolved::Caller(Caller { via: Via::Certificate, ..caller }, Standing::default())
+                let caller = Caller { via: Via::Certificate, ..caller };
+                Resolved::Caller(Arc::new(caller), Standing::default())
             })
         }
         (told, _) => told,
@@ -103,7 +105,7 @@ fn of_certificate(client: &ClientCertificate, headers: &HeaderMap, known: &Known
 
 fn of_role(role: Role, headers: &HeaderMap, trust: &TrustCell) -> Resolved {
     if role != Role::Edge || headers.contains_key(names::X_INTERNAL_SELF) {
-        return Resolved::Caller(Caller::role(role), Standing::default());
+        return Resolved::Caller(Arc::new(Caller::role(role)), Standing::default());
     }
     match single(headers, names::X_USER) {
         Some(user) => {
@@ -116,7 +118,7 @@ fn of_role(role: Role, headers: &HeaderMap, trust: &TrustCell) -> Resolved {
             if method == Some(Via::Certificate.as_str()) {
                 caller.via = Via::Certificate;
             }
-            Resolved::Caller(caller, Standing::default())
+            Resolved::Caller(Arc::new(caller), Standing::default())
         }
         None => bearer(headers, trust),
     }
@@ -131,8 +133,8 @@ fn bearer(headers: &HeaderMap, trust: &TrustCell) -> Resolved {
         (0, 1) => single(headers, names::X_VAULT_TOKEN),
         _ => None,
     };
-    match token.ok_or(TokenError::Malformed).and_then(|token| trust.verify(token)) {
-        Ok(claims) => Resolved::Caller(Caller::from_claims(&claims), Standing::of_token(claims, trust)),
+    match token.ok_or(TokenError::Malformed).and_then(|token| trust.recognise(token)) {
+        Ok(Verified { claims, caller }) => Resolved::Caller(caller, Standing::of_token(claims, trust)),
         Err(error) => Resolved::Invalid(error),
     }
 }
@@ -157,7 +159,7 @@ impl Resolved {
     fn caller(&self) -> Result<Option<Caller>, Reject> {
         match self {
             Self::Anonymous => Ok(None),
-            Self::Caller(caller, _) => Ok(Some(caller.clone())),
+            Self::Caller(caller, _) => Ok(Some(Caller::clone(caller))),
             Self::Invalid(TokenError::NoKeys) => {
                 Err(sluice_wire::problem::Problem::new(Code::AuthUnavailable).retry_after_s(1).into())
             }

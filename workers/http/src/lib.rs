@@ -20,6 +20,7 @@ mod stop;
 mod takeover;
 mod tls;
 mod trust;
+mod verified;
 
 #[cfg(test)]
 mod tests;

@@ -39,13 +39,13 @@ impl Ended {
 /// not end; for a client that the edge vouches for, the edge ends what it let in.
 #[derive(Clone, Default)]
 pub struct Standing {
-    token: Option<Arc<(Claims, TrustCell)>>,
+    token: Option<(Arc<Claims>, TrustCell)>,
     certificate: Option<(Arc<ClientCertificate>, TrustCell)>,
 }
 
 impl Standing {
-    pub(crate) fn of_token(claims: Claims, trust: &TrustCell) -> Self {
-        Self { token: Some(Arc::new((claims, trust.clone()))), certificate: None }
+    pub(crate) fn of_token(claims: Arc<Claims>, trust: &TrustCell) -> Self {
+        Self { token: Some((claims, trust.clone())), certificate: None }
     }
 
     pub(crate) fn with_certificate(
@@ -65,8 +65,7 @@ impl Standing {
     /// How it has ended, if it has.
     pub fn ended(&self) -> Option<Ended> {
         let now_s = now_s();
-        if let Some(token) = &self.token {
-            let (claims, trust) = &**token;
+        if let Some((claims, trust)) = &self.token {
             if trust.load().is_revoked(claims) {
                 return Some(Ended::Revoked);
             }

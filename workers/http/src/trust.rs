@@ -13,6 +13,8 @@ use sluice_wire::feed::Message;
 use sluice_wire::role::Role;
 use tokio::sync::watch;
 
+use crate::verified::{Remembered, Verified, key_of};
+
 /// Keys, revocations and rules, shared by every request of a process. Cheap to clone.
 #[derive(Clone)]
 pub struct TrustCell(Arc<Shared>);
@@ -24,6 +26,9 @@ struct Shared {
     heard_at_ms: AtomicU64,
     began: Instant,
     changed: watch::Sender<()>,
+    /// Counts what was heard of keys and revocations.
+    generation: AtomicU64,
+    remembered: Remembered,
 }
 
 impl TrustCell {
@@ -42,6 +47,8 @@ impl TrustCell {
             heard_at_ms: AtomicU64::new(0),
             began: Instant::now(),
             changed: watch::Sender::new(()),
+            generation: AtomicU64::new(0),
+            remembered: Remembered::default(),
         }))
     }
 
@@ -54,15 +61,20 @@ impl TrustCell {
         let mut next = Trust::clone(&self.0.trust.load());
         let applied = next.apply(message);
         if applied == Applied::Changed {
-            self.0.trust.store(Arc::new(next));
-            self.0.changed.send_replace(());
+            self.replace(next);
         }
         applied
     }
 
     /// Restores a state that was kept on disk; it counts as not heard.
     pub fn restore(&self, trust: Trust) {
+        self.replace(trust);
+    }
+
+    fn replace(&self, trust: Trust) {
         self.0.trust.store(Arc::new(trust));
+        // After the store: what is verified under the older state is never taken for newer.
+        self.0.generation.fetch_add(1, Ordering::Release);
         self.0.changed.send_replace(());
     }
 
@@ -84,6 +96,23 @@ impl TrustCell {
     /// Verifies a token now.
     pub fn verify(&self, token: &str) -> Result<Claims, TokenError> {
         token::verify(token, &self.0.trust.load(), &self.0.rules, now_s())
+    }
+
+    /// Verifies a token now, from memory where that is sound.
+    pub(crate) fn recognise(&self, token: &str) -> Result<Verified, TokenError> {
+        if token.len() > token::TOKEN_BYTES_MAX {
+            return Err(TokenError::TooLong);
+        }
+        // Before the state is looked at: what changes in between makes the entry stale, never wrong.
+        let generation = self.0.generation.load(Ordering::Acquire);
+        let (key, now_s) = (key_of(token), now_s());
+        if let Some(verified) = self.0.remembered.find(&key, generation, self.0.rules.leeway_s, now_s) {
+            return Ok(verified);
+        }
+        let claims = token::verify(token, &self.0.trust.load(), &self.0.rules, now_s)?;
+        let verified = Verified::new(claims);
+        self.0.remembered.keep(key, generation, verified.clone());
+        Ok(verified)
     }
 
     /// Milliseconds since the feed was last heard; `None` when never.
