@@ -57,6 +57,7 @@ step release cargo build --release --locked --bins --workspace --quiet
 tests readme python3 tests/readme.py --sluice "$target/release/sluice"
 tests console python3 tests/console/run.py --sluice "$target/release/sluice"
 step bench "$target/release/sluice-bench" run edge --quick --sluice "$target/release/sluice" --out "$log/bench"
+step bench-events "$target/release/sluice-bench" run events --quick --sluice "$target/release/sluice" --out "$log/bench"
 
 printf '%s passed, %s failed\n' "$passed" "$failed"
 [ "$failed" -eq 0 ]

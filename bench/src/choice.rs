@@ -2,7 +2,7 @@
 
 use crate::scenario::{Scenario, ScenarioError};
 use crate::subject::Subject;
-use crate::{RunArgs, peers, sluice};
+use crate::{RunArgs, peers, sluice, stores};
 
 /// What one run is about.
 pub(crate) type Choice = (Scenario, Vec<Box<dyn Subject>>);
@@ -25,7 +25,9 @@ pub(crate) fn made(args: &RunArgs) -> Result<Choice, ScenarioError> {
 fn find(names: &[String], args: &RunArgs) -> Result<Vec<Box<dyn Subject>>, ScenarioError> {
     let ours = sluice::all(args.sluice.as_deref()).into_iter().map(|s| Box::new(s) as Box<dyn Subject>);
     let theirs = peers::all().into_iter().map(|peer| Box::new(peer) as Box<dyn Subject>);
-    let mut known: Vec<_> = ours.chain(theirs).collect();
+    let stores = stores::all(args.sluice.as_deref()).into_iter();
+    let stores = stores.map(|store| Box::new(store) as Box<dyn Subject>);
+    let mut known: Vec<_> = ours.chain(theirs).chain(stores).collect();
     let take = |name: &String| {
         let at = known.iter().position(|subject| subject.name() == name);
         at.map(|at| known.swap_remove(at))
@@ -65,7 +67,9 @@ mod tests {
 
     #[test]
     fn every_shipped_subject_is_known() {
-        for scenario in ["edge", "edge-orders", "routes"] {
+        for scenario in
+            ["edge", "edge-orders", "routes", "events", "events-publish", "events-batch", "events-fanout"]
+        {
             assert!(!names(&[scenario]).unwrap().is_empty());
             assert!(!names(&[scenario, "--quick"]).unwrap().is_empty());
         }
@@ -81,11 +85,18 @@ mod tests {
     }
 
     #[test]
+    fn stores_are_chosen_like_peers() {
+        let chosen = names(&["events-publish", "--peers", "redis-server"]).unwrap();
+        assert_eq!(chosen, ["sluice-events", "redis-always", "redis-everysec"]);
+    }
+
+    #[test]
     fn peers_that_choose_nothing_are_mistakes() {
         for (words, expected) in [
             (["edge", "--peers", "apache"], "no peer `apache`"),
             (["edge", "--peers", "sluice"], "no peer `sluice`"),
             (["routes", "--peers", "nginx"], "no peer `nginx`"),
+            (["events-batch", "--peers", "nginx"], "no peer `nginx`"),
         ] {
             let error = names(&words).unwrap_err();
             assert!(error.to_string().contains(expected), "{error}");

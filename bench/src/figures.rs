@@ -103,7 +103,8 @@ impl Run {
             rss_bytes,
             failures: outcome.failures,
             kept: match pace {
-                Pace::Open(rate) => kept(outcome.answered, f64::from(rate) * elapsed_s),
+                // In requests, each of which may cause many deliveries.
+                Pace::Open(rate) => kept(outcome.answered / outcome.each.max(1), f64::from(rate) * elapsed_s),
                 Pace::Closed => true,
             },
         }
@@ -219,6 +220,7 @@ pub(crate) mod tests {
             failures: Failures { status: 1, ..Failures::default() },
             complaint: Some(format!("status {}", latencies_ns.len())),
             answered: latencies_ns.len() as u64,
+            each: 1,
             elapsed: Duration::from_secs(1),
             accounts: (CpuTime::default(), CpuTime::default()),
         }

@@ -5,6 +5,8 @@
 //! intended time, so a stalled server is charged for every request it kept waiting, sent or not. Send
 //! lag is how late the generator itself looked at a slot: its own error, never the server's.
 //! Closed loop: each connection sends its next request when the answer to the last one is whole.
+//! With an audience ([`crate::audience`]) what counts is what subscribers get: latency is that of each delivery, and
+//! in the closed loop a connection also waits until the subscribers are near.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -17,10 +19,12 @@ use hdrhistogram::Histogram;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use crate::audience::{Audience, Ear, Hearing};
+use crate::connection::{connect, connect_all};
 use crate::figures::new_histogram;
 use crate::pacer::{Alarm, Schedule};
 use crate::question::Request;
-use crate::response::{Response, parse};
+use crate::voice::{Answered, Expects};
 
 /// LIMIT: slots waiting for a connection; more are counted as dropped.
 const BACKLOG_MAX: usize = 100_000;
@@ -28,14 +32,17 @@ const BACKLOG_MAX: usize = 100_000;
 const ACCOUNT_LEAD: Duration = Duration::from_millis(20);
 /// How long answers may come in after the last slot.
 const DRAIN: Duration = Duration::from_secs(2);
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Whom to ask, with what, and the answer that counts as right.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub address: SocketAddr,
     pub request: Request,
-    pub body_bytes: usize,
+    pub expects: Expects,
+    /// What a connection says first, and how the answer to it ends.
+    pub greeting: Option<(String, &'static [u8])>,
+    /// Who hears of what is stored.
+    pub audience: Option<Audience>,
 }
 
 /// How the next request is chosen.
@@ -90,8 +97,10 @@ pub(crate) struct Outcome<S> {
     pub failures: Failures,
     /// First failure in words.
     pub complaint: Option<String>,
-    /// Answers between the two account samples, and the time between them.
+    /// Answers (deliveries, with an audience) between the two account samples, and the time between them.
     pub answered: u64,
+    /// Of these, how many a request causes.
+    pub each: u64,
     pub elapsed: Duration,
     pub accounts: (S, S),
 }
@@ -107,7 +116,8 @@ struct State {
     pace: Pace,
     record_from_ns: u64,
     request: Request,
-    body_bytes: usize,
+    expects: Expects,
+    hearing: Option<Hearing>,
     streams: Vec<Rc<TcpStream>>,
     flights: Vec<Option<Flight>>,
     idle: VecDeque<usize>,
@@ -132,11 +142,18 @@ pub(crate) async fn drive<S>(
     plan: Plan,
     mut account: impl FnMut() -> S,
 ) -> anyhow::Result<Outcome<S>> {
-    let streams = connect_all(target.address, plan.connections).await?;
+    let streams = connect_all(target, plan.connections).await?;
+    let ears = match &target.audience {
+        Some(audience) => audience.gather(target.address).await?,
+        None => Vec::new(),
+    };
     let shared = Rc::new(RefCell::new(State::new(target, plan, streams)?));
     let mut tasks = JoinSet::new();
     for id in 0..plan.connections as usize {
-        tasks.spawn_local(converse(Rc::clone(&shared), id, target.address));
+        tasks.spawn_local(converse(Rc::clone(&shared), id, target.clone()));
+    }
+    for ear in ears {
+        tasks.spawn_local(attend(Rc::clone(&shared), ear));
     }
     match plan.pace {
         Pace::Open(rate) => {
@@ -149,9 +166,9 @@ pub(crate) async fn drive<S>(
     }
     let epoch = shared.borrow().epoch;
     tokio::time::sleep_until((epoch + plan.warmup.saturating_sub(ACCOUNT_LEAD)).into()).await;
-    let (first, first_answered, first_at) = (account(), shared.borrow().answered, Instant::now());
+    let (first, first_answered, first_at) = (account(), shared.borrow().counted(), Instant::now());
     tokio::time::sleep_until((epoch + plan.warmup + plan.window).into()).await;
-    let (elapsed, answered) = (first_at.elapsed(), shared.borrow().answered - first_answered);
+    let (elapsed, answered) = (first_at.elapsed(), shared.borrow().counted() - first_answered);
     let last = account();
     drain(&shared, matches!(plan.pace, Pace::Closed)).await;
     tasks.abort_all();
@@ -161,21 +178,21 @@ pub(crate) async fn drive<S>(
     Ok(state.into_inner().finish(answered, elapsed, (first, last)))
 }
 
-async fn connect_all(address: SocketAddr, connections: u32) -> anyhow::Result<Vec<Rc<TcpStream>>> {
-    let mut streams = Vec::new();
-    for _ in 0..connections {
-        streams.push(Rc::new(connect(address).await?));
+/// Listens on one subscriber's connection until it breaks, which counts as a failure.
+async fn attend(shared: Shared, mut ear: Ear) -> anyhow::Result<()> {
+    loop {
+        let heard = ear.hear().await;
+        let mut state = shared.borrow_mut();
+        let now_ns = state.now_ns();
+        match heard {
+            Ok(()) => state.hear(&mut ear, now_ns),
+            Err(fault) => {
+                state.failures.broken += 1;
+                state.complain(|| format!("a subscriber's stream: {fault}"));
+                return Ok(());
+            }
+        }
     }
-    Ok(streams)
-}
-
-async fn connect(address: SocketAddr) -> anyhow::Result<TcpStream> {
-    let connecting = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(address)).await;
-    let stream = connecting.context("connect too slow")?.with_context(|| format!("connect to {address}"))?;
-    stream.set_nodelay(true)?;
-    // A fresh stream answers "would block" to its first try_write until its readiness was seen once.
-    stream.writable().await?;
-    Ok(stream)
 }
 
 /// Sends every slot at its time; ends with the schedule.
@@ -199,12 +216,12 @@ async fn pace_slots(shared: Shared, schedule: Schedule) -> anyhow::Result<()> {
 }
 
 /// Reads answers on connection `id`, reconnecting when it breaks, until the measurement ends.
-async fn converse(shared: Shared, id: usize, address: SocketAddr) -> anyhow::Result<()> {
+async fn converse(shared: Shared, id: usize, target: Target) -> anyhow::Result<()> {
     loop {
         let stream = Rc::clone(&shared.borrow().streams[id]);
         let fault = read_answers(&shared, id, &stream).await;
         shared.borrow_mut().broken(id, &fault);
-        let fresh = connect(address).await.inspect_err(|error| {
+        let fresh = connect(&target, id).await.inspect_err(|error| {
             shared.borrow_mut().complain(|| format!("{error:#}"));
         })?;
         let mut state = shared.borrow_mut();
@@ -216,6 +233,7 @@ async fn converse(shared: Shared, id: usize, address: SocketAddr) -> anyhow::Res
 /// Reads answers until the connection breaks; says why.
 async fn read_answers(shared: &Shared, id: usize, stream: &TcpStream) -> String {
     let mut buffer = Vec::with_capacity(16 * 1024);
+    let expects = shared.borrow().expects;
     loop {
         if let Err(error) = stream.readable().await {
             return error.to_string();
@@ -226,15 +244,15 @@ async fn read_answers(shared: &Shared, id: usize, stream: &TcpStream) -> String 
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
             Err(error) => return error.to_string(),
         }
-        match parse(&buffer, None) {
+        match expects.read(&buffer) {
             Ok(None) => {}
-            Ok(Some(response)) if response.used_bytes < buffer.len() => {
+            Ok(Some(found)) if found.response.used_bytes < buffer.len() => {
                 return "bytes after the answer".into();
             }
-            Ok(Some(response)) => {
+            Ok(Some(found)) => {
                 buffer.clear();
-                shared.borrow_mut().answer(id, response);
-                if response.close {
+                shared.borrow_mut().answer(id, found);
+                if found.response.close {
                     return "closed by the server".into();
                 }
             }
@@ -260,7 +278,8 @@ impl State {
             pace: plan.pace,
             record_from_ns: u64::try_from(plan.warmup.as_nanos())?,
             request: target.request.clone(),
-            body_bytes: target.body_bytes,
+            expects: target.expects,
+            hearing: target.audience.as_ref().map(Audience::hearing),
             streams,
             flights: vec![None; connections],
             idle: (0..connections).collect(),
@@ -308,27 +327,32 @@ impl State {
         self.flights[id] = Some(Flight { intended_ns, sent_ns });
         // At most one request is in flight, so the socket's buffer has room; anything else shows up as a
         // broken connection in its reader.
-        let request = self.request.fresh();
+        let request = self.request.next(id, intended_ns);
         let sent = self.streams[id].try_write(request);
         if !matches!(sent, Ok(bytes) if bytes == request.len()) {
             self.complain(|| format!("send gave {sent:?}"));
         }
     }
 
-    fn answer(&mut self, id: usize, response: Response) {
+    fn answer(&mut self, id: usize, found: Answered) {
+        let response = found.response;
         let now_ns = self.now_ns();
         let Some(flight) = self.flights[id].take() else {
             self.failures.broken += 1;
             return self.complain(|| "an answer came without a request".into());
         };
         self.answered += 1;
-        self.record(flight, now_ns);
+        if let Some(hearing) = &mut self.hearing {
+            hearing.stored();
+        } else {
+            self.record(flight, now_ns);
+        }
         if !(200..300).contains(&response.status) {
             self.failures.status += 1;
             self.complain(|| format!("status {}", response.status));
-        } else if response.body_bytes != self.body_bytes {
+        } else if !found.right {
             self.failures.body += 1;
-            self.complain(|| format!("body of {} bytes", response.body_bytes));
+            self.complain(|| format!("not the right answer, of {} bytes", response.body_bytes));
         }
         if !response.close {
             self.next(id);
@@ -342,10 +366,34 @@ impl State {
         }
     }
 
+    /// What counts: deliveries with an audience, else answers.
+    fn counted(&self) -> u64 {
+        self.hearing.as_ref().map_or(self.answered, Hearing::heard)
+    }
+
+    /// Takes in what a subscriber has got.
+    fn hear(&mut self, ear: &mut Ear, now_ns: u64) {
+        let Some(hearing) = &mut self.hearing else { return };
+        let (latency, from_ns) = (&mut self.latency, self.record_from_ns);
+        hearing.take(ear, |intended_ns| {
+            if intended_ns >= from_ns {
+                latency.saturating_record(now_ns.saturating_sub(intended_ns));
+            }
+        });
+        if self.pace == Pace::Closed && !self.stopping && self.is_near() {
+            self.start_all();
+        }
+    }
+
+    /// Whether subscribers are near what is stored.
+    fn is_near(&self) -> bool {
+        self.hearing.as_ref().is_none_or(Hearing::is_near)
+    }
+
     /// Connection `id` is free: it takes the next slot, if there is one.
     fn next(&mut self, id: usize) {
         match self.pace {
-            Pace::Closed if !self.stopping => {
+            Pace::Closed if !self.stopping && self.is_near() => {
                 let now_ns = self.now_ns();
                 self.send(id, now_ns);
             }
@@ -373,7 +421,10 @@ impl State {
     }
 
     fn outstanding(&self) -> bool {
-        self.slots_left > 0 || !self.backlog.is_empty() || self.flights.iter().any(Option::is_some)
+        self.slots_left > 0
+            || !self.backlog.is_empty()
+            || self.flights.iter().any(Option::is_some)
+            || self.hearing.as_ref().is_some_and(|hearing| hearing.missing() > 0)
     }
 
     fn finish<S>(mut self, answered: u64, elapsed: Duration, accounts: (S, S)) -> Outcome<S> {
@@ -386,6 +437,11 @@ impl State {
             self.failures.unanswered += 1;
             self.complain(|| "no answer before the drain ended".into());
         }
+        let missing = self.hearing.as_ref().map_or(0, Hearing::missing);
+        if missing > 0 {
+            self.failures.unanswered += missing;
+            self.complain(|| "stored events did not reach every subscriber before the drain ended".into());
+        }
         if self.slots_left > 0 {
             self.failures.dropped += self.slots_left;
             self.complain(|| "the generator fell behind its schedule".into());
@@ -397,6 +453,7 @@ impl State {
             failures: self.failures,
             complaint: self.complaint,
             answered,
+            each: self.hearing.as_ref().map_or(1, Hearing::each),
             elapsed,
             accounts,
         }

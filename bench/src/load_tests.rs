@@ -43,7 +43,8 @@ async fn server(answer: &'static [u8], stall_after: u64, stall: Duration) -> Soc
 }
 
 fn target(address: SocketAddr) -> Target {
-    Target { address, request: Request::plain(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()), body_bytes: 2 }
+    let request = Request::plain(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec());
+    Target { address, request, expects: Expects::Body(2), greeting: None, audience: None }
 }
 
 fn plan(pace: Pace, window_ms: u64) -> Plan {

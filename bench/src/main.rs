@@ -1,12 +1,15 @@
-//! The load harness: measures the edge beside its peers, in one interleaved run, open and closed loop.
+//! The load harness: measures the edge and the event worker beside their peers, in one interleaved run, open and
+//! closed loop.
 //!
 //! Knows: how to start a proxy, pin it, drive it at a fixed rate, account its CPU time and write a report.
 //! Must not know: anything about Sluice but its command line, its ready line and its configuration keys.
 
 mod account;
+mod audience;
 mod check;
 mod choice;
 mod compare;
+mod connection;
 mod figures;
 mod load;
 mod machine;
@@ -23,10 +26,13 @@ mod response;
 mod run;
 mod scenario;
 mod sluice;
+mod stored;
+mod stores;
 mod subject;
 mod table;
 mod threshold;
 mod tokens;
+mod voice;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -79,7 +85,7 @@ enum Command {
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// Scenario: a name shipped with the bench (edge, edge-orders, routes) or a path to a TOML file
+    /// Scenario: a name shipped with the bench (edge, edge-orders, routes, events-publish, events-batch, events-fanout) or a path to a TOML file
     #[arg(default_value = "edge")]
     scenario: String,
     /// Short windows and sanity thresholds only; everything ends within a minute

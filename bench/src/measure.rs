@@ -38,7 +38,7 @@ pub(crate) async fn rounds(
 
 async fn one(scenario: &Scenario, running: &mut Running, cell: &mut Cell) -> anyhow::Result<()> {
     let plan = plan(scenario, cell.pace);
-    let target = running.target(scenario.request, scenario.body_bytes as usize);
+    let target = running.target(scenario);
     // The tree is walked before the load starts: a walk over /proc would delay the generator.
     let pids = tree(running.cpu_root);
     let outcome = drive(&target, plan, || CpuTime::of(&pids)).await?;

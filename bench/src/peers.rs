@@ -14,6 +14,7 @@ use crate::subject::{
     Running, Site, StartError, Starting, Subject, fill, free_address, path_text, wait_answering,
 };
 use crate::tokens::Pair;
+use crate::voice::Voice;
 
 /// A port found free can be taken before the peer binds it.
 const START_TRIES: usize = 3;
@@ -194,6 +195,7 @@ impl Peer {
             authorization: bearer(|pair| &pair.able),
             powerless: bearer(|pair| &pair.powerless),
             cpu_root: child.pid(),
+            voice: Voice::Http,
             child,
         })
     }
@@ -214,13 +216,15 @@ impl Peer {
             ],
             Program::Traefik => &["--configFile", config],
             Program::Caddy => &["run", "--adapter", "caddyfile", "--config", config],
+            // Stores are no proxies: [`crate::stores`] starts them.
+            Program::Redis | Program::Nats => &[],
         };
         words.iter().map(OsString::from).collect()
     }
 
     fn environment(&self, dir: &Path) -> Vec<(OsString, OsString)> {
         match self.program {
-            Program::Nginx | Program::Haproxy | Program::Envoy => Vec::new(),
+            Program::Nginx | Program::Haproxy | Program::Envoy | Program::Redis | Program::Nats => Vec::new(),
             // One thread runs their routines, as one thread serves in the others; files stay below `dir`.
             Program::Traefik | Program::Caddy => {
                 let home = ["HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"].map(|name| (name.into(), dir.into()));

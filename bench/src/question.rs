@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use crate::voice::{NUMBER, STAMP};
+
 /// Largest request body: with its head it must fit the socket's buffer, because it is sent in one write.
 const BODY_BYTES_MAX: u32 = 16 * 1024;
 /// Digits of a key.
@@ -35,11 +37,15 @@ pub(crate) enum Method {
     Post,
 }
 
-/// The bytes of one request and the place of its key.
+/// The bytes of one request and the places of what differs from one to the next.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     bytes: Vec<u8>,
     key: Option<Range<usize>>,
+    /// Where the intended time of the send goes.
+    stamps: Vec<usize>,
+    /// Where the number of the connection goes.
+    numbers: Vec<usize>,
 }
 
 impl Default for Question {
@@ -95,15 +101,33 @@ impl Question {
                 crate::origin::body(self.body_bytes as usize)
             }
         };
-        Request { bytes: [head.as_bytes(), b"\r\n", &body].concat(), key }
+        Request { key, ..Request::plain([head.as_bytes(), b"\r\n", &body].concat()) }
     }
 }
 
 impl Request {
-    /// A request without a key.
-    #[cfg(test)]
+    /// A request that is sent as it is.
     pub(crate) fn plain(bytes: Vec<u8>) -> Self {
-        Self { bytes, key: None }
+        Self { bytes, key: None, stamps: Vec::new(), numbers: Vec::new() }
+    }
+
+    /// A request whose places for times and numbers are filled each time ([`crate::voice`]).
+    pub(crate) fn with_places(bytes: Vec<u8>) -> Self {
+        let places = |word: &str| memchr::memmem::find_iter(&bytes, word.as_bytes()).collect();
+        let (stamps, numbers) = (places(STAMP), places(NUMBER));
+        Self { stamps, numbers, ..Self::plain(bytes) }
+    }
+
+    /// The bytes to send next on a connection, for an intended time.
+    pub(crate) fn next(&mut self, connection: usize, intended_ns: u64) -> &[u8] {
+        let (time, number) = (format!("{intended_ns:016x}"), format!("{connection:08x}"));
+        for at in &self.stamps {
+            self.bytes[*at..*at + STAMP.len()].copy_from_slice(time.as_bytes());
+        }
+        for at in &self.numbers {
+            self.bytes[*at..*at + NUMBER.len()].copy_from_slice(number.as_bytes());
+        }
+        self.fresh()
     }
 
     /// The bytes to send next, under a fresh key.
@@ -169,6 +193,14 @@ mod tests {
         let altered = text(&request.altered());
         assert_eq!(altered.len(), whole.len());
         assert!(altered != whole && altered.ends_with("xy\"}") && altered.starts_with(head), "{altered}");
+    }
+
+    #[test]
+    fn places_are_filled_for_each_send() {
+        let mut request = Request::with_places(format!("{STAMP} {NUMBER} {STAMP}").into_bytes());
+        assert_eq!(text(request.next(1, 255)), "00000000000000ff 00000001 00000000000000ff");
+        let full = "ffffffffffffffff";
+        assert_eq!(text(request.next(0xabc, u64::MAX)), format!("{full} 00000abc {full}"));
     }
 
     #[test]

@@ -15,9 +15,9 @@ use crate::compare::Baseline;
 use crate::machine::{Machine, Neighbours};
 use crate::process::{allowed_cores, pin_thread};
 use crate::program::{FETCH_LIMIT, Identity, Programs};
-use crate::question::Question;
 use crate::report::{Described, Figures, Report, SCHEMA, passed, ratios};
 use crate::scenario::Scenario;
+use crate::stored::holds_what_it_acknowledges;
 use crate::subject::{Cores, Direct, PATH, Running, Site, StartError, Subject};
 use crate::threshold::judge;
 use crate::tokens::Tokens;
@@ -82,7 +82,7 @@ impl Signals {
 
 /// LIMIT: each run may need its drain besides its window; of each package, two tools may need their time.
 fn time_limit(scenario: &Scenario, fetch: bool) -> Duration {
-    let subjects = 1 + scenario.subjects.len() as u32;
+    let subjects = u32::from(scenario.work.is_forward()) + scenario.subjects.len() as u32;
     let runs = subjects * scenario.paces().len() as u32 * scenario.repeats;
     let fetching = if fetch { 6 * FETCH_LIMIT } else { Duration::ZERO };
     OVERHEAD_MAX + fetching + (scenario.warmup() + scenario.window() + Duration::from_secs(3)) * runs
@@ -164,8 +164,16 @@ impl Stage {
         Ok(Site { origin, body_bytes: scenario.body_bytes, dir, cores, tokens, programs })
     }
 
-    /// Starts the origin, then every subject, and checks the answer of each.
+    /// Starts the origin where there is one, then every subject, and checks the answer of each.
     async fn start(&self, scenario: &Scenario, subjects: &[Box<dyn Subject>]) -> anyhow::Result<Fleet> {
+        if !scenario.work.is_forward() {
+            let mut fleet = Fleet { running: Vec::new(), described: Vec::new() };
+            for subject in subjects {
+                let site = self.site(subject.name(), scenario, ([127, 0, 0, 1], 9).into())?;
+                fleet.start(subject.as_ref(), &site, scenario, &[]).await?;
+            }
+            return Ok(fleet);
+        }
         let site = self.site("origin", scenario, ([127, 0, 0, 1], 0).into())?;
         let origin = Direct.start(&site).await.context("start the origin")?;
         let expected = origin::body(scenario.body_bytes as usize);
@@ -176,7 +184,7 @@ impl Stage {
         let mut fleet = Fleet::with_direct(origin);
         for subject in subjects {
             let site = self.site(subject.name(), scenario, address)?;
-            fleet.start(subject.as_ref(), &site, scenario.request, &expected).await?;
+            fleet.start(subject.as_ref(), &site, scenario, &expected).await?;
         }
         Ok(fleet)
     }
@@ -204,14 +212,18 @@ impl Fleet {
         &mut self,
         subject: &dyn Subject,
         site: &Site<'_>,
-        question: Question,
+        scenario: &Scenario,
         expected: &[u8],
     ) -> anyhow::Result<()> {
         let name = subject.name();
         match subject.start(site).await {
             Ok(running) => {
-                equal_answer(subject, &running, question, expected)
-                    .with_context(|| format!("{name}: unequal answer"))?;
+                let checked = if scenario.work.is_forward() {
+                    equal_answer(subject, &running, scenario.request, expected)
+                } else {
+                    holds_what_it_acknowledges(&running, scenario).await
+                };
+                checked.with_context(|| format!("{name}: unequal answer"))?;
                 self.described.push(describe(subject, Ok(&running.identity)));
                 self.running.push((name.into(), running));
             }

@@ -9,24 +9,36 @@ use thiserror::Error;
 use crate::load::Pace;
 use crate::question::Question;
 use crate::threshold::Threshold;
+use crate::voice::event_bytes_min;
 
 /// Scenarios that the bench carries, by name.
-const SHIPPED: [(&str, &str); 3] = [
+const SHIPPED: [(&str, &str); 6] = [
     ("edge", include_str!("../scenarios/edge.toml")),
     ("edge-orders", include_str!("../scenarios/edge-orders.toml")),
     ("routes", include_str!("../scenarios/routes.toml")),
+    ("events-publish", include_str!("../scenarios/events-publish.toml")),
+    ("events-batch", include_str!("../scenarios/events-batch.toml")),
+    ("events-fanout", include_str!("../scenarios/events-fanout.toml")),
 ];
+/// A name that stands for another one.
+const ALIASES: [(&str, &str); 1] = [("events", "events-publish")];
 const SUBJECTS_MAX: usize = 32;
 const RATES_MAX: usize = 8;
 const RATE_PER_S_MAX: u32 = 200_000;
 const CONNECTIONS_MAX: u32 = 2000;
 const WINDOW_MAX: Duration = Duration::from_secs(300);
+const BATCH_MAX: u32 = 1000;
+const SUBSCRIBERS_MAX: u32 = 4000;
+/// With its head it must fit the socket's buffer, because it is sent in one write.
+const REQUEST_BYTES_MAX: u32 = 64 * 1024;
 const SCENARIO_BYTES_MAX: u64 = 64 * 1024;
 
 /// A scenario that cannot be run: the caller's mistake, exit code 2.
 #[derive(Debug, Error)]
 pub(crate) enum ScenarioError {
-    #[error("no scenario `{0}`: use edge, edge-orders, routes or a path to a TOML file")]
+    #[error(
+        "no scenario `{0}`: use edge, edge-orders, routes, events-publish, events-batch, events-fanout or a path to a TOML file"
+    )]
     Unknown(String),
     #[error("read scenario {path}")]
     Read {
@@ -49,10 +61,11 @@ pub(crate) struct Scenario {
     pub quick: bool,
     pub repeats: u32,
     pub connections: u32,
-    /// Bytes of the answer's body.
+    /// Bytes of the answer's body; of an event, where events are stored.
     pub body_bytes: u32,
     pub request: Question,
-    /// Who is measured, beside the direct line to the origin.
+    pub work: Work,
+    /// Who is measured, beside the direct line to the origin where there is one.
     pub subjects: Vec<String>,
     pub warmup_ms: u64,
     pub window_ms: u64,
@@ -65,6 +78,52 @@ pub(crate) struct Scenario {
     pub thresholds: Vec<Threshold>,
 }
 
+/// What the subjects are to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Work {
+    /// Pass requests on to the origin.
+    #[default]
+    Forward,
+    /// Store events, so many with each request.
+    Publish { batch: u32 },
+    /// Store events and show each of them to so many subscribers; latency is that of the deliveries.
+    Fanout { batch: u32, subscribers: u32 },
+}
+
+impl Work {
+    /// Whether it is asked of an origin through proxies.
+    pub(crate) fn is_forward(self) -> bool {
+        self == Self::Forward
+    }
+
+    /// Deliveries that one request is to cause; 1 where its answer is what is measured.
+    pub(crate) fn deliveries(self) -> u64 {
+        match self {
+            Self::Forward | Self::Publish { .. } => 1,
+            Self::Fanout { batch, subscribers } => u64::from(batch) * u64::from(subscribers),
+        }
+    }
+
+    fn check(self, event_bytes: u32) -> Result<(), String> {
+        let (batch, subscribers) = match self {
+            Self::Forward => return Ok(()),
+            Self::Publish { batch } => (batch, 1),
+            Self::Fanout { batch, subscribers } => (batch, subscribers),
+        };
+        if !(1..=BATCH_MAX).contains(&batch) || !(1..=SUBSCRIBERS_MAX).contains(&subscribers) {
+            return Err(format!("`work`: batch is 1 to {BATCH_MAX}, subscribers are 1 to {SUBSCRIBERS_MAX}"));
+        }
+        let least = event_bytes_min();
+        if (event_bytes as usize) < least || event_bytes.saturating_mul(batch) > REQUEST_BYTES_MAX {
+            return Err(format!(
+                "`body_bytes` of an event is at least {least}, and a request has at most {REQUEST_BYTES_MAX}"
+            ));
+        }
+        Ok(())
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawScenario {
@@ -74,6 +133,8 @@ struct RawScenario {
     subjects: Vec<String>,
     #[serde(default)]
     request: Question,
+    #[serde(default)]
+    work: Work,
     full: RawTiming,
     quick: RawTiming,
     #[serde(default)]
@@ -97,6 +158,7 @@ struct RawTiming {
 impl Scenario {
     /// Loads a shipped scenario by name, or a file by path.
     pub(crate) fn load(name: &str, quick: bool, repeats: Option<u32>) -> Result<Self, ScenarioError> {
+        let name = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| name);
         if let Some((_, text)) = SHIPPED.iter().find(|(shipped, _)| *shipped == name) {
             return Self::parse(text, name, quick, repeats);
         }
@@ -122,6 +184,7 @@ impl Scenario {
             connections: raw.connections,
             body_bytes: raw.body_bytes,
             request: raw.request,
+            work: raw.work,
             subjects: timing.subjects.unwrap_or(raw.subjects),
             warmup_ms: timing.warmup_ms,
             window_ms: timing.window_ms,
@@ -154,6 +217,7 @@ impl Scenario {
         within("rates_per_s entries", self.rates_per_s.len() as u64, 1, RATES_MAX as u64)?;
         within("subjects", self.subjects.len() as u64, 1, SUBJECTS_MAX as u64)?;
         self.request.check()?;
+        self.work.check(self.body_bytes)?;
         for rate in &self.rates_per_s {
             within("rates_per_s", u64::from(*rate), 10, RATE_PER_S_MAX.into())?;
         }
@@ -205,11 +269,17 @@ pub(crate) mod tests {
     fn quick_forms_measure_for_less_than_45_s() {
         for (name, _) in SHIPPED {
             let quick = Scenario::load(name, true, None).unwrap();
-            let subjects = 1 + quick.subjects.len() as u64;
+            let direct = u64::from(quick.work.is_forward());
+            let subjects = direct + quick.subjects.len() as u64;
             let runs = subjects * quick.paces().len() as u64 * u64::from(quick.repeats);
             let took_ms = runs * (quick.warmup_ms + quick.window_ms);
             assert!(took_ms < 45_000, "{name}: {took_ms} ms");
         }
+    }
+
+    #[test]
+    fn one_word_stands_for_the_first_scenario_of_events() {
+        assert_eq!(Scenario::load("events", true, None).unwrap().name, "events-publish");
     }
 
     #[test]
@@ -232,6 +302,9 @@ pub(crate) mod tests {
             ("body_bytes = 1024", "body_bytes = 15", "body_bytes"),
             ("connections = 32", "connections = 32\nrequest = { method = \"PUT\" }", "PUT"),
             ("connections = 32", "connections = 32\nrequest = { method = \"POST\" }", "request.body_bytes"),
+            ("connections = 32", "connections = 32\nwork = { kind = \"publish\", batch = 0 }", "batch"),
+            ("connections = 32", "connections = 32\nwork = { kind = \"publish\", batch = 1000 }", "at most"),
+            ("connections = 32", "connections = 32\nwork = { kind = \"sing\" }", "sing"),
         ];
         let (_, edge) = SHIPPED[0];
         for (good, bad, word) in cases {

@@ -12,9 +12,10 @@ use anyhow::Context as _;
 use serde::Deserialize;
 
 use crate::account::pin_process;
-use crate::process::Launch;
+use crate::process::{Guarded, Launch};
 use crate::program::{Identity, find_in_path};
 use crate::subject::{Running, Site, StartError, Starting, Subject, fill, path_text};
+use crate::voice::Voice;
 
 /// A main file and the file of the service that is asked.
 type Templates = (&'static str, &'static str);
@@ -47,25 +48,49 @@ pub(crate) struct Sluice {
 
 /// The ready line of `sluice up --json`; other keys are not ours.
 #[derive(Deserialize)]
-struct Banner {
+pub(crate) struct Banner {
     event: String,
     edge: String,
-    token: Option<String>,
-    pids: Pids,
+    pub(crate) events: Option<String>,
+    pub(crate) token: Option<String>,
+    pub(crate) pids: Pids,
 }
 
 #[derive(Deserialize)]
-struct Pids {
+pub(crate) struct Pids {
     edge: u32,
+    pub(crate) events: Option<u32>,
+}
+
+/// The binary asked for, else one beside ours or in PATH.
+pub(crate) fn binary(asked: Option<&Path>) -> Option<PathBuf> {
+    let beside = || std::env::current_exe().ok().map(|own| own.with_file_name("sluice"));
+    match asked {
+        Some(path) => Some(path.to_owned()),
+        None => beside().filter(|path| path.is_file()).or_else(|| find_in_path("sluice")),
+    }
+}
+
+/// Starts `sluice up` below a site's directory, on the generator's core, and reads its ready line.
+pub(crate) async fn up(
+    program: &Path,
+    site: &Site<'_>,
+    config: PathBuf,
+) -> anyhow::Result<(Guarded, Banner)> {
+    let data = site.dir.join("data");
+    let mut arguments: Vec<_> =
+        ["up", "--dev", "--json", "--no-demo", "--port-offset", "auto"].map(Into::into).into();
+    arguments.extend(["--data-dir".into(), data.into_os_string(), "--conf".into(), config.into_os_string()]);
+    let core = site.cores.map(|cores| cores.load);
+    let launch = Launch { program, arguments, core, dir: &site.dir, environment: Vec::new() };
+    let mut child = launch.start()?;
+    let line = child.first_line(READY_LIMIT).await?;
+    Ok((child, Banner::parse(&line)?))
 }
 
 /// Every configuration; `program` is the binary asked for, else it is looked for beside ours and in PATH.
 pub(crate) fn all(program: Option<&Path>) -> Vec<Sluice> {
-    let beside = || std::env::current_exe().ok().map(|own| own.with_file_name("sluice"));
-    let program = match program {
-        Some(path) => Some(path.to_owned()),
-        None => beside().filter(|path| path.is_file()).or_else(|| find_in_path("sluice")),
-    };
+    let program = binary(program);
     let bare = Sluice {
         name: "sluice-bare",
         policies: "forwards, with request id and metrics",
@@ -142,20 +167,7 @@ impl Sluice {
     async fn start_with(&self, program: &Path, site: &Site<'_>) -> anyhow::Result<Running> {
         let identity = Identity::ask(program, "--version", program.display().to_string())?;
         let config = self.write_config(site)?;
-        let data = site.dir.join("data");
-        let mut arguments: Vec<_> =
-            ["up", "--dev", "--json", "--no-demo", "--port-offset", "auto"].map(Into::into).into();
-        arguments.extend([
-            "--data-dir".into(),
-            data.into_os_string(),
-            "--conf".into(),
-            config.into_os_string(),
-        ]);
-        let core = site.cores.map(|cores| cores.load);
-        let launch = Launch { program, arguments, core, dir: &site.dir, environment: Vec::new() };
-        let mut child = launch.start()?;
-        let line = child.first_line(READY_LIMIT).await?;
-        let banner = Banner::parse(&line)?;
+        let (child, banner) = up(program, site, config).await?;
         let address = banner.edge.strip_prefix("http://").unwrap_or(&banner.edge);
         let address = address.parse().with_context(|| format!("edge address `{address}`"))?;
         if let Some(cores) = site.cores {
@@ -168,7 +180,8 @@ impl Sluice {
         };
         // No token without the permission can be had without asking the vault for one.
         let powerless = None;
-        Ok(Running { identity, address, authorization, powerless, cpu_root: banner.pids.edge, child })
+        let (cpu_root, voice) = (banner.pids.edge, Voice::Http);
+        Ok(Running { identity, address, authorization, powerless, cpu_root, voice, child })
     }
 
     fn write_config(&self, site: &Site<'_>) -> anyhow::Result<PathBuf> {

@@ -9,12 +9,15 @@ use std::time::Duration;
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::audience::Audience;
 use crate::check::ask;
 use crate::load::Target;
 use crate::origin::{ECHO, READY_WORD};
 use crate::process::{Guarded, Launch};
 use crate::program::{Identity, Programs};
 use crate::question::{Question, Request};
+use crate::scenario::{Scenario, Work};
+use crate::voice::{Expects, Voice};
 
 /// Path asked of every subject.
 pub(crate) const PATH: &str = "/bench/item";
@@ -54,6 +57,8 @@ pub(crate) struct Running {
     pub powerless: Option<String>,
     /// Root of the process tree whose CPU time counts.
     pub cpu_root: u32,
+    /// How it is spoken to.
+    pub voice: Voice,
     pub child: Guarded,
 }
 
@@ -101,9 +106,28 @@ impl Running {
     }
 
     /// What the generator is to do.
-    pub(crate) fn target(&self, question: Question, body_bytes: usize) -> Target {
-        let request = self.request(question, PATH, self.authorization.as_deref());
-        Target { address: self.address, request, body_bytes }
+    pub(crate) fn target(&self, scenario: &Scenario) -> Target {
+        let (address, credentials) = (self.address, self.authorization.as_deref());
+        let (host, bytes) = (address.to_string(), scenario.body_bytes as usize);
+        let (batch, subscribers) = match scenario.work {
+            Work::Forward => {
+                let request = self.request(scenario.request, PATH, credentials);
+                let expects = Expects::Body(bytes);
+                return Target { address, request, expects, greeting: None, audience: None };
+            }
+            Work::Publish { batch } => (batch, None),
+            Work::Fanout { batch, subscribers } => (batch, Some(subscribers)),
+        };
+        let shown = subscribers.is_some();
+        let (request, expects) = self.voice.publish(&host, credentials, batch, bytes, shown);
+        let listen = self.voice.listen(&host, credentials);
+        Target {
+            address,
+            request: Request::with_places(request),
+            expects,
+            greeting: self.voice.greeting(),
+            audience: subscribers.map(|subscribers| Audience { subscribers, batch, listen }),
+        }
     }
 }
 
@@ -150,7 +174,15 @@ async fn start_origin(site: &Site<'_>) -> anyhow::Result<Running> {
     let line = child.first_line(START_LIMIT).await?;
     let address = line.strip_prefix(READY_WORD).unwrap_or(&line).trim().parse()?;
     let cpu_root = child.pid();
-    Ok(Running { identity, address, authorization: None, powerless: None, cpu_root, child })
+    Ok(Running {
+        identity,
+        address,
+        authorization: None,
+        powerless: None,
+        cpu_root,
+        voice: Voice::Http,
+        child,
+    })
 }
 
 /// Waits until `address` answers a GET: some listen before they know their routes or their origin.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::figures::Spread;
 use crate::report::{Figures, Report};
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, Work};
 use crate::threshold::Judgement;
 
 /// Others using more than this share of a core make the figures doubtful.
@@ -81,6 +81,22 @@ fn heading(text: &mut String, report: &Report) -> std::fmt::Result {
 
 fn question(scenario: &Scenario) -> String {
     let (asked, answered) = (&scenario.request, scenario.body_bytes);
+    match scenario.work {
+        Work::Forward => {}
+        Work::Publish { batch: 1 } => return format!("each request stores an event of {answered} bytes"),
+        Work::Publish { batch } => {
+            return format!(
+                "each request stores {batch} events of {answered} bytes (events/s = {batch} × requests/s)"
+            );
+        }
+        Work::Fanout { batch, subscribers } => {
+            return format!(
+                "each request stores {batch} events of {answered} bytes for {subscribers} subscribers; a paced rate is \
+                 one of requests, and what is counted and timed are the {} deliveries of each",
+                scenario.work.deliveries()
+            );
+        }
+    }
     match asked.body_bytes {
         0 => format!("{} with an answer of {answered} bytes", asked.method.word()),
         sent => {
@@ -93,7 +109,11 @@ fn question(scenario: &Scenario) -> String {
 fn pinning(report: &Report) -> String {
     match (&report.cores, &report.pinning_note) {
         (Some(cores), _) => {
-            format!("Proxy on core {}, generator and origin on core {}.", cores.proxy, cores.load)
+            let (first, second) = match report.scenario.work {
+                Work::Forward => ("Proxy", "generator and origin"),
+                Work::Publish { .. } | Work::Fanout { .. } => ("Store", "generator"),
+            };
+            format!("{first} on core {}, {second} on core {}.", cores.proxy, cores.load)
         }
         (None, note) => format!("NOT PINNED ({}).", note.as_deref().unwrap_or("unknown")),
     }

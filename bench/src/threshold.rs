@@ -184,7 +184,8 @@ fn sanity(scenario: &Scenario, cell: &Cell) -> Vec<Verdict> {
         let words = format!("the generator could not keep the rate: send lag p99 above {limit} ms");
         found.push(verdict("the generator keeps the rate", lag, lag <= limit, words));
         let answered = cell.spread(|run| run.requests_per_s).map_or(0.0, |spread| spread.median);
-        let words = format!("answered {answered:.0} of {rate} a second");
+        let asked = u64::from(rate) * scenario.work.deliveries();
+        let words = format!("answered {answered:.0} of {asked} a second");
         found.push(verdict("the subject keeps the rate", answered, cell.kept() || may_saturate, words));
     }
     found
