@@ -201,6 +201,18 @@ fn unquoted(inside: &[u8]) -> Result<Vec<u8>, KeyFault> {
     Ok(key)
 }
 
+impl End {
+    /// The end of a request that came to no whole answer: the status of one that broke off or was not kept, and whether
+    /// an instance may have acted on it.
+    pub const fn without_answer(status: Option<u16>, may_have_acted: bool) -> Self {
+        match (status, may_have_acted) {
+            (Some(status), _) => Self::Answered(Answer::Status(status)),
+            (None, true) => Self::Unknown,
+            (None, false) => Self::NotSent,
+        }
+    }
+}
+
 impl Record {
     /// The record of a request that goes on now.
     pub fn claimed(fingerprint: Fingerprint, owner: Owner, until_ms: u64, expires_at_ms: u64) -> Self {

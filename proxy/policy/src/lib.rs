@@ -24,6 +24,7 @@
 //! | [`rewrite`] | how the path is written for the upstream |
 //! | [`split`] | which version of a service a caller meets |
 //! | [`mirror`] | which requests another service gets a copy of |
+//! | [`api_key`] | who shows which API key |
 //! | [`authorize`] | what a service asks of its callers |
 //! | [`limit`] | whether a caller may make one more request |
 //! | [`idempotency`] | what becomes of a request that is sent again under its key |
@@ -34,6 +35,7 @@
 //! | [`addresses`] | which address of an instance's name is connected to |
 //! | [`retry`] | whether a failed attempt is made again |
 //! | [`hedge`] | whether a silent one gets a second beside it, and which of the two counts |
+//! | [`ending`] | what client, gate and breaker hear of a request that is over |
 //! | [`fallback`] | what a client gets where its service gave no answer |
 //! | [`compress`] | whether an answer is compressed |
 //! | [`outlier`] | which instance is left alone for a while |
@@ -47,6 +49,7 @@
 //! Underneath: [`time`], [`random`], [`digits`] and a private sliding window.
 
 pub mod addresses;
+pub mod api_key;
 pub mod authorize;
 pub mod balance;
 pub mod breaker;
@@ -55,6 +58,7 @@ pub mod concurrency;
 pub mod cors;
 pub mod deadline;
 pub mod digits;
+pub mod ending;
 pub mod event_stream;
 pub mod fallback;
 pub mod flood;

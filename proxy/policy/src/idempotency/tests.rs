@@ -87,7 +87,7 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => (0..3u8, 0..2u8).prop_map(|(key, body)| Step::Ask { key, body }),
-        4 => (0..8usize, 0..4u8).prop_map(|(nth, end)| Step::End { nth, end }),
+        4 => (0..8usize, 0..5u8).prop_map(|(nth, end)| Step::End { nth, end }),
         1 => Just(Step::Crash),
         2 => (1..60u64).prop_map(Step::Pass),
     ];
@@ -151,8 +151,12 @@ proptest! {
                     let fact = facts.get_mut(&key).expect("it was claimed");
                     fact.ended = true;
                     let end = match end {
-                        0 => End::NotSent,
-                        1 => { fact.sent = true; End::Unknown }
+                        0 => End::without_answer(None, false),
+                        1 => { fact.sent = true; End::without_answer(None, true) }
+                        2 => {
+                            (fact.sent, fact.answer) = (true, Some(Answer::Status(502)));
+                            End::without_answer(Some(502), request % 2 == 0)
+                        }
                         _ => { fact.sent = true; fact.answer = Some(answer(owner)); End::Answered(answer(owner)) }
                     };
                     let change = conclude(store.get(&key), owner, end);

@@ -3,12 +3,13 @@
 
 use std::rc::Rc;
 
-use sluice_identity::grants::Grants;
-use sluice_policy::deadline::Deadline;
+use sluice_policy::deadline::{Deadline, USEFUL_MIN};
 use sluice_policy::gate::{Ask as Turn, Entry};
 use sluice_policy::idempotency::{Answer, Verdict, honours, key};
 use sluice_policy::kill_switch::{Ask as Stop, Stopped};
-use sluice_policy::limit::Who;
+use sluice_policy::limit::lease::{Outcome as Leased, Taken};
+use sluice_policy::limit::leases::Name;
+use sluice_policy::limit::{Table as Limiter, Who};
 use sluice_policy::route::{Ask as Way, Lookup, Target};
 use sluice_policy::split::caller;
 use sluice_wire::code::Code;
@@ -55,17 +56,15 @@ impl World {
             return self.refuse(request, stop_code(stopped));
         }
         let asks = &self.requests[request];
-        let held: Grants = if Self::may_trade(account) {
-            ["read", "trade"].into_iter()
-        } else {
-            ["read", "none"].into_iter()
-        }
-        .collect();
+        let Some(held) = asks.grants() else { return self.refuse(request, Code::InvalidToken) };
         if asks.conf.access[asked].need(asks.method, false).check(Some(&held)).is_err() {
             return self.refuse(request, Code::InsufficientScope);
         }
         if !self.within_rate(request) {
             return self.refuse(request, Code::RateLimited);
+        }
+        if self.requests[request].patience.is_some_and(|patience| patience < USEFUL_MIN) {
+            return self.refuse(request, Code::UpstreamTimeout);
         }
         self.ask_key(request);
     }
@@ -88,11 +87,32 @@ impl World {
     fn within_rate(&mut self, request: usize) -> bool {
         let asks = &self.requests[request];
         let Some(limit) = &asks.conf.limits[asks.asked] else { return true };
-        let edge = &self.edges[asks.edge];
+        let (at, account) = (asks.edge, asks.account);
+        let edge = &self.edges[at];
         let who = Who::of(&limit.key, Some(asks.subject()), asks.address(), |_| None);
         let limiter_key = edge.keyer.key(&asks.conf.services[asks.asked].name, who);
-        let verdict = edge.limiter.check(limiter_key, limit, edge.clock(self.now));
-        self.oracle.limited(self.now, asks, limit, verdict);
+        let now = edge.clock(self.now);
+        if !self.edges[at].joint.shares || limit.hard.is_some() {
+            let verdict = self.edges[at].limiter.check(limiter_key, limit, now);
+            self.oracle.limited(self.now, &self.requests[request], limit, verdict, false);
+            return verdict.decision.allowed;
+        }
+        // The table holds its own lock while it asks; here it is lent for as long.
+        let (limit, name) = (limit.clone(), name(asks.asked, account));
+        let table = std::mem::replace(&mut self.edges[at].limiter, Limiter::new(1));
+        let mut refused = false;
+        let verdict = table.check_with(limiter_key, &limit, now, |_| {
+            let taken = self.take_lease(at, limiter_key, &limit.soft_terms, name);
+            refused = matches!(taken, Some(Taken { outcome: Leased::Refused(_), .. }));
+            taken
+        });
+        self.edges[at].limiter = table;
+        let asks = &self.requests[request];
+        self.oracle.limited(self.now, asks, &limit, verdict, refused);
+        let was_well = self.redis.as_ref().is_some_and(|redis| redis.was_well);
+        if was_well {
+            self.oracle.limited_by_all(self.now, asks, &limit, self.plan.edges, verdict, refused);
+        }
         verdict.decision.allowed
     }
 
@@ -106,6 +126,8 @@ impl World {
         match key(rule, value.iter().map(String::as_bytes)) {
             Ok(Some(_)) => {
                 asks.phase = Phase::Claiming;
+                // Its body is read whole first.
+                asks.received_at = Some(self.edges[asks.edge].clock(self.now));
                 self.claim(request);
             }
             Ok(None) => self.enter(request),
@@ -148,7 +170,8 @@ impl World {
         if arm.is_some() {
             asks.service = CANARY;
         }
-        asks.deadline = Deadline::new(asks.arrived, &asks.conf.services[asks.service].timeouts);
+        let deadline = Deadline::new(asks.arrived, &asks.conf.services[asks.service].timeouts);
+        asks.deadline = asks.patience.map_or(deadline, |patience| deadline.within(patience));
         self.oracle.placed(asks, arm);
         let service = &asks.conf.services[asks.service];
         let edge = &mut self.edges[asks.edge];
@@ -241,6 +264,7 @@ impl World {
                 self.edges[edge].ways[service].budget.request(now);
                 self.oracle.budget_request(now, edge, service);
                 let total = asks.conf.services[service].timeouts.total;
+                let total = asks.patience.map_or(total, |patience| patience.min(total));
                 let due = self.edges[edge].world(asks.arrived.plus(total));
                 self.agenda.add(due, Event::TotalDue { request });
                 self.begin_try(request);
@@ -258,6 +282,13 @@ impl World {
         let outcome = (!self.requests[request].method.is_idempotent()).then_some(Outcome::NotSent);
         self.end(request, Told::Refused(code, outcome));
     }
+}
+
+/// What a caller's bucket is called in the store: the same at every edge.
+fn name(service: usize, account: usize) -> Name {
+    let mut name = Name::default();
+    (name[0], name[1], name[2]) = (1, service as u8, account as u8);
+    name
 }
 
 /// The code of a stopped request.

@@ -7,6 +7,8 @@ use sluice_policy::Nanos;
 use sluice_policy::idempotency::{End, Owner};
 use sluice_policy::kill_switch::Scope;
 use sluice_policy::kill_switch::book::Entry;
+use sluice_policy::limit::lease::{Ask, Granted};
+use sluice_policy::limit::leases::{Due, Name};
 
 use super::keys::Id;
 use super::trouble::Trouble;
@@ -41,6 +43,58 @@ pub(crate) enum Event {
         owner: Owner,
         end: End,
     },
+    /// The same from a process that has handed over, to its successor.
+    Relay {
+        edge: usize,
+        id: Id,
+        owner: Owner,
+        end: End,
+    },
+    /// The time of an old process is over; its successor sees that it is gone.
+    Retire {
+        edge: usize,
+    },
+    Gone {
+        edge: usize,
+        run: u64,
+    },
+    /// An edge tries to share its limits, and what came of it.
+    Join {
+        edge: usize,
+        run: u64,
+    },
+    Joined {
+        edge: usize,
+        run: u64,
+        well: bool,
+    },
+    /// A round of calls to the store of shared limits begins, arrives there, is answered, is late; a lease may have
+    /// lapsed.
+    Round {
+        edge: usize,
+        run: u64,
+    },
+    Count {
+        edge: usize,
+        run: u64,
+        round: u64,
+        calls: Vec<(Due, Name, Ask)>,
+    },
+    Counted {
+        edge: usize,
+        run: u64,
+        round: u64,
+        granted: Vec<(Due, Granted)>,
+    },
+    RoundDue {
+        edge: usize,
+        run: u64,
+        round: u64,
+    },
+    Lapses {
+        edge: usize,
+        run: u64,
+    },
     /// A write is on the disk.
     Saved {
         edge: usize,
@@ -55,6 +109,11 @@ pub(crate) enum Event {
     /// A try begins.
     Try {
         request: usize,
+    },
+    /// A first try has had no head for the time after which a second one is made.
+    Silent {
+        request: usize,
+        conn: usize,
     },
     /// Too long without a connection.
     ConnectDue {
@@ -148,27 +207,27 @@ pub(crate) enum Event {
 }
 
 #[derive(Debug)]
-struct Due {
+struct Planned {
     at: Nanos,
     number: u64,
     event: Event,
 }
 
-impl PartialEq for Due {
+impl PartialEq for Planned {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
 
-impl Eq for Due {}
+impl Eq for Planned {}
 
-impl PartialOrd for Due {
+impl PartialOrd for Planned {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Due {
+impl Ord for Planned {
     fn cmp(&self, other: &Self) -> Ordering {
         (self.at, self.number).cmp(&(other.at, other.number))
     }
@@ -177,14 +236,14 @@ impl Ord for Due {
 /// What is still to happen.
 #[derive(Debug, Default)]
 pub(crate) struct Agenda {
-    heap: BinaryHeap<Reverse<Due>>,
+    heap: BinaryHeap<Reverse<Planned>>,
     added: u64,
 }
 
 impl Agenda {
     pub(crate) fn add(&mut self, at: Nanos, event: Event) {
         self.added += 1;
-        self.heap.push(Reverse(Due { at, number: self.added, event }));
+        self.heap.push(Reverse(Planned { at, number: self.added, event }));
     }
 
     pub(crate) fn next(&mut self) -> Option<(Nanos, Event)> {

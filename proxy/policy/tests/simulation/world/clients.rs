@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use sluice_policy::Nanos;
-use sluice_policy::deadline::Deadline;
+use sluice_policy::deadline::{Deadline, read_ms};
 use sluice_policy::method::Method;
 use sluice_policy::split::caller;
 use sluice_schema::Idempotency;
@@ -15,6 +15,7 @@ use sluice_wire::problem::Outcome;
 use super::World;
 use super::agenda::Event;
 use super::plan::{CANARY, CANCELS, MONITOR, ORDERS, QUOTES, READER, REPORTS, SERVICES};
+use super::race::Tries;
 use super::request::{Phase, Request, Told, subject};
 
 /// Symbols that are traded.
@@ -69,6 +70,11 @@ impl World {
         let symbol = self.chance.is(80).then(|| self.chance.of(&SYMBOLS));
         let made = &mut self.requests[request];
         (made.key, made.symbol) = (key, symbol);
+        // For a stream it would end with the head.
+        if !made.streams && self.chance.is(12) {
+            let ms = self.chance.between(1, 400).to_string();
+            made.patience = Some(read_ms(ms.as_bytes()).expect("a number of milliseconds"));
+        }
         self.agenda.add(self.now, Event::Arrive { request });
         if key.is_none() {
             return self.maybe_leave(request);
@@ -94,9 +100,9 @@ impl World {
     pub(crate) fn request(&mut self, account: usize, asked: usize, method: Method) -> usize {
         let pinned = !self.plan.shared && method == Method::Post;
         let edge = if pinned {
-            account % self.edges.len()
+            account % self.plan.edges
         } else {
-            self.chance.below(self.edges.len() as u64) as usize
+            self.chance.below(self.plan.edges as u64) as usize
         };
         let pieces = if method == Method::Post { 1 + self.chance.between(1, 3) as u8 } else { 1 };
         let piece_gap = if self.chance.is(10) { self.chance.ms(5, 200) } else { Duration::ZERO };
@@ -116,6 +122,7 @@ impl World {
             conf: Rc::clone(&self.conf),
             arrived: Nanos::ZERO,
             deadline: Deadline::new(Nanos::ZERO, &self.conf.services[asked].timeouts),
+            patience: None,
             phase: Phase::New,
             word: None,
             holds_key: false,
@@ -128,13 +135,17 @@ impl World {
             conn: None,
             flight: None,
             try_began: Nanos::ZERO,
+            hedged: Tries::default(),
             sent: false,
             handed: false,
             parted: false,
             first_byte: Duration::ZERO,
+            worked: None,
+            received_at: None,
             status: None,
             failure: None,
             alone: false,
+            went_on: false,
             streams: method == Method::Get && self.chance.is(5),
         });
         self.requests.len() - 1
@@ -158,13 +169,15 @@ impl World {
         let word = match told {
             Told::Answer(status, _) => ("status", status.into()),
             Told::Replay(status, _) => ("replayed", status.into()),
+            Told::Stale(_) => ("stale", 0),
             Told::Refused(code, None) => (code.word(), 0),
             Told::Refused(code, Some(outcome)) => (code.word(), 1 + outcome as u64),
             Told::Nothing => ("nothing", 0),
         };
         self.trace.note(self.now, "told", &[("request", request as u64), word]);
-        self.oracle.told(self.now, request, &self.requests[request], told);
         let heard = &self.requests[request];
+        let edge_now = self.edges[heard.edge].clock(self.now);
+        self.oracle.told(self.now, request, heard, told, edge_now);
         let is_open = match told {
             Told::Nothing => !heard.alone,
             Told::Refused(code, outcome) => {
@@ -172,7 +185,7 @@ impl World {
                     || code == Code::IdempotencyInFlight
             }
             Told::Answer(status, _) => status >= 500,
-            Told::Replay(..) => false,
+            Told::Replay(..) | Told::Stale(_) => false,
         };
         if is_open && heard.key.is_some() && heard.sent_before < REPEATS_MAX {
             let at = self.now.plus(self.chance.ms(20, 400));
@@ -204,7 +217,7 @@ impl World {
             self.is_over = true;
             return self.agenda.add(self.now.plus(Duration::from_secs(30)), Event::Quiet);
         }
-        for edge in 0..self.edges.len() {
+        for edge in 0..self.plan.edges {
             for service in 0..SERVICES {
                 let Some((account, asked)) = self.visitor(service) else { continue };
                 let request = self.request(account, asked, Method::Get);
@@ -224,7 +237,9 @@ impl World {
             let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, *account as u8));
             split.arm(caller(Some(subject(*account)), address)) == arm
         };
-        (MONITOR..self.plan.accounts).find(place).map(|account| (account, asked))
+        let placed = (MONITOR..self.plan.accounts).filter(place);
+        let mut known = placed.filter(|account| self.conf.key_of(*account).is_none_or(|key| key.rights > 0));
+        known.next().map(|account| (account, asked))
     }
 
     /// Whether an account may do more than read.

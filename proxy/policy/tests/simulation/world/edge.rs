@@ -8,8 +8,10 @@ use sluice_policy::Nanos;
 use sluice_policy::balance::{Ask, Field, SharedMemory, Table};
 use sluice_policy::breaker::{Breaker, Outcome, Settings};
 use sluice_policy::concurrency::{Adaptive, Ended};
+use sluice_policy::fallback::Shelf;
 use sluice_policy::gate::{Gate, Lane, Load, Seat};
 use sluice_policy::health::Health;
+use sluice_policy::hedge::Latencies;
 use sluice_policy::kill_switch::Switches;
 use sluice_policy::kill_switch::book::{Book, EdgeId};
 use sluice_policy::limit::{Keyer, Table as Limiter};
@@ -18,6 +20,7 @@ use sluice_policy::retry::Budget;
 use sluice_policy::route::{Rule, Table as Routes};
 use sluice_schema::{ConcurrencyLimit, Service};
 
+use super::joint::Joint;
 use super::plan::{Conf, Plan, SERVICES};
 
 /// Wall time at which the world begins, milliseconds since the epoch.
@@ -26,8 +29,12 @@ const EPOCH_MS: u64 = 1_800_000_000_000;
 /// One edge, as one process after the other.
 #[derive(Debug)]
 pub(crate) struct Edge {
+    /// The seat that this process has, or had before it handed over.
+    pub(crate) home: usize,
     pub(crate) run: u64,
     pub(crate) up: bool,
+    /// Processes that have handed over to this one and still have requests.
+    pub(crate) adopted: Vec<u64>,
     started: Nanos,
     /// By how much its wall clock is off.
     pub(crate) skew_ms: i64,
@@ -38,6 +45,9 @@ pub(crate) struct Edge {
     pub(crate) gates: Vec<Crossing>,
     pub(crate) limiter: Limiter,
     pub(crate) keyer: Keyer,
+    pub(crate) joint: Joint,
+    /// Older answers, by whose execution.
+    pub(crate) shelf: Shelf<u64>,
     pub(crate) book: Book,
     pub(crate) switches: Switches,
 }
@@ -48,6 +58,7 @@ pub(crate) struct Way {
     pub(crate) breaker: Breaker,
     pub(crate) budget: Budget,
     pub(crate) outliers: Outliers,
+    pub(crate) latencies: Latencies,
     pub(crate) table: Table,
     pub(crate) field: Field,
     memory: SharedMemory,
@@ -79,8 +90,10 @@ impl Edge {
     pub(crate) fn start(id: usize, run: u64, plan: &Plan, conf: &Rc<Conf>, now: Nanos) -> Self {
         let zone = if plan.zones { ["a", "b"][id % 2] } else { "" };
         let mut edge = Self {
+            home: id,
             run,
             up: true,
+            adopted: Vec::new(),
             started: now,
             skew_ms: 0,
             zone,
@@ -90,6 +103,8 @@ impl Edge {
             gates: (0..3).map(|group| Crossing::new(conf, group)).collect(),
             limiter: Limiter::new(64),
             keyer: Keyer::new([run, 7]),
+            joint: Joint::default(),
+            shelf: Shelf::new(1 << 10, 16),
             book: Book::new(EdgeId(id as u64 + 1)),
             switches: Switches::default(),
         };
@@ -129,6 +144,7 @@ impl Way {
             breaker: Breaker::new(Settings::of_service(service)),
             budget: Budget::new(&service.retry),
             outliers: Outliers::new(service.outlier.clone(), []),
+            latencies: Latencies::default(),
             table: Table::default(),
             field: Field::default(),
             memory: SharedMemory::default(),
@@ -191,6 +207,21 @@ impl Crossing {
             }
         };
         Self { gate: Gate::new(lanes), cap }
+    }
+
+    /// Its limit, where that follows the latency.
+    pub(crate) fn adaptive(&self) -> Option<&Adaptive> {
+        match &self.cap {
+            Cap::Fixed(_) => None,
+            Cap::Adaptive(adaptive) => Some(adaptive),
+        }
+    }
+
+    /// Goes on from a limit that was found before.
+    pub(crate) fn resume(&mut self, limit: u32) {
+        if let Cap::Adaptive(adaptive) = &mut self.cap {
+            adaptive.resume(limit);
+        }
     }
 
     pub(crate) fn limit(&self) -> u32 {

@@ -75,7 +75,7 @@ impl World {
     }
 
     fn store_of(&self, edge: usize) -> usize {
-        if self.plan.shared { 0 } else { edge }
+        if self.plan.shared { 0 } else { self.edges[edge].home }
     }
 
     /// The store judges. A claim that arrives after its edge has died is made all the same.
@@ -84,7 +84,9 @@ impl World {
         let (edge, id, run) = (asks.edge, asks.key_id(), asks.run);
         let fingerprint = [asks.variant; 32];
         let process = &self.edges[edge];
-        let (now_ms, current, shared) = (process.wall_ms(self.now), process.run, self.plan.shared);
+        let (now_ms, shared) = (process.wall_ms(self.now), self.plan.shared);
+        // Those that it answers for: itself, and whoever has handed over to it and still has requests.
+        let answers: Vec<u64> = process.adopted.iter().copied().chain([process.run]).collect();
         let left = asks.deadline.total(process.clock(self.now)).ok().flatten().unwrap_or_default();
         let at = self.store_of(edge);
         let store = &mut self.stores[at];
@@ -95,17 +97,23 @@ impl World {
         if shared && store.gone.get(&id).is_some_and(|gone| *gone <= self.now) {
             store.records.remove(&id);
         }
-        let mut verdict = judge(store.records.get(&id), &fingerprint, now_ms, |run| shared || run == current);
+        let mut verdict =
+            judge(store.records.get(&id), &fingerprint, now_ms, |run| shared || answers.contains(&run));
         if shared && verdict == Verdict::Claim && store.records.contains_key(&id) {
             // Over by the edge's clock and not by the store's.
             verdict = Verdict::InFlight;
         }
         let lives = |other: &Request| {
-            other.run == run && other.key_id() == id && (other.holds_key || other.phase == Phase::Claiming)
+            answers.contains(&other.run)
+                && other.key_id() == id
+                && (other.holds_key || other.phase == Phase::Claiming)
         };
         let own = request;
         let others = self.requests.iter().enumerate().filter(|(other, _)| *other != own);
-        if verdict == Verdict::InFlight && !shared && !others.map(|(_, other)| other).any(lives) {
+        // Of a process that has just ended its successor hears a moment later.
+        let unheard = self.relaying.contains(&id)
+            || self.edges.iter().any(|edge| !edge.up && answers.contains(&edge.run));
+        if verdict == Verdict::InFlight && !shared && !unheard && !others.map(|(_, other)| other).any(lives) {
             self.oracle.fail(self.now, format!("request {request} meets a key in flight that nobody holds"));
         }
         let mut number = 0;
@@ -154,6 +162,10 @@ impl World {
         if self.plan.shared {
             return self.later(Event::Conclude { store, id, owner, end });
         }
+        if edge >= self.plan.edges {
+            self.relaying.push(id);
+            return self.later(Event::Relay { edge: store, id, owner, end });
+        }
         if let Some(number) = self.conclude(store, id, owner, end) {
             let at = self.now.plus(self.plan.commit);
             self.agenda.add(at, Event::Saved { edge, run, number });
@@ -172,6 +184,16 @@ impl World {
             store.saved(number);
         }
         Some(number)
+    }
+
+    /// All that an edge was to write, it has written.
+    pub(crate) fn close_books(&mut self, edge: usize) {
+        if !self.plan.shared {
+            let store = &mut self.stores[edge];
+            store.disk = store.records.clone();
+            store.writing.clear();
+        }
+        self.save_switches(edge);
     }
 
     pub(crate) fn crash_store(&mut self, edge: usize) {

@@ -7,12 +7,16 @@ mod agenda;
 mod chance;
 mod clients;
 mod edge;
+mod handover;
 mod hosts;
+mod joint;
 mod keys;
 mod oracle;
 mod plan;
+mod race;
 mod request;
 mod runs;
+mod stale;
 mod switches;
 mod trace;
 mod tries;
@@ -29,7 +33,8 @@ use chance::Chance;
 use clients::Client;
 use edge::Edge;
 use hosts::{Conn, Host};
-use keys::Store;
+use joint::Redis;
+use keys::{Id, Store};
 use oracle::Oracle;
 use plan::{Conf, Plan, READER, SERVICES};
 use request::{Phase, Request};
@@ -49,6 +54,11 @@ pub(crate) struct Tally {
     pub(crate) executions: u64,
     pub(crate) retries: u64,
     pub(crate) budget_stops: u64,
+    pub(crate) hedges: u64,
+    pub(crate) stale: u64,
+    pub(crate) handovers: u64,
+    pub(crate) leased: u64,
+    pub(crate) unknown_keys: u64,
 }
 
 /// What came of a run.
@@ -72,12 +82,17 @@ struct World {
     plan: Plan,
     /// The configuration that the next process starts with.
     conf: Rc<Conf>,
+    /// The present process of each seat, then those that have handed over.
     edges: Vec<Edge>,
     hosts: Vec<Vec<Host>>,
     conns: Vec<Conn>,
     requests: Vec<Request>,
     clients: Vec<Client>,
     stores: Vec<Store>,
+    /// Keys about which a process that has handed over tells its successor at the moment.
+    relaying: Vec<Id>,
+    /// Where limits are counted that edges share.
+    redis: Option<Redis>,
     thrown: Vec<Thrown>,
     heard: Vec<Heard>,
     oracle: Oracle,
@@ -135,6 +150,8 @@ impl World {
             requests: Vec::new(),
             clients,
             stores: (0..count).map(|_| Store::default()).collect(),
+            relaying: Vec::new(),
+            redis: None,
             thrown: Vec::new(),
             heard: (0..count).map(|_| Heard::default()).collect(),
             oracle: Oracle::default(),
@@ -146,6 +163,7 @@ impl World {
             is_over: false,
             recovery_due: Nanos(u64::MAX),
         };
+        world.redis = world.plan.joint.then(Redis::new);
         world.begin();
         world
     }
@@ -164,8 +182,9 @@ impl World {
         for (at, trouble) in trouble::draw(&self.plan, &mut self.chance) {
             self.agenda.add(at, Event::Trouble(trouble));
         }
-        for edge in 0..self.edges.len() {
+        for edge in 0..self.plan.edges {
             self.plan_probes(edge);
+            self.join(edge);
         }
         let healed = Nanos::ZERO.plus(length);
         self.agenda.add(healed, Event::Heal);
@@ -181,9 +200,20 @@ impl World {
             Event::Judge { request } => self.judge_key(request),
             Event::Judged { request } => self.judged(request),
             Event::Conclude { store, id, owner, end } => drop(self.conclude(store, id, owner, end)),
+            Event::Relay { edge, id, owner, end } => self.relayed(edge, id, owner, end),
+            Event::Retire { edge } => self.retire(edge),
+            Event::Gone { edge, run } => self.gone(edge, run),
+            Event::Join { edge, run } => self.joins(edge, run),
+            Event::Joined { edge, run, well } => self.joined(edge, run, well),
+            Event::Round { edge, run } => self.round(edge, run),
+            Event::Count { edge, run, round, calls } => self.count(edge, run, round, calls),
+            Event::Counted { edge, run, round, granted } => self.counted(edge, run, round, granted),
+            Event::RoundDue { edge, run, round } => self.round_due(edge, run, round),
+            Event::Lapses { edge, run } => self.lapses(edge, run),
             Event::Saved { edge, run, number } => self.saved(edge, run, number),
             Event::Impatient { request, ticket } => self.impatient(request, ticket),
             Event::Try { request } => self.begin_try(request),
+            Event::Silent { request, conn } => self.silent(request, conn),
             Event::ConnectDue { conn } => self.connect_failed(conn, true),
             Event::Knock { conn } => self.knock(conn),
             Event::Connected { conn } => self.connected(conn),
@@ -226,7 +256,7 @@ impl World {
     fn is_quiet(&mut self) -> bool {
         let visited: Vec<usize> = (0..SERVICES).filter(|service| self.visitor(*service).is_some()).collect();
         let closed = |edge: &Edge| visited.iter().all(|at| edge.ways[*at].breaker.state() == State::Closed);
-        let quiet = self.edges.iter().all(closed);
+        let quiet = self.edges[..self.plan.edges].iter().all(closed);
         if !quiet && self.now > self.recovery_due {
             self.oracle.fail(self.now, "a breaker has not recovered by itself".to_owned());
         }
@@ -236,19 +266,13 @@ impl World {
     /// Everything that was taken was given back.
     fn check_quiet(&mut self) {
         let mut left = Vec::new();
-        for (at, edge) in self.edges.iter().enumerate() {
-            left.extend(
-                edge.gates.iter().filter(|gate| !gate.is_empty()).map(|_| format!("a place at edge {at}")),
-            );
+        for at in 0..self.plan.edges {
+            left.extend(self.left_over(at));
+            let (edge, joins) = (&self.edges[at], self.redis.is_some());
             left.extend((!edge.switches.is_empty()).then(|| format!("a switch at edge {at}")));
+            left.extend((joins != edge.joint.shares).then(|| format!("edge {at} that counts alone")));
             for way in &edge.ways {
-                let now = edge.clock(self.now);
-                let busy = way.table.instances().iter().filter(|one| one.in_flight() > 0);
-                left.extend(
-                    busy.map(|one| format!("{} requests at {} of edge {at}", one.in_flight(), one.url)),
-                );
-                left.extend((way.breaker.metrics(now).probes > 0).then(|| format!("a probe of edge {at}")));
-                let ejected = way.outliers.ejected(now);
+                let ejected = way.outliers.ejected(edge.clock(self.now));
                 left.extend(
                     (ejected > 0).then(|| format!("{ejected} ejected at edge {at}, half a minute later")),
                 );
@@ -264,5 +288,18 @@ impl World {
         if !left.is_empty() {
             self.oracle.fail(self.now, format!("left over: {}", left.join(", ")));
         }
+    }
+    /// What an edge without requests still holds of them.
+    fn left_over(&self, at: usize) -> Vec<String> {
+        let edge = &self.edges[at];
+        let now = edge.clock(self.now);
+        let full = edge.gates.iter().filter(|gate| !gate.is_empty());
+        let mut left: Vec<String> = full.map(|_| format!("a place at edge {at}")).collect();
+        for way in &edge.ways {
+            let busy = way.table.instances().iter().filter(|one| one.in_flight() > 0);
+            left.extend(busy.map(|one| format!("{} requests at {} of edge {at}", one.in_flight(), one.url)));
+            left.extend((way.breaker.metrics(now).probes > 0).then(|| format!("a probe of edge {at}")));
+        }
+        left
     }
 }

@@ -9,12 +9,15 @@ mod picks;
 use std::collections::BTreeMap;
 
 use sluice_policy::Nanos;
+use sluice_policy::hedge::{Came, Next};
+use sluice_policy::method::Method;
 use sluice_policy::route::Target;
 use sluice_wire::code::Code;
 use sluice_wire::problem::Outcome;
 
 use super::World;
 use super::keys::Id;
+use super::plan::{ATTEMPTS_MAX, Conf, SERVICES};
 use super::request::{Request, Told};
 
 /// An edge and one of its services, or one of its gates.
@@ -31,6 +34,8 @@ pub(crate) struct Oracle {
     /// Requests whose last byte arrived at an instance, in that order.
     executions: Vec<(usize, Id, u8)>,
     claims: BTreeMap<(usize, Id), Vec<Claim>>,
+    /// When whole answers went out that may be shown again, by execution.
+    kept: BTreeMap<u64, Nanos>,
     arms: BTreeMap<(u64, usize), Option<usize>>,
     limits: limits::Limits,
     gates: BTreeMap<At, gates::Seen>,
@@ -43,6 +48,8 @@ pub(crate) struct Oracle {
 struct Seen {
     conns: Vec<usize>,
     whole: u32,
+    /// A head has come that is its answer.
+    answered: bool,
 }
 
 /// A key that a request got.
@@ -52,6 +59,15 @@ struct Claim {
     at_ms: u64,
     expires_at_ms: u64,
     executed: bool,
+}
+
+/// What is known of an edge's parts, from now on by another number.
+fn hand_over<V>(known: &mut BTreeMap<At, V>, from: usize, to: usize) {
+    for part in 0..SERVICES {
+        if let Some(value) = known.remove(&(from, part)) {
+            known.insert((to, part), value);
+        }
+    }
 }
 
 impl Oracle {
@@ -93,12 +109,32 @@ impl Oracle {
         }
     }
 
+    /// A try came to something. The first head below 500 is the answer; short of one, the last failure is.
+    /// `other`: there is a try beside this one.
+    pub(crate) fn raced(&mut self, now: Nanos, request: usize, came: Came, next: Next, other: bool) {
+        let seen = self.seen(request);
+        let good = matches!(came, Came::Head(..500));
+        let again = std::mem::replace(&mut seen.answered, good);
+        let due = if good || !other { Next::Ends } else { Next::Waits };
+        if again {
+            self.fail(now, format!("request {request} was answered, and its tries went on"));
+        } else if next != due {
+            self.fail(
+                now,
+                format!("a try of request {request} came to {came:?}: {next:?}, another: {other}"),
+            );
+        }
+    }
+
     /// An instance got the last byte, and executes it; the number of the execution.
     pub(crate) fn executed(&mut self, now: Nanos, request: usize, asks: &Request) -> u64 {
         let seen = self.seen(request);
         seen.whole += 1;
         let (whole, touched) = (seen.whole, seen.conns.len());
         let (id, safe) = (asks.key_id(), asks.method.is_safe());
+        if touched > ATTEMPTS_MAX as usize {
+            self.fail(now, format!("request {request} reached instances over {touched} connections"));
+        }
         if !safe && whole > 1 {
             self.fail(now, format!("request {request} ({}) was executed {whole} times", asks.method));
         }
@@ -107,6 +143,10 @@ impl Oracle {
                 now,
                 format!("request {request} without a key reached instances over {touched} connections"),
             );
+        }
+        let known = asks.conf.key_of(asks.account);
+        if known.is_some_and(|key| key.rights == 0 || (!safe && key.rights == 1)) {
+            self.fail(now, format!("request {request} was executed by a key without rights"));
         }
         if !safe && !World::may_trade(asks.account) {
             self.fail(now, format!("request {request} was executed without permission"));
@@ -136,11 +176,34 @@ impl Oracle {
         self.claims.entry((store, id)).or_default().push(claim);
     }
 
+    /// The answer of an execution went out whole, and may be shown again.
+    pub(crate) fn kept(&mut self, tag: u64, now: Nanos) {
+        self.kept.insert(tag, now);
+    }
+
+    /// Whether an older answer is one to the same question, not too old, and to somebody who changes nothing.
+    fn may_stand_in(&self, now: Nanos, asks: &Request, tag: u64) -> bool {
+        let within = asks.conf.services[asks.asked].fallback.stale;
+        let fresh = self.kept.get(&tag).is_some_and(|at| within.is_some_and(|most| now.since(*at) <= most));
+        let same = self
+            .executions
+            .get(tag as usize)
+            .is_some_and(|(_, (account, asked, _), _)| (*account, *asked) == (asks.account, asks.asked));
+        fresh && same && asks.method == Method::Get
+    }
+
     /// A client is told what became of its request.
-    pub(crate) fn told(&mut self, now: Nanos, request: usize, asks: &Request, told: Told) {
+    pub(crate) fn told(&mut self, now: Nanos, request: usize, asks: &Request, told: Told, edge_now: Nanos) {
         let touched = !self.seen(request).conns.is_empty();
         if asks.tries == 0 && touched {
             self.fail(now, format!("request {request} reached an instance without a try"));
+        }
+        let waited = edge_now.since(asks.arrived);
+        if let Some(patience) = asks.patience.filter(|patience| asks.tries > 0 && waited > *patience) {
+            self.fail(
+                now,
+                format!("request {request} is told after {waited:?}, and {patience:?} was all it had"),
+            );
         }
         let of = |oracle: &Self, tag: u64| oracle.executions.get(tag as usize).copied();
         match told {
@@ -149,6 +212,12 @@ impl Oracle {
             }
             Told::Refused(Code::RateLimited | Code::Overloaded | Code::InsufficientScope, _) if touched => {
                 self.fail(now, format!("request {request} was refused, and sent"));
+            }
+            Told::Stale(tag) if !self.may_stand_in(now, asks, tag) => {
+                self.fail(
+                    now,
+                    format!("request {request} was shown the answer of another, or too old a one"),
+                );
             }
             Told::Answer(_, Some(tag)) if of(self, tag).is_none_or(|(by, ..)| by != request) => {
                 self.fail(now, format!("request {request} got the answer of another"));
@@ -161,6 +230,21 @@ impl Oracle {
             }
             _ => {}
         }
+    }
+
+    /// A stream came to its end: nobody has taken its caller's key meanwhile.
+    pub(crate) fn went_on(&mut self, now: Nanos, request: usize, asks: &Request, present: &Conf) {
+        if asks.conf.key_of(asks.account) != present.key_of(asks.account) {
+            self.fail(now, format!("stream {request} goes on by a key that is no longer as it was"));
+        }
+    }
+
+    /// An edge gave way to its successor: what is under way is the old process's, what callers owe the new one's.
+    pub(crate) fn handed_over(&mut self, edge: usize, old: usize) {
+        hand_over(&mut self.gates, edge, old);
+        hand_over(&mut self.breakers, edge, old);
+        self.limits.hand_over(edge, old);
+        self.picks.hand_over(edge, old);
     }
 
     /// The process of an edge is gone: what it knew counts no more.

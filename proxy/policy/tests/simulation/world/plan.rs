@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use sluice_policy::api_key::{Digest, Keys};
 use sluice_policy::authorize::Access;
 use sluice_policy::limit::Limit;
 use sluice_policy::split::Split;
 use sluice_schema::{
-    Arm, Balance, Breaker, Concurrency, ConcurrencyLimit, HashOn, Health, Idempotency, Instance, InstanceUrl,
-    Lane, Outlier, RateKey, RateLimit, Retry, RetryCause, Scheme, Service, Timeouts,
+    Arm, Balance, Breaker, Concurrency, ConcurrencyLimit, Fallback, HashOn, Health, Hedge, Idempotency,
+    Instance, InstanceUrl, Lane, Outlier, RateKey, RateLimit, Retry, RetryCause, Scheme, Service, Timeouts,
 };
 
 use super::chance::Chance;
+use super::request::subject;
 
 pub(crate) const ORDERS: usize = 0;
 pub(crate) const CANCELS: usize = 1;
@@ -21,6 +23,8 @@ pub(crate) const REPORTS: usize = 3;
 /// Answers a part of [`QUOTES`], where that is split; has no route of its own.
 pub(crate) const CANARY: usize = 4;
 pub(crate) const SERVICES: usize = 5;
+/// The most tries of a request that any service allows.
+pub(crate) const ATTEMPTS_MAX: u64 = 4;
 const NAMES: [&str; SERVICES] = ["orders", "cancels", "quotes", "reports", "quotes_v2"];
 const LANES: [Lane; SERVICES] = [Lane::Order, Lane::Cancel, Lane::Query, Lane::Analytics, Lane::Query];
 /// Who watches until all are well; never limited by what the others did.
@@ -44,6 +48,10 @@ pub(crate) struct Plan {
     /// Instances of each group that there ever are; services of a group share them.
     pub(crate) hosts: Vec<usize>,
     pub(crate) accounts: usize,
+    /// Edges share their limits.
+    pub(crate) joint: bool,
+    /// Who shows an API key in place of a token.
+    pub(crate) keyed: Option<usize>,
     /// Zones of the edges are told apart.
     pub(crate) zones: bool,
 }
@@ -58,10 +66,26 @@ pub(crate) struct Conf {
     pub(crate) splits: Vec<Split>,
     /// Which instances a service has.
     pub(crate) group: [usize; SERVICES],
+    /// The one API key that there is, and the table that finds it.
+    pub(crate) key: Option<ApiKey>,
+    pub(crate) keys: Keys<ApiKey>,
+}
+
+/// An API key, whose account it is, and what that may do by it: nothing where it is not in the file, read, trade.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct ApiKey {
+    pub(crate) account: usize,
+    pub(crate) rights: u8,
+}
+
+/// What stands for the digest of an account's key.
+pub(crate) fn digest(shown: &[u8]) -> Digest {
+    std::array::from_fn(|at| shown.get(at).copied().unwrap_or_default())
 }
 
 impl Plan {
     pub(crate) fn draw(chance: &mut Chance) -> Self {
+        let accounts = chance.between(3, 6) as usize;
         Self {
             edges: chance.of(&[1, 1, 2, 3]),
             shared: chance.is(40),
@@ -70,7 +94,9 @@ impl Plan {
             net: chance.ms(1, 4),
             length: chance.ms(2500, 4500),
             hosts: (0..3).map(|_| chance.between(1, 5) as usize).collect(),
-            accounts: chance.between(3, 6) as usize,
+            accounts,
+            joint: chance.is(40),
+            keyed: chance.is(60).then_some(accounts - 1),
             zones: chance.is(25),
         }
     }
@@ -106,15 +132,24 @@ impl Conf {
             }
             drawn
         });
-        Rc::new(Self::of(0, services.collect(), group))
+        let services = services.collect();
+        let key = plan.keyed.map(|account| ApiKey { account, rights: chance.of(&[1, 2, 2]) });
+        Rc::new(Self::of(0, services, group, key))
     }
 
-    fn of(number: u64, services: Vec<Service>, group: [usize; SERVICES]) -> Self {
+    fn of(number: u64, services: Vec<Service>, group: [usize; SERVICES], key: Option<ApiKey>) -> Self {
         let limits = services.iter().map(|service| service.rate_limit.as_ref().map(Limit::new)).collect();
         let access = services.iter().map(|service| Access::of_service(service, true)).collect();
         let split = |service: &Service| Split::new(&service.name, service.split.iter().map(|arm| arm.weight));
         let splits = services.iter().map(split).collect();
-        Self { number, services, limits, access, splits, group }
+        let listed = key.iter().filter(|key| key.rights > 0);
+        let keys = listed.map(|key| (digest(subject(key.account).as_bytes()), *key)).collect();
+        Self { number, services, limits, access, splits, group, key, keys }
+    }
+
+    /// The key of an account that shows one.
+    pub(crate) fn key_of(&self, account: usize) -> Option<ApiKey> {
+        self.key.filter(|key| key.account == account)
     }
 
     /// The next one: an operator has changed something of one service.
@@ -136,7 +171,11 @@ impl Conf {
                 arm.weight = chance.between(5, 70) as u32;
             }
         }
-        Rc::new(Self::of(self.number + 1, services, self.group))
+        let mut key = self.key;
+        if let Some(key) = key.as_mut().filter(|_| chance.is(30)) {
+            key.rights = chance.of(&[0, 1, 2]);
+        }
+        Rc::new(Self::of(self.number + 1, services, self.group, key))
     }
 }
 
@@ -172,7 +211,7 @@ fn draw_service(at: usize, group: usize, plan: &Plan, chance: &mut Chance) -> Se
             idle: Duration::from_secs(60),
         },
         retry: Retry {
-            attempts: chance.between(1, 4) as u32,
+            attempts: chance.between(1, ATTEMPTS_MAX) as u32,
             budget: chance.of(&[0.0, 0.1, 0.2, 0.5]),
             min_per_second: chance.of(&[0, 1, 3]),
             on: vec![
@@ -182,7 +221,11 @@ fn draw_service(at: usize, group: usize, plan: &Plan, chance: &mut Chance) -> Se
                 RetryCause::Status(503),
                 RetryCause::Status(504),
             ],
-            ..Retry::default()
+            hedge: match chance.below(4) {
+                0 | 1 => Hedge::Off,
+                2 => Hedge::P95,
+                _ => Hedge::After(chance.ms(5, 60)),
+            },
         },
         breaker: Breaker {
             failure_threshold: chance.between(2, 6) as u32,
@@ -210,6 +253,10 @@ fn draw_service(at: usize, group: usize, plan: &Plan, chance: &mut Chance) -> Se
         idempotency: match at {
             ORDERS => chance.of(&[Idempotency::Optional, Idempotency::Optional, Idempotency::Required]),
             _ => Idempotency::Off,
+        },
+        fallback: Fallback {
+            stale: (matches!(at, QUOTES | REPORTS) && chance.is(30)).then(|| chance.ms(100, 2000)),
+            ..Fallback::default()
         },
         panic_threshold: chance.of(&[0.0, 0.5, 0.5]),
         instances: draw_instances(group, plan, chance),

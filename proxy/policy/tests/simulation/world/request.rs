@@ -4,17 +4,21 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::time::Duration;
 
+use sluice_identity::grants::Grants;
 use sluice_policy::Nanos;
 use sluice_policy::balance::Flight;
 use sluice_policy::breaker::Permit;
 use sluice_policy::deadline::Deadline;
+use sluice_policy::ending::{Ending, Failure, Sent};
 use sluice_policy::gate::{Seat, Ticket};
 use sluice_policy::method::Method;
 use sluice_wire::code::Code;
 use sluice_wire::problem::Outcome;
 
+use super::World;
 use super::keys::{Id, Word};
-use super::plan::Conf;
+use super::plan::{Conf, digest};
+use super::race::Tries;
 
 /// How far it is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,6 +45,8 @@ pub(crate) enum Told {
     Answer(u16, Option<u64>),
     /// What a copy was told.
     Replay(u16, Option<u64>),
+    /// An older answer to the same question, and by which execution.
+    Stale(u64),
     /// The edge's own word.
     Refused(Code, Option<Outcome>),
     /// Nothing: the connection broke, or the client left.
@@ -70,6 +76,8 @@ pub(crate) struct Request {
     /// By the edge's clock.
     pub(crate) arrived: Nanos,
     pub(crate) deadline: Deadline,
+    /// How long its client is willing to wait, where it said so.
+    pub(crate) patience: Option<Duration>,
     pub(crate) phase: Phase,
     pub(crate) word: Option<Word>,
     pub(crate) holds_key: bool,
@@ -82,18 +90,24 @@ pub(crate) struct Request {
     pub(crate) conn: Option<usize>,
     pub(crate) flight: Option<Flight>,
     pub(crate) try_began: Nanos,
+    pub(crate) hedged: Tries,
     /// Of the present try: a byte left, the last piece was handed over.
     pub(crate) sent: bool,
     pub(crate) handed: bool,
     /// An earlier try left a part of it at an instance.
     pub(crate) parted: bool,
     pub(crate) first_byte: Duration,
+    /// How long the upstream worked, and by the edge's clock when the body was whole.
+    pub(crate) worked: Option<Duration>,
+    pub(crate) received_at: Option<Nanos>,
     pub(crate) status: Option<u16>,
     /// Why the last try failed, and whether the upstream is to blame.
-    pub(crate) failure: Option<(Code, bool)>,
+    pub(crate) failure: Option<Failure>,
     /// The client is no longer there, but the key's answer is waited for.
     pub(crate) alone: bool,
     pub(crate) streams: bool,
+    /// Its answer goes on for long.
+    pub(crate) went_on: bool,
 }
 
 impl Request {
@@ -108,6 +122,25 @@ impl Request {
     /// Whether it is for an unknown half: a part of it left, and not its last byte.
     pub(crate) fn is_part(&self) -> bool {
         self.holds_key && self.has_body() && !self.handed
+    }
+
+    /// What may have reached an instance of it.
+    pub(crate) fn what_was_sent(&self) -> Sent {
+        Sent { present: self.sent, parted: self.parted }
+    }
+
+    /// How it ended at its upstream, as far as it has.
+    pub(crate) fn ending(&self) -> Ending {
+        Ending { failure: self.failure, status: self.status, streams: self.streams, worked: self.worked }
+    }
+
+    /// What its caller may do, by the token or the API key that it shows; `None` where nobody knows the key.
+    pub(crate) fn grants(&self) -> Option<Grants> {
+        let trades = match self.conf.key_of(self.account) {
+            None => World::may_trade(self.account),
+            Some(_) => self.conf.keys.find(self.subject().as_bytes(), digest)?.rights > 1,
+        };
+        Some(["read", if trades { "trade" } else { "none" }].into_iter().collect())
     }
 
     pub(crate) fn subject(&self) -> &'static str {

@@ -41,5 +41,10 @@ impl Tally {
         self.executions += other.executions;
         self.retries += other.retries;
         self.budget_stops += other.budget_stops;
+        self.hedges += other.hedges;
+        self.stale += other.stale;
+        self.handovers += other.handovers;
+        self.leased += other.leased;
+        self.unknown_keys += other.unknown_keys;
     }
 }

@@ -11,7 +11,8 @@ use sluice_schema::Lane;
 use super::World;
 use super::agenda::Event;
 use super::clients::SYMBOLS;
-use super::request::{Request, subject};
+use super::plan::digest;
+use super::request::{Phase, Request, Told, subject};
 
 /// What somebody did to a switch.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ pub(crate) struct Thrown {
 }
 
 /// What each edge has heard of, in memory and on its disk.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Heard {
     now: BTreeSet<usize>,
     disk: BTreeSet<usize>,
@@ -59,7 +60,7 @@ impl World {
         let number = self.thrown.len();
         self.thrown.push(Thrown { scope, change });
         self.switch_told(edge, number);
-        for other in 0..self.edges.len() {
+        for other in 0..self.plan.edges {
             for _ in 0..=u64::from(self.chance.is(30)) {
                 if other != edge {
                     let at = self.now.plus(self.chance.ms(1, 60));
@@ -94,6 +95,23 @@ impl World {
         };
         self.agenda.add(self.now.plus(self.plan.commit), saved);
         self.end_stopped_tries(edge);
+        for old in self.retiring(edge) {
+            let Thrown { scope, change } = &self.thrown[number];
+            let process = &mut self.edges[old];
+            process.book.apply(scope, change);
+            process.switches = process.book.switches();
+            self.heard[old].now.insert(number);
+            self.end_stopped_tries(old);
+        }
+    }
+
+    /// All that an edge has heard of is on its disk.
+    pub(crate) fn save_switches(&mut self, edge: usize) {
+        let book = &self.edges[edge].book;
+        let entries = book.entries().map(|(scope, entry)| (scope.clone(), entry.clone()));
+        let heard = &mut self.heard[edge];
+        heard.entries = entries.collect();
+        heard.disk.clone_from(&heard.now);
     }
 
     pub(crate) fn switch_saved(
@@ -135,15 +153,35 @@ impl World {
                 && asks.status.is_some()
                 && asks.edge == edge
                 && asks.run == self.edges[edge].run;
-            if streams && asks.phase == super::request::Phase::Answering && self.stopped(request).is_err() {
-                self.end(request, super::request::Told::Nothing);
+            if streams && asks.phase == Phase::Answering && self.stopped(request).is_err() {
+                self.end(request, Told::Nothing);
+            }
+        }
+    }
+
+    /// Whether its caller came by a key that is gone at its edge, or gives other rights now.
+    pub(crate) fn is_forgotten(&self, asks: &Request) -> bool {
+        let present = &self.edges[asks.edge].conf.keys;
+        let shown = digest(asks.subject().as_bytes());
+        asks.conf.key_of(asks.account).is_some_and(|key| present.forgot(&shown, |now| *now == key))
+    }
+
+    /// Streams end whose callers' keys do.
+    pub(crate) fn end_forgotten(&mut self, edge: usize) {
+        let run = self.edges[edge].run;
+        for request in 0..self.requests.len() {
+            let asks = &self.requests[request];
+            let goes_on = asks.phase == Phase::Answering && (asks.streams || asks.went_on);
+            if goes_on && asks.edge == edge && asks.run == run && self.is_forgotten(asks) {
+                self.tally.unknown_keys += 1;
+                self.end(request, Told::Nothing);
             }
         }
     }
 
     /// Operators let everything go on, at each edge what is still on there.
     pub(crate) fn switches_off(&mut self) {
-        for edge in 0..self.edges.len() {
+        for edge in 0..self.plan.edges {
             self.let_go(edge);
         }
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use sluice_policy::balance::{Affinity, Ask, Instance};
 use sluice_policy::breaker::{Breaker, Outcome as Call};
-use sluice_policy::concurrency::Ended;
+use sluice_policy::ending::{self, Failure};
+use sluice_policy::fallback::is_failed_status;
+use sluice_policy::hedge::Came;
 use sluice_policy::idempotency::{Answer, End};
 use sluice_policy::retry::{Failed, Stop, Verdict};
 use sluice_schema::RetryCause;
@@ -93,6 +95,7 @@ impl World {
             ("host", host as u64),
         ];
         self.trace.note(self.now, "tries", &figures);
+        self.watch_try(request, conn);
         self.agenda.add(self.now.plus(self.plan.net / 2), Event::Knock { conn });
         self.agenda.add(self.now.plus(connect), Event::ConnectDue { conn });
     }
@@ -100,7 +103,8 @@ impl World {
     /// The request that a connection is made for, where that still is so.
     fn tried_by(&self, conn: usize) -> Option<usize> {
         let request = self.conns[conn].request;
-        (self.requests[request].conn == Some(conn)).then_some(request)
+        let asks = &self.requests[request];
+        (asks.conn == Some(conn) || asks.is_aside(conn)).then_some(request)
     }
 
     pub(crate) fn connected(&mut self, conn: usize) {
@@ -115,6 +119,9 @@ impl World {
             return;
         }
         let Some(request) = self.tried_by(conn) else { return };
+        if !self.counts(request, conn, Came::Failure) {
+            return;
+        }
         let code = if late { Code::UpstreamTimeout } else { Code::UpstreamRefused };
         self.try_failed(request, code, RetryCause::Connect);
     }
@@ -132,6 +139,7 @@ impl World {
         asks.handed = true;
         let edge = &self.edges[asks.edge];
         let now = edge.clock(self.now);
+        asks.received_at.get_or_insert(now);
         let timeouts = &asks.conf.services[asks.service].timeouts;
         let left = if asks.has_body() {
             timeouts.first_byte.min(asks.deadline.total(now).ok().flatten().unwrap_or_default())
@@ -172,16 +180,19 @@ impl World {
             self.blame(request, Code::UpstreamRefused);
             return self.end(request, Told::Answer(status, None));
         }
-        self.try_failed(request, Code::UpstreamRefused, RetryCause::Reset);
+        if self.counts(request, conn, Came::Failure) {
+            self.try_failed(request, Code::UpstreamRefused, RetryCause::Reset);
+        }
     }
 
     /// A try has failed: its instance is to blame.
     fn blame(&mut self, request: usize, code: Code) {
-        self.requests[request].failure = Some((code, true));
+        self.requests[request].failure = Some(Failure { code, counts: true });
         self.judge(request, Call::Failure);
     }
 
-    fn judge(&mut self, request: usize, outcome: Call) {
+    /// The instance of the present try hears how it ended.
+    pub(crate) fn judge(&mut self, request: usize, outcome: Call) {
         let asks = &self.requests[request];
         let Some(conn) = asks.conn else { return };
         let (at, service, id) = (asks.edge, asks.service, self.conns[conn].id);
@@ -251,6 +262,7 @@ impl World {
     }
 
     fn drop_try(&mut self, request: usize) {
+        self.drop_aside(request);
         let asks = &mut self.requests[request];
         asks.flight = None;
         if let Some(conn) = asks.conn.take() {
@@ -261,19 +273,32 @@ impl World {
     /// The head of an answer.
     pub(crate) fn head(&mut self, conn: usize, status: u16) {
         let Some(request) = self.tried_by(conn) else { return };
+        if !self.counts(request, conn, Came::Head(status)) {
+            return;
+        }
         let asks = &mut self.requests[request];
         let now = self.edges[asks.edge].clock(self.now);
         asks.failure = None;
         asks.first_byte = now.since(asks.try_began);
+        let received = asks.received_at.map(|at| now.since(at));
+        asks.worked = ending::worked(asks.has_body(), asks.first_byte, received);
         self.trace.note(self.now, "head", &[("request", request as u64), ("status", status.into())]);
         self.judge(request, Call::of_status(status));
         if status >= 500 && self.retries(request, RetryCause::Status(status)) {
             return;
         }
+        let older = self.older(request).filter(|_| is_failed_status(status));
         let asks = &mut self.requests[request];
         (asks.status, asks.phase) = (Some(status), Phase::Answering);
+        if let Some(tag) = older {
+            self.tally.stale += 1;
+            return self.end(request, Told::Stale(tag));
+        }
         if asks.streams {
             self.settle(request);
+            if self.is_forgotten(&self.requests[request]) {
+                self.end(request, Told::Nothing);
+            }
         }
     }
 
@@ -282,11 +307,17 @@ impl World {
         let Some(request) = self.tried_by(conn) else { return };
         let asks = &mut self.requests[request];
         if std::mem::take(&mut asks.streams) {
+            asks.went_on = true;
             let at = self.now.plus(self.chance.ms(100, 1200));
             return self.agenda.add(at, Event::Tail { conn });
         }
         let (status, tag) = (asks.status.unwrap_or_default(), self.conns[conn].tag);
+        if asks.went_on {
+            let conf = &self.edges[asks.edge].conf;
+            self.oracle.went_on(self.now, request, asks, conf);
+        }
         let body = tag.map_or_else(Vec::new, |tag| tag.to_be_bytes().to_vec());
+        self.keep_answer(request, status, tag);
         self.release(request, End::Answered(Answer::Whole { status, fields: Vec::new(), body }));
         self.end(request, Told::Answer(status, tag));
     }
@@ -294,16 +325,13 @@ impl World {
     /// For methods with effects: whether an instance may have acted.
     fn outcome(&self, request: usize) -> Option<Outcome> {
         let asks = &self.requests[request];
-        let may_have_acted = asks.sent || asks.parted;
-        let outcome = if may_have_acted { Outcome::Unknown } else { Outcome::NotSent };
-        (!asks.method.is_idempotent()).then_some(outcome)
+        ending::outcome(asks.method, asks.what_was_sent())
     }
 
     /// No other try: the failure of the one before it still counts, this refusal is nobody's fault.
     fn refuse_try(&mut self, request: usize, code: Code) {
         let asks = &mut self.requests[request];
-        let counts = asks.failure.is_some_and(|(_, counts)| counts);
-        asks.failure = Some((code, counts));
+        asks.failure = Some(Failure::refused(asks.failure, code));
         let outcome = self.outcome(request);
         self.end(request, Told::Refused(code, outcome));
     }
@@ -313,33 +341,21 @@ impl World {
         let asks = &mut self.requests[request];
         let (edge, service, group) = (asks.edge, asks.service, asks.conf.group[asks.service]);
         let now = self.edges[edge].clock(self.now);
-        let (failure, status) = (asks.failure, asks.status);
-        let blamed = failure.is_some_and(|(_, counts)| counts);
+        let ending = asks.ending();
         if let Some(seat) = asks.seat.take() {
-            let ended = match (failure, status) {
-                _ if blamed => Ended::Failed,
-                _ if asks.streams => Ended::Unknown,
-                (None, Some(502..=504)) => Ended::Failed,
-                (None, Some(200..=399)) => Ended::Answered(asks.first_byte),
-                _ => Ended::Unknown,
-            };
             let seed = self.chance.word();
             self.oracle.left(self.now, (edge, group), request);
-            self.edges[edge].gates[group].leave(seat, ended, now, seed);
+            self.edges[edge].gates[group].leave(seat, ending.for_gate(), now, seed);
             self.wake((edge, group));
         }
         let asks = &mut self.requests[request];
         let Some(permit) = asks.permit.take() else { return };
         let (latency, seed) = (asks.first_byte, self.chance.word());
-        let call = match status {
-            _ if blamed => Call::Failure,
-            Some(status) if failure.is_none() => Call::of_status(status),
-            _ => Call::Neutral,
-        };
-        self.oracle.settled((edge, service), request, call, now);
+        let call = ending.for_breaker();
+        self.oracle.settled((edge, service), request, call.unwrap_or(Call::Neutral), now);
         self.with_breaker(edge, service, |breaker| match call {
-            Call::Neutral if status.is_none() => breaker.cancel(permit, now),
-            _ => breaker.record(permit, call, latency, now, seed),
+            None => breaker.cancel(permit, now),
+            Some(call) => breaker.record(permit, call, latency, now, seed),
         });
         self.oracle.after_settled(self.now, (edge, service), &self.edges[edge].ways[service].breaker);
     }
@@ -347,12 +363,9 @@ impl World {
     /// It is over: everything is given back, then its client is told.
     pub(crate) fn end(&mut self, request: usize, told: Told) {
         self.abandon(request);
+        let told = self.stand_in(request, told);
         let asks = &self.requests[request];
-        let end = match (asks.status, asks.sent || asks.parted) {
-            (Some(status), _) => End::Answered(Answer::Status(status)),
-            (None, true) => End::Unknown,
-            (None, false) => End::NotSent,
-        };
+        let end = End::without_answer(asks.status, asks.what_was_sent().may_have_acted());
         self.release(request, end);
         self.settle(request);
         self.drop_try(request);

@@ -11,6 +11,7 @@ use super::agenda::Event;
 use super::chance::Chance;
 use super::edge::{Edge, routes};
 use super::hosts::Mode;
+use super::joint;
 use super::plan::{Plan, SERVICES};
 use super::request::Phase;
 
@@ -21,6 +22,8 @@ pub(crate) enum Trouble {
     Restart { group: usize, host: usize },
     Crash { edge: usize },
     Start { edge: usize },
+    Upgrade { edge: usize },
+    Redis { mode: joint::Mode },
     Reload,
     Clock { edge: usize, by_ms: i64 },
     Store { edge: usize, failing: bool },
@@ -61,6 +64,18 @@ pub(crate) fn draw(plan: &Plan, chance: &mut Chance) -> Vec<(Nanos, Trouble)> {
         let edge = chance.below(edges) as usize;
         all.push((at, Trouble::Crash { edge }));
         all.push((at + chance.between(10_000, 400_000), Trouble::Start { edge }));
+    });
+    some(2, &mut |chance, at, all| {
+        all.push((at, Trouble::Upgrade { edge: chance.below(edges) as usize }));
+    });
+    some(1, &mut |chance, at, all| {
+        let mode = match chance.below(4) {
+            0 | 1 => joint::Mode::Slow(chance.between(20, 300)),
+            2 => joint::Mode::Away,
+            _ => joint::Mode::Dark,
+        };
+        all.push((at, Trouble::Redis { mode }));
+        all.push((at + chance.between(20_000, 1_500_000), Trouble::Redis { mode: joint::Mode::Well }));
     });
     some(3, &mut |_, at, all| all.push((at, Trouble::Reload)));
     some(3, &mut |chance, at, all| {
@@ -129,6 +144,8 @@ impl World {
             Trouble::Restart { group, host } => self.restart_host(group, host),
             Trouble::Crash { edge } => self.crash(edge),
             Trouble::Start { edge } => self.start(edge),
+            Trouble::Upgrade { edge } => self.upgrade(edge),
+            Trouble::Redis { mode } => self.set_redis(mode),
             Trouble::Reload => self.reload(),
             Trouble::Clock { edge, by_ms } => {
                 self.trace.note(self.now, "clock", &[("edge", edge as u64), ("by", by_ms as u64)]);
@@ -156,7 +173,7 @@ impl World {
     }
 
     /// An operator forces a breaker, or lets it go.
-    fn handle_breaker(&mut self, edge: usize, service: usize, force: Option<Force>) {
+    pub(crate) fn handle_breaker(&mut self, edge: usize, service: usize, force: Option<Force>) {
         let now = self.edges[edge].clock(self.now);
         self.with_breaker(edge, service, |breaker| match force {
             Some(force) => breaker.force(force, now),
@@ -171,6 +188,7 @@ impl World {
         if !self.edges[edge].up {
             return;
         }
+        self.redis_sees_trouble();
         self.trace.note(self.now, "crash", &[("edge", edge as u64)]);
         self.edges[edge].up = false;
         self.oracle.crashed(edge);
@@ -198,6 +216,7 @@ impl World {
         self.trace.note(self.now, "start", &[("edge", edge as u64), ("run", self.runs)]);
         self.read_switches(edge);
         self.plan_probes(edge);
+        self.join(edge);
     }
 
     /// Probes of all instances of an edge's services.
@@ -245,9 +264,10 @@ impl World {
     /// Every edge takes the next configuration.
     fn reload(&mut self) {
         self.conf = self.conf.changed(&self.plan, &mut self.chance);
+        self.redis_sees_trouble();
         self.trace.note(self.now, "reload", &[("number", self.conf.number)]);
         debug_assert_eq!(routes(&self.conf).routes().len(), routes(&self.edges[0].conf).routes().len());
-        for edge in 0..self.edges.len() {
+        for edge in 0..self.plan.edges {
             if !self.edges[edge].up {
                 continue;
             }
@@ -255,6 +275,7 @@ impl World {
                 self.edges[edge].ways.iter().map(|way| way.health.keys().copied().collect()).collect();
             self.edges[edge].configure(&self.conf, self.now);
             self.oracle.reloaded(edge);
+            self.end_forgotten(edge);
             let process = &self.edges[edge];
             for (service, way) in process.ways.iter().enumerate() {
                 for id in way.health.keys().filter(|id| !known[service].contains(id)) {
@@ -278,7 +299,8 @@ impl World {
         for store in &mut self.stores {
             store.failing = false;
         }
-        for edge in 0..self.edges.len() {
+        self.set_redis(joint::Mode::Well);
+        for edge in 0..self.plan.edges {
             self.start(edge);
             let now = self.edges[edge].clock(self.now);
             for service in 0..SERVICES {

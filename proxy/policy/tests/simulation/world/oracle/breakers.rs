@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sluice_policy::Nanos;
 use sluice_policy::breaker::{
-    Breaker, Metrics, OPEN_MAX, Outcome, Permit, Reason, Rejected, State, Transition,
+    Breaker, Metrics, OPEN_MAX, Opened, Outcome, Permit, Reason, Rejected, State, Transition,
 };
 
 use super::super::World;
@@ -177,6 +177,17 @@ impl Oracle {
         }
     }
 
+    /// A successor took over an open breaker, as long as it would have been open.
+    pub(crate) fn resumed(&mut self, world: Nanos, at: At, breaker: &Breaker, opened: &Opened, now: Nanos) {
+        let (state, retry_at) = (breaker.state(), breaker.metrics(now).retry_at.unwrap_or(Nanos::ZERO));
+        let shadow = self.breaker(at);
+        shadow.enter(state);
+        (shadow.retry_at, shadow.reopened) = (retry_at, opened.reopened);
+        if state != State::Open || retry_at != now.plus(opened.retry_in) {
+            self.fail(world, format!("a successor's breaker is {state:?} and was to be open"));
+        }
+    }
+
     /// A try begins: the breaker still lets this request through, and no switch stops it.
     pub(crate) fn begins(&mut self, world: Nanos, request: usize, asks: &Request, stopped: bool, now: Nanos) {
         let shadow = self.breaker((asks.edge, asks.service));
@@ -196,7 +207,8 @@ impl Oracle {
         if stopped {
             self.fail(world, format!("request {request} is sent, and a switch stops it"));
         }
-        if asks.deadline.total(now).is_err() {
+        let late = asks.patience.is_some_and(|patience| now.since(asks.arrived) >= patience);
+        if late || asks.deadline.total(now).is_err() {
             self.fail(world, format!("request {request} is tried beyond its deadline"));
         }
     }

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use sluice_policy::Nanos;
+use sluice_policy::limit::lease::LATE;
 use sluice_policy::limit::{Limit, Verdict};
+use sluice_policy::method::Method;
 use sluice_policy::retry::{Failed, Verdict as Retried, WINDOW};
-use sluice_schema::Retry;
+use sluice_schema::{Balance, Hedge, Retry};
 
 use super::super::request::Request;
 use super::{At, Oracle};
@@ -17,6 +19,8 @@ pub(crate) struct Limits {
     /// By edge, service and account.
     rates: BTreeMap<(usize, usize, usize), Rate>,
     budgets: BTreeMap<At, Budget>,
+    /// Of all edges together, by service and account.
+    joint: BTreeMap<(usize, usize), Rate>,
     /// Edges whose limits have changed: what callers owe by the old ones counts on.
     changed: BTreeSet<usize>,
 }
@@ -42,6 +46,11 @@ impl Limits {
         self.budgets.retain(|(at, _), _| *at != edge);
     }
 
+    /// What callers owe goes along; a budget begins anew.
+    pub(super) fn hand_over(&mut self, edge: usize, old: usize) {
+        super::hand_over(&mut self.budgets, edge, old);
+    }
+
     pub(super) fn forget_rates(&mut self, edge: usize) {
         self.rates.retain(|(at, ..), _| *at != edge);
         self.changed.insert(edge);
@@ -49,7 +58,14 @@ impl Limits {
 }
 
 impl Oracle {
-    pub(crate) fn limited(&mut self, now: Nanos, asks: &Request, limit: &Limit, verdict: Verdict) {
+    pub(crate) fn limited(
+        &mut self,
+        now: Nanos,
+        asks: &Request,
+        limit: &Limit,
+        verdict: Verdict,
+        by_others: bool,
+    ) {
         let owes = self.limits.changed.contains(&asks.edge);
         let rate = self.limits.rates.entry((asks.edge, asks.asked, asks.account)).or_default();
         let (per, requests) = (limit.per.as_nanos() as i128, i128::from(limit.requests));
@@ -62,7 +78,7 @@ impl Oracle {
             (rate.passed, rate.least) = (rate.passed + 1, Some(least));
             used > burst * per
         } else {
-            !owes && limit.hard.is_none() && used <= (burst - 1) * per
+            !owes && !by_others && limit.hard.is_none() && used <= (burst - 1) * per
         };
         if faulty {
             let (account, service, allowed) = (asks.account, asks.asked, verdict.decision.allowed);
@@ -76,8 +92,90 @@ impl Oracle {
         }
     }
 
+    /// A limit that edges share was asked, and its store has always answered: all of them together admit what it
+    /// allows, but for one request each and one regained while these were counted, and nobody is refused whose bucket has been whole for a moment.
+    pub(crate) fn limited_by_all(
+        &mut self,
+        now: Nanos,
+        asks: &Request,
+        limit: &Limit,
+        edges: usize,
+        verdict: Verdict,
+        refused: bool,
+    ) {
+        let rate = self.limits.joint.entry((asks.asked, asks.account)).or_default();
+        let (per, requests) = (i128::from(limit.soft_terms.per_us), i128::from(limit.soft_terms.requests));
+        let place = rate.passed * per - requests * i128::from(now.0 / 1_000);
+        let known = rate.least.unwrap_or(i128::MAX);
+        let least = known.min(place);
+        let used = place - least + per;
+        let most = i128::from(limit.soft_terms.capacity) + edges as i128 + 1;
+        let faulty = if verdict.decision.allowed {
+            (rate.passed, rate.least) = (rate.passed + 1, Some(least));
+            used > most * per
+        } else {
+            // The store counts a request when it hears of it.
+            refused && known.saturating_sub(place) > requests * LATE.as_micros() as i128
+        };
+        if faulty {
+            let (account, service, allowed) = (asks.account, asks.asked, verdict.decision.allowed);
+            let used = used as f64 / per as f64;
+            self.fail(
+                now,
+                format!(
+                    "all edges, account {account} at service {service}: allowed={allowed} at {used} of {most}"
+                ),
+            );
+        }
+    }
+
     pub(crate) fn budget_request(&mut self, now: Nanos, edge: usize, service: usize) {
         self.limits.budgets.entry((edge, service)).or_default().requests.push_back(now);
+    }
+
+    /// A second try begins beside a first one.
+    pub(crate) fn hedged(
+        &mut self,
+        world: Nanos,
+        at: At,
+        request: usize,
+        asks: &Request,
+        retry: &Retry,
+        now: Nanos,
+    ) {
+        let (spent, room) = self.charge(at, retry, now);
+        let conf = &asks.conf.services[asks.service];
+        let silent = now.since(asks.try_began);
+        let what = if spent as f64 > room {
+            format!("hedges exceed the budget of retries: {spent} of {room}")
+        } else if asks.tries != 1 || retry.attempts < 2 {
+            format!("request {request} is hedged after {} tries", asks.tries)
+        } else if asks.method != Method::Get || asks.has_body() || asks.streams {
+            format!("request {request} ({}) is sent twice at once", asks.method)
+        } else if conf.balance == Balance::Sticky {
+            format!("request {request} of a bound caller is sent twice")
+        } else if matches!(conf.retry.hedge, Hedge::After(after) if silent < after) {
+            format!("request {request} is hedged after {silent:?}")
+        } else if asks.conf.services[asks.asked].fallback.stale.is_some() {
+            format!("request {request} is hedged on the general way")
+        } else if conf.retry.hedge == Hedge::Off || silent < Duration::from_millis(5) {
+            format!("request {request} is hedged at once")
+        } else {
+            return;
+        };
+        self.fail(world, what);
+    }
+
+    /// Retries of the present window with this one, and how many there may be.
+    fn charge(&mut self, at: At, retry: &Retry, now: Nanos) -> (usize, f64) {
+        let budget = self.limits.budgets.entry(at).or_default();
+        budget.retries.push_back(now);
+        let since = |list: &VecDeque<Nanos>, span: Duration| {
+            list.iter().rev().take_while(|one| now.since(**one) <= span).count()
+        };
+        // The edge's window is nine to ten tenths of this.
+        let (retries, requests) = (since(&budget.retries, WINDOW * 9 / 10), since(&budget.requests, WINDOW));
+        (retries, retry.budget * requests as f64 + f64::from(retry.min_per_second) * WINDOW.as_secs_f64())
     }
 
     /// A failed try was judged.
@@ -94,14 +192,7 @@ impl Oracle {
         now: Nanos,
     ) {
         let Retried::Again(delay) = verdict else { return };
-        let budget = self.limits.budgets.entry(at).or_default();
-        budget.retries.push_back(now);
-        let since = |list: &VecDeque<Nanos>, span: Duration| {
-            list.iter().rev().take_while(|one| now.since(**one) <= span).count()
-        };
-        // The edge's window is nine to ten tenths of this.
-        let (retries, requests) = (since(&budget.retries, WINDOW * 9 / 10), since(&budget.requests, WINDOW));
-        let room = retry.budget * requests as f64 + f64::from(retry.min_per_second) * WINDOW.as_secs_f64();
+        let (retries, room) = self.charge(at, retry, now);
         let is_half = failed.keyed_part && asks.key.is_some() && !asks.handed;
         let what = if retries as f64 > room {
             format!("retries exceed their budget: {retries} of {room}")

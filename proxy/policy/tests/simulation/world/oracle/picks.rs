@@ -33,6 +33,19 @@ impl Picks {
         self.rows.retain(|(at, ..), _| *at != edge);
     }
 
+    /// A successor begins anew, but for what ejections it was told of.
+    pub(super) fn hand_over(&mut self, edge: usize, old: usize) {
+        for ((_, service, key), id) in
+            self.bound.extract_if(.., |(at, ..), _| *at == edge).collect::<Vec<_>>()
+        {
+            self.bound.insert((old, service, key), id);
+        }
+        for ((_, service, id), row) in self.rows.extract_if(.., |(at, ..), _| *at == edge).collect::<Vec<_>>()
+        {
+            self.rows.insert((old, service, id), row);
+        }
+    }
+
     /// The same set gives the same instance everywhere; one that only lost others keeps it.
     fn places(&mut self, service: usize, key: u64, set: Set, address: &str) -> Result<(), String> {
         let known = self.placed.entry((service, key)).or_default();
