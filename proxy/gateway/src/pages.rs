@@ -29,6 +29,8 @@ use crate::state::Shared;
 
 /// Why the edge is not ready where TLS is configured and nothing is there to be shown.
 const NO_CERTIFICATE: &str = "no certificate for the TLS listener yet";
+/// Names no file: the page is public.
+const REFUSED_FILES: &str = "changed certificate files cannot be used, the old ones stay; the log says why";
 
 /// The answer to a request for one of the edge's own paths.
 pub(crate) async fn answer(shared: &Shared, session: &mut Session, x: &mut Exchange) -> Answer {
@@ -146,6 +148,9 @@ pub(crate) fn own_fault(shared: &Shared) -> (Status, Option<String>) {
     }
     if awaits_certificate(shared) {
         return (Status::Degraded, Some(NO_CERTIFICATE.to_owned()));
+    }
+    if shared.tls.refused.is_any() {
+        return (Status::Degraded, Some(REFUSED_FILES.to_owned()));
     }
     match shared.trust.age_ms() {
         Some(age_ms) if u128::from(age_ms) <= max_age.as_millis() => {}

@@ -84,6 +84,8 @@ pub(crate) struct Tls {
     number: AtomicU64,
     applying: Mutex<()>,
     trust: TrustCell,
+    /// Which changed files are not in use.
+    pub(crate) refused: replaced::Refused,
 }
 
 /// What handshakes go by.
@@ -121,6 +123,7 @@ impl Tls {
             number: AtomicU64::new(0),
             applying: Mutex::default(),
             trust,
+            refused: replaced::Refused::default(),
         }
     }
 

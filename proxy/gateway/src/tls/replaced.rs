@@ -1,10 +1,11 @@
 //! Certificates in files may be replaced under the running edge: looked for each [`POLL`], taken once they
-//! have rested for one look. What cannot be used changes nothing and is told in the log.
+//! have rested for one look. What cannot be used changes nothing and is told in the log, `/health` and the alerts.
 
 use std::convert::Infallible;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::{TlsFault, files};
@@ -13,6 +14,20 @@ use crate::upstream_tls;
 
 /// Between two looks.
 const POLL: Duration = Duration::from_secs(1);
+
+/// Whether files have changed into something that cannot be used.
+#[derive(Debug, Default)]
+pub(crate) struct Refused {
+    listener: AtomicBool,
+    services: AtomicBool,
+}
+
+impl Refused {
+    /// Whether something older than the files is in use.
+    pub(crate) fn is_any(&self) -> bool {
+        self.listener.load(Ordering::Relaxed) || self.services.load(Ordering::Relaxed)
+    }
+}
 
 type Fingerprint = Vec<(PathBuf, Option<(u64, i64, i64, u64)>)>;
 
@@ -47,6 +62,7 @@ impl Shared {
         let _one_at_a_time = self.registrations.change.lock().await;
         let config = Arc::clone(&self.generation().config);
         let taken = self.upstreams.reread(&config).and_then(|()| self.rebuild());
+        self.tls.refused.services.store(taken.is_err(), Ordering::Relaxed);
         if let Err(error) = taken {
             let error = &error as &dyn std::error::Error;
             tracing::error!(
@@ -74,7 +90,9 @@ pub(crate) async fn run(shared: Arc<Shared>) -> Infallible {
         // A reload between the look at its settings and their use would be undone.
         let one_at_a_time = shared.registrations.change.lock().await;
         let config = Arc::clone(&shared.generation().config);
-        match shared.apply_tls(&config) {
+        let taken = shared.apply_tls(&config);
+        shared.tls.refused.listener.store(taken.is_err(), Ordering::Relaxed);
+        match taken {
             Ok(()) => tracing::info!(component = "tls", "certificates read again"),
             Err(error) => {
                 let error = &error as &dyn std::error::Error;

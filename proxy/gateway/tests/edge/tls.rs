@@ -178,6 +178,8 @@ fn replaced_files_serve_the_next_handshake_and_cut_nobody() {
     let old = shown(&before);
     // A key that does not fit its certificate changes nothing.
     std::fs::write(edge.conf.join("shop.key"), KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    let is_told = || edge.get("/health").text().contains("changed certificate files cannot be used");
+    eventually("what cannot be used is told", || is_told().then_some(()));
     ca.issue(&["shop.example"], None, 9).write(&edge.conf, "shop");
     let new = eventually("the new certificate", || {
         // Settings of its own: a resumed session is not shown a certificate.
@@ -186,6 +188,7 @@ fn replaced_files_serve_the_next_handshake_and_cut_nobody() {
         Some(shown(&client)).filter(|shown| *shown != old)
     });
     assert_ne!(new, old);
+    eventually("nothing is told any longer", || (!is_told()).then_some(()));
     assert_eq!(ask(&mut before, "shop.example"), Some(200), "a connection that stands is not touched");
 }
 
