@@ -157,11 +157,13 @@ impl Oracle {
         let mut twice = None;
         if let Some((_, claims)) = claims {
             let own = claims.iter().position(|claim| claim.request == request).unwrap_or(0);
-            let at_ms = claims[own].at_ms;
             claims[own].executed = true;
-            let lives =
-                |claim: &&Claim| claim.request != request && claim.executed && at_ms < claim.expires_at_ms;
-            twice = claims.iter().find(lives).map(|claim| claim.request);
+            // The later claim has to come after the time of the earlier one, whichever is executed first.
+            let holds = |at: usize| {
+                let (first, second) = (&claims[own.min(at)], &claims[own.max(at)]);
+                at != own && claims[at].executed && second.at_ms < first.expires_at_ms
+            };
+            twice = (0..claims.len()).find(|at| holds(*at)).map(|at| claims[at].request);
         }
         if let Some(other) = twice {
             self.fail(now, format!("requests {other} and {request} of one key were both executed"));
