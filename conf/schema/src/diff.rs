@@ -70,6 +70,7 @@ const RESTART: &[(&str, &[Role])] = &[
     ("vault.trust_domain", ALL),
     ("vault", &[Role::Vault]),
     ("events", &[Role::Events]),
+    ("notify", &[Role::Events]),
     ("redis", &[Role::Events]),
     ("calc", &[Role::Calc]),
     ("demo", &[Role::Demo]),
@@ -135,6 +136,9 @@ pub fn diff_of(old: &Config, new: &Config, most: usize) -> Diff {
     let secret_changed = old.auth.hs256_secret != new.auth.hs256_secret;
     if secret_changed && !diff.keys.iter().any(|key| key.path == "auth.hs256_secret") {
         diff.keys.push(hidden_change("auth.hs256_secret"));
+    }
+    if old.notify != new.notify && !diff.keys.iter().any(|key| key.path == "notify") {
+        diff.keys.push(hidden_change("notify"));
     }
     for (name, before) in &old_names {
         let Some(after) = new_names.get(name).filter(|after| !same(before, after)) else { continue };

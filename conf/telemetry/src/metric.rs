@@ -117,6 +117,9 @@ catalogue! {
     EventsGroupPending "sluice_events_group_pending" ["group"] "Messages of a consumer group handed out and not settled";
     EventsRedeliveries "sluice_events_redeliveries_total" ["group"] "Deliveries of a consumer group that were not the first";
     EventsDlqDepth "sluice_events_dlq_depth" ["group"] "Dead letters of a consumer group";
+    EventsNotify "sluice_events_notify_total" ["kind", "result"] "Alerts by kind of target: delivered, repeated, superseded by a newer one, below_level, left_out (too many), failed (a try), refused for good, gave_up after an hour";
+    EventsNotifyFollowing "sluice_events_notify_following" [] "1 while alerts are followed for the targets of `notify`, 0 while their consumer group cannot be asked or where no target is configured";
+    EventsNotifyWaiting "sluice_events_notify_waiting" [] "Alerts that a target has not taken yet";
     EventsRejected "sluice_events_rejected_total" ["reason"] "Publishes refused";
 
     // Vault.

@@ -28,6 +28,7 @@ mod keys;
 pub mod log;
 mod metrics;
 mod mint;
+mod notify;
 mod params;
 mod publish;
 mod query;
@@ -46,6 +47,7 @@ mod waiting;
 mod ws;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sluice_http::{Start, serve};
 
@@ -73,6 +75,8 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     let context = Context::new(engine.clone(), groups, settings, metrics, start.stop.clone())?;
     let announced = tokio::spawn(group::announce(Arc::clone(&context), told));
     let observed = tokio::spawn(Arc::clone(&context).observe());
+    let notifier = notify::Notifier::prepare(&context, &start.config.notify).await;
+    let notified = notifier.map(|notifier| tokio::spawn(notifier.run()));
     let candles = context.settings.candles.clone();
     let candles = candles.map(|rules| tokio::spawn(candles::run(Arc::clone(&context), rules)));
     let served = tokio::select! {
@@ -89,6 +93,15 @@ pub async fn run(start: Start) -> Result<(), RunError> {
         candles.abort();
         drop(candles.await);
     }
+    if let Some(mut notified) = notified {
+        // Asked to end, it gives back what it holds; otherwise leases end by themselves.
+        let ended =
+            start.stop.is_stopping() && tokio::time::timeout(NOTIFY_DRAIN, &mut notified).await.is_ok();
+        if !ended {
+            notified.abort();
+            drop(notified.await);
+        }
+    }
     drop((observed.await, announced.await));
     // Waits for two threads; what is queued is stored.
     tokio::task::spawn_blocking(move || {
@@ -98,6 +111,9 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     .await?;
     served
 }
+
+/// LIMIT: how long alerts that are being sent hold the end up.
+const NOTIFY_DRAIN: Duration = Duration::from_secs(5);
 
 /// LIMIT: a segment of what is kept of the groups, in bytes: small, because space is given back by the segment.
 const JOURNAL_SEGMENT_BYTES: u64 = 4 * 1024 * 1024;

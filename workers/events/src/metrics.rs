@@ -28,6 +28,7 @@ pub(crate) struct Metrics {
     pub(crate) replays: IntGauge,
     pub(crate) violations: IntCounterVec,
     pub(crate) groups: Gauges,
+    pub(crate) notify: Notified,
     length: IntGauge,
     bytes: IntGauge,
     oldest_s: Gauge,
@@ -36,6 +37,13 @@ pub(crate) struct Metrics {
     /// In the order of [`Durability::ALL`].
     publish_s: [Histogram; Durability::ALL.len()],
     disk_full: AtomicBool,
+}
+
+/// What became of alerts.
+pub(crate) struct Notified {
+    pub(crate) results: IntCounterVec,
+    pub(crate) following: IntGauge,
+    pub(crate) waiting: IntGauge,
 }
 
 /// What the candles saw of the market data.
@@ -108,6 +116,11 @@ impl Metrics {
             violations: metric::counters(registry, Name::EventsViolations),
             replays: metric::gauge(registry, Name::EventsReplays),
             groups: Gauges::new(registry),
+            notify: Notified {
+                results: metric::counters(registry, Name::EventsNotify),
+                following: metric::gauge(registry, Name::EventsNotifyFollowing),
+                waiting: metric::gauge(registry, Name::EventsNotifyWaiting),
+            },
             length: metric::gauge(registry, Name::EventsLength),
             bytes: metric::gauge(registry, Name::EventsBytes),
             oldest_s: metric::gauge_f64(registry, Name::EventsOldest),

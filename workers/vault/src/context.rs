@@ -18,7 +18,7 @@ use sluice_wire::code::Code;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::ca::{self, Authority, Pace};
+use crate::ca::{self, Authority, Expiring, Pace};
 use crate::config::Settings;
 use crate::error::VaultError;
 use crate::feed::{self, Hub};
@@ -62,6 +62,7 @@ pub(crate) struct Vault {
     pub(crate) figures: Figures,
     pub(crate) outbox_bell: Notify,
     pub(crate) role_pace: Mutex<Pace>,
+    pub(crate) expiring: Mutex<Expiring>,
     /// INVARIANT: the last field: when its guard drops, store and audit log are closed.
     closed: Closed,
 }
@@ -157,6 +158,7 @@ impl Vault {
             figures,
             outbox_bell: Notify::new(),
             role_pace: Mutex::new(Pace::default()),
+            expiring: Mutex::new(Expiring::default()),
             closed: Closed::new(),
         };
         vault.refresh_lists(now).map_err(UnsealError::State)?;
@@ -172,6 +174,7 @@ impl Vault {
         self.authority.store(Arc::new(authority));
         self.signers.store(Arc::new(signers));
         self.show_days_left(now);
+        self.tell_expiring(now)?;
         let leeway_s = self.settings.leeway_s;
         if self.has_ended_rows(now)? {
             self.store.write(own_entry("sweep"), move |change| {

@@ -13,6 +13,7 @@ use sluice_http::{HealthSource as _, TrustCell};
 use sluice_identity::caller::{Caller, Via};
 use sluice_identity::token::{self, TokenError};
 use sluice_schema::Config;
+use sluice_wire::event::NewEvent;
 use sluice_wire::role::Role;
 use tempfile::TempDir;
 
@@ -244,4 +245,41 @@ fn of_too_many_certificates_of_a_role_the_oldest_is_revoked_and_ended_ones_go() 
     let left =
         [Table::Credential, Table::Serial, Table::LeafKey, Table::Revoked].map(|table| rows(&vault, table));
     assert_eq!(left, [0; 4]);
+}
+
+/// Names and kinds of what the event stream is told of certificates that end soon.
+fn expiring(vault: &Vault) -> Vec<(String, String)> {
+    let view = vault.store.snapshot().unwrap();
+    let keys = view.keys(Table::Outbox, &Range::prefix(b"", 1_000)).unwrap();
+    let events = keys.iter().map(|key| view.require::<NewEvent>(Table::Outbox, key).unwrap());
+    let text = |event: &NewEvent, name: &str| event.data[name].as_str().unwrap().to_owned();
+    events
+        .filter(|event| event.data["kind"] == "certificate_expiring")
+        .map(|event| (text(&event, "name"), text(&event, "certificate")))
+        .collect()
+}
+
+#[test]
+fn a_certificate_that_nobody_renews_is_told_once() {
+    let (dir, root, start) = (TempDir::new().unwrap(), RootKey::random(), Timestamp::now());
+    let vault = open(&dir, &root, start);
+    let hours = |hours| start + SignedDuration::from_hours(hours);
+    for service in ["lost", "renewed", "revoked"] {
+        vault
+            .issue(&act("root", "admin", start), service, serde_json::from_value(json!({})).unwrap())
+            .unwrap();
+    }
+    vault.revoke_credentials(&act("root", "admin", hours(1)), "revoked", None).unwrap();
+    vault.maintain(start, hours(19)).unwrap();
+    assert_eq!(expiring(&vault), []);
+    let again = serde_json::from_value(json!({})).unwrap();
+    vault.issue(&act("root", "admin", hours(19)), "renewed", again).unwrap();
+    for later in [20, 21, 22] {
+        vault.maintain(start, hours(later)).unwrap();
+    }
+    assert_eq!(expiring(&vault), [("lost".to_owned(), "leaf".to_owned())]);
+    // Intermediates are renewed by the vault itself, the root is not.
+    vault.maintain(start, start + DAY * 3_630).unwrap();
+    let names: Vec<String> = expiring(&vault).into_iter().skip(1).map(|(_, kind)| kind).collect();
+    assert_eq!(names, ["root"]);
 }

@@ -29,6 +29,34 @@ pub(crate) const SECRET: Text<SecretRef> = Text {
     pattern: "^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$",
 };
 
+/// The address of somebody who is told of alerts, or where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NotifyUrl {
+    /// As written.
+    Plain(String),
+    /// In a variable or a file.
+    Reference(SecretRef),
+}
+
+/// The address of somebody who is told of alerts. No message quotes the text: it is mostly a secret.
+pub(crate) const NOTIFY_URL: Text<NotifyUrl> = Text {
+    what: "an address such as \"https://hooks.example.com/…\", \"env:NAME\" or \"file:PATH\"",
+    code: Code::Url,
+    parse: |text| {
+        if text.starts_with("env:") || text.starts_with("file:") {
+            return parse_secret(text)
+                .map(NotifyUrl::Reference)
+                .map_err(|wrong| wrong.code(Code::SecretReference));
+        }
+        Ok(NotifyUrl::Plain(text.to_owned()))
+    },
+    show: |url| match url {
+        NotifyUrl::Plain(url) => url.clone(),
+        NotifyUrl::Reference(reference) => show_secret(reference),
+    },
+    pattern: r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+|(https?|smtps?)://[^\s]+)$",
+};
+
 /// Where the access log goes.
 pub(crate) const ACCESS: Text<AccessLog> = Text {
     what: "one of \"stderr\", \"file:PATH\", \"off\"",

@@ -3,8 +3,9 @@
 use schemars::{Schema, json_schema};
 use serde_json::{Value, json};
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeValue;
 
+use super::record::{Record, place};
 use crate::code::Code;
 use crate::form::{self, PERMISSION};
 use crate::kind::{Fault, Kind, List, Parsed, Text, Wrong};
@@ -103,54 +104,12 @@ fn twice(keys: &[ApiKey], key: &ApiKey, item: &Spanned<DeValue<'_>>) -> Option<F
     Some(Fault::new(Code::List, message, place(item)))
 }
 
-/// Where a key stands: its name, as a table under a header spans more than its own lines.
-fn place(item: &Spanned<DeValue<'_>>) -> std::ops::Range<usize> {
-    let name = item.get_ref().as_table().and_then(|table| table.get("name"));
-    name.map_or_else(|| item.span(), Spanned::span)
-}
-
 /// A table with these keys and nothing else.
 fn key(item: &Spanned<DeValue<'_>>) -> Parsed<ApiKey> {
-    let Some(table) = item.get_ref().as_table() else {
-        return Err(vec![Fault::wrong_type("`{ name, sha256, permissions }`", item)]);
-    };
-    let mut faults = Vec::new();
-    for (name, _) in table.iter().filter(|(name, _)| !NAMES.contains(&name.get_ref().as_ref())) {
-        let fault =
-            Fault::new(Code::UnknownKey, format!("unknown key {}", quote(name.get_ref())), name.span());
-        faults.push(fault.help("the keys here are name, sha256, permissions"));
-    }
-    let name = needed(table, "name", &NAME, item, &mut faults);
-    let sha256 = needed(table, "sha256", &SHA256, item, &mut faults);
-    let permissions = match table.get("permissions").map(|list| List::of(PERMISSION).parse(list)) {
-        None => Vec::new(),
-        Some(Ok(permissions)) => permissions,
-        Some(Err(found)) => {
-            faults.extend(found);
-            Vec::new()
-        }
-    };
-    match (name, sha256) {
-        (Some(name), Some(sha256)) if faults.is_empty() => Ok(ApiKey { name, sha256, permissions }),
-        _ => Err(faults),
-    }
-}
-
-/// The value of a key that must be there; what is wrong goes to `faults`.
-fn needed<T>(
-    table: &DeTable<'_>,
-    name: &str,
-    kind: &Text<T>,
-    item: &Spanned<DeValue<'_>>,
-    faults: &mut Vec<Fault>,
-) -> Option<T> {
-    let Some(written) = table.get(name) else {
-        faults.push(Fault::new(
-            Code::MissingKey,
-            format!("an API key needs the key {}", quote(name)),
-            place(item),
-        ));
-        return None;
-    };
-    kind.parse(written).map_err(|found| faults.extend(found)).ok()
+    let mut record = Record::of(item, "an API key", &NAMES)?;
+    let name = record.needed("name", &NAME);
+    let sha256 = record.needed("sha256", &SHA256);
+    let permissions = record.optional("permissions", &List::of(PERMISSION)).unwrap_or_default();
+    let key = name.zip(sha256).map(|(name, sha256)| ApiKey { name, sha256, permissions });
+    record.finish(key)
 }

@@ -3,6 +3,8 @@
 mod api_key;
 mod edge;
 mod lane;
+mod notify;
+mod record;
 mod service;
 mod shape;
 mod tls;
@@ -34,6 +36,8 @@ const RATE_STORE: Choice<RateStore> =
 
 /// Walks the main file but its services.
 pub(crate) fn sections(t: &mut Table<'_, '_>, config: &mut Config) {
+    // A key without a table stands before all tables.
+    notify::notify(t, &mut config.notify);
     edge::edge(t, &mut config.edge);
     edge::control(t, &mut config.control);
     t.table("auth", "How callers are believed.", |t| auth(t, &mut config.auth));

@@ -4,6 +4,7 @@
 mod auth;
 mod edge;
 mod lane;
+mod notify;
 mod retry;
 mod service;
 mod shape;
@@ -21,6 +22,7 @@ pub use edge::{
     Registry,
 };
 pub use lane::{Concurrency, ConcurrencyLimit, Lane};
+pub use notify::{Notify, NotifyKind, NotifyLevel};
 pub use retry::{Hedge, Retry, RetryCause};
 pub use service::{
     Balance, Breaker, HEADER_MATCHES_MAX, HashOn, HeaderEdits, Health, Idempotency, Instance, METHODS,
@@ -75,6 +77,8 @@ pub struct Config {
     pub calc: Calc,
     /// `[demo]`: the stand-in services and the market tape.
     pub demo: Demo,
+    /// `[[notify]]`: who is told of alerts.
+    pub notify: Vec<Notify>,
     /// `ENABLE_MTLS`: whether services show the edge's own certificate unless they say otherwise.
     pub mtls: bool,
     /// Every `[[service]]`, in file order, the disabled ones too. Names are unique.
@@ -114,6 +118,7 @@ impl Default for Config {
             vault: Vault::default(),
             calc: Calc::default(),
             demo: Demo::default(),
+            notify: Vec::new(),
             mtls: true,
             services: Vec::new(),
         }
@@ -143,6 +148,7 @@ impl Config {
             vault: self.vault.clone(),
             calc: self.calc.clone(),
             demo: self.demo.clone(),
+            notify: self.notify.clone(),
             mtls: self.mtls,
             services: Vec::new(),
         }

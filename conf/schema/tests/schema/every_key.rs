@@ -79,6 +79,10 @@ pub(crate) const OTHER_VALUES: &[(&str, &str)] = &[
     ("log.sample", "0.25"),
     ("metrics.allow", "[]"),
     ("metrics.enabled", "false"),
+    (
+        "notify",
+        "[{ kind = \"alertmanager\", url = \"http://127.0.0.1:9093/api/v2/alerts\", level = \"info\" }]",
+    ),
     ("otlp.endpoint", "\"http://127.0.0.1:4318\""),
     ("rate_limit.default", "0"),
     ("rate_limit.shared", "\"redis\""),

@@ -275,6 +275,7 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
         "trades_become_candles_of_every_length",
         &["events.candles.timeframes", "events.candles.lateness"],
     ),
+    ("workers/events/tests/api/notify.rs", "every_target_is_told_in_its_own_form", &["notify"]),
     (EVENTS, "retention_by_age_is_as_configured", &["events.retention.age"]),
     (EVENTS, "retention_by_bytes_is_as_configured", &["events.retention.bytes"]),
     (LANES, "cancels_flow_while_orders_are_shed", &["service.lane", "service.concurrency.queue"]),

@@ -43,12 +43,12 @@ use crate::log::{Log, Record};
 
 pub(crate) use announce::announce;
 pub(crate) use command::{
-    Answer, Ask, Command, How, Lease, LetterPage, Letters, Notice, Put, Redrive, Redriven, Replayed, Report,
-    Settle, Settled, Start,
+    Answer, Ask, Command, Delivery, Event, How, Lease, LetterPage, Letters, Notice, Put, Redrive, Redriven,
+    Replayed, Report, Settle, Settled, Start,
 };
 pub(crate) use error::GroupError;
 pub(crate) use gauges::Gauges;
-pub(crate) use settings::Settings;
+pub(crate) use settings::{Selector, Settings};
 
 use keeper::Keeper;
 use watch::Watch;

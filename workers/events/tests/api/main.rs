@@ -15,6 +15,8 @@ mod limits;
 mod live;
 mod live_choice;
 mod live_socket;
+mod mail;
+mod notify;
 mod publish;
 mod read;
 mod replay;

@@ -6,6 +6,7 @@
 
 mod authority;
 mod csr;
+mod expiry;
 mod leaf;
 mod ops;
 mod pace;
@@ -15,6 +16,7 @@ mod rows;
 mod upkeep;
 
 pub(crate) use authority::Authority;
+pub(crate) use expiry::Expiring;
 pub(crate) use ops::IssueRequest;
 pub(crate) use pace::Pace;
 pub(crate) use rows::load_authority;

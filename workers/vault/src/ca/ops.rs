@@ -26,6 +26,8 @@ pub(super) const CREDENTIALS_MAX: u64 = 500_000;
 const NAMES_MAX: usize = 32;
 /// LIMIT: services in one page of the list.
 const PAGE_MAX: usize = 200;
+/// LIMIT: certificates looked through for those that end soon.
+const IN_FORCE_MAX: usize = 10_000;
 /// Longest life an administrator can ask for; the issuer's own end comes first.
 const LEAF_LIFE_MAX: SignedDuration = SignedDuration::from_hours(24 * 90);
 
@@ -92,11 +94,11 @@ pub(crate) struct CredentialPage {
 /// A certificate on the dashboard's list.
 #[derive(Debug, Serialize)]
 pub(crate) struct Watched {
-    name: String,
-    kind: &'static str,
-    serial: String,
-    not_before: Timestamp,
-    not_after: Timestamp,
+    pub(super) name: String,
+    pub(super) kind: &'static str,
+    pub(super) serial: String,
+    pub(super) not_before: Timestamp,
+    pub(super) not_after: Timestamp,
 }
 
 /// The service a public key belongs to, as long as a certificate for it may be valid.
@@ -213,28 +215,54 @@ impl Vault {
     /// Every certificate whose end somebody should know of: root, intermediates, the newest of each service.
     pub(crate) fn watched(&self) -> Result<Vec<Watched>, VaultError> {
         let authority = self.authority.load_full();
-        let ca = |kind, issuing: &Issuing| Watched {
+        let mut watched = vec![Watched::ca("root", &authority.root)];
+        let intermediates = authority.intermediates.iter().rev();
+        watched.extend(intermediates.map(|issuing| Watched::ca("intermediate", issuing)));
+        watched.extend(leaves(page(&self.store.snapshot()?, None, PAGE_MAX)?));
+        watched.sort_by_key(|one| one.not_after);
+        Ok(watched)
+    }
+
+    /// Every certificate that something relies on: root, the intermediate that signs, the newest of each service.
+    pub(super) fn in_force(&self) -> Result<Vec<Watched>, VaultError> {
+        let authority = self.authority.load_full();
+        let signing = Watched::ca("intermediate", authority.issuing());
+        let mut found = vec![Watched::ca("root", &authority.root), signing];
+        let view = self.store.snapshot()?;
+        let mut after: Option<String> = None;
+        while found.len() < IN_FORCE_MAX {
+            let page = page(&view, after.as_deref(), PAGE_MAX)?;
+            after.clone_from(&page.next);
+            found.extend(leaves(page));
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Watched {
+    fn ca(kind: &'static str, issuing: &Issuing) -> Self {
+        Self {
             name: format!("ca {kind}"),
             kind,
             serial: issuing.serial.clone(),
             not_before: issuing.not_before,
             not_after: issuing.not_after,
-        };
-        let mut watched = vec![ca("root", &authority.root)];
-        watched.extend(authority.intermediates.iter().rev().map(|issuing| ca("intermediate", issuing)));
-        let page = page(&self.store.snapshot()?, None, PAGE_MAX)?;
-        watched.extend(page.credentials.into_iter().filter(|one| one.revoked_at.is_none()).map(|one| {
-            Watched {
-                name: one.service,
-                kind: "leaf",
-                serial: one.serial,
-                not_before: one.issued_at,
-                not_after: one.not_after,
-            }
-        }));
-        watched.sort_by_key(|one| one.not_after);
-        Ok(watched)
+        }
     }
+}
+
+/// The certificates of a page that are not revoked.
+fn leaves(page: CredentialPage) -> impl Iterator<Item = Watched> {
+    page.credentials.into_iter().filter(|one| one.revoked_at.is_none()).map(|one| Watched {
+        name: one.service,
+        kind: "leaf",
+        serial: one.serial,
+        not_before: one.issued_at,
+        not_after: one.not_after,
+    })
 }
 
 /// Whether the caller may see the certificates of this service or role; the name is checked before.
