@@ -10,6 +10,7 @@ use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use sluice_policy::authorize::{Refused, is_preflight};
 use sluice_policy::balance::Affinity;
+use sluice_policy::ending::{Sent, outcome};
 use sluice_policy::limit::header::{reset_epoch_s, retry_after_s, write_rate_limit};
 use sluice_policy::limit::{Decision, Who};
 use sluice_policy::method::Method;
@@ -17,7 +18,7 @@ use sluice_policy::reserved::Reserved;
 use sluice_policy::route::{Ask, Lookup, Route, Target as Routed};
 use sluice_wire::code::Code;
 use sluice_wire::header::X_FORWARDED_PROTO;
-use sluice_wire::problem::{Outcome, Problem};
+use sluice_wire::problem::Problem;
 use sluice_wire::role::Role;
 
 use crate::authenticate::authenticate;
@@ -356,7 +357,7 @@ pub(crate) fn too_large(bytes_max: u64) -> Answer {
 
 /// Adds to a refusal of the edge that nothing was sent, where that matters.
 pub(crate) fn not_sent(x: &Exchange, problem: Problem) -> Problem {
-    if x.arrival.method.is_idempotent() { problem } else { problem.outcome(Outcome::NotSent) }
+    outcome(x.arrival.method, Sent::NOTHING).into_iter().fold(problem, Problem::outcome)
 }
 
 /// Whether an address may read without a token: inside `allow`, and the request went through no proxy.

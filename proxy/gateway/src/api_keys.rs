@@ -3,52 +3,49 @@
 //! What a guess costs in time tells of its own digest alone, from which no key can be found. Callers are made
 //! once a generation.
 
-use foldhash::HashMap;
+use std::sync::Arc;
+
 use ring::digest;
 use sluice_identity::claims::Claims;
+use sluice_policy::api_key::{Digest, Keys};
 use sluice_schema::ApiKey;
-
-use std::sync::Arc;
 
 use crate::jwt_cache::Verified;
 
-/// LIMIT: bytes of a key that anybody looks at.
-const KEY_BYTES_MAX: usize = 512;
 /// `x-auth-method` of those who show a key.
 pub(crate) const METHOD: &str = "api_key";
 
 /// The callers that a configuration knows by a key.
 #[derive(Default)]
 pub(crate) struct ApiKeys {
-    by_digest: HashMap<[u8; 32], Arc<Verified>>,
+    known: Keys<Arc<Verified>>,
 }
 
 impl ApiKeys {
     /// The keys of a configuration, whose names and permissions were checked.
     pub(crate) fn new(keys: &[ApiKey]) -> Self {
-        let known = keys.iter().filter_map(|key| Some((key.sha256, caller(key)?)));
-        Self { by_digest: known.collect() }
+        Self { known: keys.iter().filter_map(|key| Some((key.sha256, caller(key)?))).collect() }
     }
 
     /// Whether there is none: then nobody looks at what clients send.
     pub(crate) fn is_empty(&self) -> bool {
-        self.by_digest.is_empty()
+        self.known.is_empty()
     }
 
     /// Who shows this key.
     pub(crate) fn find(&self, shown: &[u8]) -> Option<&Arc<Verified>> {
-        if shown.is_empty() || shown.len() > KEY_BYTES_MAX {
-            return None;
-        }
-        let digest = digest::digest(&digest::SHA256, shown);
-        self.by_digest.get(digest.as_ref())
+        self.known.find(shown, sha256)
     }
 
     /// Whether a caller came by a key that is not among these, or may do something else by it now.
     pub(crate) fn forgot(&self, caller: &Verified) -> bool {
         let Some(digest) = &caller.api_key else { return false };
-        self.by_digest.get(digest).is_none_or(|known| known.claims != caller.claims)
+        self.known.forgot(digest, |known| known.claims == caller.claims)
     }
+}
+
+fn sha256(shown: &[u8]) -> Digest {
+    digest::digest(&digest::SHA256, shown).as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 /// A key has no end of its own: it is taken out of the file, or its name is revoked.
@@ -67,6 +64,8 @@ fn caller(key: &ApiKey) -> Option<Arc<Verified>> {
 
 #[cfg(test)]
 mod tests {
+    use sluice_policy::api_key::KEY_BYTES_MAX;
+
     use super::*;
 
     fn key(name: &str, shown: &str) -> ApiKey {

@@ -11,13 +11,13 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::upstreams::peer::HttpPeer;
 use sluice_policy::balance::Flight;
 use sluice_policy::deadline::Deadline;
+use sluice_policy::ending::Failure;
 use sluice_policy::event_stream::Events;
 use sluice_policy::framing::BodyFraming;
 use sluice_policy::hedge::Verdict;
 use sluice_policy::method::Method;
 use sluice_policy::time::Nanos;
 use sluice_schema::Timeouts;
-use sluice_wire::code::Code;
 use sluice_wire::id::RequestId;
 use tokio::time::Instant;
 
@@ -124,15 +124,6 @@ impl Attempt {
             flight: None,
         }
     }
-}
-
-/// Why no answer came from the upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
-    /// The code of the answer.
-    pub(crate) code: Code,
-    /// Whether the upstream is to blame, for its breaker.
-    pub(crate) counts: bool,
 }
 
 /// One request.

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 use pingora::proxy::Session;
-use sluice_policy::concurrency::Ended;
 use sluice_policy::deadline::USEFUL_MIN;
 use sluice_policy::framing::BodyFraming;
 use sluice_policy::gate::Lane;
@@ -19,6 +18,7 @@ use crate::admit::{decided, not_sent};
 use crate::clock;
 use crate::ctx::{Exchange, Target};
 use crate::due;
+use crate::forward::ending;
 use crate::idempotency::check_call;
 use crate::lanes::{Came, Refused, Waiting};
 use crate::respond::Answer;
@@ -166,24 +166,13 @@ fn ask_breaker(x: &mut Exchange) -> Result<(), Answer> {
 /// A long answer begins: from now on its client can keep it waiting, and must not keep others from the upstream.
 pub(crate) fn lend(x: &mut Exchange) {
     if let Some(pass) = x.pass.take() {
-        x.arrival.link.lent().put(pass, ended(x));
+        x.arrival.link.lent().put(pass, ending(x).for_gate());
     }
 }
 
 /// Gives the place at the upstream back: it has done its part, or its answer turned out to be a stream.
 pub(crate) fn leave(x: &mut Exchange) {
     if let Some(pass) = x.pass.take().or_else(|| x.arrival.link.lent().take()) {
-        pass.left(ended(x));
-    }
-}
-
-/// How a call ended for the gate.
-fn ended(x: &Exchange) -> Ended {
-    match (x.failure, x.upstream_status) {
-        (Some(failure), _) if failure.counts => Ended::Failed,
-        _ if x.streaming => Ended::Unknown,
-        (None, Some(502..=504)) => Ended::Failed,
-        (None, Some(200..=399)) => x.worked.map_or(Ended::Unknown, Ended::Answered),
-        _ => Ended::Unknown,
+        pass.left(ending(x).for_gate());
     }
 }

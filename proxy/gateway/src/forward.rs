@@ -10,6 +10,7 @@ use http::{HeaderValue, StatusCode, Version};
 use pingora::http::RequestHeader;
 use pingora::{Error, Result};
 use sluice_policy::breaker::Outcome;
+use sluice_policy::ending::{Ending, worked};
 use sluice_policy::event_stream::Events;
 use sluice_policy::framing::BodyFraming;
 use sluice_policy::headers::Rules;
@@ -91,10 +92,8 @@ pub(crate) fn head_came(x: &mut Exchange, status: u16) {
     x.failure = None;
     let took = x.attempt.as_ref().map(|attempt| clock::instant() - attempt.started).unwrap_or_default();
     x.first_byte = Some(took);
-    x.worked = match x.arrival.body {
-        BodyFraming::None => Some(took),
-        _ => x.received_at.map(|at| (clock::instant() - at).min(took)),
-    };
+    let has_body = x.arrival.body != BodyFraming::None;
+    x.worked = worked(has_body, took, x.received_at.map(|at| clock::instant() - at));
     x.upstream_status = Some(status);
     let idle = x.timeouts().map(|timeouts| timeouts.idle);
     x.arrival.link.backlog().set_patience(idle.filter(|_| !x.call));
@@ -214,13 +213,15 @@ pub(crate) fn settle(x: &mut Exchange) {
 pub(crate) fn tell_breaker(x: &mut Exchange) {
     enter::leave(x);
     let Some(leave) = x.leave.take() else { return };
-    let latency = x.first_byte.unwrap_or_default();
-    match (x.failure, x.upstream_status) {
-        (Some(failure), _) if failure.counts => leave.record(Outcome::Failure, latency),
-        (None, Some(status)) => leave.record(Outcome::of_status(status), latency),
-        // The client left or was refused first: dropping the leave counts neither way.
-        _ => drop(leave),
+    match ending(x).for_breaker() {
+        Some(outcome) => leave.record(outcome, x.first_byte.unwrap_or_default()),
+        None => drop(leave),
     }
+}
+
+/// How the request ended at its upstream, as far as it has.
+pub(crate) fn ending(x: &Exchange) -> Ending {
+    Ending { failure: x.failure, status: x.upstream_status, streams: x.streaming, worked: x.worked }
 }
 
 /// `Retry-After` of an upstream, where it is in seconds.

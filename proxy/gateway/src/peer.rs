@@ -10,13 +10,13 @@ use pingora::protocols::tls::SslDigest;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 use sluice_policy::breaker::Outcome;
+use sluice_policy::ending::{self, Failure, Sent};
 use sluice_policy::retry::Failed;
 use sluice_schema::RetryCause;
 use sluice_wire::code::Code;
-use sluice_wire::problem::{self, Problem};
+use sluice_wire::problem::Problem;
 
-use crate::admit::not_sent;
-use crate::ctx::{Attempt, Exchange, Failure, Target};
+use crate::ctx::{Attempt, Exchange, Target};
 use crate::endpoint::Reached;
 use crate::generation::ServiceRoute;
 use crate::idempotency;
@@ -184,9 +184,7 @@ fn worker_away() -> Problem {
 pub(crate) fn refuse<T>(x: &mut Exchange, problem: Problem) -> Result<T, Box<Error>> {
     let code = problem.code;
     x.refusal = Some(Answer::problem(outcome(x, problem)));
-    // A try that failed before still counts: only this refusal itself is nobody's fault.
-    let counts = x.failure.is_some_and(|failure| failure.counts);
-    x.failure = Some(Failure { code, counts });
+    x.failure = Some(Failure::refused(x.failure, code));
     x.decision = code.word();
     Err(Error::new_in(REFUSED))
 }
@@ -354,11 +352,8 @@ pub(crate) fn was_sent(x: &Exchange) -> bool {
     x.attempt.as_ref().is_some_and(|attempt| attempt.sent)
 }
 
-/// For methods with effects: whether the upstream may have acted.
+/// Adds, for methods with effects, whether the upstream may have acted.
 fn outcome(x: &Exchange, problem: Problem) -> Problem {
-    if (was_sent(x) || idempotency::has_left_part(x)) && !x.arrival.method.is_idempotent() {
-        problem.outcome(problem::Outcome::Unknown)
-    } else {
-        not_sent(x, problem)
-    }
+    let sent = Sent { present: was_sent(x), parted: idempotency::has_left_part(x) };
+    ending::outcome(x.arrival.method, sent).into_iter().fold(problem, Problem::outcome)
 }

@@ -11,12 +11,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use prometheus::IntCounter;
+use sluice_policy::ending::Failure;
 use sluice_policy::redact;
 use sluice_schema::Scheme;
 use tokio::time::Instant;
 
 use crate::account::Ending;
-use crate::ctx::{Attempt, Failure, Target};
+use crate::ctx::{Attempt, Target};
 use crate::headers::trace_state;
 use crate::ids::span_text;
 

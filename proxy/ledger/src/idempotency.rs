@@ -281,12 +281,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let end = match (self.status, self.sent) {
-            (Some(status), _) => End::Answered(Answer::Status(status)),
-            (None, true) => End::Unknown,
-            (None, false) => End::NotSent,
-        };
-        self.end(end);
+        self.end(End::without_answer(self.status, self.sent));
     }
 }
 

@@ -8,6 +8,7 @@ use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderValue, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::protocols::Stream;
+use sluice_policy::ending::Failure;
 use sluice_wire::code::Code;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -16,7 +17,7 @@ use super::handshake::{answer_bytes, invalid};
 use super::tries::{Answered, while_present};
 use crate::account;
 use crate::chunks::ChunkScanner;
-use crate::ctx::{Exchange, Failure};
+use crate::ctx::Exchange;
 use crate::forward::{dress, is_stream, settle, tell_breaker};
 use crate::peer;
 use crate::reframe::frame_anew;
