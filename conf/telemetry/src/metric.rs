@@ -110,6 +110,7 @@ catalogue! {
     EventsViolations "sluice_events_schema_violations_total" ["mode"] "Events that did not follow the schema of their type, by what was done";
     EventsReplays "sluice_events_replay_sessions" [] "Replay sessions held";
     EventsBytes "sluice_events_store_bytes" [] "Bytes of the log on disk";
+    EventsSpooled "sluice_events_spooled" [] "Events kept in the worker's files until Redis takes them";
     EventsOldest "sluice_events_oldest_age_seconds" [] "Age of the oldest stored event";
     EventsCandleTrades "sluice_events_candle_trades_total" ["result"] "Market data events seen by the candles: counted, repeated, late, refused or no_trade";
     EventsGroupLag "sluice_events_group_lag_events" ["group"] "Events a consumer group has not looked at (64 groups by name, else `other`)";

@@ -190,13 +190,13 @@ pub struct StoredEvent {
 /// The answer to a publish.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {
-    /// Place in the stream.
-    pub message_id: String,
+    /// Place in the stream; `None` while the event waits for its store (`spooled`).
+    pub message_id: Option<String>,
     /// Identity of the event.
     pub event_id: Uuid,
     /// Always `published`.
     pub status: String,
-    /// What it survives: `fsync`, `memory`, ….
+    /// What it survives: `fsync`, `memory`, `spooled`, ….
     pub durability: String,
     /// The id was known: nothing was stored again.
     pub duplicate: bool,

@@ -30,6 +30,9 @@ pub(crate) struct Banner {
     started_in: Duration,
     #[serde(skip)]
     dev: bool,
+    /// The Redis that events are stored in.
+    #[serde(skip)]
+    redis: Option<String>,
 }
 
 impl Banner {
@@ -64,7 +67,15 @@ impl Banner {
             ca_fingerprint,
             started_in,
             dev,
+            redis: None,
         }
+    }
+
+    /// Says in which Redis events are stored; its address shows no password. Without one they are in the data
+    /// directory.
+    pub(crate) fn stored_in(mut self, redis: Option<String>) -> Self {
+        self.redis = redis;
+        self
     }
 
     /// One JSON line.
@@ -101,7 +112,10 @@ impl Banner {
         for (name, url) in &self.demo {
             self.row(out, Role::Demo, name, url)?;
         }
-        writeln!(out, "\n  store      embedded log in {}/events", self.data_dir)?;
+        match &self.redis {
+            Some(redis) => writeln!(out, "\n  store      Redis at {redis}")?,
+            None => writeln!(out, "\n  store      embedded log in {}/events", self.data_dir)?,
+        }
         if let Some(fingerprint) = &self.ca_fingerprint {
             writeln!(out, "  CA         SHA-256 {fingerprint}")?;
         }
@@ -169,6 +183,9 @@ mod tests {
         assert_eq!(value["pids"]["edge"], 7);
         assert_eq!(value["demo"]["data"], "http://127.0.0.1:8001");
         assert!(banner.to_text().matches("curl ").count() >= 4);
+        assert!(banner.to_text().contains("store      embedded log in /d/events"));
+        let banner = banner.stored_in(Some("redis://***@cache:6379".to_owned()));
+        assert!(banner.to_text().contains("store      Redis at redis://***@cache:6379\n"));
         assert_eq!(value.get("edge_tls"), None);
     }
 

@@ -293,7 +293,9 @@ impl<'a> Supervisor<'a> {
     async fn announce(&mut self, started: std::time::Instant) {
         let (data_dir, dev) = (&self.plan.data_dir, self.args.common.dev);
         if let Some(banner) = self.crew.banner(data_dir, dev, started).await {
-            print(&banner, self.args);
+            let config = self.plan.config.as_ref();
+            let redis = config.and_then(|config| config.event_redis()).map(ToString::to_string);
+            print(&banner.stored_in(redis), self.args);
             self.crew.announced = true;
         }
     }

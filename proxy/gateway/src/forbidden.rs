@@ -20,8 +20,8 @@ const STORE_PORT: u16 = 6379;
 /// Addresses that no registration may have.
 pub(crate) struct Forbidden {
     own: Vec<SocketAddr>,
-    /// Host and port of the shared store.
-    store: Option<(String, u16)>,
+    /// Hosts and ports of the shared store.
+    store: Vec<(String, u16)>,
     seen: ArcSwap<Seen>,
 }
 
@@ -36,10 +36,10 @@ impl Forbidden {
     /// `own` are the sockets of this process, which may differ from the configured ones; `store_url` is
     /// the address of the shared store, if there is one.
     pub(crate) fn new(own: Vec<SocketAddr>, store_url: Option<&str>) -> Self {
-        let store = store_url.and_then(host_and_port);
+        let store = store_url.map(hosts_and_ports).unwrap_or_default();
         let written =
-            store.as_ref().and_then(|(host, port)| Some(SocketAddr::new(host.parse().ok()?, *port)));
-        let seen = Seen { local: read_local().unwrap_or_default(), store: written.into_iter().collect() };
+            store.iter().filter_map(|(host, port)| Some(SocketAddr::new(host.parse().ok()?, *port)));
+        let seen = Seen { local: read_local().unwrap_or_default(), store: written.collect() };
         Self { own, store, seen: ArcSwap::from_pointee(seen) }
     }
 
@@ -52,7 +52,7 @@ impl Forbidden {
 
     /// Whether this is the store by name, known to resolve or not.
     pub(crate) fn is_store(&self, host: &str, port: u16) -> bool {
-        self.store.as_ref().is_some_and(|(name, at)| name == host && *at == port)
+        self.store.iter().any(|(name, at)| name == host && *at == port)
     }
 
     /// Reads interfaces and the store's name again.
@@ -61,10 +61,19 @@ impl Forbidden {
         if let Some(local) = read_local() {
             seen.local = local;
         }
-        if let Some((host, port)) = self.store.as_ref().filter(|(host, _)| host.parse::<IpAddr>().is_err())
-            && let Some(found) = resolve(resolver, host, *port).await
-        {
-            seen.store = found;
+        let mut store: Vec<SocketAddr> = Vec::new();
+        let mut is_known = true;
+        for (host, port) in &self.store {
+            match host.parse() {
+                Ok(ip) => store.push(SocketAddr::new(ip, *port)),
+                Err(_) => match resolve(resolver, host, *port).await {
+                    Some(found) => store.extend(found),
+                    None => is_known = false,
+                },
+            }
+        }
+        if is_known {
+            seen.store = store;
         }
         self.seen.store(Arc::new(seen));
     }
@@ -80,17 +89,21 @@ fn read_local() -> Option<Vec<IpAddr>> {
     }
 }
 
-/// Host and port of `redis://[user[:password]@]host[:port][/…]`; `None` for a socket path or nonsense.
-fn host_and_port(url: &str) -> Option<(String, u16)> {
-    let (_, rest) = url.split_once("://")?;
-    let authority = rest.split(['/', '?', '#']).next()?;
-    let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let (host, port) = match authority.strip_prefix('[') {
+/// Hosts and ports of `redis://[user[:password]@]host[:port][,host[:port]…][/…]`; none for a socket path or nonsense.
+fn hosts_and_ports(url: &str) -> Vec<(String, u16)> {
+    let Some((_, rest)) = url.split_once("://") else { return Vec::new() };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let hosts = authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts);
+    hosts.split(',').filter_map(host_and_port).collect()
+}
+
+fn host_and_port(place: &str) -> Option<(String, u16)> {
+    let (host, port) = match place.strip_prefix('[') {
         Some(v6) => {
             let (host, port) = v6.split_once(']')?;
             (host, port.strip_prefix(':'))
         }
-        None => authority.rsplit_once(':').map_or((authority, None), |(host, port)| (host, Some(port))),
+        None => place.rsplit_once(':').map_or((place, None), |(host, port)| (host, Some(port))),
     };
     let port = port.map_or(Some(STORE_PORT), |port| port.parse().ok())?;
     (!host.is_empty()).then(|| (host.to_ascii_lowercase(), port))
@@ -109,10 +122,12 @@ mod tests {
             ("rediss://user:p@ss@10.0.0.9:7000/0", "10.0.0.9", 7000),
             ("redis://[::1]:7/1?x", "::1", 7),
         ] {
-            assert_eq!(host_and_port(url), Some((host.to_owned(), port)), "{url}");
+            assert_eq!(hosts_and_ports(url), [(host.to_owned(), port)], "{url}");
         }
+        let many = hosts_and_ports("redis+cluster://u:p@a:1,[::2]:3");
+        assert_eq!(many, [("a".to_owned(), 1), ("::2".to_owned(), 3)]);
         for bad in ["", "redis", "redis://", "redis+unix:/run/redis.sock", "redis://h:port"] {
-            assert_eq!(host_and_port(bad), None, "{bad}");
+            assert!(hosts_and_ports(bad).is_empty(), "{bad}");
         }
     }
 

@@ -43,7 +43,7 @@ impl Joint {
     /// The address is none that the client understands; nothing has changed then.
     pub(crate) fn configure(&self, config: &Config) -> Result<(), RedisError> {
         let _one_at_a_time = self.change.write().unwrap_or_else(PoisonError::into_inner);
-        let wanted = config.redis.as_ref().filter(|_| config.rate_store == RateStore::Redis);
+        let wanted = config.edge_redis().filter(|_| config.rate_store == RateStore::Redis);
         let present = self.limits.load_full();
         if present.as_ref().map(|limits| limits.url()) == wanted {
             return Ok(());

@@ -225,7 +225,7 @@ async fn store(
         // Every draft is an event of the batch here: places and outcomes agree.
         for (index, outcome) in outcomes.iter().enumerate() {
             if let Outcome::Conflict(stamp) = outcome {
-                return Err(Box::new(conflict(*stamp).index(index)));
+                return Err(Box::new(conflict(Some(*stamp)).index(index)));
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use sluice_http::Start;
-use sluice_schema::{Config, EventStore, Events, Fsync as ConfiguredFsync, UnknownTypes};
+use sluice_schema::{Config, Events, Fsync as ConfiguredFsync, OnRedisDown, UnknownTypes};
 use sluice_wire::symbol::Timeframe;
 
 use crate::candles::{Frame, Rules};
@@ -35,6 +35,10 @@ pub(crate) struct Settings {
     pub(crate) candles: Option<Rules>,
     /// How its files are written, once the keys are there.
     pub(crate) at_rest: AtRest,
+    /// The folder of what waits for Redis.
+    pub(crate) spool_dir: PathBuf,
+    /// Events wait there while Redis takes none.
+    pub(crate) spools: bool,
     /// The stream in Redis, where events are stored there.
     pub(crate) redis: Option<redis::Options>,
 }
@@ -52,6 +56,8 @@ impl Settings {
             schemas_dir: start.role_dir().join("schemas"),
             streams_dir: start.role_dir().join("streams"),
             groups_dir: start.role_dir().join(format!("{}.groups.log", events.stream)),
+            spool_dir: start.role_dir().join(format!("{}.spool.log", events.stream)),
+            spools: events.on_redis_down == OnRedisDown::Spool,
             log_options: log_options(events),
             candles: candles(events),
             at_rest: at_rest(events),
@@ -80,7 +86,7 @@ fn at_rest(events: &Events) -> AtRest {
 fn redis_options(config: &Config) -> Option<redis::Options> {
     let events = &config.events;
     let log = log_options(events);
-    let url = config.redis.as_ref().filter(|_| events.store != Some(EventStore::Embedded))?;
+    let url = config.event_redis()?;
     Some(redis::Options {
         url: url.expose().to_owned(),
         stream: events.stream.clone(),

@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::mint::Mint;
 use crate::rate::Rates;
 use crate::replay::Sessions;
-use crate::schemas::Schemas;
+use crate::schemas::{Home, Schemas};
 use crate::stream::SUBSCRIBERS_MAX;
 use crate::streams::Streams;
 
@@ -60,7 +60,10 @@ impl Context {
         stop: Stop,
     ) -> Result<Arc<Self>, RunError> {
         let hub = Hub::start(engine.reader(), Arc::clone(&metrics))?;
-        let schemas = Schemas::open(settings.schemas_dir.clone(), metrics.violations.clone());
+        let schemas = Schemas::open(
+            engine.shared().map_or_else(|| Home::Folder(settings.schemas_dir.clone()), Home::Shared),
+            metrics.violations.clone(),
+        );
         let schemas = schemas.map_err(|error| RunError::Schemas(Box::new(error)))?;
         let rates = settings.publish_rate.map(|rate| Mutex::new(Rates::new(rate)));
         let streams = Streams::new(
@@ -68,6 +71,7 @@ impl Context {
             settings.streams_dir.clone(),
             settings.log_options,
             &settings.at_rest,
+            engine.shared(),
         );
         Ok(Arc::new(Self {
             engine,
@@ -114,13 +118,18 @@ impl Context {
     pub(crate) fn log(&self) -> Option<Log> {
         match &self.engine {
             Engine::Embedded(log) => Some(log.clone()),
-            Engine::Redis(_) => None,
+            Engine::Redis(..) => None,
         }
     }
 
     /// Changes when what was stored turned out to be replaced.
     pub(crate) fn replaced(&self) -> watch::Receiver<u64> {
         self.engine.replaced()
+    }
+
+    /// The data set that is worked on, where it can be replaced.
+    pub(crate) fn epoch(&self) -> Option<String> {
+        self.engine.epoch()
     }
 
     /// Where events are stored, in a word.
@@ -192,9 +201,14 @@ impl Context {
         let mut tick = tokio::time::interval(OBSERVE_PERIOD);
         loop {
             tick.tick().await;
+            let own = Arc::clone(&self);
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(move || own.schemas.refresh()).await {
+                tracing::debug!(component = "schemas", error = %error, "schemas in Redis were not looked at");
+            }
             let stats = self.reader().stats();
             self.metrics.replays.set(self.sessions.expire(tokio::time::Instant::now()) as i64);
-            self.metrics.observe(&stats, Self::oldest_age_s(stats.first_id.map(|id| id.ms)));
+            let oldest_s = Self::oldest_age_s(stats.first_id.map(|id| id.ms));
+            self.metrics.observe(&stats, oldest_s, self.engine.spooled());
             if let Ok(groups) = self.groups.list(None, usize::MAX).await {
                 self.metrics.groups.observe(&groups);
             }
@@ -209,13 +223,17 @@ impl Context {
 
 impl HealthSource for Context {
     fn ready(&self) -> bool {
-        matches!(self.engine.condition(), Condition::Well | Condition::Full) && self.hub.is_well()
+        matches!(self.engine.condition(), Condition::Well | Condition::Full | Condition::Spooling { .. })
+            && self.hub.is_well()
     }
 
     fn components(&self) -> BTreeMap<String, Component> {
         let store = match self.engine.condition() {
             Condition::Failed => Component::new(Status::Unhealthy, "the event log has failed"),
             Condition::Away(why) => Component::new(Status::Unhealthy, why),
+            Condition::Spooling { why, events } => {
+                Component::new(Status::Degraded, format!("{events} events wait for Redis: {why}"))
+            }
             Condition::Full => Component::new(Status::Degraded, "Redis may take no more memory"),
             Condition::Well if self.metrics.disk_is_full() => {
                 Component::new(Status::Degraded, "the disk of the event log is full")

@@ -21,6 +21,7 @@ mod error;
 mod event;
 mod fingerprint;
 mod frame;
+mod gaps;
 mod group;
 mod hub;
 mod json;
@@ -56,9 +57,9 @@ pub use keys::KeyError;
 
 use config::Settings;
 use context::Context;
-use engine::Engine;
-use group::{Groups, Limits};
-use log::{AtRest, Ground, Log, Options, Retention};
+use engine::{Engine, Spool};
+use group::{Groups, Journal, Limits};
+use log::{AtRest, Fatal, Ground, Log, Options, Retention};
 use metrics::Metrics;
 use redis::Redis;
 
@@ -68,12 +69,20 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new(&start.registry));
     let Some((engine, at_rest)) = open(&start, &settings, &metrics).await? else { return Ok(()) };
     settings.at_rest = at_rest;
-    let journal = open_journal(&settings).await?;
-    let (reader, own) = (engine.reader(), journal.clone());
-    let opened = tokio::task::spawn_blocking(move || Groups::open(reader, own, Limits::default())).await?;
+    let own = if engine.group_notes().is_some() { None } else { Some(open_journal(&settings).await?) };
+    let journal = own.clone().map(Journal::new).or_else(|| engine.group_notes().map(Journal::shared));
+    let (reader, journal) = (engine.reader(), journal.expect("a store without notes has a log for them"));
+    let opened =
+        tokio::task::spawn_blocking(move || Groups::open(reader, journal, Limits::default())).await?;
     let (groups, told) = opened?;
     let context = Context::new(engine.clone(), groups, settings, metrics, start.stop.clone())?;
     let announced = tokio::spawn(group::announce(Arc::clone(&context), told));
+    let own_context = Arc::clone(&context);
+    let refreshed = tokio::task::spawn_blocking(move || own_context.schemas.refresh()).await?;
+    if let Err(error) = refreshed {
+        tracing::warn!(component = "schemas", error = %error, "schemas in Redis are not known yet");
+    }
+    let gaps = tokio::spawn(gaps::announce(Arc::clone(&context)));
     let observed = tokio::spawn(Arc::clone(&context).observe());
     let notifier = notify::Notifier::prepare(&context, &start.config.notify).await;
     let notified = notifier.map(|notifier| tokio::spawn(notifier.run()));
@@ -83,10 +92,11 @@ pub async fn run(start: Start) -> Result<(), RunError> {
         served = serve(&start, api::router(&context), Arc::clone(&context) as _) => served.map_err(RunError::from),
         // Nothing can be acknowledged any more, and what is on the disk is for the next start to find out.
         fatal = engine.failed() => Err(RunError::Log(fatal)),
-        fatal = journal.failed() => Err(RunError::Log(fatal)),
+        fatal = failed(own.as_ref()) => Err(RunError::Log(fatal)),
     };
     observed.abort();
     announced.abort();
+    gaps.abort();
     // Cancelled, as asked.
     if let Some(candles) = candles {
         // It stops by itself, and loses nothing: what is not stored is made again.
@@ -102,11 +112,11 @@ pub async fn run(start: Start) -> Result<(), RunError> {
             drop(notified.await);
         }
     }
-    drop((observed.await, announced.await));
+    drop((observed.await, announced.await, gaps.await));
     // Waits for two threads; what is queued is stored.
     tokio::task::spawn_blocking(move || {
         context.close();
-        drop((context, engine, journal));
+        drop((context, engine, own));
     })
     .await?;
     served
@@ -114,6 +124,14 @@ pub async fn run(start: Start) -> Result<(), RunError> {
 
 /// LIMIT: how long alerts that are being sent hold the end up.
 const NOTIFY_DRAIN: Duration = Duration::from_secs(5);
+
+/// Waits until the log of the groups fails; forever while it does not, or is not there.
+async fn failed(journal: Option<&Log>) -> Fatal {
+    match journal {
+        Some(journal) => journal.failed().await,
+        None => std::future::pending().await,
+    }
+}
 
 /// LIMIT: a segment of what is kept of the groups, in bytes: small, because space is given back by the segment.
 const JOURNAL_SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
@@ -147,7 +165,10 @@ async fn open(
     // What stands beside the stream, in this worker's own files, is encrypted.
     let Some(at_rest) = waiting::keys(start, settings).await? else { return Ok(None) };
     let redis = tokio::task::spawn_blocking(move || Redis::open(options, observer)).await??;
+    let (own, ground) = (redis.clone(), Ground { at_rest: at_rest.clone(), ..Ground::default() });
+    let (dir, options, takes) = (settings.spool_dir.clone(), settings.log_options, settings.spools);
+    let spool = tokio::task::spawn_blocking(move || Spool::open(own, &dir, options, ground, takes)).await??;
     let durability = redis.durability().as_str();
     tracing::info!(component = "redis", durability, "events are stored in Redis");
-    Ok(Some((Engine::Redis(redis), at_rest)))
+    Ok(Some((Engine::Redis(redis, spool), at_rest)))
 }

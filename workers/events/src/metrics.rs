@@ -31,6 +31,7 @@ pub(crate) struct Metrics {
     pub(crate) notify: Notified,
     length: IntGauge,
     bytes: IntGauge,
+    spooled: IntGauge,
     oldest_s: Gauge,
     batch: Histogram,
     fsync_s: Histogram,
@@ -123,6 +124,7 @@ impl Metrics {
             },
             length: metric::gauge(registry, Name::EventsLength),
             bytes: metric::gauge(registry, Name::EventsBytes),
+            spooled: metric::gauge(registry, Name::EventsSpooled),
             oldest_s: metric::gauge_f64(registry, Name::EventsOldest),
             batch: metric::histogram(registry, Name::EventsBatch, BATCH_BUCKETS),
             fsync_s: metric::histogram(registry, Name::EventsFsyncSeconds, LATENCY_BUCKETS_S),
@@ -164,7 +166,8 @@ impl Metrics {
     }
 
     /// What the log holds now.
-    pub(crate) fn observe(&self, stats: &Stats, oldest_s: f64) {
+    pub(crate) fn observe(&self, stats: &Stats, oldest_s: f64, spooled: u64) {
+        self.spooled.set(spooled as i64);
         self.length.set(stats.length as i64);
         self.bytes.set(stats.bytes as i64);
         self.oldest_s.set(oldest_s);

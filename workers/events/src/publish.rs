@@ -134,6 +134,8 @@ pub(crate) fn answer(
     outcome: Outcome,
     durability: Durability,
 ) -> Result<Published, Box<Problem>> {
+    // In the spool it has no place in the stream yet.
+    let placed = durability != Durability::Spooled;
     let (stamp, duplicate) = match outcome {
         Outcome::Stored(stamp) => {
             context.metrics.published(kind);
@@ -143,11 +145,11 @@ pub(crate) fn answer(
             context.metrics.dedup_hits.inc();
             (stamp, true)
         }
-        Outcome::Conflict(stamp) => return Err(Box::new(conflict(stamp))),
+        Outcome::Conflict(stamp) => return Err(Box::new(conflict(placed.then_some(stamp)))),
         Outcome::Withheld => return Err(Box::new(Problem::new(Code::Conflict).outcome(Sent::NotSent))),
     };
     Ok(Published {
-        message_id: stamp.id.to_string(),
+        message_id: placed.then(|| stamp.id.to_string()),
         event_id,
         status: "published".to_owned(),
         durability: durability.as_str().to_owned(),
@@ -155,9 +157,10 @@ pub(crate) fn answer(
     })
 }
 
-pub(crate) fn conflict(stamp: Stamp) -> Problem {
+pub(crate) fn conflict(stamp: Option<Stamp>) -> Problem {
+    let place = stamp.map_or_else(String::new, |stamp| format!(" as message {}", stamp.id));
     Problem::new(Code::EventIdConflict)
-        .detail(format!("this event_id was stored as message {} with another content", stamp.id))
+        .detail(format!("this event_id was stored{place} with another content"))
         .pointer("/event_id")
         .outcome(Sent::NotSent)
 }

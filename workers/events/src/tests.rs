@@ -20,7 +20,7 @@ use sluice_wire::problem::Outcome;
 use crate::config::Settings;
 use crate::context::Context;
 use crate::engine::Engine;
-use crate::group::{Groups, Limits};
+use crate::group::{Groups, Journal, Limits};
 use crate::log::{Disk, Filter, Fsync, Ground, Log, Medium, Options, Retention};
 use crate::metrics::Metrics;
 use crate::params::Params;
@@ -89,6 +89,8 @@ fn world() -> World {
     };
     let log = Log::open(dir.path(), &options, ground).unwrap();
     let settings = Settings {
+        spool_dir: dir.path().join("spool.log"),
+        spools: false,
         dev: true,
         unknown_types: true,
         stream: "s".to_owned(),
@@ -105,7 +107,7 @@ fn world() -> World {
     let (stopper, stop) = Stopper::new();
     let journal = Log::open(&dir.path().join("groups.log"), &options, Ground::default()).unwrap();
     let engine = Engine::Embedded(log.clone());
-    let (groups, _) = Groups::open(engine.reader(), journal, Limits::default()).unwrap();
+    let (groups, _) = Groups::open(engine.reader(), Journal::new(journal), Limits::default()).unwrap();
     let context = Context::new(engine, groups, settings, metrics, stop).unwrap();
     World { disk, context, log, _dir: dir, _stopper: stopper }
 }

@@ -117,12 +117,22 @@ pub(crate) fn rate_limit(t: &mut Table<'_, '_>, limit: &RateLimit) {
 
 /// Limits are shared somewhere.
 fn rate_store(reader: &mut Reader<'_>, config: &Config) {
-    if config.rate_store == RateStore::Local || config.redis.is_some() || reader.has_failed("redis.url") {
+    if config.rate_store == RateStore::Local || reader.has_failed("redis.url") {
         return;
     }
-    let message = "limits are shared over Redis, and none is configured";
+    let (message, help) = match &config.redis {
+        None => (
+            "limits are shared over Redis, and none is configured",
+            "set `redis.url` (or REDIS_URL), or `shared = \"local\"`",
+        ),
+        Some(url) if !url.is_single() => (
+            "limits are shared over one Redis, not over a cluster or what sentinels name",
+            "make `redis.url` a \"redis://host:port\", or set `shared = \"local\"`",
+        ),
+        Some(_) => return,
+    };
     let wrong = Diagnostic::new(Code::RateOrder, message).at(reader.place("rate_limit.shared"));
-    reader.report(wrong.help("set `redis.url` (or REDIS_URL), or `shared = \"local\"`"));
+    reader.report(wrong.help(help));
 }
 
 /// Events are stored somewhere.

@@ -45,37 +45,56 @@ pub(crate) const COLLECTOR: Text<String> = Text {
     pattern: r"^https?://[^/?#@\s]+/?$",
 };
 
+/// LIMIT: servers named in the address of a cluster or of sentinels.
+const REDIS_SERVERS_MAX: usize = 16;
+
 /// The address of a Redis.
 pub(crate) const REDIS_URL: Text<RedisUrl> = Text {
     what: "an address such as \"redis://127.0.0.1:6379\"",
     code: Code::Url,
     parse: parse_redis,
     show: ToString::to_string,
-    pattern: r"^redis://([^/?#@\s]*@)?[^/?#@\s]+(/[0-9]{1,5})?$",
+    pattern: r"^redis(\+cluster|\+sentinel)?://([^/?#@\s]*@)?[^/?#@\s]+(/[A-Za-z0-9._-]+){0,2}$",
 };
 
 /// Never quotes the text: it may hold a password.
 fn parse_redis(text: &str) -> Result<RedisUrl, Wrong> {
     let wrong = |why: &str| {
-        Wrong::new(why)
-            .help("write it as \"redis://host:port\", with user and password before an @ where needed")
+        Wrong::new(why).help(
+            "write it as \"redis://host:port\", \"redis+cluster://host:port,host:port\" or \
+             \"redis+sentinel://host:port,host:port/name\", with user and password before an @ where needed",
+        )
     };
     if text.starts_with("rediss://") {
         return Err(wrong("Redis over TLS is not available in this version"));
     }
-    let rest = text.strip_prefix("redis://").ok_or_else(|| wrong("this is not the address of a Redis"))?;
-    let (place, database) = match rest.split_once('/') {
-        Some((place, database)) => (place, database),
-        None => (rest, ""),
-    };
-    let (user_info, place) = place.rsplit_once('@').unwrap_or(("", place));
-    let odd = |text: &str| text.contains(|c: char| c.is_whitespace() || c.is_control() || "/?#@".contains(c));
+    let none = || wrong("this is not the address of a Redis");
+    let (scheme, rest) = text.split_once("://").ok_or_else(none)?;
+    let (place, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (user_info, hosts) = place.rsplit_once('@').unwrap_or(("", place));
     let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()) && text.len() <= 5;
+    let (servers_max, path_fits) = match scheme {
+        "redis" => (1, is_number(path)),
+        "redis+cluster" => (REDIS_SERVERS_MAX, path.is_empty()),
+        "redis+sentinel" => {
+            let (name, database) = path.split_once('/').unwrap_or((path, ""));
+            (REDIS_SERVERS_MAX, is_name(name) && is_number(database))
+        }
+        _ => return Err(none()),
+    };
+    let odd = |c: char| c.is_whitespace() || c.is_control() || "/?#@".contains(c);
     // The rules of an instance's host and port hold here too.
-    if odd(user_info) || format!("http://{place}").parse::<InstanceUrl>().is_err() || !is_number(database) {
-        return Err(wrong("this is not the address of a Redis"));
+    let is_server = |host: &str| format!("http://{host}").parse::<InstanceUrl>().is_ok();
+    let servers_fit = hosts.split(',').count() <= servers_max && hosts.split(',').all(is_server);
+    if user_info.contains(odd) || !servers_fit || !path_fits {
+        return Err(none());
     }
     Ok(RedisUrl::new(text.to_owned()))
+}
+
+/// What sentinels call a primary.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
 fn parse_address(text: &str) -> Result<SocketAddr, Wrong> {
@@ -161,10 +180,13 @@ mod tests {
             ("redis://cache/2", "redis://cache/2"),
             ("redis://:hunter2@[::1]:7/0", "redis://***@[::1]:7/0"),
             ("redis://user:hunter2@cache", "redis://***@cache"),
+            ("redis+cluster://:hunter2@a:1,[::1]:2", "redis+cluster://***@a:1,[::1]:2"),
+            ("redis+sentinel://a,b:26379/main/3", "redis+sentinel://a,b:26379/main/3"),
         ] {
             let url = parse_redis(text).expect(text);
             assert_eq!((url.to_string().as_str(), url.expose()), (shown, text));
             assert!(!format!("{url:?}").contains("hunter2"));
+            assert_eq!(url.is_single(), !text.contains('+'), "{text}");
         }
         for bad in [
             "",
@@ -177,6 +199,13 @@ mod tests {
             "redis://a?b",
             "redis://a@b@c",
             "rediss://a",
+            "redis://a,b",
+            "redis+cluster://a,,b",
+            "redis+cluster://a/1",
+            "redis+sentinel://a",
+            "redis+sentinel://a/main/x",
+            "redis+sentinel://a/main/1/2",
+            "redis+tcp://a",
         ] {
             assert!(parse_redis(bad).is_err(), "{bad}");
         }

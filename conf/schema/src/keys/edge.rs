@@ -94,7 +94,7 @@ pub(super) fn keys(t: &mut Table<'_, '_>, keys: &mut Keys) {
 
 pub(super) fn redis(t: &mut Table<'_, '_>, redis: &mut Option<RedisUrl>) {
     t.table("redis", "The store that several edges share.", |t| {
-        let doc = "Its address; it keeps the idempotency keys then. Without one each edge keeps its own.";
+        let doc = "Its address; it keeps the idempotency keys then. Without one, or with a cluster or sentinels, each edge keeps its own.";
         t.key("url", doc, Maybe(REDIS_URL), redis);
     });
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::span;
 use crate::form::{ADDRESS, AUDIENCE, FSYNC, ISSUER, PATH, SEAL, STREAM, TIMEFRAME, TRUST_DOMAIN};
 use crate::kind::{Choice, Duration, Flag, List, Maybe, Number, Size, count};
-use crate::model::{Calc, Candles, Demo, EventStore, Events, Retention, UnknownTypes, Vault};
+use crate::model::{Calc, Candles, Demo, EventStore, Events, OnRedisDown, Retention, UnknownTypes, Vault};
 use crate::table::Table;
 
 const UNKNOWN_TYPES: Choice<UnknownTypes> =
@@ -13,6 +13,9 @@ const UNKNOWN_TYPES: Choice<UnknownTypes> =
 
 const STORE: Choice<EventStore> =
     Choice { words: &[("embedded", EventStore::Embedded), ("redis", EventStore::Redis)], planned: &[] };
+
+const ON_REDIS_DOWN: Choice<OnRedisDown> =
+    Choice { words: &[("reject", OnRedisDown::Reject), ("spool", OnRedisDown::Spool)], planned: &[] };
 
 /// A year in milliseconds.
 const YEAR: u64 = 31_536_000_000;
@@ -27,6 +30,8 @@ pub(super) fn events(t: &mut Table<'_, '_>, events: &mut Events) {
         t.key("listen", "Address of its API port.", ADDRESS, &mut events.listen);
         let doc = "Where events are stored: embedded or redis; unset, redis where redis.url is set.";
         t.key("store", doc, Maybe(STORE), &mut events.store);
+        let doc = "While Redis takes no events: reject them, or spool them in the worker's own files until it does.";
+        t.key("on_redis_down", doc, ON_REDIS_DOWN, &mut events.on_redis_down);
         t.key("stream", "Name of the stream.", STREAM, &mut events.stream);
         let doc = "Consumer group that is made together with a stream in Redis.";
         t.key("group", doc, STREAM, &mut events.group);

@@ -103,6 +103,11 @@ impl RedisUrl {
         &self.0
     }
 
+    /// One server, not a cluster or what sentinels name: what edges share over it needs one.
+    pub fn is_single(&self) -> bool {
+        !self.0.starts_with("redis+")
+    }
+
     pub(crate) fn new(text: String) -> Self {
         Self(text)
     }

@@ -36,7 +36,9 @@ pub use shape::{
 pub use tls::{Authority, Certificate, ClientAuth, ClientCertificate, EdgeTls, KeyPairFiles, UpstreamTls};
 pub(crate) use value::is_host;
 pub use value::{InstanceUrl, Scheme, Secret, UNIX_PATH_BYTES_MAX, UrlError};
-pub use worker::{Calc, Candles, Demo, EventStore, Events, Fsync, Retention, Seal, UnknownTypes, Vault};
+pub use worker::{
+    Calc, Candles, Demo, EventStore, Events, Fsync, OnRedisDown, Retention, Seal, UnknownTypes, Vault,
+};
 
 /// Everything an operator can set, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -126,6 +128,16 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The Redis that events are stored in; `None`: they are stored by the event worker itself.
+    pub fn event_redis(&self) -> Option<&RedisUrl> {
+        self.redis.as_ref().filter(|_| self.events.store != Some(EventStore::Embedded))
+    }
+
+    /// The Redis that edges share: one server, for a cluster and what sentinels name hold events alone.
+    pub fn edge_redis(&self) -> Option<&RedisUrl> {
+        self.redis.as_ref().filter(|url| url.is_single())
+    }
+
     /// Everything but the services, of which there may be many.
     #[must_use]
     pub fn without_services(&self) -> Self {

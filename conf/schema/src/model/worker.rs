@@ -15,6 +15,8 @@ pub struct Events {
     pub listen: SocketAddr,
     /// Where events are stored; `None`: in Redis where `redis.url` is set, else in the worker itself.
     pub store: Option<EventStore>,
+    /// What becomes of a publish while Redis takes none.
+    pub on_redis_down: OnRedisDown,
     /// Name of the stream, `[A-Za-z0-9._-]{1,64}`.
     pub stream: String,
     /// Consumer group that is made together with a stream in Redis, named like a stream.
@@ -59,6 +61,16 @@ pub enum EventStore {
     Embedded,
     /// In the Redis of `redis.url`, where several event workers share them.
     Redis,
+}
+
+/// What becomes of a publish while Redis takes none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnRedisDown {
+    /// It is refused.
+    #[default]
+    Reject,
+    /// It is kept in a log of the worker until Redis has it.
+    Spool,
 }
 
 /// When a publish is acknowledged.
@@ -152,6 +164,7 @@ impl Default for Events {
         Self {
             listen: loopback(8011),
             store: None,
+            on_redis_down: OnRedisDown::default(),
             stream: "tradpal_events".to_owned(),
             group: "tradpal_consumers".to_owned(),
             fsync: Fsync::default(),

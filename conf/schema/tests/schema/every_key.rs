@@ -64,6 +64,7 @@ pub(crate) const OTHER_VALUES: &[(&str, &str)] = &[
     ("events.key_file", "\"/etc/sluice/events.key\""),
     ("events.group", "\"others\""),
     ("events.listen", "\"127.0.0.1:18011\""),
+    ("events.on_redis_down", "\"spool\""),
     ("events.publish_rate", "1000"),
     ("events.retention.age", "\"30d\""),
     ("events.retention.bytes", "\"100GiB\""),

@@ -297,6 +297,11 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
     ("workers/events/tests/api/live.rs", "what_retention_took_is_told", &["events.retention.count"]),
     ("workers/events/tests/api/limits.rs", "one_caller_publishes_so_fast", &["events.publish_rate"]),
     (EVENTS_REDIS, "the_own_log_is_used_where_it_is_asked_for", &["events.store"]),
+    (
+        "workers/events/tests/api/on_redis/spool.rs",
+        "what_redis_does_not_take_is_kept_and_stored_in_order_once_it_does",
+        &["events.on_redis_down"],
+    ),
     (EVENTS_REDIS, "stream_and_group_are_named_as_configured", &["events.group"]),
     ("workers/events/tests/api/publish.rs", "interval_mode_says_memory", &["events.fsync"]),
     ("workers/events/tests/api/publish.rs", "bad_events_are_refused_by_name", &["events.unknown_types"]),

@@ -12,40 +12,98 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A Redis that keeps what it has over its death.
 pub struct RedisServer {
     pub port: u16,
+    args: Vec<String>,
     dir: tempfile::TempDir,
     child: Child,
 }
 
+/// A port that nobody has at this moment.
+pub fn free_port() -> u16 {
+    // Let go of before the server takes it.
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 impl RedisServer {
     pub fn start() -> Self {
-        // Let go of before the server takes it.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self::start_at(port)
+        Self::start_at(free_port())
     }
 
     pub fn start_at(port: u16) -> Self {
+        Self::start_with(port, &[])
+    }
+
+    /// With more arguments, such as `--replicaof`.
+    pub fn start_with(port: u16, more: &[&str]) -> Self {
+        let save = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"];
+        Self::run(port, [&save, more].concat().into_iter().map(ToOwned::to_owned).collect(), "")
+    }
+
+    /// A sentinel that alone decides about the primary `main`, within seconds.
+    pub fn sentinel(primary: u16) -> Self {
+        let port = free_port();
+        let written = format!(
+            "sentinel monitor main 127.0.0.1 {primary} 1\nsentinel down-after-milliseconds main 1000\n\
+             sentinel failover-timeout main 3000\n"
+        );
+        Self::run(port, vec!["--sentinel".to_owned()], &written)
+    }
+
+    /// A node of a cluster whose nodes miss each other after a second.
+    pub fn cluster_node() -> Self {
+        let (port, bus) = (free_port(), free_port());
+        let bus = bus.to_string();
+        let cluster = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "1000"];
+        Self::start_with(port, &cluster)
+    }
+
+    /// Starts one that many tests share, each in a database of its own; its port. It ends with this process, whose
+    /// end of the pipe is then closed.
+    pub fn start_lasting(databases: u32) -> (u16, Child) {
+        let (port, dir) = (free_port(), tempfile::tempdir().unwrap().keep());
+        let program = std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
+        let mut command = Command::new("sh");
+        let script = r#"dir="$1"; shift; "$@" & read -r _; kill $!; wait $!; rm -rf "$dir""#;
+        command.args(["-c", script, "sh"]).arg(&dir).arg(program);
+        command.args([
+            "--port",
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "yes",
+        ]);
+        command.args(["--databases", &databases.to_string()]).arg("--dir").arg(&dir);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().expect("sh is there");
+        await_answer(port);
+        (port, child)
+    }
+
+    fn run(port: u16, args: Vec<String>, written: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let child = Self::spawn(port, &dir);
-        let server = Self { port, dir, child };
+        std::fs::write(dir.path().join("redis.conf"), written).unwrap();
+        let child = Self::spawn(port, &args, &dir);
+        let server = Self { port, args, dir, child };
         server.awaited();
         server
     }
 
-    fn spawn(port: u16, dir: &tempfile::TempDir) -> Child {
-        let mut command = Command::new("redis-server");
-        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
-        command.args(["--appendonly", "yes", "--appendfsync", "always", "--dir"]).arg(dir.path());
+    fn spawn(port: u16, args: &[String], dir: &tempfile::TempDir) -> Child {
+        // REDIS_SERVER names another one, such as valkey-server.
+        let program = std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
+        let mut command = Command::new(program);
+        command.arg(dir.path().join("redis.conf"));
+        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1"]).args(args);
+        command.arg("--dir").arg(dir.path());
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().expect("redis-server (Debian: redis-server) is installed")
     }
 
     /// Until it answers.
     fn awaited(&self) {
-        let until = Instant::now() + PATIENCE;
-        while !self.try_ask("PING").is_some_and(|answer| answer.starts_with("+PONG")) {
-            assert!(Instant::now() < until, "redis-server does not answer");
-            std::thread::yield_now();
-        }
+        await_answer(self.port);
     }
 
     pub fn url(&self) -> String {
@@ -60,7 +118,7 @@ impl RedisServer {
 
     /// Starts again at the same port, with what it kept.
     pub fn again(&mut self) {
-        self.child = Self::spawn(self.port, &self.dir);
+        self.child = Self::spawn(self.port, &self.args, &self.dir);
         self.awaited();
     }
 
@@ -72,24 +130,7 @@ impl RedisServer {
 
     /// The first line of the answer to a command without spaces in its words, and what follows.
     pub fn ask(&self, command: &str) -> String {
-        self.try_ask(command).expect("an answer")
-    }
-
-    fn try_ask(&self, command: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        // The end of the second answer tells the end of the first.
-        stream.write_all(format!("{command}\r\nECHO the-end\r\n").as_bytes()).ok()?;
-        let (mut text, mut piece) = (Vec::new(), [0; 4096]);
-        let end = b"$7\r\nthe-end\r\n";
-        while !text.ends_with(end) {
-            match stream.read(&mut piece).ok()? {
-                0 => return None,
-                count => text.extend_from_slice(&piece[..count]),
-            }
-        }
-        text.truncate(text.len() - end.len());
-        String::from_utf8(text).ok()
+        try_ask(self.port, command, PATIENCE).expect("an answer")
     }
 }
 
@@ -98,4 +139,31 @@ impl Drop for RedisServer {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+fn await_answer(port: u16) {
+    let until = Instant::now() + PATIENCE;
+    // While it loads what it kept, it answers otherwise.
+    while !try_ask(port, "PING", Duration::from_millis(300)).is_some_and(|answer| answer.starts_with("+PONG"))
+    {
+        assert!(Instant::now() < until, "redis-server does not answer");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn try_ask(port: u16, command: &str, patience: Duration) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(patience)).ok()?;
+    // The end of the second answer tells the end of the first.
+    stream.write_all(format!("{command}\r\nPING the-end\r\n").as_bytes()).ok()?;
+    let (mut text, mut piece) = (Vec::new(), [0; 4096]);
+    let end = b"$7\r\nthe-end\r\n";
+    while !text.ends_with(end) {
+        match stream.read(&mut piece).ok()? {
+            0 => return None,
+            count => text.extend_from_slice(&piece[..count]),
+        }
+    }
+    text.truncate(text.len() - end.len());
+    String::from_utf8(text).ok()
 }

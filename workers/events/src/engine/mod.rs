@@ -6,8 +6,10 @@
 //! [`Reader::first_seq`] and [`Reader::stats`] are at hand and never block.
 
 mod read;
+mod spool;
 
 pub(crate) use read::{Forward, ReadError, Reader};
+pub(crate) use spool::Spool;
 
 use sluice_http::Reject;
 use sluice_wire::code::Code;
@@ -18,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::error::read_problem;
-use crate::redis::{ReadTrouble, Redis, State, Trouble};
+use crate::redis::{Notes, ReadTrouble, Redis, State, Trouble};
 
 /// LIMIT: how long an append to another process may take, whatever that process does.
 const APPEND_WITHIN: Duration = Duration::from_secs(8);
@@ -28,8 +30,8 @@ const APPEND_WITHIN: Duration = Duration::from_secs(8);
 pub(crate) enum Engine {
     /// The log of this process.
     Embedded(Log),
-    /// A stream in Redis.
-    Redis(Redis),
+    /// A stream in Redis, and what waits for it where that is asked for.
+    Redis(Redis, Option<Spool>),
 }
 
 /// What an answer promises.
@@ -43,6 +45,8 @@ pub(crate) enum Durability {
     AofEverysec,
     /// In memory of a process or its system.
     Memory,
+    /// In a log of this machine, on its way to the store.
+    Spooled,
 }
 
 /// What became of a submission.
@@ -78,6 +82,8 @@ pub(crate) enum Condition {
     Well,
     /// It takes none now, and why.
     Away(String),
+    /// Its server takes none now, and why; so many wait for it.
+    Spooling { why: String, events: u64 },
     /// It takes none until there is room.
     Full,
     /// It takes nothing more; the process is to end.
@@ -86,7 +92,8 @@ pub(crate) enum Condition {
 
 impl Durability {
     /// All words.
-    pub(crate) const ALL: [Self; 4] = [Self::Fsync, Self::AofAlways, Self::AofEverysec, Self::Memory];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Fsync, Self::AofAlways, Self::AofEverysec, Self::Memory, Self::Spooled];
 
     /// The word in answers.
     pub(crate) fn as_str(self) -> &'static str {
@@ -95,6 +102,7 @@ impl Durability {
             Self::AofAlways => "aof_always",
             Self::AofEverysec => "aof_everysec",
             Self::Memory => "memory",
+            Self::Spooled => "spooled",
         }
     }
 }
@@ -119,13 +127,8 @@ impl Engine {
     pub(crate) async fn append(&self, drafts: Vec<Draft>, atomic: bool) -> Result<Receipt, AppendError> {
         match self {
             Self::Embedded(log) => Ok(log.append(drafts, atomic).await?.into()),
-            Self::Redis(redis) => {
-                let answer = redis.submit(drafts, atomic)?;
-                match tokio::time::timeout(APPEND_WITHIN, answer).await {
-                    Ok(answered) => answered.unwrap_or(Err(AppendError::Closed)),
-                    Err(_) => Err(Trouble::Lost("it takes too long".to_owned()).into()),
-                }
-            }
+            Self::Redis(redis, None) => through(redis, drafts, atomic).await,
+            Self::Redis(redis, Some(spool)) => spool.append(redis, drafts, atomic).await,
         }
     }
 
@@ -133,7 +136,7 @@ impl Engine {
     pub(crate) fn reader(&self) -> Reader {
         match self {
             Self::Embedded(log) => Reader::Embedded(log.reader()),
-            Self::Redis(redis) => Reader::Redis(redis.reader()),
+            Self::Redis(redis, _) => Reader::Redis(redis.reader()),
         }
     }
 
@@ -145,7 +148,7 @@ impl Engine {
                 let trimmed = tokio::task::spawn_blocking(move || log.trim(&bounds)).await;
                 trimmed.map_err(|_| Reject::new(Code::Internal, "trimming the stream broke off"))
             }
-            Self::Redis(redis) => {
+            Self::Redis(redis, _) => {
                 let redis = redis.clone();
                 let trimmed = tokio::task::spawn_blocking(move || redis.trim(bounds)).await;
                 let trimmed =
@@ -159,7 +162,7 @@ impl Engine {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Embedded(_) => "embedded",
-            Self::Redis(_) => "redis",
+            Self::Redis(..) => "redis",
         }
     }
 
@@ -168,11 +171,41 @@ impl Engine {
         match self {
             Self::Embedded(log) if log.fatal().is_some() => Condition::Failed,
             Self::Embedded(_) => Condition::Well,
-            Self::Redis(redis) => match redis.state() {
-                State::Up if redis.is_full() => Condition::Full,
-                State::Up => Condition::Well,
-                State::Away(why) | State::Refused(why) => Condition::Away(why),
-            },
+            Self::Redis(redis, spool) => {
+                let server = match redis.state() {
+                    State::Up if redis.is_full() => Condition::Full,
+                    State::Up => Condition::Well,
+                    State::Away(why) | State::Refused(why) => Condition::Away(why),
+                };
+                match spool {
+                    Some(spool) => spool.condition(server),
+                    None => server,
+                }
+            }
+        }
+    }
+
+    /// The data set that is worked on, where it can be replaced.
+    pub(crate) fn epoch(&self) -> Option<String> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Redis(redis, _) => Some(redis.epoch()),
+        }
+    }
+
+    /// The stream in Redis, where it is there.
+    pub(crate) fn shared(&self) -> Option<Redis> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Redis(redis, _) => Some(redis.clone()),
+        }
+    }
+
+    /// What is kept of its groups, where other workers share it.
+    pub(crate) fn group_notes(&self) -> Option<Notes> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Redis(redis, _) => Some(redis.notes()),
         }
     }
 
@@ -181,7 +214,7 @@ impl Engine {
         match self {
             // Without a sender it never changes.
             Self::Embedded(_) => watch::channel(0).1,
-            Self::Redis(redis) => redis.replaced(),
+            Self::Redis(redis, _) => redis.replaced(),
         }
     }
 
@@ -189,7 +222,25 @@ impl Engine {
     pub(crate) async fn failed(&self) -> Fatal {
         match self {
             Self::Embedded(log) => log.failed().await,
-            Self::Redis(_) => std::future::pending().await,
+            Self::Redis(_, None) => std::future::pending().await,
+            Self::Redis(_, Some(spool)) => spool.failed().await,
         }
+    }
+
+    /// Events that wait for the store's server.
+    pub(crate) fn spooled(&self) -> u64 {
+        match self {
+            Self::Redis(_, Some(spool)) => spool.waiting(),
+            Self::Embedded(_) | Self::Redis(_, None) => 0,
+        }
+    }
+}
+
+/// Stores events in Redis and waits for the answer.
+async fn through(redis: &Redis, drafts: Vec<Draft>, atomic: bool) -> Result<Receipt, AppendError> {
+    let answer = redis.submit(drafts, atomic)?;
+    match tokio::time::timeout(APPEND_WITHIN, answer).await {
+        Ok(answered) => answered.unwrap_or(Err(AppendError::Closed)),
+        Err(_) => Err(Trouble::Lost("it takes too long".to_owned()).into()),
     }
 }

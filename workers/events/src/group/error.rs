@@ -9,6 +9,7 @@ use sluice_wire::problem::{Outcome, Problem};
 use crate::engine::ReadError;
 use crate::error::report;
 use crate::log::AppendError;
+use crate::redis::Trouble;
 
 /// Why a call about a group fails.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -34,6 +35,9 @@ pub(crate) enum GroupError {
     /// The worker is ending.
     #[error("the worker is ending")]
     Closed,
+    /// Redis did not do its part.
+    #[error("what is kept of the groups is in Redis: {0}")]
+    Away(#[from] Trouble),
     /// Events could not be read.
     #[error("stored events could not be read")]
     Read(#[source] Arc<ReadError>),
@@ -67,6 +71,10 @@ impl From<GroupError> for Reject {
             GroupError::Full => Problem::new(Code::StoreFull).outcome(Outcome::NotSent).retry_after_s(30),
             GroupError::Failed => {
                 Problem::new(Code::WorkerUnavailable).outcome(Outcome::Unknown).retry_after_s(2)
+            }
+            GroupError::Away(trouble) => {
+                let outcome = if trouble.is_not_done() { Outcome::NotSent } else { Outcome::Unknown };
+                Problem::new(Code::StoreUnavailable).outcome(outcome).retry_after_s(1)
             }
             GroupError::Closed => Problem::new(Code::Draining).outcome(Outcome::NotSent).retry_after_s(2),
             GroupError::Read(cause) if cause.passes() => {

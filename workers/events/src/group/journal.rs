@@ -1,16 +1,19 @@
-//! What is written down of the groups: facts and dead letters, in a log of their own.
+//! What is written down of the groups: facts and dead letters, in a log of their own or, where the stream is in
+//! Redis, in a second stream that its workers write in turns.
 //!
 //! The log is cleaned from its old end: the oldest thing that still counts (a group's last snapshot, a dead letter)
 //! is written again at the new end, and segments before the oldest such thing are unlinked. So the space is bounded
 //! by twice what counts and [`FLOOR_BYTES`], and so is the time to read it back. One pass of a dead letter over the
 //! log is its only cost: it is copied at most once for each time the log is written through.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::log::{Draft, Filter, Labels, Log, MessageId, Outcome, ReadError, Record};
+use crate::engine::ReadError;
+use crate::log::{Draft, Filter, Labels, Log, MessageId, Outcome, Record};
+use crate::redis::{Known, Notes, ReadTrouble};
 
 use super::error::GroupError;
 use super::fact::Fact;
@@ -72,10 +75,45 @@ pub(crate) enum Read {
     Letter { head: Head },
 }
 
+/// Where it stands.
+#[derive(Debug)]
+enum Medium {
+    /// In a log of this process.
+    Own(Log),
+    /// In Redis, written in turns with other workers.
+    Shared(Box<Shared>),
+}
+
+#[derive(Debug)]
+struct Shared {
+    notes: Notes,
+    /// What was read or written last.
+    known: Known,
+    /// Seqs and bytes of everything that is there, oldest first.
+    sizes: VecDeque<(u64, u64)>,
+    bytes: u64,
+}
+
+/// A turn over a journal that is shared.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entered {
+    /// What was known of it is gone: it is to be read again from its beginning.
+    pub(crate) lost: bool,
+    /// The time for all who share it, in milliseconds since 1970.
+    pub(crate) now_ms: u64,
+}
+
+impl Shared {
+    fn size(&mut self, seq: u64, bytes: u64) {
+        self.sizes.push_back((seq, bytes));
+        self.bytes += bytes;
+    }
+}
+
 /// The log of the groups.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    log: Log,
+    medium: Medium,
     live: BTreeMap<u64, (Live, u64)>,
     live_bytes: u64,
     ids: u128,
@@ -118,7 +156,36 @@ impl Entry {
 impl Journal {
     /// A journal on an open log.
     pub(crate) fn new(log: Log) -> Self {
-        Self { log, live: BTreeMap::new(), live_bytes: 0, ids: 0, floor_bytes: FLOOR_BYTES }
+        Self::on(Medium::Own(log))
+    }
+
+    /// A journal in Redis.
+    pub(crate) fn shared(notes: Notes) -> Self {
+        let shared = Shared { notes, known: (0, 0), sizes: VecDeque::new(), bytes: 0 };
+        Self::on(Medium::Shared(Box::new(shared)))
+    }
+
+    fn on(medium: Medium) -> Self {
+        Self { medium, live: BTreeMap::new(), live_bytes: 0, ids: 0, floor_bytes: FLOOR_BYTES }
+    }
+
+    /// Whether others write it too.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.medium, Medium::Shared(_))
+    }
+
+    /// Takes the turn over a journal that is shared; `None` for one that is not.
+    pub(crate) fn enter(&mut self) -> Result<Option<Entered>, GroupError> {
+        let Medium::Shared(shared) = &mut self.medium else { return Ok(None) };
+        let turn = shared.notes.enter(shared.known)?;
+        Ok(Some(Entered { lost: turn.lost || turn.seq < shared.known.0, now_ms: turn.now_ms }))
+    }
+
+    /// Gives the turn back.
+    pub(crate) fn leave(&mut self) {
+        if let Medium::Shared(shared) = &mut self.medium {
+            shared.notes.leave();
+        }
     }
 
     /// With another bound for cleaning.
@@ -129,37 +196,65 @@ impl Journal {
     }
 
     /// Reads everything from the beginning; what counts is noted on the way.
-    pub(crate) fn replay(&mut self, mut each: impl FnMut(Read, u64, usize, u64)) -> Result<(), ReadError> {
+    pub(crate) fn replay(&mut self, each: impl FnMut(Read, u64, usize, u64)) -> Result<(), ReadError> {
         self.live.clear();
         self.live_bytes = 0;
-        let reader = self.log.reader();
-        let mut scan = reader.forward(reader.first_seq(), Filter::default());
-        while let Some(record) = scan.next()? {
-            let (at_ms, bytes) = (record.time_us.max(0) as u64 / 1_000, record.json().len());
-            if record.kind() == FACT {
-                match serde_json::from_slice::<Fact>(record.json()) {
-                    Ok(fact) => {
-                        let group: Box<str> = record.symbol().into();
-                        if matches!(fact, Fact::Created { .. } | Fact::Snapshot(_)) {
-                            self.count(record.stamp.seq, Live::Group(group.clone()), bytes as u64);
-                        }
-                        each(Read::Fact { group, fact }, record.stamp.seq, bytes, at_ms);
-                    }
-                    Err(error) => unknown(record.stamp.seq, &error),
-                }
-                continue;
+        if let Medium::Shared(shared) = &mut self.medium {
+            shared.known = (0, 0);
+            shared.sizes.clear();
+            shared.bytes = 0;
+        }
+        self.catch_up(each)
+    }
+
+    /// Reads what was written since by others; everything where it is not shared.
+    pub(crate) fn catch_up(&mut self, mut each: impl FnMut(Read, u64, usize, u64)) -> Result<(), ReadError> {
+        if let Medium::Own(log) = &self.medium {
+            let reader = log.reader();
+            let mut scan = reader.forward(reader.first_seq(), Filter::default());
+            while let Some(record) = scan.next()? {
+                self.read(&record, &mut each);
             }
-            match serde_json::from_slice::<Letter<'_>>(record.json()) {
-                Ok(letter) => {
-                    let id = MessageId { ms: letter.head.id.0, n: letter.head.id.1 };
-                    let live = Live::Letter(letter.head.group.clone(), id);
-                    self.count(record.stamp.seq, live, bytes as u64);
-                    each(Read::Letter { head: letter.head }, record.stamp.seq, bytes, at_ms);
+            return Ok(());
+        }
+        loop {
+            let Medium::Shared(shared) = &mut self.medium else { return Ok(()) };
+            let records = shared.notes.read(shared.known.0 + 1).map_err(ReadTrouble::from)?;
+            let Some(last) = records.last() else { return Ok(()) };
+            shared.known = (last.stamp.seq, last.event_id);
+            for record in &records {
+                shared.size(record.stamp.seq, record.json().len() as u64);
+            }
+            for record in &records {
+                self.read(record, &mut each);
+            }
+        }
+    }
+
+    fn read(&mut self, record: &Record, each: &mut impl FnMut(Read, u64, usize, u64)) {
+        let (at_ms, bytes) = (record.time_us.max(0) as u64 / 1_000, record.json().len());
+        if record.kind() == FACT {
+            match serde_json::from_slice::<Fact>(record.json()) {
+                Ok(fact) => {
+                    let group: Box<str> = record.symbol().into();
+                    if matches!(fact, Fact::Created { .. } | Fact::Snapshot(_)) {
+                        self.count(record.stamp.seq, Live::Group(group.clone()), bytes as u64);
+                    }
+                    each(Read::Fact { group, fact }, record.stamp.seq, bytes, at_ms);
                 }
                 Err(error) => unknown(record.stamp.seq, &error),
             }
+            return;
         }
-        Ok(())
+        match serde_json::from_slice::<Letter<'_>>(record.json()) {
+            Ok(letter) => {
+                let id = MessageId { ms: letter.head.id.0, n: letter.head.id.1 };
+                let live = Live::Letter(letter.head.group.clone(), id);
+                self.count(record.stamp.seq, live, bytes as u64);
+                each(Read::Letter { head: letter.head }, record.stamp.seq, bytes, at_ms);
+            }
+            Err(error) => unknown(record.stamp.seq, &error),
+        }
     }
 
     /// Writes entries, all or none, and waits until they are durable; what counts among them and where it stands.
@@ -173,21 +268,53 @@ impl Journal {
             lives.push((live, draft.stored_bytes() as u64));
             drafts.push(draft);
         }
-        let receipt = self.log.append_blocking(drafts, true)?;
+        let seqs = self.write(drafts)?;
         let mut stored = Vec::new();
-        for ((live, bytes), outcome) in lives.into_iter().zip(receipt.outcomes) {
-            let Outcome::Stored(stamp) = outcome else { return Err(GroupError::Failed) };
+        for ((live, bytes), seq) in lives.into_iter().zip(seqs) {
             if let Some(live) = live {
-                self.count(stamp.seq, live.clone(), bytes);
-                stored.push((live, stamp.seq));
+                self.count(seq, live.clone(), bytes);
+                stored.push((live, seq));
             }
         }
         Ok(stored)
     }
 
+    fn write(&mut self, drafts: Vec<Draft>) -> Result<Vec<u64>, GroupError> {
+        match &mut self.medium {
+            Medium::Own(log) => {
+                let receipt = log.append_blocking(drafts, true)?;
+                let seq = |outcome: &Outcome| match outcome {
+                    Outcome::Stored(stamp) => Ok(stamp.seq),
+                    _ => Err(GroupError::Failed),
+                };
+                receipt.outcomes.iter().map(seq).collect()
+            }
+            Medium::Shared(shared) => {
+                shared.known = shared.notes.append(&drafts)?;
+                let first = shared.known.0 + 1 - drafts.len() as u64;
+                let seqs: Vec<u64> = (first..=shared.known.0).collect();
+                for (draft, seq) in drafts.iter().zip(&seqs) {
+                    shared.size(*seq, draft.json().len() as u64);
+                }
+                Ok(seqs)
+            }
+        }
+    }
+
     /// The record at a seq.
     pub(crate) fn record(&self, seq: u64) -> Result<Option<Record>, ReadError> {
-        self.log.reader().record(seq)
+        match &self.medium {
+            Medium::Own(log) => Ok(log.reader().record(seq)?),
+            Medium::Shared(shared) => Ok(shared.notes.record(seq).map_err(ReadTrouble::from)?),
+        }
+    }
+
+    /// Bytes of everything that is there.
+    fn bytes_there(&self) -> u64 {
+        match &self.medium {
+            Medium::Own(log) => log.reader().stats().bytes,
+            Medium::Shared(shared) => shared.bytes,
+        }
     }
 
     /// Notes that what stands at a seq does not count any longer.
@@ -199,7 +326,7 @@ impl Journal {
 
     /// The oldest things that count, when they are to be written again for the log to become shorter.
     pub(crate) fn to_move(&self, bytes_max: u64) -> Vec<(u64, Live)> {
-        let bytes = self.log.reader().stats().bytes;
+        let bytes = self.bytes_there();
         if bytes <= self.floor_bytes + 2 * self.live_bytes {
             return Vec::new();
         }
@@ -215,16 +342,34 @@ impl Journal {
             .collect()
     }
 
-    /// Unlinks segments in which nothing counts.
-    pub(crate) fn trim(&self) {
+    /// Drops what stands before everything that counts, as far as it can be dropped.
+    pub(crate) fn trim(&mut self) {
         let oldest = self.live.keys().next().copied();
-        self.log.trim_before(oldest.unwrap_or_else(|| self.log.reader().durable_seq() + 1));
+        match &mut self.medium {
+            Medium::Own(log) => {
+                log.trim_before(oldest.unwrap_or_else(|| log.reader().durable_seq() + 1));
+            }
+            Medium::Shared(shared) => {
+                // The newest one stays: it is what the next turn is compared with.
+                let before = oldest.unwrap_or(shared.known.0).min(shared.known.0);
+                if let Err(error) = shared.notes.trim_before(before) {
+                    tracing::debug!(component = "groups", error = %error, "old notes of the groups stay for now");
+                    return;
+                }
+                while let Some((seq, bytes)) = shared.sizes.front().copied()
+                    && seq < before
+                {
+                    shared.bytes -= bytes;
+                    shared.sizes.pop_front();
+                }
+            }
+        }
     }
 
     /// Bytes of the log, and those that count.
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> (u64, u64) {
-        (self.log.reader().stats().bytes, self.live_bytes)
+        (self.bytes_there(), self.live_bytes)
     }
 
     fn count(&mut self, seq: u64, live: Live, bytes: u64) {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::engine::Reader;
-use crate::log::{Clock as _, Log, MessageId, SystemClock};
+use crate::engine::{ReadError, Reader};
+use crate::log::{Clock as _, MessageId, SystemClock};
 
 use super::command::{Answer, Ask, Command, How, Lease, Notice, Put, Settle, Settled, Start};
 use super::error::GroupError;
@@ -31,6 +31,8 @@ const TURN_EVENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 const MOVE_BYTES: u64 = 1024 * 1024;
 /// The thread looks around at least so often.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// Between two turns of who waits for what other workers may do.
+const SHARED_PAUSE: Duration = Duration::from_millis(100);
 /// Events looked at in vain before the place is written down on its own.
 const PLACE_STEP: u64 = 50_000;
 /// A consumer that holds nothing is forgotten after this, in milliseconds, when room is needed.
@@ -51,6 +53,8 @@ pub(super) struct Keeper {
     watch: Arc<Watch>,
     watching: bool,
     clock: Clock,
+    /// What is known of the groups may be wrong: it is read again before anything is decided.
+    stale: bool,
     /// Why nothing is taken any longer.
     broken: Option<GroupError>,
     /// Messages that may still be taken up in this turn.
@@ -120,17 +124,6 @@ impl Keeper {
     /// Reads back what is kept.
     pub(super) fn open(
         source: Reader,
-        journal: Log,
-        limits: Limits,
-        notices: mpsc::Sender<Notice>,
-        watch: Arc<Watch>,
-    ) -> Result<Self, OpenError> {
-        Self::over(source, Journal::new(journal), limits, notices, watch)
-    }
-
-    /// The same on a journal.
-    pub(super) fn over(
-        source: Reader,
         journal: Journal,
         limits: Limits,
         notices: mpsc::Sender<Notice>,
@@ -147,11 +140,17 @@ impl Keeper {
             watch,
             watching: false,
             clock: Clock { base_ms: 0, since: Instant::now() },
+            stale: false,
             broken: None,
             room: 0,
             event_room: 0,
         };
-        let newest_ms = keeper.load()?;
+        if keeper.journal.is_shared() {
+            // Redis may be away: it is read when the first turn is taken.
+            keeper.stale = true;
+            return Ok(keeper);
+        }
+        let newest_ms = keeper.load().map_err(|error| OpenError::Read(Box::new(error)))?;
         keeper.clock = Clock { base_ms: SystemClock.now_ms().max(newest_ms), since: Instant::now() };
         keeper.retell();
         tracing::info!(component = "groups", groups = keeper.groups.len(), "consumer groups opened");
@@ -163,11 +162,11 @@ impl Keeper {
         let mut more = true;
         loop {
             let pause = if more { Duration::ZERO } else { self.pause() };
+            let mut waiting = Vec::new();
             match commands.recv_timeout(pause) {
                 Ok(command) => {
-                    self.take(command);
-                    let waiting = std::iter::from_fn(|| commands.try_recv().ok()).take(TURN_COMMANDS_MAX);
-                    waiting.for_each(|command| self.take(command));
+                    waiting.push(command);
+                    waiting.extend(std::iter::from_fn(|| commands.try_recv().ok()).take(TURN_COMMANDS_MAX));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
@@ -175,7 +174,73 @@ impl Keeper {
                     return;
                 }
             }
-            more = self.turn();
+            more = self.work(waiting);
+        }
+    }
+
+    /// Takes calls, and does what is due; whether there is more to do at once.
+    fn work(&mut self, commands: Vec<Command>) -> bool {
+        if self.journal.is_shared() && commands.is_empty() && !self.has_work() {
+            return false;
+        }
+        if let Err(error) = self.enter() {
+            self.put_off(commands, &error);
+            return false;
+        }
+        for command in commands {
+            self.take(command);
+        }
+        let more = self.turn();
+        if self.journal.is_shared() {
+            // Nothing is decided in this turn and written in another one.
+            while !self.stale && !self.batch.entries.is_empty() {
+                self.flush();
+            }
+            self.journal.leave();
+        }
+        more && !self.stale
+    }
+
+    fn has_work(&self) -> bool {
+        let now_ms = self.now_ms();
+        let is_due = |group: &Group| group.state.next_due_ms().is_some_and(|ms| ms <= now_ms);
+        self.groups.values().any(|group| !group.waiters.is_empty() || is_due(group))
+    }
+
+    /// Takes the turn where the journal is shared, and reads what others wrote since.
+    fn enter(&mut self) -> Result<(), GroupError> {
+        let Some(entered) = self.journal.enter()? else { return Ok(()) };
+        let first = self.clock.base_ms == 0;
+        let newest_ms = if self.stale || entered.lost { self.load() } else { self.catch_up() };
+        let newest_ms = newest_ms.inspect_err(|_| {
+            self.stale = true;
+            self.journal.leave();
+        })?;
+        self.stale = false;
+        self.clock = Clock { base_ms: entered.now_ms.max(newest_ms), since: Instant::now() };
+        if first {
+            self.retell();
+        }
+        Ok(())
+    }
+
+    /// Refuses calls that cannot be decided now. Who waits for messages goes on waiting until its time is up.
+    fn put_off(&mut self, commands: Vec<Command>, error: &GroupError) {
+        for command in commands {
+            if matches!(command, Command::Nudge) {
+                self.watching = false;
+            }
+            refuse(command, error.clone());
+        }
+        let now = Instant::now();
+        for group in self.groups.values_mut() {
+            for ask in std::mem::take(&mut group.waiters) {
+                if ask.until > now {
+                    group.waiters.push_back(ask);
+                } else {
+                    drop(ask.answer.send(Err(error.clone())));
+                }
+            }
         }
     }
 
@@ -291,7 +356,9 @@ impl Keeper {
         let now = Instant::now();
         let until = self.groups.values().flat_map(|group| group.waiters.iter().map(|ask| ask.until)).min();
         let until = until.map_or(PAUSE_MAX, |until| until.saturating_duration_since(now));
-        due.min(until).min(PAUSE_MAX)
+        let pause = due.min(until).min(PAUSE_MAX);
+        // A turn that could not be taken is not asked for without a pause.
+        if self.journal.is_shared() && self.has_work() { pause.max(SHARED_PAUSE) } else { pause }
     }
 
     /// Asks to be told of events after what this turn could see, when somebody waits for them.
@@ -501,7 +568,13 @@ impl Keeper {
     /// Writes down what happened and answers; whether that gave something to do.
     pub(super) fn flush(&mut self) -> bool {
         let batch = std::mem::take(&mut self.batch);
-        let stored = if batch.entries.is_empty() { Ok(()) } else { self.store(batch.entries) };
+        let stored = if !batch.entries.is_empty() {
+            self.store(batch.entries)
+        } else if self.stale {
+            Err(GroupError::Failed)
+        } else {
+            Ok(())
+        };
         if stored.is_ok() {
             self.tell(batch.notices);
         }
@@ -521,6 +594,9 @@ impl Keeper {
     }
 
     fn store(&mut self, entries: Vec<Entry>) -> Result<(), GroupError> {
+        if self.stale {
+            return Err(GroupError::Failed);
+        }
         match self.journal.append(entries) {
             Ok(stored) => {
                 for (live, seq) in stored {
@@ -530,6 +606,10 @@ impl Keeper {
             }
             Err(error) => {
                 tracing::warn!(component = "groups", error = %error, "what happened to the groups is not stored");
+                if self.journal.is_shared() {
+                    self.stale = true;
+                    return Err(error);
+                }
                 // What was decided did not happen.
                 if let Err(cause) = self.load() {
                     tracing::error!(component = "groups", error = %cause, "the groups cannot be read back");
@@ -571,7 +651,7 @@ impl Keeper {
 
     /// Makes the journal shorter when there is much in it that does not count; whether it is to be done again.
     fn clean(&mut self) -> bool {
-        if self.broken.is_some() {
+        if self.broken.is_some() || self.stale {
             return false;
         }
         let moves = self.journal.to_move(MOVE_BYTES);
@@ -625,14 +705,32 @@ impl Keeper {
 
     /// Reads everything back from the journal; the newest time in it, in milliseconds since 1970. Who waits goes on
     /// waiting.
-    fn load(&mut self) -> Result<u64, crate::log::ReadError> {
+    fn load(&mut self) -> Result<u64, ReadError> {
         let mut waiting: BTreeMap<Box<str>, VecDeque<Ask>> =
             std::mem::take(&mut self.groups).into_iter().map(|(name, group)| (name, group.waiters)).collect();
         self.shelf = Shelf::default();
-        let mut groups: BTreeMap<Box<str>, Group> = BTreeMap::new();
-        let (mut shelf, mut gone) = (Shelf::default(), Vec::new());
-        let mut newest_ms = 0;
-        self.journal.replay(|read, seq, bytes, at_ms| match read {
+        let newest_ms = self.read_journal(true);
+        for (name, group) in &mut self.groups {
+            if let Some(waiters) = waiting.remove(name) {
+                group.waiters = waiters;
+            }
+        }
+        let why = || if newest_ms.is_ok() { GroupError::Unknown } else { GroupError::Failed };
+        for ask in waiting.into_values().flatten() {
+            drop(ask.answer.send(Err(why())));
+        }
+        newest_ms
+    }
+
+    /// Reads what others wrote since; the newest time in it.
+    fn catch_up(&mut self) -> Result<u64, ReadError> {
+        self.read_journal(false)
+    }
+
+    fn read_journal(&mut self, whole: bool) -> Result<u64, ReadError> {
+        let (mut groups, mut shelf) = (std::mem::take(&mut self.groups), std::mem::take(&mut self.shelf));
+        let (mut gone, mut newest_ms) = (Vec::new(), 0);
+        let each = |read: Read, seq, bytes, at_ms| match read {
             Read::Letter { head } => {
                 newest_ms = newest_ms.max(head.at_ms);
                 let id = MessageId { ms: head.id.0, n: head.id.1 };
@@ -645,21 +743,16 @@ impl Keeper {
                 newest_ms = newest_ms.max(at_ms);
                 read_back(&mut groups, &mut shelf, &mut gone, group, fact, seq, at_ms);
             }
-        })?;
+        };
+        let done = if whole { self.journal.replay(each) } else { self.journal.catch_up(each) };
         for seq in gone {
             self.journal.forget(seq);
         }
-        for (name, group) in &mut groups {
-            if let Some(waiters) = waiting.remove(name) {
-                group.waiters = waiters;
-            }
+        for group in groups.values_mut() {
             group.written_place = group.state.place();
         }
         (self.groups, self.shelf) = (groups, shelf);
-        for ask in waiting.into_values().flatten() {
-            drop(ask.answer.send(Err(GroupError::Unknown)));
-        }
-        Ok(newest_ms)
+        done.map(|()| newest_ms)
     }
 }
 
@@ -677,7 +770,12 @@ fn read_back(
         Fact::Created { settings, place, at_ms } => State::new(settings, place, at_ms),
         Fact::Snapshot(snapshot) => State::restored(*snapshot),
         Fact::Deleted => {
-            gone.extend(groups.remove(&name).map(|group| group.origin));
+            if let Some(group) = groups.remove(&name) {
+                gone.push(group.origin);
+                for ask in group.waiters {
+                    drop(ask.answer.send(Err(GroupError::Unknown)));
+                }
+            }
             gone.extend(shelf.drop_group(&name));
             return;
         }
@@ -700,8 +798,12 @@ fn read_back(
             return;
         }
     };
-    let group = Group { origin: seq, ..Group::new(state) };
-    gone.extend(groups.insert(name, group).map(|before| before.origin));
+    let mut group = Group { origin: seq, ..Group::new(state) };
+    if let Some(before) = groups.remove(&name) {
+        gone.push(before.origin);
+        group.waiters = before.waiters;
+    }
+    groups.insert(name, group);
 }
 
 /// Refuses a call, whatever it is.

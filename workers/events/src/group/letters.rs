@@ -166,7 +166,7 @@ impl Keeper {
     }
 
     fn letter_at(&self, at: u64) -> Result<Option<Record>, crate::engine::ReadError> {
-        Ok(self.journal.record(at)?)
+        self.journal.record(at)
     }
 
     fn labels(&self, name: &str, id: MessageId, event: Option<&Event>) -> Tags {

@@ -39,7 +39,7 @@ use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::Reader;
-use crate::log::{Log, Record};
+use crate::log::Record;
 
 pub(crate) use announce::announce;
 pub(crate) use command::{
@@ -50,6 +50,7 @@ pub(crate) use error::GroupError;
 pub(crate) use gauges::Gauges;
 pub(crate) use settings::{Selector, Settings};
 
+pub(crate) use journal::Journal;
 use keeper::Keeper;
 use watch::Watch;
 
@@ -115,10 +116,10 @@ struct Embedded {
 }
 
 impl Groups {
-    /// Groups over a stream, written down in a log of their own. Blocks until that is read back.
+    /// Groups over a stream, written down in a journal. Blocks until that is read back, unless it is shared.
     pub(crate) fn open(
         reader: Reader,
-        journal: Log,
+        journal: Journal,
         limits: Limits,
     ) -> Result<(Self, mpsc::Receiver<Notice>), OpenError> {
         let (queue, commands) = std::sync::mpsc::sync_channel(QUEUE_MAX);
@@ -202,7 +203,7 @@ impl Groups {
 pub enum OpenError {
     /// What is kept of them cannot be read.
     #[error("what is kept of the consumer groups cannot be read")]
-    Read(#[from] crate::log::ReadError),
+    Read(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A thread could not be started.
     #[error("a thread for the consumer groups could not be started")]
     Thread(#[from] std::io::Error),

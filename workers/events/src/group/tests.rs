@@ -68,7 +68,7 @@ fn keeper(
     let journal = Journal::new(Log::open(&dir.join("groups"), &options(floor / 4), ground).unwrap());
     let (notices, told) = mpsc::channel(64);
     let reader = Engine::Embedded(log.clone()).reader();
-    let keeper = Keeper::over(reader, journal.with_floor(floor), limits, notices, Arc::default()).unwrap();
+    let keeper = Keeper::open(reader, journal.with_floor(floor), limits, notices, Arc::default()).unwrap();
     (keeper, told)
 }
 

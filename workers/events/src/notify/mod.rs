@@ -102,13 +102,6 @@ impl Notifier {
         if senders.is_empty() {
             return None;
         }
-        if context.log().is_none() {
-            tracing::warn!(
-                component = "notify",
-                store = context.store(),
-                "event workers that share a store have groups of their own: each of them tells every alert"
-            );
-        }
         let done = Arc::new(Done::default());
         let mailboxes = senders.iter().map(Sender::mailbox).collect();
         let (context, held) = (Arc::clone(context), BTreeSet::new());

@@ -8,13 +8,17 @@ use redis::{
 
 use super::script;
 
+/// Port of a server, and of a sentinel, whose address names none.
+const SERVER_PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26_379;
 /// For a connection to stand and to be set up.
 pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 /// For an answer; what takes longer is given up, and whether it was done is not known.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Answers that say that nothing was executed.
-const NOT_DONE: [&str; 15] = [
+const NOT_DONE: [&str; 16] = [
+    "FENCED",
     "OOM",
     "MISCONF",
     "NOSCRIPT",
@@ -121,7 +125,13 @@ impl Target {
             }
             _ => return Err("its scheme is not known".to_owned()),
         };
-        let servers = hosts.split(',').map(|host| info(&format!("redis://{user_info}{host}")));
+        let port = if scheme == "redis+sentinel" { SENTINEL_PORT } else { SERVER_PORT };
+        let servers = hosts.split(',').map(|host| {
+            // Behind the bracket that ends an IPv6 address, a colon means a port.
+            let has_port = host.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
+            let host = if has_port { host.to_owned() } else { format!("{host}:{port}") };
+            info(&format!("redis://{user_info}{host}"))
+        });
         Ok(Self { servers: servers.collect::<Result<_, _>>()?, kind })
     }
 
@@ -276,6 +286,11 @@ mod tests {
         assert_eq!((cluster.servers.len(), cluster.kind), (2, Kind::Cluster { key: "s".to_owned() }));
         assert_eq!(cluster.servers[1].redis_settings().password(), Some("p"));
         let sentinel = Target::parse("redis+sentinel://a:26379,b/main/3", "s").unwrap();
+        let ports = |target: &Target| -> Vec<String> {
+            target.servers.iter().map(|server| server.addr().to_string()).collect()
+        };
+        assert_eq!(ports(&sentinel), ["a:26379", "b:26379"]);
+        assert_eq!(ports(&Target::parse("redis+cluster://[::1],[::1]:7", "s").unwrap()).len(), 2);
         assert_eq!(sentinel.kind, Kind::Sentinel { name: "main".to_owned(), database: 3 });
         for bad in ["h:1", "http://h", "redis+sentinel://a/main/x"] {
             assert!(Target::parse(bad, "s").is_err(), "{bad}");

@@ -13,6 +13,7 @@
 mod entry;
 mod follow;
 mod link;
+mod notes;
 mod read;
 mod scan;
 mod script;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch as changes};
 
 pub(crate) use link::Trouble;
+pub(crate) use notes::{Known, Notes};
 pub(crate) use read::{ReadTrouble, Reader};
 pub(crate) use scan::{Backward, Forward};
 pub(crate) use shared::State;
@@ -38,6 +40,47 @@ use writer::Queue;
 
 /// How long the first look at Redis may take before the worker starts without it.
 const FIRST_LOOK: Duration = Duration::from_secs(3);
+
+/// Looks a name up among the streams beside the main one, and takes it in where that is asked for.
+const BESIDE: &str = "if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 1 then return 1 end
+if ARGV[2] == '0' then return 0 end
+if redis.call('SCARD', KEYS[1]) >= tonumber(ARGV[3]) then return -1 end
+return redis.call('SADD', KEYS[1], ARGV[1])";
+
+const SCHEMAS: &str = "local changes = tonumber(redis.call('GET', KEYS[2]) or '0')
+if changes == tonumber(ARGV[1]) then return { changes, {} } end
+return { changes, redis.call('HGETALL', KEYS[1]) }";
+
+/// An empty text removes.
+const SET_SCHEMA: &str = "if tonumber(redis.call('GET', KEYS[2]) or '0') ~= tonumber(ARGV[1]) then return 0 end
+if ARGV[3] == '' then redis.call('HDEL', KEYS[1], ARGV[2]) else redis.call('HSET', KEYS[1], ARGV[2], ARGV[3]) end
+redis.call('INCR', KEYS[2])
+return 1";
+
+/// How often something was changed, and the texts of it by name.
+pub(crate) type Texts = (u64, Vec<(String, Vec<u8>)>);
+
+/// What there is of a stream beside the main one.
+#[derive(Debug)]
+pub(crate) enum Beside {
+    /// It is there.
+    There(Redis),
+    /// Nobody made it.
+    Absent,
+    /// It is not there, and there are too many for another one.
+    TooMany,
+}
+
+/// Why a stream beside the main one cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BesideError {
+    /// Redis did not do its part.
+    #[error(transparent)]
+    Redis(#[from] Trouble),
+    /// It does not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
 
 /// How the engine is set up.
 #[derive(Clone)]
@@ -111,6 +154,57 @@ impl Redis {
         Reader::new(Arc::clone(&self.inner.shared))
     }
 
+    /// How often the schemas were changed, and, if that is not `seen`, all of them. Blocks.
+    pub(crate) fn schemas(&self, seen: u64) -> Result<Texts, Trouble> {
+        let keys = self.schema_keys();
+        self.inner.shared.with_link(|link, _| {
+            let mut command = redis::cmd("EVAL");
+            command.arg(SCHEMAS).arg(2).arg(&keys).arg(seen);
+            link.ask(&command)
+        })
+    }
+
+    /// Sets or removes the schema of a type, where they were changed `seen` times; whether that is so. Blocks.
+    pub(crate) fn set_schema(&self, kind: &str, text: Option<&[u8]>, seen: u64) -> Result<bool, Trouble> {
+        let keys = self.schema_keys();
+        self.inner.shared.with_link(|link, _| {
+            let mut command = redis::cmd("EVAL");
+            command.arg(SET_SCHEMA).arg(2).arg(&keys).arg(seen).arg(kind);
+            command.arg(text.unwrap_or_default());
+            link.ask(&command)
+        })
+    }
+
+    fn schema_keys(&self) -> [String; 2] {
+        let stream = &self.inner.shared.options.stream;
+        [format!("{{{stream}}}:schemas"), format!("{{{stream}}}:schemas:changes")]
+    }
+
+    /// A stream beside this one, in the same Redis, under the key `<stream>:stream:<name>`. Workers find those that
+    /// others made. Blocks.
+    pub(crate) fn beside(&self, name: &str, make: bool, most: usize) -> Result<Beside, BesideError> {
+        let options = &self.inner.shared.options;
+        let names = format!("{{{}}}:streams", options.stream);
+        let found: i64 = self.inner.shared.with_link(|link, _| {
+            let mut command = redis::cmd("EVAL");
+            command.arg(BESIDE).arg(1).arg(&names).arg(name).arg(u8::from(make)).arg(most);
+            link.ask(&command)
+        })?;
+        match found {
+            0 => Ok(Beside::Absent),
+            ..0 => Ok(Beside::TooMany),
+            _ => {
+                let stream = format!("{}:stream:{name}", options.stream);
+                Ok(Beside::There(Self::open(Options { stream, ..options.clone() }, Arc::new(()))?))
+            }
+        }
+    }
+
+    /// What is kept of the groups of the stream.
+    pub(crate) fn notes(&self) -> Notes {
+        Notes::new(Arc::clone(&self.inner.shared))
+    }
+
     /// Removes the oldest events until the bounds hold, in whole steps between anchors. Blocks.
     pub(crate) fn trim(&self, bounds: Retention) -> Result<Gone, Trouble> {
         watch::trim(&self.inner.shared, bounds)
@@ -129,6 +223,11 @@ impl Redis {
     /// What an answer promises now.
     pub(crate) fn durability(&self) -> Durability {
         self.inner.shared.durability()
+    }
+
+    /// The data set that is worked on; it changes when events are lost.
+    pub(crate) fn epoch(&self) -> String {
+        self.inner.shared.epoch()
     }
 
     /// Counts how often what was stored turned out to be replaced: a subscriber that sees it change has a gap.

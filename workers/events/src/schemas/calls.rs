@@ -134,7 +134,7 @@ pub(crate) async fn remove(
     match removed {
         Ok(true) => Ok(StatusCode::NO_CONTENT.into_response()),
         Ok(false) => Err(unknown()),
-        Err(error) => Err(problem(&SetError::Store(error))),
+        Err(error) => Err(problem(&error)),
     }
 }
 
@@ -169,6 +169,13 @@ fn problem(error: &SetError) -> Reject {
             let pointer = format!("/schema{}", wrong.pointer);
             Problem::new(Code::Unprocessable).detail(wrong.what.clone()).pointer(pointer)
         }
+        SetError::Redis(trouble) => {
+            let outcome = if trouble.is_not_done() { Outcome::NotSent } else { Outcome::Unknown };
+            let problem =
+                Problem::new(Code::StoreUnavailable).detail("Redis, where schemas are kept, did not answer");
+            return problem.outcome(outcome).retry_after_s(1).into();
+        }
+        SetError::Raced => Problem::new(Code::Conflict).detail(error.to_string()),
         SetError::TooMany => Problem::new(Code::Unprocessable).detail(error.to_string()),
         SetError::Nothing => Problem::new(Code::NotFound).detail(error.to_string()),
         SetError::Store(cause) => {

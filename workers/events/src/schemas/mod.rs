@@ -2,7 +2,8 @@
 //!
 //! A type without a schema costs a look at a table. `off` keeps a schema without asking it, `warn` counts what does
 //! not follow it, `enforce` refuses that. Types of the roles have no schemas: nothing keeps a kill switch from being
-//! heard. Schemas are files of this worker ([`store`]); the tables in memory are replaced whole.
+//! heard. Schemas are files of this worker ([`store`]) or, where the stream is in Redis, a hash there, which every worker
+//! looks at each second; the tables in memory are replaced whole.
 
 mod calls;
 mod check;
@@ -12,6 +13,7 @@ mod store;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -22,6 +24,7 @@ use serde_json::Value;
 use sluice_wire::code::Code;
 
 use crate::error::Fault;
+use crate::redis::{Redis, Trouble};
 use check::Violation;
 use shape::{Shape, ShapeError};
 use store::Stored;
@@ -58,10 +61,30 @@ impl Mode {
 
 type Table = BTreeMap<Box<str>, Arc<Entry>>;
 
+/// Where they are kept.
+#[derive(Debug)]
+pub(crate) enum Home {
+    /// In a folder of this worker.
+    Folder(PathBuf),
+    /// In Redis, for every worker.
+    Shared(Redis),
+}
+
+impl Default for Home {
+    fn default() -> Self {
+        Self::Folder(PathBuf::default())
+    }
+}
+
+/// LIMIT: tries to set a schema that other workers change at the same time.
+const TRIES_MAX: usize = 8;
+
 /// The schemas in force.
 #[derive(Debug, Default)]
 pub(crate) struct Schemas {
-    dir: PathBuf,
+    home: Home,
+    /// How often those that are shared were changed, as they are known here.
+    seen: AtomicU64,
     table: ArcSwap<Table>,
     /// One change at a time.
     turn: Mutex<()>,
@@ -103,28 +126,66 @@ enum SetError {
     Nothing,
     #[error("the schema could not be stored")]
     Store(#[from] std::io::Error),
+    #[error(transparent)]
+    Redis(#[from] Trouble),
+    #[error("other workers change schemas at this moment")]
+    Raced,
 }
 
 impl Schemas {
-    /// Reads the schemas of a folder, which need not be there. Blocks.
-    pub(crate) fn open(dir: PathBuf, violations: IntCounterVec) -> Result<Self, StoreError> {
+    /// Reads the schemas of a folder, which need not be there. Those in Redis are read by [`Schemas::refresh`].
+    /// Blocks.
+    pub(crate) fn open(home: Home, violations: IntCounterVec) -> Result<Self, StoreError> {
         let mut table = Table::new();
-        for (path, stored) in store::load(&dir)? {
-            let shape = stored.newest().map_or_else(
-                || Err(StoreError::Damaged { path: path.clone(), what: "it holds no version".to_owned() }),
-                |newest| {
-                    Shape::of(&newest.schema)
-                        .map_err(|error| StoreError::Damaged { path: path.clone(), what: error.to_string() })
-                },
-            )?;
-            table.insert(stored.event_type.as_str().into(), Entry::new(stored, shape));
+        if let Home::Folder(dir) = &home {
+            for (path, stored) in store::load(dir)? {
+                let damaged = |what: String| StoreError::Damaged { path: path.clone(), what };
+                let entry = Entry::of(stored).map_err(damaged)?;
+                table.insert(entry.stored.event_type.as_str().into(), entry);
+            }
         }
         Ok(Self {
-            dir,
+            home,
+            seen: AtomicU64::new(0),
             table: ArcSwap::from_pointee(table),
             turn: Mutex::default(),
             violations: Some(violations),
         })
+    }
+
+    /// Takes up what other workers changed. Blocks.
+    pub(crate) fn refresh(&self) -> Result<(), Trouble> {
+        let Home::Shared(redis) = &self.home else { return Ok(()) };
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.take_up(redis)
+    }
+
+    fn take_up(&self, redis: &Redis) -> Result<(), Trouble> {
+        let seen = self.seen.load(Ordering::Relaxed);
+        let (changes, texts) = redis.schemas(seen)?;
+        if changes == seen {
+            return Ok(());
+        }
+        let old = self.table.load();
+        let mut table = Table::new();
+        for (kind, text) in texts {
+            let read = || -> Result<Arc<Entry>, String> {
+                let stored: Stored = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+                match old.get(kind.as_str()) {
+                    // Its figures go on.
+                    Some(known) if known.stored == stored => Ok(Arc::clone(known)),
+                    _ if stored.event_type != kind => Err("it is of another type".to_owned()),
+                    _ => Entry::of(stored),
+                }
+            };
+            match read() {
+                Ok(entry) => drop(table.insert(kind.into(), entry)),
+                Err(why) => tracing::error!(component = "schemas", kind, why, "a schema in Redis is damaged"),
+            }
+        }
+        self.table.store(Arc::new(table));
+        self.seen.store(changes, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Checks the data of an event.
@@ -168,8 +229,31 @@ impl Schemas {
         by: &str,
     ) -> Result<Arc<Entry>, SetError> {
         let _turn: MutexGuard<'_, ()> = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = self.entry(kind);
-        let mut stored = match &known {
+        for _ in 0..TRIES_MAX {
+            if let Home::Shared(redis) = &self.home {
+                self.take_up(redis)?;
+            }
+            let (stored, shape) = self.changed(kind, schema.clone(), mode, by)?;
+            if !self.keep(&stored)? {
+                continue;
+            }
+            let entry = Entry::new(stored, shape);
+            let mut table = Table::clone(&self.table.load());
+            table.insert(kind.into(), Arc::clone(&entry));
+            self.table.store(Arc::new(table));
+            return Ok(entry);
+        }
+        Err(SetError::Raced)
+    }
+
+    fn changed(
+        &self,
+        kind: &str,
+        schema: Option<Value>,
+        mode: Option<Mode>,
+        by: &str,
+    ) -> Result<(Stored, Shape), SetError> {
+        let mut stored = match self.entry(kind) {
             Some(known) => known.stored.clone(),
             None if schema.is_none() => return Err(SetError::Nothing),
             None if self.table.load().len() >= TYPES_MAX => return Err(SetError::TooMany),
@@ -186,29 +270,62 @@ impl Schemas {
         }
         let newest = stored.newest().ok_or(SetError::Nothing)?;
         let shape = Shape::of(&newest.schema)?;
-        store::write(&self.dir, &stored)?;
-        let entry = Entry::new(stored, shape);
-        let mut table = Table::clone(&self.table.load());
-        table.insert(kind.into(), Arc::clone(&entry));
-        self.table.store(Arc::new(table));
-        Ok(entry)
+        Ok((stored, shape))
+    }
+
+    /// Stores a schema; `false` where another worker came before.
+    fn keep(&self, stored: &Stored) -> Result<bool, SetError> {
+        match &self.home {
+            Home::Folder(dir) => store::write(dir, stored).map(|()| true).map_err(SetError::from),
+            Home::Shared(redis) => {
+                let text = serde_json::to_vec(stored).map_err(std::io::Error::from)?;
+                self.swap(redis, &stored.event_type, Some(&text))
+            }
+        }
+    }
+
+    fn swap(&self, redis: &Redis, kind: &str, text: Option<&[u8]>) -> Result<bool, SetError> {
+        let seen = self.seen.load(Ordering::Relaxed);
+        let is_done = redis.set_schema(kind, text, seen)?;
+        if is_done {
+            self.seen.store(seen + 1, Ordering::Relaxed);
+        }
+        Ok(is_done)
     }
 
     /// Forgets a schema; whether there was one. Blocks.
-    fn remove(&self, kind: &str) -> std::io::Result<bool> {
+    fn remove(&self, kind: &str) -> Result<bool, SetError> {
         let _turn: MutexGuard<'_, ()> = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.entry(kind).is_none() {
-            return Ok(false);
+        for _ in 0..TRIES_MAX {
+            if let Home::Shared(redis) = &self.home {
+                self.take_up(redis)?;
+            }
+            if self.entry(kind).is_none() {
+                return Ok(false);
+            }
+            let is_done = match &self.home {
+                Home::Folder(dir) => store::remove(dir, kind).map(|()| true)?,
+                Home::Shared(redis) => self.swap(redis, kind, None)?,
+            };
+            if is_done {
+                let mut table = Table::clone(&self.table.load());
+                table.remove(kind);
+                self.table.store(Arc::new(table));
+                return Ok(true);
+            }
         }
-        store::remove(&self.dir, kind)?;
-        let mut table = Table::clone(&self.table.load());
-        table.remove(kind);
-        self.table.store(Arc::new(table));
-        Ok(true)
+        Err(SetError::Raced)
     }
 }
 
 impl Entry {
+    /// An entry of what was stored, or what is wrong with that.
+    fn of(stored: Stored) -> Result<Arc<Self>, String> {
+        let newest = stored.newest().ok_or_else(|| "it holds no version".to_owned())?;
+        let shape = Shape::of(&newest.schema).map_err(|error| error.to_string())?;
+        Ok(Self::new(stored, shape))
+    }
+
     fn new(stored: Stored, shape: Shape) -> Arc<Self> {
         Arc::new(Self { stored, shape, figures: Mutex::default() })
     }

@@ -33,7 +33,7 @@ pub(crate) enum StoreError {
 }
 
 /// What is stored of one type.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Stored {
     format: u32,
@@ -44,7 +44,7 @@ pub(super) struct Stored {
 }
 
 /// One version of a schema.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Version {
     #[serde(rename = "version")]

@@ -14,11 +14,11 @@ use crate::world::{DEADLINE, Place, Setup, World};
 const DAY_MS: i64 = 1_767_225_600_000;
 const SYMBOLS: [&str; 3] = ["BTC/USDT", "ETH/USDT", "AAPL"];
 
-/// Minutes and five minutes, and a grace that a test can wait for.
+/// Minutes and five minutes, and a grace that a test can wait for, which a restart stays below.
 fn short(setup: &mut Setup) {
     let timeframes = ["1m", "5m"].map(|text| Timeframe::parse(text).unwrap());
     setup.config.events.candles.timeframes = timeframes.to_vec();
-    setup.config.events.candles.lateness = Duration::from_secs(1);
+    setup.config.events.candles.lateness = Duration::from_secs(3);
 }
 
 /// A trade every 7 seconds, its symbols in turn.

@@ -35,6 +35,7 @@ mod on_redis {
     mod candles;
     #[path = "../cloudevents.rs"]
     mod cloudevents;
+    mod desks;
     mod faults;
     #[path = "../groups/mod.rs"]
     mod groups;
@@ -52,7 +53,9 @@ mod on_redis {
     mod schemas;
     #[path = "../sessions.rs"]
     mod sessions;
+    mod several;
     mod shared;
+    mod spool;
     #[path = "../state.rs"]
     mod state;
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -59,10 +60,31 @@ pub(crate) struct World {
 pub(crate) struct Place {
     dir: tempfile::TempDir,
     pub(crate) redis: Option<Arc<Mutex<RedisServer>>>,
+    /// Port and number of a database in the Redis that tests share.
+    database: Option<(u16, u32)>,
+}
+
+/// Databases of the Redis that tests share: more than there are tests.
+const DATABASES: u32 = 1_000;
+/// Tests that do something to their server.
+const ROUGH: [&str; 5] =
+    ["on_redis::desks", "on_redis::faults", "on_redis::several", "on_redis::shared", "on_redis::spool"];
+
+/// A database of its own in the Redis that tests share.
+fn database() -> (u16, u32) {
+    static SERVER: OnceLock<(u16, std::process::Child)> = OnceLock::new();
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let (port, _) = SERVER.get_or_init(|| RedisServer::start_lasting(DATABASES));
+    (*port, NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 impl Place {
     pub(crate) fn new() -> Self {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or_default();
+        if on_redis() && !ROUGH.iter().any(|rough| name.starts_with(rough)) {
+            return Self { database: Some(database()), ..Self::beside(None) };
+        }
         let redis = on_redis().then(|| {
             let server = RedisServer::start();
             // Many servers that wait for one disk would make the tests slow.
@@ -74,11 +96,30 @@ impl Place {
 
     /// A place for another worker on the same Redis.
     pub(crate) fn beside(redis: Option<Arc<Mutex<RedisServer>>>) -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), redis }
+        Self { dir: tempfile::tempdir().unwrap(), redis, database: None }
+    }
+
+    /// The same, whatever its Redis is.
+    pub(crate) fn next_to(other: &Self) -> Self {
+        Self { database: other.database, ..Self::beside(other.redis.clone()) }
     }
 
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
+    }
+}
+
+/// The files of a worker's directory as they are now: what a killed worker leaves behind.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            copy(&path, &target);
+        } else if kind.is_file() {
+            std::fs::copy(&path, &target).unwrap();
+        }
     }
 }
 
@@ -94,7 +135,12 @@ pub(crate) fn durability() -> &'static str {
 
 /// The address of a Redis as the configuration has it.
 pub(crate) fn redis_url(port: u16) -> Option<sluice_schema::RedisUrl> {
-    let environment = BTreeMap::from([("REDIS_URL".to_owned(), format!("redis://127.0.0.1:{port}"))]);
+    redis_address(&format!("redis://127.0.0.1:{port}"))
+}
+
+/// The same of several servers.
+pub(crate) fn redis_address(url: &str) -> Option<sluice_schema::RedisUrl> {
+    let environment = BTreeMap::from([("REDIS_URL".to_owned(), url.to_owned())]);
     let read = |_: &Path| Err(std::io::ErrorKind::NotFound.into());
     let loaded = sluice_schema::check(&[], &environment, sluice_schema::Mode::default(), &read);
     loaded.unwrap_or_else(|report| panic!("{report}")).config.redis
@@ -142,6 +188,9 @@ impl World {
     pub(crate) fn start(mut setup: Setup, dir: Arc<Place>) -> Self {
         if let Some(redis) = &dir.redis {
             setup.config.redis = redis_url(redis.lock().unwrap().port);
+        }
+        if let Some((port, number)) = dir.database {
+            setup.config.redis = redis_address(&format!("redis://127.0.0.1:{port}/{number}"));
         }
         if setup.vault.is_none() && !setup.keyless {
             setup.config.events.key_file.get_or_insert_with(|| key_file(dir.path(), 1));

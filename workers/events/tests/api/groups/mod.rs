@@ -7,13 +7,12 @@ mod order;
 mod replay;
 mod waiting;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::world::{Answer, DEADLINE, Place, Setup, World, publish};
+use crate::world::{Answer, DEADLINE, Place, Setup, World, copy, publish};
 
 const JSON: &str = "content-type: application/json\r\n";
 
@@ -62,23 +61,9 @@ async fn until(world: &World, group: &str, what: &str, is_so: impl Fn(&Value) ->
     }
 }
 
-/// The files of a worker's directory as they are now: what a killed worker leaves behind.
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().flatten() {
-        let (path, target) = (entry.path(), to.join(entry.file_name()));
-        let kind = entry.file_type().unwrap();
-        if kind.is_dir() {
-            copy(&path, &target);
-        } else if kind.is_file() {
-            std::fs::copy(&path, &target).unwrap();
-        }
-    }
-}
-
 /// Another worker on a copy of this one's files, as after kill -9.
 fn killed(world: &World) -> World {
-    let dir = Arc::new(Place::beside(world.dir.redis.clone()));
+    let dir = Arc::new(Place::next_to(&world.dir));
     copy(world.dir.path(), dir.path());
     World::start(Setup::default(), dir)
 }

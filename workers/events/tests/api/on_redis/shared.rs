@@ -101,3 +101,58 @@ async fn an_id_that_is_no_longer_remembered_is_searched_for_among_the_newest() {
     let unknown = "0192d3a0-0000-7000-8000-000000000002";
     assert_eq!(world.admin().get(&format!("/events/{unknown}")).await.code(404), "not_found");
 }
+
+#[tokio::test]
+async fn a_stream_beside_the_main_one_is_that_of_every_worker() {
+    let first = World::new();
+    let second = World::start(Setup::default(), Arc::new(Place::beside(first.dir.redis.clone())));
+    for n in 0..5 {
+        publish(&first, &event(n)).await;
+    }
+    assert_eq!(second.admin().get("/events?stream=run-1").await.code(404), "not_found");
+    let into = r#"{"into":"stream:run-1"}"#;
+    assert_eq!(first.admin().post("/events/replay", into).await.ok()["events_replayed"], 5);
+    let again = second.admin().post("/events/replay", into).await.ok();
+    assert_eq!((&again["events_replayed"], &again["duplicates"]), (&json!(5), &json!(5)));
+    let begun = Instant::now();
+    for world in [&first, &second] {
+        loop {
+            let copies = world.admin().get("/events?stream=run-1").await.ok();
+            if copies["count"] == 5 {
+                assert_eq!(copies["events"][4]["metadata"]["replay"], true, "{copies}");
+                break;
+            }
+            assert!(begun.elapsed() < DEADLINE, "{copies}");
+        }
+    }
+    assert_eq!(first.redis().ask("XLEN tradpal_events:stream:run-1").trim(), ":5");
+    assert_eq!(first.admin().get("/events").await.ok()["count"], 5);
+}
+
+#[tokio::test]
+async fn a_schema_that_one_worker_is_given_holds_at_every_other_one() {
+    let first = World::new();
+    let second = World::start(Setup::default(), Arc::new(Place::beside(first.dir.redis.clone())));
+    let set = async |world: &World, least: u64| {
+        let body =
+            json!({"schema": {"properties": {"n": {"minimum": least}}}, "mode": "enforce"}).to_string();
+        let json = "content-type: application/json\r\n";
+        world.admin().send("PUT", "/schemas/risk_alert", json, body.as_bytes()).await.ok()
+    };
+    set(&first, 5).await;
+    let begun = Instant::now();
+    let low = event(1).to_string();
+    while second.admin().post("/events", &low).await.status == 200 {
+        assert!(begun.elapsed() < DEADLINE);
+    }
+    assert_eq!(second.admin().post("/events", &low).await.code(422), "schema_violation");
+    // The next version is made of the one before, whoever made that.
+    assert_eq!(set(&second, 0).await["version"], 2);
+    assert_eq!(set(&first, 7).await["version"], 3);
+    second.admin().send("DELETE", "/schemas/risk_alert", "", b"").await;
+    let begun = Instant::now();
+    while first.admin().get("/schemas").await.ok()["count"] != 0 {
+        assert!(begun.elapsed() < DEADLINE);
+    }
+    publish(&first, &event(1)).await;
+}
