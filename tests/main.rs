@@ -4,6 +4,7 @@
 
 mod breaker;
 mod cli;
+mod events;
 mod harness;
 mod hostile;
 mod keys;

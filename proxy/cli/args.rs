@@ -65,6 +65,9 @@ pub(crate) enum Command {
     /// Stop trading of everything, a service, an account or a symbol; or let it go on
     #[command(after_help = "Example:\n  sluice kill-switch on --all --reason 'flash crash'")]
     KillSwitch(KillSwitch),
+    /// Publish, follow and replay events
+    #[command(after_help = "Example:\n  sluice events tail --type trading_signal --format json")]
+    Events(crate::events::args::Events),
     /// Verify the audit chains of a data directory
     #[command(after_help = "Example:\n  sluice audit verify --data-dir .sluice")]
     Audit(Audit),

@@ -6,9 +6,9 @@ use std::path::Path;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde_json::Value;
 use sluice_client::{Client, ClientError, Reply};
-use sluice_schema::Mode;
+use sluice_schema::{Config, Mode};
 
-use crate::args::Remote;
+use crate::args::{Common, Remote};
 use crate::exit::{self, Failure};
 use crate::load;
 
@@ -21,35 +21,41 @@ const FILE_BYTES: u64 = 16 << 10;
 
 /// A client of the control port that the arguments name.
 pub(crate) fn client(remote: &Remote) -> Result<Client, Failure> {
-    let base = match &remote.url {
-        Some(url) => url.clone(),
-        None => format!("http://{}", reachable(address(remote)?)),
+    let base = if let Some(url) = &remote.url {
+        url.clone()
+    } else {
+        let listens = |config: &Config| config.control.listen;
+        format!("http://{}", address(&remote.common, remote.port_offset, NOTED_ADDRESS, listens)?)
     };
-    Client::api(&base, token(remote)).map_err(|error| Failure::new(exit::USAGE, error))
+    Client::api(&base, token(remote.token.as_deref(), &remote.common.data_dir))
+        .map_err(|error| Failure::new(exit::USAGE, error))
 }
 
-/// The control port's address as the edge of this data directory noted it at its start: it knows its port offset,
-/// and its configuration is most in need of being taken back when it cannot be read. Where none ran there, or a
-/// port offset is named, the configuration's.
-fn address(remote: &Remote) -> Result<SocketAddr, Failure> {
-    let noted = || small_file(&remote.common.data_dir.join(NOTED_ADDRESS))?.parse().ok();
-    if remote.port_offset == 0
+/// Where a port of this data directory is reached: the address noted there at its start, for who noted it knows its
+/// port offset, and a configuration is most in need of being taken back when it cannot be read. Where none ran there,
+/// or a port offset is named, the configuration's.
+pub(crate) fn address(
+    common: &Common,
+    port_offset: u16,
+    noted: &str,
+    listens: impl Fn(&Config) -> SocketAddr,
+) -> Result<SocketAddr, Failure> {
+    let noted = || small_file(&common.data_dir.join(noted))?.parse().ok();
+    if port_offset == 0
         && let Some(address) = noted()
     {
-        return Ok(address);
+        return Ok(reachable(address));
     }
-    let mode = Mode { dev: remote.common.dev, secrets_required: false, now_unix_s: None, ..Mode::default() };
-    match load::read(&remote.common.conf, &load::environment(), mode) {
+    let mode = Mode { dev: common.dev, secrets_required: false, now_unix_s: None, ..Mode::default() };
+    match load::read(&common.conf, &load::environment(), mode) {
         Ok(loaded) => {
             let mut config = loaded.config;
-            config.port_offset(remote.port_offset).map_err(Failure::usage)?;
-            Ok(config.control.listen)
+            config.port_offset(port_offset).map_err(Failure::usage)?;
+            Ok(reachable(listens(&config)))
         }
-        Err(report) => noted().ok_or_else(|| {
+        Err(report) => noted().map(reachable).ok_or_else(|| {
             load::print(&report);
-            Failure::usage(
-                "the configuration has errors, so the control port is not known; name it with --url",
-            )
+            Failure::usage("the configuration has errors, so the port is not known; name it with --url")
         }),
     }
 }
@@ -65,9 +71,10 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-fn token(remote: &Remote) -> Option<String> {
-    let given = remote.token.clone().or_else(|| std::env::var(TOKEN).ok());
-    given.filter(|token| !token.is_empty()).or_else(|| small_file(&remote.common.data_dir.join("token")))
+/// The token that is given, else the variable's, else the data directory's.
+pub(crate) fn token(given: Option<&str>, data_dir: &Path) -> Option<String> {
+    let given = given.map(str::to_owned).or_else(|| std::env::var(TOKEN).ok());
+    given.filter(|token| !token.is_empty()).or_else(|| small_file(&data_dir.join("token")))
 }
 
 fn small_file(path: &Path) -> Option<String> {

@@ -9,6 +9,7 @@ mod check;
 mod config;
 mod control;
 mod diff;
+mod events;
 mod exit;
 mod explain;
 mod feed;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         Command::Upstream(upstream) => upstream::run(&upstream),
         Command::Tap(tap) => tap::run(&tap),
         Command::KillSwitch(kill) => kill_switch::run(&kill),
+        Command::Events(events) => events::run(&events),
         Command::Audit(audit) => audit::run(&audit),
         Command::Health(health) => health::run(&health),
     };

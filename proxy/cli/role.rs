@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, Read as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ const RUNTIME_THREADS: usize = 2;
 /// Time kept between the end of a drain and being killed.
 const DRAIN_MARGIN: Duration = Duration::from_millis(500);
 
+/// Where the event worker's address is noted, below the data directory.
+pub(crate) const NOTED_EVENTS: &str = "events/api.addr";
 /// LIMIT: bytes of one order of the supervisor.
 const ORDER_BYTES: u64 = 64 << 10;
 
@@ -144,6 +146,9 @@ fn start(
         Some(handoff) => handed_doors(handoff)?,
         None => own_doors(role, &config)?,
     };
+    if role == Role::Events {
+        note_address(&data_dir, &doors);
+    }
     let keys = handoff
         .as_ref()
         .filter(|handoff| !handoff.detached)
@@ -172,6 +177,18 @@ fn start(
         announce: true,
         handover,
     })
+}
+
+/// Notes where the event worker listens, for commands on this machine that do not know its port offset.
+fn note_address(data_dir: &Path, doors: &Doors) {
+    let Some(address) = doors.address("api") else { return };
+    let path = data_dir.join(NOTED_EVENTS);
+    // Beside it, then over it: nobody reads half an address.
+    let beside = path.with_extension(format!("addr.{}", std::process::id()));
+    let noted = std::fs::write(&beside, address.to_string()).and_then(|()| std::fs::rename(&beside, &path));
+    if let Err(error) = noted {
+        tracing::warn!(component = "start", %error, "the event worker's address is not noted");
+    }
 }
 
 /// The sockets that came with this process, named by the handoff.

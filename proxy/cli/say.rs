@@ -16,9 +16,14 @@ pub(crate) fn be_quiet() {
     QUIET.store(true, Relaxed);
 }
 
+/// Whether results are not wanted.
+pub(crate) fn is_quiet() -> bool {
+    QUIET.load(Relaxed)
+}
+
 /// Prints a result, unless results are not wanted.
 pub(crate) fn result(text: &str) -> Result<(), Failure> {
-    if QUIET.load(Relaxed) {
+    if is_quiet() {
         return Ok(());
     }
     let mut out = stdout().lock();

@@ -114,6 +114,18 @@ impl Client {
         headers: HeaderMap,
         body: impl Into<Bytes>,
     ) -> Result<Reply, ClientError> {
+        self.call_within(CALL_TIMEOUT, method, path, headers, body).await
+    }
+
+    /// The same for a call that may take another time.
+    pub async fn call_within(
+        &self,
+        within: Duration,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: impl Into<Bytes>,
+    ) -> Result<Reply, ClientError> {
         let request = self.request(method, path, headers, body.into())?;
         let whole = async {
             let (response, connection) = self.send(request).await?;
@@ -121,7 +133,7 @@ impl Client {
             self.keep(connection).await;
             Ok(reply)
         };
-        tokio::time::timeout(CALL_TIMEOUT, whole).await.map_err(|_| ClientError::Timeout(CALL_TIMEOUT))?
+        tokio::time::timeout(within, whole).await.map_err(|_| ClientError::Timeout(within))?
     }
 
     /// Calls with a JSON body (`Value::Null`: none) and reads a JSON answer; any status but 2xx is
@@ -251,7 +263,8 @@ where
     Ok(sender)
 }
 
-async fn read(response: Response<Incoming>) -> Result<Reply, ClientError> {
+/// Reads an answer whole.
+pub(crate) async fn read(response: Response<Incoming>) -> Result<Reply, ClientError> {
     let (parts, mut body) = response.into_parts();
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {

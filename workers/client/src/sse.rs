@@ -1,12 +1,12 @@
 //! Reading server-sent events.
 
 use bytes::BytesMut;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use sluice_wire::header as names;
 
-use crate::call::{Client, ClientError, Reply};
+use crate::call::{CALL_TIMEOUT, Client, ClientError, read};
 
 /// Longest event, bytes; a longer one ends the stream with an error. The vault's snapshot holds up
 /// to a million revocations of about 40 bytes.
@@ -25,6 +25,7 @@ pub struct SseEvent {
 
 /// An open stream.
 pub struct SseStream {
+    status: StatusCode,
     body: Incoming,
     buffer: BytesMut,
     scanned: usize,
@@ -40,15 +41,21 @@ impl Client {
         }
         let response = self.open(path, headers).await?;
         if !response.status().is_success() {
-            let (parts, _) = response.into_parts();
-            let reply = Reply { status: parts.status, headers: parts.headers, body: bytes::Bytes::new() };
-            return Err(reply.ok().err().unwrap_or(ClientError::TooLarge));
+            let refused = tokio::time::timeout(CALL_TIMEOUT, read(response)).await;
+            let refused = refused.map_err(|_| ClientError::Timeout(CALL_TIMEOUT))??;
+            return Err(refused.ok().err().unwrap_or(ClientError::TooLarge));
         }
-        Ok(SseStream { body: response.into_body(), buffer: BytesMut::new(), scanned: 0 })
+        let status = response.status();
+        Ok(SseStream { status, body: response.into_body(), buffer: BytesMut::new(), scanned: 0 })
     }
 }
 
 impl SseStream {
+    /// The answer's status: 204 is how a stream says that it has come to its end before.
+    pub const fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// The next event; `None` when the stream has ended. Comments are skipped.
     pub async fn next(&mut self) -> Result<Option<SseEvent>, ClientError> {
         loop {

@@ -32,6 +32,14 @@ impl Doors {
         self.0.remove(name)
     }
 
+    /// Where a socket listens; `None` for one that is not here or has no port.
+    pub fn address(&self, name: &str) -> Option<SocketAddr> {
+        match self.0.get(name)? {
+            Listener::Tcp(listener) => listener.local_addr().ok(),
+            Listener::Unix(_) => None,
+        }
+    }
+
     /// Takes every socket.
     pub fn take_all(&mut self) -> BTreeMap<String, Listener> {
         std::mem::take(&mut self.0)
