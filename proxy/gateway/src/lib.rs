@@ -210,7 +210,8 @@ fn open(
     keys.keep_in(config.edge_redis()).map_err(GatewayError::Redis)?;
     let joint = limits::Joint::new(tokio::runtime::Handle::current(), meters.limits.clone());
     joint.configure(&config).map_err(GatewayError::Redis)?;
-    let upstreams = Upstreams::new(&meters, start.sockets.clone(), announcer, registrations.in_force());
+    let upstreams =
+        Upstreams::new(&meters, start.sockets.clone(), Arc::clone(&announcer) as _, registrations.in_force());
     // What is registered joins with the books.
     let generation = upstreams.build(&meters, config, &[], number, None)?;
     let access_log = AccessLog::open(&start.config.log.access, meters.access_dropped.clone())?;
@@ -225,6 +226,7 @@ fn open(
         started: jiff::Timestamp::now(),
         generation: arc_swap::ArcSwap::from_pointee(generation),
         upstreams,
+        announcer,
         resolver,
         registrations,
         reload,

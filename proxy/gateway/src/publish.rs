@@ -1,19 +1,26 @@
-//! Changes of breakers, told: metric, log line, event.
+//! What the edge tells the event stream: changes of breakers (with metric and log line), of the configuration and of
+//! what is registered.
 //!
 //! Events go through a bounded queue to one task that publishes them; a full queue drops the event and
 //! counts it. Nothing that decides about requests ever waits here.
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use prometheus::IntCounter;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use sluice_client::Client;
 use sluice_policy::breaker::{State, Transition};
+use sluice_policy::kill_switch::book::EdgeId;
+use sluice_policy::registry::Registration;
 use sluice_wire::event::{EventType, NewEvent};
+use sluice_wire::role::Role;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::clock;
+use crate::generation::Generation;
+use crate::reload::{ReloadError, Reloaded};
 use crate::upstream::{BreakerWatch, Upstream};
 
 /// LIMIT: events that wait for the event worker.
@@ -21,7 +28,10 @@ const QUEUE: usize = 256;
 /// Tries to publish one event.
 const TRIES: u32 = 5;
 
-/// Tells of breaker changes.
+/// LIMIT: characters of the reason why a configuration was refused.
+const ERROR_MAX: usize = 1_000;
+
+/// Tells what changes.
 pub(crate) struct Announcer {
     queue: mpsc::Sender<NewEvent>,
     dropped: IntCounter,
@@ -35,6 +45,76 @@ impl Announcer {
     pub(crate) fn new(dropped: IntCounter) -> (Arc<Self>, Outbox) {
         let (queue, waiting) = mpsc::channel(QUEUE);
         (Arc::new(Self { queue, dropped }), Outbox(waiting))
+    }
+
+    /// A configuration came into force, or was refused and the one before it stays.
+    pub(crate) fn configured(
+        &self,
+        edge: EdgeId,
+        trigger: &str,
+        present: &Generation,
+        result: Result<&Reloaded, &ReloadError>,
+    ) {
+        let mut data = json!({
+            "result": if result.is_ok() { "applied" } else { "refused" },
+            "edge": edge.to_string(),
+            "trigger": trigger,
+            "generation": present.number,
+            "hash": present.hash,
+        });
+        match result {
+            // How many, not which: a change may name what not every reader of events is to see.
+            Ok(done) => {
+                data["changes"] = done.changes.len().into();
+                data["restart"] = json!(done.restart);
+            }
+            Err(error) => {
+                data["error"] = error.to_string().chars().take(ERROR_MAX).collect::<String>().into();
+            }
+        }
+        self.say("config_changed", Timestamp::now(), data);
+    }
+
+    /// A service registered itself, or is registered otherwise now; `status` says which.
+    pub(crate) fn registered(&self, edge: EdgeId, status: &str, by: &str, registration: &Registration) {
+        let instances: Vec<String> =
+            registration.instances.iter().map(|instance| instance.url.to_string()).collect();
+        let data = json!({
+            "service": registration.name,
+            "prefix": registration.prefix,
+            "instances": instances,
+            "status": status,
+            "by": by,
+            "edge": edge.to_string(),
+        });
+        self.say("service_registered", Timestamp::now(), data);
+    }
+
+    /// A service is registered no more: by whom, or because its lease ended.
+    pub(crate) fn deregistered(&self, edge: EdgeId, service: &str, by: Option<&str>) {
+        let data = json!({
+            "service": service,
+            "reason": if by.is_some() { "asked" } else { "lease_ended" },
+            "by": by,
+            "edge": edge.to_string(),
+        });
+        self.say("service_deregistered", Timestamp::now(), data);
+    }
+
+    /// Never waits: what the outbox has no room for is dropped and counted.
+    fn say(&self, kind: &str, at: Timestamp, data: Value) {
+        let (Ok(event_type), Value::Object(data)) = (EventType::parse(kind), data) else { return };
+        let event = NewEvent {
+            event_type,
+            event_id: Some(Uuid::now_v7()),
+            timestamp: Some(at),
+            source: Role::Edge.as_str().to_owned(),
+            data,
+            metadata: Map::new(),
+        };
+        if self.queue.try_send(event).is_err() {
+            self.dropped.inc();
+        }
     }
 }
 
@@ -50,21 +130,8 @@ impl BreakerWatch for Announcer {
         } else {
             tracing::info!(component = "breaker", service, from, to, reason, "breaker changed");
         }
-        let Ok(event_type) = EventType::parse("circuit_breaker_state") else { return };
-        let texts = [("service", service), ("from", from), ("to", to), ("state", to), ("reason", reason)];
-        let data: Map<String, Value> =
-            texts.into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect();
-        let event = NewEvent {
-            event_type,
-            event_id: Some(Uuid::now_v7()),
-            timestamp: Some(clock::wall(transition.at)),
-            source: "edge".to_owned(),
-            data,
-            metadata: Map::new(),
-        };
-        if self.queue.try_send(event).is_err() {
-            self.dropped.inc();
-        }
+        let data = json!({ "service": service, "from": from, "to": to, "state": to, "reason": reason });
+        self.say("circuit_breaker_state", clock::wall(transition.at), data);
     }
 }
 
@@ -86,5 +153,20 @@ impl Outbox {
                 dropped.inc();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_room_is_dropped_and_counted() {
+        let dropped = IntCounter::new("dropped", "dropped").unwrap();
+        let (announcer, outbox) = Announcer::new(dropped.clone());
+        for _ in 0..QUEUE + 3 {
+            announcer.deregistered(EdgeId(7), "signals", None);
+        }
+        assert_eq!((dropped.get(), outbox.0.len()), (3, QUEUE));
     }
 }

@@ -277,5 +277,8 @@ pub(crate) async fn expire(shared: Arc<Shared>) -> Infallible {
         if let Err(error) = shared.rebuild() {
             tracing::error!(component = "registry", %error, "table not rebuilt");
         }
+        for name in &names {
+            shared.announcer.deregistered(shared.kill.edge(), name, None);
+        }
     }
 }

@@ -384,9 +384,10 @@ impl Shared {
         Ok((reloaded(&generation, &changes), fresh))
     }
 
-    /// Reports an outcome in log, metric and history.
+    /// Reports an outcome in log, metric, history and event stream.
     fn tell(&self, trigger: &'static str, result: Result<&Reloaded, &ReloadError>) {
         self.meters.reload(result.is_ok());
+        self.announcer.configured(self.kill.edge(), trigger, &self.generation(), result);
         self.reload.history.note(trigger, self.generation().number, result);
         match result {
             Ok(done) => tracing::info!(

@@ -25,6 +25,7 @@ use crate::jwt_cache::JwtCache;
 use crate::kill::Kill;
 use crate::limits::Joint;
 use crate::meters::Meters;
+use crate::publish::Announcer;
 use crate::register::Registrations;
 use crate::reload::ReloadState;
 use crate::resolver::Resolve;
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) generation: ArcSwap<Generation>,
     /// State of all upstreams.
     pub(crate) upstreams: Upstreams,
+    /// Tells the event stream what changes.
+    pub(crate) announcer: Arc<Announcer>,
     /// Looks names of instances up.
     pub(crate) resolver: Arc<dyn Resolve>,
     /// Registered services.

@@ -16,6 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue};
+use sluice_policy::kill_switch::book::EdgeId;
 use sluice_policy::kill_switch::{Ask, Stopped, Switches};
 use sluice_schema::Lane;
 use sluice_wire::code::Code;
@@ -71,6 +72,11 @@ impl Kill {
             told: watch::Sender::new(0),
             following: AtomicBool::new(false),
         }
+    }
+
+    /// Which edge this is, among those that share an event stream.
+    pub(crate) fn edge(&self) -> EdgeId {
+        self.desk().book.own()
     }
 
     /// The switches, where any is on.

@@ -84,6 +84,10 @@ async fn register(shared: &Shared, session: &mut Session, x: &mut Exchange) -> R
         Effect::Replaces => "replaced",
         Effect::Renews => "renewed",
     };
+    if effect != Effect::Renews {
+        let (edge, by) = (shared.kill.edge(), by.claims.sub.as_str());
+        shared.announcer.registered(edge, status, by, &entry.registration);
+    }
     let place = format!("/api/register/{}", entry.registration.name);
     let answer = Answer::json(201, &receipt(status, &entry));
     Ok(match HeaderValue::try_from(place) {
@@ -188,6 +192,7 @@ async fn deregister(
         by = by.claims.sub.as_str(),
         "service deregistered"
     );
+    shared.announcer.deregistered(shared.kill.edge(), name, Some(by.claims.sub.as_str()));
     Ok(Answer::json(200, &json!({ "status": "deregistered", "name": name })))
 }
 

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::missing_panics_doc, missing_docs, reason = "tests")]
 
 mod admission;
+mod announced;
 mod api_keys;
 mod balance;
 mod calls;
