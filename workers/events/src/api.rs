@@ -12,7 +12,9 @@ use crate::event::EVENT_BYTES_MAX;
 use crate::group::api as groups;
 use crate::group::dlq;
 use crate::schemas::SCHEMA_BYTES_MAX;
-use crate::{admin, archive, cloudevents, publish, query, replay, schemas, state, stats, stream, ws};
+use crate::{
+    admin, archive, cloudevents, openapi, publish, query, replay, schemas, state, stats, stream, ws,
+};
 
 /// LIMIT: body of a replay.
 const REPLAY_BYTES_MAX: usize = 64 * 1024;
@@ -54,5 +56,6 @@ pub(crate) fn router(context: &Arc<Context>) -> Router {
         .route("/groups/{group}/extend", post(groups::extend))
         .route("/groups/{group}/dlq", get(dlq::letters).delete(dlq::purge))
         .route("/groups/{group}/dlq/redrive", post(dlq::redrive))
+        .route("/openapi.json", get(openapi::served))
         .with_state(Arc::clone(context))
 }

@@ -30,6 +30,7 @@ pub mod log;
 mod metrics;
 mod mint;
 mod notify;
+mod openapi;
 mod params;
 mod publish;
 mod query;
@@ -54,6 +55,7 @@ use sluice_http::{Start, serve};
 
 pub use error::RunError;
 pub use keys::KeyError;
+pub use openapi::document as openapi;
 
 use config::Settings;
 use context::Context;

@@ -17,6 +17,7 @@ mod live_choice;
 mod live_socket;
 mod mail;
 mod notify;
+mod openapi;
 mod publish;
 mod read;
 mod replay;
