@@ -112,6 +112,7 @@ catalogue! {
     EventsBytes "sluice_events_store_bytes" [] "Bytes of the log on disk";
     EventsSpooled "sluice_events_spooled" [] "Events kept in the worker's files until Redis takes them";
     EventsOldest "sluice_events_oldest_age_seconds" [] "Age of the oldest stored event";
+    EventsRetention "sluice_events_retention_seconds" [] "Age at which retention drops events; 0 where none is set";
     EventsCandleTrades "sluice_events_candle_trades_total" ["result"] "Market data events seen by the candles: counted, repeated, late, refused or no_trade";
     EventsGroupLag "sluice_events_group_lag_events" ["group"] "Events a consumer group has not looked at (64 groups by name, else `other`)";
     EventsGroupLagSeconds "sluice_events_group_lag_seconds" ["group"] "Age of the oldest event that a consumer group has not settled";

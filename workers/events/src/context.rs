@@ -195,6 +195,7 @@ impl Context {
 
     /// Takes up the state that was stored before this start, then sets the gauges, for ever.
     pub(crate) async fn observe(self: Arc<Self>) {
+        self.metrics.kept_for(self.settings.log_options.retention.age_ms);
         let hub = Arc::clone(&self.hub);
         // A refusal has been logged; symbols are looked up one by one then.
         drop(self.read(move |reader| hub.latest().look_back(reader)).await);

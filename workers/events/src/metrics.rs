@@ -33,6 +33,7 @@ pub(crate) struct Metrics {
     bytes: IntGauge,
     spooled: IntGauge,
     oldest_s: Gauge,
+    retention_s: Gauge,
     batch: Histogram,
     fsync_s: Histogram,
     /// In the order of [`Durability::ALL`].
@@ -126,6 +127,7 @@ impl Metrics {
             bytes: metric::gauge(registry, Name::EventsBytes),
             spooled: metric::gauge(registry, Name::EventsSpooled),
             oldest_s: metric::gauge_f64(registry, Name::EventsOldest),
+            retention_s: metric::gauge_f64(registry, Name::EventsRetention),
             batch: metric::histogram(registry, Name::EventsBatch, BATCH_BUCKETS),
             fsync_s: metric::histogram(registry, Name::EventsFsyncSeconds, LATENCY_BUCKETS_S),
             publish_s: Durability::ALL.map(|word| publish_s.with_label_values(&[word.as_str()])),
@@ -163,6 +165,11 @@ impl Metrics {
         if let Some(at) = Durability::ALL.iter().position(|word| *word == durability) {
             self.publish_s[at].observe(time.as_secs_f64());
         }
+    }
+
+    /// How long events are kept at most.
+    pub(crate) fn kept_for(&self, age_ms: Option<u64>) {
+        self.retention_s.set(age_ms.unwrap_or_default() as f64 / 1e3);
     }
 
     /// What the log holds now.

@@ -60,6 +60,8 @@ pub(crate) async fn stats(
                 "pending": report.pending,
                 "last-delivered-id": report.last.map(|id| id.to_string()),
                 "lag": report.lag_events,
+                "lag_seconds": report.lag_ms as f64 / 1e3,
+                "dlq_depth": report.dead,
             })
         })
         .collect();
