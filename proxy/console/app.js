@@ -8,6 +8,7 @@ import { chip, el, hint, keyed, mark, setChip, text } from "./dom.js";
 import { clock, duration, tone, title, word } from "./format.js";
 import { mount as mountAlerts } from "./views/alerts.js";
 import { mount as mountBreaker } from "./views/breaker.js";
+import { mount as mountGroups } from "./views/groups.js";
 import { mount as mountInstrument } from "./views/instrument.js";
 import { mount as mountKill } from "./views/kill.js";
 import { mount as mountLanes } from "./views/lanes.js";
@@ -53,7 +54,7 @@ const kill = mountKill(byId("kill"), page);
 const tape = mountTape(byId("tape"), page);
 const instrument = mountInstrument(byId("instrument"), page);
 const tables = [mountRoutes(byId("routes"), page), mountUpstreams(byId("upstreams"), page), mountLanes(byId("lanes"))];
-const figures = [mountStrip(byId("strip")), mountSecurity(byId("security")), mountAlerts(byId("alerts")), kill, panel];
+const figures = [mountStrip(byId("strip")), mountSecurity(byId("security")), mountAlerts(byId("alerts")), mountGroups(byId("tape")), kill, panel];
 
 // Snapshots.
 

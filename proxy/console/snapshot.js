@@ -50,6 +50,18 @@
  * @property {?("embedded"|"redis")} kind
  * @property {?number} stream_length     events kept; null while the events worker is away
  * @property {?number} last_seq
+ * @property {?number} events_per_s      stored; null before two looks at the stream
+ * @property {?number} oldest_age_s      since the oldest stored event
+ * @property {Group[]} groups            at most 16 consumer groups: with dead letters first, then furthest behind
+ * @property {?number} groups_total      how many there are, also those not listed
+ * @property {?number} dead_letters      of all groups
+ *
+ * @typedef {object} Group
+ * @property {string} name
+ * @property {number} lag                events it has not looked at
+ * @property {number} lag_s              age of the oldest event it has not settled
+ * @property {number} pending            messages handed out and not settled
+ * @property {number} dead_letters
  *
  * @typedef {object} Certificate
  * @property {string} name               what it is for

@@ -26,6 +26,7 @@ LANES = ROUTES.replace("routes", "lanes")
 TAPE = "document.querySelectorAll('#tape tbody tr').length"
 LIVE = "document.body.dataset.live"
 SAID = "document.querySelector('#live').textContent"
+GROUPS = "document.querySelector('#tape footer').innerText"
 STRIP = "document.querySelector('#strip').innerText"
 PAINTED = """(() => {
   const canvas = document.querySelector('%s');
@@ -85,6 +86,10 @@ def see(browser, check, base):
     check("lanes are listed", lambda: browser.wait(f"{LANES} >= 1"))
     check("certificates are listed", lambda: browser.wait(f"{CERTIFICATES} >= 1"))
     check("the tape has rows", lambda: browser.wait(f"{TAPE} >= 3", 30))
+    check("consumer groups tell how far behind they are",
+          lambda: browser.wait(f"/behind, [0-9.]+ |up to date/.test({GROUPS})", 30))
+    check("so is the age of the oldest event", lambda: browser.wait(f"/oldest event [0-9]/.test({GROUPS})", 30))
+    check("events a second are told", lambda: browser.wait(f"/[0-9]\\/s · /.test({STRIP})", 30))
 
     def painted(selector, least, colours):
         browser.wait(f"(([many, kinds]) => many > {least} && kinds >= {colours})({PAINTED % selector})", 20)

@@ -151,7 +151,9 @@ class Mock:
         shot = json.loads(json.dumps(self.example))
         shot["at"], shot["uptime_s"] = iso(now), round(now - self.started + 8123, 1)
         shot["generation"]["loaded_at"] = iso(self.started - 2900)
-        shot["store"].update(stream_length=len(self.events), last_seq=self.seq)
+        shot["store"].update(stream_length=len(self.events), last_seq=self.seq,
+                             events_per_s=round(wobble(6, 7), 1), oldest_age_s=round(now - self.started + 604_000, 1))
+        shot["store"]["groups"][0].update(lag=self.random.randint(0, 40), lag_s=round(wobble(0, 2), 2))
         shot["feed"]["age_s"] = round(wobble(0.05, 1.0), 2)
         for route in shot["routes"]:
             factor = 1 + 0.08 * math.sin(now / 3 + len(route["name"])) + wobble(-0.02, 0.02)
@@ -191,7 +193,8 @@ class Mock:
             "totals": {"rps": 0, "error_pct": None, "p50_ms": None, "p99_ms": None, "p999_ms": None,
                        "limited_per_s": 0, "in_flight": 0, "connections": 1, "requests_total": 0},
             "feed": {"age_s": None, "epoch": None},
-            "store": {"kind": None, "stream_length": None, "last_seq": None},
+            "store": {"kind": None, "stream_length": None, "last_seq": None, "events_per_s": None,
+                      "oldest_age_s": None, "groups": [], "groups_total": None, "dead_letters": None},
             "certificates": [], "workers": [], "gates": [], "routes": [], "routes_total": 0, "alerts": [],
             "kill_switch": {"count": 0, "switches": []},
         }

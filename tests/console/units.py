@@ -32,4 +32,10 @@ UNITS = {
         const life = [f.lifetime(-1), f.lifetime(0.02), f.lifetime(0.65), f.lifetime(1.94), f.lifetime(3649.9)];
         return got.every((word) => word === '–') && String(life) === 'expired,28 m,15 h,1.9 d,3,649 d' ? '' : `${got} ${life}`;
     })""",
+    "a group's words and tone": """import('/dashboard/views/groups.js').then(({ groupWords, groupTone }) => {
+        const group = (lag, lag_s, pending, dead_letters) => ({ lag, lag_s, pending, dead_letters });
+        const cases = [group(0, 0, 0, 0), group(1500, 0.4, 0, 0), group(0, 90, 2, 0), group(1, 2, 0, 3)];
+        const got = cases.map((one) => `${groupTone(one)} ${groupWords(one)}`).join('; ');
+        return got === 'ok up to date; ok 1.5K behind, 0.4 s; warn 0 behind, 1 m 30 s; bad 1 behind, 2.0 s · 3 dead' ? '' : got;
+    })""",
 }

@@ -64,6 +64,7 @@ const FILES: &[(&str, Asset)] = files! {
     "snapshot.js" => SCRIPT,
     "views/alerts.js" => SCRIPT,
     "views/breaker.js" => SCRIPT,
+    "views/groups.js" => SCRIPT,
     "views/holds.js" => SCRIPT,
     "views/instrument.js" => SCRIPT,
     "views/kill.js" => SCRIPT,

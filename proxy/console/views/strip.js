@@ -34,8 +34,15 @@ function errors({ totals: { error_pct } }) {
   return { value: number(error_pct, 2), unit: "%", note: "answers ≥ 500", tone: errorTone(error_pct) };
 }
 
-function store({ store: { kind, stream_length, last_seq } }) {
-  return { value: compact(stream_length), unit: kind ?? "", note: `seq ${number(last_seq)}` };
+function store({ store: { kind, stream_length, last_seq, events_per_s: rate, oldest_age_s: oldest, dead_letters: dead } }) {
+  const letters = dead > 0 ? `${compact(dead)} dead` : `oldest ${duration(oldest)}`;
+  return {
+    value: compact(stream_length),
+    unit: kind ?? "",
+    note: `${number(rate, rate < 100 ? 1 : 0)}/s · ${letters}`,
+    tone: dead > 0 ? "warn" : null,
+    hint: `seq ${number(last_seq)}, oldest event ${duration(oldest)}, dead letters ${number(dead)}`,
+  };
 }
 
 function feed({ feed: { age_s, epoch } }) {

@@ -1,9 +1,9 @@
 //! How the workers are: asked over their internal doors, remembered for `/health` and the dashboard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use futures_util::future::join_all;
@@ -38,6 +38,34 @@ pub(crate) struct WorkerHealth {
 struct Worker {
     client: Client,
     health: ArcSwapOption<WorkerHealth>,
+    pace: Mutex<Pace>,
+}
+
+/// How fast a number rises, from looks of the last [`Pace::SPAN`].
+#[derive(Debug, Default)]
+struct Pace(VecDeque<(Instant, u64)>);
+
+impl Pace {
+    /// Rates of the dashboard cover this much.
+    const SPAN: Duration = Duration::from_secs(10);
+    /// LIMIT: looks remembered.
+    const LOOKS_MAX: usize = 128;
+
+    /// Takes a look; by how much it rises a second, once that can be known.
+    fn note(&mut self, now: Instant, number: u64) -> Option<f64> {
+        if self.0.back().is_some_and(|(_, before)| *before > number) {
+            // Counted anew.
+            self.0.clear();
+        }
+        self.0.push_back((now, number));
+        let old = |(at, _): &(Instant, u64)| now.saturating_duration_since(*at) > Self::SPAN;
+        while self.0.len() > Self::LOOKS_MAX || self.0.len() > 2 && self.0.front().is_some_and(old) {
+            self.0.pop_front();
+        }
+        let (from, first) = *self.0.front()?;
+        let seconds = now.saturating_duration_since(from).as_secs_f64();
+        (seconds > 0.0).then(|| (number - first) as f64 / seconds)
+    }
 }
 
 /// Every other role this process can reach.
@@ -51,6 +79,7 @@ impl Workers {
         let worker = |socket: &PathBuf| Worker {
             client: Client::internal(socket.clone(), key),
             health: ArcSwapOption::empty(),
+            pace: Mutex::default(),
         };
         let others = sockets.iter().filter(|(role, _)| !matches!(role, Role::Edge | Role::Supervisor));
         Self { by_role: others.map(|(role, socket)| (*role, worker(socket))).collect() }
@@ -106,8 +135,12 @@ impl Worker {
             },
         };
         if health.components != Value::Null
-            && let Ok(Ok(figures)) = tokio::time::timeout(TIMEOUT, figures(&self.client, role)).await
+            && let Ok(Ok(mut figures)) = tokio::time::timeout(TIMEOUT, figures(&self.client, role)).await
         {
+            if let Some(seq) = figures["last_seq"].as_u64() {
+                let pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner).note(Instant::now(), seq);
+                figures["events_per_s"] = pace.into();
+            }
             health.figures = figures;
         }
         self.health.store(Some(Arc::new(health)));
@@ -157,6 +190,24 @@ fn read(page: &Value) -> WorkerHealth {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_pace_covers_the_last_seconds() {
+        let (mut pace, begun) = (Pace::default(), Instant::now());
+        let at = |seconds: u64| begun + Duration::from_secs(seconds);
+        assert_eq!(pace.note(at(0), 1_000), None);
+        assert_eq!(pace.note(at(1), 1_100), Some(100.0));
+        assert_eq!(pace.note(at(2), 1_100), Some(50.0));
+        for second in 3..=30 {
+            pace.note(at(second), 1_100);
+        }
+        assert_eq!(pace.note(at(31), 1_100), Some(0.0));
+        assert_eq!(pace.note(at(32), 7), None, "another log");
+        for look in 0..1_000 {
+            pace.note(at(33), 8 + look);
+        }
+        assert!(pace.0.len() <= Pace::LOOKS_MAX);
+    }
 
     #[test]
     fn the_first_ailing_part_is_the_detail() {

@@ -33,6 +33,8 @@ const INSTANCES_MAX: usize = 64;
 const GATES_MAX: usize = 32;
 /// LIMIT: kill switches listed.
 const SWITCHES_MAX: usize = 32;
+/// LIMIT: consumer groups.
+const GROUPS_MAX: usize = 16;
 /// LIMIT: certificates.
 const CERTIFICATES_MAX: usize = 64;
 
@@ -186,7 +188,38 @@ fn store(shared: &Shared) -> Value {
         "kind": figure("store"),
         "stream_length": figure("stream_length"),
         "last_seq": figure("last_seq"),
+        "events_per_s": figure("events_per_s"),
+        "oldest_age_s": figure("oldest_age_seconds"),
+        "groups": groups(figures),
+        "groups_total": figure("consumer_groups"),
+        "dead_letters": figures.map(|figures| {
+            listed(figures).filter_map(|group| group["dlq_depth"].as_u64()).sum::<u64>()
+        }),
     })
+}
+
+fn listed(figures: &Value) -> impl Iterator<Item = &Value> {
+    figures["groups"].as_array().into_iter().flatten()
+}
+
+/// The consumer groups that need a look first: with dead letters, then those furthest behind.
+fn groups(figures: Option<&Value>) -> Vec<Value> {
+    let mut groups: Vec<&Value> = figures.map(|figures| listed(figures).collect()).unwrap_or_default();
+    let rank = |group: &Value| {
+        let figure = |name: &str| group[name].as_u64().unwrap_or_default();
+        (figure("dlq_depth"), figure("lag"), figure("pending"))
+    };
+    groups.sort_by_key(|group| std::cmp::Reverse(rank(group)));
+    let told = |group: &&Value| {
+        json!({
+            "name": group["name"],
+            "lag": group["lag"],
+            "lag_s": group["lag_seconds"],
+            "pending": group["pending"],
+            "dead_letters": group["dlq_depth"],
+        })
+    };
+    groups.iter().take(GROUPS_MAX).map(told).collect()
 }
 
 fn certificate(certificate: &Certificate) -> Value {

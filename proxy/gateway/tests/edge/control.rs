@@ -176,9 +176,45 @@ fn the_snapshot_stream_shows_what_happens() {
         assert!(gate.get(name).is_some(), "gates[].{name} is missing");
     }
     assert_eq!(gate["services"], json!(["api"]));
-    for name in fixture["totals"].as_object().unwrap().keys() {
-        assert!(picture["totals"].get(name).is_some(), "totals.{name} is missing");
+    for part in ["totals", "store"] {
+        for name in fixture[part].as_object().unwrap().keys() {
+            assert!(picture[part].get(name).is_some(), "{part}.{name} is missing");
+        }
     }
+}
+
+#[test]
+fn the_snapshot_shows_consumer_groups_that_need_a_look_first() {
+    let upstream = Upstream::start(ok);
+    let mut setup = Setup::new("");
+    let events = Upstream::start_unix(&setup.door(Role::Events), ok);
+    let group = |name: &str, lag: u64, dead: u64| json!({"name": name, "consumers": 1, "pending": 2, "lag": lag, "lag_seconds": 1.5, "dlq_depth": dead});
+    let many = (0..20).map(|n| group(&format!("idle{n}"), 0, 0));
+    let groups: Vec<Value> = many.chain([group("behind", 70, 0), group("failing", 3, 9)]).collect();
+    let stats = json!({"store": "embedded", "stream_length": 5, "oldest_age_seconds": 60.5,
+        "consumer_groups": groups.len(), "groups": groups});
+    events.show("/events/stats", &stats);
+    events.show("/events?order=desc&limit=1", &json!({"events": [{"seq": 5}]}));
+    let text = crate::harness::service("api", "/api", &[upstream.url()], "auth_required = false");
+    let edge = setup.service("api", &text).start();
+    let mut viewer = Client::to(edge.control);
+    viewer.send("GET /dashboard/stream HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(viewer.read_until("\r\n\r\n").contains("text/event-stream"));
+    let until = std::time::Instant::now() + PATIENCE;
+    let store = loop {
+        assert!(std::time::Instant::now() < until, "no rate is told");
+        let frame = viewer.read_until("\n\n");
+        let Some(data) = frame.split("data: ").nth(1) else { continue };
+        let mut picture: Value = serde_json::from_str(data.lines().next().unwrap()).unwrap();
+        if picture["store"]["events_per_s"].is_number() {
+            break picture["store"].take();
+        }
+    };
+    assert_eq!((&store["oldest_age_s"], &store["dead_letters"]), (&json!(60.5), &json!(9)), "{store}");
+    let groups = store["groups"].as_array().unwrap();
+    assert_eq!((groups.len(), &store["groups_total"]), (16, &json!(22)));
+    let first = json!({"name": "failing", "lag": 3, "lag_s": 1.5, "pending": 2, "dead_letters": 9});
+    assert_eq!((&groups[0], &groups[1]["name"]), (&first, &json!("behind")));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Upstreams that record the raw requests which reach them.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
@@ -49,6 +50,7 @@ pub struct Upstream {
     seen: Arc<Mutex<Vec<Seen>>>,
     pub connections: Arc<AtomicUsize>,
     probes_ok: Arc<Mutex<bool>>,
+    figures: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 /// An answer with a length.
@@ -121,6 +123,7 @@ impl Upstream {
             seen: Arc::default(),
             connections: Arc::default(),
             probes_ok: Arc::new(Mutex::new(true)),
+            figures: Arc::default(),
         }
     }
 
@@ -130,6 +133,7 @@ impl Upstream {
             seen: Arc::clone(&self.seen),
             connections: Arc::clone(&self.connections),
             probes_ok: Arc::clone(&self.probes_ok),
+            figures: Arc::clone(&self.figures),
         }
     }
 
@@ -149,6 +153,11 @@ impl Upstream {
         seen[0].clone()
     }
 
+    /// What it answers where the edge asks for a page itself; an empty object without it.
+    pub fn show(&self, target: &str, page: &serde_json::Value) {
+        self.figures.lock().unwrap().insert(target.to_owned(), page.to_string());
+    }
+
     pub fn answer_probes(&self, well: bool) {
         *self.probes_ok.lock().unwrap() = well;
     }
@@ -160,6 +169,7 @@ struct Parts {
     seen: Arc<Mutex<Vec<Seen>>>,
     connections: Arc<AtomicUsize>,
     probes_ok: Arc<Mutex<bool>>,
+    figures: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 impl Parts {
@@ -177,7 +187,9 @@ impl Parts {
                 }
                 // What the edge asks for itself, every second.
                 if seen.line().starts_with("GET ") && !seen.fields("x-internal-self").is_empty() {
-                    drop(socket.write_all(reply("200 OK", "{}").as_bytes()));
+                    let target = seen.line().split(' ').nth(1).unwrap_or_default().to_owned();
+                    let page = parts.figures.lock().unwrap().get(&target).cloned();
+                    drop(socket.write_all(reply("200 OK", page.as_deref().unwrap_or("{}")).as_bytes()));
                     continue;
                 }
                 // The edge's wish for a certificate is answered like any call and not noted.
