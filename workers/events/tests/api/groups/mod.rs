@@ -102,8 +102,11 @@ async fn messages_are_handed_out_and_acknowledged() {
     assert_eq!(now["last-delivered-id"], rest["messages"][0]["message_id"]);
     let stats = world.admin().get("/events/stats").await.ok();
     assert_eq!(stats["consumer_groups"], 1);
-    let group = json!({"name": "desk", "consumers": 2, "pending": 1, "lag": 0,
-        "last-delivered-id": rest["messages"][0]["message_id"]});
+    // Its oldest message waits for its consumer since this many seconds: as long as this test took.
+    let behind_s = stats["groups"][0]["lag_seconds"].as_f64().unwrap();
+    assert!((0.0..600.0).contains(&behind_s), "{behind_s}");
+    let group = json!({"name": "desk", "consumers": 2, "pending": 1, "lag": 0, "lag_seconds": behind_s,
+        "dlq_depth": 0, "last-delivered-id": rest["messages"][0]["message_id"]});
     assert_eq!(stats["groups"], json!([group]));
     assert_eq!(lease(&world, "desk", "b", 10, 0).await["messages"], json!([]));
 }
