@@ -30,6 +30,10 @@ static PRIVATE_KEY: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END|\z)").expect("a constant pattern")
 });
 
+/// What stands behind the host of an address.
+static BEHIND_HOST: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r#"https?://[^/\s"']+/([^\s"']+)"#).expect("a constant pattern"));
+
 /// Keys of the file whose name smells of a secret and whose value is none.
 const HARMLESS: [&str; 3] = ["token_ttl", "vault.token_ttl", "plain_secrets"];
 
@@ -53,7 +57,29 @@ pub(crate) fn mask(text: &str) -> String {
     for found in PRIVATE_KEY.find_iter(text) {
         hide(&mut bytes[found.range()]);
     }
+    for part in targets(text) {
+        for found in BEHIND_HOST.captures_iter(&text[part.clone()]).filter_map(|found| found.get(1)) {
+            hide(&mut bytes[part.start + found.start()..part.start + found.end()]);
+        }
+    }
     String::from_utf8(bytes).expect("whole characters were replaced by ASCII")
+}
+
+/// The lines that may belong to targets of alerts, whose addresses are secrets: from `[[notify]]` or `notify =` to
+/// the next table. Lines of other keys behind a list are among them; that hides too much, never too little.
+fn targets(text: &str) -> Vec<Range<usize>> {
+    let (mut parts, mut at, mut inside) = (Vec::new(), 0, false);
+    for line in text.split_inclusive('\n') {
+        let head = line.trim_start();
+        if head.starts_with('[') || !inside {
+            inside = head.trim_start_matches(['[', ' ', '\t', '"', '\'']).starts_with("notify");
+        }
+        if inside {
+            parts.push(at..at + line.len());
+        }
+        at += line.len();
+    }
+    parts
 }
 
 /// Line ends stay, so that what follows keeps its line.
@@ -121,6 +147,14 @@ mod tests {
             ),
             (r#"secret = "never closed"#, r#"secret = "************"#),
             (r#"url = "http://me:pw@host""#, r#"url = "http://*****@host""#),
+            (
+                "[[notify]]\nurl = \"https://hooks.example/T0/B1\"\n[x]\nurl = \"http://a/b\"",
+                "[[notify]]\nurl = \"https://hooks.example/*****\"\n[x]\nurl = \"http://a/b\"",
+            ),
+            (
+                r#"notify = [{ kind = "slak", url = "https://hooks.example/T0" }]"#,
+                r#"notify = [{ kind = "slak", url = "https://hooks.example/**" }]"#,
+            ),
         ];
         for (text, want) in cases {
             assert_eq!(mask(text), want);
