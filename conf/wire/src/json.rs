@@ -11,6 +11,7 @@ use std::fmt;
 use serde::de::{self, DeserializeOwned, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 
 use crate::code::Code;
+use crate::members::Members;
 use crate::problem::Problem;
 
 /// Deepest accepted nesting of arrays and objects.
@@ -30,10 +31,11 @@ pub struct JsonError {
     pub shape: bool,
 }
 
-/// Parses a body strictly.
+/// Parses a body strictly. A list is no struct.
 pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
     check(bytes)?;
-    serde_json::from_slice(bytes).map_err(|error| JsonError::from_serde(&error))
+    let mut parser = serde_json::Deserializer::from_slice(bytes);
+    T::deserialize(Members(&mut parser)).map_err(|error| JsonError::from_serde(&error))
 }
 
 /// Checks a body's tokens without building anything.

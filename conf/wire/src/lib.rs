@@ -12,6 +12,7 @@ pub mod header;
 pub mod id;
 pub mod json;
 pub mod key;
+mod members;
 pub mod problem;
 pub mod role;
 pub mod start;

@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 use sluice_wire::code::Code;
@@ -80,7 +80,20 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.eq_ignore_ascii_case("application/json")
 }
 
+/// Whether the body is as it was made: no content coding, or the one that does nothing.
+fn is_plain(headers: &HeaderMap) -> bool {
+    let codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let mut words = codings.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    words.all(|word| word.trim_ascii().is_empty() || word.trim_ascii().eq_ignore_ascii_case(b"identity"))
+}
+
 async fn read((parts, body): (Parts, Body), limit: usize) -> Result<Bytes, Reject> {
+    if !is_plain(&parts.headers) {
+        let detail = "the body has a content coding, and none is taken here: send it as it is";
+        // RFC 9110, 15.5.16: the answer names the codings that are taken.
+        return Err(Reject::new(Code::UnsupportedMediaType, detail)
+            .header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")));
+    }
     let too_large = || Reject::new(Code::BodyTooLarge, format!("the body is larger than {limit} bytes"));
     let announced =
         parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());

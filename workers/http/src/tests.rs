@@ -177,6 +177,22 @@ async fn bodies_are_bounded_and_strict() {
 }
 
 #[tokio::test]
+async fn a_coded_body_is_refused_with_the_codings_that_are_taken() {
+    let running = running();
+    for coding in ["gzip", "identity, br", "identity\r\ncontent-encoding: zstd", "\u{e4}"] {
+        for path in ["/bytes", "/json"] {
+            let answer =
+                running.api(&format!("POST {path} HTTP/1.1\r\ncontent-encoding: {coding}\r\n"), "{}").await;
+            assert!(answer.starts_with("HTTP/1.1 415"), "{coding}: {answer}");
+            assert!(answer.contains("accept-encoding: identity\r\n"), "{answer}");
+            assert_eq!(problem(&answer)["code"], "unsupported_media_type");
+        }
+    }
+    let plain = running.api("POST /bytes HTTP/1.1\r\ncontent-encoding: Identity\r\n", "12").await;
+    assert!(plain.ends_with('2'), "{plain}");
+}
+
+#[tokio::test]
 async fn a_bad_credential_is_never_anonymous() {
     let running = running();
     assert!(running.api("GET /maybe HTTP/1.1\r\n", "").await.ends_with("anonymous"));
