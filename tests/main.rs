@@ -12,6 +12,9 @@ mod kill;
 mod layout;
 mod observe;
 mod operate;
+#[path = "../proxy/ledger/tests/server/mod.rs"]
+mod server;
+mod spool;
 mod supervision;
 mod swap;
 mod upgrade;

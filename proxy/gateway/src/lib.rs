@@ -207,7 +207,7 @@ fn open(
     let failed = |source| GatewayError::Io { what: "start the writer of idempotency keys", source };
     let handle = tokio::runtime::Handle::current();
     let keys = Keys::start(registrations.ledger(), ids::random(), clock::unix_ms, handle).map_err(failed)?;
-    keys.keep_in(config.edge_redis()).map_err(GatewayError::Redis)?;
+    keys.keep_in(config.edge_redis().as_ref()).map_err(GatewayError::Redis)?;
     let joint = limits::Joint::new(tokio::runtime::Handle::current(), meters.limits.clone());
     joint.configure(&config).map_err(GatewayError::Redis)?;
     let upstreams =

@@ -45,10 +45,10 @@ impl Joint {
         let _one_at_a_time = self.change.write().unwrap_or_else(PoisonError::into_inner);
         let wanted = config.edge_redis().filter(|_| config.rate_store == RateStore::Redis);
         let present = self.limits.load_full();
-        if present.as_ref().map(|limits| limits.url()) == wanted {
+        if present.as_ref().map(|limits| limits.url()) == wanted.as_ref() {
             return Ok(());
         }
-        let joined = wanted.map(|url| self.join(url)).transpose()?;
+        let joined = wanted.as_ref().map(|url| self.join(url)).transpose()?;
         self.limits.store(joined.map(Arc::new));
         if wanted.is_none() {
             self.meters.shared.set(0);

@@ -243,7 +243,7 @@ impl Shared {
         let generation = Arc::new(generation);
         self.registrations.adopt(&generation.config);
         self.generation.store(Arc::clone(&generation));
-        if let Err(error) = self.keys.keep_in(generation.config.edge_redis()) {
+        if let Err(error) = self.keys.keep_in(generation.config.edge_redis().as_ref()) {
             tracing::error!(
                 component = "idempotency",
                 error = &error as &dyn std::error::Error,

@@ -2,17 +2,19 @@
 //!
 //! One connection, on which calls of all threads go out as they come; it is made when it is first needed, and again
 //! after it broke. Its work is done on the runtime that was given, whoever calls. While Redis is away a call fails
-//! at once: a new connection is tried at most every 100 ms.
+//! at once: a new connection is tried at most every 100 ms. A `rediss` address is spoken to over TLS: the server's
+//! certificate must carry the host of the address and come from `redis.ca`; the files are read for each connection,
+//! so new ones count from the next connection on.
 //!
 //! LIMIT: [`CONNECT_WITHIN`], [`ANSWER_WITHIN`] a call.
 
 use std::sync::Mutex as Guarded;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline};
+use redis::{AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, FromRedisValue, Pipeline, TlsCertificates};
 use sluice_schema::RedisUrl;
 use thiserror::Error;
 use tokio::runtime::Handle;
@@ -35,8 +37,8 @@ pub enum RedisError {
     #[error("the address of Redis cannot be used")]
     Address(#[source] redis::RedisError),
     /// There is no connection: nothing was sent.
-    #[error("Redis is not reached")]
-    Away,
+    #[error("Redis is not reached: {0}")]
+    Away(Arc<str>),
     /// The call failed or was not answered in time.
     #[error("Redis did not do what it was asked")]
     Failed(#[source] redis::RedisError),
@@ -46,10 +48,9 @@ pub enum RedisError {
 #[derive(Debug)]
 pub struct Redis {
     url: RedisUrl,
-    client: Client,
     handle: Handle,
     place: Mutex<Option<Connection>>,
-    failed_at: Guarded<Option<Instant>>,
+    failed: Guarded<Option<(Instant, Arc<str>)>>,
     well: AtomicBool,
 }
 
@@ -71,9 +72,9 @@ impl Redis {
     /// # Errors
     /// [`RedisError::Address`].
     pub fn new(url: &RedisUrl, handle: Handle) -> Result<Self, RedisError> {
-        let client = Client::open(url.expose()).map_err(RedisError::Address)?;
-        let (place, failed_at) = (Mutex::default(), Guarded::default());
-        Ok(Self { url: url.clone(), client, handle, place, failed_at, well: AtomicBool::new(true) })
+        Client::open(url.expose()).map_err(RedisError::Address)?;
+        let (place, failed) = (Mutex::default(), Guarded::default());
+        Ok(Self { url: url.clone(), handle, place, failed, well: AtomicBool::new(true) })
     }
 
     /// Its address.
@@ -162,25 +163,52 @@ impl Redis {
         if let Some(connection) = &*place {
             return Ok(connection.clone());
         }
-        if self.failed_at().is_some_and(|at| at.elapsed() < AGAIN) {
-            return Err(RedisError::Away);
+        if let Some(why) = self.failed_just_now() {
+            return Err(RedisError::Away(why));
         }
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_WITHIN))
             .set_response_timeout(None);
-        let connecting = self.client.get_multiplexed_async_connection_with_config(&config);
-        let connected = tokio::time::timeout(CONNECT_WITHIN, connecting).await;
-        let Ok(Ok(connection)) = connected else {
-            *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-            return Err(RedisError::Away);
+        let connecting = async {
+            let client = self.client().await?;
+            client.get_multiplexed_async_connection_with_config(&config).await
+        };
+        let connection = match tokio::time::timeout(CONNECT_WITHIN, connecting).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Err(self.away(&error.to_string())),
+            Err(_) => return Err(self.away("there was no connection in time")),
         };
         let connection = Connection { number: NUMBERS.fetch_add(1, Ordering::Relaxed), connection };
         *place = Some(connection.clone());
         Ok(connection)
     }
 
-    fn failed_at(&self) -> Option<Instant> {
-        *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What connects, with the files as they are now.
+    async fn client(&self) -> redis::RedisResult<Client> {
+        let url = self.url.clone();
+        if !url.is_secure() {
+            return Client::open(url.expose());
+        }
+        let opened = self.handle.spawn_blocking(move || {
+            let pem = url.tls().read()?;
+            let client_tls =
+                pem.client_cert.map(|(client_cert, client_key)| ClientTlsConfig { client_cert, client_key });
+            Client::build_with_tls(url.expose(), TlsCertificates { client_tls, root_cert: pem.ca })
+        });
+        opened.await.map_err(std::io::Error::other)?
+    }
+
+    fn away(&self, why: &str) -> RedisError {
+        let why: Arc<str> = why.into();
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((Instant::now(), Arc::clone(&why)));
+        RedisError::Away(why)
+    }
+
+    /// Why there was no connection a moment ago.
+    fn failed_just_now(&self) -> Option<Arc<str>> {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.as_ref().filter(|(at, _)| at.elapsed() < AGAIN).map(|(_, why)| Arc::clone(why))
     }
 
     async fn forget(&self, number: u64) {

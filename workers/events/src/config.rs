@@ -7,6 +7,7 @@ use sluice_schema::{Config, Events, Fsync as ConfiguredFsync, OnRedisDown, Unkno
 use sluice_wire::symbol::Timeframe;
 
 use crate::candles::{Frame, Rules};
+use crate::engine::LeftBehind;
 use crate::log::{AtRest, Fsync, Options, Retention};
 use crate::redis;
 
@@ -39,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) spool_dir: PathBuf,
     /// Events wait there while Redis takes none.
     pub(crate) spools: bool,
+    /// What an earlier configuration left for a Redis.
+    pub(crate) left_behind: Option<LeftBehind>,
     /// The stream in Redis, where events are stored there.
     pub(crate) redis: Option<redis::Options>,
 }
@@ -61,6 +64,7 @@ impl Settings {
             log_options: log_options(events),
             candles: candles(events),
             at_rest: at_rest(events),
+            left_behind: None,
             redis: redis_options(&start.config),
         }
     }
@@ -88,7 +92,7 @@ fn redis_options(config: &Config) -> Option<redis::Options> {
     let log = log_options(events);
     let url = config.event_redis()?;
     Some(redis::Options {
-        url: url.expose().to_owned(),
+        url,
         stream: events.stream.clone(),
         group: events.group.clone(),
         retention: log.retention,

@@ -209,7 +209,8 @@ impl Context {
             let stats = self.reader().stats();
             self.metrics.replays.set(self.sessions.expire(tokio::time::Instant::now()) as i64);
             let oldest_s = Self::oldest_age_s(stats.first_id.map(|id| id.ms));
-            self.metrics.observe(&stats, oldest_s, self.engine.spooled());
+            let left = self.settings.left_behind.as_ref().map_or(0, |left| left.events);
+            self.metrics.observe(&stats, oldest_s, self.engine.spooled() + left);
             if let Ok(groups) = self.groups.list(None, usize::MAX).await {
                 self.metrics.groups.observe(&groups);
             }
@@ -246,7 +247,11 @@ impl HealthSource for Context {
         } else {
             Component::new(Status::Unhealthy, "stored events could not be read")
         };
-        BTreeMap::from([("store".to_owned(), store), ("fanout".to_owned(), fanout)])
+        let mut components = BTreeMap::from([("store".to_owned(), store), ("fanout".to_owned(), fanout)]);
+        if let Some(left) = &self.settings.left_behind {
+            components.insert("spool".to_owned(), Component::new(Status::Degraded, left.told()));
+        }
+        components
     }
 }
 

@@ -59,7 +59,7 @@ pub use openapi::document as openapi;
 
 use config::Settings;
 use context::Context;
-use engine::{Engine, Spool};
+use engine::{Engine, LeftBehind, Spool};
 use group::{Groups, Journal, Limits};
 use log::{AtRest, Fatal, Ground, Log, Options, Retention};
 use metrics::Metrics;
@@ -71,6 +71,9 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new(&start.registry));
     let Some((engine, at_rest)) = open(&start, &settings, &metrics).await? else { return Ok(()) };
     settings.at_rest = at_rest;
+    if settings.redis.is_none() {
+        settings.left_behind = left_behind(&settings).await?;
+    }
     let own = if engine.group_notes().is_some() { None } else { Some(open_journal(&settings).await?) };
     let journal = own.clone().map(Journal::new).or_else(|| engine.group_notes().map(Journal::shared));
     let (reader, journal) = (engine.reader(), journal.expect("a store without notes has a log for them"));
@@ -151,6 +154,17 @@ async fn open_journal(settings: &Settings) -> Result<Log, RunError> {
     let at_rest = AtRest { archive: None, compress: false, ..settings.at_rest.clone() };
     let ground = Ground { at_rest, ..Ground::default() };
     Ok(tokio::task::spawn_blocking(move || Log::open(&dir, &options, ground)).await??)
+}
+
+/// What an earlier configuration left for a Redis: nobody stores it now, and nobody may believe that it is.
+async fn left_behind(settings: &Settings) -> Result<Option<LeftBehind>, RunError> {
+    let (dir, options) = (settings.spool_dir.clone(), settings.log_options);
+    let ground = Ground { at_rest: settings.at_rest.clone(), ..Ground::default() };
+    let left = tokio::task::spawn_blocking(move || Spool::left_behind(&dir, options, ground)).await?;
+    if let Some(left) = &left {
+        tracing::warn!(component = "spool", "{}", left.told());
+    }
+    Ok(left)
 }
 
 /// The store; `None` when the process is to end before it is open.

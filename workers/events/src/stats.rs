@@ -12,6 +12,7 @@ use sluice_wire::event::{ALIASES, CATALOGUE};
 use crate::access;
 use crate::context::{Context, json_response};
 use crate::engine::Reader;
+use crate::redis::StreamGroup;
 
 /// LIMIT: groups of one answer, as many as there can be.
 const GROUPS_MAX: usize = 1_000;
@@ -24,6 +25,9 @@ struct Answer<'a> {
     last_entry: Option<String>,
     consumer_groups: usize,
     groups: Vec<serde_json::Value>,
+    /// What clients of Redis keep on the stream itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    redis_groups: Vec<StreamGroup>,
     types: BTreeMap<Box<str>, u64>,
     bytes: u64,
     segments: u64,
@@ -65,6 +69,11 @@ pub(crate) async fn stats(
             })
         })
         .collect();
+    // Who reads the stream in Redis itself is given every type.
+    let others = match readable.granted {
+        None => context.read(Reader::stream_groups).await?,
+        Some(_) => Vec::new(),
+    };
     json_response(&Answer {
         stream: &context.settings.stream,
         stream_length: stats.length,
@@ -72,6 +81,7 @@ pub(crate) async fn stats(
         last_entry: stats.last_id.map(|id| id.to_string()),
         consumer_groups: groups.len(),
         groups,
+        redis_groups: others.into_iter().take(GROUPS_MAX).collect(),
         types: stats.types,
         bytes: stats.bytes,
         segments: stats.segments,

@@ -102,6 +102,7 @@ fn world() -> World {
         groups_dir: dir.path().join("groups.log"),
         log_options: options,
         at_rest: crate::log::AtRest::default(),
+        left_behind: None,
         redis: None,
     };
     let (stopper, stop) = Stopper::new();

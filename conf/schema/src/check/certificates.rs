@@ -30,6 +30,12 @@ pub(super) fn certificates(reader: &mut Reader<'_>, config: &Config) {
             judge.client_ca(&Key { path: "edge.tls.client_ca", index: 0 }, file, tls.client_auth);
         }
     }
+    if let Some(file) = &config.redis_tls.ca {
+        judge.authority(&Key { path: "redis.ca", index: 0 }, file);
+    }
+    if let Some(pair) = &config.redis_tls.client_cert {
+        judge.pair(&Key { path: "redis.client_cert", index: 0 }, pair, false);
+    }
     for (index, service) in config.services.iter().enumerate() {
         if let Authority::File(file) = &service.tls.ca {
             judge.authority(&Key { path: &format!("service[{index}].tls.ca"), index: 0 }, file);

@@ -1,13 +1,16 @@
 //! What TLS and the PROXY protocol ask of each other's keys.
 
 use crate::code::Code;
-use crate::model::{Authority, Certificate, ClientAuth, ClientCertificate, Config, Scheme, Service};
+use crate::model::{
+    Authority, Certificate, ClientAuth, ClientCertificate, Config, RedisUrl, Scheme, Service,
+};
 use crate::reader::Reader;
 use crate::report::{Diagnostic, Place, quote};
 
 /// Compares the keys of the edge's TLS and of every service's.
 pub(super) fn tls(reader: &mut Reader<'_>, config: &Config) {
     edge(reader, config);
+    redis(reader, config);
     for (index, service) in config.services.iter().enumerate() {
         let secure = service.instances.iter().any(|instance| instance.url.scheme == Scheme::Https);
         if secure {
@@ -38,6 +41,17 @@ fn edge(reader: &mut Reader<'_>, config: &Config) {
         let message = "`names` has no effect: a certificate from files carries its own";
         no_effect(reader, message, reader.place("edge.tls.names"));
     }
+}
+
+fn redis(reader: &mut Reader<'_>, config: &Config) {
+    if config.redis.as_ref().is_some_and(RedisUrl::is_secure) || reader.has_failed("redis.url") {
+        return;
+    }
+    let written =
+        [("ca", config.redis_tls.ca.is_some()), ("client_cert", config.redis_tls.client_cert.is_some())];
+    let Some((key, _)) = written.iter().find(|(_, written)| *written) else { return };
+    let message = format!("`{key}` has no effect: `url` is not a \"rediss://host:port\"");
+    no_effect(reader, &message, reader.place(&format!("redis.{key}")));
 }
 
 fn upstream(reader: &mut Reader<'_>, index: usize, service: &Service) {

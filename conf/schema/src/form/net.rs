@@ -54,7 +54,7 @@ pub(crate) const REDIS_URL: Text<RedisUrl> = Text {
     code: Code::Url,
     parse: parse_redis,
     show: ToString::to_string,
-    pattern: r"^redis(\+cluster|\+sentinel)?://([^/?#@\s]*@)?[^/?#@\s]+(/[A-Za-z0-9._-]+){0,2}$",
+    pattern: r"^rediss?(\+cluster|\+sentinel)?://([^/?#@\s]*@)?[^/?#@\s]+(/[A-Za-z0-9._-]+){0,2}$",
 };
 
 /// Never quotes the text: it may hold a password.
@@ -62,21 +62,19 @@ fn parse_redis(text: &str) -> Result<RedisUrl, Wrong> {
     let wrong = |why: &str| {
         Wrong::new(why).help(
             "write it as \"redis://host:port\", \"redis+cluster://host:port,host:port\" or \
-             \"redis+sentinel://host:port,host:port/name\", with user and password before an @ where needed",
+             \"redis+sentinel://host:port,host:port/name\" (rediss for TLS), with user and password before an @ \
+             where needed",
         )
     };
-    if text.starts_with("rediss://") {
-        return Err(wrong("Redis over TLS is not available in this version"));
-    }
     let none = || wrong("this is not the address of a Redis");
     let (scheme, rest) = text.split_once("://").ok_or_else(none)?;
     let (place, path) = rest.split_once('/').unwrap_or((rest, ""));
     let (user_info, hosts) = place.rsplit_once('@').unwrap_or(("", place));
     let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()) && text.len() <= 5;
-    let (servers_max, path_fits) = match scheme {
-        "redis" => (1, is_number(path)),
-        "redis+cluster" => (REDIS_SERVERS_MAX, path.is_empty()),
-        "redis+sentinel" => {
+    let (servers_max, path_fits) = match scheme.strip_prefix("rediss").or(scheme.strip_prefix("redis")) {
+        Some("") => (1, is_number(path)),
+        Some("+cluster") => (REDIS_SERVERS_MAX, path.is_empty()),
+        Some("+sentinel") => {
             let (name, database) = path.split_once('/').unwrap_or((path, ""));
             (REDIS_SERVERS_MAX, is_name(name) && is_number(database))
         }
@@ -180,6 +178,8 @@ mod tests {
             ("redis://cache/2", "redis://cache/2"),
             ("redis://:hunter2@[::1]:7/0", "redis://***@[::1]:7/0"),
             ("redis://user:hunter2@cache", "redis://***@cache"),
+            ("rediss://:hunter2@cache:6380", "rediss://***@cache:6380"),
+            ("rediss+cluster://a:1", "rediss+cluster://a:1"),
             ("redis+cluster://:hunter2@a:1,[::1]:2", "redis+cluster://***@a:1,[::1]:2"),
             ("redis+sentinel://a,b:26379/main/3", "redis+sentinel://a,b:26379/main/3"),
         ] {
@@ -187,6 +187,7 @@ mod tests {
             assert_eq!((url.to_string().as_str(), url.expose()), (shown, text));
             assert!(!format!("{url:?}").contains("hunter2"));
             assert_eq!(url.is_single(), !text.contains('+'), "{text}");
+            assert_eq!(url.is_secure(), text.contains("rediss"), "{text}");
         }
         for bad in [
             "",
@@ -198,7 +199,9 @@ mod tests {
             "redis://a:0",
             "redis://a?b",
             "redis://a@b@c",
-            "rediss://a",
+            "rediss://a,b",
+            "rediss+sentinel://a",
+            "redisss://a",
             "redis://a,b",
             "redis+cluster://a,,b",
             "redis+cluster://a/1",

@@ -1,10 +1,11 @@
 //! Keys of the edge process.
 
-use super::span;
+use super::{span, tls};
 use crate::form::{ACCESS, ADDRESS, COLLECTOR, HOST, NETWORK, REDIS_URL, SYMBOL_HEADER, ZONE};
 use crate::kind::{Choice, Duration, Flag, Kind, List, Maybe, Number, Parsed, Size, count};
 use crate::model::{
-    Control, Drain, Edge, Keys, KillSwitch, Limits, Log, LogLevel, MetricsAccess, Otlp, RedisUrl, Registry,
+    Control, Drain, Edge, Keys, KillSwitch, Limits, Log, LogLevel, MetricsAccess, Otlp, RedisTls, RedisUrl,
+    Registry,
 };
 use crate::table::Table;
 
@@ -34,7 +35,7 @@ pub(super) fn edge(t: &mut Table<'_, '_>, edge: &mut Edge) {
         t.key("proxy_protocol", doc, Flag, &mut edge.proxy_protocol);
         let doc = "Whether secrets travel in clear text beyond this machine.";
         t.key("plain_secrets", doc, Flag, &mut edge.plain_secrets);
-        super::tls::edge(t, &mut edge.tls);
+        tls::edge(t, &mut edge.tls);
         t.table("limits", "What one client may send and hold.", |t| limits(t, &mut edge.limits));
     });
 }
@@ -92,10 +93,11 @@ pub(super) fn keys(t: &mut Table<'_, '_>, keys: &mut Keys) {
     });
 }
 
-pub(super) fn redis(t: &mut Table<'_, '_>, redis: &mut Option<RedisUrl>) {
+pub(super) fn redis(t: &mut Table<'_, '_>, redis: &mut Option<RedisUrl>, tls: &mut RedisTls) {
     t.table("redis", "The store that several edges share.", |t| {
         let doc = "Its address; it keeps the idempotency keys then. Without one, or with a cluster or sentinels, each edge keeps its own.";
         t.key("url", doc, Maybe(REDIS_URL), redis);
+        tls::redis(t, tls);
     });
 }
 

@@ -51,7 +51,7 @@ pub(crate) fn sections(t: &mut Table<'_, '_>, config: &mut Config) {
     edge::registry(t, &mut config.registry);
     edge::kill_switch(t, &mut config.kill_switch);
     edge::keys(t, &mut config.keys);
-    edge::redis(t, &mut config.redis);
+    edge::redis(t, &mut config.redis, &mut config.redis_tls);
     edge::drain(t, &mut config.drain);
     edge::log(t, &mut config.log);
     edge::otlp(t, &mut config.otlp);

@@ -10,9 +10,9 @@ use toml::de::{DeTable, DeValue};
 
 use crate::code::Code;
 use crate::form::{ADDRESS, AUTHORITY, CERTIFICATE_FILE, SERVER_NAME, TLS_NAME};
-use crate::kind::{Choice, Fault, Flag, Kind, List, Parsed, did_you_mean};
+use crate::kind::{Choice, Fault, Flag, Kind, List, Maybe, Parsed, did_you_mean};
 use crate::model::{
-    Authority, Certificate, ClientAuth, ClientCertificate, EdgeTls, KeyPairFiles, UpstreamTls,
+    Authority, Certificate, ClientAuth, ClientCertificate, EdgeTls, KeyPairFiles, RedisTls, UpstreamTls,
 };
 use crate::report::quote;
 use crate::table::Table;
@@ -72,6 +72,22 @@ pub(super) fn upstream(t: &mut Table<'_, '_>, tls: &mut UpstreamTls) {
     });
 }
 
+pub(super) fn redis(t: &mut Table<'_, '_>, tls: &mut RedisTls) {
+    let doc =
+        "Who signs the certificates of its servers: a PEM file; without one, whom this system believes.";
+    t.key("ca", doc, Maybe(CERTIFICATE_FILE), &mut tls.ca);
+    let doc = "What its servers are shown when they ask for a certificate: { cert, key }.";
+    t.key("client_cert", doc, Maybe(PAIR), &mut tls.client_cert);
+    t.place_values("ca");
+    t.place_values("client_cert");
+    if let Some(file) = &mut tls.ca {
+        resolve(t, file);
+    }
+    if let Some(pair) = &mut tls.client_cert {
+        resolve_pair(t, pair);
+    }
+}
+
 fn resolve_pair(t: &Table<'_, '_>, pair: &mut KeyPairFiles) {
     resolve(t, &mut pair.cert);
     resolve(t, &mut pair.key);
@@ -119,6 +135,29 @@ impl Kind for CertificateKind {
     fn schema(&self) -> Schema {
         let pairs = json!({ "type": "array", "items": pair_schema(), "minItems": 1, "maxItems": PAIRS_MAX });
         json_schema!({ "oneOf": [{ "type": "string", "enum": ["auto"] }, pair_schema(), pairs] })
+    }
+}
+
+/// One pair of files.
+struct PairKind;
+const PAIR: PairKind = PairKind;
+
+impl Kind for PairKind {
+    type Out = KeyPairFiles;
+
+    fn parse(&self, value: &Spanned<DeValue<'_>>) -> Parsed<KeyPairFiles> {
+        match value.get_ref() {
+            DeValue::Table(table) => pair(table, value),
+            _ => Err(vec![Fault::wrong_type("`{ cert, key }`", value)]),
+        }
+    }
+
+    fn show(&self, value: &KeyPairFiles) -> Value {
+        show_pair(value)
+    }
+
+    fn schema(&self) -> Schema {
+        json_schema!({ "oneOf": [pair_schema()] })
     }
 }
 

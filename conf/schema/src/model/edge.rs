@@ -1,6 +1,5 @@
 //! The edge process: listeners, limits, logs, registry, drain.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -90,41 +89,6 @@ pub struct Keys {
 impl Default for Keys {
     fn default() -> Self {
         Self { ttl: Duration::from_secs(24 * 60 * 60) }
-    }
-}
-
-/// Address of a Redis, which may hold a password: neither `Debug` nor `Display` shows it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RedisUrl(String);
-
-impl RedisUrl {
-    /// The whole address, for the one place that connects.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// One server, not a cluster or what sentinels name: what edges share over it needs one.
-    pub fn is_single(&self) -> bool {
-        !self.0.starts_with("redis+")
-    }
-
-    pub(crate) fn new(text: String) -> Self {
-        Self(text)
-    }
-}
-
-impl fmt::Display for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.0.split_once("://"), self.0.rsplit_once('@')) {
-            (Some((scheme, _)), Some((_, place))) => write!(f, "{scheme}://***@{place}"),
-            _ => f.write_str(&self.0),
-        }
-    }
-}
-
-impl fmt::Debug for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RedisUrl({self})")
     }
 }
 

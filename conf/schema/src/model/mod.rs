@@ -5,6 +5,7 @@ mod auth;
 mod edge;
 mod lane;
 mod notify;
+mod redis;
 mod retry;
 mod service;
 mod shape;
@@ -18,11 +19,11 @@ use thiserror::Error;
 
 pub use auth::{ApiKey, Auth};
 pub use edge::{
-    AccessLog, Control, Drain, Edge, Keys, KillSwitch, Limits, Log, LogLevel, MetricsAccess, Otlp, RedisUrl,
-    Registry,
+    AccessLog, Control, Drain, Edge, Keys, KillSwitch, Limits, Log, LogLevel, MetricsAccess, Otlp, Registry,
 };
 pub use lane::{Concurrency, ConcurrencyLimit, Lane};
 pub use notify::{Notify, NotifyKind, NotifyLevel};
+pub use redis::{RedisPem, RedisTls, RedisUrl};
 pub use retry::{Hedge, Retry, RetryCause};
 pub use service::{
     Balance, Breaker, HEADER_MATCHES_MAX, HashOn, HeaderEdits, Health, Idempotency, Instance, METHODS,
@@ -63,6 +64,8 @@ pub struct Config {
     pub keys: Keys,
     /// `[redis] url`: the store that several edges share; `None`: each keeps its own.
     pub redis: Option<RedisUrl>,
+    /// `[redis]` beside it: what counts where the address is `rediss`.
+    pub redis_tls: RedisTls,
     /// `[drain]`: how a process ends.
     pub drain: Drain,
     /// `[log]`: process log and access log.
@@ -112,6 +115,7 @@ impl Default for Config {
             kill_switch: KillSwitch::default(),
             keys: Keys::default(),
             redis: None,
+            redis_tls: RedisTls::default(),
             drain: Drain::default(),
             log: Log::default(),
             otlp: Otlp::default(),
@@ -129,13 +133,14 @@ impl Default for Config {
 
 impl Config {
     /// The Redis that events are stored in; `None`: they are stored by the event worker itself.
-    pub fn event_redis(&self) -> Option<&RedisUrl> {
-        self.redis.as_ref().filter(|_| self.events.store != Some(EventStore::Embedded))
+    pub fn event_redis(&self) -> Option<RedisUrl> {
+        let url = self.redis.as_ref().filter(|_| self.events.store != Some(EventStore::Embedded));
+        url.map(|url| url.with(&self.redis_tls))
     }
 
     /// The Redis that edges share: one server, for a cluster and what sentinels name hold events alone.
-    pub fn edge_redis(&self) -> Option<&RedisUrl> {
-        self.redis.as_ref().filter(|url| url.is_single())
+    pub fn edge_redis(&self) -> Option<RedisUrl> {
+        self.redis.as_ref().filter(|url| url.is_single()).map(|url| url.with(&self.redis_tls))
     }
 
     /// Everything but the services, of which there may be many.
@@ -152,6 +157,7 @@ impl Config {
             kill_switch: self.kill_switch.clone(),
             keys: self.keys.clone(),
             redis: self.redis.clone(),
+            redis_tls: self.redis_tls.clone(),
             drain: self.drain.clone(),
             log: self.log.clone(),
             otlp: self.otlp.clone(),

@@ -87,6 +87,8 @@ pub(crate) const OTHER_VALUES: &[(&str, &str)] = &[
     ("otlp.endpoint", "\"http://127.0.0.1:4318\""),
     ("rate_limit.default", "0"),
     ("rate_limit.shared", "\"redis\""),
+    ("redis.ca", "\"/ca.pem\""),
+    ("redis.client_cert", "{ cert = \"/a.pem\", key = \"/a.key\" }"),
     ("redis.url", "\"redis://127.0.0.1:6379/2\""),
     ("registry.allow", "[\"10.0.0.0/8\"]"),
     ("registry.max", "5"),

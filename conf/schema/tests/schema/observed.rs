@@ -57,6 +57,11 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
         "without_its_store_an_order_is_not_sent",
         &["redis.url"],
     ),
+    (
+        "proxy/gateway/tests/edge/idempotency/shared.rs",
+        "a_redis_of_another_authority_is_not_believed",
+        &["redis.ca", "redis.client_cert"],
+    ),
     (ADMISSION, "with_tokens_switched_off_services_are_open_and_workers_are_not", &["auth.enabled"]),
     (
         "proxy/gateway/tests/edge/api_keys.rs",

@@ -10,8 +10,8 @@
 //!
 //! LIMIT: [`UNTOLD_MAX`] results that wait for Redis, [`UNTOLD_BYTES`] of answers in them, for [`UNTOLD_FOR`].
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ::redis::Cmd;
@@ -33,6 +33,8 @@ const UNTOLD_FOR: Duration = Duration::from_secs(60);
 /// Between the first two tries; the later ones are up to [`AGAIN_MAX`] apart.
 const AGAIN: Duration = Duration::from_millis(50);
 const AGAIN_MAX: Duration = Duration::from_secs(1);
+/// Between two looks at a store that nobody asks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Replaces the record that is still there, or removes it where none is given.
 const REPLACE: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end \
@@ -65,7 +67,9 @@ const BOUNDS: Bounds = Bounds { results: UNTOLD_MAX, bytes: UNTOLD_BYTES };
 
 impl SharedKeys {
     pub(super) fn new(redis: Redis, now_ms: fn() -> u64) -> Self {
-        Self::bounded(redis, now_ms, BOUNDS)
+        let keys = Self::bounded(redis, now_ms, BOUNDS);
+        keys.inner.redis.handle().spawn(look(Arc::downgrade(&keys.inner)));
+        keys
     }
 
     fn bounded(redis: Redis, now_ms: fn() -> u64, bounds: Bounds) -> Self {
@@ -115,6 +119,16 @@ impl SharedKeys {
         let Some(end) = self.inner.begin(end) else { return };
         let inner = Arc::clone(&self.inner);
         self.inner.redis.handle().spawn(async move { inner.tell(id, held, owner, end).await });
+    }
+}
+
+/// Asks now and then whether the store answers, so that this is known before somebody needs it; ends with the keys.
+async fn look(inner: Weak<Inner>) {
+    loop {
+        sleep(LOOK_EVERY).await;
+        let Some(inner) = inner.upgrade() else { return };
+        // What comes of it is noted where calls are made.
+        drop(inner.redis.call::<String>(&::redis::cmd("PING")).await);
     }
 }
 

@@ -2,10 +2,14 @@
 
 #![allow(dead_code, missing_docs, unreachable_pub, reason = "each test takes what it needs")]
 
+mod papers;
+
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+pub use papers::Papers;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -35,7 +39,24 @@ impl RedisServer {
     /// With more arguments, such as `--replicaof`.
     pub fn start_with(port: u16, more: &[&str]) -> Self {
         let save = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"];
-        Self::run(port, [&save, more].concat().into_iter().map(ToOwned::to_owned).collect(), "")
+        // A replica is served at once: nobody waits for a second one to come.
+        let replicas = ["--repl-diskless-sync-delay", "0"];
+        Self::run(
+            port,
+            [&save, &replicas[..], more].concat().into_iter().map(ToOwned::to_owned).collect(),
+            "",
+        )
+    }
+
+    /// One that also takes TLS, at the port returned; its clients have to show a certificate.
+    pub fn start_secure(papers: &Papers) -> (Self, u16) {
+        let (port, secure) = (free_port(), free_port());
+        let [ca, cert, key] = ["ca.pem", "server.pem", "server.key"].map(|name| papers.path(name));
+        let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+        let (ca, cert, key, at) = (text(&ca), text(&cert), text(&key), secure.to_string());
+        let files = ["--tls-ca-cert-file", &ca, "--tls-cert-file", &cert, "--tls-key-file", &key];
+        let tls = ["--tls-port", &at, "--tls-auth-clients", "yes"];
+        (Self::start_with(port, &[&files[..], &tls[..]].concat()), secure)
     }
 
     /// A sentinel that alone decides about the primary `main`, within seconds.
@@ -45,7 +66,10 @@ impl RedisServer {
             "sentinel monitor main 127.0.0.1 {primary} 1\nsentinel down-after-milliseconds main 1000\n\
              sentinel failover-timeout main 3000\n"
         );
-        Self::run(port, vec!["--sentinel".to_owned()], &written)
+        let sentinel = Self::run(port, vec!["--sentinel".to_owned()], &written);
+        // It looks at its servers twice a second, and believes what it saw twice as soon.
+        sentinel.ask("SENTINEL DEBUG info-period 500 publish-period 500");
+        sentinel
     }
 
     /// A node of a cluster whose nodes miss each other after a second.

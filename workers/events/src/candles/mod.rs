@@ -5,9 +5,10 @@
 //! same candle with the same event id, so nothing is missing and nothing comes twice.
 
 mod book;
+mod shelf;
 mod trade;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -26,6 +27,7 @@ use crate::event::{Author, Incoming};
 use crate::log::{Clock as _, Draft, Filter, Outcome, SystemClock};
 pub(crate) use book::Frame;
 use book::{Book, Closed, Place, Taken, Trade};
+use shelf::Shelf;
 
 /// The type that is read, and the type that is published.
 const TRADES: &str = "market_data_update";
@@ -63,12 +65,13 @@ pub(crate) async fn run(context: Arc<Context>, rules: Rules) {
         book: Book::new(rules.frames, rules.grace_ms),
         next: 1,
         closed: Vec::new(),
+        shelf: Arc::default(),
         context,
     };
     while !maker.context.stop.is_stopping() {
-        match maker.context.read(resume_seq).await {
-            Ok(next) => {
-                maker.next = next;
+        match maker.context.read(begin).await {
+            Ok((next, shelf)) => {
+                (maker.next, maker.shelf) = (next, Arc::new(Mutex::new(shelf)));
                 tracing::info!(component = "candles", resume_seq = next, "candles go on");
                 break;
             }
@@ -89,6 +92,8 @@ struct Maker {
     next: u64,
     /// Closed, but not stored yet.
     closed: Vec<Closed>,
+    /// Which candles are stored; `None` where the store knows by itself.
+    shelf: Arc<Mutex<Option<Shelf>>>,
 }
 
 /// Trades in their order, each with its place.
@@ -146,15 +151,17 @@ impl Maker {
         let resume_seq = self.book.resume_seq(self.next).min(in_hand.unwrap_or(u64::MAX));
         let now_ms = SystemClock.now_ms() as i64;
         let mut drafts = Vec::with_capacity(count);
+        let mut doubtful = Vec::new();
         for closed in &self.closed[..count] {
             let frame = &self.book.frames()[closed.frame];
             let (draft, event_id) = self.draft(closed, frame, resume_seq)?;
-            let end_ms = closed.start_ms + frame.ms;
-            if now_ms - end_ms > LOOK_UP_AFTER_MS && self.is_stored(event_id).await? {
-                continue;
+            if now_ms - (closed.start_ms + frame.ms) > LOOK_UP_AFTER_MS {
+                doubtful.push(event_id.as_u128());
             }
             drafts.push(draft);
         }
+        let stored = self.stored(doubtful).await?;
+        drafts.retain(|draft| !stored.contains(&draft.event_id));
         if !drafts.is_empty() {
             let receipt = self.context.append(drafts, false).await?;
             for outcome in receipt.outcomes {
@@ -167,9 +174,15 @@ impl Maker {
         Ok(())
     }
 
-    async fn is_stored(&self, event_id: Uuid) -> Result<bool, StoreError> {
-        let found = self.context.read(move |reader| reader.by_event_id(event_id.as_u128())).await;
-        found.map(|found| found.is_some()).map_err(|_| StoreError::Unreadable)
+    /// Which of these candles are stored.
+    async fn stored(&self, ids: Vec<u128>) -> Result<Vec<u128>, StoreError> {
+        loop {
+            let (shelf, ids) = (Arc::clone(&self.shelf), ids.clone());
+            let found = self.context.read(move |reader| stored(reader, &shelf, &ids)).await;
+            if let Some(found) = found.map_err(|_| StoreError::Unreadable)? {
+                return Ok(found);
+            }
+        }
     }
 
     fn draft(&self, closed: &Closed, frame: &Frame, resume_seq: u64) -> Result<(Draft, Uuid), StoreError> {
@@ -254,6 +267,37 @@ impl From<Fault> for StoreError {
     fn from(fault: Fault) -> Self {
         Self::Fault(fault.detail)
     }
+}
+
+/// Where reading begins, and what is needed to know which candles are stored.
+fn begin(reader: &Reader) -> Result<(u64, Option<Shelf>), ReadError> {
+    let next = resume_seq(reader)?;
+    Ok((next, (!reader.finds_every_id()).then(|| Shelf::new(reader, next))))
+}
+
+/// Which of these candles are stored; `None` while there is more to look at.
+fn stored(
+    reader: &Reader,
+    shelf: &Mutex<Option<Shelf>>,
+    ids: &[u128],
+) -> Result<Option<Vec<u128>>, ReadError> {
+    let mut found = Vec::new();
+    if ids.is_empty() {
+        return Ok(Some(found));
+    }
+    if let Some(shelf) = &mut *shelf.lock().unwrap_or_else(PoisonError::into_inner) {
+        if shelf.look(reader)? {
+            return Ok(None);
+        }
+        found.extend(ids.iter().filter(|id| shelf.has(**id)));
+        return Ok(Some(found));
+    }
+    for id in ids {
+        if reader.by_event_id(*id)?.is_some() {
+            found.push(*id);
+        }
+    }
+    Ok(Some(found))
 }
 
 /// The seq from which on trades are read: what the newest candle says, or the oldest event.

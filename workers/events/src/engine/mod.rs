@@ -9,7 +9,7 @@ mod read;
 mod spool;
 
 pub(crate) use read::{Forward, ReadError, Reader};
-pub(crate) use spool::Spool;
+pub(crate) use spool::{LeftBehind, Spool};
 
 use sluice_http::Reject;
 use sluice_wire::code::Code;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::log::{self, Filter, MessageId, Record, Stats, Trimmed};
-use crate::redis::{self, ReadTrouble};
+use crate::redis::{self, ReadTrouble, StreamGroup};
 
 /// Why an event cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +83,14 @@ impl Reader {
         }
     }
 
+    /// The consumer groups that others keep on the stream beside those of this worker. Blocks.
+    pub(crate) fn stream_groups(&self) -> Result<Vec<StreamGroup>, ReadError> {
+        match self {
+            Self::Embedded(_) => Ok(Vec::new()),
+            Self::Redis(reader) => Ok(reader.stream_groups()?),
+        }
+    }
+
     /// Blocks until an event after `seq` can be read; `false` when the time is up.
     pub(crate) fn wait_beyond(&self, seq: u64, limit: Duration) -> bool {
         match self {
@@ -129,6 +137,11 @@ impl Reader {
             Self::Embedded(reader) => Ok(reader.by_message_id(id)?),
             Self::Redis(reader) => Ok(reader.by_message_id(id)?),
         }
+    }
+
+    /// Whether every event is found by its event id, however old it is.
+    pub(crate) fn finds_every_id(&self) -> bool {
+        matches!(self, Self::Embedded(_))
     }
 
     /// The newest event with an event id.

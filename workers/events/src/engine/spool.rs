@@ -70,6 +70,27 @@ struct Core {
     changed: Condvar,
 }
 
+/// What an earlier configuration left in the spool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LeftBehind {
+    pub(crate) events: u64,
+    /// Why nobody knows how many.
+    pub(crate) fault: Option<String>,
+}
+
+impl LeftBehind {
+    /// What an operator is told.
+    pub(crate) fn told(&self) -> String {
+        match &self.fault {
+            None => format!(
+                "{} acknowledged events wait for a Redis, and none is configured; with it they are stored there",
+                self.events
+            ),
+            Some(fault) => format!("what waits for a Redis that is not configured cannot be read: {fault}"),
+        }
+    }
+}
+
 /// Why what waits was not stored.
 #[derive(Debug, thiserror::Error)]
 enum DrainError {
@@ -107,6 +128,19 @@ impl Spool {
         let thread = std::thread::Builder::new().name("events-spool".into()).spawn(move || own.run(&redis));
         let thread = thread.map_err(|source| OpenError::Io { path: dir.to_owned(), source })?;
         Ok(Some(Self { inner: Arc::new(Inner { core, thread: Some(thread) }) }))
+    }
+
+    /// Events that wait for a Redis where none is configured any longer; `None` where none do. They are left alone: the
+    /// stream they were acknowledged for is not this one. Blocks.
+    pub(crate) fn left_behind(dir: &Path, options: Options, ground: Ground) -> Option<LeftBehind> {
+        if !dir.is_dir() {
+            return None;
+        }
+        let left = match Core::open(dir, options, ground, false, BYTES_MAX) {
+            Ok(core) => LeftBehind { events: core.waiting(), fault: None },
+            Err(error) => LeftBehind { events: 0, fault: Some(error.to_string()) },
+        };
+        (left.events > 0 || left.fault.is_some()).then_some(left)
     }
 
     /// Stores events in Redis, or in the spool.

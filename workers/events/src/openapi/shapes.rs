@@ -171,6 +171,13 @@ fn reading() -> Shapes {
         ("lag_seconds!", number()),
         ("dlq_depth!", count()),
     ]);
+    let redis_group = object(&[
+        ("name!", text()),
+        ("consumers!", count()),
+        ("pending!", count()),
+        ("last-delivered-id!", text()),
+        ("lag!", json!({ "type": ["integer", "null"] })),
+    ]);
     let stats = object(&[
         ("stream!", text()),
         ("stream_length!", count()),
@@ -178,6 +185,7 @@ fn reading() -> Shapes {
         ("last_entry!", maybe_text()),
         ("consumer_groups!", count()),
         ("groups!", list(group)),
+        ("redis_groups", list(redis_group)),
         ("types!", json!({ "type": "object", "additionalProperties": count() })),
         ("bytes!", count()),
         ("segments!", count()),

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use redis::{
-    Client, Cmd, Connection, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisError, Value,
+    Client, ClientTlsConfig, Cmd, Connection, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _,
+    RedisError, TlsCertificates, Value,
 };
+use sluice_schema::{RedisTls, RedisUrl};
 
 use super::script;
 
@@ -90,6 +92,8 @@ pub(super) struct Target {
     /// Servers to be asked, in turn.
     servers: Vec<ConnectionInfo>,
     kind: Kind,
+    /// What counts where the address is `rediss`.
+    tls: RedisTls,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,35 +108,43 @@ enum Kind {
 
 impl Target {
     /// Reads an address: `redis://…`, `redis+cluster://user:password@host:port,host:port`, or
-    /// `redis+sentinel://user:password@host:port,host:port/name/database`.
-    pub(super) fn parse(url: &str, key: &str) -> Result<Self, String> {
+    /// `redis+sentinel://user:password@host:port,host:port/name/database`; with `rediss` the same over TLS.
+    pub(super) fn new(url: &RedisUrl, key: &str) -> Result<Self, String> {
+        Self::parse(url.expose(), key, url.tls().clone())
+    }
+
+    fn parse(url: &str, key: &str, tls: RedisTls) -> Result<Self, String> {
         let (scheme, rest) = url.split_once("://").ok_or("it has no scheme")?;
+        let (plain, topology) = scheme.split_once('+').unwrap_or((scheme, ""));
+        if !["redis", "rediss"].contains(&plain) {
+            return Err("its scheme is not known".to_owned());
+        }
         let (places, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (user_info, hosts) = match places.rsplit_once('@') {
             Some((user_info, hosts)) => (format!("{user_info}@"), hosts),
             None => (String::new(), places),
         };
-        let kind = match scheme {
-            "redis" => {
+        let kind = match topology {
+            "" => {
                 let server = info(url)?;
-                return Ok(Self { servers: vec![server], kind: Kind::Single });
+                return Ok(Self { servers: vec![server], kind: Kind::Single, tls });
             }
-            "redis+cluster" => Kind::Cluster { key: key.to_owned() },
-            "redis+sentinel" => {
+            "cluster" => Kind::Cluster { key: key.to_owned() },
+            "sentinel" => {
                 let (name, database) = path.split_once('/').unwrap_or((path, "0"));
                 let database = database.parse().map_err(|_| "the database is not a number")?;
                 Kind::Sentinel { name: name.to_owned(), database }
             }
             _ => return Err("its scheme is not known".to_owned()),
         };
-        let port = if scheme == "redis+sentinel" { SENTINEL_PORT } else { SERVER_PORT };
+        let port = if topology == "sentinel" { SENTINEL_PORT } else { SERVER_PORT };
         let servers = hosts.split(',').map(|host| {
             // Behind the bracket that ends an IPv6 address, a colon means a port.
             let has_port = host.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
             let host = if has_port { host.to_owned() } else { format!("{host}:{port}") };
-            info(&format!("redis://{user_info}{host}"))
+            info(&format!("{plain}://{user_info}{host}"))
         });
-        Ok(Self { servers: servers.collect::<Result<_, _>>()?, kind })
+        Ok(Self { servers: servers.collect::<Result<_, _>>()?, kind, tls })
     }
 
     /// Connects to the server that takes writes of the stream.
@@ -140,16 +152,59 @@ impl Target {
         let mut last = Trouble::Away("no address".to_owned());
         for server in &self.servers {
             let found = match &self.kind {
-                Kind::Single => open(server.clone()),
-                Kind::Cluster { key } => slot_owner(server, key).and_then(open),
-                Kind::Sentinel { name, database } => named(server, name, *database).and_then(open),
+                Kind::Single => Ok(server.clone()),
+                Kind::Cluster { key } => self.slot_owner(server, key),
+                Kind::Sentinel { name, database } => self.named(server, name, *database),
             };
+            let found = found.and_then(|server| self.open(server));
             match found {
                 Ok(connection) => return Ok(connection),
                 Err(trouble) => last = trouble,
             }
         }
         Err(last)
+    }
+
+    fn open(&self, info: ConnectionInfo) -> Result<Connection, Trouble> {
+        let client = client(info, &self.tls).map_err(|error| away(&error))?;
+        let connection = client.get_connection_with_timeout(CONNECT_WITHIN).map_err(|error| away(&error))?;
+        connection.set_read_timeout(Some(ANSWER_WITHIN)).map_err(|error| away(&error))?;
+        connection.set_write_timeout(Some(ANSWER_WITHIN)).map_err(|error| away(&error))?;
+        Ok(connection)
+    }
+
+    fn slot_owner(&self, server: &ConnectionInfo, key: &str) -> Result<ConnectionInfo, Trouble> {
+        let mut link = Link { connection: self.open(server.clone())? };
+        let slot: i64 = link.ask(redis::cmd("CLUSTER").arg("KEYSLOT").arg(key))?;
+        let Value::Array(ranges) = link.call(redis::cmd("CLUSTER").arg("SLOTS"))? else {
+            return Err(Trouble::Odd("CLUSTER SLOTS"));
+        };
+        for range in ranges {
+            let Value::Array(parts) = range else { continue };
+            let [Value::Int(first), Value::Int(last), Value::Array(owner), ..] = parts.as_slice() else {
+                continue;
+            };
+            if !(*first..=*last).contains(&slot) {
+                continue;
+            }
+            let [host, Value::Int(port), ..] = owner.as_slice() else { continue };
+            let host = script::text(host).unwrap_or_default();
+            let port = u16::try_from(*port).map_err(|_| Trouble::Odd("the port of a cluster node"))?;
+            return Ok(at(server, &host, port));
+        }
+        Err(Trouble::Away("no server of the cluster holds the stream's slot".to_owned()))
+    }
+
+    fn named(&self, server: &ConnectionInfo, name: &str, database: i64) -> Result<ConnectionInfo, Trouble> {
+        // A sentinel is asked without the password of what it watches, as it is by default.
+        let plain = server.clone().set_redis_settings(redis::RedisConnectionInfo::default());
+        let mut link = Link { connection: self.open(plain)? };
+        let command = &mut redis::cmd("SENTINEL");
+        let answer: Option<(String, u16)> = link.ask(command.arg("GET-MASTER-ADDR-BY-NAME").arg(name))?;
+        let (host, port) =
+            answer.ok_or_else(|| Trouble::Away("the sentinel does not know this name".to_owned()))?;
+        let settings = server.redis_settings().clone().set_db(database);
+        Ok(at(server, &host, port).set_redis_settings(settings))
     }
 }
 
@@ -159,12 +214,15 @@ fn info(url: &str) -> Result<ConnectionInfo, String> {
     Ok(info.set_tcp_settings(settings))
 }
 
-fn open(info: ConnectionInfo) -> Result<Connection, Trouble> {
-    let client = Client::open(info).map_err(|error| away(&error))?;
-    let connection = client.get_connection_with_timeout(CONNECT_WITHIN).map_err(|error| away(&error))?;
-    connection.set_read_timeout(Some(ANSWER_WITHIN)).map_err(|error| away(&error))?;
-    connection.set_write_timeout(Some(ANSWER_WITHIN)).map_err(|error| away(&error))?;
-    Ok(connection)
+/// What connects; the files are read each time, so that new ones count from the next connection on.
+fn client(info: ConnectionInfo, tls: &RedisTls) -> redis::RedisResult<Client> {
+    if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+        return Client::open(info);
+    }
+    let pem = tls.read()?;
+    let client_tls =
+        pem.client_cert.map(|(client_cert, client_key)| ClientTlsConfig { client_cert, client_key });
+    Client::build_with_tls(info, TlsCertificates { client_tls, root_cert: pem.ca })
 }
 
 fn away(error: &RedisError) -> Trouble {
@@ -174,46 +232,19 @@ fn away(error: &RedisError) -> Trouble {
 /// The same way to another server.
 fn at(server: &ConnectionInfo, host: &str, port: u16) -> ConnectionInfo {
     let own = match server.addr() {
-        ConnectionAddr::Tcp(host, _) => host.as_str(),
+        ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host.as_str(),
         _ => "",
     };
     // A cluster node that does not know its own name means itself.
     let host = if host.is_empty() || host == "?" { own } else { host };
-    server.clone().set_addr(ConnectionAddr::Tcp(host.to_owned(), port))
-}
-
-fn slot_owner(server: &ConnectionInfo, key: &str) -> Result<ConnectionInfo, Trouble> {
-    let mut link = Link { connection: open(server.clone())? };
-    let slot: i64 = link.ask(redis::cmd("CLUSTER").arg("KEYSLOT").arg(key))?;
-    let Value::Array(ranges) = link.call(redis::cmd("CLUSTER").arg("SLOTS"))? else {
-        return Err(Trouble::Odd("CLUSTER SLOTS"));
-    };
-    for range in ranges {
-        let Value::Array(parts) = range else { continue };
-        let [Value::Int(first), Value::Int(last), Value::Array(owner), ..] = parts.as_slice() else {
-            continue;
-        };
-        if !(*first..=*last).contains(&slot) {
-            continue;
+    let host = host.to_owned();
+    let addr = match server.addr() {
+        ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+            ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
         }
-        let [host, Value::Int(port), ..] = owner.as_slice() else { continue };
-        let host = script::text(host).unwrap_or_default();
-        let port = u16::try_from(*port).map_err(|_| Trouble::Odd("the port of a cluster node"))?;
-        return Ok(at(server, &host, port));
-    }
-    Err(Trouble::Away("no server of the cluster holds the stream's slot".to_owned()))
-}
-
-fn named(server: &ConnectionInfo, name: &str, database: i64) -> Result<ConnectionInfo, Trouble> {
-    // A sentinel is asked without the password of what it watches, as it is by default.
-    let plain = server.clone().set_redis_settings(redis::RedisConnectionInfo::default());
-    let mut link = Link { connection: open(plain)? };
-    let command = &mut redis::cmd("SENTINEL");
-    let answer: Option<(String, u16)> = link.ask(command.arg("GET-MASTER-ADDR-BY-NAME").arg(name))?;
-    let (host, port) =
-        answer.ok_or_else(|| Trouble::Away("the sentinel does not know this name".to_owned()))?;
-    let settings = server.redis_settings().clone().set_db(database);
-    Ok(at(server, &host, port).set_redis_settings(settings))
+        _ => ConnectionAddr::Tcp(host, port),
+    };
+    server.clone().set_addr(addr)
 }
 
 /// A connection; it is dropped after a [`Trouble`] that breaks it.
@@ -279,21 +310,30 @@ impl Link {
 mod tests {
     use super::*;
 
+    fn parse(url: &str) -> Result<Target, String> {
+        Target::parse(url, "s", RedisTls::default())
+    }
+
     #[test]
     fn addresses_of_one_many_and_named_servers_are_read() {
-        assert_eq!(Target::parse("redis://:p@h:1/2", "s").unwrap().kind, Kind::Single);
-        let cluster = Target::parse("redis+cluster://u:p@a:1,b:2", "s").unwrap();
+        assert_eq!(parse("redis://:p@h:1/2").unwrap().kind, Kind::Single);
+        let cluster = parse("redis+cluster://u:p@a:1,b:2").unwrap();
         assert_eq!((cluster.servers.len(), cluster.kind), (2, Kind::Cluster { key: "s".to_owned() }));
         assert_eq!(cluster.servers[1].redis_settings().password(), Some("p"));
-        let sentinel = Target::parse("redis+sentinel://a:26379,b/main/3", "s").unwrap();
+        let sentinel = parse("redis+sentinel://a:26379,b/main/3").unwrap();
         let ports = |target: &Target| -> Vec<String> {
             target.servers.iter().map(|server| server.addr().to_string()).collect()
         };
         assert_eq!(ports(&sentinel), ["a:26379", "b:26379"]);
-        assert_eq!(ports(&Target::parse("redis+cluster://[::1],[::1]:7", "s").unwrap()).len(), 2);
+        assert_eq!(ports(&parse("redis+cluster://[::1],[::1]:7").unwrap()).len(), 2);
         assert_eq!(sentinel.kind, Kind::Sentinel { name: "main".to_owned(), database: 3 });
+        let secure = parse("rediss+cluster://a:1,b:2").unwrap();
+        assert!(matches!(
+            at(&secure.servers[0], "c", 3).addr(),
+            ConnectionAddr::TcpTls { insecure: false, .. }
+        ));
         for bad in ["h:1", "http://h", "redis+sentinel://a/main/x"] {
-            assert!(Target::parse(bad, "s").is_err(), "{bad}");
+            assert!(parse(bad).is_err(), "{bad}");
         }
     }
 

@@ -25,11 +25,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use sluice_schema::RedisUrl;
 use tokio::sync::{oneshot, watch as changes};
 
 pub(crate) use link::Trouble;
 pub(crate) use notes::{Known, Notes};
-pub(crate) use read::{ReadTrouble, Reader};
+pub(crate) use read::{ReadTrouble, Reader, StreamGroup};
 pub(crate) use scan::{Backward, Forward};
 pub(crate) use shared::State;
 
@@ -85,8 +86,8 @@ pub(crate) enum BesideError {
 /// How the engine is set up.
 #[derive(Clone)]
 pub(crate) struct Options {
-    /// Address, password included.
-    pub(crate) url: String,
+    /// Where it is.
+    pub(crate) url: RedisUrl,
     /// Name of the stream: its key.
     pub(crate) stream: String,
     /// The consumer group that is made with the stream.

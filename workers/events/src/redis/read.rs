@@ -1,9 +1,11 @@
 //! Reading the stream: one event, or what is stored. Scans are in [`super::scan`].
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Value;
+use serde::Serialize;
 
 use super::entry::{self, Entry};
 use super::link::{Link, Trouble};
@@ -61,6 +63,17 @@ impl Reader {
         Ok(stats)
     }
 
+    /// The consumer groups that clients of Redis keep on the stream; not those of this worker. Blocks.
+    pub(crate) fn stream_groups(&self) -> Result<Vec<StreamGroup>, ReadTrouble> {
+        let groups = self.shared.with_link(|link, _| {
+            let mut command = redis::cmd("XINFO");
+            command.arg("GROUPS").arg(&self.shared.keys.stream);
+            let groups: Vec<HashMap<String, Value>> = link.ask(&command)?;
+            groups.iter().map(stream_group).collect::<Result<Vec<_>, Trouble>>()
+        })?;
+        Ok(groups)
+    }
+
     /// Blocks until an event after `seq` was read; `false` when the time is up.
     pub(crate) fn wait_beyond(&self, seq: u64, limit: Duration) -> bool {
         self.shared.wait_beyond(seq, limit)
@@ -108,13 +121,15 @@ impl Reader {
                 return Ok(Some(record));
             }
         }
-        let mut scan = self.backward(u64::MAX, Filter::default()).pausing_after(SCAN_MAX);
-        while let Some(record) = scan.next()? {
-            if record.event_id == event_id {
-                return Ok(Some(record));
+        let mut scan = self.backward(u64::MAX, Filter::default());
+        for _ in 0..SCAN_MAX {
+            match scan.next()? {
+                Some(record) if record.event_id == event_id => return Ok(Some(record)),
+                Some(_) => {}
+                None => return Ok(None),
             }
         }
-        if scan.paused() { Err(ReadTrouble::NotIndexed) } else { Ok(None) }
+        Err(ReadTrouble::NotIndexed)
     }
 
     fn first_seq_from(&self, from: &str) -> Result<u64, ReadTrouble> {
@@ -134,6 +149,34 @@ impl Reader {
         })?;
         Ok(found.unwrap_or_else(|| self.shared.head() + 1))
     }
+}
+
+/// A consumer group that clients of Redis keep on the stream, as Redis tells of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct StreamGroup {
+    pub(crate) name: String,
+    pub(crate) consumers: u64,
+    pub(crate) pending: u64,
+    #[serde(rename = "last-delivered-id")]
+    pub(crate) last: String,
+    /// `None` where Redis cannot tell.
+    pub(crate) lag: Option<u64>,
+}
+
+fn stream_group(fields: &HashMap<String, Value>) -> Result<StreamGroup, Trouble> {
+    let number = |name: &str| match fields.get(name) {
+        Some(Value::Int(number)) => u64::try_from(*number).ok(),
+        _ => None,
+    };
+    let text = |name: &str| fields.get(name).and_then(script::text);
+    let odd = || Trouble::Odd("no group");
+    Ok(StreamGroup {
+        name: text("name").ok_or_else(odd)?,
+        consumers: number("consumers").ok_or_else(odd)?,
+        pending: number("pending").ok_or_else(odd)?,
+        last: text("last-delivered-id").ok_or_else(odd)?,
+        lag: number("lag"),
+    })
 }
 
 /// A stretch of the stream, oldest first.

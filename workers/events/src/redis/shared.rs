@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::link::{Link, Target, Trouble};
+use super::link::{ANSWER_WITHIN, Link, Target, Trouble};
 use super::script::{Attached, Keys, Scripts};
 use super::{OpenError, Options};
 use crate::engine::Durability;
@@ -71,6 +71,8 @@ pub(crate) struct Shared {
     stats: RwLock<Stats>,
     durability: RwLock<Durability>,
     full: AtomicBool,
+    /// When the oldest call that the writer has no answer to was begun.
+    calling: Mutex<Option<Instant>>,
     idle: Mutex<Vec<(Link, Scripts)>>,
     closing: AtomicBool,
 }
@@ -78,7 +80,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(super) fn new(options: Options) -> Result<Self, OpenError> {
         let keys = Keys::new(&options.stream);
-        let target = Target::parse(&options.url, &options.stream).map_err(OpenError::Address)?;
+        let target = Target::new(&options.url, &options.stream).map_err(OpenError::Address)?;
         Ok(Self {
             options,
             keys,
@@ -93,15 +95,31 @@ impl Shared {
             stats: RwLock::new(Stats { first_seq: 1, ..Stats::default() }),
             durability: RwLock::new(Durability::Memory),
             full: AtomicBool::new(false),
+            calling: Mutex::default(),
             idle: Mutex::default(),
             closing: AtomicBool::new(false),
         })
     }
 
-    /// How the engine is; before the first try it is away.
+    /// How the engine is; before the first try it is away, and while an answer comes in drops that take longer than
+    /// the whole of it may.
     pub(crate) fn state(&self) -> State {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.clone().unwrap_or_else(|| State::Away("it was not tried yet".to_owned()))
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match state {
+            Some(State::Up) if self.is_stalled() => State::Away("an answer takes too long".to_owned()),
+            Some(state) => state,
+            None => State::Away("it was not tried yet".to_owned()),
+        }
+    }
+
+    /// Notes when the oldest call that is not answered was begun.
+    pub(super) fn set_calling(&self, begun: Option<Instant>) {
+        *self.calling.lock().unwrap_or_else(PoisonError::into_inner) = begun;
+    }
+
+    fn is_stalled(&self) -> bool {
+        let calling = *self.calling.lock().unwrap_or_else(PoisonError::into_inner);
+        calling.is_some_and(|begun| begun.elapsed() > ANSWER_WITHIN)
     }
 
     /// The state after the first try, but at the latest after a time.

@@ -118,6 +118,7 @@ pub(super) fn run(shared: &Shared, submissions: &Submissions, observer: &dyn Obs
             Ok((link, scripts)) => {
                 shared.set_state(State::Up);
                 let why = writer.serve(link, &scripts);
+                shared.set_calling(None);
                 shared.forget_links();
                 if let Some(why) = why {
                     shared.set_state(State::Away(why));
@@ -177,6 +178,7 @@ impl Writer<'_> {
                 None => None,
             };
             let sent = next.map(|call| {
+                self.shared.set_calling(Some(under_way.front().map_or(call.begun, |oldest| oldest.begun)));
                 let sent = link.send(&self.packed(&call, scripts));
                 under_way.push_back(call);
                 sent
@@ -191,7 +193,9 @@ impl Writer<'_> {
                 continue;
             }
             let Some(call) = under_way.pop_front() else { continue };
-            match link.receive().and_then(|value| outcomes(value, &call.submissions)) {
+            let received = link.receive();
+            self.shared.set_calling(under_way.front().map(|oldest| oldest.begun));
+            match received.and_then(|value| outcomes(value, &call.submissions)) {
                 Ok(outcomes) => self.answer(call, outcomes),
                 Err(trouble) if trouble.breaks_link() => {
                     under_way.push_front(call);

@@ -52,10 +52,12 @@ mod on_redis {
     mod replay;
     #[path = "../schemas.rs"]
     mod schemas;
+    mod secure;
     #[path = "../sessions.rs"]
     mod sessions;
     mod several;
     mod shared;
+    mod slowed;
     mod spool;
     #[path = "../state.rs"]
     mod state;

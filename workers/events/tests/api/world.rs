@@ -67,8 +67,15 @@ pub(crate) struct Place {
 /// Databases of the Redis that tests share: more than there are tests.
 const DATABASES: u32 = 1_000;
 /// Tests that do something to their server.
-const ROUGH: [&str; 5] =
-    ["on_redis::desks", "on_redis::faults", "on_redis::several", "on_redis::shared", "on_redis::spool"];
+const ROUGH: [&str; 7] = [
+    "on_redis::desks",
+    "on_redis::faults",
+    "on_redis::secure",
+    "on_redis::several",
+    "on_redis::shared",
+    "on_redis::slowed",
+    "on_redis::spool",
+];
 
 /// A database of its own in the Redis that tests share.
 fn database() -> (u16, u32) {

@@ -31,7 +31,7 @@ use setup::asset;
 pub use client::{Client, Reply};
 pub use issuer::{Issuer, hs256};
 pub use names::Names;
-pub use server::RedisServer;
+pub use server::{Papers, RedisServer};
 pub use setup::{Setup, edge_for, service};
 pub use upstream::{Seen, Upstream, Wire, ok, reply};
 

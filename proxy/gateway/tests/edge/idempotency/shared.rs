@@ -3,7 +3,7 @@
 use std::sync::{Arc, Barrier};
 
 use super::{Gate, REQUIRED, coded, in_flight, order};
-use crate::harness::{Client, Edge, RedisServer, Setup, Upstream, eventually, service};
+use crate::harness::{Client, Edge, Papers, RedisServer, Setup, Upstream, eventually, service};
 
 fn edge(redis: &RedisServer, upstream: &Upstream) -> Edge {
     let text = service("api", "/api", &[upstream.url()], &format!("{REQUIRED}rate_limit = 0\n"));
@@ -64,4 +64,66 @@ fn without_its_store_an_order_is_not_sent() {
         (edge.send(&order("first", "{}")).text() == "order 1").then_some(())
     });
     assert_eq!(upstream.seen().len(), 2);
+}
+
+#[test]
+fn a_store_that_goes_away_is_told_before_anybody_needs_it() {
+    let mut redis = RedisServer::start();
+    let upstream = super::desk();
+    let edge = edge(&redis, &upstream);
+    let is = |status: &str| {
+        eventually(status, || {
+            (edge.get("/health").json()["components"]["redis"]["status"] == status).then_some(())
+        });
+    };
+    is("healthy");
+    redis.kill();
+    is("degraded");
+    redis.again();
+    is("healthy");
+    assert_eq!(upstream.seen().len(), 0);
+}
+
+#[test]
+fn over_tls_edges_share_keys_and_rates() {
+    let papers = Papers::new();
+    let (mut redis, port) = RedisServer::start_secure(&papers);
+    let upstream = super::desk();
+    let text = service("api", "/api", &[upstream.url()], REQUIRED);
+    let main = format!(
+        "[rate_limit]\nshared = \"redis\"\n[redis]\nurl = \"rediss://127.0.0.1:{port}\"\n{}",
+        papers.keys()
+    );
+    let edges = [(); 2].map(|()| Setup::new(&main).service("api", &text).start());
+    for edge in &edges {
+        eventually("rates are shared", || {
+            edge.get("/metrics").text().contains("\nsluice_limiter_shared 1\n").then_some(())
+        });
+    }
+    assert_eq!(edges[0].send(&order("first", "{}")).text(), "order 1");
+    eventually("its answer is shared", || {
+        (edges[1].send(&order("first", "{}")).field("idempotency-replayed") == "true").then_some(())
+    });
+    redis.kill();
+    let refused = edges[0].send(&order("second", "{}"));
+    assert_eq!(coded(&refused), (503, "idempotency_unavailable".to_owned()));
+    redis.again();
+    eventually("it is sent", || (edges[0].send(&order("second", "{}")).text() == "order 2").then_some(()));
+    assert_eq!(upstream.seen().len(), 2);
+}
+
+#[test]
+fn a_redis_of_another_authority_is_not_believed() {
+    let (papers, others) = (Papers::new(), Papers::new());
+    let (_redis, port) = RedisServer::start_secure(&papers);
+    let upstream = super::desk();
+    let text = service("api", "/api", &[upstream.url()], REQUIRED);
+    let main = format!("[redis]\nurl = \"rediss://127.0.0.1:{port}\"\n{}", others.keys());
+    let edge = Setup::new(&main).service("api", &text).start();
+    assert_eq!(coded(&edge.send(&order("first", "{}"))), (503, "idempotency_unavailable".to_owned()));
+    // What is put in the file's place counts for the next connection.
+    for name in ["ca.pem", "client.pem", "client.key"] {
+        std::fs::copy(papers.path(name), others.path(name)).unwrap();
+    }
+    eventually("it is sent", || (edge.send(&order("first", "{}")).text() == "order 1").then_some(()));
 }

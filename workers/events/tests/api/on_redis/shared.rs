@@ -79,6 +79,10 @@ async fn stream_and_group_are_named_as_configured() {
     publish(&world, &event(0)).await;
     let groups = world.redis().ask("XINFO GROUPS orders");
     assert!(groups.contains("desks") && !groups.contains("tradpal"), "{groups}");
+    let told = json!([{"name": "desks", "consumers": 0, "pending": 0, "last-delivered-id": "0-0", "lag": 1}]);
+    assert_eq!(world.admin().get("/events/stats").await.ok()["redis_groups"], told);
+    let narrow = world.user("bob", "events:read:risk_*").get("/events/stats").await.ok();
+    assert_eq!(narrow["redis_groups"], Value::Null, "{narrow}");
 }
 
 #[tokio::test]
@@ -100,6 +104,20 @@ async fn an_id_that_is_no_longer_remembered_is_searched_for_among_the_newest() {
     assert_ne!(publish(&world, &named).await, message);
     let unknown = "0192d3a0-0000-7000-8000-000000000002";
     assert_eq!(world.admin().get(&format!("/events/{unknown}")).await.code(404), "not_found");
+}
+
+#[tokio::test]
+async fn an_id_is_searched_for_among_20_000_events_and_no_more() {
+    let world = World::with(|setup| setup.config.events.dedup_window = std::time::Duration::ZERO);
+    let id = "0192d3a0-0000-7000-8000-000000000001";
+    publish(&world, &json!({"event_type": "risk_alert", "event_id": id, "data": {}})).await;
+    let batch = json!({"events": vec![json!({"event_type": "risk_alert", "data": {}}); 1_000]}).to_string();
+    for round in 0..20 {
+        let answer = world.admin().get(&format!("/events/{id}")).await;
+        assert_eq!(answer.ok()["event_id"], id, "behind {round} batches");
+        assert_eq!(world.admin().post("/events/batch", &batch).await.ok()["published"], 1_000);
+    }
+    assert_eq!(world.admin().get(&format!("/events/{id}")).await.code(404), "id_not_indexed");
 }
 
 #[tokio::test]

@@ -123,6 +123,36 @@ async fn what_was_acknowledged_outlives_a_kill_of_the_worker_and_is_stored_once(
 }
 
 #[tokio::test]
+async fn what_waits_for_a_redis_that_is_not_configured_any_longer_is_told_and_kept() {
+    let first = world();
+    post(&first, 0).await.ok();
+    first.redis().kill();
+    for n in 1..=3 {
+        spooled(&post(&first, n).await);
+    }
+    let place = first.stop().await;
+    let mut own = setup(OnRedisDown::Spool);
+    own.config.events.store = Some(sluice_schema::EventStore::Embedded);
+    let second = World::start(own, Arc::clone(&place));
+    ready(&second, 200).await;
+    let health = second.admin().get("/health").await.ok();
+    assert_eq!(health["components"]["spool"]["status"], "degraded", "{health}");
+    assert!(health["components"]["spool"]["detail"].as_str().unwrap().starts_with("3 acknowledged events"));
+    let begun = Instant::now();
+    while !second.admin().get("/metrics").await.body.contains("sluice_events_spooled 3") {
+        assert!(begun.elapsed() < DEADLINE);
+    }
+    post(&second, 9).await.ok();
+    assert_eq!(numbers(&second).await, [9]);
+    second.stop().await;
+    // Back at Redis they are stored, and those of the other store are not.
+    place.redis.as_ref().unwrap().lock().unwrap().again();
+    let third = World::start(setup(OnRedisDown::Reject), place);
+    assert_eq!(stored(&third, 4).await, [0, 1, 2, 3]);
+    assert!(third.admin().get("/health").await.ok()["components"]["spool"].is_null());
+}
+
+#[tokio::test]
 async fn repetitions_and_conflicts_are_told_as_far_as_they_are_known() {
     let world = world();
     post(&world, 0).await.ok();
