@@ -56,6 +56,7 @@ tests deployment python3 tests/deploy.py
 step release cargo build --release --locked --bins --workspace --quiet
 tests readme python3 tests/readme.py --sluice "$target/release/sluice"
 tests metrics python3 tests/metrics.py --sluice "$target/release/sluice"
+tests stores python3 tests/stores.py --sluice "$target/release/sluice"
 tests console python3 tests/console/run.py --sluice "$target/release/sluice"
 step bench "$target/release/sluice-bench" run edge --quick --sluice "$target/release/sluice" --out "$log/bench"
 step bench-events "$target/release/sluice-bench" run events --quick --sluice "$target/release/sluice" --out "$log/bench"

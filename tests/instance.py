@@ -23,8 +23,9 @@ class StartError(Exception):
 class Instance:
     """Use it with `with`: `banner` holds the addresses, the token and the data directory."""
 
-    def __init__(self, program):
+    def __init__(self, program, environment=None):
         self.program = str(Path(program).resolve())
+        self.environment = environment or {}
 
     def __enter__(self):
         exit_on_signals()
@@ -36,7 +37,7 @@ class Instance:
         # script is killed without a word; the roles end with their supervisor.
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "TERM", "--", *command], cwd=ROOT, env=bare(),
+                ["setpriv", "--pdeathsig", "TERM", "--", *command], cwd=ROOT, env={**bare(), **self.environment},
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
         try:
             self.banner = json.loads(self.first_line())
