@@ -294,7 +294,7 @@ impl<'a> Supervisor<'a> {
         let (data_dir, dev) = (&self.plan.data_dir, self.args.common.dev);
         if let Some(banner) = self.crew.banner(data_dir, dev, started).await {
             let config = self.plan.config.as_ref();
-            let redis = config.and_then(sluice_schema::Config::event_redis).map(|url| url.to_string());
+            let redis = config.and_then(Config::event_redis).map(|url| url.to_string());
             print(&banner.stored_in(redis), self.args);
             self.crew.announced = true;
         }

@@ -118,7 +118,12 @@ fn a_redis_of_another_authority_is_not_believed() {
     let (_redis, port) = RedisServer::start_secure(&papers);
     let upstream = super::desk();
     let text = service("api", "/api", &[upstream.url()], REQUIRED);
-    let main = format!("[redis]\nurl = \"rediss://127.0.0.1:{port}\"\n{}", others.keys());
+    let [ca, cert, key] =
+        ["ca.pem", "client.pem", "client.key"].map(|name| others.path(name).display().to_string());
+    let main = format!(
+        "[redis]\nurl = \"rediss://127.0.0.1:{port}\"\nca = \"{ca}\"\n\
+         client_cert = {{ cert = \"{cert}\", key = \"{key}\" }}\n"
+    );
     let edge = Setup::new(&main).service("api", &text).start();
     assert_eq!(coded(&edge.send(&order("first", "{}"))), (503, "idempotency_unavailable".to_owned()));
     // What is put in the file's place counts for the next connection.
