@@ -184,7 +184,9 @@ async fn open(
     let (own, ground) = (redis.clone(), Ground { at_rest: at_rest.clone(), ..Ground::default() });
     let (dir, options, takes) = (settings.spool_dir.clone(), settings.log_options, settings.spools);
     let spool = tokio::task::spawn_blocking(move || Spool::open(own, &dir, options, ground, takes)).await??;
-    let durability = redis.durability().as_str();
-    tracing::info!(component = "redis", durability, "events are stored in Redis");
+    if redis.state() == redis::State::Up {
+        let durability = redis.durability().as_str();
+        tracing::info!(component = "redis", durability, "events are stored in Redis");
+    }
     Ok(Some((Engine::Redis(redis, spool), at_rest)))
 }

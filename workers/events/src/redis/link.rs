@@ -45,7 +45,7 @@ const ELSEWHERE: [&str; 8] =
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Trouble {
     /// There is no connection: nothing was sent.
-    #[error("Redis is not reached: {0}")]
+    #[error("{0}")]
     Away(String),
     /// The connection broke, or there was no answer in time: whether the call was executed is not known.
     #[error("Redis did not answer: {0}")]
@@ -226,7 +226,7 @@ fn client(info: ConnectionInfo, tls: &RedisTls) -> redis::RedisResult<Client> {
 }
 
 fn away(error: &RedisError) -> Trouble {
-    Trouble::Away(error.to_string())
+    Trouble::Away(format!("Redis is not reached: {error}"))
 }
 
 /// The same way to another server.
