@@ -24,8 +24,8 @@ use crate::exit::{self, Code, Failure};
 use crate::successor::Seat;
 use crate::{feed, load, up};
 
-/// Threads of a role's runtime. The edge has threads of its own beside it.
-const RUNTIME_THREADS: usize = 2;
+/// Threads of a role's runtime, where there are so many cores for it. The edge has threads of its own beside it.
+const RUNTIME_THREADS_MAX: usize = 2;
 /// Time kept between the end of a drain and being killed.
 const DRAIN_MARGIN: Duration = Duration::from_millis(500);
 
@@ -33,6 +33,11 @@ const DRAIN_MARGIN: Duration = Duration::from_millis(500);
 pub(crate) const NOTED_EVENTS: &str = "events/api.addr";
 /// LIMIT: bytes of one order of the supervisor.
 const ORDER_BYTES: u64 = 64 << 10;
+
+/// Two threads on one core only wake each other up.
+fn runtime_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(RUNTIME_THREADS_MAX)
+}
 
 /// Runs one role until it is told to end.
 pub(crate) fn run(role: Role, args: &RoleArgs) -> Result<Code, Failure> {
@@ -62,7 +67,7 @@ pub(crate) fn run(role: Role, args: &RoleArgs) -> Result<Code, Failure> {
     let start = start(role, args, (config, environment), handoff, (stop, handover), &guard)?;
     let seat = if alone && role == Role::Edge { Some(Seat::of(&start, giver)?) } else { None };
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(RUNTIME_THREADS)
+        .worker_threads(runtime_threads())
         .enable_all()
         .build()
         .context("cannot start the runtime")?;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, header};
+use http_body::Body as HttpBody;
 use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 use sluice_wire::code::Code;
@@ -30,6 +30,10 @@ pub struct BodyLimit(pub usize);
 #[derive(Debug)]
 pub struct BodyBytes(pub Bytes);
 
+/// The whole body of a request that does not say it is anything but JSON; it is for the handler to check.
+#[derive(Debug)]
+pub struct JsonBytes(pub Bytes);
+
 /// A JSON body, parsed strictly: depth, duplicate keys, numbers, trailing bytes.
 #[derive(Debug)]
 pub struct StrictJson<T>(pub T);
@@ -43,7 +47,18 @@ impl<S: Sync> FromRequest<S> for BodyBytes {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Reject> {
         let limit = request.extensions().get::<BodyLimit>().map_or(BODY_BYTES_DEFAULT, |limit| limit.0);
-        read(request.into_parts(), limit).await.map(Self)
+        let (parts, body) = request.into_parts();
+        read(&parts.headers, body, limit).await.map(Self)
+    }
+}
+
+impl<S: Sync> FromRequest<S> for JsonBytes {
+    type Rejection = Reject;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Reject> {
+        says_json(request.headers())?;
+        let BodyBytes(body) = BodyBytes::from_request(request, state).await?;
+        Ok(Self(body))
     }
 }
 
@@ -51,10 +66,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for StrictJson<T> {
     type Rejection = Reject;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Reject> {
-        if !is_json(request.headers()) {
-            return Err(Reject::new(Code::UnsupportedMediaType, "the body must be application/json"));
-        }
-        let BodyBytes(body) = BodyBytes::from_request(request, state).await?;
+        let JsonBytes(body) = JsonBytes::from_request(request, state).await?;
         json::from_slice(&body).map(Self).map_err(|error| sluice_wire::problem::Problem::from(error).into())
     }
 }
@@ -72,12 +84,15 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for StrictQuery<T> {
     }
 }
 
-/// Whether the body says it is JSON. A missing type counts as JSON: the platforms' older clients
+/// Refuses a body that says it is not JSON. A missing type counts as JSON: the platforms' older clients
 /// send none.
-fn is_json(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else { return true };
+fn says_json(headers: &HeaderMap) -> Result<(), Reject> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
     let essence = value.to_str().unwrap_or("").split(';').next().unwrap_or("").trim();
-    essence.eq_ignore_ascii_case("application/json")
+    if essence.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(Reject::new(Code::UnsupportedMediaType, "the body must be application/json"))
 }
 
 /// Whether the body is as it was made: no content coding, or the one that does nothing.
@@ -87,8 +102,12 @@ fn is_plain(headers: &HeaderMap) -> bool {
     words.all(|word| word.trim_ascii().is_empty() || word.trim_ascii().eq_ignore_ascii_case(b"identity"))
 }
 
-async fn read((parts, body): (Parts, Body), limit: usize) -> Result<Bytes, Reject> {
-    if !is_plain(&parts.headers) {
+/// Reads a body whole.
+pub(crate) async fn read<B>(headers: &HeaderMap, mut body: B, limit: usize) -> Result<Bytes, Reject>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
+    if !is_plain(headers) {
         let detail = "the body has a content coding, and none is taken here: send it as it is";
         // RFC 9110, 15.5.16: the answer names the codings that are taken.
         return Err(Reject::new(Code::UnsupportedMediaType, detail)
@@ -96,11 +115,10 @@ async fn read((parts, body): (Parts, Body), limit: usize) -> Result<Bytes, Rejec
     }
     let too_large = || Reject::new(Code::BodyTooLarge, format!("the body is larger than {limit} bytes"));
     let announced =
-        parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|bytes| bytes > limit as u64) {
         return Err(too_large());
     }
-    let mut body = body;
     let mut whole = BytesMut::new();
     let end = Instant::now() + BODY_WITHIN;
     loop {
@@ -109,10 +127,14 @@ async fn read((parts, body): (Parts, Body), limit: usize) -> Result<Bytes, Rejec
             .map_err(|_| Reject::new(Code::RequestTimeout, "the body stopped arriving"))?;
         let Some(frame) = frame else { return Ok(whole.freeze()) };
         let frame = frame.map_err(|_| Reject::new(Code::BadRequest, "the body broke off"))?;
-        let Some(data) = frame.data_ref() else { continue };
+        let Ok(data) = frame.into_data() else { continue };
         if whole.len() + data.len() > limit {
             return Err(too_large());
         }
-        whole.extend_from_slice(data);
+        if whole.is_empty() && body.is_end_stream() {
+            // All in one piece, as small bodies are: no copy.
+            return Ok(data);
+        }
+        whole.extend_from_slice(&data);
     }
 }

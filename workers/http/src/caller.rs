@@ -28,7 +28,7 @@ use crate::keys::InternalKeys;
 use crate::reject::Reject;
 use crate::standing::{Standing, certified};
 use crate::trust::{TrustCell, now_s};
-use crate::verified::Verified;
+use crate::verified::{Shown, Verified};
 
 /// A caller that was verified; 401 otherwise.
 #[derive(Debug, Clone)]
@@ -60,7 +60,8 @@ pub fn require(caller: &Caller, permission: &str) -> Result<(), Reject> {
     if caller.grants.covers(permission) { Ok(()) } else { Err(Reject::lacking(permission)) }
 }
 
-pub(crate) fn resolve(peer: &Peer, headers: &HeaderMap, known: &Known) -> Resolved {
+/// Finds out who makes a request. `shown` is the memory of a connection that one client has for itself.
+pub(crate) fn resolve(peer: &Peer, headers: &HeaderMap, known: &Known, shown: Option<&Shown>) -> Resolved {
     match (peer.door, &peer.client) {
         (Door::Internal, _) => {
             let role = single(headers, names::X_INTERNAL_KEY).and_then(|key| known.keys.role_of(key));
@@ -72,7 +73,7 @@ pub(crate) fn resolve(peer: &Peer, headers: &HeaderMap, known: &Known) -> Resolv
             }
             other => other,
         },
-        (Door::Api, None) => bearer(headers, &known.trust),
+        (Door::Api, None) => bearer_of(headers, &known.trust, shown),
     }
 }
 
@@ -125,6 +126,10 @@ fn of_role(role: Role, headers: &HeaderMap, trust: &TrustCell) -> Resolved {
 }
 
 fn bearer(headers: &HeaderMap, trust: &TrustCell) -> Resolved {
+    bearer_of(headers, trust, None)
+}
+
+fn bearer_of(headers: &HeaderMap, trust: &TrustCell, shown: Option<&Shown>) -> Resolved {
     let authorization = headers.get_all(header::AUTHORIZATION).iter().count();
     let vault_token = headers.get_all(names::X_VAULT_TOKEN).iter().count();
     let token = match (authorization, vault_token) {
@@ -133,7 +138,10 @@ fn bearer(headers: &HeaderMap, trust: &TrustCell) -> Resolved {
         (0, 1) => single(headers, names::X_VAULT_TOKEN),
         _ => None,
     };
-    match token.ok_or(TokenError::Malformed).and_then(|token| trust.recognise(token)) {
+    match token.ok_or(TokenError::Malformed).and_then(|token| match shown {
+        Some(shown) => trust.recognise_again(token, shown),
+        None => trust.recognise(token),
+    }) {
         Ok(Verified { claims, caller }) => Resolved::Caller(caller, Standing::of_token(claims, trust)),
         Err(error) => Resolved::Invalid(error),
     }
@@ -156,10 +164,20 @@ fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 }
 
 impl Resolved {
+    /// Nobody has proved anything where a proof is needed.
+    pub(crate) fn is_unproven(&self) -> bool {
+        matches!(self, Self::Unproven)
+    }
+
     fn caller(&self) -> Result<Option<Caller>, Reject> {
+        Ok(self.shared()?.map(|caller| Caller::clone(&caller)))
+    }
+
+    /// The caller, where there is one.
+    pub(crate) fn shared(&self) -> Result<Option<Arc<Caller>>, Reject> {
         match self {
             Self::Anonymous => Ok(None),
-            Self::Caller(caller, _) => Ok(Some(Caller::clone(caller))),
+            Self::Caller(caller, _) => Ok(Some(Arc::clone(caller))),
             Self::Invalid(TokenError::NoKeys) => {
                 Err(sluice_wire::problem::Problem::new(Code::AuthUnavailable).retry_after_s(1).into())
             }

@@ -6,6 +6,7 @@
 mod asset;
 mod body;
 mod caller;
+mod direct;
 mod doors;
 mod handover;
 mod health;
@@ -26,15 +27,16 @@ mod verified;
 mod tests;
 
 pub use asset::Asset;
-pub use body::{BODY_BYTES_DEFAULT, BodyBytes, BodyLimit, StrictJson, StrictQuery};
+pub use body::{BODY_BYTES_DEFAULT, BodyBytes, BodyLimit, JsonBytes, StrictJson, StrictQuery};
 pub use caller::{Authenticated, MaybeCaller, is_token_good, require};
+pub use direct::Direct;
 pub use doors::{Door, Doors, Listener, Peer};
 pub use handover::{Giver, Handover};
 pub use health::{Component, HealthSource, Status};
 pub use keys::InternalKeys;
 pub use layer::{RequestIdExt, wrap};
 pub use reject::Reject;
-pub use server::{ServeError, serve, serve_listener, serve_secured};
+pub use server::{ServeError, serve, serve_listener, serve_secured, serve_with};
 pub use standing::{Ended, Standing};
 pub use start::Start;
 pub use stop::{Stop, Stopper};

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::response::Response;
+use futures_util::future::BoxFuture;
 use http::{Method, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -23,13 +25,15 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::ServiceExt as _;
 
+use crate::direct::{Direct, Directly};
 use crate::doors::{Door, Listener, Peer};
 use crate::health::HealthSource;
-use crate::layer::wrap;
+use crate::layer::{Outer, around};
 use crate::start::Start;
 use crate::stop::Stop;
 use crate::takeover::{Claimed, Slot, Taken};
 use crate::tls::{Entered, Tls};
+use crate::verified::Shown;
 
 /// Most connections one door holds at a time; more wait in the kernel's queue.
 pub(crate) const CONNECTIONS_MAX: usize = 8_192;
@@ -59,7 +63,19 @@ pub enum ServeError {
 /// Serves a role's routes on every door it was given, prints the ready line, and returns when the
 /// process is to end and its requests are answered (or the drain deadline has passed).
 pub async fn serve(start: &Start, routes: Router, health: Arc<dyn HealthSource>) -> Result<(), ServeError> {
-    let app = wrap(start, routes, health);
+    serve_with(start, routes, None, health).await
+}
+
+/// The same with calls that are answered without the router.
+pub async fn serve_with(
+    start: &Start,
+    routes: Router,
+    direct: Option<Arc<dyn Direct>>,
+    health: Arc<dyn HealthSource>,
+) -> Result<(), ServeError> {
+    let outer = Arc::new(Outer::new(start));
+    let router = around(&outer, start, routes, health);
+    let app = App { router, direct: direct.map(|calls| Arc::new(Directly { calls, outer })) };
     let addresses = start.doors().addresses();
     let doors: BTreeMap<String, Listener> = start.doors().take_all();
     if doors.is_empty() {
@@ -67,9 +83,8 @@ pub async fn serve(start: &Start, routes: Router, health: Arc<dyn HealthSource>)
     }
     let mut serving = Vec::new();
     for (name, listener) in doors {
-        let door = serve_listener(listener, app.clone(), start.stop.clone(), start.config.drain.deadline)
-            .map_err(|source| ServeError::Door { door: name, source })?;
-        serving.push(door);
+        let bound = Bound::new(listener).map_err(|source| ServeError::Door { door: name, source })?;
+        serving.push(accept(bound, app.clone(), None, start.stop.clone(), start.config.drain.deadline));
     }
     start.ready(addresses);
     futures_util::future::join_all(serving).await;
@@ -83,7 +98,7 @@ pub fn serve_listener(
     stop: Stop,
     deadline: Duration,
 ) -> io::Result<impl Future<Output = ()> + Send> {
-    Ok(accept(Bound::new(listener)?, app, None, stop, deadline))
+    Ok(accept(Bound::new(listener)?, app.into(), None, stop, deadline))
 }
 
 /// Serves one TCP socket by mutual TLS, and by plain HTTP to this machine alone ([`Tls`] says why); the
@@ -95,10 +110,38 @@ pub fn serve_secured(
     stop: Stop,
     deadline: Duration,
 ) -> io::Result<impl Future<Output = ()> + Send> {
-    Ok(accept(Bound::new(listener)?, app, Some(tls), stop, deadline))
+    Ok(accept(Bound::new(listener)?, app.into(), Some(tls), stop, deadline))
 }
 
-async fn accept(bound: Bound, app: Router, tls: Option<Arc<Tls>>, stop: Stop, deadline: Duration) {
+/// What answers requests.
+#[derive(Clone)]
+struct App {
+    router: Router,
+    direct: Option<Arc<Directly>>,
+}
+
+impl From<Router> for App {
+    fn from(router: Router) -> Self {
+        Self { router, direct: None }
+    }
+}
+
+impl App {
+    async fn answer(self, request: Request<Incoming>, from: Arc<(Peer, Shown)>) -> Response {
+        if let Some(direct) = self.direct
+            && let Some(limit) = direct.takes(&request)
+        {
+            return direct.answer(request, (&from.0, &from.1), limit).await;
+        }
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(from.0.clone());
+        // Boxed: its state is many times that of a direct call, and would be moved with it.
+        let answer: BoxFuture<'_, _> = Box::pin(self.router.oneshot(request));
+        answer.await.unwrap_or_else(|never| match never {})
+    }
+}
+
+async fn accept(bound: Bound, app: App, tls: Option<Arc<Tls>>, stop: Stop, deadline: Duration) {
     let graceful = GracefulShutdown::new();
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
@@ -174,7 +217,7 @@ struct Ends {
 }
 
 /// One connection, from its first byte to its end.
-async fn attend(stream: Stream, mut peer: Peer, app: Router, tls: Option<Arc<Tls>>, ends: Ends) {
+async fn attend(stream: Stream, mut peer: Peer, app: App, tls: Option<Arc<Tls>>, ends: Ends) {
     let (stream, tls) = match (stream, tls) {
         (Stream::Unix(stream), _) => return converse(stream, peer, app, ends).await,
         (Stream::Tcp(stream), None) => return converse(stream, peer, app, ends).await,
@@ -199,20 +242,19 @@ async fn attend(stream: Stream, mut peer: Peer, app: Router, tls: Option<Arc<Tls
     }
 }
 
-async fn converse<S>(stream: S, peer: Peer, app: Router, ends: Ends)
+async fn converse<S>(stream: S, peer: Peer, app: App, ends: Ends)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let slot = Slot::default();
     let claims = slot.clone();
+    let from = Arc::new((peer, Shown::default()));
     let service = service_fn(move |request: Request<Incoming>| {
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(peer.clone());
-        let (app, slot, version) = (app.clone(), slot.clone(), request.version());
+        let (app, from, slot, version) = (app.clone(), Arc::clone(&from), slot.clone(), request.version());
         // Whoever asks for a head gets that.
         let head_only = request.method() == Method::HEAD;
         async move {
-            let response = app.oneshot(request).await.unwrap_or_else(|never| match never {});
+            let response = app.answer(request, from).await;
             Ok::<_, Infallible>(slot.pass(version, head_only, response).await)
         }
     });

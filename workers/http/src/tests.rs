@@ -5,20 +5,27 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, Request};
+use hyper::body::Incoming;
 use serde_json::Value;
+use sluice_identity::caller::Caller;
 use sluice_identity::jwk::publish;
 use sluice_schema::Config;
 use sluice_telemetry::{log, metric};
+use sluice_wire::code::Code;
 use sluice_wire::feed::{Message, Revoked, Snapshot};
 use sluice_wire::role::Role;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::{
-    Authenticated, BodyBytes, BodyLimit, Component, Doors, HealthSource, InternalKeys, Listener, MaybeCaller,
-    Start, Stopper, StrictJson, TrustCell, serve,
+    Authenticated, BodyBytes, BodyLimit, Component, Direct, Doors, HealthSource, InternalKeys, Listener,
+    MaybeCaller, Reject, Start, Stopper, StrictJson, TrustCell, serve_with,
 };
 
 struct Well;
@@ -57,6 +64,30 @@ fn routes() -> Router {
         .route("/bytes", post(|BodyBytes(bytes): BodyBytes| async move { bytes.len().to_string() }))
         .route("/panic", get(|| async { assert!(false_by_purpose(), "on purpose") }))
         .layer(Extension(BodyLimit(64)))
+}
+
+/// Answers `POST /direct` with who asks and how much, and panics when told to.
+struct Echo;
+
+impl Direct for Echo {
+    fn takes(&self, request: &Request<Incoming>) -> Option<usize> {
+        (request.uri().path() == "/direct").then_some(64)
+    }
+
+    fn answer<'a>(
+        &'a self,
+        caller: Arc<Caller>,
+        headers: &'a HeaderMap,
+        body: Bytes,
+    ) -> BoxFuture<'a, Result<Response, Reject>> {
+        Box::pin(async move {
+            assert!(!headers.contains_key("x-panic"), "on purpose");
+            if headers.contains_key("x-refuse") {
+                return Err(Reject::new(Code::Conflict, "no"));
+            }
+            Ok(format!("{} {}", caller.subject, body.len()).into_response())
+        })
+    }
 }
 
 fn false_by_purpose() -> bool {
@@ -108,7 +139,9 @@ fn running() -> Running {
         revoked: Revoked::default(),
         crl: None,
     }));
-    let task = tokio::spawn(async move { serve(&start, routes(), Arc::new(Well)).await.unwrap() });
+    let task = tokio::spawn(async move {
+        serve_with(&start, routes(), Some(Arc::new(Echo)), Arc::new(Well)).await.unwrap()
+    });
     Running { address, socket, edge_key, stopper, task, _dir: dir }
 }
 
@@ -190,6 +223,35 @@ async fn a_coded_body_is_refused_with_the_codings_that_are_taken() {
     }
     let plain = running.api("POST /bytes HTTP/1.1\r\ncontent-encoding: Identity\r\n", "12").await;
     assert!(plain.ends_with('2'), "{plain}");
+}
+
+#[tokio::test]
+async fn a_direct_call_has_the_same_surroundings() {
+    let running = running();
+    let nobody = running.api("POST /direct HTTP/1.1\r\n", "").await;
+    assert!(nobody.starts_with("HTTP/1.1 401"), "{nobody}");
+    assert_eq!(problem(&nobody)["instance"], "/direct");
+    let post = async |headers: &str, body: &str| {
+        let request = format!(
+            "POST /direct HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx-internal-key: {}\r\n\
+             x-user: alice\r\nx-request-id: req-12345\r\n{headers}content-length: {}\r\n\r\n{body}",
+            running.edge_key,
+            body.len(),
+        );
+        exchange(UnixStream::connect(&running.socket).await.unwrap(), &request).await
+    };
+    let answer = post("", "four").await;
+    assert!(answer.contains("x-request-id: req-12345") && answer.ends_with("alice 4"), "{answer}");
+    assert!(post("", &"x".repeat(64)).await.ends_with("alice 64"));
+    for (headers, bytes, code) in
+        [("", 65, "body_too_large"), ("x-panic: 1\r\n", 1, "internal"), ("x-refuse: 1\r\n", 1, "conflict")]
+    {
+        let problem = problem(&post(headers, &"x".repeat(bytes)).await);
+        assert_eq!((&problem["code"], &problem["request_id"]), (&code.into(), &"req-12345".into()));
+    }
+    let metrics = running.api("GET /metrics HTTP/1.1\r\n", "").await;
+    let counted = r#"sluice_http_requests_total{door="internal",status="2xx"} 2"#;
+    assert!(metrics.contains(counted), "{metrics}");
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use sluice_wire::feed::Message;
 use sluice_wire::role::Role;
 use tokio::sync::watch;
 
-use crate::verified::{Remembered, Verified, key_of};
+use crate::verified::{Remembered, Shown, Verified, key_of};
 
 /// Keys, revocations and rules, shared by every request of a process. Cheap to clone.
 #[derive(Clone)]
@@ -112,6 +112,17 @@ impl TrustCell {
         let claims = token::verify(token, &self.0.trust.load(), &self.0.rules, now_s)?;
         let verified = Verified::new(claims);
         self.0.remembered.keep(key, generation, verified.clone());
+        Ok(verified)
+    }
+
+    /// The same with the memory of a connection: the token it showed last is known without being hashed.
+    pub(crate) fn recognise_again(&self, token: &str, shown: &Shown) -> Result<Verified, TokenError> {
+        let generation = self.0.generation.load(Ordering::Acquire);
+        if let Some(verified) = shown.find(token, generation, self.0.rules.leeway_s, now_s()) {
+            return Ok(verified);
+        }
+        let verified = self.recognise(token)?;
+        shown.keep(token, generation, &verified);
         Ok(verified)
     }
 

@@ -66,9 +66,7 @@ impl Remembered {
             halves.insert(*key, entry);
         }
         let entry = halves.young.get(key)?.clone();
-        let stands =
-            entry.generation == generation && now_s < entry.verified.claims.exp.saturating_add(leeway_s);
-        if !stands {
+        if !entry.stands(generation, leeway_s, now_s) {
             halves.young.remove(key);
             return None;
         }
@@ -79,6 +77,33 @@ impl Remembered {
     pub(crate) fn keep(&self, key: Key, generation: u64, verified: Verified) {
         let mut halves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         halves.insert(key, Entry { generation, verified });
+    }
+}
+
+impl Entry {
+    fn stands(&self, generation: u64, leeway_s: i64, now_s: i64) -> bool {
+        self.generation == generation && now_s < self.verified.claims.exp.saturating_add(leeway_s)
+    }
+}
+
+/// The token that a connection showed last. Only for a connection that one client has for itself: how long the
+/// comparison takes tells where two tokens differ.
+#[derive(Debug, Default)]
+pub(crate) struct Shown(Mutex<Option<(Box<str>, Entry)>>);
+
+impl Shown {
+    /// What the token says, when it is the one shown last and stands by the same rules as in [`Remembered::find`].
+    pub(crate) fn find(&self, token: &str, generation: u64, leeway_s: i64, now_s: i64) -> Option<Verified> {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (shown, entry) = last.as_ref()?;
+        let stands = **shown == *token && entry.stands(generation, leeway_s, now_s);
+        stands.then(|| entry.verified.clone())
+    }
+
+    /// Remembers a token that was just found good.
+    pub(crate) fn keep(&self, token: &str, generation: u64, verified: &Verified) {
+        let entry = Entry { generation, verified: verified.clone() };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((token.into(), entry));
     }
 }
 
@@ -123,6 +148,19 @@ mod tests {
         assert!(!found(2, 99), "keys or revocations have changed");
         remembered.keep(key, 2, verified(100));
         assert!(remembered.find(&key_of("tokem"), 2, 5, 99).is_none(), "another token");
+    }
+
+    #[test]
+    fn a_connection_knows_its_last_token_again() {
+        let shown = Shown::default();
+        let found = |token, generation, now_s| shown.find(token, generation, 5, now_s).is_some();
+        assert!(!found("token", 1, 0));
+        shown.keep("token", 1, &verified(100));
+        assert!(found("token", 1, 104) && !found("token", 1, 105), "until its end and the leeway");
+        assert!(!found("token", 2, 0), "keys or revocations have changed");
+        assert!(!found("tokem", 1, 0) && !found("toke", 1, 0));
+        shown.keep("other", 1, &verified(100));
+        assert!(found("other", 1, 0) && !found("token", 1, 0));
     }
 
     #[test]
