@@ -1,5 +1,6 @@
 //! The event envelope and the catalogue of event types.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -84,15 +85,12 @@ impl EventType {
         if !well_formed {
             return Err(EventTypeError);
         }
-        let lower = text.to_ascii_lowercase();
-        if let Some((_, name)) = ALIASES.iter().find(|(alias, _)| *alias == lower) {
+        if let Some((_, name)) = ALIASES.iter().find(|(alias, _)| alias.eq_ignore_ascii_case(text)) {
             return Ok(Self((*name).to_owned()));
         }
         let is_constant = text.bytes().all(|b| !b.is_ascii_lowercase());
-        if is_constant && CATALOGUE.contains(&lower.as_str()) {
-            return Ok(Self(lower));
-        }
-        Ok(Self(text.to_owned()))
+        let named = CATALOGUE.iter().find(|name| is_constant && name.eq_ignore_ascii_case(text));
+        Ok(Self(named.map_or(text, |name| *name).to_owned()))
     }
 
     /// The canonical spelling.
@@ -108,8 +106,11 @@ impl EventType {
     /// Whether only role identities may publish it. Compared without case, so that a reserved
     /// name in another spelling does not slip past.
     pub fn is_reserved(&self) -> bool {
-        let lower = self.0.to_ascii_lowercase();
-        lower.starts_with("security_") || lower.starts_with("service_") || RESERVED.contains(&lower.as_str())
+        let begins_with =
+            |head: &str| self.0.get(..head.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(head));
+        begins_with("security_")
+            || begins_with("service_")
+            || RESERVED.iter().any(|name| name.eq_ignore_ascii_case(&self.0))
     }
 }
 
@@ -195,9 +196,9 @@ pub struct Published {
     /// Identity of the event.
     pub event_id: Uuid,
     /// Always `published`.
-    pub status: String,
+    pub status: Cow<'static, str>,
     /// What it survives: `fsync`, `memory`, `spooled`, ….
-    pub durability: String,
+    pub durability: Cow<'static, str>,
     /// The id was known: nothing was stored again.
     pub duplicate: bool,
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use sluice_http::BodyLimit;
+use sluice_http::{BodyLimit, Direct};
 
 use crate::batch::{self, BATCH_BYTES_MAX};
 use crate::context::Context;
-use crate::event::EVENT_BYTES_MAX;
 use crate::group::api as groups;
 use crate::group::dlq;
+use crate::incoming::EVENT_BYTES_MAX;
 use crate::schemas::SCHEMA_BYTES_MAX;
 use crate::{
     admin, archive, cloudevents, openapi, publish, query, replay, schemas, state, stats, stream, ws,
@@ -58,4 +58,9 @@ pub(crate) fn router(context: &Arc<Context>) -> Router {
         .route("/groups/{group}/dlq/redrive", post(dlq::redrive))
         .route("/openapi.json", get(openapi::served))
         .with_state(Arc::clone(context))
+}
+
+/// The calls that are answered without the router.
+pub(crate) fn direct(context: &Arc<Context>) -> Arc<dyn Direct> {
+    Arc::new(publish::Single(Arc::clone(context)))
 }

@@ -1,5 +1,6 @@
 //! Publishing many events with one call: `POST /events/batch`, as JSON or as lines.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use sluice_http::{Authenticated, BodyBytes, Reject, StrictQuery};
 use sluice_identity::caller::Caller;
 use sluice_wire::code::Code;
 use sluice_wire::event::Published;
-use sluice_wire::json as strict;
+use sluice_wire::json::{self as strict, Refused, Scanner};
 use sluice_wire::problem::{Outcome as Sent, Problem};
 use uuid::Uuid;
 
@@ -22,8 +23,10 @@ use crate::context::{Context, NDJSON, json_response};
 use crate::engine::Durability;
 use crate::error::{Fault, append_problem};
 use crate::event::{self, Author, Prepared};
+use crate::incoming::{self, EVENT_BYTES_MAX, Incoming};
 use crate::json::Capped;
 use crate::log::{Draft, Outcome};
+use crate::metrics::Kind;
 use crate::publish::{answer, author, conflict, idempotency_key, refuse};
 
 /// LIMIT: body of a batch.
@@ -60,10 +63,14 @@ struct BatchAnswer {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Item {
+    /// [`Published`] and its index: a struct in a struct would be written over a map.
     Stored {
         index: usize,
-        #[serde(flatten)]
-        published: Published,
+        message_id: Option<String>,
+        event_id: Uuid,
+        status: Cow<'static, str>,
+        durability: Cow<'static, str>,
+        duplicate: bool,
     },
     Failed {
         index: usize,
@@ -119,7 +126,7 @@ pub(crate) async fn foreign(
         }
         let author = author(context, caller);
         let check = |raw: &&RawValue| {
-            event::fits(raw.get())?;
+            incoming::fits(raw.get())?;
             author.prepare(&Foreign::of_structured(raw.get())?.incoming(), None)
         };
         let checked: Vec<Checked> = events.first.iter().map(check).collect();
@@ -168,16 +175,70 @@ fn array(
     author: &Author<'_>,
     id: impl Fn(usize) -> Option<Uuid>,
 ) -> Result<(Vec<Checked>, bool), Box<Problem>> {
+    let events = match at_once(body) {
+        Some(events) => events,
+        None => judged(body)?,
+    };
+    if events.count > BATCH_EVENTS_MAX {
+        return Err(too_many(events.count));
+    }
+    let check = |(index, (text, event)): (usize, (&str, Option<Incoming<'_>>))| {
+        incoming::fits(text)?;
+        author.prepare(&event.map_or_else(|| incoming::parse(text), Ok)?, id(index))
+    };
+    Ok((events.first.into_iter().enumerate().map(check).collect(), events.atomic))
+}
+
+/// What a batch's JSON holds.
+#[derive(Default)]
+struct Events<'a> {
+    /// The first events: their text, and their members where they were understood at once.
+    first: Vec<(&'a str, Option<Incoming<'a>>)>,
+    /// How many there are.
+    count: usize,
+    atomic: bool,
+}
+
+/// Reads a batch in one pass; `None` for what takes another look.
+fn at_once(body: &[u8]) -> Option<Events<'_>> {
+    let mut scanner = Scanner::new(body).ok()?;
+    let mut found = Events::default();
+    let mut has_events = false;
+    let read = scanner.object(|scanner, name| match name {
+        "events" => {
+            has_events = true;
+            scanner.array(|scanner| {
+                found.count += 1;
+                if found.count > BATCH_EVENTS_MAX {
+                    return scanner.value().map(|_| ());
+                }
+                found.first.push(incoming::scan(scanner)?);
+                Ok(())
+            })
+        }
+        "atomic" => match scanner.value()?.text {
+            word @ ("true" | "false") => {
+                found.atomic = word == "true";
+                Ok(())
+            }
+            _ => Err(Refused),
+        },
+        _ => Err(Refused),
+    });
+    read.ok()?;
+    scanner.end().ok()?;
+    has_events.then_some(found)
+}
+
+/// The same, with what is wrong.
+fn judged(body: &[u8]) -> Result<Events<'_>, Box<Problem>> {
     strict::check(body).map_err(|error| refusal(Code::InvalidJson, error.to_string()))?;
     // As text, so that no string in it is checked for UTF-8 again.
     let body = std::str::from_utf8(body).map_err(|_| refusal(Code::InvalidJson, "not UTF-8"))?;
-    let batch: BatchBody<'_> =
+    let BatchBody { events, atomic } =
         serde_json::from_str(body).map_err(|error| refusal(Code::BadRequest, error.to_string()))?;
-    if batch.events.count > BATCH_EVENTS_MAX {
-        return Err(too_many(batch.events.count));
-    }
-    let check = |(index, raw): (usize, &&RawValue)| author.prepare(&event::parse(raw.get())?, id(index));
-    Ok((batch.events.first.iter().enumerate().map(check).collect(), batch.atomic))
+    let first = events.first.into_iter().map(|raw| (raw.get(), None)).collect();
+    Ok(Events { first, count: events.count, atomic })
 }
 
 /// Lines are documents of their own: one that is no JSON is that line's fault.
@@ -192,12 +253,10 @@ fn lines(
         return Err(too_many(count));
     }
     let check = |(index, line): (usize, &[u8])| {
-        if line.len() > event::EVENT_BYTES_MAX {
+        if line.len() > EVENT_BYTES_MAX {
             return Err(Fault::new(Code::BodyTooLarge, "the event is too large"));
         }
-        strict::check(line)?;
-        let text = std::str::from_utf8(line).map_err(|_| Fault::new(Code::InvalidJson, "not UTF-8"))?;
-        author.prepare(&event::parse(text)?, id(index))
+        author.prepare(&incoming::read(line)?, id(index))
     };
     Ok(filled().enumerate().map(check).collect())
 }
@@ -209,11 +268,11 @@ async fn store(
     begun: Instant,
 ) -> Result<BatchAnswer, Box<Problem>> {
     let mut drafts = Vec::with_capacity(checked.len());
-    let mut places = Vec::with_capacity(checked.len());
+    let mut places: Vec<Result<(Uuid, Kind), Fault>> = Vec::with_capacity(checked.len());
     for (index, checked) in checked.into_iter().enumerate() {
         match checked {
             Ok(Prepared { draft, event_id }) => {
-                places.push(Ok((event_id, draft.kind().to_owned())));
+                places.push(Ok((event_id, context.metrics.kind(draft.kind()))));
                 drafts.push(draft);
             }
             Err(fault) if atomic => return Err(Box::new(fault.problem().index(index))),
@@ -234,7 +293,7 @@ async fn store(
     for (index, place) in places.into_iter().enumerate() {
         let result = match place {
             Ok((event_id, kind)) => match outcomes.next() {
-                Some(outcome) => answer(context, event_id, &kind, outcome, durability),
+                Some(outcome) => answer(context, event_id, kind, outcome, durability),
                 None => Err(Box::new(Problem::new(Code::Internal))),
             },
             Err(fault) => Err(Box::new(fault.problem())),
@@ -263,7 +322,15 @@ impl BatchAnswer {
         match result {
             Ok(published) => {
                 *(if published.duplicate { &mut self.duplicates } else { &mut self.published }) += 1;
-                self.results.push(Item::Stored { index, published });
+                let Published { message_id, event_id, status, durability, duplicate } = published;
+                self.results.push(Item::Stored {
+                    index,
+                    message_id,
+                    event_id,
+                    status,
+                    durability,
+                    duplicate,
+                });
             }
             Err(problem) => {
                 self.failed += 1;

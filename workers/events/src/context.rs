@@ -10,6 +10,7 @@ use serde::Serialize;
 use sluice_http::{Component, HealthSource, Reject, Status, Stop};
 use sluice_identity::caller::Caller;
 use sluice_wire::code::Code;
+use sluice_wire::id::Mint;
 use sluice_wire::problem::{Outcome, Problem};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -20,7 +21,6 @@ use crate::group::Groups;
 use crate::hub::Hub;
 use crate::log::{Clock, Draft, Log, SystemClock};
 use crate::metrics::Metrics;
-use crate::mint::Mint;
 use crate::rate::Rates;
 use crate::replay::Sessions;
 use crate::schemas::{Home, Schemas};

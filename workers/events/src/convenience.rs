@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use sluice_wire::symbol::Symbol;
 
 use crate::error::Fault;
-use crate::event::Incoming;
+use crate::incoming::{Incoming, loose, symbol_of};
 use crate::json::{self, Members};
 
 /// Which of the three.
@@ -71,28 +71,32 @@ fn only(body: &Members<'_>, own: &[&str]) -> Result<(), Fault> {
 fn envelope<'a>(kind: &'a str, body: &Members<'a>, data: &'a RawValue) -> Result<Incoming<'a>, Fault> {
     let text = |name: &str, pointer: &'static str| -> Result<Option<Cow<'a, str>>, Fault> {
         let given = body.get(name).filter(|raw| raw.get() != "null");
-        given.map(json::text).transpose().map_err(|_| Fault::event(pointer, format!("{name} is not a text")))
+        given
+            .map(|raw| json::text(raw.get()))
+            .transpose()
+            .map_err(|_| Fault::event(pointer, format!("{name} is not a text")))
     };
     Ok(Incoming {
         event_type: Cow::Borrowed(kind),
         event_id: text("event_id", "/event_id")?,
-        timestamp: body.get("timestamp").filter(|raw| raw.get() != "null"),
+        timestamp: body.get("timestamp").map(RawValue::get).filter(|text| *text != "null"),
         source: text("source", "/source")?,
-        data: Some(data),
-        metadata: body.get("metadata").filter(|raw| raw.get() != "null"),
+        data: Some(loose(data)),
+        metadata: body.get("metadata").filter(|raw| raw.get() != "null").map(loose),
+        symbol: symbol_of(data.get()),
     })
 }
 
 fn market_data(body: &Members<'_>) -> Result<Box<RawValue>, Fault> {
     let symbol = body.get("symbol").ok_or_else(|| Fault::event("/symbol", "symbol is missing"))?;
-    let symbol = json::text(symbol).map_err(|_| Fault::event("/symbol", "symbol is not a text"))?;
+    let symbol = json::text(symbol.get()).map_err(|_| Fault::event("/symbol", "symbol is not a text"))?;
     let symbol = Symbol::parse(&symbol).map_err(|error| Fault::event("/symbol", error.to_string()))?;
     let members = body
         .get("market_data")
         .and_then(Members::of)
         .ok_or_else(|| Fault::event("/market_data", "market_data is not an object"))?;
     if let Some(other) = members.get("symbol")
-        && json::text(other).ok().as_deref() != Some(symbol.as_str())
+        && json::text(other.get()).ok().as_deref() != Some(symbol.as_str())
     {
         return Err(Fault::event("/market_data/symbol", "market_data names another symbol"));
     }
@@ -109,7 +113,7 @@ mod tests {
 
     fn read(call: Call, text: &str) -> Result<(String, Option<String>, String), Fault> {
         call.read(text, |event| {
-            let data = event.data.map(|raw| raw.get().to_owned()).unwrap_or_default();
+            let data = event.data.map(|data| data.text.to_owned()).unwrap_or_default();
             Ok((event.event_type.to_string(), event.source.as_deref().map(str::to_owned), data))
         })
     }

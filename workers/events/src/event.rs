@@ -4,45 +4,24 @@
 //! `{"event_type":…,"event_id":…,"timestamp":…,"source":…,"data":{…},"metadata":{…}}`. `metadata` is last, so that
 //! a replay can mark it without parsing ([`crate::frame`]).
 
-use std::borrow::Cow;
+use std::io::Write as _;
 
 use jiff::Timestamp;
 use ring::digest::{Context as Sha, SHA256};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use sluice_identity::caller::Caller;
 use sluice_wire::code::Code;
 use sluice_wire::event::{EventType, parse_time};
+use sluice_wire::id::Mint;
+use sluice_wire::json::Span;
 use uuid::Uuid;
 
 use crate::access;
 use crate::error::Fault;
 use crate::fingerprint::Fingerprint;
+use crate::incoming::Incoming;
 use crate::json::{self, Members};
-use crate::log::{Draft, LABEL_BYTES_MAX, Labels};
-use crate::mint::Mint;
+use crate::log::{Body, Draft, DraftError, Labels};
 use crate::schemas::Schemas;
-
-/// LIMIT: one event as received.
-pub(crate) const EVENT_BYTES_MAX: usize = 256 * 1024;
-
-/// An event as a client sends it; members that no event has are refused.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Incoming<'a> {
-    #[serde(borrow)]
-    pub(crate) event_type: Cow<'a, str>,
-    #[serde(borrow, default)]
-    pub(crate) event_id: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    pub(crate) timestamp: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    pub(crate) source: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    pub(crate) data: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    pub(crate) metadata: Option<&'a RawValue>,
-}
 
 /// Who publishes, and under which rules.
 #[derive(Clone, Copy, Debug)]
@@ -65,21 +44,6 @@ pub(crate) struct Author<'a> {
 pub(crate) struct Prepared {
     pub(crate) draft: Draft,
     pub(crate) event_id: Uuid,
-}
-
-/// Reads an event's JSON. The text must have passed the strict check.
-pub(crate) fn parse(text: &str) -> Result<Incoming<'_>, Fault> {
-    fits(text)?;
-    serde_json::from_str(text).map_err(|error| Fault::new(Code::InvalidEvent, error.to_string()))
-}
-
-/// Refuses an event that is too large.
-pub(crate) fn fits(text: &str) -> Result<(), Fault> {
-    if text.len() <= EVENT_BYTES_MAX {
-        return Ok(());
-    }
-    let detail = format!("the event has {} bytes, at most {EVENT_BYTES_MAX} are allowed", text.len());
-    Err(Fault::new(Code::BodyTooLarge, detail))
 }
 
 /// The event id that an idempotency key stands for: the same key of the same caller gives the same id.
@@ -110,11 +74,12 @@ impl Author<'_> {
         let given = event.timestamp.map(time_us).transpose()?;
         let now_us = self.now.as_microsecond();
         let time_us = given.unwrap_or(now_us);
-        let data = object("/data", event.data)?;
-        self.schemas.check(kind.as_str(), &data)?;
-        let metadata = self.metadata(event.metadata)?;
 
-        let mut text = Vec::with_capacity(data.len() + metadata.len() + 256);
+        let labels = Labels { kind: kind.as_str(), symbol: &event.symbol, source };
+        let room =
+            [event.data, event.metadata].iter().flatten().map(|span| span.text.len()).sum::<usize>() + 256;
+        let mut body = Body::begin(labels, room).map_err(too_large)?;
+        let text = body.json();
         text.extend_from_slice(b"{\"event_type\":\"");
         text.extend_from_slice(kind.as_str().as_bytes());
         text.extend_from_slice(b"\",\"event_id\":\"");
@@ -122,13 +87,18 @@ impl Author<'_> {
         text.extend_from_slice(b"\",\"timestamp\":\"");
         let time = Timestamp::from_microsecond(time_us)
             .map_err(|_| Fault::event("/timestamp", "timestamp is out of range"))?;
-        text.extend_from_slice(time.to_string().as_bytes());
+        write!(text, "{time}").expect("memory takes it");
         text.extend_from_slice(b"\",\"source\":");
-        json::string(source, &mut text);
+        json::string(source, text);
         text.extend_from_slice(b",\"data\":");
-        text.extend_from_slice(&data);
+        let data = text.len();
+        object("/data", event.data, text)?;
+        let data = data..text.len();
+        self.schemas.check(kind.as_str(), &text[data.clone()])?;
         text.extend_from_slice(b",\"metadata\":");
-        text.extend_from_slice(&metadata);
+        let metadata = text.len();
+        self.metadata(event.metadata, text)?;
+        let metadata = metadata..text.len();
         text.push(b'}');
 
         // The time of arrival is no content: a repeated event without a timestamp is the same event.
@@ -136,13 +106,10 @@ impl Author<'_> {
             .part(kind.as_str().as_bytes())
             .part(source.as_bytes())
             .part(&given.unwrap_or(i64::MIN).to_le_bytes())
-            .part(&data)
-            .part(&metadata)
+            .part(&text[data])
+            .part(&text[metadata])
             .value();
-        let symbol = symbol_of(event.data.map_or("{}", RawValue::get));
-        let labels = Labels { kind: kind.as_str(), symbol: &symbol, source };
-        let draft = Draft::new(labels, time_us, event_id.as_u128(), fingerprint, &text)
-            .map_err(|error| Fault::new(Code::BodyTooLarge, error.to_string()))?;
+        let draft = body.finish(time_us, event_id.as_u128(), fingerprint).map_err(too_large)?;
         Ok(Prepared { draft, event_id })
     }
 
@@ -154,56 +121,56 @@ impl Author<'_> {
         Ok(kind)
     }
 
-    /// The metadata with `role` set by the worker alone.
-    fn metadata(&self, raw: Option<&RawValue>) -> Result<Vec<u8>, Fault> {
+    /// Writes the metadata, with `role` set by the worker alone.
+    fn metadata(&self, given: Option<Span<'_>>, out: &mut Vec<u8>) -> Result<(), Fault> {
         let role = self.caller.as_role();
-        let raw = match raw {
-            Some(raw) => raw,
-            None if role.is_none() => return Ok(b"{}".to_vec()),
-            None => empty(),
-        };
-        let text = raw.get();
+        let raw = given.map_or("{}", |span| span.text);
         // A key may be written with escapes.
-        let may_name_role = text.contains("\"role\"") || text.contains('\\');
-        if role.is_none() && !may_name_role {
-            return object("/metadata", Some(raw));
+        let may_name_role = || raw.contains("\"role\"") || raw.contains('\\');
+        if role.is_none() && !(given.is_some() && may_name_role()) {
+            return object("/metadata", given, out);
         }
-        let members =
-            Members::of(raw).ok_or_else(|| Fault::event("/metadata", "metadata is not an object"))?;
-        let mut out = Vec::with_capacity(text.len() + 24);
+        let members: Members<'_> =
+            serde_json::from_str(raw).map_err(|_| Fault::event("/metadata", "metadata is not an object"))?;
         out.push(b'{');
-        let first = members.write_without(&["role"], true, &mut out);
+        let first = members.write_without(&["role"], true, out);
         if let Some(role) = role {
             if !first {
                 out.push(b',');
             }
             out.extend_from_slice(b"\"role\":");
-            json::string(role.as_str(), &mut out);
+            json::string(role.as_str(), out);
         }
         out.push(b'}');
-        Ok(out)
+        Ok(())
     }
 }
 
-fn empty() -> &'static RawValue {
-    serde_json::from_str("{}").expect("an empty object is JSON")
+fn too_large(error: DraftError) -> Fault {
+    Fault::new(Code::BodyTooLarge, error.to_string())
 }
 
-fn object(pointer: &'static str, raw: Option<&RawValue>) -> Result<Vec<u8>, Fault> {
-    let Some(raw) = raw else { return Ok(b"{}".to_vec()) };
-    if !raw.get().starts_with('{') {
+/// Writes an object without white space; an empty one where none is given.
+fn object(pointer: &'static str, given: Option<Span<'_>>, out: &mut Vec<u8>) -> Result<(), Fault> {
+    let Some(given) = given else {
+        out.extend_from_slice(b"{}");
+        return Ok(());
+    };
+    if !given.text.starts_with('{') {
         return Err(Fault::event(pointer, format!("{} is not an object", &pointer[1..])));
     }
-    let mut out = Vec::with_capacity(raw.get().len());
-    json::compact(raw.get(), &mut out);
-    Ok(out)
+    if given.is_compact {
+        out.extend_from_slice(given.text.as_bytes());
+    } else {
+        json::compact(given.text, out);
+    }
+    Ok(())
 }
 
 /// An event's time: ISO 8601, with or without zone (then UTC), or milliseconds since 1970.
-fn time_us(raw: &RawValue) -> Result<i64, Fault> {
-    let text = raw.get();
+fn time_us(text: &str) -> Result<i64, Fault> {
     let time = if text.starts_with('"') {
-        json::text(raw).ok().and_then(|text| parse_time(&text))
+        json::text(text).ok().and_then(|text| parse_time(&text))
     } else {
         text.parse().ok().and_then(|ms| Timestamp::from_millisecond(ms).ok())
     };
@@ -212,24 +179,13 @@ fn time_us(raw: &RawValue) -> Result<i64, Fault> {
     })
 }
 
-/// The symbol an event can be found under: `data.symbol` when it is a text that a label can hold.
-fn symbol_of(data: &str) -> String {
-    #[derive(Deserialize)]
-    struct Probe<'a> {
-        #[serde(borrow, default)]
-        symbol: Option<&'a RawValue>,
-    }
-    let probe = serde_json::from_str(data).unwrap_or(Probe { symbol: None });
-    let text = probe.symbol.filter(|raw| raw.get().starts_with('"')).and_then(|raw| json::text(raw).ok());
-    text.filter(|text| text.len() <= LABEL_BYTES_MAX).map(Cow::into_owned).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
     use sluice_wire::role::Role;
 
     use super::*;
+    use crate::incoming::{EVENT_BYTES_MAX, parse};
 
     fn author(caller: &Caller) -> Author<'_> {
         let now = Timestamp::from_microsecond(1_795_255_200_123_456).unwrap();
@@ -329,13 +285,6 @@ mod tests {
         assert_eq!(known_only.pointer.as_deref(), Some("/event_type"));
         let large = format!(r#"{{"event_type":"x","data":{{"a":"{}"}}}}"#, "x".repeat(EVENT_BYTES_MAX));
         assert_eq!(stored(&large, &alice()).unwrap_err().code, Code::BodyTooLarge);
-    }
-
-    #[test]
-    fn labels_are_found_in_the_data() {
-        assert_eq!(symbol_of(r#"{"a":{"symbol":"no"},"symbol":"BTC/USDT"}"#), "BTC/USDT");
-        assert_eq!(symbol_of(r#"{"symbol":7}"#), "");
-        assert_eq!(symbol_of(&format!(r#"{{"symbol":"{}"}}"#, "x".repeat(300))), "");
     }
 
     #[test]

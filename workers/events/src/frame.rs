@@ -1,9 +1,13 @@
 //! What readers get of an event: its text with its place in the log, as JSON or as an SSE frame.
 
+use std::io::Write as _;
+
 use bytes::Bytes;
 use serde_json::Value;
 
 use crate::log::Record;
+
+const MEMORY_TAKES_IT: &str = "memory takes what is written to it";
 
 /// Appends the event's JSON, place included, on one line.
 pub(crate) fn write_json(record: &Record, out: &mut Vec<u8>) {
@@ -37,11 +41,7 @@ pub(crate) fn encode(record: &Record, out: &mut Vec<u8>) -> usize {
 }
 
 fn write_fields(record: &Record, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"id: ");
-    out.extend_from_slice(record.stamp.id.to_string().as_bytes());
-    out.extend_from_slice(b"\nevent: ");
-    out.extend_from_slice(record.kind().as_bytes());
-    out.extend_from_slice(b"\ndata: ");
+    write!(out, "id: {}\nevent: {}\ndata: ", record.stamp.id, record.kind()).expect(MEMORY_TAKES_IT);
 }
 
 /// An SSE frame that is no event of the stream: it has no id, so a client resumes behind the last real one.
@@ -58,9 +58,9 @@ fn write_placed(record: &Record, json: &[u8], out: &mut Vec<u8>) {
     let open = json.strip_suffix(b"}").unwrap_or(json);
     out.reserve(open.len() + 96);
     out.extend_from_slice(open);
-    let place =
-        format!(",\"message_id\":\"{}\",\"seq\":{},\"partition\":0}}", record.stamp.id, record.stamp.seq);
-    out.extend_from_slice(place.as_bytes());
+    let stamp = record.stamp;
+    write!(out, ",\"message_id\":\"{}\",\"seq\":{},\"partition\":0}}", stamp.id, stamp.seq)
+        .expect(MEMORY_TAKES_IT);
 }
 
 /// The event with `metadata.replay` set. Metadata is the last member of what is stored.

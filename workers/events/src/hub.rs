@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::engine::{Forward, ReadError, Reader};
 use crate::error::report;
 use crate::frame;
-use crate::log::{Filter, Record};
+use crate::log::Record;
 use crate::metrics::Metrics;
 use crate::ring::{Frame, Ring, Seen};
 use crate::state::Latest;
@@ -25,6 +25,8 @@ const RING_FRAMES_MAX: usize = 64 * 1024;
 const RING_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Events encoded before subscribers are woken.
 const BATCH: usize = 512;
+/// About what a frame has beside an event's JSON.
+const FRAME_EXTRA_BYTES: usize = 160;
 /// How often the thread looks whether it is to end.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -102,7 +104,7 @@ impl Hub {
     }
 
     fn run(&self, reader: &Reader) {
-        let mut scan = reader.forward(self.head() + 1, Filter::default());
+        let mut scan = reader.follow(self.head() + 1);
         while !self.closing.load(Ordering::Relaxed) {
             if !reader.wait_beyond(scan.position() - 1, TICK) {
                 continue;
@@ -154,8 +156,11 @@ impl Hub {
 
 /// Encodes a batch into one piece of memory that its frames share.
 fn encoded(records: impl Iterator<Item = Record>, metrics: &Metrics) -> Vec<Frame> {
-    let mut all = Vec::new();
+    let records: Vec<Record> = records.collect();
+    let room = records.iter().map(|record| record.json().len() + FRAME_EXTRA_BYTES).sum();
+    let mut all = Vec::with_capacity(room);
     let placed: Vec<(Record, usize, usize)> = records
+        .into_iter()
         .map(|record| {
             let json_at = frame::encode(&record, &mut all);
             (record, json_at, all.len())

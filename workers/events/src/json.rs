@@ -10,21 +10,19 @@ use serde_json::value::RawValue;
 /// Appends valid JSON text without the white space between its tokens.
 pub(crate) fn compact(raw: &str, out: &mut Vec<u8>) {
     let bytes = raw.as_bytes();
-    let mut at = 0;
-    while at < bytes.len() {
-        match bytes[at] {
-            b' ' | b'\t' | b'\n' | b'\r' => at += 1,
-            b'"' => {
-                let end = string_end(bytes, at);
-                out.extend_from_slice(&bytes[at..end]);
-                at = end;
-            }
-            other => {
-                out.push(other);
+    let (mut kept, mut at) = (0, 0);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b' ' | b'\t' | b'\n' | b'\r' => {
+                out.extend_from_slice(&bytes[kept..at]);
                 at += 1;
+                kept = at;
             }
+            b'"' => at = string_end(bytes, at),
+            _ => at += 1,
         }
     }
+    out.extend_from_slice(&bytes[kept..]);
 }
 
 /// Offset after the string that begins at `at`.
@@ -139,9 +137,9 @@ impl<'de: 'a, 'a, const N: usize> Deserialize<'de> for Capped<'a, N> {
     }
 }
 
-/// A text member as text, or what is wrong with it.
-pub(crate) fn text(raw: &RawValue) -> Result<Cow<'_, str>, serde_json::Error> {
-    let Key(text) = serde_json::from_str(raw.get())?;
+/// A JSON string as text, or what is wrong with it.
+pub(crate) fn text(value: &str) -> Result<Cow<'_, str>, serde_json::Error> {
+    let Key(text) = serde_json::from_str(value)?;
     Ok(text)
 }
 

@@ -24,11 +24,11 @@ mod frame;
 mod gaps;
 mod group;
 mod hub;
+mod incoming;
 mod json;
 mod keys;
 pub mod log;
 mod metrics;
-mod mint;
 mod notify;
 mod openapi;
 mod params;
@@ -51,7 +51,7 @@ mod ws;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_http::{Start, serve};
+use sluice_http::{Start, serve_with};
 
 pub use error::RunError;
 pub use keys::KeyError;
@@ -93,8 +93,9 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     let notified = notifier.map(|notifier| tokio::spawn(notifier.run()));
     let candles = context.settings.candles.clone();
     let candles = candles.map(|rules| tokio::spawn(candles::run(Arc::clone(&context), rules)));
+    let direct = Some(api::direct(&context));
     let served = tokio::select! {
-        served = serve(&start, api::router(&context), Arc::clone(&context) as _) => served.map_err(RunError::from),
+        served = serve_with(&start, api::router(&context), direct, Arc::clone(&context) as _) => served.map_err(RunError::from),
         // Nothing can be acknowledged any more, and what is on the disk is for the next start to find out.
         fatal = engine.failed() => Err(RunError::Log(fatal)),
         fatal = failed(own.as_ref()) => Err(RunError::Log(fatal)),

@@ -136,8 +136,8 @@ impl Metrics {
     }
 
     /// An event was stored.
-    pub(crate) fn published(&self, kind: &str) {
-        self.published.of(kind).inc();
+    pub(crate) fn published(&self, kind: Kind) {
+        self.published.counters[kind.0].inc();
     }
 
     /// An event was handed to a consumer.

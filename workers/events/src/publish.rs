@@ -5,10 +5,13 @@ use std::time::Instant;
 
 use axum::extract::State;
 use axum::response::Response;
-use http::{HeaderMap, HeaderValue, header};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, Method, Request, header};
+use hyper::body::Incoming;
 use jiff::Timestamp;
 use serde_json::value::RawValue;
-use sluice_http::{Authenticated, Reject, StrictJson};
+use sluice_http::{Authenticated, Direct, JsonBytes, Reject, StrictJson};
 use sluice_identity::caller::Caller;
 use sluice_wire::code::Code;
 use sluice_wire::event::Published;
@@ -21,7 +24,9 @@ use crate::convenience::Call;
 use crate::engine::Durability;
 use crate::error::{Fault, append_problem};
 use crate::event::{self, Author, Prepared};
+use crate::incoming::{self, EVENT_BYTES_MAX};
 use crate::log::{Outcome, Stamp};
+use crate::metrics::Kind;
 
 /// LIMIT: bytes of an idempotency key.
 const KEY_BYTES_MAX: usize = 255;
@@ -31,10 +36,39 @@ pub(crate) async fn single(
     State(context): State<Arc<Context>>,
     Authenticated(caller): Authenticated,
     headers: HeaderMap,
-    StrictJson(body): StrictJson<Box<RawValue>>,
+    body: JsonBytes,
 ) -> Result<Response, Reject> {
-    publish(&context, &caller, &headers, |author, key_id| author.prepare(&event::parse(body.get())?, key_id))
+    publish(&context, &caller, &headers, |author, key_id| author.prepare(&incoming::read(&body.0)?, key_id))
         .await
+}
+
+/// `POST /events` with an event as JSON, which is what most requests are, without the router.
+pub(crate) struct Single(pub(crate) Arc<Context>);
+
+impl Direct for Single {
+    fn takes(&self, request: &Request<Incoming>) -> Option<usize> {
+        let headers = request.headers();
+        let is_json = headers.get(header::CONTENT_TYPE).is_none_or(|kind| kind == "application/json");
+        let is_plain = request.method() == Method::POST
+            && request.uri().path() == "/events"
+            && is_json
+            && !headers.contains_key("ce-specversion");
+        is_plain.then_some(EVENT_BYTES_MAX)
+    }
+
+    fn answer<'a>(
+        &'a self,
+        caller: Arc<Caller>,
+        headers: &'a HeaderMap,
+        body: Bytes,
+    ) -> BoxFuture<'a, Result<Response, Reject>> {
+        Box::pin(async move {
+            publish(&self.0, &caller, headers, |author, key_id| {
+                author.prepare(&incoming::read(&body)?, key_id)
+            })
+            .await
+        })
+    }
 }
 
 /// `POST /events/market-data`
@@ -92,13 +126,13 @@ pub(crate) async fn publish(
         let Prepared { draft, event_id } =
             prepare(&author(context, caller), key_id).map_err(Fault::problem)?;
         context.admit(caller, 1)?;
-        let kind = draft.kind().to_owned();
+        let kind = context.metrics.kind(draft.kind());
         let receipt = context.append(vec![draft], false).await.map_err(|error| append_problem(&error))?;
         let Some(outcome) = receipt.outcomes.first() else {
             return Err(Box::new(Problem::new(Code::Internal)));
         };
         context.metrics.answered(receipt.durability, begun.elapsed());
-        answer(context, event_id, &kind, *outcome, receipt.durability)
+        answer(context, event_id, kind, *outcome, receipt.durability)
     };
     match stored.await {
         Ok(published) => json_response(&published),
@@ -130,7 +164,7 @@ pub(crate) fn refuse(context: &Context, problem: Problem) -> Reject {
 pub(crate) fn answer(
     context: &Context,
     event_id: Uuid,
-    kind: &str,
+    kind: Kind,
     outcome: Outcome,
     durability: Durability,
 ) -> Result<Published, Box<Problem>> {
@@ -151,8 +185,8 @@ pub(crate) fn answer(
     Ok(Published {
         message_id: placed.then(|| stamp.id.to_string()),
         event_id,
-        status: "published".to_owned(),
-        durability: durability.as_str().to_owned(),
+        status: "published".into(),
+        durability: durability.as_str().into(),
         duplicate,
     })
 }

@@ -11,8 +11,7 @@ use axum::extract::State;
 use axum::response::Response;
 use http::HeaderMap;
 use prometheus::Registry;
-use serde_json::value::RawValue;
-use sluice_http::{Authenticated, HealthSource as _, Reject, Standing, Status, Stopper, StrictJson, Taken};
+use sluice_http::{Authenticated, HealthSource as _, JsonBytes, Reject, Standing, Status, Stopper, Taken};
 use sluice_identity::caller::Caller;
 use sluice_wire::code::Code;
 use sluice_wire::problem::Outcome;
@@ -116,10 +115,9 @@ fn world() -> World {
 impl World {
     async fn post(&self, body: &str) -> Result<Response, Reject> {
         let caller = Caller::forwarded("alice".to_owned(), None, "write".parse().unwrap_or_default(), false);
-        let body: Box<RawValue> = serde_json::from_str(body).unwrap();
+        let body = JsonBytes(body.to_owned().into());
         let headers = HeaderMap::new();
-        publish::single(State(Arc::clone(&self.context)), Authenticated(caller), headers, StrictJson(body))
-            .await
+        publish::single(State(Arc::clone(&self.context)), Authenticated(caller), headers, body).await
     }
 
     fn store(&self) -> Status {
@@ -178,7 +176,7 @@ async fn a_full_queue_is_429() {
             mint: &world.context.mint,
             schemas: &world.context.schemas,
         }
-        .prepare(&crate::event::parse(r#"{"event_type":"x"}"#).unwrap(), None)
+        .prepare(&crate::incoming::parse(r#"{"event_type":"x"}"#).unwrap(), None)
         .unwrap()
         .draft;
         match world.log.submit(vec![draft], false) {

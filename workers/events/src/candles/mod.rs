@@ -23,7 +23,8 @@ use uuid::Uuid;
 use crate::context::Context;
 use crate::engine::{AppendError, ReadError, Reader};
 use crate::error::Fault;
-use crate::event::{Author, Incoming};
+use crate::event::Author;
+use crate::incoming::{Incoming, loose};
 use crate::log::{Clock as _, Draft, Filter, Outcome, SystemClock};
 pub(crate) use book::Frame;
 use book::{Book, Closed, Place, Taken, Trade};
@@ -166,7 +167,8 @@ impl Maker {
             let receipt = self.context.append(drafts, false).await?;
             for outcome in receipt.outcomes {
                 if matches!(outcome, Outcome::Stored(_)) {
-                    self.context.metrics.published(CANDLES);
+                    let metrics = &self.context.metrics;
+                    metrics.published(metrics.kind(CANDLES));
                 }
             }
         }
@@ -211,10 +213,11 @@ impl Maker {
             &Incoming {
                 event_type: CANDLES.into(),
                 event_id: Some(event_id.to_string().into()),
-                timestamp: Some(&timestamp),
+                timestamp: Some(timestamp.get()),
                 source: Some(SOURCE.into()),
-                data: Some(&data),
-                metadata: Some(&metadata),
+                data: Some(loose(&data)),
+                metadata: Some(loose(&metadata)),
+                symbol: (&**symbol).into(),
             },
             None,
         )?;

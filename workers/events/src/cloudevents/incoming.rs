@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{KEPT, METADATA, OWN, is_extension, is_json};
 use crate::error::Fault;
-use crate::event::Incoming;
+use crate::incoming::{Incoming, loose, symbol_of};
 use crate::json::{self, Members};
 
 /// LIMIT: attributes of one event.
@@ -47,7 +47,7 @@ impl Foreign {
             (None, None) => Content::Absent,
             // As it is written: no number changes its digits.
             (Some(data), None) => Content::Json(data.get().into()),
-            (None, Some(raw)) => match json::text(raw) {
+            (None, Some(raw)) => match json::text(raw.get()) {
                 Ok(text) if STANDARD.decode(&*text).is_ok() => Content::Base64(text.into_owned()),
                 _ => return Err(Fault::event("/data_base64", "data_base64 is not base64")),
             },
@@ -151,10 +151,11 @@ impl Foreign {
         Incoming {
             event_type: self.kind.as_str().into(),
             event_id: Some(self.event_id.as_str().into()),
-            timestamp: self.time.as_deref(),
+            timestamp: self.time.as_deref().map(RawValue::get),
             source: Some(self.source.as_str().into()),
-            data: Some(&self.data),
-            metadata: Some(&self.metadata),
+            data: Some(loose(&self.data)),
+            metadata: Some(loose(&self.metadata)),
+            symbol: symbol_of(self.data.get()),
         }
     }
 }

@@ -124,12 +124,12 @@ mod tests {
     fn stored(event: &Value) -> Value {
         let read = Foreign::of_structured(&event.to_string()).unwrap();
         let incoming = read.incoming();
-        let parsed = |raw: &RawValue| serde_json::from_str::<Value>(raw.get()).unwrap();
+        let parsed = |text: &str| serde_json::from_str::<Value>(text).unwrap();
         json!({
             "event_type": incoming.event_type, "event_id": incoming.event_id,
             "timestamp": incoming.timestamp.map_or(json!("1970-01-01T00:00:00Z"), parsed),
-            "source": incoming.source, "data": parsed(incoming.data.unwrap()),
-            "metadata": parsed(incoming.metadata.unwrap()),
+            "source": incoming.source, "data": parsed(incoming.data.unwrap().text),
+            "metadata": parsed(incoming.metadata.unwrap().text),
         })
     }
 

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use axum::extract::{FromRequest as _, FromRequestParts as _, Request, State};
 use axum::response::Response;
 use http::HeaderMap;
-use serde_json::value::RawValue;
-use sluice_http::{Authenticated, BodyBytes, BodyLimit, Reject, StrictJson, StrictQuery};
+use sluice_http::{Authenticated, BodyBytes, BodyLimit, JsonBytes, Reject, StrictQuery};
 use sluice_wire::json as strict;
 
 use super::{BATCH, Foreign, STRUCTURED};
@@ -43,7 +42,7 @@ pub(crate) async fn posted(
     let headers = request.headers().clone();
     match mode(&headers) {
         None => {
-            let body = StrictJson::<Box<RawValue>>::from_request(request, &()).await?;
+            let body = JsonBytes::from_request(request, &()).await?;
             publish::single(context, caller, headers, body).await
         }
         Some(Mode::Batch) => {

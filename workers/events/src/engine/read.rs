@@ -107,6 +107,14 @@ impl Reader {
         }
     }
 
+    /// All events from `seq` on, for who follows the store closely.
+    pub(crate) fn follow(&self, seq: u64) -> Forward {
+        match self {
+            Self::Embedded(reader) => Forward::Embedded(reader.follow(seq)),
+            Self::Redis(reader) => Forward::Redis(reader.forward(seq, Filter::default())),
+        }
+    }
+
     /// Events before `seq`, newest first.
     pub(crate) fn backward(&self, seq: u64, filter: Filter) -> Backward {
         match self {

@@ -15,7 +15,8 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::context::Context;
-use crate::event::{self, Author};
+use crate::event::Author;
+use crate::incoming;
 use crate::log::{Draft, Outcome};
 use crate::publish::author;
 
@@ -45,7 +46,7 @@ async fn tell(context: &Context, notice: &Notice, draft: Draft) {
         match context.append(vec![draft.clone()], false).await {
             Ok(receipt) => {
                 if matches!(receipt.outcomes.first(), Some(Outcome::Stored(_))) {
-                    context.metrics.published(KIND);
+                    context.metrics.published(context.metrics.kind(KIND));
                 }
                 return;
             }
@@ -87,7 +88,7 @@ fn draft(context: &Context, notice: &Notice) -> Option<Draft> {
     let caller = Caller::role(Role::Events);
     let author = Author { unknown_types: true, ..author(context, &caller) };
     let text = body.to_string();
-    let prepared = event::parse(&text).and_then(|event| author.prepare(&event, None));
+    let prepared = incoming::parse(&text).and_then(|event| author.prepare(&event, None));
     if let Err(fault) = &prepared {
         let group = &*notice.group;
         tracing::warn!(

@@ -49,7 +49,11 @@ impl Housekeeper {
     pub(crate) fn run(&self, jobs: &Receiver<Job>) {
         loop {
             match jobs.recv_timeout(PERIOD) {
-                Ok(Job::Seal(segment)) => self.seal(&segment),
+                Ok(Job::Seal(segment)) => {
+                    // First: compressing takes long while others use the core.
+                    self.retain();
+                    self.seal(&segment);
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     self.pack_all();
                 }

@@ -53,7 +53,7 @@ pub use medium::{Disk, Medium};
 pub use open::{OpenError, Recovered};
 pub use plan::Outcome;
 pub use reader::{ReadError, Reader, Stats};
-pub use record::{Draft, DraftError, LABEL_BYTES_MAX, Labels, Record, Stamp};
+pub use record::{Body, Draft, DraftError, LABEL_BYTES_MAX, Labels, Record, Stamp};
 pub use retention::{Gone, Retention};
 pub use scan::{Backward, Forward, Trimmed};
 pub use store::Fatal;

@@ -18,6 +18,7 @@ use super::housekeeping::{Housekeeper, JOBS_MAX};
 use super::id::MessageId;
 use super::pack::Packing;
 use super::pages::IndexFile;
+use super::plan::Scratch;
 use super::reader::{ReadError, Reader};
 use super::recovery::{self, ScanError};
 use super::segment::{self, Segment};
@@ -147,7 +148,7 @@ pub(crate) fn open(dir: &Path, options: &Options, ground: Ground) -> Result<Log,
         next_seq,
         last_id,
         unsynced: None,
-        buffers: Default::default(),
+        scratch: Scratch::default(),
     };
     let keeper = Arc::clone(&housekeeper);
     let threads = vec![

@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-use foldhash::{HashMap, HashMapExt};
+use bytes::Bytes;
+use foldhash::HashMap;
 
 use super::frame::{FRAME_BYTES, Label, OVERHEAD_BYTES, Sealer};
 use super::id::MessageId;
@@ -34,10 +35,17 @@ pub(crate) struct Known {
 #[derive(Debug)]
 pub(crate) struct Plan {
     buffer: Vec<u8>,
-    framed: Vec<u8>,
-    planned: Vec<Planned>,
+    scratch: Scratch,
     next_seq: u64,
     last_id: MessageId,
+}
+
+/// What a plan works with; the next one uses its memory again.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    framed: Vec<u8>,
+    planned: Vec<Planned>,
+    /// Places in `planned` by event id.
     local: HashMap<u128, usize>,
 }
 
@@ -53,11 +61,17 @@ struct Planned {
 }
 
 impl Plan {
-    /// An empty plan after the given place; the buffers are used again.
-    pub(crate) fn new(next_seq: u64, last_id: MessageId, [mut buffer, mut framed]: [Vec<u8>; 2]) -> Self {
-        buffer.clear();
-        framed.clear();
-        Self { buffer, framed, planned: Vec::new(), next_seq, last_id, local: HashMap::new() }
+    /// An empty plan after the given place.
+    pub(crate) fn new(next_seq: u64, last_id: MessageId, mut scratch: Scratch) -> Self {
+        scratch.framed.clear();
+        scratch.planned.clear();
+        scratch.local.clear();
+        Self { buffer: Vec::new(), scratch, next_seq, last_id }
+    }
+
+    /// Makes room for so many bytes of records.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.buffer.reserve_exact(bytes);
     }
 
     /// Plans a submission. `known` finds stored events by event id.
@@ -68,11 +82,11 @@ impl Plan {
         now_ms: u64,
         mut known: impl FnMut(u128) -> Result<Option<Known>, E>,
     ) -> Result<Vec<Outcome>, E> {
-        let (planned, bytes, last_id) = (self.planned.len(), self.buffer.len(), self.last_id);
+        let (planned, bytes, last_id) = (self.scratch.planned.len(), self.buffer.len(), self.last_id);
         let mut outcomes = Vec::with_capacity(drafts.len());
         for draft in drafts {
-            let found = match self.local.get(&draft.event_id) {
-                Some(at) => Some(self.planned[*at].known()),
+            let found = match self.scratch.local.get(&draft.event_id) {
+                Some(at) => Some(self.scratch.planned[*at].known()),
                 None => match known(draft.event_id) {
                     Ok(found) => found,
                     Err(error) => {
@@ -104,53 +118,53 @@ impl Plan {
     /// Makes the frames of a commit that will begin at `offset`.
     pub(crate) fn finish(&mut self, barrier: bool, offset: u64, sealer: &mut Sealer) {
         let mut begin = 0;
-        while begin < self.planned.len() {
+        while begin < self.scratch.planned.len() {
             let end = self.frame_end(begin);
-            let records = self.planned[begin].range.start..self.planned[end - 1].range.end;
+            let records = self.scratch.planned[begin].range.start..self.scratch.planned[end - 1].range.end;
             let first = if begin == 0 { FIRST } else { 0 };
             let ordered = if begin == 0 && barrier { BARRIER } else { 0 };
-            let last = if end == self.planned.len() { LAST } else { 0 };
+            let last = if end == self.scratch.planned.len() { LAST } else { 0 };
             let label = Label {
-                seq: self.planned[begin].stamp.seq,
+                seq: self.scratch.planned[begin].stamp.seq,
                 count: (end - begin) as u32,
                 flags: first | ordered | last,
                 plain: records.len(),
             };
-            let at = self.framed.len();
-            sealer.seal(&mut self.framed, offset + at as u64, &label, &self.buffer[records]);
-            let frame = at..self.framed.len();
-            self.planned[begin..end].iter_mut().for_each(|planned| planned.frame = frame.clone());
+            let at = self.scratch.framed.len();
+            sealer.seal(&mut self.scratch.framed, offset + at as u64, &label, &self.buffer[records]);
+            let frame = at..self.scratch.framed.len();
+            self.scratch.planned[begin..end].iter_mut().for_each(|planned| planned.frame = frame.clone());
             begin = end;
         }
     }
 
     /// The first record of the next frame when one begins with the record `begin`.
     fn frame_end(&self, begin: usize) -> usize {
-        let limit = self.planned[begin].range.start + FRAME_BYTES;
-        let fitting = self.planned[begin..].partition_point(|planned| planned.range.end <= limit);
+        let limit = self.scratch.planned[begin].range.start + FRAME_BYTES;
+        let fitting = self.scratch.planned[begin..].partition_point(|planned| planned.range.end <= limit);
         begin + fitting.max(1)
     }
 
     /// The bytes to be written, once finished.
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.framed
+        &self.scratch.framed
     }
 
     /// What the finished commit takes at most.
     pub(crate) fn bytes_max(&self) -> u64 {
         // Of two frames in a row, the second one's first record did not fit into the first.
-        let frames = (self.buffer.len() / (FRAME_BYTES / 2) + 1).min(self.planned.len());
+        let frames = (self.buffer.len() / (FRAME_BYTES / 2) + 1).min(self.scratch.planned.len());
         (self.buffer.len() + frames * OVERHEAD_BYTES) as u64
     }
 
     /// Number of records.
     pub(crate) fn records(&self) -> usize {
-        self.planned.len()
+        self.scratch.planned.len()
     }
 
     /// First stamp's message time, when there is a record.
     pub(crate) fn first_ms(&self) -> Option<u64> {
-        self.planned.first().map(|planned| planned.stamp.id.ms)
+        self.scratch.planned.first().map(|planned| planned.stamp.id.ms)
     }
 
     /// The seq and id to go on from once the plan is carried out.
@@ -160,7 +174,7 @@ impl Plan {
 
     /// Index entries, for a finished commit that begins at `offset`: a record's place is its frame's.
     pub(crate) fn entries(&self, offset: u64) -> impl Iterator<Item = Entry<'_>> {
-        self.planned.iter().map(move |planned| Entry {
+        self.scratch.planned.iter().map(move |planned| Entry {
             stamp: planned.stamp,
             offset: offset + planned.frame.start as u64,
             len: planned.frame.len() as u64,
@@ -170,9 +184,9 @@ impl Plan {
         })
     }
 
-    /// Gives the buffers back.
-    pub(crate) fn into_buffers(self) -> [Vec<u8>; 2] {
-        [self.buffer, self.framed]
+    /// The records as readers get them, and what the next plan works with.
+    pub(crate) fn into_parts(self) -> (Bytes, Scratch) {
+        (self.buffer.into(), self.scratch)
     }
 
     fn push(&mut self, draft: &Draft, now_ms: u64) -> Stamp {
@@ -181,8 +195,8 @@ impl Plan {
         self.next_seq += 1;
         let start = self.buffer.len();
         draft.encode(stamp, &mut self.buffer);
-        self.local.insert(draft.event_id, self.planned.len());
-        self.planned.push(Planned {
+        self.scratch.local.insert(draft.event_id, self.scratch.planned.len());
+        self.scratch.planned.push(Planned {
             stamp,
             range: start..self.buffer.len(),
             frame: 0..0,
@@ -194,8 +208,8 @@ impl Plan {
     }
 
     fn undo(&mut self, planned: usize, bytes: usize, last_id: MessageId) {
-        for undone in self.planned.drain(planned..) {
-            self.local.remove(&undone.event_id);
+        for undone in self.scratch.planned.drain(planned..) {
+            self.scratch.local.remove(&undone.event_id);
             self.next_seq -= 1;
         }
         self.buffer.truncate(bytes);
@@ -228,7 +242,7 @@ mod tests {
 
     #[test]
     fn repeats_within_a_commit_are_found() {
-        let mut plan = Plan::new(7, MessageId::default(), Default::default());
+        let mut plan = Plan::new(7, MessageId::default(), Scratch::default());
         assert_eq!(
             take(&mut plan, &[draft(1, 1), draft(1, 1), draft(1, 2), draft(2, 1)], false),
             [
@@ -243,7 +257,7 @@ mod tests {
 
     #[test]
     fn an_atomic_submission_with_a_conflict_leaves_nothing() {
-        let mut plan = Plan::new(7, MessageId::default(), Default::default());
+        let mut plan = Plan::new(7, MessageId::default(), Scratch::default());
         take(&mut plan, &[draft(1, 1)], false);
         let bytes = plan.buffer.len();
         let outcomes = take(&mut plan, &[draft(2, 1), draft(2, 1), draft(1, 9), draft(1, 1)], true);
@@ -266,7 +280,7 @@ mod tests {
         use crate::log::frame::parse;
         use crate::log::record::Parsed;
         let labels = Labels { kind: "a", symbol: "", source: "" };
-        let mut plan = Plan::new(7, MessageId::default(), Default::default());
+        let mut plan = Plan::new(7, MessageId::default(), Scratch::default());
         let sizes = [10, 9_000, 9_000, 100, 40_000, 3, 8_000, 8_000, 8_000];
         let drafts: Vec<Draft> = (1_u128..)
             .zip(sizes)
@@ -293,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_lookup_that_fails_leaves_nothing() {
-        let mut plan = Plan::new(7, MessageId::default(), Default::default());
+        let mut plan = Plan::new(7, MessageId::default(), Scratch::default());
         let drafts = [draft(1, 1), draft(2, 1)];
         let failed = plan.take(&drafts, false, 50, |id| if id == 2 { Err("damaged") } else { Ok(None) });
         assert_eq!(failed, Err("damaged"));

@@ -88,6 +88,11 @@ impl Reader {
         Forward::new(&self.store, seq, self.durable_seq(), filter)
     }
 
+    /// The same for who follows the log closely: what was just written comes from memory.
+    pub fn follow(&self, seq: u64) -> Forward {
+        self.forward(seq, Filter::default()).following()
+    }
+
     /// Events before `seq`, newest first.
     pub fn backward(&self, seq: u64, filter: Filter) -> Backward {
         Backward::new(&self.store, seq.min(self.durable_seq() + 1), filter)

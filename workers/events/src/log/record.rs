@@ -73,6 +73,13 @@ pub struct Draft {
     body: Vec<u8>,
 }
 
+/// A draft whose JSON is still being written, where it will stay.
+#[derive(Debug)]
+pub struct Body {
+    lens: [u8; 3],
+    bytes: Vec<u8>,
+}
+
 /// An event that no record can hold.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum DraftError {
@@ -136,6 +143,36 @@ impl<T> Parsed<T> {
     }
 }
 
+impl Body {
+    /// Begins with the labels; `room` is how much JSON is expected.
+    pub fn begin(labels: Labels<'_>, room: usize) -> Result<Self, DraftError> {
+        let parts = [labels.kind, labels.symbol, labels.source];
+        let mut lens = [0_u8; 3];
+        for (slot, part) in lens.iter_mut().zip(parts) {
+            *slot = u8::try_from(part.len()).map_err(|_| DraftError::Label(part.len()))?;
+        }
+        let mut bytes = Vec::with_capacity(labels_len(lens) + room);
+        for part in parts {
+            bytes.extend_from_slice(part.as_bytes());
+        }
+        Ok(Self { lens, bytes })
+    }
+
+    /// Where the JSON is appended to; what stands there already are the labels.
+    pub fn json(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// The draft, once its JSON is whole.
+    pub fn finish(self, time_us: i64, event_id: u128, fingerprint: u64) -> Result<Draft, DraftError> {
+        let record = HEADER_BYTES + self.bytes.len();
+        if record > RECORD_BYTES_MAX {
+            return Err(DraftError::Record(record));
+        }
+        Ok(Draft { time_us, event_id, fingerprint, lens: self.lens, body: self.bytes })
+    }
+}
+
 impl Draft {
     /// Makes a draft of an event's labels and its JSON text.
     pub fn new(
@@ -145,21 +182,9 @@ impl Draft {
         fingerprint: u64,
         json: &[u8],
     ) -> Result<Self, DraftError> {
-        let parts = [labels.kind, labels.symbol, labels.source];
-        let mut lens = [0_u8; 3];
-        for (slot, part) in lens.iter_mut().zip(parts) {
-            *slot = u8::try_from(part.len()).map_err(|_| DraftError::Label(part.len()))?;
-        }
-        let body_len = parts.iter().map(|part| part.len()).sum::<usize>() + json.len();
-        if HEADER_BYTES + body_len > RECORD_BYTES_MAX {
-            return Err(DraftError::Record(HEADER_BYTES + body_len));
-        }
-        let mut body = Vec::with_capacity(body_len);
-        for part in parts {
-            body.extend_from_slice(part.as_bytes());
-        }
-        body.extend_from_slice(json);
-        Ok(Self { time_us, event_id, fingerprint, lens, body })
+        let mut body = Body::begin(labels, json.len())?;
+        body.json().extend_from_slice(json);
+        body.finish(time_us, event_id, fingerprint)
     }
 
     /// Event type.

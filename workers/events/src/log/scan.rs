@@ -41,6 +41,8 @@ pub struct Forward {
     block: Block,
     trimmed: Option<Trimmed>,
     pace: Pace,
+    /// The newest records are taken from memory while they are there.
+    follows: bool,
 }
 
 impl Forward {
@@ -55,7 +57,14 @@ impl Forward {
             block: Block::default(),
             trimmed: None,
             pace: Pace::default(),
+            follows: false,
         }
+    }
+
+    /// For who follows the log closely: what was just written is not read back from the disk.
+    pub(super) fn following(mut self) -> Self {
+        self.follows = true;
+        self
     }
 
     /// For one record: reads no more than the block it stands in.
@@ -130,6 +139,13 @@ impl Forward {
 
     /// Reads the next stretch that may hold something; `false` at the end.
     fn fill(&mut self) -> Result<bool, ReadError> {
+        if self.follows
+            && let Some(records) = self.store.newest(self.next)
+        {
+            self.restart();
+            self.block = Block::of_records(records);
+            return Ok(true);
+        }
         loop {
             let (segment, offset) = match self.place.take() {
                 Some(place) => place,
@@ -302,6 +318,11 @@ pub(super) struct Block {
 }
 
 impl Block {
+    /// Records that are in memory, as they were encoded.
+    fn of_records(records: Bytes) -> Self {
+        Self { framed: (records, 0), ..Self::default() }
+    }
+
     /// Reads a range that begins and ends with a unit.
     pub(super) fn read(segment: &Arc<Segment>, range: Range<u64>) -> Result<Self, ReadError> {
         let mut bytes = vec![0; (range.end - range.start) as usize];
@@ -365,10 +386,10 @@ impl Iterator for Block {
     type Item = Result<Record, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if !self.segment.as_ref()?.form.is_framed() {
-            return self.next_bare();
-        }
         if self.framed.1 >= self.framed.0.len() {
+            if !self.segment.as_ref()?.form.is_framed() {
+                return self.next_bare();
+            }
             self.framed = match self.next_frame()? {
                 Ok(records) => (records, 0),
                 Err(error) => return Some(Err(error)),

@@ -1,15 +1,20 @@
 //! What writer, housekeeper and readers share: the segments, and how far they are durable.
 
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::id::MessageId;
 use super::segment::Segment;
 
+/// LIMIT: bytes of the newest records held in memory.
+const NEWEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// LIMIT: block tables of sealed segments held in memory (about 650 KiB each).
 const TABLES_MAX: usize = 16;
 
@@ -35,8 +40,17 @@ pub(crate) struct Store {
     /// Wakes blocking waiters; the flag is what they wait on.
     moved: (Mutex<u64>, Condvar),
     tables: Mutex<Vec<Weak<Segment>>>,
+    newest: Mutex<Newest>,
     fatal: OnceLock<Fatal>,
     failed: watch::Sender<Option<Fatal>>,
+}
+
+/// Records of the newest commits of the segment being written, as they were encoded.
+#[derive(Debug, Default)]
+struct Newest {
+    /// The seqs of each commit, and its records.
+    commits: VecDeque<(Range<u64>, Bytes)>,
+    bytes: usize,
 }
 
 impl Store {
@@ -47,6 +61,7 @@ impl Store {
             durable_seq: AtomicU64::new(durable_seq),
             moved: (Mutex::new(durable_seq), Condvar::new()),
             tables: Mutex::new(Vec::new()),
+            newest: Mutex::default(),
             fatal: OnceLock::new(),
             failed: watch::Sender::new(None),
         }
@@ -104,8 +119,30 @@ impl Store {
         self.segments.read().unwrap_or_else(PoisonError::into_inner)[0].base_seq
     }
 
+    /// Keeps the records of a commit for who follows closely.
+    pub(crate) fn keep_newest(&self, seqs: Range<u64>, records: Bytes) {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        newest.bytes += records.len();
+        newest.commits.push_back((seqs, records));
+        while newest.bytes > NEWEST_BYTES_MAX
+            && let Some((_, oldest)) = newest.commits.pop_front()
+        {
+            newest.bytes -= oldest.len();
+        }
+    }
+
+    /// The records of the commit in which a seq stands, when they are kept.
+    pub(crate) fn newest(&self, seq: u64) -> Option<Bytes> {
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let after = newest.commits.partition_point(|(seqs, _)| seqs.start <= seq);
+        let (seqs, records) = newest.commits.get(after.checked_sub(1)?)?;
+        seqs.contains(&seq).then(|| records.clone())
+    }
+
     /// Begins a new segment.
     pub(crate) fn push(&self, segment: Arc<Segment>) {
+        // What is kept is never older than what retention leaves.
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Newest::default();
         self.segments.write().unwrap_or_else(PoisonError::into_inner).push(segment);
     }
 

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::dedup::Dedup;
@@ -25,7 +26,7 @@ use super::frame::Sealer;
 use super::housekeeping::Job;
 use super::id::MessageId;
 use super::medium::{Medium, is_full};
-use super::plan::{Known, Outcome, Plan};
+use super::plan::{Known, Outcome, Plan, Scratch};
 use super::reader::{ReadError, record_at};
 use super::record::Draft;
 use super::segment::Segment;
@@ -79,8 +80,8 @@ pub(crate) struct Writer {
     pub(crate) last_id: MessageId,
     /// Since when something written is not synced.
     pub(crate) unsynced: Option<Instant>,
-    /// Records and frames of the last commit, for the next one.
-    pub(crate) buffers: [Vec<u8>; 2],
+    /// Memory of the last commit, for the next one.
+    pub(crate) scratch: Scratch,
     pub(crate) style: Style,
     /// Makes the active segment's frames.
     pub(crate) sealer: Sealer,
@@ -176,7 +177,8 @@ impl Writer {
     fn commit(&mut self, batch: &mut Vec<Submission>) -> Result<(), Fatal> {
         let started = Instant::now();
         let now_ms = self.clock.now_ms();
-        let mut plan = Plan::new(self.next_seq, self.last_id, std::mem::take(&mut self.buffers));
+        let mut plan = Plan::new(self.next_seq, self.last_id, std::mem::take(&mut self.scratch));
+        plan.reserve(batch.iter().map(|submission| submission.bytes).sum());
         let mut answers = Vec::with_capacity(batch.len());
         for submission in batch.drain(..) {
             let outcomes = plan
@@ -192,7 +194,7 @@ impl Writer {
             Ok(sync_time) => sync_time,
             Err(StoreError::Full) => {
                 self.observer.full();
-                self.buffers = plan.into_buffers();
+                self.scratch = plan.into_parts().1;
                 self.refuse(answers, &AppendError::Full);
                 return Ok(());
             }
@@ -210,27 +212,32 @@ impl Writer {
             time: started.elapsed(),
             durability: self.fsync.durability(),
         });
-        self.buffers = plan.into_buffers();
-        for (answer, outcomes) in answers {
-            self.answer(answer, outcomes);
+        let count = plan.records() as u64;
+        let (records, scratch) = plan.into_parts();
+        self.scratch = scratch;
+        if count > 0 {
+            self.show(count, records);
+        }
+        for (asker, outcomes) in answers {
+            self.answer(asker, outcomes);
         }
         Ok(())
     }
 
-    fn answer(&self, answer: oneshot::Sender<Result<Receipt, AppendError>>, outcomes: Outcomes) {
+    fn answer(&self, asker: Asker, outcomes: Outcomes) {
         let receipt = outcomes.map(|outcomes| Receipt { outcomes, durability: self.fsync.durability() });
         // Whoever asked may be gone; the events are stored all the same.
-        drop(answer.send(receipt));
+        drop(asker.send(receipt));
     }
 
     /// Answers a commit that was not stored. Submissions that asked for nothing new have their answer.
     fn refuse(&self, answers: Vec<Answer>, error: &AppendError) {
-        for (answer, outcomes) in answers {
+        for (asker, outcomes) in answers {
             let settled = match &outcomes {
                 Ok(outcomes) => outcomes.iter().all(|outcome| outcome.is_older_than(self.next_seq)),
                 Err(_) => true,
             };
-            self.answer(answer, if settled { outcomes } else { Err(error.clone()) });
+            self.answer(asker, if settled { outcomes } else { Err(error.clone()) });
         }
     }
 
@@ -255,16 +262,21 @@ impl Writer {
             self.dedup.remember(entry.event_id, entry.stamp.seq, entry.stamp.id.ms);
         }
         (self.next_seq, self.last_id) = plan.after();
-        match self.fsync {
-            Fsync::Always => self.store.set_durable(self.next_seq - 1),
-            Fsync::Interval(_) => {
-                self.unsynced.get_or_insert(begun);
-                if self.sync_due().is_some_and(|left| left.is_zero()) {
-                    self.sync().map_err(StoreError::Fatal)?;
-                }
+        if self.fsync != Fsync::Always {
+            self.unsynced.get_or_insert(begun);
+            if self.sync_due().is_some_and(|left| left.is_zero()) {
+                self.sync().map_err(StoreError::Fatal)?;
             }
         }
         Ok(sync_time)
+    }
+
+    /// Shows readers the newest records, where they are durable, and keeps them for who follows closely.
+    fn show(&self, count: u64, records: Bytes) {
+        self.store.keep_newest(self.next_seq - count..self.next_seq, records);
+        if self.fsync == Fsync::Always {
+            self.store.set_durable(self.next_seq - 1);
+        }
     }
 
     fn segment_is_full(&self, more: u64, now_ms: u64) -> bool {
@@ -365,7 +377,8 @@ impl Writer {
 }
 
 type Outcomes = Result<Vec<Outcome>, AppendError>;
-type Answer = (oneshot::Sender<Result<Receipt, AppendError>>, Outcomes);
+type Asker = oneshot::Sender<Result<Receipt, AppendError>>;
+type Answer = (Asker, Outcomes);
 
 impl Outcome {
     fn is_older_than(&self, next_seq: u64) -> bool {

@@ -1,5 +1,6 @@
 //! A subscription over server-sent events: the connection from its head to its end.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::pin;
 use std::time::Duration;
@@ -22,6 +23,20 @@ const RETRY_MS: std::ops::Range<u64> = 500..5_000;
 const LOOK: Duration = Duration::from_secs(1);
 /// Room for the size of a chunk, in six digits.
 const CHUNK_HEAD: &[u8] = b"000000\r\n";
+
+thread_local! {
+    /// A piece's memory between two streams: each is at rest most of the time, and then holds none.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// LIMIT: memory that a thread keeps for the next piece, in bytes.
+const SPARE_BYTES_MAX: usize = 256 * 1024;
+
+fn spare(bytes: Vec<u8>) {
+    if bytes.capacity() <= SPARE_BYTES_MAX {
+        SPARE.set(bytes);
+    }
+}
 
 /// Why a stream ends.
 enum End {
@@ -96,7 +111,7 @@ async fn follow(feed: &mut Feed, line: &mut Line, standing: Standing) -> End {
                 continue;
             }
         } else {
-            drop(bytes);
+            spare(bytes);
         }
         let (seq, until) = match step {
             Step::More => {
@@ -192,9 +207,14 @@ struct Line {
 }
 
 impl Line {
-    /// An empty piece.
+    /// An empty piece, in memory that was used before where there is some.
     fn piece(&self) -> Vec<u8> {
-        if self.chunked { CHUNK_HEAD.to_vec() } else { Vec::new() }
+        let mut bytes = SPARE.take();
+        bytes.clear();
+        if self.chunked {
+            bytes.extend_from_slice(CHUNK_HEAD);
+        }
+        bytes
     }
 
     fn seal(&self, bytes: &mut Vec<u8>) {
@@ -208,7 +228,9 @@ impl Line {
 
     async fn send(&mut self, mut bytes: Vec<u8>) -> io::Result<()> {
         self.seal(&mut bytes);
-        write_all(&mut self.io, &bytes, self.stall).await
+        write_all(&mut self.io, &bytes, self.stall).await?;
+        spare(bytes);
+        Ok(())
     }
 
     async fn send_last(&mut self, mut bytes: Vec<u8>) -> io::Result<()> {

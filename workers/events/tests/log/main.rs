@@ -6,6 +6,7 @@ mod at_rest;
 mod crash;
 mod damage;
 mod faults;
+mod follow;
 mod format;
 mod model;
 mod world;

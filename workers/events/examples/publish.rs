@@ -1,0 +1,154 @@
+//! What a single-event publish costs: events a second, CPU time a request, events a commit, latency.
+//!
+//! `cargo run --release -p sluice-events --example publish [CONNECTIONS [SECONDS]]`. Each connection waits for its
+//! answer before it asks again; every event is synced before it. The worker has a runtime of one thread; its threads
+//! and those of its log count, the clients' thread does not. `PUBLISH_DIR` says where the log lies (`/tmp`).
+
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a measurement that prints its table")]
+
+use std::collections::BTreeMap;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use sluice_http::{Doors, Handover, InternalKeys, Listener, Start, Stopper, TrustCell};
+use sluice_schema::Config;
+use sluice_telemetry::{log, metric};
+use sluice_wire::role::Role;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+
+const PAD_BYTES: usize = 110;
+
+fn start(dir: &Path, key: &str) -> (Start, Stopper) {
+    let mut doors = Doors::default();
+    doors.insert("internal", Listener::Unix(UnixListener::bind(dir.join("door")).unwrap()));
+    let peers = BTreeMap::from([(Role::Calc, InternalKeys::digest(key))]);
+    let (stopper, stop) = Stopper::new();
+    let mut config = Config::default();
+    // There is no vault to ask for a key.
+    config.events.encrypt = false;
+    let config = Arc::new(config);
+    let start = Start {
+        role: Role::Events,
+        trust: TrustCell::new(&config, Role::Events),
+        config,
+        config_path: PathBuf::new(),
+        data_dir: dir.to_owned(),
+        dev: false,
+        port_offset: 0,
+        environment: BTreeMap::new(),
+        keys: Arc::new(InternalKeys::new(InternalKeys::mint(), &peers)),
+        sockets: BTreeMap::new(),
+        doors: Mutex::new(doors),
+        stop,
+        registry: metric::registry("events"),
+        log: log::LogLevel::fixed(),
+        announce: false,
+        handover: Handover::none(),
+    };
+    (start, stopper)
+}
+
+fn request(method: &str, path: &str, key: &str, body: &str) -> Vec<u8> {
+    format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nx-internal-key: {key}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// The body of the next answer, which must be good.
+async fn answer(io: &mut UnixStream, held: &mut Vec<u8>) -> String {
+    held.clear();
+    loop {
+        assert!(io.read_buf(held).await.unwrap() > 0, "the worker closed the connection");
+        let text = std::str::from_utf8(held).unwrap();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        assert!(head.starts_with("HTTP/1.1 200"), "{text}");
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+        if body.len() >= length.parse().unwrap() {
+            return body.to_owned();
+        }
+    }
+}
+
+/// CPU time of every thread but the one that asks.
+fn cpu() -> Duration {
+    let spent = |dir: PathBuf| {
+        let text = std::fs::read_to_string(dir.join("schedstat")).unwrap_or_default();
+        text.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or_default()
+    };
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| spent(task.unwrap().path()));
+    Duration::from_nanos(tasks.sum::<u64>() - spent("/proc/thread-self".into()))
+}
+
+/// Commits until now, and events in them.
+async fn commits(socket: &Path, key: &str) -> (f64, f64) {
+    let mut io = UnixStream::connect(socket).await.unwrap();
+    io.write_all(&request("GET", "/metrics", key, "")).await.unwrap();
+    let text = answer(&mut io, &mut Vec::new()).await;
+    let of = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name));
+        line.map_or(0.0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    };
+    (of("sluice_events_batch_size_count"), of("sluice_events_batch_size_sum"))
+}
+
+async fn publish(socket: &Path, key: &str, connections: usize, time: Duration) -> Vec<u64> {
+    let pad = "x".repeat(PAD_BYTES);
+    let body =
+        format!(r#"{{"event_type":"market_data_update","data":{{"symbol":"BTC/USDT","pad":"{pad}"}}}}"#);
+    let request: Arc<[u8]> = request("POST", "/events", key, &body).into();
+    let end = Instant::now() + time;
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..connections {
+        let mut io = UnixStream::connect(socket).await.unwrap();
+        let request = Arc::clone(&request);
+        clients.spawn(async move {
+            let (mut times, mut held) = (Vec::new(), Vec::new());
+            while Instant::now() < end {
+                let begun = Instant::now();
+                io.write_all(&request).await.unwrap();
+                answer(&mut io, &mut held).await;
+                times.push(begun.elapsed().as_micros() as u64);
+            }
+            times
+        });
+    }
+    clients.join_all().await.concat()
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let number =
+        |at: usize, default: u64| std::env::args().nth(at).map_or(default, |text| text.parse().unwrap());
+    let (connections, time) = (number(1, 128) as usize, Duration::from_secs(number(2, 8)));
+    let home = std::env::var("PUBLISH_DIR").unwrap_or_else(|_| "/tmp".to_owned());
+    let dir = tempfile::tempdir_in(home).unwrap();
+    let (key, socket) = (InternalKeys::mint(), dir.path().join("door"));
+    let (start, _stopper) = start(dir.path(), &key);
+    let worker = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let running = worker.spawn(sluice_events::run(start));
+    // It listens when this is answered; then, what the first events cost once.
+    commits(&socket, &key).await;
+    publish(&socket, &key, connections, Duration::from_secs(1)).await;
+    let (before, begun, spent) = (commits(&socket, &key).await, Instant::now(), cpu());
+    let mut times = publish(&socket, &key, connections, time).await;
+    let (took, spent) = (begun.elapsed().as_secs_f64(), cpu().saturating_sub(spent));
+    let after = commits(&socket, &key).await;
+    times.sort_unstable();
+    let at = |share: f64| times.get((times.len() as f64 * share) as usize).map_or(0.0, |us| *us as f64 / 1e3);
+    println!(
+        "{connections} connections: {:.0} events/s, {:.1} us of CPU each, {:.1} events a commit, p50 {:.2} ms, p99 {:.2} ms",
+        times.len() as f64 / took,
+        spent.as_secs_f64() * 1e6 / times.len() as f64,
+        (after.1 - before.1) / (after.0 - before.0),
+        at(0.5),
+        at(0.99),
+    );
+    running.abort();
+    worker.shutdown_background();
+}
