@@ -275,6 +275,7 @@ mod tests {
             (r#"{"data":{}}"#, None),
             (r#"{"event_type":5}"#, None),
             ("[]", None),
+            (r#"["x"]"#, None),
         ] {
             let fault = stored(text, &alice()).unwrap_err();
             assert_eq!((fault.code, fault.pointer.as_deref()), (Code::InvalidEvent, pointer), "{text}");

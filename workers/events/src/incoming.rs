@@ -65,6 +65,10 @@ pub(crate) fn read(body: &[u8]) -> Result<Incoming<'_>, Fault> {
 /// Reads an event's JSON. The text must have passed the strict check.
 pub(crate) fn parse(text: &str) -> Result<Incoming<'_>, Fault> {
     fits(text)?;
+    if !text.trim_start().starts_with('{') {
+        // serde takes an array of a struct's members too.
+        return Err(Fault::new(Code::InvalidEvent, "an event is an object"));
+    }
     let raw: Raw<'_> =
         serde_json::from_str(text).map_err(|error| Fault::new(Code::InvalidEvent, error.to_string()))?;
     Ok(Incoming {
