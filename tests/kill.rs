@@ -6,9 +6,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
 use crate::harness::http::{get, post};
+use crate::harness::server::RedisServer;
 use crate::harness::{Instance, Up, binary, is_alive, signal, sluice, until};
 
 /// An upstream that answers everything.
@@ -154,4 +157,37 @@ fn a_full_disk_stops_nobody_from_stopping() {
     let (code, out, _) = sluice(&["audit", "verify", "--data-dir", running.data_dir.to_str().unwrap()]);
     assert_eq!(code, 0, "{out}");
     running.stop();
+}
+
+/// Two systems that share a Redis and a key, as on two machines.
+#[test]
+fn what_one_system_stops_stops_in_the_other_over_redis() {
+    let (dir, redis) = (tempfile::tempdir().unwrap(), RedisServer::start());
+    let conf = conf(dir.path());
+    std::fs::write(dir.path().join("edges.key"), "what two edges share, and nobody else\n").unwrap();
+    let shared = format!("[redis]\nurl = \"{}\"\n[kill_switch]\nsecret = \"file:edges.key\"\n", redis.url());
+    std::fs::write(&conf, std::fs::read_to_string(&conf).unwrap() + &shared).unwrap();
+    let start = |name: &str| Up::new(&dir.path().join(name)).conf(&conf).arg("--no-demo").start();
+    let systems = [start("one"), start("other")];
+    let [one, other] = &systems;
+    let status = |running: &Instance| -> Value {
+        serde_json::from_str(&at(running, &["kill-switch", "status", "--format", "json"]).1).unwrap()
+    };
+    for running in &systems {
+        until("it follows the stream", || (status(running)["following"] == true).then_some(()));
+        assert_eq!(order(running), 200);
+    }
+    for (who, whom, change, answer) in [(one, other, "on", 503), (other, one, "off", 200)] {
+        let (code, out, errors) =
+            at(who, &["kill-switch", change, "--service", "orders", "--reason", "crash"]);
+        let begun = Instant::now();
+        assert_eq!((code, errors.as_str()), (0, ""), "{out}");
+        until("the other system hears of it", || (order(whom) == answer).then_some(()));
+        eprintln!("{change}: heard {:?} after it was answered", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(1), "{change}: {:?}", begun.elapsed());
+        assert_eq!(order(who), answer);
+    }
+    for running in systems {
+        running.stop();
+    }
 }

@@ -209,10 +209,17 @@ fn a_binary_that_crashes_or_a_broken_configuration_leaves_the_old_one_serving() 
     refused(Some("edge"), "exit status 7");
     refused(Some("calc"), "self-test");
     refused(None, "self-test");
-    // It says the right words to the probe and dies then: the old binary is started again.
-    site.install_script("case \"$*\" in *--self-test*) echo '{\"fit\":1}';; *) exit 9;; esac");
+    // It says the right words to the probe and dies then, before the old process is told to end.
+    let probed = "case \"$*\" in *--self-test*) echo '{\"fit\":1}'; exit;; esac;";
+    site.install_script(&format!("{probed} exit 9"));
     let calc = running.role_pid("worker calc").unwrap();
-    refused(Some("calc"), "exit status 9");
+    refused(Some("calc"), "exit status 9 before it");
+    assert_eq!(running.role_pid("worker calc"), Some(calc), "the old worker serves");
+    get(running.calc(), "/livez").send().expect(200);
+    // It dies when it is to serve: the old binary is started again.
+    let worker = "{\"event\":\"prepared\",\"role\":\"calc\"}";
+    site.install_script(&format!("{probed} echo '{worker}'; read handoff; read go; exit 9"));
+    refused(Some("calc"), "exit status 9 before it was ready");
     until("calc is back", || running.role_pid("worker calc").filter(|pid| *pid != calc));
     get(running.calc(), "/livez").send().expect(200);
     // It gets prepared and dies when it is to serve.
@@ -243,6 +250,21 @@ fn a_binary_that_hangs_is_given_up() {
     assert!(errors.contains("not prepared within 10s"), "{errors}");
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     assert_eq!(running.role_pid("proxy"), Some(edge));
+    // A worker that is fit by its own word and hangs then keeps nobody waiting: the old one serves on.
+    site.install_script("case \"$*\" in *--self-test*) echo '{\"fit\":1}'; exit;; esac; exec sleep 600");
+    let events = running.role_pid("worker events").unwrap();
+    let upgrading = std::thread::scope(|scope| {
+        let upgrading = scope.spawn(|| site.upgrade(Some("events")));
+        while !upgrading.is_finished() {
+            let asked = Instant::now();
+            get(running.events(), "/livez").send().expect(200);
+            assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+        }
+        upgrading.join().unwrap()
+    });
+    let (code, out, errors) = upgrading;
+    assert!(code == 1 && errors.contains("not prepared within 10s"), "{code} {out}{errors}");
+    assert_eq!(running.role_pid("worker events"), Some(events));
     none_failed(&load.stop());
     // A role that dies comes back from the binary it ran, not from what lies there now.
     signal(edge, "KILL");

@@ -94,6 +94,11 @@ fn warn(done: &Value) {
     if done["broadcast"] == "pending" {
         say::problem("warning: it holds here; the other edges do not know yet: the edge goes on trying\n");
     }
+    if done["broadcast"] == "unsigned" {
+        say::problem(
+            "warning: it holds at this edge alone: others obey it over Redis only with `kill_switch.secret`\n",
+        );
+    }
 }
 
 fn what(switch: &Value) -> String {
@@ -135,6 +140,9 @@ fn status(list: &Value) -> String {
         }
         if switch["broadcast"] == "pending" {
             notes.push("other edges not told");
+        }
+        if switch["broadcast"] == "unsigned" {
+            notes.push("at this edge alone");
         }
         let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
         let since = word("since");

@@ -76,11 +76,25 @@ pub(crate) fn run(role: Role, args: &RoleArgs) -> Result<Code, Failure> {
         if let Some(seat) = seat {
             seat.keep()?;
         }
+        if role != Role::Edge && start.handover.is_successor() && !goes(&start).await {
+            return Ok(());
+        }
         feed::follow_for(&start);
         play(role, start).await
     })?;
     runtime.shutdown_background();
     Ok(exit::OK)
+}
+
+/// A worker's successor has read its configuration, and touches nothing of its predecessor's until that one has
+/// ended; false when it is to end before. The edge prepares more than that, by itself.
+async fn goes(start: &Start) -> bool {
+    start.prepared();
+    let go = async { while !matches!(start.handover.next().await, Order::Go(_)) {} };
+    tokio::select! {
+        () = go => true,
+        () = start.stop.wait() => false,
+    }
 }
 
 async fn play(role: Role, start: Start) -> anyhow::Result<()> {

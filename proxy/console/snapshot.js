@@ -149,7 +149,7 @@
  * @property {string} by
  * @property {string} since
  * @property {boolean} persisted         on this edge's disk
- * @property {"delivered"|"pending"|"none"} broadcast  whether other edges can know; none without a stream
+ * @property {"delivered"|"unsigned"|"pending"|"none"} broadcast  whether other edges can know and obey; none without a stream
  *
  * @typedef {object} Alert
  * @property {"info"|"warning"|"critical"} level

@@ -133,12 +133,15 @@ pub fn diff_of(old: &Config, new: &Config, most: usize) -> Diff {
     };
     let (old_keys, new_keys) = (outside_services(old), outside_services(new));
     diff.keys = changes(&old_keys, &new_keys, |path| restart(path).to_vec());
-    let secret_changed = old.auth.hs256_secret != new.auth.hs256_secret;
-    if secret_changed && !diff.keys.iter().any(|key| key.path == "auth.hs256_secret") {
-        diff.keys.push(hidden_change("auth.hs256_secret"));
-    }
-    if old.notify != new.notify && !diff.keys.iter().any(|key| key.path == "notify") {
-        diff.keys.push(hidden_change("notify"));
+    // What is not shown, or not as it is.
+    for (path, changed) in [
+        ("auth.hs256_secret", old.auth.hs256_secret != new.auth.hs256_secret),
+        ("kill_switch.secret", old.kill_switch.secret != new.kill_switch.secret),
+        ("notify", old.notify != new.notify),
+    ] {
+        if changed && !diff.keys.iter().any(|key| key.path == path) {
+            diff.keys.push(hidden_change(path));
+        }
     }
     for (name, before) in &old_names {
         let Some(after) = new_names.get(name).filter(|after| !same(before, after)) else { continue };

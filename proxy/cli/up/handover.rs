@@ -5,9 +5,10 @@
 //! with its open connections. New connections wait in the kernel meanwhile. A successor that is not prepared
 //! within [`PREPARED_WITHIN`], dies or hangs is killed, and the old one resumes: nothing was lost.
 //!
-//! **Workers** own stores that admit one process from its first read on, so theirs is a restart: the old one
-//! ends, the new one starts, requests wait in the sockets. One that does not get ready is replaced by the
-//! binary that ran before.
+//! **Workers** own stores that admit one process from its first read on, so theirs is a restart: the new one
+//! starts and says that it is prepared, the old one ends, the new one is told to go; requests wait in the sockets
+//! meanwhile. One that dies or hangs before is killed, and nobody waited. One that does not get ready then is
+//! replaced by the binary that ran before.
 
 use std::path::Path;
 use std::time::Duration;
@@ -121,7 +122,7 @@ pub(crate) async fn hand_over(
 }
 
 /// A worker's new process in place of the old one, which has ended when this returns. `Err` comes with the
-/// process that was started from the binary that ran before.
+/// process that was started from the binary that ran before, or with none where the old one runs on.
 pub(crate) async fn replace(
     old: &mut Life,
     recipe: &Recipe,
@@ -130,28 +131,52 @@ pub(crate) async fn replace(
     report: &Report,
 ) -> Result<(Life, Ready), (Refused, Option<Life>)> {
     let (role, before) = (recipe.role, recipe.image.program());
+    // An edge comes here where none serves: what it holds has to be let go of first.
+    let waits = role != Role::Edge;
+    let mut prepared = None;
+    if waits {
+        let mut new = begin(recipe, program, true).await.map_err(|refusal| (refusal, None))?;
+        let by = Instant::now() + PREPARED_WITHIN;
+        if let Err(silence) =
+            heard(&mut new, by, |said| matches!(said, Said::Prepared { .. }).then_some(())).await
+        {
+            return Err((silence.refusal(&mut new, "prepared", PREPARED_WITHIN).await, None));
+        }
+        prepared = Some(new);
+    }
     let began = Instant::now();
     report.say(format_args!("{role}: pid {} ends; requests wait in its sockets", old.pid()));
     old.end(began + end_within).await;
-    let refusal = match begin(recipe, program, false).await {
-        Ok(mut new) => {
-            let ready = heard(&mut new, Instant::now() + WORKER_WITHIN, |said| match said {
-                Said::Ready(ready) => Some(ready),
-                _ => None,
-            });
-            match ready.await {
-                Ok(ready) => {
-                    let waited = began.elapsed().as_millis();
-                    report.say(format_args!("{role}: pid {} serves after {waited} ms", new.pid()));
-                    return Ok((new, ready));
-                }
-                Err(silence) => silence.refusal(&mut new, "ready", WORKER_WITHIN).await,
-            }
+    let new = match prepared {
+        Some(mut new) => {
+            new.tell(Order::Go(Carried::default())).await;
+            Ok(new)
         }
+        None => begin(recipe, program, false).await,
+    };
+    let refusal = match new {
+        Ok(mut new) => match serving(&mut new).await {
+            Ok(ready) => {
+                let waited = began.elapsed().as_millis();
+                report.say(format_args!("{role}: pid {} serves after {waited} ms", new.pid()));
+                return Ok((new, ready));
+            }
+            Err(silence) => silence.refusal(&mut new, "ready", WORKER_WITHIN).await,
+        },
         Err(refusal) => refusal,
     };
     report.say(format_args!("{role}: back to the binary that ran before"));
     Err((refusal, begin(recipe, &before, false).await.ok()))
+}
+
+/// Waits until a worker that was told to go serves.
+async fn serving(new: &mut Life) -> Result<Ready, Silence> {
+    let by = Instant::now() + WORKER_WITHIN;
+    heard(new, by, |said| match said {
+        Said::Ready(ready) => Some(ready),
+        _ => None,
+    })
+    .await
 }
 
 async fn begin(recipe: &Recipe, program: &Path, successor: bool) -> Result<Life, Refused> {

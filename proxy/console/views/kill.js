@@ -9,7 +9,8 @@ const words = ({ scope, target }) => (target === null ? "everything" : `${scope}
 
 /** What is not as it should be about a switch that is on. */
 function notes({ cancel_lane_open: open, persisted, broadcast }) {
-  const odd = [!open && "cancels too", !persisted && "not on the disk", broadcast === "pending" && "edges not told"];
+  const alone = { pending: "edges not told", unsigned: "this edge alone" }[broadcast];
+  const odd = [!open && "cancels too", !persisted && "not on the disk", alone];
   return odd.filter(Boolean).map((note) => ` · ${note}`).join("");
 }
 

@@ -54,8 +54,12 @@ impl Backlog {
         self.set_patience(None);
     }
 
-    /// How long the upstream may take nothing; `None` leaves that to the request's deadline.
+    /// How long the upstream may take nothing from now on; `None` leaves that to the request's deadline.
     pub(crate) fn set_patience(&self, patience: Option<Duration>) {
+        if patience.is_some() {
+            // What an earlier request of the connection moved says nothing of this one.
+            self.note_move();
+        }
         let us = patience.map_or(u64::MAX, |patience| patience.as_micros() as u64);
         self.patience_us.store(us, Ordering::Relaxed);
     }
@@ -164,5 +168,10 @@ mod tests {
         tokio::time::advance(Duration::from_secs(2)).await;
         drop(first);
         assert_eq!(link.backlog().due(), Some(begun + Duration::from_secs(7)));
+        // The next request of the connection, long after: nothing of it was offered yet.
+        tokio::time::advance(Duration::from_secs(60)).await;
+        link.backlog().begin();
+        link.backlog().set_patience(Some(Duration::from_secs(5)));
+        assert_eq!(link.backlog().due(), Some(begun + Duration::from_secs(67)));
     }
 }

@@ -64,7 +64,7 @@ pub(crate) struct Generation {
     pub(crate) loaded_at: Timestamp,
     /// The configuration itself.
     pub(crate) config: Arc<Config>,
-    /// Where requests go; [`Target::Service`] is an index of [`Self::services`].
+    /// Where requests go; a [`sluice_policy::route::Target::Service`] is an index of [`Self::services`].
     pub(crate) table: Table,
     /// The services that route.
     pub(crate) services: Vec<Arc<ServiceRoute>>,

@@ -18,7 +18,7 @@ const CHANGE_MAX: usize = 300;
 /// The outcome of a configuration that came into force.
 pub(crate) const ACCEPTED: &str = "accepted";
 
-/// The last reload, as everybody may see it.
+/// The last reload.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct LastReload {
     /// When.
@@ -30,6 +30,16 @@ pub(crate) struct LastReload {
     /// Why it was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
+    /// The same as everybody may see it.
+    #[serde(skip)]
+    pub(crate) for_everybody: Option<String>,
+}
+
+impl LastReload {
+    /// As everybody may see it.
+    pub(crate) fn public(self) -> Self {
+        Self { error: self.for_everybody.clone(), ..self }
+    }
 }
 
 /// One outcome.
@@ -65,7 +75,10 @@ impl History {
     ) {
         match result {
             Ok(done) => self.push(trigger, None, generation, bounded(&done.changes), done.restart.clone()),
-            Err(error) => self.push(trigger, Some(error.to_string()), generation, Vec::new(), Vec::new()),
+            Err(error) => {
+                let said = (error.to_string(), error.for_everybody());
+                self.push(trigger, Some(said), generation, Vec::new(), Vec::new());
+            }
         }
     }
 
@@ -73,7 +86,13 @@ impl History {
     pub(crate) fn last(&self) -> LastReload {
         match self.outcomes().back() {
             Some(outcome) => outcome.last.clone(),
-            None => LastReload { at: Timestamp::UNIX_EPOCH, result: ACCEPTED, trigger: "start", error: None },
+            None => LastReload {
+                at: Timestamp::UNIX_EPOCH,
+                result: ACCEPTED,
+                trigger: "start",
+                error: None,
+                for_everybody: None,
+            },
         }
     }
 
@@ -85,13 +104,14 @@ impl History {
     fn push(
         &self,
         trigger: &'static str,
-        error: Option<String>,
+        error: Option<(String, String)>,
         generation: u64,
         changes: Vec<String>,
         restart: Vec<String>,
     ) {
         let result = if error.is_none() { ACCEPTED } else { "refused" };
-        let last = LastReload { at: Timestamp::now(), result, trigger, error };
+        let (error, for_everybody) = error.unzip();
+        let last = LastReload { at: Timestamp::now(), result, trigger, error, for_everybody };
         let mut outcomes = self.outcomes();
         if outcomes.len() == KEPT_MAX {
             outcomes.pop_front();

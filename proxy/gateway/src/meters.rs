@@ -81,6 +81,8 @@ pub(crate) struct Meters {
     pub(crate) token_hits: IntCounter,
     /// Tokens whose signature had to be checked.
     pub(crate) token_misses: IntCounter,
+    /// Events that tell of switches and are not obeyed, by reason.
+    pub(crate) kill_passed_over: IntCounterVec,
     /// What goes on for long and was ended by a kill switch.
     pub(crate) kill_ended: IntCounter,
     /// Number of the configuration in force.
@@ -154,6 +156,7 @@ impl Meters {
             kill_on: metric::gauges(registry, Name::KillOn),
             kill_refused: metric::counters(registry, Name::KillRefused),
             kill_pending: metric::gauges(registry, Name::KillPending),
+            kill_passed_over: metric::counters(registry, Name::KillPassedOver),
             kill_ended: metric::counter(registry, Name::KillEnded),
             spoken: PROTOCOLS
                 .map(|protocol| TLS_VERSIONS.map(|tls| spoken.with_label_values(&[protocol, tls]))),

@@ -194,7 +194,7 @@ fn health(shared: &Shared) -> Answer {
             "config": {
                 "generation": generation.number,
                 "hash": generation.hash,
-                "last_reload": shared.reload.last(),
+                "last_reload": shared.reload.last().public(),
             },
         }),
     )

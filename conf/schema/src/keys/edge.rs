@@ -1,6 +1,6 @@
 //! Keys of the edge process.
 
-use super::{span, tls};
+use super::{secret, span, tls};
 use crate::form::{ACCESS, ADDRESS, COLLECTOR, HOST, NETWORK, REDIS_URL, SYMBOL_HEADER, ZONE};
 use crate::kind::{Choice, Duration, Flag, Kind, List, Maybe, Number, Parsed, Size, count};
 use crate::model::{
@@ -83,6 +83,8 @@ pub(super) fn kill_switch(t: &mut Table<'_, '_>, kill: &mut KillSwitch) {
     t.table("kill_switch", "What is stopped by hand.", |t| {
         let doc = "Header in which a request names its symbols.";
         t.key("symbol_header", doc, SYMBOL_HEADER, &mut kill.symbol_header);
+        let doc = "Where the key is that edges share: env:NAME or file:PATH. Over Redis they obey each other only with it.";
+        secret(t, "kill_switch", "secret", doc, &mut kill.secret);
     });
 }
 

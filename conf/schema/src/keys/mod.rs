@@ -17,8 +17,8 @@ use serde_json::Value;
 
 use crate::form::{PERMISSION, ROLE_NAME, SECRET, SecretRef};
 use crate::kind::{Choice, Count, Dict, Duration, Flag, Kind, List, Maybe, Parsed, count};
-use crate::model::{Auth, Config, RateLimit, RateStore, Service};
-use crate::secret;
+use crate::model::{Auth, Config, RateLimit, RateStore, Secret, Service};
+use crate::secret::resolve;
 use crate::table::Table;
 
 pub(crate) use edge::LEVEL;
@@ -75,13 +75,8 @@ fn auth(t: &mut Table<'_, '_>, auth: &mut Auth) {
     let doc = "Whether [[service]] routes check tokens; registration, control and workers always do.";
     t.key("enabled", doc, Flag, &mut auth.enabled);
 
-    let mut reference = auth.hs256_secret.as_ref().map(|_| SecretRef::Set);
     let doc = "Where the key of legacy HS256 tokens is: env:NAME or file:PATH. Without one they are refused.";
-    t.key("hs256_secret", doc, Maybe(SECRET), &mut reference);
-    if let (false, Some(reference)) = (t.describing(), reference) {
-        let place = t.place("hs256_secret");
-        auth.hs256_secret = secret::resolve(t.reader, "auth.hs256_secret", &reference, place);
-    }
+    secret(t, "auth", "hs256_secret", doc, &mut auth.hs256_secret);
 
     let doc = "Clock difference tolerated in tokens.";
     t.key("leeway", doc, span(0, 300_000), &mut auth.leeway);
@@ -92,6 +87,22 @@ fn auth(t: &mut Table<'_, '_>, auth: &mut Auth) {
     t.key("roles", doc, roles, &mut auth.roles);
     let doc = "Keys of external clients, sent as X-API-Key: their names, SHA-256 digests and permissions.";
     t.key("api_key", doc, api_key::ApiKeys, &mut auth.api_keys);
+}
+
+/// A key of a table that says where a secret is.
+fn secret(
+    t: &mut Table<'_, '_>,
+    table: &str,
+    name: &'static str,
+    doc: &'static str,
+    secret: &mut Option<Secret>,
+) {
+    let mut reference = secret.as_ref().map(|_| SecretRef::Set);
+    t.key(name, doc, Maybe(SECRET), &mut reference);
+    if let (false, Some(reference)) = (t.describing(), reference) {
+        let place = t.place(name);
+        *secret = resolve(t.reader, &format!("{table}.{name}"), &reference, place);
+    }
 }
 
 /// A duration from `least` to `most` milliseconds.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::tls::EdgeTls;
+use super::value::Secret;
 
 /// `[edge]`: the public HTTP listener.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,6 +78,9 @@ pub struct Registry {
 pub struct KillSwitch {
     /// Header in which a request names its symbols; lower case.
     pub symbol_header: String,
+    /// Key by which edges know each other's switches; at least 32 bytes outside `--dev`. `None`: by the event
+    /// worker's word, and not at all over Redis.
+    pub secret: Option<Secret>,
 }
 
 /// `[idempotency]`: the keys of requests that must not be executed twice.
@@ -219,7 +223,7 @@ impl Default for Registry {
 
 impl Default for KillSwitch {
     fn default() -> Self {
-        Self { symbol_header: "x-symbol".to_owned() }
+        Self { symbol_header: "x-symbol".to_owned(), secret: None }
     }
 }
 

@@ -29,6 +29,7 @@ const BALANCE: &str = "proxy/gateway/tests/edge/balance.rs";
 const EJECTION: &str = "proxy/gateway/tests/edge/ejection.rs";
 const KEYS: &str = "proxy/gateway/tests/edge/keys.rs";
 const KILL: &str = "proxy/gateway/tests/edge/kill.rs";
+const KILL_BETWEEN: &str = "proxy/gateway/tests/edge/kill/between.rs";
 const LANES: &str = "proxy/gateway/tests/edge/lanes.rs";
 const SECURE: &str = "proxy/gateway/tests/edge/secure.rs";
 const SHAPE: &str = "proxy/gateway/tests/edge/shape.rs";
@@ -68,6 +69,7 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
         "a_key_is_a_caller_with_the_permissions_of_its_entry",
         &["auth.api_key"],
     ),
+    (KILL_BETWEEN, "over_redis_edges_obey_what_is_signed_with_their_key", &["kill_switch.secret"]),
     (KILL, "a_symbol_is_read_from_the_configured_header", &["kill_switch.symbol_header"]),
     (ADMISSION, "tokens_of_the_older_platforms_open_services_only", &["auth.hs256_secret"]),
     (ADMISSION, "a_token_is_needed_and_its_grants_decide", &["service.permissions"]),

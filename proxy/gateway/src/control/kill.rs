@@ -45,10 +45,11 @@ fn time(ms: u64) -> Value {
     at.map_or(Value::Null, |at| json!(at))
 }
 
-/// Whether the other edges can know of it: `none` where there is no stream.
+/// Whether the other edges can know of it: `none` where there is no stream, `unsigned` where they do not obey it.
 fn broadcast(shared: &Shared, view: &View) -> &'static str {
     match (shared.workers.client(sluice_wire::role::Role::Events).is_some(), view.told) {
         (false, _) => "none",
+        (true, true) if kill::is_unkeyed(shared) => "unsigned",
         (true, true) => "delivered",
         (true, false) => "pending",
     }

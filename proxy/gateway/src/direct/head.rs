@@ -99,7 +99,9 @@ pub(super) fn read_answer(bytes: &[u8]) -> Result<Option<Came>> {
         let value = own.slice(start..start + field.value.len());
         fields.push(name, HeaderValue::from_maybe_shared(value).map_err(|_| invalid())?);
     }
-    let stays = version == Version::HTTP_11 && !says_close(&fields);
+    // A length beside chunks: whoever wrote it may end the body elsewhere (RFC 9112 section 6.3).
+    let twice_framed = fields.has(&TRANSFER_ENCODING) && fields.has(&CONTENT_LENGTH);
+    let stays = version == Version::HTTP_11 && !twice_framed && !says_close(&fields);
     Ok(Some(Came { head: Head { status, version, fields }, bytes: length, stays }))
 }
 

@@ -92,6 +92,9 @@ impl Pool {
         upstream.inbound.shrink();
         let mut kept = self.lock();
         if kept.count >= IDLE_MAX {
+            kept.make_room();
+        }
+        if kept.count >= IDLE_MAX {
             return;
         }
         kept.count += 1;
@@ -117,6 +120,17 @@ impl Pool {
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    /// Closes one of those that would go first, so that what is quiet now keeps no other's connections out.
+    fn make_room(&mut self) {
+        let firsts = self.places.values_mut().filter(|idle| !idle.is_empty());
+        if let Some(idle) = firsts.min_by_key(|idle| idle[0].until) {
+            idle.remove(0);
+            self.count -= 1;
+        }
     }
 }
 
@@ -241,6 +255,29 @@ mod tests {
         pool.lock().count = IDLE_MAX;
         pool.put(upstream, Duration::from_secs(60));
         assert!(pool.take(&place).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_full_pool_closes_what_would_go_first() {
+        let pool = Pool::default();
+        let [one, other] = [TcpListener::bind("127.0.0.1:0"), TcpListener::bind("127.0.0.1:0")];
+        let [one, other] = [one.await.unwrap(), other.await.unwrap()];
+        let (mut open, mut places) = (Vec::new(), Vec::new());
+        for (listener, within) in [(&one, 50), (&one, 60), (&other, 55)] {
+            let (upstream, socket, place) = connected(listener).await;
+            open.push(socket);
+            places.push(place);
+            if places.len() == 3 {
+                pool.lock().count = IDLE_MAX;
+            }
+            pool.put(upstream, Duration::from_secs(within));
+        }
+        assert_eq!(pool.lock().count, IDLE_MAX);
+        assert!(pool.take(&places[2]).is_some(), "the newest is kept");
+        assert!(
+            pool.take(&places[0]).is_some() && pool.take(&places[0]).is_none(),
+            "of two the older is gone"
+        );
     }
 
     #[tokio::test]

@@ -294,6 +294,10 @@ impl<'a> Pump<'a> {
                 return Poll::Ready(self.filled(count));
             }
             if self.unwritable.is_some() || !self.sending.is_written() {
+                if !reads {
+                    // Its answer is not read, so it need not take more: the client's time counts, not its own.
+                    return Poll::Pending;
+                }
                 return self.stream.poll_behind(cx).map(|error| Err(from_client(error)));
             }
             if self.sending.is_received() && !reads {

@@ -5,9 +5,10 @@
 //! after, and once more before each try, since it may have waited. Switches are about services alone: pages of
 //! the edge, workers and the control port stay, so that operators can see and act.
 //!
-//! [`desk`] takes changes in and settles them, [`wire`] brings them to other edges and back.
+//! `desk` takes changes in and settles them, `wire` brings them to other edges and back, `seal` says whom to believe.
 
 mod desk;
+mod seal;
 mod wire;
 
 use std::sync::Arc;
@@ -37,7 +38,7 @@ use desk::Desk;
 pub(crate) use desk::{
     Author, OffError, SWITCHES_PAGE_MAX, View, carried, keep, load, put_off, put_on, take, views,
 };
-pub(crate) use wire::{follow, tell};
+pub(crate) use wire::{follow, is_unkeyed, tell};
 
 /// The switches of this edge.
 pub(crate) struct Kill {

@@ -2,12 +2,12 @@
 //!
 //! Both ends are the event worker's: it lets roles alone publish `kill_switch`, and notes in `metadata.role`
 //! which one did, whatever a publisher wrote there. A change that says another role than the edge's, or is of a
-//! replay, is passed over. What arrives twice or late does nothing (`sluice_policy::kill_switch::book`), so an
+//! replay, is passed over; over Redis also one that is not sealed with the edges' key ([`super::seal`]). What arrives twice or late does nothing (`sluice_policy::kill_switch::book`), so an
 //! edge reads its own changes too, and nothing it hears is told on.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::desk::hear;
+use super::seal::Belief;
 use crate::state::Shared;
 
 /// The type of the events.
@@ -40,20 +41,26 @@ pub(super) fn is_there(shared: &Shared) -> bool {
     shared.workers.client(Role::Events).is_some()
 }
 
+/// Whether edges have no way to know each other: events are in Redis, and no key is configured.
+pub(crate) fn is_unkeyed(shared: &Shared) -> bool {
+    matches!(Belief::of(&shared.generation().config), Belief::Nobody)
+}
+
 /// Publishes one change; done when the stream has it. Where there is no stream there is nobody to tell.
 pub(super) async fn publish(shared: &Shared, change: &Change) -> Result<(), ClientError> {
     let Some(client) = shared.workers.client(Role::Events) else { return Ok(()) };
-    let event = event(change)?;
+    let event = event(change, &Belief::of(&shared.generation().config))?;
     timeout(PUBLISHED_WITHIN, client.publish(&event))
         .await
         .unwrap_or(Err(ClientError::Timeout(PUBLISHED_WITHIN)))
         .map(drop)
 }
 
-fn event(change: &Change) -> Result<NewEvent, ClientError> {
-    let Value::Object(data) = serde_json::to_value(change).map_err(ClientError::Shape)? else {
+fn event(change: &Change, belief: &Belief) -> Result<NewEvent, ClientError> {
+    let Value::Object(mut data) = serde_json::to_value(change).map_err(ClientError::Shape)? else {
         return Err(ClientError::TooLarge);
     };
+    belief.seal(&mut data);
     Ok(NewEvent {
         event_type: EventType::parse(KIND).expect("a name of the catalogue"),
         event_id: Some(Uuid::now_v7()),
@@ -111,6 +118,12 @@ pub(crate) async fn tell(shared: Arc<Shared>) -> Infallible {
 /// Hears what other edges switch, for ever.
 pub(crate) async fn follow(shared: Arc<Shared>) -> Infallible {
     let Some(client) = shared.workers.client(Role::Events) else { return std::future::pending().await };
+    if is_unkeyed(&shared) {
+        tracing::warn!(
+            component = "kill_switch",
+            "switches of other edges are not obeyed: events are in Redis and `kill_switch.secret` is not set"
+        );
+    }
     let mut pause = PAUSE_MIN;
     loop {
         let position = shared.kill.desk().position.clone();
@@ -161,7 +174,7 @@ fn is_another(gap: &SseEvent) -> bool {
 }
 
 fn take(shared: &Shared, event: &SseEvent) {
-    match understand(&event.data) {
+    match understand(&event.data, &Belief::of(&shared.generation().config)) {
         Ok((scope, change)) => {
             if hear(shared, &scope, &change, event.id.as_deref()).is_err() {
                 tracing::error!(
@@ -171,30 +184,39 @@ fn take(shared: &Shared, event: &SseEvent) {
                 );
             }
         }
-        Err(reason) => tracing::warn!(
-            component = "kill_switch",
-            event = event.id.as_deref().unwrap_or_default(),
-            reason,
-            "an event is passed over"
-        ),
+        Err(reason) => pass_over(shared, event.id.as_deref().unwrap_or_default(), reason),
     }
 }
 
-/// The change that an event tells of, where an edge says so.
-fn understand(data: &str) -> Result<(Scope, Change), &'static str> {
-    let mut event: Value = serde_json::from_str(data).map_err(|_| "it is no JSON")?;
+/// Counts an event that is not obeyed, and tells the log of one a second: whoever floods the stream is not to flood
+/// that as well.
+fn pass_over(shared: &Shared, id: &str, reason: &'static str) {
+    static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
+    shared.meters.kill_passed_over.with_label_values(&[reason]).inc();
+    let now = Instant::now();
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if told.is_none_or(|at| now >= at + Duration::from_secs(1)) {
+        *told = Some(now);
+        tracing::warn!(component = "kill_switch", event = id, reason, "an event is not obeyed");
+    }
+}
+
+/// The change that an event tells of, where an edge says so; a word says why it is passed over.
+fn understand(data: &str, belief: &Belief) -> Result<(Scope, Change), &'static str> {
+    let mut event: Value = serde_json::from_str(data).map_err(|_| "malformed")?;
     if event["metadata"]["role"] != Role::Edge.as_str() {
-        return Err("it is not of an edge");
+        return Err("not_an_edge");
     }
     if event["metadata"]["replay"] == true {
-        return Err("it is of a replay");
+        return Err("replay");
     }
-    let change: Change =
-        serde_json::from_value(event["data"].take()).map_err(|_| "it is no change of a switch")?;
+    let Value::Object(mut data) = event["data"].take() else { return Err("malformed") };
+    belief.check(&mut data)?;
+    let change: Change = serde_json::from_value(Value::Object(data)).map_err(|_| "malformed")?;
     if !change.is_sound() {
-        return Err("it is out of bounds");
+        return Err("malformed");
     }
-    let scope = change.scope().map_err(|_| "it names no scope")?;
+    let scope = change.scope().map_err(|_| "malformed")?;
     Ok((scope, change))
 }
 
@@ -211,7 +233,8 @@ mod tests {
             "at_ms": 1, "since_ms": 1, "edge": "00000000000000ab", "epoch": 7, "seen": {},
         });
         let event = |metadata: Value, data: &Value| {
-            understand(&json!({"event_type": KIND, "data": data, "metadata": metadata}).to_string())
+            let text = json!({"event_type": KIND, "data": data, "metadata": metadata}).to_string();
+            understand(&text, &Belief::Worker)
         };
         let (scope, heard) = event(json!({"role": "edge"}), &change).unwrap();
         assert_eq!((scope, heard.epoch), (Scope::Service("orders".into()), 7));
@@ -222,13 +245,14 @@ mod tests {
             json!({"role": ["edge"]}),
             json!(null),
         ] {
-            assert_eq!(event(metadata, &change).unwrap_err(), "it is not of an edge");
+            assert_eq!(event(metadata, &change).unwrap_err(), "not_an_edge");
         }
-        assert_eq!(event(json!({"role": "edge", "replay": true}), &change).unwrap_err(), "it is of a replay");
+        assert_eq!(event(json!({"role": "edge", "replay": true}), &change).unwrap_err(), "replay");
         let mut odd = change.clone();
         odd["scope"] = "some".into();
-        assert_eq!(event(json!({"role": "edge"}), &odd).unwrap_err(), "it is out of bounds");
+        assert_eq!(event(json!({"role": "edge"}), &odd).unwrap_err(), "malformed");
         assert!(event(json!({"role": "edge"}), &json!({"scope": "all"})).is_err());
-        assert!(understand("{").is_err());
+        assert!(understand("{", &Belief::Worker).is_err());
+        assert_eq!(understand(r#"{"metadata":{"role":"edge"}}"#, &Belief::Worker).unwrap_err(), "malformed");
     }
 }

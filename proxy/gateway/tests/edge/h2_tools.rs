@@ -41,7 +41,9 @@ fn curl_speaks_http2_without_asking() {
 #[test]
 fn h2load_gets_all_its_answers() {
     let upstream = Upstream::start(ok);
-    let edge = edge_for(&upstream, "rate_limit = 0");
+    // A machine that is short of processor time makes the latencies vary, and an adaptive limit fall below the eighty
+    // requests at once; what has then waited for longer than `queue_timeout` is refused. That is another test's matter.
+    let edge = edge_for(&upstream, "rate_limit = 0\nconcurrency = { limit = 100 }");
     let url = format!("http://{}/api/x", edge.http);
     let said = tool("h2load", &["-n", "2000", "-c", "4", "-m", "20", "-T", "20", &url]);
     assert!(said.contains("2000 succeeded, 0 failed, 0 errored, 0 timeout"), "{said}");

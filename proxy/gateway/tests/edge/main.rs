@@ -10,6 +10,7 @@ mod calls;
 mod control;
 mod corpus;
 mod defects;
+mod direct;
 mod due;
 mod ejection;
 mod framing;

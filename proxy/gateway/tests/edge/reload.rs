@@ -31,6 +31,14 @@ fn a_changed_file_takes_effect_and_a_bad_one_changes_nothing() {
     });
     assert!(health["config"]["last_reload"]["error"].as_str().unwrap().contains("prefx"), "{health}");
     assert_eq!(health["config"]["generation"], 2);
+    // Where on this machine the file is, and what stands in it, the control port alone says.
+    let said = health["config"]["last_reload"]["error"].as_str().unwrap();
+    assert!(said.contains("E0101 in two.toml:3: unknown key `prefx`"), "{said}");
+    let place = edge.data.parent().unwrap().to_str().unwrap();
+    assert!(!health.to_string().contains(place), "{health}");
+    let token = edge.issuer.token_of("operator", "control:read");
+    let history = edge.admin("GET", "/admin/config", Some(&token), None).json()["history"].clone();
+    assert!(history[0]["error"].as_str().unwrap().contains(place), "{history}");
     assert_eq!(edge.get("/two").status, 200);
     let metrics = edge.get("/metrics").text();
     assert!(metrics.contains("sluice_config_last_reload_success 0"), "{metrics}");

@@ -8,7 +8,8 @@ use sluice_wire::role::Role;
 
 use super::hub::Hub;
 use super::{OPEN, listed, off, on, post};
-use crate::harness::{Edge, Setup, Upstream, eventually, ok, service};
+use crate::harness::{Edge, RedisServer, Setup, Upstream, eventually, ok, service};
+use crate::tunnel::metric;
 
 /// LIMIT of the contract: from one edge to another.
 const WITHIN: Duration = Duration::from_secs(1);
@@ -34,7 +35,10 @@ fn edges(upstream: &Upstream, count: usize) -> (Hub, Vec<Edge>) {
 
 /// One more edge on the worker of another.
 fn beside(upstream: &Upstream, edge: &Edge) -> Edge {
-    let mut setup = setup(upstream);
+    join(setup(upstream), edge)
+}
+
+fn join(mut setup: Setup, edge: &Edge) -> Edge {
     let door = setup.door(Role::Events);
     symlink(edge.data.parent().unwrap().join("events.sock"), &door).unwrap();
     setup.start()
@@ -75,6 +79,64 @@ fn a_switch_reaches_the_other_edge_within_a_second_and_so_does_its_end() {
     assert_eq!(hub.told().len(), 6, "nothing heard is told on");
     let log = std::fs::read_to_string(edges[1].data.join("audit/edge.jsonl")).unwrap();
     assert!(log.lines().any(|line| line.contains("kill_switch_on") && line.contains("[edge ")), "{log}");
+}
+
+/// An edge whose events are in Redis; `key`: what it shares with others.
+fn on_redis(upstream: &Upstream, redis: &RedisServer, key: Option<&str>) -> Setup {
+    let secret = key.map_or("", |_| "[kill_switch]\nsecret = \"env:EDGES_KEY\"\n");
+    let mut setup = setup(upstream);
+    setup.main = format!("[redis]\nurl = \"{}\"\n{secret}", redis.url());
+    setup.environment.extend(key.map(|key| ("EDGES_KEY".to_owned(), key.to_owned())));
+    setup
+}
+
+#[test]
+fn over_redis_edges_obey_what_is_signed_with_their_key() {
+    let (upstream, redis) = (Upstream::start(ok), RedisServer::start());
+    let (ours, theirs) =
+        ("one key that two edges share, and no more", "another key that is as long as theirs");
+    let mut first = on_redis(&upstream, &redis, Some(ours));
+    let hub = Hub::start(&first.door(Role::Events));
+    let first = first.start();
+    let [second, stranger, unkeyed] =
+        [Some(ours), Some(theirs), None].map(|key| join(on_redis(&upstream, &redis, key), &first));
+    for edge in [&first, &second, &stranger, &unkeyed] {
+        follows(edge);
+    }
+    let begun = Instant::now();
+    assert_eq!(on(&first, "service", Some("order"))["broadcast"], "delivered");
+    eventually("the second stops", || stopped(&second).then_some(()));
+    assert!(begun.elapsed() < WITHIN);
+    // Of another key, of none, altered, and unsigned: who writes to Redis can write all that.
+    assert_eq!(on(&stranger, "all", None)["broadcast"], "delivered");
+    assert_eq!(on(&unkeyed, "symbol", Some("X"))["broadcast"], "unsigned");
+    let mut altered = hub.told()[0].clone();
+    altered["scope"] = "all".into();
+    altered.as_object_mut().unwrap().remove("target");
+    hub.publish(Some("edge"), &altered);
+    altered.as_object_mut().unwrap().remove("mac");
+    hub.publish(Some("edge"), &altered);
+    let ignored = |edge: &Edge, reason: &str| {
+        metric(edge, &format!("sluice_kill_switch_events_ignored_total{{reason=\"{reason}\"}}"))
+    };
+    for edge in [&first, &second] {
+        eventually("all of it was looked at", || {
+            (ignored(edge, "signature") == Some(2.0) && ignored(edge, "unsigned") == Some(2.0)).then_some(())
+        });
+        assert_eq!(listed(edge)["count"], 1);
+    }
+    eventually("nobody is believed without a key", || {
+        (ignored(&unkeyed, "no_key") == Some(5.0)).then_some(())
+    });
+    assert!(!stopped(&unkeyed));
+    assert_eq!(listed(&unkeyed)["switches"][0]["broadcast"], "unsigned");
+    // The end of it is signed too; the same event once more changes nothing.
+    assert_eq!(off(&second, "service", Some("order")).status, 200);
+    eventually("the first goes on", || (!stopped(&first)).then_some(()));
+    hub.publish(Some("edge"), &hub.told()[0]);
+    assert_eq!(on(&second, "symbol", Some("Y"))["broadcast"], "delivered");
+    eventually("what came behind it", || (listed(&first)["count"] == 1).then_some(()));
+    assert!(!stopped(&first));
 }
 
 #[test]
