@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use chain::{Chain, rule};
 use sluice_policy::Nanos;
+use sluice_policy::idempotency::{Owner, Record, Verdict, judge, key};
 use sluice_policy::method::Method;
 use sluice_policy::route::{Ask, Fields, Lookup, Rule, Table, Target};
+use sluice_schema::Idempotency;
 
 #[test]
 fn the_steady_state_allocates_nothing() {
@@ -25,6 +27,19 @@ fn the_steady_state_allocates_nothing() {
     requests(150_000);
     let counted = allocation_counter::measure(|| requests(20_000));
     assert_eq!((counted.count_total, counted.bytes_total), (0, 0), "{counted:?}");
+}
+
+/// An order's key is kept beyond its request, so it is its own text; judging it takes nothing more.
+#[test]
+fn the_key_of_an_order_is_one_allocation() {
+    let record = Record::claimed([3; 32], Owner { run: 1, request: 2 }, 2_000, 90_000);
+    let counted = allocation_counter::measure(|| {
+        let key = key(Idempotency::Required, std::iter::once(&b"\"order-0017\""[..])).unwrap();
+        assert_eq!(key.as_deref(), Some("order-0017"));
+        assert!(matches!(judge(None, &[3; 32], 1_000, |_| true), Verdict::Claim));
+        assert!(matches!(judge(Some(&record), &[3; 32], 1_000, |_| true), Verdict::InFlight));
+    });
+    assert_eq!(counted.count_total, 1, "{counted:?}");
 }
 
 #[test]

@@ -1,4 +1,7 @@
-//! The decisions about one usual request, in the order in which the edge takes them, over any number of routes.
+//! The decisions about one usual request, in the order in which the edge takes them, over any number of routes. What
+//! a service may ask for beside them is in `rest`: all of it is asked for here.
+
+mod rest;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -9,7 +12,7 @@ use sluice_policy::Nanos;
 use sluice_policy::authorize::Access;
 use sluice_policy::balance::{self, Field, SharedMemory};
 use sluice_policy::breaker::{Breaker, Outcome, Settings};
-use sluice_policy::concurrency::{Adaptive, Ended};
+use sluice_policy::concurrency::Adaptive;
 use sluice_policy::deadline::Deadline;
 use sluice_policy::framing;
 use sluice_policy::gate::{self, Entry, Gate, Lane};
@@ -23,10 +26,14 @@ use sluice_policy::retry::Budget;
 use sluice_policy::route::{Ask, Lookup, Rule, Table, host_name};
 use sluice_schema::{Instance, Limits, RateLimit, Service};
 
+use rest::Rest;
+
 /// A client's head, the token left out: who verified it is no decision of this crate.
 const HEAD: &[u8] =
     b"GET /s0007/orders/17?full=1 HTTP/1.1\r\nHost: edge.example:8000\r\nUser-Agent: bench\r\n\
-    Accept: application/json\r\nAuthorization: Bearer x\r\nX-Request-ID: request-1234\r\n\r\n";
+    Accept: application/json\r\nAuthorization: Bearer x\r\nX-Request-ID: request-1234\r\n\
+    Origin: https://desk.example\r\nX-Request-Deadline-Ms: 5000\r\n\
+    traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n\r\n";
 
 /// Every state that a request meets.
 pub(crate) struct Chain {
@@ -50,7 +57,9 @@ pub(crate) struct Chain {
     outliers: Outliers,
     quoted: String,
     rate_limit: Vec<u8>,
+    rest: Rest,
     seed: u64,
+    requests: u32,
 }
 
 impl Chain {
@@ -89,7 +98,9 @@ impl Chain {
             outliers: Outliers::new(service.outlier.clone(), ids),
             quoted: quoted(&service.name),
             rate_limit: Vec::with_capacity(64),
+            rest: Rest::new(),
             seed: 1,
+            requests: 0,
             service,
         }
     }
@@ -123,7 +134,9 @@ impl Chain {
             && self.switches.check_account(lane, "bench").is_ok()
             && need.check(Some(&self.grants)).is_ok();
         let who = Who::of(&self.limit.key, Some("bench"), client, |_| None);
-        let verdict = self.callers.check(self.keyer.key(&self.service.name, who), &self.limit, now);
+        let key = self.keyer.key(&self.service.name, who);
+        let lease = |threshold| self.rest.lease(key, threshold, &self.limit, now);
+        let verdict = self.callers.check_with(key, &self.limit, now, lease);
         self.rate_limit.clear();
         write_rate_limit(&mut self.rate_limit, &self.quoted, &verdict.decision);
         let kept = ["host", "user-agent", "accept", "authorization", "x-request-id"]
@@ -146,6 +159,7 @@ impl Chain {
         let Entry::Runs(seat) = self.gate.enter(&ask, self.adaptive.limit(), now, || ()) else {
             return false;
         };
+        let Some(deadline) = self.rest.admit(deadline, client) else { return false };
         let Ok(permit) = self.breaker.try_acquire(now, self.seed) else { return false };
         self.budget.request(now);
         if !self.field.holds(&self.instances, now) {
@@ -153,14 +167,23 @@ impl Chain {
         }
         let ask = balance::Ask { seed: self.seed, key: 7, tried: &[] };
         let Some(index) = self.field.pick(&ask, now, &self.memory) else { return false };
+        // Before every try: what was let in may be stopped since.
+        let stop = kill_switch::Ask {
+            service: &self.service.name,
+            lane: self.service.lane,
+            symbols: std::iter::empty::<&[u8]>(),
+        };
+        let goes = self.switches.check(stop).is_ok() && self.breaker.stands(&permit, now);
         let instance = &self.instances.instances()[index];
         let flight = instance.begin();
-        let connects = deadline.connect(now).is_some();
+        let connects = goes && deadline.connect(now).is_some() && self.rest.begin(&deadline, now);
         let now = now.plus(took);
+        let Some(ending) = self.rest.end(took) else { return false };
+        let outcome = ending.for_breaker().unwrap_or(Outcome::Neutral);
         instance.observe(took, now);
-        let ejected = self.outliers.record(instance.id, Outcome::Success, now, self.seed).is_some();
-        self.breaker.record(permit, Outcome::Success, took, now, self.seed);
-        self.adaptive.ended(seat.lane(), Ended::Answered(took), 1, now, self.seed);
+        let ejected = self.outliers.record(instance.id, outcome, now, self.seed).is_some();
+        self.breaker.record(permit, outcome, took, now, self.seed);
+        self.adaptive.ended(seat.lane(), ending.for_gate(), 1, now, self.seed);
         self.gate.leave(seat);
         drop(flight);
         connects && !ejected && self.gate.next(self.adaptive.limit(), now).is_none()
@@ -169,6 +192,11 @@ impl Chain {
     /// All of it. False where anything was refused.
     pub(crate) fn request(&mut self, now: Nanos) -> bool {
         let client = IpAddr::from([198, 51, 100, 7]);
+        self.requests = self.requests.wrapping_add(1);
+        if self.requests.is_multiple_of(10) {
+            // No request waits for it, and none pays for it.
+            allocation_counter::opt_out(|| self.rest.round(now));
+        }
         self.read()
             && self.route()
             && self.admit(now, client)
