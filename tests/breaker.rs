@@ -5,6 +5,8 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use serde_json::Value;
+
 use crate::harness::http::get;
 use crate::harness::{Up, until};
 
@@ -59,4 +61,16 @@ fn a_silent_upstream_opens_its_breaker_which_heals_by_itself() {
     until("the breaker heals", || (get(running.edge(), "/hang").send().status == 200).then_some(()));
     until("it closes", || (state() == "closed").then_some(()));
     running.stop();
+    let log = std::fs::read_to_string(dir.path().join("data.log")).unwrap();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let told = lines.filter(|line| line["component"] == "breaker" && line["service_name"] == "hang");
+    let moves: Vec<[Value; 3]> =
+        told.map(|line| ["level", "from", "to"].map(|name| line[name].clone())).collect();
+    let expected =
+        [["WARN", "closed", "open"], ["INFO", "open", "half_open"], ["INFO", "half_open", "closed"]];
+    assert_eq!(
+        moves,
+        expected.map(|line| line.map(Value::from)),
+        "each change of state is a line of the log"
+    );
 }

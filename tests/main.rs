@@ -12,6 +12,7 @@ mod kill;
 mod layout;
 mod observe;
 mod operate;
+mod orders;
 #[path = "../proxy/ledger/tests/server/mod.rs"]
 mod server;
 mod spool;
