@@ -3,8 +3,9 @@
 //! Purpose: callers take requests from leases ([`sluice_policy::limit::leases`]) without waiting for anything; one
 //! task ([`SharedLimits::join`] starts it) makes the calls that leases ask for and passes the answers on.
 //!
-//! Redis keeps one number a bucket, when it is whole again by Redis's own clock, under a name that tells nobody's
-//! and for no longer than that (`count.lua`; a script of one key, no module, no option of the server). Calls go out
+//! Redis keeps a line a bucket, when it is whole again by Redis's own clock and which edges call for it, under a name
+//! that tells nobody's and for no longer than it says something (`count.lua`; a script of one key, no module, no
+//! option of the server). Calls go out
 //! in rounds, at least [`ROUND`] apart and pipelined: a bucket is asked for once a round, whatever its load.
 //!
 //! A round that fails in any way (no connection, no answer within [`ROUND_WITHIN`], an error such as READONLY, OOM
@@ -81,7 +82,7 @@ impl SharedLimits {
         let redis = Redis::new(url, handle.clone())?;
         let (leases, shares, wake) = (Leases::new(LEASES_MAX), AtomicBool::new(false), Notify::new());
         let common = Arc::new(Common { redis, leases, shares, wake });
-        let keeper = Keeper::new(Arc::clone(&common), Store::default(), now, watch);
+        let keeper = Keeper::new(Arc::clone(&common), Store::new(), now, watch);
         let task = handle.spawn(keeper.keep()).abort_handle();
         Ok(Self { common, task })
     }

@@ -115,15 +115,15 @@ fn edges_together_admit_what_one_would() {
         let most = burst + burst.div_ceil(3) + 2;
         assert!((burst..=most).contains(&(first + second)), "{first} + {second} of {burst}");
         // And it is counted: none of it is given for nothing.
-        let name = format!("PTTL sluice:limit:1:{}", format!("{caller:02x}").repeat(16));
+        let name = format!("PTTL sluice:limit:2:{}", format!("{caller:02x}").repeat(16));
         let counted = || server.ask(&name)[1..].trim().parse::<f64>().unwrap() / 3.6e6 * burst as f64;
         until("all are counted", || (counted() - (first + second) as f64).abs() < 1.0);
     }
     assert_eq!(one.counts.failed.load(Ordering::Relaxed), 0);
     // Nobody is named, and nothing outlives its bucket.
     let names = server.ask("KEYS *");
-    assert_eq!(names.matches("sluice:limit:1:").count(), names.matches("sluice").count());
-    assert!(names.contains(&format!("sluice:limit:1:{}", "03".repeat(16))), "{names}");
+    assert_eq!(names.matches("sluice:limit:2:").count(), names.matches("sluice").count());
+    assert!(names.contains(&format!("sluice:limit:2:{}", "03".repeat(16))), "{names}");
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn what_is_not_used_goes_back() {
         used += usize::from(one.take(1, &terms).unwrap());
         std::thread::sleep(Duration::from_micros(100));
     }
-    let name = format!("PTTL sluice:limit:1:{}", "01".repeat(16));
+    let name = format!("PTTL sluice:limit:2:{}", "01".repeat(16));
     // Each request costs 27 s; what one holds beyond what it used is counted until it lapses.
     let counted = || server.ask(&name)[1..].trim().parse::<f64>().unwrap() / 27_000.0;
     until("what it holds was given back", || (counted() - used as f64).abs() < 3.0);

@@ -11,7 +11,8 @@
 //! 2. at least `min_calls` counted calls lie in the window and `failure_rate` of them failed, or
 //! 3. likewise, and `slow_rate` of them took `slow_call` or longer.
 //!
-//! Where several hold, the first in this list is the reason given. They are looked at when a call ends.
+//! Where several hold, the first in this list is the reason given. They are looked at when a call ends that counts,
+//! so a threshold that is set below a row that is there already opens with the next failure.
 //!
 //! Recovery: open lasts `recovery_timeout`, doubled for each failed recovery in a row up to five
 //! minutes (or `recovery_timeout`, where that is longer), moved by ±10 % so that many edges do not

@@ -165,7 +165,7 @@ fn a_low_limit_and_its_hard_threshold_are_shared_too() {
     assert!(left.field("x-ratelimit-remaining") <= "1", "{}", left.head);
     // Redis learns of nobody.
     let names = redis.ask("KEYS *");
-    assert!(names.contains("sluice:limit:1:") && !names.contains("equities") && !names.contains("fx"));
+    assert!(names.contains("sluice:limit:2:") && !names.contains("equities") && !names.contains("fx"));
 }
 
 #[test]

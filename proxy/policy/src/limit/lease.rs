@@ -7,15 +7,25 @@
 //! state as last told. Exact conditions for one request:
 //!
 //! 1. While there are requests in the chunk, one is taken from it. At half a chunk the next one is asked for.
-//! 2. Else it is admitted on credit, and counted with the next call, while the credit is not used up: what the
-//!    bucket had left by the last answer and has regained since, where no other edge took from it in the last
-//!    second; else, and in the first second, a third of that, rounded up. A caller that was never asked for
-//!    has a full bucket. So up to three edges that are told within [`LATE`] never admit more than there is, but
-//!    for one request each, and what was admitted beyond it is counted all the same: it delays the next one.
-//!    A `hard` threshold always has the whole credit: nobody's connection closes before he is known to be past it.
+//! 2. Else it is admitted on credit, and counted with the next call, while the credit is not used up: a third,
+//!    rounded up, of what the bucket had left before the last count of this edge's and has regained since, less that
+//!    count, but one at least. For others may have had their thirds by then, and be counted only after it. All of
+//!    what is left where the edge has the bucket to itself: it was told again and again for [`CROWDED`], and by its
+//!    last answer, no older than that, no other edge called for the bucket in as long. A caller that was never asked
+//!    for has a full bucket. A `hard` threshold always has the whole credit: nobody's connection closes before he is
+//!    known to be past it.
 //! 3. Else it is refused: until the bucket has regained a request by the rate alone where it was empty.
 //! 4. An answer that takes longer than [`LATE`] is not waited for: the edge's own judgement holds until it
 //!    comes, but for buckets that are known to be empty. What it admits is counted afterwards.
+//!
+//! What edges admit together: none admits what it knows not to be there, and what it cannot know is what others
+//! were granted, or have admitted on credit, since the store counted for its last answer. So whenever an edge admits
+//! a request on credit, all of them together have taken no more than the bucket, what it has regained, and what
+//! this one cannot know of (a chunk counts from its grant; the simulation holds each request to exactly this). No
+//! two edges have a bucket to themselves at once: the store would have told the later one of the earlier. Hence
+//! three edges that are flooded in one moment admit thirds of one bucket, and a request each beyond it. An edge
+//! that is asked first when others have used the bucket up, or beside one that has had it to itself, admits a third of
+//! it once, until it is told.
 //!
 //! A chunk holds what callers ask for in [`AHEAD`], at most a sixteenth of the bucket: a limit of a few a
 //! minute has no chunks, each request is counted by itself. What was not used for [`LEASE`] is given back.
@@ -39,8 +49,8 @@ pub const LEASE: Duration = Duration::from_millis(500);
 const RESERVE: Duration = Duration::from_millis(100);
 /// Share of the bucket that one edge may hold in advance: one in so many.
 const CHUNK_SHARE: u64 = 16;
-/// For so long after another edge took from a bucket it counts as shared.
-const CROWDED: Duration = Duration::from_secs(1);
+/// For so long after an edge called for a bucket others share it with that edge. The store remembers who called.
+pub const CROWDED: Duration = Duration::from_secs(1);
 /// Share of what is left of it that one edge may admit before it is told: one in so many.
 const CREDIT_SHARE: u64 = 3;
 /// A bucket is whole after 35 years at most, so that the store's numbers stay exact.
@@ -73,11 +83,13 @@ pub struct Lease {
     flying: i64,
     /// When the bucket is whole, as last told, without what is owed.
     whole_at: Nanos,
+    /// What the last call counted that was answered.
+    counted: u64,
     /// Since when an answer is awaited.
     waits_since: Option<Nanos>,
-    /// There was an answer, and until when others count as taking from the bucket too.
-    was_told: bool,
-    crowded_until: Nanos,
+    /// When the last answer was asked for, and from when on the bucket is this edge's alone.
+    told_at: Option<Nanos>,
+    alone_from: Option<Nanos>,
     /// Requests since the last call, and when that was.
     seen: u32,
     asked_at: Nanos,
@@ -127,6 +139,8 @@ pub struct Granted {
     pub granted: u64,
     /// Until the bucket is whole.
     pub whole_after: Duration,
+    /// Another edge called for it within [`CROWDED`].
+    pub shared: bool,
 }
 
 impl Terms {
@@ -204,15 +218,11 @@ impl Lease {
     /// The answer to it; true where another call is wanted already.
     pub fn answer(&mut self, terms: &Terms, granted: Granted, now: Nanos) -> bool {
         let whole_at = now.plus(granted.whole_after);
-        let own = self.flying.saturating_add_unsigned(granted.granted) as f64 * terms.cost_ns();
-        // The call took its time, somewhere in which the store looked at its clock.
-        let unsure = now.since(self.asked_at).as_nanos() as f64 + 0.5 * terms.cost_ns();
-        let alone = self.whole_at.max(self.asked_at).0 as f64 + own + unsure;
         // What the first answer does not tell is whether others' requests are just on their way.
-        if whole_at.0 as f64 > alone || !self.was_told {
-            self.crowded_until = now.plus(CROWDED);
-        }
-        (self.flying, self.waits_since, self.was_told) = (0, None, true);
+        let known = self.alone_from.filter(|_| self.is_told(now));
+        self.alone_from = (!granted.shared).then(|| known.unwrap_or(now.plus(CROWDED)));
+        self.counted = u64::try_from(self.flying).unwrap_or(0);
+        (self.flying, self.waits_since, self.told_at) = (0, None, Some(self.asked_at));
         self.whole_at = whole_at;
         // A store that grants more than there is has lost its mind: it is not followed.
         self.tokens = self.tokens.saturating_add(granted.granted).min(terms.capacity);
@@ -257,8 +267,17 @@ impl Lease {
     }
 
     fn credit(&self, left: u64, threshold: Threshold, now: Nanos) -> u64 {
-        let alone = self.was_told && now >= self.crowded_until;
-        if alone || threshold == Threshold::Hard { left } else { left.div_ceil(CREDIT_SHARE) }
+        let alone = self.is_told(now) && self.alone_from.is_some_and(|from| now >= from);
+        if alone || threshold == Threshold::Hard {
+            return left;
+        }
+        let share = left.saturating_add(self.counted).div_ceil(CREDIT_SHARE);
+        share.saturating_sub(self.counted).max(1)
+    }
+
+    /// Whether the last answer is young enough to know of others.
+    fn is_told(&self, now: Nanos) -> bool {
+        self.told_at.is_some_and(|at| now.since(at) < CROWDED)
     }
 
     fn on_credit(&self) -> u64 {
@@ -303,11 +322,11 @@ impl Taken {
 }
 
 impl Granted {
-    /// From the store's numbers: requests, and microseconds until the bucket is whole.
-    pub fn new(granted: u64, whole_after_us: u64) -> Self {
+    /// From the store's numbers: requests, microseconds until the bucket is whole, and whether others call for it.
+    pub fn new(granted: u64, whole_after_us: u64, shared: bool) -> Self {
         // Beyond it no store that keeps its word can say anything.
         let longest = 4 * u64::try_from(WHOLE_AFTER_US).unwrap_or(u64::MAX);
-        Self { granted, whole_after: Duration::from_micros(whole_after_us.min(longest)) }
+        Self { granted, whole_after: Duration::from_micros(whole_after_us.min(longest)), shared }
     }
 }
 

@@ -3,9 +3,9 @@
 //! Like the table of local states it is set-associative, eight slots a set, under the same keys. A caller
 //! whose bucket is whole and who holds and owes nothing is indistinguishable from one never seen: his slot is
 //! free. One that is not is never taken from its caller: a caller for whom there is no room is judged by this
-//! edge alone, and counted. So an attacker with many names changes nothing for callers that are known, and
-//! an edge has never more buckets in the store than there are slots: a bucket whose slot is free has expired
-//! there too.
+//! edge alone, and counted. So an attacker with many names changes nothing for callers that are known, and the
+//! store's buckets are bounded: one whose slot is free is whole, and expires there within
+//! [`CROWDED`](super::lease::CROWDED).
 //!
 //! LIMIT: [`LEASES_MAX`] callers by default, 160 bytes each, allocated when edges share.
 

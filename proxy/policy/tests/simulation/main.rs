@@ -8,7 +8,7 @@ mod world;
 use world::{Report, Tally, run, runs};
 
 /// Seeds of a usual run: a few seconds without optimisation.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 600;
 
 #[expect(clippy::disallowed_methods, reason = "who looks for a fault names the seed outside")]
 fn asked(name: &str) -> Option<u64> {

@@ -15,7 +15,7 @@ fn outcomes(lease: &mut Lease, terms: &Terms, now: Nanos, count: usize) -> Vec<O
 }
 
 fn told(lease: &mut Lease, granted: u64, whole_after: Duration, now: Nanos) -> bool {
-    lease.answer(&Terms::new(10_000, MINUTE, 10_000), Granted { granted, whole_after }, now)
+    lease.answer(&Terms::new(10_000, MINUTE, 10_000), Granted { granted, whole_after, shared: true }, now)
 }
 
 #[test]
@@ -103,16 +103,28 @@ fn an_edge_that_is_alone_has_the_whole_credit_and_a_hard_threshold_always() {
     };
     assert_eq!(on_credit(&mut lease, at(0), Threshold::Soft), 4);
     lease.ask(&terms, at(0));
-    assert!(!lease.answer(&terms, Granted { granted: 0, whole_after: 4 * cost }, at(3)));
-    assert_eq!(on_credit(&mut lease, at(4), Threshold::Soft), 3, "others may be on their way");
+    assert!(!lease.answer(&terms, Granted { granted: 0, whole_after: 4 * cost, shared: false }, at(3)));
+    assert_eq!(
+        on_credit(&mut lease, at(4), Threshold::Soft),
+        1,
+        "others may be on their way with their thirds"
+    );
     lease.ask(&terms, at(5));
-    lease.answer(&terms, Granted { granted: 0, whole_after: 7 * cost }, at(6));
-    assert_eq!(on_credit(&mut lease, at(1_010), Threshold::Soft), 5, "nobody else has taken any");
+    lease.answer(&terms, Granted { granted: 0, whole_after: 5 * cost, shared: false }, at(6));
+    let mut late = lease;
+    assert_eq!(
+        on_credit(&mut late, at(1_010), Threshold::Soft),
+        2,
+        "what was told a second ago tells of nobody"
+    );
+    lease.ask(&terms, at(600));
+    lease.answer(&terms, Granted { granted: 0, whole_after: 5 * cost, shared: false }, at(601));
+    assert_eq!(on_credit(&mut lease, at(1_010), Threshold::Soft), 7, "nobody else calls for it");
     lease.ask(&terms, at(1_011));
-    lease.answer(&terms, Granted { granted: 0, whole_after: 12 * cost }, at(1_012));
-    // A bucket later one has been taken by somebody: the credit is a third.
+    lease.answer(&terms, Granted { granted: 0, whole_after: 12 * cost, shared: false }, at(1_012));
+    // Somebody else calls for it now: the credit is a third.
     lease.ask(&terms, at(60_000));
-    lease.answer(&terms, Granted { granted: 0, whole_after: cost }, at(60_001));
+    lease.answer(&terms, Granted { granted: 0, whole_after: cost, shared: true }, at(60_001));
     assert_eq!(on_credit(&mut lease, at(60_002), Threshold::Soft), 4);
     assert_eq!(on_credit(&mut lease, at(60_002), Threshold::Hard), 7);
 }
@@ -145,7 +157,7 @@ fn terms_hold_a_tenth_of_a_second_and_stay_in_range() {
         for now in [0, 1, u64::MAX / 2, u64::MAX] {
             lease.take(&terms, Threshold::Soft, Nanos(now));
             lease.ask(&terms, Nanos(now));
-            lease.answer(&terms, Granted::new(u64::MAX, u64::MAX), Nanos(now));
+            lease.answer(&terms, Granted::new(u64::MAX, u64::MAX, false), Nanos(now));
             lease.to_watch();
             lease.look(Nanos(now));
         }

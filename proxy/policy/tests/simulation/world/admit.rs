@@ -111,7 +111,7 @@ impl World {
         self.oracle.limited(self.now, asks, &limit, verdict, refused);
         let was_well = self.redis.as_ref().is_some_and(|redis| redis.was_well);
         if was_well {
-            self.oracle.limited_by_all(self.now, asks, &limit, self.plan.edges, verdict, refused);
+            self.oracle.limited_by_all(self.now, asks, &limit, verdict, refused);
         }
         verdict.decision.allowed
     }

@@ -84,7 +84,7 @@ pub(crate) enum Event {
         edge: usize,
         run: u64,
         round: u64,
-        granted: Vec<(Due, Granted)>,
+        granted: Vec<(Due, Name, Granted)>,
     },
     RoundDue {
         edge: usize,

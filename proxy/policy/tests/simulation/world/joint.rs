@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sluice_policy::Nanos;
-use sluice_policy::limit::lease::{Ask, Granted, Outcome, Terms};
+use sluice_policy::limit::lease::{Ask, CROWDED, Granted, Outcome, Terms};
 use sluice_policy::limit::leases::{Due, Leases, Name};
 use sluice_policy::limit::{Key, Threshold};
 
@@ -17,6 +17,8 @@ const ROUND: Duration = Duration::from_millis(5);
 const ROUND_WITHIN: Duration = Duration::from_millis(200);
 const PAUSE: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
+/// An edge and its start.
+type Caller = (usize, u64);
 /// A call: which bucket, and what is asked.
 type Call = (Due, Name, Ask);
 
@@ -25,6 +27,8 @@ type Call = (Due, Name, Ask);
 pub(crate) struct Redis {
     /// Microseconds by its own clock, at which each is whole.
     whole_at_us: BTreeMap<Name, f64>,
+    /// The edge that called last (each start of one is another) and when, and when another one did before.
+    callers: BTreeMap<Name, (Caller, f64, Option<f64>)>,
     pub(crate) mode: Mode,
     /// It was never away and never slow, and every edge has lived since the beginning.
     pub(crate) was_well: bool,
@@ -76,7 +80,11 @@ impl Redis {
     }
 
     /// What the edges' script does.
-    fn count(&mut self, name: Name, terms: &Terms, ask: Ask, now_us: f64) -> Granted {
+    fn count(&mut self, caller: Caller, name: Name, terms: &Terms, ask: Ask, now_us: f64) -> Granted {
+        let (last, at, before) = self.callers.get(&name).copied().unwrap_or((caller, now_us, None));
+        let other = if last == caller { before } else { Some(at) };
+        self.callers.insert(name, (caller, now_us, other));
+        let shared = other.is_some_and(|at| now_us - at < CROWDED.as_micros() as f64);
         let cost = terms.per_us as f64 / terms.requests as f64;
         let full = terms.capacity as f64 * cost;
         let known = self.whole_at_us.get(&name).copied().unwrap_or(now_us);
@@ -86,7 +94,7 @@ impl Redis {
         let granted = room.min(ask.want);
         let whole = whole + granted as f64 * cost;
         self.whole_at_us.insert(name, whole);
-        Granted::new(granted, (whole - now_us).ceil() as u64)
+        Granted::new(granted, (whole - now_us).ceil() as u64, shared)
     }
 }
 
@@ -170,6 +178,9 @@ impl World {
         }
         let now = process.clock(self.now);
         let taken = process.joint.leases.take(key, Threshold::Soft, terms, now, || name)?;
+        if self.redis.as_ref().is_some_and(|redis| redis.was_well) {
+            self.oracle.lent(self.now, edge, name, terms, taken.outcome);
+        }
         self.tally.leased += u64::from(taken.outcome == Outcome::Leased);
         if taken.asks {
             self.begin_round(edge);
@@ -200,6 +211,11 @@ impl World {
         }
         let ask = |due: Due| joint.leases.ask(&due, now).map(|(name, ask)| (due, name, ask));
         let calls: Vec<Call> = joint.leases.due(512).into_iter().filter_map(ask).collect();
+        if self.redis.as_ref().is_some_and(|redis| redis.was_well) {
+            for (_, name, ask) in &calls {
+                self.oracle.lease_asks(self.now, edge, *name, ask.owed);
+            }
+        }
         if calls.is_empty() {
             joint.busy = false;
             let next = joint.watched.iter().map(|(at, _)| *at).min();
@@ -232,23 +248,28 @@ impl World {
             Mode::Away => return self.later(Event::RoundDue { edge, run, round }),
             Mode::Dark => return,
         };
-        let granted: Vec<(Due, Granted)> = calls
-            .into_iter()
-            .map(|(due, name, ask)| (due, redis.count(name, &due.terms, ask, now_us)))
-            .collect();
+        let mut granted = Vec::with_capacity(calls.len());
+        for (due, name, ask) in calls {
+            let answer = redis.count((edge, run), name, &due.terms, ask, now_us);
+            if redis.was_well {
+                self.oracle.lease_counts(self.now, edge, name, &due.terms, answer.granted);
+            }
+            granted.push((due, name, answer));
+        }
         let way = Duration::from_micros(self.chance.between(50, self.plan.net.as_micros() as u64));
         self.agenda.add(self.now.plus(way + slow), Event::Counted { edge, run, round, granted });
     }
 
     /// The answers to it.
-    pub(crate) fn counted(&mut self, edge: usize, run: u64, round: u64, granted: Vec<(Due, Granted)>) {
+    pub(crate) fn counted(&mut self, edge: usize, run: u64, round: u64, granted: Vec<(Due, Name, Granted)>) {
         if !self.lives(edge, run) || self.edges[edge].joint.round != round {
             return;
         }
         let process = &mut self.edges[edge];
         let now = process.clock(self.now);
         let joint = &mut process.joint;
-        for (due, granted) in granted {
+        for (due, name, granted) in granted {
+            self.oracle.lease_told(edge, name);
             joint.watched.extend(joint.leases.answer(&due, granted, now).map(|at| (at, due)));
         }
         joint.round += 1;

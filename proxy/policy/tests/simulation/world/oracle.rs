@@ -3,6 +3,7 @@
 
 mod breakers;
 mod gates;
+mod joint;
 mod limits;
 mod picks;
 
@@ -38,6 +39,7 @@ pub(crate) struct Oracle {
     kept: BTreeMap<u64, Nanos>,
     arms: BTreeMap<(u64, usize), Option<usize>>,
     limits: limits::Limits,
+    joint: joint::Joint,
     gates: BTreeMap<At, gates::Seen>,
     breakers: BTreeMap<At, breakers::Shadow>,
     picks: picks::Picks,

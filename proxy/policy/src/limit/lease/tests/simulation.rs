@@ -15,12 +15,25 @@ use crate::random::mix;
 #[derive(Default)]
 struct Store {
     whole_at_us: BTreeMap<Name, f64>,
+    callers: BTreeMap<Name, Callers>,
     calls: u64,
 }
 
+/// Who called last and when, and when somebody else did before.
+#[derive(Clone, Copy, Default)]
+struct Callers {
+    last: Option<(usize, f64)>,
+    other: Option<f64>,
+}
+
 impl Store {
-    fn call(&mut self, name: Name, terms: &Terms, ask: Ask, now_us: f64) -> Granted {
+    fn call(&mut self, edge: usize, name: Name, terms: &Terms, ask: Ask, now_us: f64) -> Granted {
         self.calls += 1;
+        let callers = self.callers.entry(name).or_default();
+        if let Some((_, at)) = callers.last.replace((edge, now_us)).filter(|(last, _)| *last != edge) {
+            callers.other = Some(at);
+        }
+        let shared = callers.other.is_some_and(|at| now_us - at < CROWDED.as_micros() as f64);
         let cost = terms.per_us as f64 / terms.requests as f64;
         let full = terms.capacity as f64 * cost;
         let known = self.whole_at_us.get(&name).copied().unwrap_or(now_us);
@@ -30,7 +43,7 @@ impl Store {
         let granted = room.min(ask.want);
         let whole = whole + granted as f64 * cost;
         self.whole_at_us.insert(name, whole);
-        Granted::new(granted, (whole - now_us).ceil() as u64)
+        Granted::new(granted, (whole - now_us).ceil() as u64, shared)
     }
 }
 
@@ -114,6 +127,19 @@ impl World {
         self.edges.iter().map(|edge| edge.admitted).sum::<u64>() - before
     }
 
+    /// As many requests at each edge in each millisecond; returns what was admitted.
+    fn flood(&mut self, from_us: u64, for_us: u64, each: [u64; 3]) -> u64 {
+        let before: u64 = self.edges.iter().map(|edge| edge.admitted).sum();
+        for now_us in (from_us..from_us + for_us).step_by(1_000) {
+            self.now_us = now_us;
+            for (edge, count) in each.into_iter().enumerate() {
+                self.keep(edge, now_us);
+                (0..count).for_each(|_| self.request(edge, now_us));
+            }
+        }
+        self.edges.iter().map(|edge| edge.admitted).sum::<u64>() - before
+    }
+
     fn gap(&mut self, load: u64) -> u64 {
         2_000_000_u64.checked_div(load).map_or(u64::MAX / 2, |most| 1 + self.chance(most))
     }
@@ -169,7 +195,7 @@ impl World {
             let took_us = 200 + self.chance(self.slow_us);
             let edge = &mut self.edges[at];
             let Some((name, ask)) = edge.leases.ask(&due, moment(now_us)) else { continue };
-            let granted = self.store.call(name, &due.terms, ask, now_us as f64);
+            let granted = self.store.call(at, name, &due.terms, ask, now_us as f64);
             edge.flying.push((now_us + took_us, due, granted));
         }
         true
@@ -226,6 +252,29 @@ proptest! {
         }
         let exact = allowed(&conf, 24.0);
         prop_assert!((admitted as f64) <= 1.1 * exact && admitted as f64 >= 0.9 * exact, "{admitted} of {exact}");
+    }
+
+    /// Some have been asked before, as by whoever looks whether they are up; then they rest, or not.
+    #[test]
+    fn edges_that_are_flooded_in_one_moment_admit_one_bucket(
+        seed in any::<u64>(), slow_us in 1_u64..8_000, asked in 0_usize..8, rounds in 1_u64..4, rest_ms in 50_u64..20_000,
+        burst in 30_u64..300,
+    ) {
+        let conf = conf(burst, Duration::from_secs(1), burst);
+        let mut world = World::new(&conf, seed, slow_us);
+        let which = [0, 1, 2].map(|edge| (asked >> edge & 1) as u64);
+        for round in 0..rounds {
+            world.flood(round * 300_000, 1_000, which);
+            world.flood(round * 300_000 + 1_000, 299_000, [0; 3]);
+        }
+        let from_us = rounds * 300_000 + rest_ms * 1_000;
+        let admitted = world.flood(from_us, 30_000, [burst; 3]) as f64;
+        let exact = allowed(&conf, 0.03);
+        // One that has had it to itself just now has all of it; the others begin with their thirds.
+        let had_it_alone = which.iter().sum::<u64>() == 1 && rest_ms < 1_000;
+        let most = if had_it_alone { exact + 2.0 * (burst as f64 / 3.0).ceil() } else { 1.1 * exact };
+        prop_assert!(admitted <= most + 2.0, "{admitted} of {exact} at once");
+        prop_assert!(admitted >= 0.9 * exact - 2.0 * 3.0, "{admitted} of {exact} at once");
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub(crate) struct Shadow {
     permits: BTreeMap<usize, Granted>,
     /// A probe has failed, so it has to be open.
     must_open: bool,
+    /// The call that ended last counted: the row was looked at.
+    looked: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +51,7 @@ impl Default for Shadow {
             reopened: 0,
             permits: BTreeMap::new(),
             must_open: false,
+            looked: false,
         }
     }
 }
@@ -216,13 +219,14 @@ impl Oracle {
     /// A permit goes back.
     pub(crate) fn settled(&mut self, at: At, request: usize, call: Outcome, now: Nanos) {
         let shadow = self.breaker(at);
+        shadow.looked = false;
         let Some(granted) = shadow.permits.remove(&request) else { return };
         if granted.epoch != shadow.epoch || (granted.probe && now >= granted.until) {
             return;
         }
         match (shadow.state, call) {
             (State::Closed, Outcome::Failure) => {
-                (shadow.row, shadow.calls) = (shadow.row + 1, shadow.calls + 1);
+                (shadow.row, shadow.calls, shadow.looked) = (shadow.row + 1, shadow.calls + 1, true);
             }
             (State::Closed, Outcome::Success) => (shadow.row, shadow.calls) = (0, shadow.calls + 1),
             (State::HalfOpen, Outcome::Failure) => shadow.must_open = true,
@@ -235,7 +239,8 @@ impl Oracle {
         let threshold = breaker.settings().conf.failure_threshold;
         let shadow = self.breaker(at);
         let (row, state) = (shadow.row, shadow.state);
-        if state == State::Closed && row >= threshold.max(1) {
+        // A reload may have set the threshold below a row that is there: the next failure finds it.
+        if state == State::Closed && row >= threshold.max(1) && shadow.looked {
             self.fail(world, format!("a breaker is closed after {row} failures in a row"));
         } else if shadow.must_open {
             self.fail(world, format!("a probe failed, and the breaker is {state:?}"));

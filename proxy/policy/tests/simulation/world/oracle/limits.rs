@@ -92,14 +92,13 @@ impl Oracle {
         }
     }
 
-    /// A limit that edges share was asked, and its store has always answered: all of them together admit what it
-    /// allows, but for one request each and one regained while these were counted, and nobody is refused whose bucket has been whole for a moment.
+    /// A limit that edges share was asked, and its store has always answered: nobody is refused whose bucket has been
+    /// whole for a moment. What all of them admit is counted in [`Oracle::lent`].
     pub(crate) fn limited_by_all(
         &mut self,
         now: Nanos,
         asks: &Request,
         limit: &Limit,
-        edges: usize,
         verdict: Verdict,
         refused: bool,
     ) {
@@ -107,24 +106,14 @@ impl Oracle {
         let (per, requests) = (i128::from(limit.soft_terms.per_us), i128::from(limit.soft_terms.requests));
         let place = rate.passed * per - requests * i128::from(now.0 / 1_000);
         let known = rate.least.unwrap_or(i128::MAX);
-        let least = known.min(place);
-        let used = place - least + per;
-        let most = i128::from(limit.soft_terms.capacity) + edges as i128 + 1;
-        let faulty = if verdict.decision.allowed {
-            (rate.passed, rate.least) = (rate.passed + 1, Some(least));
-            used > most * per
-        } else {
+        if verdict.decision.allowed {
+            (rate.passed, rate.least) = (rate.passed + 1, Some(known.min(place)));
+        } else if refused && known.saturating_sub(place) > requests * LATE.as_micros() as i128 {
             // The store counts a request when it hears of it.
-            refused && known.saturating_sub(place) > requests * LATE.as_micros() as i128
-        };
-        if faulty {
-            let (account, service, allowed) = (asks.account, asks.asked, verdict.decision.allowed);
-            let used = used as f64 / per as f64;
+            let (account, service) = (asks.account, asks.asked);
             self.fail(
                 now,
-                format!(
-                    "all edges, account {account} at service {service}: allowed={allowed} at {used} of {most}"
-                ),
+                format!("all edges, account {account} at service {service}: refused, and nothing is in use"),
             );
         }
     }
