@@ -131,17 +131,25 @@ async fn store(args: &Replay, client: &Client, into: &str) -> Result<Code, Failu
 /// Events ever stored in another stream; none while it is not there, and of a group.
 async fn filled(client: &Client, into: &str) -> u64 {
     let Some(name) = into.strip_prefix("stream:") else { return 0 };
-    let path = super::query("/events", &[("stream", name), ("order", "desc"), ("limit", "1")]);
+    let path = super::query("/events/stats", &[("stream", name)]);
     let Ok(reply) = get(client, &path).await else { return 0 };
     let answer: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
-    answer["events"][0]["seq"].as_u64().unwrap_or_default()
+    answer["last_seq"].as_u64().unwrap_or_default()
 }
 
 /// Prints the window's events through a session, which can be taken up again when its stream is lost.
 async fn print(args: &Replay, client: &Client) -> Result<Code, Failure> {
     let out = Out::new(args.asked.format);
-    let mut player =
-        Player { args, client, out, progress: Progress::new(true), session: None, last: None, events: 0 };
+    let mut player = Player {
+        args,
+        client,
+        out,
+        progress: Progress::new(true),
+        session: None,
+        last: None,
+        events: 0,
+        divided: false,
+    };
     let ended = tokio::select! {
         ended = player.play() => ended,
         () = unread() => Ok(exit::OK),
@@ -178,6 +186,8 @@ struct Player<'a> {
     /// The newest event that was printed.
     last: Option<String>,
     events: u64,
+    /// Seqs of the events count in partitions: they do not say how far the window is played.
+    divided: bool,
 }
 
 /// What became of one stream.
@@ -274,6 +284,7 @@ impl Player<'_> {
                 let done = closed(self.out.event(&event, &frame.data))?;
                 self.last.clone_from(&frame.id);
                 self.events += 1;
+                self.divided |= event["partition"].as_u64() > Some(0);
                 self.progress.at("replayed", self.events, self.share(event["seq"].as_u64()));
                 Ok(done.then_some(Played::Done))
             }
@@ -298,7 +309,7 @@ impl Player<'_> {
     }
 
     fn share(&self, seq: Option<u64>) -> Option<f64> {
-        let (session, seq) = (self.session.as_ref()?, seq?);
+        let (session, seq) = (self.session.as_ref().filter(|_| !self.divided)?, seq?);
         let all = session.last.checked_sub(session.first)?.max(1);
         Some(seq.saturating_sub(session.first) as f64 / all as f64)
     }

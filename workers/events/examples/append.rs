@@ -57,6 +57,7 @@ fn run(dir: &std::path::Path, threads: u64, batch: u64, word: &str, at_rest: AtR
         retention: Retention { bytes: Some(2 << 30), ..Retention::default() },
         dedup_window_ms: 600_000,
         segment_bytes: 64 << 20,
+        partitions: None,
     };
     let log = Log::open(&dir.join(format!("{threads}-{batch}-{word}")), &options, ground).unwrap();
     let next = AtomicU64::new(1);

@@ -40,6 +40,7 @@ fn open(dir: &std::path::Path) -> Log {
         retention: Retention::default(),
         dedup_window_ms: 600_000,
         segment_bytes: 64 << 20,
+        partitions: None,
     };
     Log::open(dir, &options, Ground { at_rest, ..Ground::default() }).unwrap()
 }

@@ -279,6 +279,9 @@ async fn store(
             Err(fault) => places.push(Err(fault)),
         }
     }
+    if atomic {
+        of_one_key(context, &drafts)?;
+    }
     let (outcomes, durability) = append(context, drafts, atomic, begun).await?;
     if atomic {
         // Every draft is an event of the batch here: places and outcomes agree.
@@ -301,6 +304,26 @@ async fn store(
         whole.add(context, index, result);
     }
     Ok(whole)
+}
+
+/// All or nothing is promised within one partition key, also where two keys share a partition: what is accepted does
+/// not depend on their number.
+fn of_one_key(context: &Context, drafts: &[Draft]) -> Result<(), Box<Problem>> {
+    let (Some(partitions), Some(first)) = (context.settings.partitions, drafts.first()) else {
+        return Ok(());
+    };
+    let key = |draft: &Draft| partitions.key(draft.labels()).to_owned();
+    let own = key(first);
+    match drafts.iter().position(|draft| partitions.key(draft.labels()) != own) {
+        None => Ok(()),
+        Some(index) => {
+            let detail = format!(
+                "an atomic batch has events of one partition key: \"{own}\", and \"{}\" is another one",
+                key(&drafts[index])
+            );
+            Err(Box::new(refusal(Code::Conflict, detail).index(index)))
+        }
+    }
 }
 
 async fn append(

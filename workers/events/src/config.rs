@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use sluice_http::Start;
-use sluice_schema::{Config, Events, Fsync as ConfiguredFsync, OnRedisDown, UnknownTypes};
+use sluice_schema::{Config, Events, Fsync as ConfiguredFsync, OnRedisDown, PartitionBy, UnknownTypes};
 use sluice_wire::symbol::Timeframe;
 
 use crate::candles::{Frame, Rules};
 use crate::engine::LeftBehind;
-use crate::log::{AtRest, Fsync, Options, Retention};
+use crate::log::{AtRest, By, Fsync, Options, Partitions, Retention};
 use crate::redis;
 
 /// The settings in force.
@@ -24,6 +24,8 @@ pub(crate) struct Settings {
     pub(crate) log_dir: PathBuf,
     /// The folder of the streams beside the main one.
     pub(crate) streams_dir: PathBuf,
+    /// How events are divided; `None`: not at all.
+    pub(crate) partitions: Option<Partitions>,
     /// Events a second that one caller may publish.
     pub(crate) publish_rate: Option<u64>,
     /// The folder of the schemas.
@@ -55,6 +57,7 @@ impl Settings {
             stream: events.stream.clone(),
             // The extension keeps names such as `..` from being a way out.
             log_dir: start.role_dir().join(format!("{}.log", events.stream)),
+            partitions: partitions(events),
             publish_rate: events.publish_rate,
             schemas_dir: start.role_dir().join("schemas"),
             streams_dir: start.role_dir().join("streams"),
@@ -97,6 +100,7 @@ fn redis_options(config: &Config) -> Option<redis::Options> {
         group: events.group.clone(),
         retention: log.retention,
         dedup_window_ms: log.dedup_window_ms,
+        partitions: log.partitions,
     })
 }
 
@@ -113,7 +117,18 @@ fn log_options(events: &Events) -> Options {
         },
         dedup_window_ms: events.dedup_window.as_millis() as u64,
         segment_bytes: events.segment_bytes,
+        partitions: partitions(events),
     }
+}
+
+/// One partition is no division, whatever it is made by.
+fn partitions(events: &Events) -> Option<Partitions> {
+    let by = match events.partitions.by {
+        PartitionBy::None => return None,
+        PartitionBy::Type => By::Type,
+        PartitionBy::Symbol => By::Symbol,
+    };
+    Partitions::new(by, events.partitions.count)
 }
 
 #[cfg(test)]
@@ -137,6 +152,10 @@ mod tests {
         assert_eq!(options.fsync, Fsync::Interval(Duration::from_millis(50)));
         assert_eq!((options.dedup_window_ms, options.segment_bytes), (7_000, 1 << 20));
         let all = Retention { age_ms: Some(3_600_000), bytes: Some(9), count: Some(10) };
-        assert_eq!(options.retention, all);
+        assert_eq!((options.retention, options.partitions), (all, None));
+        events.partitions.by = PartitionBy::Symbol;
+        assert_eq!(log_options(&events).partitions, None, "one partition is none");
+        events.partitions.count = 4;
+        assert_eq!(log_options(&events).partitions, Partitions::new(By::Symbol, 4));
     }
 }

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::log::Record;
+use crate::log::{Lane, Record};
 
 const MEMORY_TAKES_IT: &str = "memory takes what is written to it";
 
@@ -58,9 +58,8 @@ fn write_placed(record: &Record, json: &[u8], out: &mut Vec<u8>) {
     let open = json.strip_suffix(b"}").unwrap_or(json);
     out.reserve(open.len() + 96);
     out.extend_from_slice(open);
-    let stamp = record.stamp;
-    write!(out, ",\"message_id\":\"{}\",\"seq\":{},\"partition\":0}}", stamp.id, stamp.seq)
-        .expect(MEMORY_TAKES_IT);
+    let (id, Lane { partition, seq }) = (record.stamp.id, record.lane);
+    write!(out, ",\"message_id\":\"{id}\",\"seq\":{seq},\"partition\":{partition}}}").expect(MEMORY_TAKES_IT);
 }
 
 /// The event with `metadata.replay` set. Metadata is the last member of what is stored.

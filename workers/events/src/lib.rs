@@ -149,6 +149,7 @@ async fn open_journal(settings: &Settings) -> Result<Log, RunError> {
         retention: Retention::default(),
         dedup_window_ms: 0,
         segment_bytes: JOURNAL_SEGMENT_BYTES,
+        partitions: None,
         ..settings.log_options
     };
     // What is cleaned away soon is not worth compressing; copies of acks are nothing to keep.

@@ -97,7 +97,7 @@ pub(crate) async fn one(
         .ok_or_else(|| Reject::new(Code::NotFound, "no event with this event id or message id is stored"))?;
     let mut body = Vec::new();
     if accepts(&headers, cloudevents::STRUCTURED) {
-        cloudevents::write(record.json(), &record.stamp.id.to_string(), record.stamp.seq, &mut body);
+        cloudevents::write(record.json(), &record.stamp.id.to_string(), record.lane, &mut body);
         return Ok(typed(cloudevents::STRUCTURED, body));
     }
     frame::write_json(&record, &mut body);
@@ -280,7 +280,7 @@ fn foreign(found: &Found) -> Vec<u8> {
         if at > 0 {
             body.push(b',');
         }
-        cloudevents::write(record.json(), &record.stamp.id.to_string(), record.stamp.seq, &mut body);
+        cloudevents::write(record.json(), &record.stamp.id.to_string(), record.lane, &mut body);
     }
     body.push(b']');
     body

@@ -172,10 +172,11 @@ pub(crate) struct Query {
 #[derive(Serialize)]
 struct Answer<'a> {
     symbol: &'a str,
-    /// Seq of the event that this state comes from.
+    /// Seq of the event that this state comes from, in its partition.
     seq: u64,
+    partition: u8,
     message_id: String,
-    /// Seq up to which the stream was looked at: the state is valid there.
+    /// Seq up to which the stream was looked at, over all partitions: the state is valid there.
     #[serde(skip_serializing_if = "Option::is_none")]
     valid_at_seq: Option<u64>,
     timestamp: &'a str,
@@ -330,7 +331,8 @@ fn told(record: &Record) -> Result<Answer<'_>, Reject> {
         .map_err(|_| Reject::new(Code::Integrity, "the stored event is not of the stored form"))?;
     Ok(Answer {
         symbol: record.symbol(),
-        seq: record.stamp.seq,
+        seq: record.lane.seq,
+        partition: record.lane.partition,
         message_id: record.stamp.id.to_string(),
         valid_at_seq: None,
         timestamp: stored.timestamp,

@@ -80,6 +80,7 @@ fn world() -> World {
         retention: Retention::default(),
         dedup_window_ms: 600_000,
         segment_bytes: 64 << 20,
+        partitions: None,
     };
     let ground = Ground {
         medium: Arc::clone(&disk) as Arc<dyn Medium>,
@@ -88,6 +89,7 @@ fn world() -> World {
     };
     let log = Log::open(dir.path(), &options, ground).unwrap();
     let settings = Settings {
+        partitions: None,
         spool_dir: dir.path().join("spool.log"),
         spools: false,
         dev: true,

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 use crate::code::Code;
 use crate::kind::show_duration;
-use crate::model::{Config, EventStore, RateLimit, RateStore, Service};
+use crate::model::{Config, EventStore, PartitionBy, Partitions, RateLimit, RateStore, Service};
 use crate::reader::Reader;
 use crate::report::{Diagnostic, Place, quote};
 use crate::table::Table;
@@ -148,10 +148,32 @@ fn event_store(reader: &mut Reader<'_>, config: &Config) {
     reader.report(wrong.help("set `redis.url` (or REDIS_URL), or `store = \"embedded\"`"));
 }
 
+/// Both keys of the partitions are needed.
+fn partitions(reader: &mut Reader<'_>, config: &Config) {
+    if reader.has_failed("events.partitions.by") || reader.has_failed("events.partitions.count") {
+        return;
+    }
+    let Partitions { by, count } = config.events.partitions;
+    let (key, message, help) = match (by, count) {
+        (PartitionBy::None, 2..) => (
+            "events.partitions.count",
+            "`count` has no effect: nothing divides the events",
+            "set `by = \"type\"` or `by = \"symbol\"`",
+        ),
+        (PartitionBy::Type | PartitionBy::Symbol, ..=1) => {
+            ("events.partitions.by", "`by` has no effect: there is one partition", "set `count`, 2 to 64")
+        }
+        _ => return,
+    };
+    let idle = Diagnostic::new(Code::NoEffect, message).at(reader.place(key));
+    reader.report(idle.help(help));
+}
+
 /// Checks everything together.
 pub(crate) fn config(reader: &mut Reader<'_>, config: &Config) {
     rate_store(reader, config);
     event_store(reader, config);
+    partitions(reader, config);
     names(reader, config);
     matches::matches(reader, config);
     shape::shapes(reader, config);

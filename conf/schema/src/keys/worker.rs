@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use super::span;
 use crate::form::{ADDRESS, AUDIENCE, FSYNC, ISSUER, PATH, SEAL, STREAM, TIMEFRAME, TRUST_DOMAIN};
 use crate::kind::{Choice, Duration, Flag, List, Maybe, Number, Size, count};
-use crate::model::{Calc, Candles, Demo, EventStore, Events, OnRedisDown, Retention, UnknownTypes, Vault};
+use crate::model::{
+    Calc, Candles, Demo, EventStore, Events, OnRedisDown, PartitionBy, Partitions, Retention, UnknownTypes,
+    Vault,
+};
 use crate::table::Table;
 
 const UNKNOWN_TYPES: Choice<UnknownTypes> =
@@ -16,6 +19,11 @@ const STORE: Choice<EventStore> =
 
 const ON_REDIS_DOWN: Choice<OnRedisDown> =
     Choice { words: &[("reject", OnRedisDown::Reject), ("spool", OnRedisDown::Spool)], planned: &[] };
+
+const PARTITION_BY: Choice<PartitionBy> = Choice {
+    words: &[("none", PartitionBy::None), ("type", PartitionBy::Type), ("symbol", PartitionBy::Symbol)],
+    planned: &[],
+};
 
 /// A year in milliseconds.
 const YEAR: u64 = 31_536_000_000;
@@ -43,6 +51,8 @@ pub(super) fn events(t: &mut Table<'_, '_>, events: &mut Events) {
         t.key("dedup_window", doc, span(0, 7 * DAY), &mut events.dedup_window);
         let doc = "What happens to event types outside the catalogue.";
         t.key("unknown_types", doc, UNKNOWN_TYPES, &mut events.unknown_types);
+        let doc = "How events are divided into partitions, each numbered by itself; a stream keeps its partitions.";
+        t.table("partitions", doc, |t| partitions(t, &mut events.partitions));
         let doc = "Size of one log segment.";
         t.key("segment_bytes", doc, Size(1 << 20..=4 << 30), &mut events.segment_bytes);
         let doc = "Events a second that one caller may publish; without it, any number.";
@@ -58,6 +68,12 @@ pub(super) fn events(t: &mut Table<'_, '_>, events: &mut Events) {
         resolve(t, events.archive_dir.as_mut());
         t.table("candles", "Candles made of trades.", |t| candles(t, &mut events.candles));
     });
+}
+
+fn partitions(t: &mut Table<'_, '_>, partitions: &mut Partitions) {
+    let doc = "What an event's partition is found by: none (there is one), type or symbol.";
+    t.key("by", doc, PARTITION_BY, &mut partitions.by);
+    t.key("count", "How many partitions there are.", count(1..=64), &mut partitions.count);
 }
 
 fn candles(t: &mut Table<'_, '_>, candles: &mut Candles) {

@@ -31,6 +31,8 @@ pub struct Events {
     pub unknown_types: UnknownTypes,
     /// Events a second that one caller may publish. `None`: no limit.
     pub publish_rate: Option<u64>,
+    /// How events are divided.
+    pub partitions: Partitions,
     /// Size of one log segment in bytes.
     pub segment_bytes: u64,
     /// Whether full segments are compressed.
@@ -92,6 +94,27 @@ pub struct Retention {
     pub bytes: Option<u64>,
     /// Events in the whole log.
     pub count: Option<u64>,
+}
+
+/// `[events.partitions]`: orders of their own that the events of a stream are numbered in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Partitions {
+    /// What an event's partition is found by.
+    pub by: PartitionBy,
+    /// How many there are, 1 to 64.
+    pub count: u8,
+}
+
+/// What an event's partition is found by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PartitionBy {
+    /// There is one.
+    #[default]
+    None,
+    /// Its type.
+    Type,
+    /// Its symbol.
+    Symbol,
 }
 
 /// What happens to event types outside the catalogue.
@@ -172,6 +195,7 @@ impl Default for Events {
             dedup_window: Duration::from_secs(600),
             unknown_types: UnknownTypes::default(),
             publish_rate: None,
+            partitions: Partitions::default(),
             segment_bytes: 64 << 20,
             candles: Candles::default(),
             compress: true,
@@ -179,6 +203,12 @@ impl Default for Events {
             key_file: None,
             archive_dir: None,
         }
+    }
+}
+
+impl Default for Partitions {
+    fn default() -> Self {
+        Self { by: PartitionBy::None, count: 1 }
     }
 }
 

@@ -65,6 +65,8 @@ pub(crate) const OTHER_VALUES: &[(&str, &str)] = &[
     ("events.group", "\"others\""),
     ("events.listen", "\"127.0.0.1:18011\""),
     ("events.on_redis_down", "\"spool\""),
+    ("events.partitions.by", "\"symbol\""),
+    ("events.partitions.count", "4"),
     ("events.publish_rate", "1000"),
     ("events.retention.age", "\"30d\""),
     ("events.retention.bytes", "\"100GiB\""),

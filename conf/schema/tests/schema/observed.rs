@@ -303,6 +303,11 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
     (EVENTS, "full_segments_are_archived_where_it_is_configured", &["events.archive_dir"]),
     ("workers/events/tests/api/live.rs", "what_retention_took_is_told", &["events.retention.count"]),
     ("workers/events/tests/api/limits.rs", "one_caller_publishes_so_fast", &["events.publish_rate"]),
+    (
+        "workers/events/tests/api/partitions.rs",
+        "every_partition_counts_by_itself",
+        &["events.partitions.by", "events.partitions.count"],
+    ),
     (EVENTS_REDIS, "the_own_log_is_used_where_it_is_asked_for", &["events.store"]),
     (
         "workers/events/tests/api/on_redis/spool.rs",

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{KEPT, METADATA, OWN, is_extension};
 use crate::json;
+use crate::log::Lane;
 
 /// What of the stored text is told.
 #[derive(Deserialize)]
@@ -25,7 +26,7 @@ struct Stored<'a> {
 
 /// Appends a stored event as a CloudEvent, its place in the stream as extensions; nothing where the text is not of
 /// the stored form.
-pub(crate) fn write(stored: &[u8], message_id: &str, seq: u64, out: &mut Vec<u8>) {
+pub(crate) fn write(stored: &[u8], message_id: &str, lane: Lane, out: &mut Vec<u8>) {
     let Ok(mut stored) = serde_json::from_slice::<Stored<'_>>(stored) else { return };
     let kept = match stored.metadata.remove(KEPT) {
         Some(Value::Object(kept)) => kept,
@@ -61,7 +62,8 @@ pub(crate) fn write(stored: &[u8], message_id: &str, seq: u64, out: &mut Vec<u8>
         }
     }
     member("sluicemessageid", message_id, out);
-    out.extend_from_slice(format!(",\"sluiceseq\":\"{seq}\",\"sluicepartition\":0").as_bytes());
+    let Lane { partition, seq } = lane;
+    out.extend_from_slice(format!(",\"sluiceseq\":\"{seq}\",\"sluicepartition\":{partition}").as_bytes());
     if !stored.metadata.is_empty() {
         member(METADATA, &Value::from(stored.metadata).to_string(), out);
     }
@@ -115,7 +117,7 @@ mod tests {
 
     fn told(stored: &Value) -> Value {
         let mut out = Vec::new();
-        write(stored.to_string().as_bytes(), "17-2", 9, &mut out);
+        write(stored.to_string().as_bytes(), "17-2", Lane { partition: 0, seq: 9 }, &mut out);
         serde_json::from_slice(&out)
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&out)))
     }

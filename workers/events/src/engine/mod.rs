@@ -1,7 +1,8 @@
 //! The store behind the calls: one face over every engine.
 //!
-//! Positions are seqs, contiguous from 1 in a stream; names of events are message ids, which only rise. An append
-//! is answered when it is as durable as its answer says. Readers see events in the order of their seqs; reading
+//! Positions are seqs, contiguous from 1 in a stream, over all of its partitions; names of events are message ids,
+//! which only rise. What clients are told of an event is its number in its partition (`Record::lane`). An append is
+//! answered when it is as durable as its answer says. Readers see events in the order of their seqs; reading
 //! blocks, so it is done on threads that may ([`crate::context::Context::read`]); [`Reader::durable_seq`],
 //! [`Reader::first_seq`] and [`Reader::stats`] are at hand and never block.
 

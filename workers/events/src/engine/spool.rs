@@ -222,6 +222,8 @@ impl Core {
         let options = Options {
             retention: Retention::default(),
             segment_bytes: options.segment_bytes.min(SEGMENT_BYTES),
+            // Their numbers come with their places in the stream.
+            partitions: None,
             ..options
         };
         // It is read once and gone.
@@ -454,6 +456,7 @@ mod tests {
             retention: Retention::default(),
             dedup_window_ms: 1_000,
             segment_bytes: 1 << 20,
+            partitions: None,
         };
         Core::open(&dir.join("s.spool.log"), options, Ground::default(), true, bytes_max).unwrap()
     }

@@ -54,7 +54,8 @@ struct World {
 }
 
 fn options(segment_bytes: u64) -> Options {
-    Options { fsync: Fsync::Always, retention: Retention::default(), dedup_window_ms: 0, segment_bytes }
+    let retention = Retention::default();
+    Options { fsync: Fsync::Always, retention, dedup_window_ms: 0, segment_bytes, partitions: None }
 }
 
 fn keeper(

@@ -10,6 +10,10 @@
 //! 60 u32 crc32c of the 60 bytes before
 //! ```
 //!
+//! Version 3 is version 2 of a log that is divided into partitions: their number stands in the upper seven bits of
+//! byte 10, and in the upper seven bits of byte 11 what divides it (1 type, 2 symbol). A log that is not divided is
+//! written as version 2.
+//!
 //! The message id before the first record is what keeps ids rising when retention has emptied the log. The log id
 //! is drawn when a log is first encrypted: a segment of another log is told by it.
 
@@ -22,12 +26,15 @@ use ring::aead::LessSafeKey;
 
 use super::id::MessageId;
 use super::keyring::{AtRest, Epoch, Keyring, random};
+use super::partition::Partitions;
 use super::record::array;
 
 /// Size of a segment's header; what it holds follows.
 pub(crate) const HEADER_BYTES: usize = 64;
-/// The version of the format that this code writes, and the newest it reads.
-pub const FORMAT_VERSION: u16 = 2;
+/// The newest version of the format that this code reads, and the one it writes for a log that is divided.
+pub const FORMAT_VERSION: u16 = 3;
+/// The version that it writes for a log that is not.
+const UNDIVIDED_VERSION: u16 = 2;
 
 const MAGIC: [u8; 8] = *b"SLUICELG";
 
@@ -58,43 +65,53 @@ pub(crate) struct Form {
 pub(crate) struct Style {
     keys: Option<Arc<Keyring>>,
     log_id: LogId,
+    partitions: Option<Partitions>,
 }
 
 impl Style {
     /// `log_id`: of the segments that are there already.
-    pub(crate) fn new(at_rest: &AtRest, log_id: Option<LogId>) -> Self {
+    pub(crate) fn new(at_rest: &AtRest, log_id: Option<LogId>, partitions: Option<Partitions>) -> Self {
         let keys = at_rest.keys.clone().filter(|_| at_rest.encrypt);
         let log_id = match &keys {
             Some(_) => log_id.unwrap_or_else(random),
             None => LogId::default(),
         };
-        Self { keys, log_id }
+        Self { keys, log_id, partitions }
+    }
+
+    fn version(&self) -> u16 {
+        if self.partitions.is_some() { FORMAT_VERSION } else { UNDIVIDED_VERSION }
     }
 
     /// The form of a new segment.
     pub(crate) fn form(&self, base_seq: u64, before: MessageId) -> Form {
         let mut header = [0; HEADER_BYTES];
         header[..8].copy_from_slice(&MAGIC);
-        header[8..10].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        header[8..10].copy_from_slice(&self.version().to_le_bytes());
+        let [by, count] = Partitions::to_bytes(self.partitions);
+        (header[10], header[11]) = (count << 1, by << 1);
         header[16..24].copy_from_slice(&base_seq.to_le_bytes());
         header[24..32].copy_from_slice(&before.ms.to_le_bytes());
         header[32..36].copy_from_slice(&before.n.to_le_bytes());
         let keys = self.keys.clone().map(|keys| {
             let id = keys.current();
             let check = keys.check(id).unwrap_or_default();
-            header[10] = 1;
+            header[10] |= 1;
             header[12..16].copy_from_slice(&id.to_le_bytes());
             header[36..44].copy_from_slice(&check.to_le_bytes());
             header[44..60].copy_from_slice(&self.log_id);
             (keys, id)
         });
-        Form::checked(header, FORMAT_VERSION, keys)
+        Form::checked(header, self.version(), keys)
     }
 
     /// Whether what is written now may follow in a segment of that form.
     pub(crate) fn continues(&self, form: &Form) -> bool {
         let own = self.keys.as_ref().map(|keys| keys.current());
-        form.version == FORMAT_VERSION && !form.is_packed() && form.keys.as_ref().map(|(_, id)| *id) == own
+        form.version == self.version()
+            && form.partitions() == self.partitions
+            && !form.is_packed()
+            && form.keys.as_ref().map(|(_, id)| *id) == own
     }
 }
 
@@ -137,10 +154,11 @@ impl Form {
         if u64::from_le_bytes(array(&header, 16)) != base_seq {
             return Err(HeaderFault::Damaged("name and header disagree"));
         }
-        if version >= 2 && (header[10] > 1 || header[11] > 1) {
+        let divided = Partitions::from_bytes([header[11] >> 1, header[10] >> 1]);
+        if version >= 2 && divided.map(|divided| divided.is_some()) != Ok(version >= 3) {
             return Err(HeaderFault::Damaged("a form that this version does not know"));
         }
-        let keys = if version >= 2 && header[10] == 1 {
+        let keys = if version >= 2 && header[10] & 1 == 1 {
             let id = u32::from_le_bytes(array(&header, 12));
             let found = keys.and_then(|keys| Some((keys, keys.check(id)?)));
             let (keys, check) = found.ok_or(HeaderFault::NoKey(id))?;
@@ -157,7 +175,7 @@ impl Form {
     /// The same segment, compressed; with the current key where it is encrypted.
     pub(crate) fn packed(&self) -> Self {
         let mut header = self.header;
-        header[11] = 1;
+        header[11] |= 1;
         let keys = self.keys.as_ref().map(|(keys, _)| {
             let id = keys.current();
             header[12..16].copy_from_slice(&id.to_le_bytes());
@@ -184,7 +202,14 @@ impl Form {
 
     /// Whether it was written anew, compressed.
     pub(crate) fn is_packed(&self) -> bool {
-        self.version >= 2 && self.header[11] == 1
+        self.version >= 2 && self.header[11] & 1 == 1
+    }
+
+    /// How its log is divided.
+    pub(crate) fn partitions(&self) -> Option<Partitions> {
+        let [count, by] = [self.header[10] >> 1, self.header[11] >> 1];
+        // What is no division was refused when the header was read.
+        if self.version >= 3 { Partitions::from_bytes([by, count]).ok().flatten() } else { None }
     }
 
     /// The message id before the first record.
@@ -213,13 +238,19 @@ impl Form {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::log::partition::By;
 
     fn keyring(key: u8) -> Arc<Keyring> {
         Arc::new(Keyring::new(3, [(3, &[key; 32])]).unwrap())
     }
 
     fn style(keys: Option<Arc<Keyring>>) -> Style {
-        Style::new(&AtRest { encrypt: keys.is_some(), keys, ..AtRest::default() }, Some([9; 16]))
+        divided(keys, None)
+    }
+
+    fn divided(keys: Option<Arc<Keyring>>, partitions: Option<Partitions>) -> Style {
+        let at_rest = AtRest { encrypt: keys.is_some(), keys, ..AtRest::default() };
+        Style::new(&at_rest, Some([9; 16]), partitions)
     }
 
     /// The form of a segment without keys.
@@ -264,13 +295,33 @@ pub(crate) mod tests {
             assert!(Form::parse(bad, 7, None).is_err(), "bit {bit}");
         }
         let mut newer = good;
-        newer[8..10].copy_from_slice(&3_u16.to_le_bytes());
-        let newer = Form::checked(newer, 3, None).header;
-        let mut other = good;
-        other[10] = 2;
-        let other = Form::checked(other, 2, None).header;
-        assert!(matches!(Form::parse(other, 7, None), Err(HeaderFault::Damaged(_))));
-        assert_eq!(Form::parse(newer, 7, None).unwrap_err(), HeaderFault::Version(3));
+        newer[8..10].copy_from_slice(&4_u16.to_le_bytes());
+        let newer = Form::checked(newer, 4, None).header;
+        // Partitions in version 2, none in version 3, and a number of them that cannot be.
+        for (version, [count, by]) in [(2, [4, 1]), (3, [0, 0]), (3, [65, 1])] {
+            let mut other = good;
+            (other[8], other[10], other[11]) = (version, count << 1, by << 1);
+            let other = Form::checked(other, version.into(), None).header;
+            assert!(matches!(Form::parse(other, 7, None), Err(HeaderFault::Damaged(_))));
+        }
+        assert_eq!(Form::parse(newer, 7, None).unwrap_err(), HeaderFault::Version(4));
+    }
+
+    #[test]
+    fn a_header_says_how_its_log_is_divided() {
+        for keys in [None, Some(keyring(7))] {
+            let partitions = Partitions::new(By::Symbol, 64);
+            let (own, other) = (divided(keys.clone(), partitions), style(keys.clone()));
+            let form = own.form(5, MessageId::default());
+            let read = Form::parse(*form.header(), 5, keys.as_ref()).unwrap();
+            assert_eq!((read.partitions(), read.is_encrypted()), (partitions, keys.is_some()));
+            assert!(read.is_framed() && !read.is_packed());
+            let packed = read.packed();
+            assert_eq!((packed.partitions(), packed.is_packed()), (partitions, true));
+            assert!(own.continues(&read) && !other.continues(&read));
+            assert!(!own.continues(&other.form(5, MessageId::default())));
+            assert!(!divided(keys, Partitions::new(By::Type, 64)).continues(&read));
+        }
     }
 
     #[test]

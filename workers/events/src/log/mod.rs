@@ -21,6 +21,7 @@ mod medium;
 mod open;
 mod pack;
 mod pages;
+mod partition;
 mod plan;
 mod reader;
 mod record;
@@ -51,6 +52,8 @@ pub use keyring::{AtRest, Keyring, KeyringError, MASTER_BYTES};
 pub(crate) use medium::is_full;
 pub use medium::{Disk, Medium};
 pub use open::{OpenError, Recovered};
+pub(crate) use partition::word as partitions_word;
+pub use partition::{By, Lane, PARTITIONS_MAX, Partitions};
 pub use plan::Outcome;
 pub use reader::{ReadError, Reader, Stats};
 pub use record::{Body, Draft, DraftError, LABEL_BYTES_MAX, Labels, Record, Stamp};
@@ -95,6 +98,8 @@ pub struct Options {
     pub dedup_window_ms: u64,
     /// Size at which a segment is full, in bytes, unless retention asks for smaller ones.
     pub segment_bytes: u64,
+    /// How its events are numbered; `None`: all in one row.
+    pub partitions: Option<Partitions>,
 }
 
 /// What became of a submission.
@@ -371,7 +376,7 @@ pub(crate) mod tests {
             format!(r#"{{"event_type":"{kind}","data":{{"symbol":"BTC/USDT","n":{seq}}},"metadata":{{}}}}"#);
         let draft = Draft::new(labels, seq as i64, u128::from(seq), seq, json.as_bytes()).unwrap();
         let mut out = Vec::new();
-        draft.encode(Stamp { seq, id: MessageId { ms: seq, n: 0 } }, &mut out);
+        draft.encode(Stamp { seq, id: MessageId { ms: seq, n: 0 } }, None, &mut out);
         let bytes = Bytes::from(out);
         let Parsed::Whole(header) = parse_framed(&bytes) else { panic!("not a record") };
         Record::slice(&header, &bytes, 0)

@@ -18,6 +18,7 @@ use super::housekeeping::{Housekeeper, JOBS_MAX};
 use super::id::MessageId;
 use super::pack::Packing;
 use super::pages::IndexFile;
+use super::partition::{self, Heads, Partitions};
 use super::plan::Scratch;
 use super::reader::{ReadError, Reader};
 use super::recovery::{self, ScanError};
@@ -79,6 +80,20 @@ pub enum OpenError {
     /// The archive is the log's own folder: copies there would go with the originals.
     #[error("the archive of the event log in {} must be another folder", .0.display())]
     Archive(PathBuf),
+    /// Its events are numbered in other partitions than is asked for.
+    #[error(
+        "the events in {} are divided into partitions as {found}, and {asked} is configured. A stream keeps its \
+         partitions: set events.partitions as it was, or begin another events.stream",
+        dir.display()
+    )]
+    Partitions {
+        /// The directory.
+        dir: PathBuf,
+        /// How they are divided: `symbol:4`, or `none`.
+        found: String,
+        /// How they are to be.
+        asked: String,
+    },
     /// The tail could not be read for the dedup window.
     #[error("cannot read the events of the dedup window")]
     Tail(#[source] ReadError),
@@ -103,7 +118,10 @@ pub(crate) fn open(dir: &Path, options: &Options, ground: Ground) -> Result<Log,
     }
     let mut recovered = Recovered::default();
     let (mut segments, last_id) = load(dir, &ground, &mut recovered)?;
-    let style = Style::new(&ground.at_rest, segments.iter().find_map(|segment| segment.form.log_id()));
+    let partitions = options.partitions;
+    divided_as(dir, &segments, partitions)?;
+    let log_id = segments.iter().find_map(|segment| segment.form.log_id());
+    let style = Style::new(&ground.at_rest, log_id, partitions);
     let active = active(dir, &ground, &style, &mut segments, last_id)?;
     let next_seq = active.with_summary(|summary| active.base_seq + summary.records);
     let written = active.with_summary(|summary| summary.end);
@@ -111,6 +129,7 @@ pub(crate) fn open(dir: &Path, options: &Options, ground: Ground) -> Result<Log,
     let reader = Reader { store: Arc::clone(&store) };
     let mut dedup = Dedup::new(options.dedup_window_ms, IDS_MAX);
     remember_tail(&reader, &mut dedup, last_id, &mut recovered).map_err(OpenError::Tail)?;
+    let heads = heads(dir, &reader, partitions, &ground)?;
 
     let (jobs, job_queue) = sync_channel(JOBS_MAX);
     let (queue, submissions) = sync_channel(QUEUE_SUBMISSIONS_MAX);
@@ -147,6 +166,7 @@ pub(crate) fn open(dir: &Path, options: &Options, ground: Ground) -> Result<Log,
         reserved: written,
         next_seq,
         last_id,
+        heads,
         unsynced: None,
         scratch: Scratch::default(),
     };
@@ -233,6 +253,45 @@ fn load(
         return Err(OpenError::Corrupt { path: stranger.path.clone(), why });
     }
     Ok((segments, last_id))
+}
+
+/// Refuses a log whose events are divided in another way.
+fn divided_as(dir: &Path, segments: &[Arc<Segment>], asked: Option<Partitions>) -> Result<(), OpenError> {
+    let is_other = |segment: &&Arc<Segment>| {
+        segment.form.partitions() != asked && segment.with_summary(|summary| summary.records > 0)
+    };
+    match segments.iter().find(is_other) {
+        None => Ok(()),
+        Some(other) => Err(OpenError::Partitions {
+            dir: dir.to_owned(),
+            found: partition::word(other.form.partitions()),
+            asked: partition::word(asked),
+        }),
+    }
+}
+
+/// The numbers given last in each partition: as written down, and what came behind that.
+fn heads(
+    dir: &Path,
+    reader: &Reader,
+    partitions: Option<Partitions>,
+    ground: &Ground,
+) -> Result<Heads, OpenError> {
+    let Some(own) = partitions else { return Ok(Heads::default()) };
+    let (first, newest) = (reader.first_seq(), reader.durable_seq());
+    let saved = Heads::load(dir, own).map_err(at(dir))?;
+    let saved = saved.filter(|(seq, _)| (first.saturating_sub(1)..=newest).contains(seq));
+    let is_saved = saved.is_some();
+    // No number in a partition is above the seq: behind what retention took, they go on from there.
+    let (from, mut heads) = saved.unwrap_or_else(|| (first - 1, Heads::behind(partitions, first - 1)));
+    let mut scan = reader.forward(from + 1, Filter::default());
+    while let Some(record) = scan.next().map_err(OpenError::Tail)? {
+        heads.note(record.lane);
+    }
+    if !is_saved && let Err(error) = heads.save(&*ground.medium, dir, newest) {
+        ground.observer.trouble("the numbers of the partitions could not be written down", &error);
+    }
+    Ok(heads)
 }
 
 /// The segment to write to: the last one where it may go on, else a new one.

@@ -187,7 +187,7 @@ impl Packed<'_> {
                 len,
                 time_us: header.time_us,
                 event_id: header.event_id,
-                kind: record::kind_of(&records[*place..]),
+                kind: header.kind(&records[*place..]),
             });
         }
         if self.out.len() as u64 >= STEP_BYTES { self.flush().map_err(PackError::Disk) } else { Ok(()) }

@@ -9,6 +9,7 @@ use foldhash::HashMap;
 use super::frame::{FRAME_BYTES, Label, OVERHEAD_BYTES, Sealer};
 use super::id::MessageId;
 use super::index::Entry;
+use super::partition::{Heads, Lane};
 use super::record::{self, BARRIER, Draft, FIRST, LAST, Stamp};
 
 /// What became of one event of a submission.
@@ -38,6 +39,7 @@ pub(crate) struct Plan {
     scratch: Scratch,
     next_seq: u64,
     last_id: MessageId,
+    heads: Heads,
 }
 
 /// What a plan works with; the next one uses its memory again.
@@ -52,6 +54,7 @@ pub(crate) struct Scratch {
 #[derive(Debug)]
 struct Planned {
     stamp: Stamp,
+    lane: Option<Lane>,
     range: Range<usize>,
     /// Its frame, in the framed bytes; empty until [`Plan::finish`].
     frame: Range<usize>,
@@ -66,7 +69,12 @@ impl Plan {
         scratch.framed.clear();
         scratch.planned.clear();
         scratch.local.clear();
-        Self { buffer: Vec::new(), scratch, next_seq, last_id }
+        Self { buffer: Vec::new(), scratch, next_seq, last_id, heads: Heads::default() }
+    }
+
+    /// The same, of a log that is divided: numbers in its partitions go on behind these.
+    pub(crate) fn divided(self, heads: Heads) -> Self {
+        Self { heads, ..self }
     }
 
     /// Makes room for so many bytes of records.
@@ -172,6 +180,11 @@ impl Plan {
         (self.next_seq, self.last_id)
     }
 
+    /// The numbers in the partitions to go on from.
+    pub(crate) fn heads(&self) -> &Heads {
+        &self.heads
+    }
+
     /// Index entries, for a finished commit that begins at `offset`: a record's place is its frame's.
     pub(crate) fn entries(&self, offset: u64) -> impl Iterator<Item = Entry<'_>> {
         self.scratch.planned.iter().map(move |planned| Entry {
@@ -194,10 +207,12 @@ impl Plan {
         let stamp = Stamp { seq: self.next_seq, id: self.last_id };
         self.next_seq += 1;
         let start = self.buffer.len();
-        draft.encode(stamp, &mut self.buffer);
+        let lane = self.heads.give(draft.labels());
+        draft.encode(stamp, lane, &mut self.buffer);
         self.scratch.local.insert(draft.event_id, self.scratch.planned.len());
         self.scratch.planned.push(Planned {
             stamp,
+            lane,
             range: start..self.buffer.len(),
             frame: 0..0,
             time_us: draft.time_us,
@@ -208,8 +223,9 @@ impl Plan {
     }
 
     fn undo(&mut self, planned: usize, bytes: usize, last_id: MessageId) {
-        for undone in self.scratch.planned.drain(planned..) {
+        for undone in self.scratch.planned.drain(planned..).rev() {
             self.scratch.local.remove(&undone.event_id);
+            undone.lane.into_iter().for_each(|lane| self.heads.take_back(lane));
             self.next_seq -= 1;
         }
         self.buffer.truncate(bytes);
@@ -226,6 +242,7 @@ impl Planned {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::partition::{By, Partitions};
     use crate::log::record::Labels;
 
     fn draft(event_id: u128, fingerprint: u64) -> Draft {
@@ -272,6 +289,18 @@ mod tests {
         );
         assert_eq!((plan.records(), plan.buffer.len()), (1, bytes));
         assert_eq!(take(&mut plan, &[draft(2, 5)], false), [Outcome::Stored(stamp(8, 1))]);
+    }
+
+    #[test]
+    fn numbers_of_partitions_are_taken_back_too() {
+        let partitions = Partitions::new(By::Type, 2);
+        let mut plan = Plan::new(7, MessageId::default(), Default::default()).divided(Heads::new(partitions));
+        take(&mut plan, &[draft(1, 1), draft(2, 1)], false);
+        let before = plan.heads().clone();
+        take(&mut plan, &[draft(3, 1), draft(4, 1), draft(1, 9)], true);
+        assert_eq!(plan.heads(), &before);
+        take(&mut plan, &[draft(5, 1)], false);
+        assert_ne!(plan.heads(), &before);
     }
 
     #[test]

@@ -14,6 +14,9 @@
 //! 64 type, symbol, source, JSON
 //! ```
 //!
+//! In a log that is divided into partitions (version 3) byte 28 is the partition + 1, and eight bytes of header more
+//! (u64, the number in the partition) stand at 64, before the labels.
+//!
 //! The labels are repeated outside the JSON so that a scan can filter without parsing it, and the event id and
 //! fingerprint so that the dedup window is rebuilt without parsing either. The checksum covers the padding too:
 //! any flipped bit of a stored record is a checksum error.
@@ -21,9 +24,12 @@
 use bytes::Bytes;
 
 use super::id::MessageId;
+use super::partition::{Lane, PARTITIONS_MAX};
 
 /// Size of a record's header.
 pub(crate) const HEADER_BYTES: usize = 64;
+/// What a header has more in a log that is divided.
+const LANE_BYTES: usize = 8;
 /// LIMIT: a record with its header. An event has at most 256 KiB as received; the rest is room for the fields
 /// which the worker adds.
 pub(crate) const RECORD_BYTES_MAX: usize = 320 * 1024;
@@ -96,6 +102,8 @@ pub enum DraftError {
 pub struct Record {
     /// Place in the log.
     pub stamp: Stamp,
+    /// Place in its partition; in a log that is not divided, the same in partition 0.
+    pub lane: Lane,
     /// Event time in microseconds since 1970.
     pub time_us: i64,
     /// Event id.
@@ -112,7 +120,10 @@ pub(crate) struct Header {
     pub(crate) len: usize,
     pub(crate) crc: u32,
     pub(crate) stamp: Stamp,
+    pub(crate) lane: Lane,
     pub(crate) flags: u8,
+    /// Bytes before the labels.
+    head: usize,
     pub(crate) lens: [u8; 3],
     pub(crate) time_us: i64,
     pub(crate) event_id: u128,
@@ -165,7 +176,7 @@ impl Body {
 
     /// The draft, once its JSON is whole.
     pub fn finish(self, time_us: i64, event_id: u128, fingerprint: u64) -> Result<Draft, DraftError> {
-        let record = HEADER_BYTES + self.bytes.len();
+        let record = HEADER_BYTES + LANE_BYTES + self.bytes.len();
         if record > RECORD_BYTES_MAX {
             return Err(DraftError::Record(record));
         }
@@ -207,34 +218,39 @@ impl Draft {
         &self.body[labels_len(self.lens)..]
     }
 
-    /// Bytes of the record on disk, padding included.
+    /// Bytes of the record on disk, padding included, where the log is not divided.
     pub fn stored_bytes(&self) -> usize {
         padded(HEADER_BYTES + self.body.len())
     }
 
     /// Appends the record to `out`, without flags and checksum: those are its frame's.
-    pub(crate) fn encode(&self, stamp: Stamp, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, stamp: Stamp, lane: Option<Lane>, out: &mut Vec<u8>) {
         let start = out.len();
-        let len = HEADER_BYTES + self.body.len();
+        let len = head_bytes(lane.map_or(0, |lane| lane.partition + 1)) + self.body.len();
         out.extend_from_slice(&(len as u32).to_le_bytes());
         out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(&stamp.seq.to_le_bytes());
         out.extend_from_slice(&stamp.id.ms.to_le_bytes());
         out.extend_from_slice(&stamp.id.n.to_le_bytes());
-        out.extend_from_slice(&[0, self.lens[0], self.lens[1], self.lens[2]]);
+        let partition = lane.map_or(0, |lane| lane.partition + 1);
+        out.extend_from_slice(&[partition, self.lens[0], self.lens[1], self.lens[2]]);
         out.extend_from_slice(&self.time_us.to_le_bytes());
         out.extend_from_slice(&self.event_id.to_le_bytes());
         out.extend_from_slice(&self.fingerprint.to_le_bytes());
+        if let Some(lane) = lane {
+            out.extend_from_slice(&lane.seq.to_le_bytes());
+        }
         out.extend_from_slice(&self.body);
         out.resize(start + padded(len), 0);
     }
 }
 
 impl Record {
-    /// A draft with its place in another store than the log.
-    pub fn of(draft: Draft, stamp: Stamp) -> Self {
+    /// A draft with its place in another store than the log; `lane` where that one is divided.
+    pub fn of(draft: Draft, stamp: Stamp, lane: Option<Lane>) -> Self {
         Self {
             stamp,
+            lane: lane.unwrap_or_else(|| Lane::whole(stamp.seq)),
             time_us: draft.time_us,
             event_id: draft.event_id,
             fingerprint: draft.fingerprint,
@@ -273,11 +289,12 @@ impl Record {
     pub(crate) fn slice(header: &Header, block: &Bytes, at: usize) -> Self {
         Self {
             stamp: header.stamp,
+            lane: header.lane,
             time_us: header.time_us,
             event_id: header.event_id,
             fingerprint: header.fingerprint,
             lens: header.lens,
-            body: block.slice(at + HEADER_BYTES..at + header.len),
+            body: block.slice(at + header.head..at + header.len),
         }
     }
 }
@@ -288,6 +305,11 @@ impl Header {
         padded(self.len)
     }
 
+    /// The type of its record.
+    pub(crate) fn kind<'a>(&self, record: &'a [u8]) -> &'a str {
+        label(&record[self.head..], 0, self.lens[0])
+    }
+
     /// Reads the fields without checking anything.
     pub(crate) fn read(bytes: &[u8; HEADER_BYTES]) -> Self {
         let u64_at = |at: usize| u64::from_le_bytes(array(bytes, at));
@@ -296,7 +318,9 @@ impl Header {
             len: u32_at(0) as usize,
             crc: u32_at(4),
             stamp: Stamp { seq: u64_at(8), id: MessageId { ms: u64_at(16), n: u32_at(24) } },
+            lane: Lane::whole(u64_at(8)),
             flags: bytes[28],
+            head: HEADER_BYTES,
             lens: [bytes[29], bytes[30], bytes[31]],
             time_us: i64::from_le_bytes(array(bytes, 32)),
             event_id: u128::from_le_bytes(array(bytes, 40)),
@@ -328,28 +352,38 @@ pub(crate) fn parse(bytes: &[u8]) -> Parsed {
 /// Judges what stands at the beginning of what a frame held, which has been checked as a whole.
 pub(crate) fn parse_framed(bytes: &[u8]) -> Parsed {
     let Some(head) = bytes.first_chunk::<HEADER_BYTES>() else { return Parsed::Short };
-    let header = Header::read(head);
-    if !(HEADER_BYTES..=RECORD_BYTES_MAX).contains(&header.len) {
+    let mut header = Header::read(head);
+    header.head = head_bytes(header.flags);
+    if !(header.head..=RECORD_BYTES_MAX).contains(&header.len) {
         return Parsed::Damaged("impossible length");
     }
-    match bytes.get(..header.padded()) {
-        Some(record) => checked(header, record),
-        None => Parsed::Short,
+    let Some(record) = bytes.get(..header.padded()) else { return Parsed::Short };
+    if let Some(partition) = header.flags.checked_sub(1) {
+        if partition >= PARTITIONS_MAX {
+            return Parsed::Damaged("impossible partition");
+        }
+        header.lane = Lane { partition, seq: u64::from_le_bytes(array(record, HEADER_BYTES)) };
     }
+    checked(header, record)
+}
+
+/// Bytes before the labels, by byte 28 of a record in a frame.
+fn head_bytes(partition: u8) -> usize {
+    if partition == 0 { HEADER_BYTES } else { HEADER_BYTES + LANE_BYTES }
 }
 
 fn checked(header: Header, record: &[u8]) -> Parsed {
     let labels = labels_len(header.lens);
-    let text = record.get(HEADER_BYTES..HEADER_BYTES + labels).map(std::str::from_utf8);
-    if HEADER_BYTES + labels > header.len || !matches!(text, Some(Ok(_))) {
+    let text = record.get(header.head..header.head + labels).map(std::str::from_utf8);
+    if header.head + labels > header.len || !matches!(text, Some(Ok(_))) {
         return Parsed::Damaged("labels that do not fit");
     }
     Parsed::Whole(header)
 }
 
-/// The type of an encoded record.
+/// The type of a record as it stands in a frame.
 pub(crate) fn kind_of(record: &[u8]) -> &str {
-    label(&record[HEADER_BYTES..], 0, record[29])
+    label(&record[head_bytes(record[28])..], 0, record[29])
 }
 
 /// Sets the flags of an encoded record and its checksum, as version 1 stored it.
@@ -394,7 +428,7 @@ mod tests {
         let labels = Labels { kind: "trading_signal", symbol: "BTC/USDT", source: "ml" };
         let draft = Draft::new(labels, 7, 9, 11, br#"{"a":1}"#).unwrap();
         let mut out = Vec::new();
-        draft.encode(Stamp { seq: 3, id: MessageId { ms: 5, n: 1 } }, &mut out);
+        draft.encode(Stamp { seq: 3, id: MessageId { ms: 5, n: 1 } }, None, &mut out);
         assert_eq!(out.len(), draft.stored_bytes());
         seal(&mut out, FIRST | LAST);
         out
@@ -408,6 +442,23 @@ mod tests {
         assert_eq!((record.kind(), record.symbol(), record.source()), ("trading_signal", "BTC/USDT", "ml"));
         assert_eq!(record.json(), br#"{"a":1}"#);
         assert_eq!((record.stamp.seq, record.time_us, record.event_id, record.fingerprint), (3, 7, 9, 11));
+    }
+
+    #[test]
+    fn a_record_of_a_partition_reads_back_as_written() {
+        let labels = Labels { kind: "trading_signal", symbol: "BTC/USDT", source: "ml" };
+        let draft = Draft::new(labels, 7, 9, 11, br#"{"a":1}"#).unwrap();
+        let mut out = Vec::new();
+        let lane = Lane { partition: 63, seq: 2 };
+        draft.encode(Stamp { seq: 3, id: MessageId { ms: 5, n: 1 } }, Some(lane), &mut out);
+        assert_eq!(kind_of(&out), "trading_signal");
+        let bytes = Bytes::from(out.clone());
+        let Parsed::Whole(header) = parse_framed(&bytes) else { panic!("not whole") };
+        let record = Record::slice(&header, &bytes, 0);
+        assert_eq!((record.kind(), record.symbol(), record.source()), ("trading_signal", "BTC/USDT", "ml"));
+        assert_eq!((record.json(), record.stamp.seq, record.lane), (&br#"{"a":1}"#[..], 3, lane));
+        out[28] = PARTITIONS_MAX + 1;
+        assert!(matches!(parse_framed(&out), Parsed::Damaged(_)));
     }
 
     #[test]

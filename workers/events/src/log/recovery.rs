@@ -300,7 +300,7 @@ impl<'a> Window<'a> {
                 len: len as u64,
                 time_us: header.time_us,
                 event_id: header.event_id,
-                kind: record::kind_of(record).into(),
+                kind: header.kind(record).into(),
             });
         };
         match unit.what {
@@ -380,7 +380,7 @@ mod tests {
                 let ordered = if i == 0 && (barriers || seq == 1) { BARRIER } else { 0 };
                 let flags = first | ordered | if i + 1 == *count { LAST } else { 0 };
                 let mut record = Vec::new();
-                draft(seq).encode(Stamp { seq, id: MessageId { ms: seq, n: 0 } }, &mut record);
+                draft(seq).encode(Stamp { seq, id: MessageId { ms: seq, n: 0 } }, None, &mut record);
                 if form.is_framed() {
                     let label = Label { seq, count: 1, flags, plain: record.len() };
                     let at = bytes.len() as u64;

@@ -26,6 +26,7 @@ use super::frame::Sealer;
 use super::housekeeping::Job;
 use super::id::MessageId;
 use super::medium::{Medium, is_full};
+use super::partition::Heads;
 use super::plan::{Known, Outcome, Plan, Scratch};
 use super::reader::{ReadError, record_at};
 use super::record::Draft;
@@ -78,6 +79,8 @@ pub(crate) struct Writer {
     pub(crate) reserved: u64,
     pub(crate) next_seq: u64,
     pub(crate) last_id: MessageId,
+    /// The numbers given last in each partition.
+    pub(crate) heads: Heads,
     /// Since when something written is not synced.
     pub(crate) unsynced: Option<Instant>,
     /// Memory of the last commit, for the next one.
@@ -177,7 +180,8 @@ impl Writer {
     fn commit(&mut self, batch: &mut Vec<Submission>) -> Result<(), Fatal> {
         let started = Instant::now();
         let now_ms = self.clock.now_ms();
-        let mut plan = Plan::new(self.next_seq, self.last_id, std::mem::take(&mut self.scratch));
+        let mut plan = Plan::new(self.next_seq, self.last_id, std::mem::take(&mut self.scratch))
+            .divided(self.heads.clone());
         plan.reserve(batch.iter().map(|submission| submission.bytes).sum());
         let mut answers = Vec::with_capacity(batch.len());
         for submission in batch.drain(..) {
@@ -262,6 +266,7 @@ impl Writer {
             self.dedup.remember(entry.event_id, entry.stamp.seq, entry.stamp.id.ms);
         }
         (self.next_seq, self.last_id) = plan.after();
+        self.heads.clone_from(plan.heads());
         if self.fsync != Fsync::Always {
             self.unsynced.get_or_insert(begun);
             if self.sync_due().is_some_and(|left| left.is_zero()) {
@@ -290,6 +295,10 @@ impl Writer {
     /// Begins a new segment; the old one is whole and durable before.
     fn roll(&mut self) -> Result<(), StoreError> {
         self.sync().map_err(StoreError::Fatal)?;
+        // Without it a start looks further back.
+        if let Err(error) = self.heads.save(&*self.medium, &self.store.dir, self.next_seq - 1) {
+            self.observer.trouble("the numbers of the partitions could not be written down", &error);
+        }
         let form = self.style.form(self.next_seq, self.last_id);
         let made = Segment::create(&*self.medium, &self.store.dir, self.next_seq, form);
         let segment = Arc::new(made.map_err(|error| {

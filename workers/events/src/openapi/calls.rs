@@ -154,7 +154,9 @@ pub(super) const CALLS: &[Call] = &[
         .by("200", STREAM),
     call("post", "/admin/archive", "Close the segment being written and copy every full one", ADMIN)
         .answers("What was copied.", "Archived"),
-    call("get", "/events/stats", "What the stream holds", READ).answers("Figures.", "Stats"),
+    call("get", "/events/stats", "What the stream holds", READ)
+        .query(&[&[("stream", "string", "a stream that a replay filled, in place of the main one")]])
+        .answers("Figures.", "Stats"),
     call("get", "/events/types", "Types of the catalogue", READ).answers("Names and aliases.", "Types"),
     call("get", "/events/stream", "Follow the stream as server-sent events", READ)
         .query(&[SUBSCRIPTION])

@@ -181,6 +181,8 @@ fn reading() -> Shapes {
     let stats = object(&[
         ("stream!", text()),
         ("stream_length!", count()),
+        ("last_seq!", count()),
+        ("partitions!", count()),
         ("first_entry!", maybe_text()),
         ("last_entry!", maybe_text()),
         ("consumer_groups!", count()),
@@ -195,6 +197,7 @@ fn reading() -> Shapes {
     let state = object(&[
         ("symbol!", text()),
         ("seq!", count()),
+        ("partition!", count()),
         ("message_id!", text()),
         ("valid_at_seq", count()),
         ("timestamp!", text()),

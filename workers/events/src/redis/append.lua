@@ -3,11 +3,12 @@
 -- KEYS: stream, meta, anchors, marks, types, latest, ids of even and of odd generations.
 -- ARGV: epoch, window ms, ids a generation at most, events/bytes/ms between anchors at most, number of submissions;
 --       then for each: number of events, 1 when all or nothing; then for each event:
---       event id, fingerprint, type, symbol, source, time in us, 1 when it is market data, the event.
+--       event id, fingerprint, type, symbol, source, time in us, 1 when it is market data, the event, its partition
+--       or ''.
 -- Answer: for each event S|D|C|W (stored, duplicate, conflict, withheld), seq, message id.
 local stream, meta, anchors, marks, types, latest = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local ids = { [0] = KEYS[7], [1] = KEYS[8] }
-local FIELDS, TYPES_MAX, SYMBOLS_MAX = 8, 512, 10000
+local FIELDS, TYPES_MAX, SYMBOLS_MAX = 9, 512, 10000
 local window, generation_max = tonumber(ARGV[2]), tonumber(ARGV[3])
 local step_events, step_bytes, step_ms = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 
@@ -23,6 +24,7 @@ local now = math.max(time[1] * 1000 + math.floor(time[2] / 1000), tonumber(strin
 local young_count = redis.call('HLEN', ids[young])
 local symbols = redis.call('HLEN', latest)
 local counts = {}
+local lanes = {}
 
 local function text(number)
   return string.format('%.0f', number)
@@ -72,11 +74,25 @@ local function anchor(name)
   mark_seq, mark_bytes, mark_ms = seq, bytes, now
 end
 
+-- The next number in a partition.
+local function lane(partition)
+  local last = lanes[partition] or tonumber(redis.call('HGET', meta, 'partition:' .. partition) or '0')
+  lanes[partition] = last + 1
+  return text(last + 1)
+end
+
 local function store(at)
   local id, print, kind, symbol, event = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 7]
+  local partition, name = ARGV[at + 8], nil
   seq = seq + 1
-  local name = redis.call('XADD', stream, '*', 'event', event, 'seq', text(seq), 'type', kind, 'symbol', symbol,
-    'source', ARGV[at + 4], 'time', ARGV[at + 5], 'event_id', id, 'print', print)
+  if partition == '' then
+    name = redis.call('XADD', stream, '*', 'event', event, 'seq', text(seq), 'type', kind, 'symbol', symbol,
+      'source', ARGV[at + 4], 'time', ARGV[at + 5], 'event_id', id, 'print', print)
+  else
+    name = redis.call('XADD', stream, '*', 'event', event, 'seq', text(seq), 'type', kind, 'symbol', symbol,
+      'source', ARGV[at + 4], 'time', ARGV[at + 5], 'event_id', id, 'print', print, 'partition', partition,
+      'partition_seq', lane(partition))
+  end
   if mark_seq < 0 or seq - mark_seq >= step_events or bytes - mark_bytes >= step_bytes or now - mark_ms >= step_ms then
     anchor(name)
   end
@@ -144,6 +160,9 @@ end
 
 if seq > before then
   count_types()
+  for partition, last in pairs(lanes) do
+    redis.call('HSET', meta, 'partition:' .. partition, text(last))
+  end
   redis.call('HSET', meta, 'seq', text(seq), 'id', last_id, 'bytes', text(bytes), 'young', young, 'young_ms',
     text(young_ms), 'mark_seq', text(mark_seq), 'mark_bytes', text(mark_bytes), 'mark_ms', text(mark_ms))
 end

@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- Compares what is stored with the newest event that the caller knows of, and begins a new epoch when that is gone:
 -- seqs and message ids then go on behind everything that was ever given.
--- KEYS: stream, meta, anchors, marks, types. ARGV: name of a new epoch, known seq, ms, n, group.
+-- KEYS: stream, meta, anchors, marks, types. ARGV: name of a new epoch, known seq, ms, n, group, how the stream is
+-- divided into partitions (`symbol:4` or `none`).
 -- Answer: epoch, seq, message id, 1 when events are lost.
 local stream, meta, anchors, marks, types = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local known_seq = tonumber(ARGV[2])
@@ -28,8 +29,15 @@ if type(group) == 'table' and group.err and not string.find(group.err, 'BUSYGROU
   return group
 end
 
-local m = redis.call('HMGET', meta, 'epoch', 'seq', 'id')
+local m = redis.call('HMGET', meta, 'epoch', 'seq', 'id', 'partitions')
 local epoch, seq, last = m[1], tonumber(m[2] or '0'), parts(m[3] or '0-0')
+if seq > 0 and (m[4] or 'none') ~= ARGV[6] then
+  return redis.error_reply('PARTITIONS its events are divided into partitions as ' .. (m[4] or 'none') .. ', and '
+    .. ARGV[6] .. ' is configured: a stream keeps its partitions')
+end
+if (m[4] or 'none') ~= ARGV[6] then
+  redis.call('HSET', meta, 'partitions', ARGV[6])
+end
 local given = { 0, 0 }
 local info = redis.call('XINFO', 'STREAM', stream)
 for i = 1, #info, 2 do
@@ -58,7 +66,13 @@ if known_seq > 0 and not lost then
 end
 
 if lost or not epoch then
+  local before = seq
   epoch, seq = ARGV[1], math.max(seq, known_seq)
+  -- Which partitions the lost events were in is not known: each goes on behind all that it can have given.
+  for partition = 0, tonumber(string.match(ARGV[6], ':(%d+)$') or '0') - 1 do
+    local head = tonumber(redis.call('HGET', meta, 'partition:' .. partition) or '0')
+    redis.call('HSET', meta, 'partition:' .. partition, string.format('%.0f', head + seq - before))
+  end
   for _, other in ipairs({ known, given }) do
     if later(other, last) then
       last = other

@@ -3,13 +3,24 @@
 use redis::{Cmd, Value};
 
 use super::link::Trouble;
-use crate::log::{Draft, Labels, MessageId, Record, Stamp};
+use crate::log::{Draft, Labels, Lane, MessageId, Partitions, Record, Stamp};
 
 /// The type whose newest event is kept by symbol.
 const MARKET_DATA: &str = "market_data_update";
 
 /// Fields of an entry.
-const NAMES: [&[u8]; 8] = [b"event", b"seq", b"type", b"symbol", b"source", b"time", b"event_id", b"print"];
+const NAMES: [&[u8]; 10] = [
+    b"event",
+    b"seq",
+    b"type",
+    b"symbol",
+    b"source",
+    b"time",
+    b"event_id",
+    b"print",
+    b"partition",
+    b"partition_seq",
+];
 
 /// An entry as it was read: its id, and the event when it is one of ours.
 pub(super) struct Entry {
@@ -19,12 +30,16 @@ pub(super) struct Entry {
 }
 
 /// Adds the words of an event for the script.
-pub(super) fn write(draft: &Draft, command: &mut Cmd) {
-    let Labels { kind, symbol, source } = draft.labels();
+pub(super) fn write(draft: &Draft, partitions: Option<Partitions>, command: &mut Cmd) {
+    let labels @ Labels { kind, symbol, source } = draft.labels();
     let id = format!("{:032x}", draft.event_id);
     let print = format!("{:016x}", draft.fingerprint);
     command.arg(id).arg(print).arg(kind).arg(symbol).arg(source).arg(draft.time_us);
     command.arg(u8::from(kind == MARKET_DATA && !symbol.is_empty())).arg(draft.json());
+    match partitions {
+        Some(partitions) => command.arg(partitions.of(labels)),
+        None => command.arg(""),
+    };
 }
 
 /// The entries of an answer to XRANGE, or of one stream of XREAD.
@@ -55,20 +70,24 @@ fn number_id(bytes: &[u8]) -> Option<MessageId> {
 }
 
 fn record(id: MessageId, fields: &[Value]) -> Option<Record> {
-    let mut found: [Option<&str>; 8] = [None; 8];
+    let mut found: [Option<&str>; 10] = [None; 10];
     for pair in fields.chunks_exact(2) {
         let [Value::BulkString(name), Value::BulkString(value)] = pair else { return None };
         if let Some(at) = NAMES.iter().position(|known| known == name) {
             found[at] = Some(std::str::from_utf8(value).ok()?);
         }
     }
-    let [event, seq, kind, symbol, source, time, event_id, print] = found;
+    let [event, seq, kind, symbol, source, time, event_id, print, partition, lane_seq] = found;
     let stamp = Stamp { seq: seq?.parse().ok()?, id };
+    let lane = match partition {
+        Some(partition) => Some(Lane { partition: partition.parse().ok()?, seq: lane_seq?.parse().ok()? }),
+        None => None,
+    };
     let event_id = u128::from_str_radix(event_id?, 16).ok()?;
     let fingerprint = u64::from_str_radix(print?, 16).ok()?;
     let labels = Labels { kind: kind?, symbol: symbol?, source: source? };
     let draft = Draft::new(labels, time?.parse().ok()?, event_id, fingerprint, event?.as_bytes()).ok()?;
-    Some(Record::of(draft, stamp))
+    Some(Record::of(draft, stamp, lane))
 }
 
 #[cfg(test)]
@@ -77,6 +96,40 @@ mod tests {
 
     fn text(text: &str) -> Value {
         Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn an_entry_of_a_partition_has_both_places() {
+        let fields = [
+            "event",
+            "{}",
+            "seq",
+            "7",
+            "type",
+            "x",
+            "symbol",
+            "",
+            "source",
+            "me",
+            "time",
+            "5",
+            "event_id",
+            "ff",
+            "print",
+            "1f",
+            "partition",
+            "3",
+            "partition_seq",
+            "2",
+        ];
+        let read = |count: usize| {
+            let fields = fields[..count].iter().map(|word| text(word)).collect();
+            let entry = Value::Array(vec![text("5-1"), Value::Array(fields)]);
+            entries(Value::Array(vec![entry])).unwrap().remove(0).record
+        };
+        let record = read(20).unwrap();
+        assert_eq!((record.stamp.seq, record.lane), (7, Lane { partition: 3, seq: 2 }));
+        assert!(read(18).is_none(), "a partition without a number in it is nothing of ours");
     }
 
     #[test]
@@ -93,6 +146,7 @@ mod tests {
         assert_eq!(record.stamp, Stamp { seq: 7, id: MessageId { ms: 5, n: 1 } });
         assert_eq!((record.kind(), record.symbol(), record.source()), ("x", "", "me"));
         assert_eq!((record.time_us, record.event_id, record.fingerprint), (-5, 255, 31));
+        assert_eq!(record.lane, Lane { partition: 0, seq: 7 });
         assert!(found[1].record.is_none());
         assert_eq!(found[1].id, MessageId { ms: 6, n: 0 });
         assert!(entries(Value::Nil).unwrap().is_empty());

@@ -1,7 +1,8 @@
 //! The Redis engine: the stream in a Redis that several event workers share.
 //!
 //! The stream is the key `events.stream` itself, so that what reads Redis streams reads it: each entry has the field
-//! `event` with the event's JSON, and beside it `seq`, `type`, `symbol`, `source`, `time`, `event_id` and `print`.
+//! `event` with the event's JSON, and beside it `seq`, `type`, `symbol`, `source`, `time`, `event_id` and `print`;
+//! where the stream is divided, also `partition` and `partition_seq`.
 //! What else is kept stands under `{stream}:…`, in the same slot of a cluster. One script stores a batch: dedup,
 //! contiguous seqs, entries, the places of the newest market data.
 //!
@@ -35,7 +36,7 @@ pub(crate) use scan::{Backward, Forward};
 pub(crate) use shared::State;
 
 use crate::engine::{AppendError, Durability, Receipt};
-use crate::log::{Draft, Gone, Observer, Retention};
+use crate::log::{Draft, Gone, Observer, Partitions, Retention};
 use shared::Shared;
 use writer::Queue;
 
@@ -96,6 +97,8 @@ pub(crate) struct Options {
     pub(crate) retention: Retention,
     /// How long an event id is remembered, in milliseconds.
     pub(crate) dedup_window_ms: u64,
+    /// How events are numbered; `None`: all in one row.
+    pub(crate) partitions: Option<Partitions>,
 }
 
 impl std::fmt::Debug for Options {

@@ -3,7 +3,7 @@
 use redis::{Cmd, Value};
 
 use super::link::{Link, Trouble};
-use crate::log::MessageId;
+use crate::log::{MessageId, Partitions, partitions_word};
 
 const APPEND: &str = include_str!("append.lua");
 const ATTACH: &str = include_str!("attach.lua");
@@ -78,10 +78,11 @@ impl Scripts {
         epoch: &str,
         (seq, id): (u64, MessageId),
         group: &str,
+        partitions: Option<Partitions>,
     ) -> Result<Attached, Trouble> {
         let names = [&keys.stream, &keys.meta, &keys.anchors, &keys.marks, &keys.types];
         let mut command = evaluate(&self.attach, &names);
-        command.arg(epoch).arg(seq).arg(id.ms).arg(id.n).arg(group);
+        command.arg(epoch).arg(seq).arg(id.ms).arg(id.n).arg(group).arg(partitions_word(partitions));
         let (epoch, seq, id, lost): (String, u64, String, u8) = link.ask(&command)?;
         let id = id.parse().map_err(|_| Trouble::Odd("a message id"))?;
         Ok(Attached { epoch, seq, id, lost: lost == 1 })

@@ -159,7 +159,8 @@ impl Shared {
     pub(super) fn attach(&self, link: &mut Link, scripts: &Scripts) -> Result<Attached, Trouble> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let epoch = Uuid::new_v4().simple().to_string();
-        let found = scripts.attach(link, &self.keys, &epoch, (known.seq, known.id), &self.options.group)?;
+        let Options { group, partitions, .. } = &self.options;
+        let found = scripts.attach(link, &self.keys, &epoch, (known.seq, known.id), group, *partitions)?;
         self.take_over(&found);
         Ok(found)
     }

@@ -153,6 +153,7 @@ impl Writer<'_> {
         match entered {
             Ok((link, scripts, None)) => Ok((link, scripts)),
             Ok((_, _, Some(why))) => Err(State::Refused(why)),
+            Err(Trouble::Answer { code, detail }) if code == "PARTITIONS" => Err(State::Refused(detail)),
             Err(Trouble::Answer { code, detail }) if code == "ERR" || code == "WRONGTYPE" => {
                 Err(State::Refused(format!("{code} {detail} (Redis 7.0 or later, or Valkey, is needed)")))
             }
@@ -278,7 +279,7 @@ impl Writer<'_> {
         for submission in &call.submissions {
             command.arg(submission.drafts.len()).arg(u8::from(submission.atomic));
             for draft in &submission.drafts {
-                entry::write(draft, &mut command);
+                entry::write(draft, self.shared.options.partitions, &mut command);
             }
         }
         command.get_packed_command()

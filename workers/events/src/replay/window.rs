@@ -109,6 +109,7 @@ mod tests {
             retention: Retention::default(),
             dedup_window_ms: 0,
             segment_bytes: 1 << 20,
+            partitions: None,
         };
         let log = Log::open(dir, &options, Ground::default()).unwrap();
         for batch in 0..events / 1_000 {

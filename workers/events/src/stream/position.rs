@@ -13,7 +13,7 @@ use crate::engine::{ReadError, Reader};
 use crate::log::{MessageId, Stamp};
 use crate::params::{Params, bad, time};
 
-/// Behind an event: what a client has had. There is one partition, so its message id says it all.
+/// Behind an event: what a client has had. Message ids rise over all partitions, so one says it of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Position(MessageId);
 

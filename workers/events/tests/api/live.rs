@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use sluice_wire::role::Role;
 
-use crate::world::{Events, World, publish};
+use crate::world::{Events, World, divided, publish};
 
 pub(crate) fn event(n: u64) -> Value {
     let symbol = if n.is_multiple_of(2) { "BTC/USDT" } else { "ETH/USDT" };
@@ -137,7 +137,9 @@ async fn what_retention_took_is_told() {
     let gap = stream.next().await.unwrap();
     assert_eq!((gap.event.as_str(), &gap.json()["reason"]), ("gap", &json!("trimmed")));
     let got = gap.json()["got"].as_u64().unwrap();
-    assert_eq!(stream.next().await.unwrap().json()["seq"], got);
+    let next = stream.next().await.unwrap().json();
+    // A gap counts over all partitions.
+    assert!(next["seq"] == got || divided() && next["seq"].as_u64() < Some(got), "{next} {got}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,13 +1,15 @@
 //! The worker's calls, over real sockets: as a client behind the edge, and as a role.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
-// The suite runs twice: on the embedded log, and as `on_redis::…` on a Redis of its own for each world.
+// The suite runs twice: on the embedded log, and as `on_redis::…` on a Redis of its own for each world. A part of it
+// runs twice more, as `divided::…`, on a stream of four partitions.
 #![allow(clippy::duplicate_mod, reason = "the same tests on the other store")]
 
 mod access;
 mod admin;
 mod candles;
 mod cloudevents;
+mod divided;
 mod groups;
 mod issuer;
 mod keys;
@@ -18,6 +20,7 @@ mod live_socket;
 mod mail;
 mod notify;
 mod openapi;
+mod partitions;
 mod publish;
 mod read;
 mod replay;
@@ -37,6 +40,7 @@ mod on_redis {
     #[path = "../cloudevents.rs"]
     mod cloudevents;
     mod desks;
+    mod divided;
     mod faults;
     #[path = "../groups/mod.rs"]
     mod groups;
@@ -44,6 +48,10 @@ mod on_redis {
     mod limits;
     #[path = "../live.rs"]
     mod live;
+    #[path = "../partitions.rs"]
+    mod partitions;
+    #[path = "partitions.rs"]
+    mod partitions_shared;
     #[path = "../publish.rs"]
     mod publish;
     #[path = "../read.rs"]

@@ -29,6 +29,7 @@ fn options() -> Options {
         retention: Retention::default(),
         dedup_window_ms: 600_000,
         segment_bytes: 128 * 1024,
+        partitions: None,
     }
 }
 

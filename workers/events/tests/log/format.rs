@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sluice_events::log::{AtRest, Ground, OpenError, Record};
+use sluice_events::log::{AtRest, By, Ground, OpenError, Options, Partitions, Record};
 
 use crate::world::{all, draft, encrypted, files, ground, keys, open, options};
 
@@ -29,9 +29,15 @@ fn so(at_rest: AtRest) -> Ground {
     Ground { at_rest, ..ground().2 }
 }
 
+/// The options that a fixture was written with.
+fn of_fixture(name: &str) -> Options {
+    let partitions = if name.starts_with("log-v3") { Partitions::new(By::Symbol, 4) } else { None };
+    Options { partitions, ..options(SEGMENT_BYTES) }
+}
+
 /// Writes the events of the fixtures; `name` is where they go when fixtures are written.
 fn write(dir: &Path, at_rest: AtRest, name: &str) {
-    let log = open(dir, &options(SEGMENT_BYTES), &so(at_rest));
+    let log = open(dir, &of_fixture(name), &so(at_rest));
     for id in 0..EVENTS {
         log.append_blocking(vec![draft(id, 5, (id * 17 % 90) as usize)], false).unwrap();
     }
@@ -65,7 +71,7 @@ fn opens(name: &str, at_rest: AtRest) {
     let home = tempfile::tempdir().unwrap();
     copy(&fixture(name), home.path());
     let segments = files(home.path(), "seg").len();
-    let log = open(home.path(), &options(SEGMENT_BYTES), &so(at_rest));
+    let log = open(home.path(), &of_fixture(name), &so(at_rest));
     assert_eq!(log.recovered().reindexed, 0, "its indexes are read too");
     assert!(segments > 2);
     check(&all(&log.reader()));
@@ -91,18 +97,38 @@ fn version_1_opens_and_is_gone_on_with() {
     assert_eq!(files(home.path(), "seg").len(), before + 1, "a restart goes on in the same segment");
 }
 
-#[test]
-fn version_2_is_written_as_it_always_was() {
+fn is_written_as_it_always_was(name: &str) {
     let home = tempfile::tempdir().unwrap();
-    write(home.path(), AtRest::default(), "log-v2");
-    assert!(names(&fixture("log-v2")).len() >= 4);
-    assert_eq!(names(home.path()), names(&fixture("log-v2")));
+    write(home.path(), AtRest::default(), name);
+    assert!(names(&fixture(name)).len() >= 4);
+    assert_eq!(names(home.path()), names(&fixture(name)));
     for file in names(home.path()) {
         let (then, now) =
-            (fs::read(fixture("log-v2").join(&file)).unwrap(), fs::read(home.path().join(&file)).unwrap());
+            (fs::read(fixture(name).join(&file)).unwrap(), fs::read(home.path().join(&file)).unwrap());
         assert!(then == now, "{file} is written in another way than it was");
     }
-    opens("log-v2", AtRest::default());
+    opens(name, AtRest::default());
+}
+
+#[test]
+fn version_2_is_written_as_it_always_was() {
+    is_written_as_it_always_was("log-v2");
+}
+
+#[test]
+fn version_3_is_version_2_divided_into_partitions() {
+    is_written_as_it_always_was("log-v3");
+    let home = tempfile::tempdir().unwrap();
+    copy(&fixture("log-v3"), home.path());
+    let found = all(&open(home.path(), &of_fixture("log-v3"), &so(AtRest::default())).reader());
+    let mut next = std::collections::BTreeMap::new();
+    for record in found {
+        let expected = next.entry(record.lane.partition).or_insert(1);
+        assert_eq!(record.lane.seq, *expected);
+        *expected += 1;
+    }
+    // Each symbol has half of the events, wherever they go.
+    assert_eq!(next.values().sum::<u64>() - next.len() as u64, EVENTS as u64);
 }
 
 /// Its bytes are the compressor's affair; that they are read back is ours.

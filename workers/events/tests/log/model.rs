@@ -4,7 +4,9 @@ use std::sync::atomic::Ordering;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use sluice_events::log::{Draft, Filter, Fsync, Log, MessageId, Options, Outcome, Retention, Stamp};
+use sluice_events::log::{
+    By, Draft, Filter, Fsync, Lane, Log, MessageId, OpenError, Options, Outcome, Partitions, Retention, Stamp,
+};
 
 use crate::world::{all, draft, ground, open, options};
 
@@ -41,6 +43,7 @@ struct Model {
     now_ms: u64,
     last: MessageId,
     window_ms: u64,
+    partitions: Option<Partitions>,
 }
 
 impl Model {
@@ -80,6 +83,20 @@ impl Model {
         }
     }
 
+    /// The places in the partitions, of everything that was ever stored.
+    fn lanes(&self) -> Vec<Lane> {
+        let mut heads = [0_u64; 64];
+        let lane = |(stamp, draft): &(Stamp, Draft)| match self.partitions {
+            None => Lane { partition: 0, seq: stamp.seq },
+            Some(partitions) => {
+                let partition = partitions.of(draft.labels());
+                heads[usize::from(partition)] += 1;
+                Lane { partition, seq: heads[usize::from(partition)] }
+            }
+        };
+        self.events.iter().map(lane).collect()
+    }
+
     fn kept(&self) -> &[(Stamp, Draft)] {
         &self.events[self.trimmed..]
     }
@@ -89,7 +106,9 @@ fn check_all(log: &Log, model: &Model) {
     let reader = log.reader();
     let found = all(&reader);
     assert_eq!(found.len(), model.kept().len());
-    for (record, (stamp, draft)) in found.iter().zip(model.kept()) {
+    let lanes = model.lanes();
+    for ((record, (stamp, draft)), lane) in found.iter().zip(model.kept()).zip(&lanes[model.trimmed..]) {
+        assert_eq!(record.lane, *lane);
         assert_eq!(
             (record.stamp, record.event_id, record.fingerprint),
             (*stamp, draft.event_id, draft.fingerprint)
@@ -162,6 +181,7 @@ fn run(steps: Vec<Step>, options: &Options) {
     let (clock, _, ground) = ground();
     let mut log = open(home.path(), options, &ground);
     let mut model = Model { now_ms: 1_000, window_ms: options.dedup_window_ms, ..Model::default() };
+    model.partitions = options.partitions;
     for step in steps {
         match step {
             Step::Append { events, atomic } => {
@@ -224,6 +244,12 @@ proptest! {
     }
 
     #[test]
+    fn divided_it_counts_in_each_partition(steps in vec(step(), 1..30), by_type in any::<bool>()) {
+        let by = if by_type { By::Type } else { By::Symbol };
+        run(steps, &Options { partitions: Partitions::new(by, 5), ..options(3_000) });
+    }
+
+    #[test]
     fn in_one_segment_too(steps in vec(step(), 1..20)) {
         run(steps, &options(64 * 1024 * 1024));
     }
@@ -238,6 +264,56 @@ fn a_clock_set_back_after_a_start_finds_no_id_forgotten() {
         vec![once(56), Step::Clock(window + 1, false), Step::Reopen, Step::Clock(4, true), once(56)],
         &options(3_000),
     );
+}
+
+fn divided(count: u8) -> Options {
+    let retention = Retention { count: Some(40), ..Retention::default() };
+    Options { partitions: Partitions::new(By::Symbol, count), retention, ..options(64 * 1024) }
+}
+
+#[test]
+fn a_log_keeps_its_partitions() {
+    let home = tempfile::tempdir().unwrap();
+    let (_, _, ground) = ground();
+    // What holds nothing can still be divided.
+    drop(open(home.path(), &options(4_096), &ground));
+    let log = open(home.path(), &divided(4), &ground);
+    log.append_blocking(vec![draft(1, 0, 0)], false).unwrap();
+    drop(log);
+    for other in [options(4_096), divided(5)] {
+        let refused = Log::open(home.path(), &other, ground.clone()).unwrap_err();
+        assert!(matches!(&refused, OpenError::Partitions { found, .. } if found == "symbol:4"), "{refused}");
+    }
+    open(home.path(), &divided(4), &ground);
+}
+
+/// The numbers of a partition whose events retention took are in a file; without it they go on behind all that can
+/// have been given.
+#[test]
+fn numbers_outlive_retention() {
+    for keeps in [true, false] {
+        let home = tempfile::tempdir().unwrap();
+        let (_, _, ground) = ground();
+        let options = divided(64);
+        let log = open(home.path(), &options, &ground);
+        // Three of ETH/USDT, then only BTC/USDT until those are gone.
+        for id in [1, 3, 5].into_iter().chain((0..200).map(|n| 1_000 + n * 2)) {
+            log.append_blocking(vec![draft(id, 0, 10)], false).unwrap();
+        }
+        log.retain();
+        assert!(log.reader().first_seq() > 3);
+        let first = log.reader().first_seq();
+        drop(log);
+        if !keeps {
+            std::fs::remove_file(home.path().join("heads")).unwrap();
+        }
+        let log = open(home.path(), &options, &ground);
+        log.append_blocking(vec![draft(7, 0, 0), draft(2, 0, 0)], false).unwrap();
+        let found = all(&log.reader());
+        let [.., eth, btc] = &found[..] else { panic!() };
+        assert_eq!((eth.lane.seq, btc.lane.seq), (if keeps { 4 } else { first }, 201));
+        assert_ne!(eth.lane.partition, btc.lane.partition);
+    }
 }
 
 #[test]

@@ -88,7 +88,8 @@ impl Medium for FaultyDisk {
 
 /// The usual options of these tests: small segments.
 pub(crate) fn options(segment_bytes: u64) -> Options {
-    Options { fsync: Fsync::Always, retention: Retention::default(), dedup_window_ms: 10_000, segment_bytes }
+    let retention = Retention::default();
+    Options { fsync: Fsync::Always, retention, dedup_window_ms: 10_000, segment_bytes, partitions: None }
 }
 
 /// A clock, a disk, and the ground they make.
