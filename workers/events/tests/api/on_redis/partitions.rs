@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use sluice_schema::PartitionBy;
 
-use crate::world::{Place, Setup, World, publish};
+use crate::world::{DEADLINE, Place, Setup, World, publish};
 
 fn divided() -> Setup {
     let mut setup = Setup::default();
@@ -19,8 +20,14 @@ fn event(n: u64) -> Value {
 }
 
 /// Numbers of the events of each partition, in the order of the stream; their seqs must be without a hole.
-async fn partitions(world: &World) -> BTreeMap<u64, Vec<u64>> {
-    let list = world.admin().get("/events?limit=1000").await.ok();
+async fn partitions(world: &World, count: usize) -> BTreeMap<u64, Vec<u64>> {
+    let begun = Instant::now();
+    let mut list = world.admin().get("/events?limit=1000").await.ok();
+    // What the other worker stored is heard of a little later.
+    while list["events"].as_array().unwrap().len() < count {
+        assert!(begun.elapsed() < DEADLINE, "{list}");
+        list = world.admin().get("/events?limit=1000").await.ok();
+    }
     let mut found: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
     for event in list["events"].as_array().unwrap() {
         let own = found.entry(event["partition"].as_u64().unwrap()).or_default();
@@ -49,9 +56,9 @@ async fn two_workers_share_partitions_and_groups() {
         },
     );
     ((), ()) = (one, other);
-    let there = partitions(&first).await;
+    let there = partitions(&first, 60).await;
     assert_eq!((there.len(), there.values().map(Vec::len).sum::<usize>()), (3, 60));
-    assert_eq!(partitions(&second).await, there);
+    assert_eq!(partitions(&second, 60).await, there);
     // Leased from both, each symbol comes in the order of its partition.
     let mut had: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for turn in 0.. {
