@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::harness::http::{get, post};
-use crate::harness::server::RedisServer;
 use crate::harness::{Instance, Up, binary, is_alive, signal, sluice, until};
+use crate::server::RedisServer;
 
 /// An upstream that answers everything.
 fn upstream() -> String {

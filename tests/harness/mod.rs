@@ -5,8 +5,6 @@ pub(crate) mod http;
 pub(crate) mod load;
 pub(crate) mod origin;
 pub(crate) mod secure;
-#[path = "../../proxy/ledger/tests/server/mod.rs"]
-pub(crate) mod server;
 pub(crate) mod site;
 pub(crate) mod streams;
 pub(crate) mod two;

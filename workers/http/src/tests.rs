@@ -140,7 +140,7 @@ fn running() -> Running {
         crl: None,
     }));
     let task = tokio::spawn(async move {
-        serve_with(&start, routes(), Some(Arc::new(Echo)), Arc::new(Well)).await.unwrap()
+        serve_with(&start, routes(), Some(Arc::new(Echo)), Arc::new(Well)).await.unwrap();
     });
     Running { address, socket, edge_key, stopper, task, _dir: dir }
 }

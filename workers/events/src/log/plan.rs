@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn numbers_of_partitions_are_taken_back_too() {
         let partitions = Partitions::new(By::Type, 2);
-        let mut plan = Plan::new(7, MessageId::default(), Default::default()).divided(Heads::new(partitions));
+        let mut plan = Plan::new(7, MessageId::default(), Scratch::default()).divided(Heads::new(partitions));
         take(&mut plan, &[draft(1, 1), draft(2, 1)], false);
         let before = plan.heads().clone();
         take(&mut plan, &[draft(3, 1), draft(4, 1), draft(1, 9)], true);
