@@ -39,6 +39,8 @@ const FROZEN_WITHIN: Duration = Duration::from_secs(15);
 const LOG_WRITTEN: Duration = Duration::from_millis(20);
 /// Commands that wait for one keeper.
 const COMMANDS_MAX: usize = 4;
+/// LIMIT: reloads that wait for an upgrade.
+const RELOADS_PUT_OFF_MAX: usize = 8;
 
 /// The signals that a supervisor listens to.
 pub(crate) struct Signals {
@@ -136,6 +138,8 @@ struct Supervisor<'a> {
     reloads: u32,
     /// An upgrade is under way.
     busy: bool,
+    /// Reloads that wait for it to be over.
+    later: Vec<Report>,
 }
 
 impl<'a> Supervisor<'a> {
@@ -157,6 +161,7 @@ impl<'a> Supervisor<'a> {
             jobs,
             reloads: 0,
             busy: false,
+            later: Vec::new(),
         }
     }
 
@@ -222,9 +227,15 @@ impl<'a> Supervisor<'a> {
     async fn follow_up(&mut self, job: Job, signals: &mut Signals) -> anyhow::Result<()> {
         self.busy = false;
         match job {
-            Job::Over => Ok(()),
+            Job::Over => {
+                for report in std::mem::take(&mut self.later) {
+                    self.reload(report);
+                }
+                Ok(())
+            }
             Job::Become { report, holds } => {
                 let hold = holds.then(Hold::take);
+                self.leave_reloads(hold.is_some());
                 // Dropped at the end: what came meanwhile is this program's again where it did not go.
                 self.become_successor(report, hold.as_ref().map(|_| signals)).await
             }
@@ -265,7 +276,7 @@ impl<'a> Supervisor<'a> {
         };
         let restart = self.plan.config.as_ref().map(|old| diff(old, &config).restarts()).unwrap_or_default();
         if !restart.is_empty() && self.busy {
-            return report.close(Err("an upgrade is under way; reload again when it is done".to_owned()));
+            return self.put_off(report);
         }
         self.reloads = self.reloads.wrapping_add(1);
         for wish in self.wishes.values() {
@@ -278,6 +289,29 @@ impl<'a> Supervisor<'a> {
             return report.close(Ok("reloaded".to_owned()));
         }
         self.renew(turns, false, None, report);
+    }
+
+    /// What starts roles anew waits while others are renewed: a signal must not be lost to that.
+    fn put_off(&mut self, report: Report) {
+        if self.later.len() == RELOADS_PUT_OFF_MAX {
+            return report.close(Err("an upgrade is under way; reload again when it is done".to_owned()));
+        }
+        report.say("an upgrade is under way, the reload follows it");
+        self.later.push(report);
+    }
+
+    /// Hands the reloads that wait to the program that this process is about to become.
+    fn leave_reloads(&mut self, is_held: bool) {
+        if is_held && !self.later.is_empty() {
+            let _cannot_fail = kill_process(getpid(), KernelSignal::HUP);
+        }
+        for report in self.later.drain(..) {
+            report.close(if is_held {
+                Ok("the new binary reloads".to_owned())
+            } else {
+                Err("the supervisor becomes a new binary; reload again when it runs".to_owned())
+            });
+        }
     }
 
     fn load(&self) -> Result<Config, String> {

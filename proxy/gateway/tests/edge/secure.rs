@@ -228,7 +228,10 @@ fn a_changed_authority_takes_effect_with_the_next_request() {
         let last = edge.get("/health").json()["config"]["last_reload"].clone();
         (last["result"] == "refused").then(|| last.to_string())
     });
-    assert!(said.contains("gone.crt"), "{said}");
+    assert!(said.contains("E0601 in api.toml") && !said.contains("gone.crt"), "{said}");
+    let token = edge.issuer.token_of("operator", "control:read");
+    let history = edge.admin("GET", "/admin/config", Some(&token), None).json()["history"].clone();
+    assert!(history[0]["error"].as_str().unwrap().contains("gone.crt"), "{history}");
     assert_eq!(get(), 200);
 
     // One that is replaced in place is seen too; a registration does not read it.

@@ -1,6 +1,6 @@
 //! A running worker and its callers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -117,14 +117,37 @@ impl Place {
     }
 }
 
-/// The files of a worker's directory as they are now: what a killed worker leaves behind.
+/// The files of a worker's directory as they are now: what a killed worker leaves behind. Copied anew where segments
+/// came or went meanwhile: a log without its middle is no worker's.
 pub(crate) fn copy(from: &Path, to: &Path) {
+    loop {
+        let before = names(from);
+        copy_files(from, to);
+        if names(from) == before {
+            return;
+        }
+        std::fs::remove_dir_all(to).unwrap();
+    }
+}
+
+/// Every file below a directory.
+fn names(dir: &Path) -> BTreeSet<PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().flatten();
+    entries
+        .flat_map(|entry| match entry.file_type() {
+            Ok(kind) if kind.is_dir() => names(&entry.path()),
+            _ => BTreeSet::from([entry.path()]),
+        })
+        .collect()
+}
+
+fn copy_files(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().flatten() {
         let (path, target) = (entry.path(), to.join(entry.file_name()));
         let kind = entry.file_type().unwrap();
         if kind.is_dir() {
-            copy(&path, &target);
+            copy_files(&path, &target);
         } else if kind.is_file() {
             match std::fs::copy(&path, &target) {
                 // Renamed or trimmed while this looks.

@@ -60,6 +60,11 @@ fn watched() -> (RedisServer, RedisServer, RedisServer) {
     let replica =
         RedisServer::start_with(crate::server::free_port(), &["--replicaof", &format!("127.0.0.1 {port}")]);
     until("the replica follows", || replica.ask("INFO replication").contains("master_link_status:up"));
+    // Killed before that, it would come back with the file it had before it followed.
+    until("the replica's own file is of what it follows", || {
+        let state = replica.ask("INFO persistence");
+        state.contains("aof_rewrite_in_progress:0") && state.contains("aof_rewrite_scheduled:0")
+    });
     let sentinel = RedisServer::sentinel(primary.port);
     until("the sentinel knows the replica", || {
         sentinel.ask("SENTINEL MASTER main").contains("num-slaves\r\n$1\r\n1")
