@@ -24,14 +24,34 @@ impl Stopper {
 }
 
 impl Stop {
-    /// Whether the process is to end.
+    /// Whether the process is to end: `true` as soon as [`wait`](Self::wait) returns.
     pub fn is_stopping(&self) -> bool {
-        *self.0.borrow()
+        *self.0.borrow() || self.0.has_changed().is_err()
     }
 
     /// Returns when the process is to end, also when the stopper is gone.
     pub async fn wait(&self) {
         let mut receiver = self.0.clone();
         let _stopper_gone_is_stop = receiver.wait_for(|stopping| *stopping).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waited_finds_the_end() {
+        for is_told in [true, false] {
+            let (stopper, stop) = Stopper::new();
+            assert!(!stop.is_stopping());
+            if is_told {
+                stopper.stop();
+            } else {
+                drop(stopper);
+            }
+            stop.wait().await;
+            assert!(stop.is_stopping(), "told: {is_told}");
+        }
     }
 }
