@@ -1,12 +1,15 @@
 //! What the vault takes from the configuration, once, at start.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 
 use jiff::SignedDuration;
 use sluice_http::Start;
 use sluice_identity::grants::Grants;
 use sluice_schema::Seal;
+
+use crate::seal::{KeyFileError, RootKey};
 
 /// The vault's settings.
 #[derive(Clone)]
@@ -40,8 +43,17 @@ pub(crate) enum Opening {
     Dev(PathBuf),
     /// An operator's key file outside the data directory.
     File(PathBuf),
+    /// By shares, given while it runs.
+    Shares,
     /// Nothing is configured: the vault stays sealed.
     Sealed,
+}
+
+impl Opening {
+    /// How it is named to clients.
+    pub(crate) const fn word(&self) -> &'static str {
+        if matches!(self, Self::Shares) { "shamir" } else { "file" }
+    }
 }
 
 impl Settings {
@@ -49,6 +61,7 @@ impl Settings {
     pub(crate) fn new(start: &Start) -> Self {
         let vault = &start.config.vault;
         let opening = match &vault.seal {
+            Seal::Shamir => Opening::Shares,
             Seal::File(path) => Opening::File(path.clone()),
             Seal::Auto if start.dev => Opening::Dev(start.data_dir.join("vault/unseal.key")),
             Seal::Auto => Opening::Sealed,
@@ -67,4 +80,26 @@ impl Settings {
             leeway_s: start.config.auth.leeway.as_secs() as i64,
         }
     }
+
+    /// The store's file.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.data_dir.join("vault/store.redb")
+    }
+
+    /// The root key, where a key file holds it.
+    pub(crate) fn root_key(&self) -> Result<Option<RootKey>, KeyFileError> {
+        match &self.opening {
+            Opening::Sealed | Opening::Shares => Ok(None),
+            Opening::File(path) => RootKey::production(path, &self.data_dir).map(Some),
+            Opening::Dev(path) => {
+                let dir = self.data_dir.join("vault");
+                make_private(&dir).map_err(|source| KeyFileError::Io { path: dir.clone(), source })?;
+                RootKey::dev(path, self.store().exists()).map(Some)
+            }
+        }
+    }
+}
+
+fn make_private(dir: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }

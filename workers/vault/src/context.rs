@@ -5,8 +5,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use jiff::{SignedDuration, Timestamp};
@@ -16,13 +16,14 @@ use sluice_http::{Component, HealthSource, Reject, Status, TrustCell};
 use sluice_telemetry::metric::{self, LATENCY_BUCKETS_S, Name};
 use sluice_wire::code::Code;
 use tokio::sync::{Notify, Semaphore};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
+use crate::barrier::Barrier;
 use crate::ca::{self, Authority, Expiring, Pace};
 use crate::config::Settings;
 use crate::error::VaultError;
 use crate::feed::{self, Hub};
-use crate::seal::RootKey;
+use crate::seal::{KeyFileError, RootKey, Shape};
 use crate::store::{Change, Store, StoreError, Table};
 use crate::token::{self, Signers};
 
@@ -48,6 +49,12 @@ pub(crate) enum UnsealError {
     /// The writer's thread.
     #[error("the store's writer cannot start")]
     Thread(#[source] io::Error),
+    /// The key file.
+    #[error("the key file is not used")]
+    KeyFile(#[source] KeyFileError),
+    /// The configuration says something else than the store.
+    #[error("the store was made with `seal = \"{0}\"`; set this in [vault]")]
+    OpensBy(&'static str),
 }
 
 /// The open vault. Its operations are in the modules of what they are about; they block.
@@ -63,12 +70,16 @@ pub(crate) struct Vault {
     pub(crate) outbox_bell: Notify,
     pub(crate) role_pace: Mutex<Pace>,
     pub(crate) expiring: Mutex<Expiring>,
-    /// INVARIANT: the last field: when its guard drops, store and audit log are closed.
+    /// Rung when there are rows to seal anew.
+    pub(crate) rotated: Notify,
+    ending: CancellationToken,
+    /// INVARIANT: the last field: when it drops, the store is closed and its keys are wiped.
     closed: Closed,
 }
 
-/// Tells when the vault has been closed.
-struct Closed(CancellationToken, #[expect(dead_code, reason = "only its drop matters")] DropGuard);
+/// Tells when the vault has been closed: when its last user has let it go.
+#[derive(Default)]
+struct Closed(Arc<(Mutex<bool>, Condvar)>);
 
 /// The vault's metrics.
 #[derive(Clone)]
@@ -87,13 +98,13 @@ pub(crate) struct Figures {
 
 /// What handlers share.
 pub(crate) struct Context {
-    vault: Option<Arc<Vault>>,
+    pub(crate) barrier: Arc<Barrier>,
     room: Arc<Semaphore>,
     pub(crate) stop: sluice_http::Stop,
 }
 
 /// What the vault says of itself on the health endpoints.
-pub(crate) struct Health(pub(crate) Option<Arc<Vault>>);
+pub(crate) struct Health(pub(crate) Arc<Barrier>);
 
 impl Figures {
     pub(crate) fn new(registry: &Registry) -> Self {
@@ -112,32 +123,46 @@ impl Figures {
     }
 }
 
-impl Closed {
-    fn new() -> Self {
-        let token = CancellationToken::new();
-        Self(token.clone(), token.drop_guard())
+impl Drop for Closed {
+    fn drop(&mut self) {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.1.notify_all();
     }
 }
 
 impl Vault {
-    /// Cancelled once the last user is gone and store and audit log are closed.
-    pub(crate) fn closed(&self) -> CancellationToken {
-        self.closed.0.clone()
+    /// Ends streams and tasks and waits at most `patience` until the last user is gone and the store is closed.
+    pub(crate) fn let_go(self: Arc<Self>, patience: Duration) {
+        self.ending.cancel();
+        self.hub.end();
+        let closed = Arc::clone(&self.closed.0);
+        drop(self);
+        let (is_closed, bell) = &*closed;
+        let guard = is_closed.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = bell.wait_timeout_while(guard, patience, |closed| !*closed);
+        if waited.is_ok_and(|(_, timeout)| timeout.timed_out()) {
+            tracing::warn!(component = "seal", "an operation is under way; the keys go when it ends");
+        }
     }
 
-    /// Opens audit log and store with the root key and makes everything ready to serve.
-    pub(crate) fn unseal(
+    /// Cancelled when the vault is to be closed.
+    pub(crate) fn ending(&self) -> CancellationToken {
+        self.ending.clone()
+    }
+
+    /// Opens the store with the root key (makes it in this shape if there is none) and makes everything ready to
+    /// serve.
+    pub(crate) fn open(
         settings: Settings,
         root: &RootKey,
+        shape: Shape,
+        audit: Arc<Log>,
         trust: TrustCell,
         figures: Figures,
         now: Timestamp,
     ) -> Result<Self, UnsealError> {
-        let log =
-            Log::open(&settings.data_dir.join("audit/vault.jsonl"), "vault").map_err(UnsealError::Audit)?;
-        let audit = Arc::new(log);
-        let path = settings.data_dir.join("vault/store.redb");
-        let idle = Store::open(&path, root, Arc::clone(&audit), now).map_err(UnsealError::Store)?;
+        let idle = Store::open(&settings.store(), root, shape, Arc::clone(&audit), now);
+        let idle = idle.map_err(UnsealError::Store)?;
         let (epoch, seq) = idle.feed();
         let view = idle.snapshot().map_err(UnsealError::State)?;
         let state = feed::snapshot(&view, epoch, seq, None).map_err(UnsealError::State)?;
@@ -159,7 +184,9 @@ impl Vault {
             outbox_bell: Notify::new(),
             role_pace: Mutex::new(Pace::default()),
             expiring: Mutex::new(Expiring::default()),
-            closed: Closed::new(),
+            rotated: Notify::new(),
+            ending: CancellationToken::new(),
+            closed: Closed::default(),
         };
         vault.refresh_lists(now).map_err(UnsealError::State)?;
         vault.show_days_left(now);
@@ -305,13 +332,13 @@ fn remove_if_there(path: &std::path::Path) -> io::Result<()> {
 }
 
 impl Context {
-    pub(crate) fn new(vault: Option<Arc<Vault>>, stop: sluice_http::Stop) -> Self {
-        Self { vault, room: Arc::new(Semaphore::new(WORK_MAX)), stop }
+    pub(crate) fn new(barrier: Arc<Barrier>, stop: sluice_http::Stop) -> Self {
+        Self { barrier, room: Arc::new(Semaphore::new(WORK_MAX)), stop }
     }
 
     /// The open vault, or 503 `sealed`.
-    pub(crate) fn vault(&self) -> Result<&Arc<Vault>, Reject> {
-        self.vault.as_ref().ok_or_else(|| Reject::new(Code::Sealed, "the vault is sealed"))
+    pub(crate) fn vault(&self) -> Result<Arc<Vault>, Reject> {
+        self.barrier.vault().ok_or_else(|| VaultError::Sealed.into())
     }
 
     /// Runs an operation on a thread that may block; a panic in it is one 500.
@@ -319,12 +346,29 @@ impl Context {
         &self,
         work: impl FnOnce(&Vault) -> Result<T, VaultError> + Send + 'static,
     ) -> Result<T, Reject> {
-        let vault = Arc::clone(self.vault()?);
+        let vault = self.vault()?;
+        self.block(move || work(&vault)).await
+    }
+
+    #[allow(dead_code, reason = "for the API of the seal")]
+    /// Runs a step of the barrier on a thread that may block, also while the vault is sealed.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        step: impl FnOnce(&Barrier) -> Result<T, VaultError> + Send + 'static,
+    ) -> Result<T, Reject> {
+        let barrier = Arc::clone(&self.barrier);
+        self.block(move || step(&barrier)).await
+    }
+
+    async fn block<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
+    ) -> Result<T, Reject> {
         let permit = Arc::clone(&self.room).try_acquire_owned();
         let permit = permit.map_err(|_| Reject::new(Code::Overloaded, "too many operations at a time"))?;
         let done = tokio::task::spawn_blocking(move || {
             let _held_until_done = permit;
-            work(&vault)
+            work()
         });
         match done.await {
             Ok(Ok(value)) => Ok(value),
@@ -345,6 +389,7 @@ fn log(error: &VaultError) {
             | VaultError::Audit(_)
             | VaultError::Store(_)
             | VaultError::Crypto(_)
+            | VaultError::Opening(_)
             | VaultError::Ended
     );
     if own {
@@ -358,12 +403,12 @@ fn log(error: &VaultError) {
 
 impl HealthSource for Health {
     fn ready(&self) -> bool {
-        self.0.as_ref().is_some_and(|vault| vault.is_recording() && !vault.store.ended().is_cancelled())
+        self.0.vault().is_some_and(|vault| vault.is_recording() && !vault.store.ended().is_cancelled())
     }
 
     fn components(&self) -> BTreeMap<String, Component> {
         let mut components = BTreeMap::new();
-        let Some(vault) = &self.0 else {
+        let Some(vault) = self.0.vault() else {
             components.insert("seal".into(), Component::new(Status::Unhealthy, "sealed"));
             return components;
         };

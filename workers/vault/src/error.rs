@@ -5,6 +5,8 @@ use sluice_http::Reject;
 use sluice_wire::code::Code;
 use sluice_wire::problem::Problem;
 
+use crate::context::UnsealError;
+
 /// What `Retry-After` says when a bound is reached, seconds.
 const RETRY_S: u64 = 5;
 
@@ -35,6 +37,12 @@ pub(crate) enum VaultError {
     /// The store failed.
     #[error("the store failed")]
     Store(#[source] Box<redb::Error>),
+    /// The vault is closed.
+    #[error("the vault is sealed")]
+    Sealed,
+    /// It has its root key, and does not open with it.
+    #[error("the vault does not open")]
+    Opening(#[source] Box<UnsealError>),
     /// The store's writer has ended; the process is about to.
     #[error("the store's writer has ended")]
     Ended,
@@ -47,6 +55,10 @@ impl VaultError {
     /// A request that is wrong in itself.
     pub(crate) fn invalid(code: Code, detail: impl Into<String>) -> Self {
         Self::Invalid(code, detail.into())
+    }
+
+    pub(crate) fn opening(error: UnsealError) -> Self {
+        Self::Opening(Box::new(error))
     }
 
     /// Whether policy, not circumstance, stopped it.
@@ -75,6 +87,8 @@ impl From<VaultError> for Reject {
             VaultError::Integrity(_) => Problem::new(Code::Integrity).into(),
             VaultError::Audit(_) => Problem::new(Code::AuditUnavailable).retry_after_s(1).into(),
             VaultError::Store(_) | VaultError::Crypto(_) => Problem::new(Code::Internal).into(),
+            VaultError::Sealed => Self::new(Code::Sealed, "the vault is sealed"),
+            VaultError::Opening(_) => Problem::new(Code::Integrity).into(),
             VaultError::Ended => Problem::new(Code::WorkerUnavailable).retry_after_s(1).into(),
         }
     }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use sluice_http::{TrustCell, sse};
 use sluice_wire::feed::{Change, Delta, Message, Revoked, RevokedSubject, Snapshot};
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::VaultError;
 use crate::store::{Range, Table, View};
@@ -41,6 +42,7 @@ pub(crate) struct RevokedRow {
 pub(crate) struct Hub {
     state: Mutex<State>,
     sender: broadcast::Sender<Bytes>,
+    ended: CancellationToken,
     trust: TrustCell,
 }
 
@@ -61,7 +63,12 @@ impl Hub {
     pub(crate) fn new(snapshot: Snapshot, trust: TrustCell) -> Self {
         trust.apply(&Message::Snapshot(snapshot.clone()));
         let state = Mutex::new(State { snapshot, recent: VecDeque::new() });
-        Self { state, sender: broadcast::channel(RECENT_MAX).0, trust }
+        Self { state, sender: broadcast::channel(RECENT_MAX).0, ended: CancellationToken::new(), trust }
+    }
+
+    /// Ends every stream: nothing will be told any more.
+    pub(crate) fn end(&self) {
+        self.ended.cancel();
     }
 
     /// Takes in what a commit announced. Called by the store's writer.
@@ -151,7 +158,12 @@ impl Follower {
         if let Some(bytes) = self.first.pop_front() {
             return Some(bytes);
         }
-        match self.receiver.recv().await {
+        let received = tokio::select! {
+            biased;
+            () = self.hub.ended.cancelled() => return None,
+            received = self.receiver.recv() => received,
+        };
+        match received {
             Ok(bytes) => Some(bytes),
             Err(broadcast::error::RecvError::Closed) => None,
             Err(broadcast::error::RecvError::Lagged(_)) => {

@@ -10,14 +10,18 @@
 
 mod access;
 mod api;
+#[allow(dead_code, reason = "the steps that an API offers; it takes them one by one")]
+mod barrier;
 mod ca;
 mod config;
 mod context;
 mod error;
 mod feed;
+mod memory;
 mod outbox;
 mod path;
 mod request;
+mod rotate;
 mod seal;
 mod secret;
 mod store;
@@ -35,16 +39,13 @@ use sluice_client::Client;
 use sluice_http::{ServeError, Start, serve};
 use sluice_wire::role::Role;
 
-use config::{Opening, Settings};
-use context::{Context, Figures, Health, UnsealError, Vault};
+use barrier::Barrier;
+use config::Settings;
+use context::{Context, Figures, Health, Vault};
 use error::VaultError;
-use seal::{KeyFileError, RootKey};
 
 /// How often the vault looks for what is due.
 const MAINTAIN: Duration = Duration::from_secs(30);
-
-/// How long the end waits for the last user of the store.
-const CLOSE_MAX: Duration = Duration::from_secs(2);
 
 /// Why the vault does not run.
 #[derive(Debug, thiserror::Error)]
@@ -62,84 +63,70 @@ pub enum RunError {
 
 /// Runs the vault until it is told to stop: opens it (or stays sealed), serves its doors, keeps itself.
 pub async fn run(start: Start) -> Result<(), RunError> {
-    // A core dump of this process would hold every key.
-    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
-    rustix::process::setrlimit(rustix::process::Resource::Core, none)
-        .map_err(|error| RunError::Unseal(Box::new(std::io::Error::from(error))))?;
+    memory::protect().map_err(|error| RunError::Unseal(Box::new(error)))?;
     let settings = Settings::new(&start);
-    let figures = Figures::new(&start.registry);
-    let trust = start.trust.clone();
-    let opening = tokio::task::spawn_blocking(move || open(settings, trust, figures)).await;
-    let vault = opening.map_err(|error| RunError::Unseal(Box::new(error)))??;
-    let mut tasks = Tasks::default();
-    if let Some(vault) = &vault {
-        tasks.spawn(maintain(Arc::clone(vault)));
-        if let Some(socket) = start.sockets.get(&Role::Events) {
-            let client = Client::internal(socket.clone(), start.keys.own());
-            tasks.spawn(outbox::drain(Arc::clone(vault), client));
-        }
+    let (figures, trust) = (Figures::new(&start.registry), start.trust.clone());
+    let opening =
+        tokio::task::spawn_blocking(move || Barrier::new(settings, trust, figures, Timestamp::now())).await;
+    let barrier = opening.map_err(|error| RunError::Unseal(Box::new(error)))?;
+    let barrier = Arc::new(barrier.map_err(|error| RunError::Unseal(Box::new(error)))?);
+    if barrier.vault().is_none() {
+        tracing::warn!(component = "seal", "the vault is sealed");
     }
-    let context = Arc::new(Context::new(vault.clone(), start.stop.clone()));
-    let (lost, closed) = match &vault {
-        Some(vault) => (Some(vault.store.ended()), Some(vault.closed())),
-        None => (None, None),
-    };
-    let serving = serve(&start, api::router(context), Arc::new(Health(vault)));
-    let lost = async {
-        match lost {
-            Some(token) => token.cancelled().await,
-            None => std::future::pending().await,
-        }
-    };
+    let events = start.sockets.get(&Role::Events);
+    let events = events.map(|socket| Client::internal(socket.clone(), start.keys.own()));
+    let context = Arc::new(Context::new(Arc::clone(&barrier), start.stop.clone()));
+    let serving = serve(&start, api::router(context), Arc::new(Health(Arc::clone(&barrier))));
     let ended = tokio::select! {
         served = serving => served.map_err(RunError::Serve),
-        () = lost => Err(RunError::StoreLost),
+        lost = tend(&barrier, events) => Err(lost),
     };
-    tasks.0.shutdown().await;
-    if let Some(closed) = closed {
-        // Connections that were cut may still be letting go of it.
-        let _closing_takes_what_it_takes = tokio::time::timeout(CLOSE_MAX, closed.cancelled()).await;
-    }
+    // Connections that were cut may still be letting go of it.
+    let _a_panic_while_closing_leaves_nothing_more_to_do =
+        tokio::task::spawn_blocking(move || barrier.close()).await;
     ended
 }
 
-/// Opens the vault as configured; `None`: it stays sealed.
-fn open(
-    settings: Settings,
-    trust: sluice_http::TrustCell,
-    figures: Figures,
-) -> Result<Option<Arc<Vault>>, RunError> {
-    let unseal = |error: UnsealError| RunError::Unseal(Box::new(error));
-    let Some(root) = root_key(&settings).map_err(|error| RunError::Unseal(Box::new(error)))? else {
-        figures.sealed.set(1);
-        tracing::warn!(component = "seal", "no [vault] seal is configured: the vault stays sealed");
-        return Ok(None);
-    };
-    let now = Timestamp::now();
-    let dev = settings.dev;
-    let vault = Vault::unseal(settings, &root, trust, figures, now).map_err(unseal)?;
-    vault.figures.sealed.set(0);
-    if dev {
-        vault.write_dev_token(now).map_err(|error| unseal(UnsealError::State(error)))?;
+/// Runs what an open vault needs for as long as it is open, and again for the next one; ends when one is lost.
+async fn tend(barrier: &Barrier, events: Option<Client>) -> RunError {
+    loop {
+        let vault = barrier.opened().await;
+        let (ending, lost) = (vault.ending(), vault.store.ended());
+        let mut tasks = Tasks::default();
+        tasks.spawn(maintain(Arc::clone(&vault)));
+        tasks.spawn(keep_wrapped(Arc::clone(&vault)));
+        if let Some(client) = &events {
+            tasks.spawn(outbox::drain(Arc::clone(&vault), client.clone()));
+        }
+        drop(vault);
+        tokio::select! {
+            // A store that is closed has ended too.
+            biased;
+            () = ending.cancelled() => {}
+            () = lost.cancelled() => return RunError::StoreLost,
+        }
+        tasks.0.shutdown().await;
     }
-    Ok(Some(Arc::new(vault)))
 }
 
-fn root_key(settings: &Settings) -> Result<Option<RootKey>, KeyFileError> {
-    match &settings.opening {
-        Opening::Sealed => Ok(None),
-        Opening::File(path) => RootKey::production(path, &settings.data_dir).map(Some),
-        Opening::Dev(path) => {
-            let dir = settings.data_dir.join("vault");
-            make_private(&dir).map_err(|source| KeyFileError::Io { path: dir.clone(), source })?;
-            RootKey::dev(path, dir.join("store.redb").exists()).map(Some)
+/// Seals rows anew when a rotation, or one that a crash broke off, has left some behind.
+async fn keep_wrapped(vault: Arc<Vault>) {
+    loop {
+        let worker = Arc::clone(&vault);
+        let ending = vault.ending();
+        let done = tokio::task::spawn_blocking(move || worker.rewrap(|| ending.is_cancelled())).await;
+        match done {
+            Ok(Ok(())) => vault.rotated.notified().await,
+            Ok(Err(error)) => {
+                warn(&error);
+                tokio::time::sleep(MAINTAIN).await;
+            }
+            Err(_) => {
+                tracing::error!(component = "vault", "sealing anew broke off");
+                tokio::time::sleep(MAINTAIN).await;
+            }
         }
     }
-}
-
-fn make_private(dir: &std::path::Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
 async fn maintain(vault: Arc<Vault>) {

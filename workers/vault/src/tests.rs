@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use prometheus::Registry;
 use serde_json::json;
-use sluice_audit::AuditError;
+use sluice_audit::{AuditError, Log};
 use sluice_client::{CertificateRequest, RoleCertificate, RoleKey};
 use sluice_http::{HealthSource as _, TrustCell};
 use sluice_identity::caller::{Caller, Via};
@@ -17,18 +17,19 @@ use sluice_wire::event::NewEvent;
 use sluice_wire::role::Role;
 use tempfile::TempDir;
 
+use crate::barrier::Barrier;
 use crate::ca::Pace;
 use crate::config::{Opening, Settings};
 use crate::context::{Figures, Health, Vault};
 use crate::error::VaultError;
 use crate::request::Act;
-use crate::seal::RootKey;
+use crate::seal::{RootKey, Shape};
 use crate::store::{Range, Table, View as _};
 use crate::token::{is_caller_void, void_until};
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
-fn settings(dir: &Path) -> Settings {
+pub(crate) fn settings(dir: &Path) -> Settings {
     Settings {
         data_dir: dir.to_owned(),
         dev: true,
@@ -45,7 +46,14 @@ fn settings(dir: &Path) -> Settings {
 
 fn open(dir: &TempDir, root: &RootKey, now: Timestamp) -> Vault {
     let trust = TrustCell::new(&Config::default(), Role::Vault);
-    Vault::unseal(settings(dir.path()), root, trust, Figures::new(&Registry::new()), now).unwrap()
+    let audit = Arc::new(Log::open(&dir.path().join("audit/vault.jsonl"), "vault").unwrap());
+    let figures = Figures::new(&Registry::new());
+    Vault::open(settings(dir.path()), root, Shape::File, audit, trust, figures, now).unwrap()
+}
+
+pub(crate) fn barrier(settings: Settings) -> Barrier {
+    let trust = TrustCell::new(&Config::default(), Role::Vault);
+    Barrier::new(settings, trust, Figures::new(&Registry::new()), Timestamp::now()).unwrap()
 }
 
 fn act(subject: &str, grants: &str, now: Timestamp) -> Act {
@@ -135,10 +143,12 @@ fn ended_tokens_certificates_and_revocations_are_swept() {
 
 #[test]
 fn nothing_is_read_and_nobody_is_ready_while_the_log_lacks_a_commit() {
-    let (dir, root, now) = (TempDir::new().unwrap(), RootKey::random(), Timestamp::now());
-    let vault = Arc::new(open(&dir, &root, now));
+    let (dir, now) = (TempDir::new().unwrap(), Timestamp::now());
+    let opening = Opening::Dev(dir.path().join("vault/unseal.key"));
+    let barrier = Arc::new(barrier(Settings { opening, ..settings(dir.path()) }));
+    let vault = barrier.vault().unwrap();
     let admin = act("root", "admin", now);
-    let health = Health(Some(Arc::clone(&vault)));
+    let health = Health(barrier);
     let list = || vault.list_tokens(&admin, None, None, 10).map(|_| ());
     assert!(health.ready() && list().is_ok());
     vault.store.feign_arrears(Some(AuditError::Failed("on purpose")));

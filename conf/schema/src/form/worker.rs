@@ -86,11 +86,11 @@ pub(crate) const PATH: Text<PathBuf> = Text {
 
 /// How the vault opens.
 pub(crate) const SEAL: Text<Seal> = Text {
-    what: "\"auto\" or \"file:PATH\"",
+    what: "\"auto\", \"shamir\" or \"file:PATH\"",
     code: Code::Word,
     parse: parse_seal,
     show: show_seal,
-    pattern: "^(auto|file:.+)$",
+    pattern: "^(auto|shamir|file:.+)$",
 };
 
 /// The name of a stream.
@@ -217,16 +217,20 @@ fn show_fsync(fsync: &Fsync) -> String {
 fn parse_seal(text: &str) -> Result<Seal, Wrong> {
     match text {
         "auto" => Ok(Seal::Auto),
-        "shamir" => Err(Wrong::new("`shamir` is not implemented in this version")
-            .code(Code::PlannedValue)
-            .help("write \"file:PATH\" with a key file outside the data directory")),
-        _ => file(text).map(Seal::File).ok_or_else(|| none_of(text, SEAL.what, &["auto"])),
+        "shamir" => Ok(Seal::Shamir),
+        "vault" => {
+            Err(Wrong::new("`vault` (a root key kept by another vault) is not implemented in this version")
+                .code(Code::PlannedValue)
+                .help("write \"shamir\", or \"file:PATH\" with a key file outside the data directory"))
+        }
+        _ => file(text).map(Seal::File).ok_or_else(|| none_of(text, SEAL.what, &["auto", "shamir"])),
     }
 }
 
 fn show_seal(seal: &Seal) -> String {
     match seal {
         Seal::Auto => "auto".to_owned(),
+        Seal::Shamir => "shamir".to_owned(),
         Seal::File(path) => format!("file:{}", path.display()),
     }
 }

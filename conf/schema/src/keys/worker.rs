@@ -107,7 +107,7 @@ pub(super) fn vault(t: &mut Table<'_, '_>, vault: &mut Vault) {
         t.key("issuer", "Issuer of its tokens.", ISSUER, &mut vault.issuer);
         t.key("audience", "Audiences of its tokens.", List::some(AUDIENCE), &mut vault.audience);
         let doc =
-            "How it opens: auto (by itself under --dev) or file:PATH, a key file outside the data directory.";
+            "How it opens: auto (by itself under --dev), shamir (by shares) or file:PATH, outside the data directory.";
         t.key("seal", doc, SEAL, &mut vault.seal);
         let doc = "Life of a token whose request names none, and of a legacy token at most.";
         t.key("token_ttl", doc, TOKEN_TTL, &mut vault.token_ttl);

@@ -152,6 +152,8 @@ pub enum Seal {
     /// By a key file in the data directory under `--dev`; otherwise it stays sealed.
     #[default]
     Auto,
+    /// By shares of the root key, given while it runs (`shamir`).
+    Shamir,
     /// By this key file (`file:PATH`), outside the data directory, mode 0400.
     File(PathBuf),
 }

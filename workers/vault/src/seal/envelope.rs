@@ -61,7 +61,7 @@ impl Place<'_> {
     }
 }
 
-/// A key that wraps or seals. ring keeps the expanded key until it is dropped and does not wipe it; the raw
+/// A key that wraps or seals. ring does not wipe the expanded key, so it is made for a use and not kept; the raw
 /// bytes are wiped by their owners.
 pub(super) fn cipher(key: &[u8; KEY_BYTES]) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("the key has the length of the algorithm"))
@@ -79,6 +79,12 @@ pub(super) fn key_id(sealed: &[u8]) -> Option<u32> {
         return None;
     }
     Some(u32::from_be_bytes(sealed[1..5].try_into().ok()?))
+}
+
+/// When a sealed record was sealed; `None` when it has no envelope's form.
+pub(super) fn sealed_at_us(sealed: &[u8]) -> Option<i64> {
+    key_id(sealed)?;
+    Some(i64::from_be_bytes(sealed[5..13].try_into().ok()?))
 }
 
 pub(super) fn seal(kek: &LessSafeKey, key_id: u32, place: Place<'_>, now_us: i64, plain: &[u8]) -> Vec<u8> {

@@ -8,15 +8,21 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ring::aead::LessSafeKey;
+use ring::rand::{SecureRandom as _, SystemRandom};
 use rustix::fs::OFlags;
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use super::envelope::{self, KEY_BYTES};
+use super::envelope::KEY_BYTES;
+use super::locked::Key;
+use super::shamir::{Share, Split};
 
 /// The key everything else hangs on. No Debug: it is a secret.
-pub(crate) struct RootKey(Zeroizing<[u8; KEY_BYTES]>);
+#[derive(Clone)]
+pub(crate) struct RootKey(Arc<Key>);
 
 /// Why a key file is not used.
 #[derive(Debug, thiserror::Error)]
@@ -69,11 +75,28 @@ pub(crate) enum KeyFileError {
 impl RootKey {
     /// A new key.
     pub(crate) fn random() -> Self {
-        Self(Zeroizing::new(envelope::random()))
+        Self(Key::random().into())
+    }
+
+    /// The key that these bytes are.
+    pub(crate) fn new(bytes: &[u8; KEY_BYTES]) -> Self {
+        Self(Key::new(bytes).into())
+    }
+
+    /// Divides it into shares, each time other ones.
+    pub(crate) fn divide(&self, split: Split) -> Vec<Share> {
+        split.divide(&Zeroizing::new(*self.0.bytes()), |bytes| {
+            SystemRandom::new().fill(bytes).expect("the kernel's random source does not fail once seeded");
+        })
+    }
+
+    /// Whether both are one key, in constant time.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.0.bytes().ct_eq(other.0.bytes()).into()
     }
 
     pub(super) fn cipher(&self) -> LessSafeKey {
-        envelope::cipher(&self.0)
+        self.0.cipher()
     }
 
     /// Reads the development key, or makes it when `store_exists` is false.
@@ -130,14 +153,14 @@ fn parse(digits: &[u8]) -> Option<RootKey> {
         let nibble = |digit: u8| char::from(digit).to_digit(16);
         *byte = (nibble(pair[0])? * 16 + nibble(pair[1])?) as u8;
     }
-    Some(RootKey(key))
+    Some(RootKey::new(&key))
 }
 
 fn create(path: &Path) -> Result<RootKey, KeyFileError> {
     let fail = |source| KeyFileError::Io { path: path.to_owned(), source };
     let key = RootKey::random();
     let mut text = Zeroizing::new(Vec::with_capacity(2 * KEY_BYTES + 1));
-    for byte in key.0.iter() {
+    for byte in key.0.bytes() {
         let digit = |value: u8| b"0123456789abcdef"[usize::from(value)];
         text.extend_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
     }
@@ -168,7 +191,7 @@ mod tests {
         let path = dir.path().join("unseal.key");
         let first = RootKey::dev(&path, false).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        assert_eq!(*RootKey::dev(&path, true).unwrap().0, *first.0);
+        assert!(RootKey::dev(&path, true).unwrap().is(&first));
         chmod(&path, 0o644);
         assert!(matches!(RootKey::dev(&path, true), Err(KeyFileError::Mode { mode: 0o644, .. })));
         fs::remove_file(&path).unwrap();
@@ -184,7 +207,7 @@ mod tests {
         chmod(&path, 0o600);
         assert!(matches!(RootKey::production(&path, data.path()), Err(KeyFileError::Mode { .. })));
         chmod(&path, 0o400);
-        assert_eq!(*RootKey::production(&path, data.path()).unwrap().0, [0xab; 32]);
+        assert!(RootKey::production(&path, data.path()).unwrap().is(&RootKey::new(&[0xab; 32])));
         assert!(matches!(RootKey::production(&path, keys.path()), Err(KeyFileError::Inside { .. })));
         let link = data.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();

@@ -8,10 +8,17 @@
 mod envelope;
 mod keyfile;
 mod keyring;
+mod locked;
+mod shamir;
+mod shape;
 
 pub(crate) use envelope::Place;
 pub(crate) use keyfile::{KeyFileError, RootKey};
-pub(crate) use keyring::{Keyring, KeyringError};
+#[cfg(test)]
+pub(crate) use keyring::KEKS_MAX;
+pub(crate) use keyring::{Keyring, KeyringError, Rows, SHAPE, fingerprint};
+pub(crate) use shamir::{Share, Split, unite};
+pub(crate) use shape::Shape;
 
 /// The place of a record was not the one it was sealed for, a byte was changed, or the key is another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -5,10 +5,12 @@
 //! nothing behind.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use redb::{ReadableTable as _, ReadableTableMetadata as _, WriteTransaction};
 use serde::Serialize;
+use sluice_audit::Digest;
 use sluice_wire::event::NewEvent;
 use sluice_wire::feed;
 use zeroize::Zeroizing;
@@ -17,18 +19,22 @@ use super::open::Head;
 use super::snapshot::{KeyBytes, Range, View, keys, last_key};
 use super::table::Table;
 use crate::error::VaultError;
-use crate::seal::Keyring;
+use crate::seal::{Keyring, fingerprint};
 
 /// LIMIT: events that wait for the event worker; when it is reached, further events are not queued (the audit
 /// log has the fact in any case) and counted.
 pub(crate) const OUTBOX_MAX: u64 = 10_000;
+
+/// LIMIT: rows of the keyring, far above what [`crate::seal::KEKS_MAX`] keys need.
+const KEYRING_ROWS_MAX: usize = 64;
 
 pub(super) type Writes = BTreeMap<(Table, KeyBytes), Option<Vec<u8>>>;
 
 /// A change in the making.
 pub(crate) struct Change<'t> {
     txn: &'t WriteTransaction,
-    keyring: &'t Keyring,
+    /// The keys as this change leaves them.
+    pub(super) keyring: Arc<Keyring>,
     now: Timestamp,
     pub(super) head: Head,
     pub(super) writes: Writes,
@@ -38,7 +44,7 @@ pub(crate) struct Change<'t> {
 }
 
 impl<'t> Change<'t> {
-    pub(super) fn new(txn: &'t WriteTransaction, keyring: &'t Keyring, head: Head, now: Timestamp) -> Self {
+    pub(super) fn new(txn: &'t WriteTransaction, keyring: Arc<Keyring>, head: Head, now: Timestamp) -> Self {
         Self {
             txn,
             keyring,
@@ -61,6 +67,32 @@ impl<'t> Change<'t> {
     pub(crate) fn save(&mut self, table: Table, key: &[u8], record: &impl Serialize) {
         let plain = Zeroizing::new(serde_json::to_vec(record).expect("records are plain structs"));
         self.put(table, key, &plain);
+    }
+
+    /// Seals a row with the newest key, when it is sealed with another; whether it was.
+    pub(crate) fn rewrap(&mut self, table: Table, key: &[u8]) -> Result<bool, VaultError> {
+        let Some(sealed) = self.raw(table, key)? else { return Ok(false) };
+        let resealed = self.keyring.reseal(table.place(key), &sealed);
+        let Some(resealed) = resealed.map_err(|_| VaultError::Integrity(table.name()))? else {
+            return Ok(false);
+        };
+        self.writes.insert((table, key.to_vec()), Some(resealed));
+        Ok(true)
+    }
+
+    /// Replaces the keys of the store; what is written from here on uses the new ones.
+    pub(crate) fn replace_keyring(&mut self, keyring: Keyring) -> Result<(), VaultError> {
+        let rows = keyring.rows(self.now.as_microsecond());
+        let range = Range::prefix(b"", KEYRING_ROWS_MAX);
+        for key in self.keys(Table::Keyring, &range)? {
+            self.writes.insert((Table::Keyring, key), None);
+        }
+        self.head.keyring = Some(Digest(fingerprint(&rows)));
+        for (name, row) in rows {
+            self.writes.insert((Table::Keyring, name.into_bytes()), Some(row));
+        }
+        self.keyring = Arc::new(keyring);
+        Ok(())
     }
 
     /// Writes an index row, which has no content.
@@ -114,7 +146,7 @@ impl<'t> Change<'t> {
 
 impl View for Change<'_> {
     fn keyring(&self) -> &Keyring {
-        self.keyring
+        &self.keyring
     }
 
     fn raw(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, VaultError> {

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use redb::{Builder, Database, ReadableDatabase as _, TableHandle as _};
@@ -15,7 +16,7 @@ use super::rows::RowsDigest;
 use super::snapshot::{Snapshot, View as _};
 use super::table::Table;
 use crate::error::VaultError;
-use crate::seal::{Keyring, KeyringError, RootKey};
+use crate::seal::{Keyring, KeyringError, RootKey, Rows, SHAPE, Shape, fingerprint};
 
 /// LIMIT: memory for cached pages; the system's own cache holds the rest.
 const CACHE_BYTES: usize = 16 << 20;
@@ -103,17 +104,26 @@ pub(super) struct Head {
     pub(super) crl_number: u64,
     /// Number of the last event queued.
     pub(super) outbox_seq: u64,
+    /// Fingerprint of the keyring's rows; stores of older versions have none until their keys change.
+    #[serde(default)]
+    pub(super) keyring: Option<Digest>,
 }
 
 /// An open store, before its writer runs.
 pub(super) struct Opened {
     pub(super) db: Database,
-    pub(super) keyring: Keyring,
+    pub(super) keyring: Arc<Keyring>,
     pub(super) head: Head,
 }
 
 /// Opens the store at `path`, or makes it when there is none and the audit log knows of none.
-pub(super) fn open(path: &Path, root: &RootKey, audit: &Log, now: Timestamp) -> Result<Opened, StoreError> {
+pub(super) fn open(
+    path: &Path,
+    root: &RootKey,
+    shape: Shape,
+    audit: &Log,
+    now: Timestamp,
+) -> Result<Opened, StoreError> {
     let fail = |source| StoreError::Io { path: path.to_owned(), source };
     let anchor = audit.head().anchor;
     let exists = path.try_exists().map_err(fail)?;
@@ -123,7 +133,7 @@ pub(super) fn open(path: &Path, root: &RootKey, audit: &Log, now: Timestamp) -> 
     let dir = path.parent().unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(fail)?;
     if !exists {
-        make(path, root, audit, now)?;
+        make(path, root, shape, audit, now)?;
     }
     let mode = fs::metadata(path).map_err(fail)?.mode() & 0o777;
     if mode & 0o077 != 0 {
@@ -137,12 +147,31 @@ pub(super) fn open(path: &Path, root: &RootKey, audit: &Log, now: Timestamp) -> 
     Ok(opened)
 }
 
+/// How the root key of the store at `path` is had; `None`: there is no store.
+pub(super) fn shape(path: &Path) -> Result<Option<Shape>, StoreError> {
+    let fail = |source| StoreError::Io { path: path.to_owned(), source };
+    if !path.try_exists().map_err(fail)? {
+        return Ok(None);
+    }
+    let wrap = |error: VaultError| damaged(path, Some(error));
+    let read = || {
+        let db = Builder::new().set_cache_size(CACHE_BYTES).open(path).map_err(|error| wrap(error.into()))?;
+        let txn = db.begin_read().map_err(|error| wrap(error.into()))?;
+        match keyring_rows(&txn).map_err(wrap)?.get(SHAPE) {
+            None => Ok(Shape::File),
+            Some(row) => Shape::parse(row).ok_or(StoreError::Keyring(KeyringError::Replaced)),
+        }
+    };
+    let shape = catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(damaged(path, None)));
+    shape.map(Some)
+}
+
 fn damaged(path: &Path, source: Option<VaultError>) -> StoreError {
     StoreError::Damaged { path: path.to_owned(), source: source.map(Box::new) }
 }
 
 /// Makes an empty store aside and renames it: a crash here leaves none, not half of one.
-fn make(path: &Path, root: &RootKey, audit: &Log, now: Timestamp) -> Result<(), StoreError> {
+fn make(path: &Path, root: &RootKey, shape: Shape, audit: &Log, now: Timestamp) -> Result<(), StoreError> {
     let fail = |source| StoreError::Io { path: path.to_owned(), source };
     let aside = path.with_extension("redb.new");
     let mut options = OpenOptions::new();
@@ -150,16 +179,17 @@ fn make(path: &Path, root: &RootKey, audit: &Log, now: Timestamp) -> Result<(), 
         options.read(true).write(true).create(true).truncate(true).mode(0o600).open(&aside).map_err(fail)?;
     let db = Builder::new().set_cache_size(CACHE_BYTES).create_file(file);
     let db = db.map_err(|error| damaged(path, Some(error.into())))?;
-    fill(&db, root, audit, now).map_err(|error| damaged(path, Some(error)))?;
+    let keyring = Keyring::create(root.clone(), shape);
+    fill(&db, &keyring, audit, now).map_err(|error| damaged(path, Some(error)))?;
     drop(db);
     fs::rename(&aside, path).map_err(fail)?;
     let dir = path.parent().unwrap_or(Path::new("."));
     fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(fail)
 }
 
-fn fill(db: &Database, root: &RootKey, audit: &Log, now: Timestamp) -> Result<(), VaultError> {
+fn fill(db: &Database, keyring: &Keyring, audit: &Log, now: Timestamp) -> Result<(), VaultError> {
     let now_us = now.as_microsecond();
-    let (keyring, rows) = Keyring::create(root, now_us);
+    let rows = keyring.rows(now_us);
     let seen = audit.head();
     let head = Head {
         seq: 0,
@@ -171,6 +201,7 @@ fn fill(db: &Database, root: &RootKey, audit: &Log, now: Timestamp) -> Result<()
         feed_seq: u64::try_from(now_us).unwrap_or(0),
         crl_number: 0,
         outbox_seq: 0,
+        keyring: Some(Digest(fingerprint(&rows))),
     };
     let mut txn = db.begin_write()?;
     txn.set_two_phase_commit(true);
@@ -183,7 +214,7 @@ fn fill(db: &Database, root: &RootKey, audit: &Log, now: Timestamp) -> Result<()
             table.insert(name.as_bytes(), sealed.as_slice())?;
         }
     }
-    write_head(&txn, &keyring, &head, now_us)?;
+    write_head(&txn, keyring, &head, now_us)?;
     txn.commit()?;
     Ok(())
 }
@@ -207,12 +238,16 @@ fn read(path: &Path, root: &RootKey) -> Result<Opened, StoreError> {
     let txn = db.begin_read().map_err(|error| wrap(error.into()))?;
     let rows = keyring_rows(&txn).map_err(wrap)?;
     let keyring = Keyring::open(root, &rows).map_err(StoreError::Keyring)?;
-    let snapshot = Snapshot { txn, keyring: &keyring };
+    let snapshot = Snapshot { txn, keyring: Arc::new(keyring) };
     let head: Head = snapshot.require(Table::Meta, HEAD).map_err(wrap)?;
+    if head.keyring.is_some_and(|known| known.0 != fingerprint(&rows)) {
+        return Err(StoreError::Keyring(KeyringError::Replaced));
+    }
     if digest(&snapshot).map_err(wrap)? != head.rows {
         return Err(StoreError::Tampered);
     }
-    drop(snapshot);
+    let keyring = snapshot.keyring;
+    drop(snapshot.txn);
     Ok(Opened { db, keyring, head })
 }
 
@@ -232,23 +267,27 @@ fn add_tables(db: &Database) -> Result<(), VaultError> {
     Ok(())
 }
 
-fn keyring_rows(txn: &redb::ReadTransaction) -> Result<Vec<(String, Vec<u8>)>, VaultError> {
+fn keyring_rows(txn: &redb::ReadTransaction) -> Result<Rows, VaultError> {
     let table = txn.open_table(Table::Keyring.definition())?;
-    let mut rows = Vec::new();
+    let mut rows = Rows::new();
     for row in table.range::<&[u8]>(..)? {
         let (name, sealed) = row?;
-        rows.push((String::from_utf8_lossy(name.value()).into_owned(), sealed.value().to_vec()));
+        rows.insert(String::from_utf8_lossy(name.value()).into_owned(), sealed.value().to_vec());
     }
     Ok(rows)
 }
 
-fn digest(snapshot: &Snapshot<'_>) -> Result<RowsDigest, VaultError> {
+fn digest(snapshot: &Snapshot) -> Result<RowsDigest, VaultError> {
     let mut digest = RowsDigest::default();
+    let mac = snapshot.keyring.digest_key();
     for table in Table::ALL.into_iter().filter(|table| table.is_digested()) {
         let rows = snapshot.txn.open_table(table.definition())?;
         for row in rows.range::<&[u8]>(..)? {
             let (key, value) = row?;
-            digest.add(snapshot.keyring.digest_key(), table, key.value(), value.value());
+            if !snapshot.keyring.knows_key_of(value.value()) {
+                return Err(VaultError::Integrity(table.name()));
+            }
+            digest.add(&mac, table, key.value(), value.value());
         }
     }
     Ok(digest)
@@ -286,7 +325,7 @@ fn catch_up(opened: &Opened, audit: &Log, now: Timestamp) -> Result<(), StoreErr
     }
     let path = Path::new("store.redb");
     let txn = opened.db.begin_read().map_err(|error| damaged(path, Some(error.into())))?;
-    let snapshot = Snapshot { txn, keyring: &opened.keyring };
+    let snapshot = Snapshot { txn, keyring: Arc::clone(&opened.keyring) };
     let pending: Option<Vec<Entry>> =
         snapshot.load(Table::Meta, PENDING).map_err(|error| damaged(path, Some(error)))?;
     let mut entries = pending.unwrap_or_default();

@@ -1,6 +1,9 @@
 //! Reading rows: the same calls on a snapshot and inside a change.
 
-use redb::{ReadTransaction, ReadableTableMetadata as _};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTableMetadata as _};
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
@@ -96,14 +99,31 @@ pub(crate) trait View {
 }
 
 /// A consistent picture of the store.
-pub(crate) struct Snapshot<'k> {
+pub(crate) struct Snapshot {
     pub(super) txn: ReadTransaction,
-    pub(super) keyring: &'k Keyring,
+    /// The keys of these rows, also when a rotation has ended since.
+    pub(super) keyring: Arc<Keyring>,
 }
 
-impl View for Snapshot<'_> {
+impl Snapshot {
+    /// The rows as they stand, with the keys they are sealed with.
+    ///
+    /// A ring with a new key is published before rows use it, one without an old key when no row has used that for
+    /// at least a commit. So if the ring was the same before and after the transaction began, it fits.
+    pub(super) fn take(db: &Database, keyring: &ArcSwap<Keyring>) -> Result<Self, VaultError> {
+        loop {
+            let before = keyring.load_full();
+            let txn = db.begin_read()?;
+            if Arc::ptr_eq(&before, &keyring.load()) {
+                return Ok(Self { txn, keyring: before });
+            }
+        }
+    }
+}
+
+impl View for Snapshot {
     fn keyring(&self) -> &Keyring {
-        self.keyring
+        &self.keyring
     }
 
     fn raw(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, VaultError> {

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::{Store, StoreError, Table, View as _};
 use crate::error::VaultError;
-use crate::seal::RootKey;
+use crate::seal::{RootKey, Shape};
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -63,7 +63,8 @@ fn restore(copy: &BTreeMap<PathBuf, Vec<u8>>) {
 
 fn open(dir: &Path, root: &RootKey) -> Result<(Store, Arc<Log>), StoreError> {
     let log = Arc::new(Log::open(&dir.join("audit/vault.jsonl"), "vault").unwrap());
-    let idle = Store::open(&dir.join("vault/store.redb"), root, Arc::clone(&log), Timestamp::now())?;
+    let idle =
+        Store::open(&dir.join("vault/store.redb"), root, Shape::File, Arc::clone(&log), Timestamp::now())?;
     Ok((idle.start(Box::new(|_| ())).unwrap(), log))
 }
 

@@ -14,8 +14,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use redb::{Database, ReadableDatabase as _, WriteTransaction};
+use redb::{Database, WriteTransaction};
 use sluice_audit::{AuditError, Decision, Entry, Log};
 use sluice_wire::feed::Message;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +26,7 @@ use super::open::{self, Head, PENDING, StoreError, write_head};
 use super::snapshot::Snapshot;
 use super::table::Table;
 use crate::error::VaultError;
-use crate::seal::{Keyring, RootKey};
+use crate::seal::{Keyring, RootKey, Shape};
 
 /// LIMIT: operations in one transaction.
 const BATCH_MAX: usize = 256;
@@ -46,7 +47,7 @@ type Arrears = Arc<Mutex<Option<AuditError>>>;
 /// The store. Shared by reference; dropping it finishes what is queued.
 pub(crate) struct Store {
     db: Arc<Database>,
-    keyring: Arc<Keyring>,
+    keyring: Arc<ArcSwap<Keyring>>,
     sender: Option<SyncSender<Box<dyn Work>>>,
     writer: Option<JoinHandle<()>>,
     ended: CancellationToken,
@@ -55,7 +56,7 @@ pub(crate) struct Store {
 
 struct Writer {
     db: Arc<Database>,
-    keyring: Arc<Keyring>,
+    keyring: Arc<ArcSwap<Keyring>>,
     audit: Arc<Log>,
     append: Append,
     head: Head,
@@ -89,15 +90,27 @@ struct Op<T, F> {
 }
 
 impl Store {
-    /// Opens the store at `path` (made when there is none); its writer starts with [`Store::start`].
+    /// Opens the store at `path` (made in this shape when there is none); its writer starts with [`Idle::start`].
     pub(crate) fn open(
         path: &Path,
         root: &RootKey,
+        shape: Shape,
         audit: Arc<Log>,
         now: Timestamp,
     ) -> Result<Idle, StoreError> {
-        let opened = open::open(path, root, &audit, now)?;
-        Ok(Idle { db: Arc::new(opened.db), keyring: Arc::new(opened.keyring), head: opened.head, audit })
+        let opened = open::open(path, root, shape, &audit, now)?;
+        let keyring = Arc::new(ArcSwap::new(opened.keyring));
+        Ok(Idle { db: Arc::new(opened.db), keyring, head: opened.head, audit })
+    }
+
+    /// How the root key of the store at `path` is had; `None`: there is no store.
+    pub(crate) fn shape(path: &Path) -> Result<Option<Shape>, StoreError> {
+        open::shape(path)
+    }
+
+    /// The keys in force.
+    pub(crate) fn keyring(&self) -> Arc<Keyring> {
+        self.keyring.load_full()
     }
 
     /// Runs `work` as one change and records it as `entry` (decision from the outcome); blocks until both are
@@ -115,8 +128,8 @@ impl Store {
     }
 
     /// The rows as they stand now.
-    pub(crate) fn snapshot(&self) -> Result<Snapshot<'_>, VaultError> {
-        Ok(Snapshot { txn: self.db.begin_read()?, keyring: &self.keyring })
+    pub(crate) fn snapshot(&self) -> Result<Snapshot, VaultError> {
+        Snapshot::take(&self.db, &self.keyring)
     }
 
     /// Why the audit log lacks the records of the last commit. While it does, nothing may be read either.
@@ -139,15 +152,15 @@ impl Store {
 /// An open store whose writer does not run yet: its state can be read before anybody can change it.
 pub(crate) struct Idle {
     db: Arc<Database>,
-    keyring: Arc<Keyring>,
+    keyring: Arc<ArcSwap<Keyring>>,
     head: Head,
     audit: Arc<Log>,
 }
 
 impl Idle {
     /// The rows as they stand.
-    pub(crate) fn snapshot(&self) -> Result<Snapshot<'_>, VaultError> {
-        Ok(Snapshot { txn: self.db.begin_read()?, keyring: &self.keyring })
+    pub(crate) fn snapshot(&self) -> Result<Snapshot, VaultError> {
+        Snapshot::take(&self.db, &self.keyring)
     }
 
     /// Name of the feed and number of its last change.
@@ -284,11 +297,13 @@ impl Writer {
         let mut messages = Vec::new();
         let mut entries = Vec::with_capacity(batch.len());
         let mut kept = false;
+        let mut keyring = self.keyring.load_full();
         for job in batch {
-            let mut change = Change::new(&txn, &self.keyring, head.clone(), now);
+            let mut change = Change::new(&txn, Arc::clone(&keyring), head.clone(), now);
             let keep = job.run(&mut change);
             entries.push(job.entry(change.audit_path.take()));
-            let Change { head: after, writes, messages: announced, events_refused, .. } = change;
+            let Change { head: after, keyring: ring, writes, messages: announced, events_refused, .. } =
+                change;
             if events_refused > 0 {
                 tracing::warn!(component = "store", "the outbox is full; an event was not queued");
             }
@@ -296,12 +311,15 @@ impl Writer {
                 let rows = head.rows;
                 head = Head { rows, ..after };
                 kept |= !writes.is_empty();
-                apply(&txn, &self.keyring, writes, &mut head)?;
+                keyring = ring;
+                apply(&txn, &keyring, writes, &mut head)?;
                 messages.extend(announced);
             }
         }
         let recorded = if kept {
-            self.seal_batch(&txn, &mut head, &mut entries, now)?;
+            self.seal_batch(&txn, &keyring, &mut head, &mut entries, now)?;
+            // Before the rows that use it can be read.
+            self.keyring.store(keyring);
             txn.commit()?;
             self.head = head;
             self.owed = Some((entries, now));
@@ -318,6 +336,7 @@ impl Writer {
     fn seal_batch(
         &self,
         txn: &WriteTransaction,
+        keyring: &Keyring,
         head: &mut Head,
         entries: &mut [Entry],
         now: Timestamp,
@@ -331,9 +350,9 @@ impl Writer {
         }
         let now_us = now.as_microsecond();
         let plain = serde_json::to_vec(entries).expect("entries are plain structs");
-        let sealed = self.keyring.seal(Table::Meta.place(PENDING), now_us, &plain);
+        let sealed = keyring.seal(Table::Meta.place(PENDING), now_us, &plain);
         txn.open_table(Table::Meta.definition())?.insert(PENDING, sealed.as_slice())?;
-        write_head(txn, &self.keyring, head, now_us)
+        write_head(txn, keyring, head, now_us)
     }
 }
 
@@ -350,11 +369,14 @@ fn apply(
             Some(value) => rows.insert(row.as_slice(), value.as_slice())?,
             None => rows.remove(row.as_slice())?,
         };
+        if !table.is_digested() {
+            continue;
+        }
         if let Some(old) = old {
-            head.rows.remove(key, table, &row, old.value());
+            head.rows.remove(&key, table, &row, old.value());
         }
         if let Some(value) = &value {
-            head.rows.add(key, table, &row, value);
+            head.rows.add(&key, table, &row, value);
         }
     }
     Ok(())

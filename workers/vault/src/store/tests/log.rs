@@ -11,12 +11,14 @@ use tempfile::TempDir;
 
 use super::{Files, put, read};
 use crate::error::VaultError;
+use crate::seal::Shape;
 use crate::store::{Store, StoreError};
 
 /// A store whose log takes no record while the switch is on.
 fn open_on_a_disk_that_fills(files: &Files) -> (Store, Arc<Log>, Arc<AtomicBool>) {
     let log = Arc::new(Log::open(&files.dir.path().join("audit/vault.jsonl"), "vault").unwrap());
-    let idle = Store::open(&files.store(), &files.root, Arc::clone(&log), Timestamp::now()).unwrap();
+    let idle =
+        Store::open(&files.store(), &files.root, Shape::File, Arc::clone(&log), Timestamp::now()).unwrap();
     let full = Arc::new(AtomicBool::new(false));
     let (medium, is_full) = (Arc::clone(&log), Arc::clone(&full));
     let append = move |entries, ts| {

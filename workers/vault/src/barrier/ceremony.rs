@@ -1,0 +1,76 @@
+//! Shares that come in one by one until there are enough. Pure.
+
+use uuid::Uuid;
+
+use crate::seal::{RootKey, Share, unite};
+
+/// A gathering of shares.
+pub(super) struct Ceremony {
+    nonce: Uuid,
+    threshold: u8,
+    given: Vec<Share>,
+}
+
+/// What a further share led to.
+pub(super) enum Given {
+    /// More are needed.
+    More,
+    /// There are enough; this is what they give together, be it the key or not.
+    Enough(RootKey),
+}
+
+/// A share of this place was given before: the same one, or one of the two is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Repeated;
+
+impl Ceremony {
+    pub(super) fn new(threshold: u8, nonce: Uuid) -> Self {
+        Self { nonce, threshold, given: Vec::new() }
+    }
+
+    /// Names this gathering, so that shares meant for another one are not mixed in.
+    pub(super) const fn nonce(&self) -> Uuid {
+        self.nonce
+    }
+
+    pub(super) const fn threshold(&self) -> u8 {
+        self.threshold
+    }
+
+    pub(super) fn progress(&self) -> u8 {
+        self.given.len() as u8
+    }
+
+    /// Takes a share. After [`Given::Enough`] it begins anew: nothing tells which of the shares was wrong.
+    pub(super) fn give(&mut self, share: Share) -> Result<Given, Repeated> {
+        if self.given.iter().any(|known| known.is_at_place_of(&share)) {
+            return Err(Repeated);
+        }
+        self.given.push(share);
+        if self.given.len() < usize::from(self.threshold) {
+            return Ok(Given::More);
+        }
+        let shares = std::mem::take(&mut self.given);
+        Ok(Given::Enough(RootKey::new(&unite(&shares))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seal::Split;
+
+    #[test]
+    fn enough_shares_are_the_key_and_a_place_counts_once() {
+        let key = RootKey::random();
+        let shares = key.divide(Split::new(5, 3).unwrap());
+        let mut ceremony = Ceremony::new(3, Uuid::nil());
+        assert!(matches!(ceremony.give(shares[4].clone()), Ok(Given::More)));
+        assert!(ceremony.give(shares[4].clone()).is_err());
+        assert!(matches!(ceremony.give(shares[0].clone()), Ok(Given::More)));
+        assert_eq!(ceremony.progress(), 2);
+        let Ok(Given::Enough(given)) = ceremony.give(shares[2].clone()) else { panic!("three are enough") };
+        assert!(given.is(&key));
+        assert_eq!(ceremony.progress(), 0, "no share is kept");
+    }
+}

@@ -1,0 +1,185 @@
+//! A new root key with new shares, for whoever shows enough of the present ones.
+//!
+//! With verification the new key counts only after enough of its shares have come back: the present shares stay
+//! good until then, so an answer that was lost on its way costs nothing. Without, it counts at once. In both cases
+//! the switch is one commit, and a new key-encryption key begins with it, so that an older copy of the keyring opens
+//! nothing new.
+
+use sluice_audit::Entry;
+use uuid::Uuid;
+
+use super::ceremony::{Ceremony, Given};
+use super::{Barrier, REPEATED_SHARE, conflict, invalid, lock};
+use crate::error::VaultError;
+use crate::request::Act;
+use crate::seal::{RootKey, Shape, Share, Split};
+
+/// One text for every share that does not fit.
+const WRONG_SHARES: &str = "the shares are not those of the root key; all of them have to be given anew";
+const NONE: &str = "no such rekey is under way";
+
+/// A rekey under way.
+pub(super) struct Rekey {
+    split: Split,
+    verify: bool,
+    present: Ceremony,
+    /// The new key and its shares that came back.
+    fresh: Option<(RootKey, Ceremony)>,
+}
+
+/// How a rekey stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RekeyStatus {
+    /// Name of the gathering of the present shares.
+    pub(crate) nonce: Uuid,
+    /// The new numbers.
+    pub(crate) split: Split,
+    /// Shares given so far, of those now gathered.
+    pub(crate) progress: u8,
+    /// Shares it takes.
+    pub(crate) required: u8,
+    /// Whether the new shares have to come back.
+    pub(crate) verify: bool,
+    /// Name of the gathering of the new shares, once that has begun.
+    pub(crate) verification: Option<Uuid>,
+}
+
+/// What a share led to.
+pub(crate) enum RekeyGiven {
+    /// More are needed.
+    More(RekeyStatus),
+    /// The new shares, shown this once. With verification they do not count yet.
+    Made(Vec<Share>, RekeyStatus),
+    /// The new shares count, the former do not any more.
+    Done,
+}
+
+impl Rekey {
+    fn status(&self) -> RekeyStatus {
+        let gathering = self.fresh.as_ref().map_or(&self.present, |(_, ceremony)| ceremony);
+        RekeyStatus {
+            nonce: self.present.nonce(),
+            split: self.split,
+            progress: gathering.progress(),
+            required: gathering.threshold(),
+            verify: self.verify,
+            verification: self.fresh.as_ref().map(|(_, ceremony)| ceremony.nonce()),
+        }
+    }
+
+    /// The gathering with this name.
+    fn gathering(&mut self, nonce: Uuid) -> Option<&mut Ceremony> {
+        let gathering = match &mut self.fresh {
+            None => &mut self.present,
+            Some((_, ceremony)) => ceremony,
+        };
+        Some(gathering).filter(|gathering| gathering.nonce() == nonce)
+    }
+}
+
+impl Barrier {
+    /// How the rekey stands; `None`: there is none.
+    pub(crate) fn rekey_status(&self) -> Option<RekeyStatus> {
+        self.state().rekeying.as_ref().map(Rekey::status)
+    }
+
+    /// Begins a rekey. The vault has to be open and to open by shares.
+    pub(crate) fn rekey_begin(
+        &self,
+        act: &Act,
+        split: Split,
+        verify: bool,
+    ) -> Result<RekeyStatus, VaultError> {
+        let _acting = lock(&self.acting);
+        let entry = act.entry("seal", "rekey_begin", "vault");
+        let vault = self.vault().ok_or(VaultError::Sealed)?;
+        let Shape::Shares(present) = vault.store.keyring().shape() else {
+            let error = conflict("this vault opens by a key file; only one that opens by shares is rekeyed");
+            return Err(self.refuse(entry, error));
+        };
+        if self.rekey_status().is_some() {
+            return Err(self.refuse(entry, conflict("a rekey is under way; cancel it first")));
+        }
+        self.record(entry)?;
+        let present = Ceremony::new(present.threshold(), Uuid::new_v4());
+        Ok(self.state().rekeying.insert(Rekey { split, verify, present, fresh: None }).status())
+    }
+
+    /// Forgets a rekey; the present shares stay.
+    pub(crate) fn rekey_cancel(&self, act: &Act) -> Result<(), VaultError> {
+        let _acting = lock(&self.acting);
+        self.state().rekeying = None;
+        self.record(act.entry("seal", "rekey_cancel", "vault"))
+    }
+
+    /// Takes a share for the gathering named `nonce`: one of the present shares, or, when the new ones have been made
+    /// and have to come back, one of these.
+    pub(crate) fn rekey_give(&self, act: &Act, nonce: Uuid, share: Share) -> Result<RekeyGiven, VaultError> {
+        let _acting = lock(&self.acting);
+        let entry = act.entry("seal", "rekey", "vault");
+        let (given, fresh) = {
+            let mut state = self.state();
+            let rekey = state.rekeying.as_mut();
+            let fresh = rekey.as_ref().and_then(|rekey| rekey.fresh.as_ref().map(|(root, _)| root.clone()));
+            (rekey.and_then(|rekey| rekey.gathering(nonce)).map(|gathering| gathering.give(share)), fresh)
+        };
+        match given {
+            None => Err(self.refuse(entry, conflict(NONE))),
+            Some(Err(_)) => Err(self.refuse(entry, invalid(REPEATED_SHARE))),
+            Some(Ok(Given::More)) => {
+                self.record(entry)?;
+                self.rekey_status().map(RekeyGiven::More).ok_or_else(|| conflict(NONE))
+            }
+            Some(Ok(Given::Enough(root))) => self.rekey_enough(act, entry, &root, fresh),
+        }
+    }
+
+    fn rekey_enough(
+        &self,
+        act: &Act,
+        entry: Entry,
+        root: &RootKey,
+        fresh: Option<RootKey>,
+    ) -> Result<RekeyGiven, VaultError> {
+        let vault = self.vault().ok_or(VaultError::Sealed)?;
+        let keyring = vault.store.keyring();
+        if !fresh.as_ref().unwrap_or(keyring.root()).is(root) {
+            return Err(self.refuse(entry, invalid(WRONG_SHARES)));
+        }
+        self.record(entry)?;
+        match fresh {
+            Some(fresh) => self.rekey_switch(act, fresh).map(|()| RekeyGiven::Done),
+            None => self.rekey_make(act),
+        }
+    }
+
+    /// Makes the new key; it counts at once or after its shares have come back.
+    fn rekey_make(&self, act: &Act) -> Result<RekeyGiven, VaultError> {
+        let fresh = RootKey::random();
+        let status = {
+            let mut state = self.state();
+            let rekey = state.rekeying.as_mut().ok_or_else(|| conflict(NONE))?;
+            if rekey.verify {
+                let back = Ceremony::new(rekey.split.threshold(), Uuid::new_v4());
+                rekey.fresh = Some((fresh.clone(), back));
+            }
+            rekey.status()
+        };
+        let shares = fresh.divide(status.split);
+        if !status.verify {
+            self.rekey_switch(act, fresh)?;
+        }
+        Ok(RekeyGiven::Made(shares, status))
+    }
+
+    fn rekey_switch(&self, act: &Act, root: RootKey) -> Result<(), VaultError> {
+        let vault = self.vault().ok_or(VaultError::Sealed)?;
+        let split = self.rekey_status().ok_or_else(|| conflict(NONE))?.split;
+        vault.rekey(act, root, Shape::Shares(split))?;
+        let mut state = self.state();
+        state.rekeying = None;
+        state.shape = Some(Shape::Shares(split));
+        tracing::warn!(component = "seal", "the vault has a new root key and new shares");
+        Ok(())
+    }
+}
