@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use http::HeaderMap;
-use jiff::Timestamp;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource};
@@ -203,7 +202,7 @@ impl<'a> Ending<'a> {
     fn log(&self, shared: &Shared) {
         let x = self.x;
         LINE.with_borrow_mut(|buffer| {
-            let line = Line::start(buffer, Timestamp::now())
+            let line = Line::start(buffer, clock::timestamp())
                 .word(member!("request_id"), x.request_id.as_str())
                 .word(member!("message"), "request")
                 .word(member!("trace_id"), x.trace.id())
@@ -240,7 +239,7 @@ impl<'a> Ending<'a> {
     fn shown(&self) -> Value {
         let x = self.x;
         json!({
-            "time": Timestamp::now(),
+            "time": clock::timestamp(),
             "request_id": x.request_id.as_str(),
             "trace_id": x.trace.id(),
             "client": x.client,
@@ -300,7 +299,7 @@ pub(crate) fn refused(shared: &Shared, client: std::net::IpAddr, id: &RequestId,
     if shared.tap.is_watched() {
         shared.tap.offer(&Seen { route: "edge", status, client, method: None }, || {
             let line = json!({
-                "time": Timestamp::now(),
+                "time": clock::timestamp(),
                 "request_id": id.as_str(),
                 "client": client,
                 "route": "edge",
@@ -315,7 +314,7 @@ pub(crate) fn refused(shared: &Shared, client: std::net::IpAddr, id: &RequestId,
         return;
     }
     LINE.with_borrow_mut(|buffer| {
-        let line = Line::start(buffer, Timestamp::now())
+        let line = Line::start(buffer, clock::timestamp())
             .word(member!("request_id"), id.as_str())
             .word(member!("message"), "request refused")
             .number(member!("status"), u64::from(status))

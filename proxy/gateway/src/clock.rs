@@ -27,6 +27,8 @@ enum Seen {
 
 thread_local! {
     static SEEN: Cell<Seen> = const { Cell::new(Seen::Outside) };
+    /// Wall time of the present poll, once somebody asked for it.
+    static WALL: Cell<Option<SystemTime>> = const { Cell::new(None) };
 }
 
 /// Polls a request once: everything in it that asks for the time gets the same.
@@ -35,6 +37,7 @@ pub(crate) fn one_poll<T>(poll: impl FnOnce() -> T) -> T {
     impl Drop for Ends {
         fn drop(&mut self) {
             SEEN.set(Seen::Outside);
+            WALL.set(None);
         }
     }
     SEEN.set(Seen::Nothing);
@@ -78,19 +81,41 @@ pub(crate) fn instant_of(at: Nanos) -> tokio::time::Instant {
     (*START + Duration::from_nanos(at.0)).into()
 }
 
+/// Wall time. Within a poll it is read once: unlike a duration, nobody tells it to the microsecond.
+fn wall_now() -> SystemTime {
+    if matches!(SEEN.get(), Seen::Outside) {
+        return SystemTime::now();
+    }
+    WALL.get().unwrap_or_else(|| {
+        let now = SystemTime::now();
+        WALL.set(Some(now));
+        now
+    })
+}
+
+/// Wall time since 1970.
+fn unix() -> Duration {
+    wall_now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
 /// Wall time, unix seconds.
 pub(crate) fn unix_s() -> i64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
+    unix().as_secs() as i64
 }
 
 /// Wall time, unix milliseconds.
 pub(crate) fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    unix().as_millis() as u64
+}
+
+/// Wall time, as texts tell it.
+pub(crate) fn timestamp() -> jiff::Timestamp {
+    jiff::Timestamp::try_from(wall_now()).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
 }
 
 /// Wall time of a monotonic moment, as seen from now.
 pub(crate) fn wall(at: Nanos) -> jiff::Timestamp {
-    let (now, wall) = (now(), jiff::Timestamp::now());
+    let (now, wall) = (now(), timestamp());
     let shift = |by: Duration| jiff::SignedDuration::try_from(by).unwrap_or(jiff::SignedDuration::ZERO);
     if at > now {
         wall.saturating_add(shift(at.since(now))).unwrap_or(wall)
@@ -125,6 +150,19 @@ mod tests {
         assert!(now() > later.1 && instant() > later.0, "outside it goes on");
         let next = one_poll(now);
         assert!(next > later.1, "the next poll has its own");
+    }
+
+    #[test]
+    fn a_poll_has_one_wall_time() {
+        let passes = |since: SystemTime| while SystemTime::now() <= since {};
+        let first = one_poll(|| {
+            let first = wall_now();
+            passes(first);
+            look();
+            assert_eq!(wall_now(), first, "also where a stage ends");
+            first
+        });
+        assert!(wall_now() > first, "outside it goes on");
     }
 
     #[test]

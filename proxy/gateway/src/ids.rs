@@ -4,13 +4,13 @@
 //! saves a system call a request. Ids that clients sent are kept when well formed.
 
 use std::cell::Cell;
-use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderValue};
 use sluice_policy::trace::{self, Parent};
 use sluice_wire::id::RequestId;
 use uuid::Uuid;
 
+use crate::clock;
 use crate::fields::name;
 
 thread_local! {
@@ -49,8 +49,7 @@ pub(crate) fn mint() -> RequestId {
     let mut bytes = [0; 10];
     bytes[..8].copy_from_slice(&random().to_be_bytes());
     bytes[8..].copy_from_slice(&random().to_be_bytes()[..2]);
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    let id = uuid::Builder::from_unix_timestamp_millis(now.as_millis() as u64, &bytes).into_uuid();
+    let id = uuid::Builder::from_unix_timestamp_millis(clock::unix_ms(), &bytes).into_uuid();
     let mut text = Uuid::encode_buffer();
     RequestId::parse(id.hyphenated().encode_lower(&mut text)).unwrap_or_else(RequestId::mint)
 }

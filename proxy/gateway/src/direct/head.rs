@@ -6,11 +6,11 @@ use std::mem::MaybeUninit;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
-use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
 use pingora::{Error, ErrorType, Result};
 use sluice_policy::headers::may_be_nominated;
 
+use crate::clock;
 use crate::digits::push_number;
 use crate::fields::{Fields, List};
 use crate::headers::connection_names;
@@ -149,7 +149,7 @@ fn date_bytes(out: &mut Vec<u8>) {
     thread_local! {
         static DATE_FIELD: RefCell<(i64, Vec<u8>)> = const { RefCell::new((i64::MIN, Vec::new())) };
     }
-    let now = Timestamp::now();
+    let now = clock::timestamp();
     DATE_FIELD.with_borrow_mut(|(second, field)| {
         if *second != now.as_second()
             && let Ok(date) = DateTimePrinter::new().timestamp_to_rfc9110_string(&now)
