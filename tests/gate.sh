@@ -53,10 +53,12 @@ step clippy cargo clippy --workspace --all-targets --locked -- -D warnings
 step documentation env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 tests rust cargo test --workspace --locked --no-fail-fast
 tests deployment python3 tests/deploy.py
+tests falco python3 tests/falco.py
 step release cargo build --release --locked --bins --workspace --quiet
 tests readme python3 tests/readme.py --sluice "$target/release/sluice"
 tests metrics python3 tests/metrics.py --sluice "$target/release/sluice"
 tests stores python3 tests/stores.py --sluice "$target/release/sluice"
+tests oauth python3 tests/oauth.py --sluice "$target/release/sluice"
 tests console python3 tests/console/run.py --sluice "$target/release/sluice"
 step bench "$target/release/sluice-bench" run edge --quick --sluice "$target/release/sluice" --out "$log/bench"
 step bench-events "$target/release/sluice-bench" run events --quick --sluice "$target/release/sluice" --out "$log/bench"

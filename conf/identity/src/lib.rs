@@ -3,6 +3,7 @@
 //! Knows: token and key formats, grant algebra, revocation. Pure: time is an argument, nothing is
 //! fetched. Must not know: sockets, HTTP, how tokens are made (the vault's business).
 
+pub mod assertion;
 pub mod caller;
 pub mod certificate;
 pub mod claims;

@@ -119,9 +119,9 @@ impl TokenError {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Header {
-    alg: String,
-    kid: Option<String>,
+pub(crate) struct Header {
+    pub(crate) alg: String,
+    pub(crate) kid: Option<String>,
     typ: Option<String>,
 }
 
@@ -136,7 +136,7 @@ pub fn verify(token: &str, trust: &Trust, rules: &Rules, now_s: i64) -> Result<C
     }
     let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
     let (header, payload) = signed.split_once('.').ok_or(TokenError::Malformed)?;
-    let header: Header = decode_header(header)?;
+    let header = parse_header(header, &["JWT", "jwt", "at+jwt", "AT+JWT"])?;
     let signature = decode(signature)?;
     let payload = decode(payload)?;
     let legacy = match header.alg.as_str() {
@@ -160,19 +160,17 @@ pub fn verify(token: &str, trust: &Trust, rules: &Rules, now_s: i64) -> Result<C
     Ok(claims)
 }
 
-fn decode(part: &str) -> Result<Vec<u8>, TokenError> {
+pub(crate) fn decode(part: &str) -> Result<Vec<u8>, TokenError> {
     // The engine refuses padding and non-zero trailing bits: one token has one spelling.
     URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed)
 }
 
-fn decode_header(part: &str) -> Result<Header, TokenError> {
+/// A header whose `typ`, where it has one, is among `types`.
+pub(crate) fn parse_header(part: &str, types: &[&str]) -> Result<Header, TokenError> {
     let header: Header = serde_json::from_slice(&decode(part)?)
         .map_err(|error| if error.is_data() { TokenError::Header } else { TokenError::Malformed })?;
-    let typ = header.typ.as_deref().unwrap_or("JWT");
-    if !["JWT", "jwt", "at+jwt", "AT+JWT"].contains(&typ) {
-        return Err(TokenError::Header);
-    }
-    Ok(header)
+    let fits = header.typ.as_deref().is_none_or(|typ| types.contains(&typ));
+    if fits { Ok(header) } else { Err(TokenError::Header) }
 }
 
 fn key_for<'a>(header: &Header, trust: &'a Trust) -> Result<&'a PublicKey, TokenError> {

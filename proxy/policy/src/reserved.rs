@@ -102,8 +102,8 @@ pub static RESERVED: [Reserved; 33] = [
     vault("/audit", Credential::EdgeIfPresent),
     vault("/falco", Credential::EdgeIfPresent),
     secret(vault("/v1", Credential::Worker)),
-    vault("/oauth2", Credential::Worker),
-    guarded(vault("/oauth2/token", Credential::Worker)),
+    secret(vault("/oauth2", Credential::Worker)),
+    guarded(secret(vault("/oauth2/token", Credential::Worker))),
     guarded(vault("/acme", Credential::Worker)),
     vault("/.well-known", Credential::Worker),
     vault("/ca", Credential::Worker),
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn secrets_ask_for_tls_and_logins_are_slowed() {
         let of = |prefix: &str| RESERVED.iter().find(|reserved| reserved.prefix == prefix).unwrap();
-        for prefix in ["/secrets", "/credentials", "/security", "/tokens", "/v1", "/auth"] {
+        for prefix in ["/secrets", "/credentials", "/security", "/tokens", "/v1", "/auth", "/oauth2", "/oauth2/token"] {
             assert!(of(prefix).tls_required, "{prefix}");
         }
         for prefix in ["/auth", "/oauth2/token", "/acme"] {

@@ -56,6 +56,7 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .route("/internal/feed", get(internal::feed))
         .route("/internal/keys/{role}", get(internal::store_keys))
         .route("/internal/certificates", get(internal::certificates).post(internal::issue))
+        .merge(crate::oauth::routes())
         .route_layer(from_fn_with_state(Arc::clone(&context), refuse_while_sealed))
         .with_state(context)
 }
@@ -75,7 +76,7 @@ async fn login() -> Reject {
 }
 
 /// A JSON answer that no cache may keep.
-fn answer(value: &impl Serialize) -> Response {
+pub(crate) fn answer(value: &impl Serialize) -> Response {
     let body = serde_json::to_vec(value).expect("answers are plain structs");
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
@@ -85,7 +86,7 @@ fn answer(value: &impl Serialize) -> Response {
 }
 
 /// A public answer of another type, which caches may keep for a while.
-fn public(content_type: &'static str, body: impl Into<Bytes>, max_age: &'static str) -> Response {
+pub(crate) fn public(content_type: &'static str, body: impl Into<Bytes>, max_age: &'static str) -> Response {
     let headers: [(HeaderName, HeaderValue); 2] = [
         (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
         (header::CACHE_CONTROL, HeaderValue::from_static(max_age)),

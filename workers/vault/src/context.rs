@@ -23,6 +23,7 @@ use crate::ca::{self, Authority, Expiring, Pace};
 use crate::config::Settings;
 use crate::error::VaultError;
 use crate::feed::{self, Hub};
+use crate::oauth;
 use crate::seal::{KeyFileError, RootKey, Shape};
 use crate::store::{Change, Store, StoreError, Table};
 use crate::token::{self, Signers};
@@ -206,6 +207,7 @@ impl Vault {
         if self.has_ended_rows(now)? {
             self.store.write(own_entry("sweep"), move |change| {
                 token::sweep(change, now, leeway_s)?;
+                oauth::forget_used(change, now)?;
                 ca::sweep(change, now)
             })?;
         }
@@ -219,7 +221,9 @@ impl Vault {
     /// Whether a sweep would find something: a sweep that finds nothing is not worth a record.
     fn has_ended_rows(&self, now: Timestamp) -> Result<bool, VaultError> {
         let view = self.store.snapshot()?;
-        Ok(token::has_ended(&view, now, self.settings.leeway_s)? || ca::has_ended(&view, now)?)
+        Ok(token::has_ended(&view, now, self.settings.leeway_s)?
+            || ca::has_ended(&view, now)?
+            || self.has_used_assertions(now)?)
     }
 
     /// Signs new revocation lists and hands every follower the whole state.
@@ -280,6 +284,11 @@ impl Vault {
     pub(crate) fn refuse(&self, entry: Entry, error: VaultError) -> VaultError {
         let decision = if error.is_denial() { Decision::Deny } else { Decision::Error };
         self.record(entry.decision(decision)).err().unwrap_or(error)
+    }
+
+    /// Records what was refused before it became an operation.
+    pub(crate) fn note(&self, entry: Entry, denied: bool) -> Result<(), VaultError> {
+        self.record(entry.decision(if denied { Decision::Deny } else { Decision::Error }))
     }
 
     /// Whether the audit log takes records and has those of every commit.

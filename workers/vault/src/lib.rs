@@ -18,6 +18,7 @@ mod context;
 mod error;
 mod feed;
 mod memory;
+mod oauth;
 mod outbox;
 mod path;
 mod request;

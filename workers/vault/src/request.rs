@@ -32,6 +32,18 @@ impl Act {
         }
     }
 
+    /// A request whose caller is found out later, by what its body says.
+    pub(crate) fn unproved(parts: &Parts) -> Self {
+        let request_id =
+            parts.extensions.get::<RequestIdExt>().map(|id| id.0.to_string()).unwrap_or_default();
+        let remote = match parts.extensions.get::<Peer>() {
+            Some(Peer { address: Some(address), .. }) => address.to_string(),
+            Some(Peer { door: Door::Internal, .. }) => "internal".to_owned(),
+            _ => String::new(),
+        };
+        Self { caller: None, request_id, remote, now: whole_micros(Timestamp::now()) }
+    }
+
     /// Who it is, for records.
     pub(crate) fn actor(&self) -> &str {
         self.caller.as_ref().map_or("anonymous", |caller| &caller.subject)
@@ -62,22 +74,14 @@ impl FromRequestParts<Arc<Context>> for Act {
     /// A credential that does not verify is recorded before it is refused.
     async fn from_request_parts(parts: &mut Parts, context: &Arc<Context>) -> Result<Self, Reject> {
         let resolved = MaybeCaller::from_request_parts(parts, context).await;
-        let request_id =
-            parts.extensions.get::<RequestIdExt>().map(|id| id.0.to_string()).unwrap_or_default();
-        let remote = match parts.extensions.get::<Peer>() {
-            Some(Peer { address: Some(address), .. }) => address.to_string(),
-            Some(Peer { door: Door::Internal, .. }) => "internal".to_owned(),
-            _ => String::new(),
-        };
-        let now = whole_micros(Timestamp::now());
+        let act = Self::unproved(parts);
         match resolved {
-            Ok(MaybeCaller(caller)) => Ok(Self { caller, request_id, remote, now }),
+            Ok(MaybeCaller(caller)) => Ok(Self { caller, ..act }),
             Err(reject) => {
-                let act = Self { caller: None, request_id, remote, now };
                 let op = parts.method.as_str().to_ascii_lowercase();
                 let entry =
                     act.entry("auth", op, parts.uri.path()).actor("unverified").decision(Decision::Deny);
-                context.vault()?.audit.submit(entry, now).await.map_err(crate::error::VaultError::Audit)?;
+                context.vault()?.audit.submit(entry, act.now).await.map_err(crate::error::VaultError::Audit)?;
                 Err(reject)
             }
         }

@@ -42,11 +42,13 @@ pub(crate) enum Table {
     Outbox,
     /// Keys of other roles' stores: `role/` and the number, four bytes big endian.
     StoreKey,
+    /// OAuth clients: `client/name`; used assertions: `used/‖end‖digest`, no values.
+    Oauth,
 }
 
 impl Table {
     /// Every table.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Meta,
         Self::Keyring,
         Self::Authority,
@@ -62,6 +64,7 @@ impl Table {
         Self::SecretVersion,
         Self::Outbox,
         Self::StoreKey,
+        Self::Oauth,
     ];
 
     /// Its name in the file and in sealed places.
@@ -82,6 +85,7 @@ impl Table {
             Self::SecretVersion => "secret_version",
             Self::Outbox => "outbox",
             Self::StoreKey => "store_key",
+            Self::Oauth => "oauth",
         }
     }
 

@@ -17,6 +17,8 @@ pub(crate) const TTL_MAX: SignedDuration = SignedDuration::from_hours(24 * 30);
 pub(super) struct Draft<'a> {
     pub(super) issuer: &'a str,
     pub(super) subject: &'a str,
+    /// The client that asked for it.
+    pub(super) client: &'a str,
     /// The service it is for, when the subject is one.
     pub(super) service: Option<&'a str>,
     pub(super) audience: &'a [String],
@@ -61,7 +63,7 @@ impl Draft<'_> {
             iat: self.issued_s,
             nbf: self.issued_s,
             jti: self.jti,
-            client_id: self.subject,
+            client_id: self.client,
             scope: self.grants.to_header(),
             service: self.service,
             permissions: self.grants.iter().collect(),

@@ -10,7 +10,9 @@ use sluice_wire::code::Code;
 use sluice_wire::feed::{Change as FeedChange, RevokedSubject};
 
 use super::mint::{Draft, TTL_MAX, Ttl, time};
-use super::registry::{Row, index, is_caller_void, is_subject_revoked, subject_prefix, void_until};
+use super::registry::{
+    LINE_MAX, Parent, Row, descendants, index, is_caller_void, is_subject_revoked, line_prefix, subject_prefix, void_until,
+};
 use crate::access;
 use crate::context::Vault;
 use crate::error::VaultError;
@@ -18,7 +20,7 @@ use crate::feed::RevokedRow;
 use crate::outbox::security_event;
 use crate::path::ServiceName;
 use crate::request::Act;
-use crate::store::{Range, Table, View as _};
+use crate::store::{Change, Range, Table, View as _};
 
 /// LIMIT: live tokens.
 const TOKENS_MAX: u64 = 1_000_000;
@@ -63,7 +65,7 @@ pub(crate) struct MintAnswer {
     service_name: String,
     issued_at: Timestamp,
     pub(crate) expires_at: Timestamp,
-    expires_in: i64,
+    pub(crate) expires_in: i64,
     permissions: Vec<String>,
     pub(crate) jti: String,
 }
@@ -87,12 +89,16 @@ pub(crate) struct Verdict {
 }
 
 /// A token to be made, decided and checked.
-struct Plan {
-    subject: String,
-    service: Option<ServiceName>,
-    grants: Grants,
-    audience: Vec<String>,
-    ttl: SignedDuration,
+pub(crate) struct Plan {
+    pub(crate) subject: String,
+    pub(crate) service: Option<ServiceName>,
+    pub(crate) grants: Grants,
+    pub(crate) audience: Vec<String>,
+    pub(crate) ttl: SignedDuration,
+    /// The OAuth client that asks, where one does.
+    pub(crate) client: Option<String>,
+    /// The token it is made of, with which it ends.
+    pub(crate) parent: Option<Parent>,
 }
 
 impl Vault {
@@ -121,6 +127,8 @@ impl Vault {
             grants: ["admin"].into_iter().collect(),
             audience: self.settings.audience.clone(),
             ttl,
+            client: None,
+            parent: None,
         };
         self.issue_token(&act, act.entry("token", "mint", "tokens/dev-admin"), Ok(plan))
     }
@@ -143,7 +151,15 @@ impl Vault {
             Some(Audience::Many(names)) => audience(names)?,
         };
         let ttl = self.token_life(caller, request.ttl)?;
-        Ok(Plan { subject: service.as_str().to_owned(), service: Some(service), grants, audience, ttl })
+        Ok(Plan {
+            subject: service.as_str().to_owned(),
+            service: Some(service),
+            grants,
+            audience,
+            ttl,
+            client: None,
+            parent: None,
+        })
     }
 
     fn plan_refresh(&self, act: &Act, ttl: Option<Ttl>) -> Result<Plan, VaultError> {
@@ -157,6 +173,8 @@ impl Vault {
             grants: caller.grants.clone(),
             audience: self.settings.audience.clone(),
             ttl: self.token_life(caller, ttl)?,
+            client: None,
+            parent: None,
         })
     }
 
@@ -170,7 +188,7 @@ impl Vault {
         Ok(ttl)
     }
 
-    fn issue_token(
+    pub(crate) fn issue_token(
         &self,
         act: &Act,
         entry: Entry,
@@ -188,16 +206,22 @@ impl Vault {
         let jti = uuid::Uuid::now_v7().to_string();
         // A token made in the second in which its subject was revoked would be void: another's begins in the
         // next, but nobody lifts himself over his own revocation.
-        let earliest_s = if caller.subject == plan.subject {
+        // What is made of another token is not lifted over its subject's revocation either; a client that proved
+        // itself anew is.
+        let earliest_s = if plan.parent.is_some() {
+            None
+        } else if caller.subject == plan.subject && plan.client.is_none() {
             caller.issued_at_s
         } else {
             void_until.map(|until| until + 1)
         };
         let issued_s = earliest_s.unwrap_or(0).max(act.now.as_second());
-        let expires_s = issued_s + plan.ttl.as_secs();
+        let latest_s = plan.parent.as_ref().map_or(i64::MAX, |parent| parent.expires_s);
+        let expires_s = (issued_s + plan.ttl.as_secs()).min(latest_s);
         let draft = Draft {
             issuer: &self.settings.issuer,
             subject: &plan.subject,
+            client: plan.client.as_deref().unwrap_or(&plan.subject),
             service: plan.service.as_ref().map(ServiceName::as_str),
             audience: &plan.audience,
             grants: &plan.grants,
@@ -214,6 +238,8 @@ impl Vault {
             audience: plan.audience,
             by: act.actor().to_owned(),
             revoked: false,
+            client: plan.client,
+            parent: plan.parent,
         };
         let id = jti.clone();
         self.write(entry, move |change| {
@@ -230,6 +256,9 @@ impl Vault {
                     Code::Conflict,
                     "the service was revoked meanwhile; ask again",
                 ));
+            }
+            if let Some(parent) = &row.parent {
+                check_line(change, parent)?;
             }
             for key in index(&row, &id) {
                 change.mark(Table::TokenIndex, &key);
@@ -320,7 +349,7 @@ impl Vault {
         }
     }
 
-    fn revoke_token(&self, act: &Act, entry: Entry, jti: String) -> Result<usize, VaultError> {
+    pub(crate) fn revoke_token(&self, act: &Act, entry: Entry, jti: String) -> Result<usize, VaultError> {
         let (now, leeway_s) = (act.now, self.settings.leeway_s);
         let ended = self.write(entry, move |change| {
             let Some(row) = change.load::<Row>(Table::Token, jti.as_bytes())? else {
@@ -329,12 +358,12 @@ impl Vault {
             if row.revoked || row.expires_s + leeway_s <= now.as_second() {
                 return Ok(false);
             }
-            let until = time(row.expires_s + leeway_s);
-            let revoked = RevokedRow { at: now, until, issuer: None, issued_until: None };
-            change.save(Table::Revoked, format!("jti/{jti}").as_bytes(), &revoked);
-            change.announce(FeedChange::Jti { jti: jti.clone() });
-            change.emit(&security_event("token_revoked", now, &[("service", &row.sub), ("jti", &jti)]))?;
-            change.save(Table::Token, jti.as_bytes(), &Row { revoked: true, ..row });
+            let line = descendants(change, &jti, &row)?;
+            for (jti, row) in std::iter::once((jti, row)).chain(line) {
+                if !row.revoked {
+                    end(change, &jti, row, now, leeway_s)?;
+                }
+            }
             Ok(true)
         })?;
         self.figures.revocations.with_label_values(&["token"]).inc();
@@ -354,15 +383,7 @@ impl Vault {
         }
         let (now, leeway_s) = (act.now, self.settings.leeway_s);
         let ended = self.write(entry, move |change| {
-            let issued_until = now.as_second();
-            let row = RevokedRow {
-                at: now,
-                until: now + TTL_MAX + SignedDuration::from_secs(leeway_s),
-                issuer: None,
-                issued_until: Some(issued_until),
-            };
-            change.save(Table::Revoked, format!("sub/{subject}").as_bytes(), &row);
-            change.announce(FeedChange::Sub(RevokedSubject { sub: subject.clone(), issued_until }));
+            void(change, &subject, now, leeway_s);
             let live =
                 change.keys(Table::TokenIndex, &Range::prefix(&subject_prefix(&subject), COUNTED_MAX))?.len();
             change.emit(&security_event("tokens_revoked", now, &[("service", &subject)]))?;
@@ -371,6 +392,54 @@ impl Vault {
         self.figures.revocations.with_label_values(&["subject"]).inc();
         Ok(ended)
     }
+}
+
+/// Ends one token.
+fn end(
+    change: &mut Change<'_>,
+    jti: &str,
+    row: Row,
+    now: Timestamp,
+    leeway_s: i64,
+) -> Result<(), VaultError> {
+    let until = time(row.expires_s + leeway_s);
+    let revoked = RevokedRow { at: now, until, issuer: None, issued_until: None };
+    change.save(Table::Revoked, format!("jti/{jti}").as_bytes(), &revoked);
+    change.announce(FeedChange::Jti { jti: jti.to_owned() });
+    change.emit(&security_event("token_revoked", now, &[("service", &row.sub), ("jti", jti)]))?;
+    change.save(Table::Token, jti.as_bytes(), &Row { revoked: true, ..row });
+    Ok(())
+}
+
+/// Voids every token of a subject issued until now.
+fn void(change: &mut Change<'_>, subject: &str, now: Timestamp, leeway_s: i64) {
+    let issued_until = now.as_second();
+    let until = now + TTL_MAX + SignedDuration::from_secs(leeway_s);
+    let row = RevokedRow { at: now, until, issuer: None, issued_until: Some(issued_until) };
+    change.save(Table::Revoked, format!("sub/{subject}").as_bytes(), &row);
+    change.announce(FeedChange::Sub(RevokedSubject { sub: subject.to_owned(), issued_until }));
+}
+
+/// Ends all tokens of a subject within another change.
+pub(crate) fn void_subject(
+    change: &mut Change<'_>,
+    subject: &str,
+    now: Timestamp,
+    leeway_s: i64,
+) -> Result<(), VaultError> {
+    void(change, subject, now, leeway_s);
+    change.emit(&security_event("tokens_revoked", now, &[("service", subject)]))
+}
+
+/// Whether a token may have another made of it: it is still good, and its line is not too long.
+fn check_line(change: &Change<'_>, parent: &Parent) -> Result<(), VaultError> {
+    let gone = change.raw(Table::Revoked, format!("jti/{}", parent.jti).as_bytes())?.is_some();
+    let line = Range::prefix(&line_prefix(&parent.root), LINE_MAX);
+    if gone || change.keys(Table::TokenIndex, &line)?.len() >= LINE_MAX {
+        let detail = "the subject token has ended, or too many tokens were made of it";
+        return Err(VaultError::invalid(Code::Conflict, detail));
+    }
+    Ok(())
 }
 
 fn permissions(words: &[String]) -> Result<Grants, VaultError> {

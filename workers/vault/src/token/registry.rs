@@ -14,20 +14,46 @@ use crate::store::{Change, KeyBytes, Range, Table, View};
 
 /// LIMIT: tokens in one page of the list.
 const PAGE_MAX: usize = 500;
+/// LIMIT: tokens that descend from one: what ends with it ends in one commit.
+pub(super) const LINE_MAX: usize = 256;
 /// LIMIT: rows one sweep removes.
 const SWEEP_MAX: usize = 1_000;
 
 /// The registry's row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Row {
+pub(crate) struct Row {
     pub(super) sub: String,
-    pub(super) issued_s: i64,
+    pub(crate) issued_s: i64,
     pub(super) expires_s: i64,
     pub(super) scope: String,
-    pub(super) audience: Vec<String>,
+    pub(crate) audience: Vec<String>,
     /// Who asked for it.
     pub(super) by: String,
     pub(super) revoked: bool,
+    /// The OAuth client it was issued to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) client: Option<String>,
+    /// The token it was made of: it ends with that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) parent: Option<Parent>,
+}
+
+/// The token that another was made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Parent {
+    /// Its id.
+    pub(crate) jti: String,
+    /// The first of its line.
+    pub(crate) root: String,
+    /// Its end, unix seconds.
+    pub(crate) expires_s: i64,
+}
+
+impl Row {
+    /// The first of its line, where that is another token.
+    pub(crate) fn root(&self) -> Option<&str> {
+        self.parent.as_ref().map(|parent| parent.root.as_str())
+    }
 }
 
 /// A token in the list: everything but the token.
@@ -73,6 +99,11 @@ impl Vault {
             Err(error) => return Err(self.refuse(entry, error)),
         };
         self.read(entry, || self.page(subject.as_deref(), after, limit.clamp(1, PAGE_MAX), act.now))
+    }
+
+    /// What was issued under an id, revoked or not.
+    pub(crate) fn find_token(&self, jti: &str) -> Result<Option<Row>, VaultError> {
+        self.store.snapshot()?.load(Table::Token, jti.as_bytes())
     }
 
     fn page(
@@ -178,8 +209,39 @@ pub(crate) fn is_caller_void(
     })
 }
 
-pub(super) fn index(row: &Row, jti: &str) -> [KeyBytes; 2] {
-    [[subject_prefix(&row.sub).as_slice(), jti.as_bytes()].concat(), expiry_key(row.expires_s, jti)]
+pub(super) fn index(row: &Row, jti: &str) -> Vec<KeyBytes> {
+    let mut keys =
+        vec![[subject_prefix(&row.sub).as_slice(), jti.as_bytes()].concat(), expiry_key(row.expires_s, jti)];
+    keys.extend(row.root().map(|root| [line_prefix(root).as_slice(), jti.as_bytes()].concat()));
+    keys
+}
+
+pub(super) fn line_prefix(root: &str) -> KeyBytes {
+    [b"p", root.as_bytes(), &[0]].concat()
+}
+
+/// The tokens that were made of a token, and of those, and so on.
+pub(super) fn descendants(view: &impl View, jti: &str, row: &Row) -> Result<Vec<(String, Row)>, VaultError> {
+    let line = Range::prefix(&line_prefix(row.root().unwrap_or(jti)), LINE_MAX);
+    let mut rest: Vec<(String, Row)> = Vec::new();
+    for key in view.keys(Table::TokenIndex, &line)? {
+        let jti = jti_of(&key);
+        let row = view.require(Table::Token, jti.as_bytes())?;
+        rest.push((jti, row));
+    }
+    let mut found: Vec<(String, Row)> = Vec::new();
+    loop {
+        let is_child = |row: &Row| {
+            let parent = row.parent.as_ref().map(|parent| parent.jti.as_str());
+            parent == Some(jti) || found.iter().any(|(known, _)| parent == Some(known))
+        };
+        let (children, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|(_, row)| is_child(row));
+        if children.is_empty() {
+            return Ok(found);
+        }
+        found.extend(children);
+        rest = others;
+    }
 }
 
 pub(super) fn subject_prefix(subject: &str) -> KeyBytes {

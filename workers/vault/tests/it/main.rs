@@ -6,6 +6,7 @@ mod audit;
 mod credentials;
 mod feed;
 mod harness;
+mod oauth;
 mod role_certificates;
 mod secrets;
 mod start;
