@@ -4,7 +4,7 @@
 //! it more strictly than TLS libraries do: one that two readers could understand differently is refused, so
 //! that no other process sees another name in it. Refused are: trailing bytes anywhere it is read, a second
 //! extension of one kind, an unknown critical extension, a CA, usages that do not allow client
-//! authentication, a name with a byte that is not printable ASCII (so also NUL), a wildcard that is not the
+//! authentication, name constraints, names that are not critical under an empty subject, a name with a byte that is not printable ASCII (so also NUL), a wildcard that is not the
 //! whole first label, and a `spiffe://` name that is not the only URI or not as the standard writes it.
 //! Cost: one pass and one digest a handshake.
 
@@ -134,12 +134,19 @@ impl ClientCertificate {
         let extensions = certificate.extensions();
         check_extensions(extensions)?;
         check_usages(extensions)?;
+        let subject = subject(certificate.subject())?;
+        // RFC 5280, 4.2.1.6: where nothing else names the holder, nobody may pass the names over.
+        let passed_over =
+            |found: &X509Extension<'_>| found.oid == OID_X509_EXT_SUBJECT_ALT_NAME && !found.critical;
+        if subject.is_empty() && extensions.iter().any(passed_over) {
+            return Err(CertificateError::Extension);
+        }
         Ok(Self {
             spiffe: spiffe_id(extensions)?,
             serial: serial(certificate.raw_serial())?,
             not_before_unix_s: from,
             not_after_unix_s: until,
-            subject: subject(certificate.subject())?,
+            subject,
             fingerprint: fingerprint(der),
         })
     }
@@ -173,6 +180,8 @@ fn check_extensions(extensions: &[X509Extension<'_>]) -> Result<(), CertificateE
     for (position, extension) in extensions.iter().enumerate() {
         match extension.parsed_extension() {
             ParsedExtension::ParseError { .. } => return Err(CertificateError::Malformed),
+            // Only an authority limits the names of others.
+            ParsedExtension::NameConstraints(_) => return Err(CertificateError::Authority),
             ParsedExtension::UnsupportedExtension { .. } if extension.critical => {
                 return Err(CertificateError::Extension);
             }

@@ -202,6 +202,30 @@ fn unknown_critical_and_doubled_extensions_are_refused() {
 }
 
 #[test]
+fn a_leaf_that_limits_names_or_hides_its_own_is_refused() {
+    // SEQUENCE { [0] { GeneralSubtree { dNSName "a" } } }
+    let content = vec![0x30, 0x07, 0xa0, 0x05, 0x30, 0x03, 0x82, 0x01, b'a'];
+    for critical in [false, true] {
+        let mut limits = CustomExtension::from_oid_content(&[2, 5, 29, 30], content.clone());
+        limits.set_criticality(critical);
+        let limited = made(|params| params.custom_extensions = vec![limits]);
+        assert_eq!(limited, Err(CertificateError::Authority), "critical: {critical}");
+    }
+    let hidden = |critical: bool| {
+        made(|params| {
+            params.distinguished_name = DistinguishedName::new();
+            params.subject_alt_names.clear();
+            let content = names(&[(URI, ID.as_bytes())]);
+            let mut extension = CustomExtension::from_oid_content(&[2, 5, 29, 17], content);
+            extension.set_criticality(critical);
+            params.custom_extensions = vec![extension];
+        })
+    };
+    assert_eq!(hidden(false), Err(CertificateError::Extension));
+    assert_eq!(hidden(true).unwrap().spiffe.unwrap().to_string(), ID);
+}
+
+#[test]
 fn serials_are_positive_and_bounded() {
     let with = |octets: &[u8]| {
         made(|params| params.serial_number = Some(SerialNumber::from_slice(octets))).map(|read| read.serial)

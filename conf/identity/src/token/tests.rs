@@ -231,3 +231,121 @@ fn revocation_is_seen() {
     assert_eq!(verify(&token, &trust, &rules(), NOW), Err(TokenError::Revoked));
     assert_eq!(verify(&token, &Trust::empty(), &rules(), NOW), Err(TokenError::NoKeys));
 }
+
+/// A token of raw bytes under a sound signature: what only a bent issuer could write.
+fn raw(issuer: &Issuer, header: &[u8], claims: &[u8]) -> Result<Claims, TokenError> {
+    let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+    let signature = issuer.pair.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
+    let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature));
+    verify(&token, &issuer.trust, &rules(), NOW)
+}
+
+#[test]
+fn headers_and_claims_that_two_readers_could_read_differently_are_refused() {
+    let issuer = issuer();
+    let (kid, good) = (&issuer.kid, good().to_string());
+    let sound = format!(r#"{{"alg":"ES256","kid":"{kid}"}}"#);
+    assert!(raw(&issuer, sound.as_bytes(), good.as_bytes()).is_ok());
+    let headers = [
+        format!(r#"{{"alg":"none","alg":"ES256","kid":"{kid}"}}"#),
+        format!(r#"{{"alg":"ES256","kid":"{kid}","kid":"{kid}"}}"#),
+        format!(r#"{{"alg":"","kid":"{kid}"}}"#),
+        format!(r#"{{"alg":"es256","kid":"{kid}"}}"#),
+        format!(r#"{{"alg":"NONE","kid":"{kid}"}}"#),
+        format!(r#"{{"ALG":"ES256","kid":"{kid}"}}"#),
+        format!(r#"{{"alg":"ES256","kid":"{kid}","cty":"JWT"}}"#),
+        format!(r#"{{"alg":"ES256","kid":"{kid}","x5u":"http://evil"}}"#),
+        format!(r#"{{"alg":"ES256","kid":"{kid}","x5c":[]}}"#),
+        format!(r#"{{"alg":"ES256","kid":"{kid}","typ":"refresh+jwt"}}"#),
+        format!(r#"{{"alg":"ES256","kid":"{kid}","typ":"client-authentication+jwt"}}"#),
+        r#"{"alg":"ES256","kid":"' OR 1=1 --"}"#.to_owned(),
+        "{\"alg\":\"ES256\",\"kid\":\"a\\u0000b\"}".to_owned(),
+        r#"{"alg":"ES256","kid":"http://evil/key"}"#.to_owned(),
+        format!("{sound}{{}}"),
+        format!("{sound} x"),
+        format!("\u{feff}{sound}"),
+        "[".repeat(1_000),
+        "null".to_owned(),
+        String::new(),
+    ];
+    for header in &headers {
+        assert!(raw(&issuer, header.as_bytes(), good.as_bytes()).is_err(), "{header:.80}");
+    }
+    let deep = good.replacen('{', &format!(r#"{{"x":{}{},"#, "[".repeat(2_000), "]".repeat(2_000)), 1);
+    let claims = [
+        good.replacen('{', r#"{"exp":9999999999,"#, 1),
+        good.replace(&(NOW + 60).to_string(), "1e999"),
+        good.replace(&(NOW + 60).to_string(), "1e300"),
+        good.replace(&(NOW + 60).to_string(), "9223372036854775808"),
+        good.replace(&(NOW + 60).to_string(), "true"),
+        format!("{good}x"),
+        format!("{good}{good}"),
+        format!("\u{feff}{good}"),
+        format!("[{good}]"),
+        deep,
+    ];
+    for claims in &claims {
+        assert!(raw(&issuer, sound.as_bytes(), claims.as_bytes()).is_err(), "{claims:.80}");
+    }
+    let mut broken = good.clone().into_bytes();
+    let at = good.find("bot").unwrap();
+    broken[at] = 0xff;
+    assert!(raw(&issuer, sound.as_bytes(), &broken).is_err(), "not UTF-8");
+    assert!(raw(&issuer, &[0xc3, 0x28], good.as_bytes()).is_err());
+}
+
+#[test]
+fn other_serializations_are_no_tokens() {
+    let issuer = issuer();
+    let token = issuer.token(&good());
+    let parts: Vec<&str> = token.split('.').collect();
+    let json = json!({"protected": parts[0], "payload": parts[1], "signature": parts[2]}).to_string();
+    let jwe = format!("{}.{}.{}.{}.{}", parts[0], parts[1], parts[2], parts[1], parts[2]);
+    let standard = token.replace('-', "+").replace('_', "/");
+    let mut spellings =
+        vec![json, jwe, format!("{token}=="), token.replacen('.', ". ", 1), format!("\t{token}")];
+    if standard != token {
+        spellings.push(standard);
+    }
+    for bad in spellings {
+        assert!(verify(&bad, &issuer.trust, &rules(), NOW).is_err(), "{bad:.60}");
+    }
+}
+
+#[test]
+fn numbers_of_a_signature_lie_within_the_curve_and_are_not_der() {
+    let issuer = issuer();
+    let token = issuer.token(&good());
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    let order = [
+        0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa,
+        0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+    ];
+    let (r, s) = signature.split_at(32);
+    let mut der = vec![0x30, 70, 2, 33, 0];
+    der.extend([r, &[2, 33, 0], s].concat());
+    for forged in [
+        [&order[..], s].concat(),
+        [r, &order[..]].concat(),
+        [&[0; 32], s].concat(),
+        [r, &[0; 32]].concat(),
+        der,
+    ] {
+        let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(forged));
+        assert_eq!(verify(&token, &issuer.trust, &rules(), NOW), Err(TokenError::BadSignature));
+    }
+}
+
+#[test]
+fn a_token_without_key_id_is_taken_while_there_is_one_key() {
+    let issuer = issuer();
+    let token = issuer.sign(&json!({"alg": "ES256"}), &good().to_string());
+    assert!(verify(&token, &issuer.trust, &rules(), NOW).is_ok());
+    let mut trust = issuer.trust.clone();
+    let keys = [issuer.pair.public_key().as_ref().to_vec(), vec![4; 65]];
+    let jwks = keys.iter().map(|point| jwk::publish(point).unwrap()).collect();
+    let change = sluice_wire::feed::Change::Keys { jwks };
+    trust.apply(&Message::Delta(sluice_wire::feed::Delta { epoch: "e".into(), seq: 2, change }));
+    assert_eq!(verify(&token, &trust, &rules(), NOW), Err(TokenError::UnknownKey), "which of two?");
+}
