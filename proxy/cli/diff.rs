@@ -59,7 +59,7 @@ fn running(args: &args::Diff, path: &Path) -> Result<Diff, Failure> {
     files.port_offset(running.port_offset).map_err(Failure::usage)?;
     let mut files = Effective::of(&files);
     // Whether a secret is set depends on variables that only the edge has.
-    for name in ["auth.hs256_secret", "kill_switch.secret"] {
+    for name in ["auth.hs256_secret", "falco.secret", "kill_switch.secret"] {
         match running.effective.keys.get(name) {
             Some(value) => files.keys.insert(name.to_owned(), value.clone()),
             None => files.keys.remove(name),

@@ -69,6 +69,7 @@ const RESTART: &[(&str, &[Role])] = &[
     ("vault.token_ttl", ALL),
     ("vault.trust_domain", ALL),
     ("vault", &[Role::Vault]),
+    ("falco", &[Role::Vault]),
     ("events", &[Role::Events]),
     ("notify", &[Role::Events]),
     ("redis", &[Role::Events]),
@@ -136,6 +137,7 @@ pub fn diff_of(old: &Config, new: &Config, most: usize) -> Diff {
     // What is not shown, or not as it is.
     for (path, changed) in [
         ("auth.hs256_secret", old.auth.hs256_secret != new.auth.hs256_secret),
+        ("falco.secret", old.falco.secret != new.falco.secret),
         ("kill_switch.secret", old.kill_switch.secret != new.kill_switch.secret),
         ("notify", old.notify != new.notify),
     ] {

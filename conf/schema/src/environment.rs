@@ -206,6 +206,9 @@ fn legacy_key(reader: &mut Reader<'_>, config: &mut Config) {
     if let Some(secret) = &config.auth.hs256_secret {
         secret::check_strength(reader, path, secret);
     }
+    if let Some(secret) = &config.falco.secret {
+        secret::check_strength(reader, "falco.secret", secret);
+    }
     if let Some(secret) = &config.kill_switch.secret {
         secret::check_strength(reader, "kill_switch.secret", secret);
     }

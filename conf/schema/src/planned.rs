@@ -2,7 +2,7 @@
 //! them for a misspelling, and refused, so that nobody believes they work.
 
 /// Every planned key. `service.` stands for each `[[service]]`.
-const PLANNED: &[&str] = &["auth.issuers", "auth.user", "falco", "identity", "profile", "roles"];
+const PLANNED: &[&str] = &["auth.issuers", "auth.user", "identity", "profile", "roles"];
 
 /// True where the contract names the key, or a table above it. Indexes (`service[3]`) do not matter.
 pub(crate) fn is_planned(path: &str) -> bool {

@@ -135,6 +135,7 @@ catalogue! {
     VaultSealed "sluice_vault_sealed" [] "1 while the vault is sealed";
     VaultFeedFollowers "sluice_vault_feed_followers" [] "Roles following the feed";
     VaultOutbox "sluice_vault_outbox_depth" [] "Events waiting for the event worker";
+    FalcoAlerts "falco_alerts_total" ["priority", "rule"] "Alerts of Falco; rules that are neither shipped nor configured are `other`";
     VaultCertificateLeft "sluice_vault_certificate_left_seconds" ["name"] "Time until a CA certificate expires";
 
     // Calc.

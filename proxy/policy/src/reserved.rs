@@ -165,7 +165,9 @@ mod tests {
     #[test]
     fn secrets_ask_for_tls_and_logins_are_slowed() {
         let of = |prefix: &str| RESERVED.iter().find(|reserved| reserved.prefix == prefix).unwrap();
-        for prefix in ["/secrets", "/credentials", "/security", "/tokens", "/v1", "/auth", "/oauth2", "/oauth2/token"] {
+        for prefix in
+            ["/secrets", "/credentials", "/security", "/tokens", "/v1", "/auth", "/oauth2", "/oauth2/token"]
+        {
             assert!(of(prefix).tls_required, "{prefix}");
         }
         for prefix in ["/auth", "/oauth2/token", "/acme"] {

@@ -57,6 +57,7 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .route("/internal/keys/{role}", get(internal::store_keys))
         .route("/internal/certificates", get(internal::certificates).post(internal::issue))
         .merge(crate::oauth::routes())
+        .merge(crate::falco::routes())
         .route_layer(from_fn_with_state(Arc::clone(&context), refuse_while_sealed))
         .with_state(context)
 }

@@ -5,9 +5,12 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use jiff::SignedDuration;
+use ring::digest;
 use sluice_http::Start;
 use sluice_identity::grants::Grants;
-use sluice_schema::Seal;
+use sluice_schema::{FalcoAction, Seal};
+
+use crate::falco::{Action, Response};
 
 use crate::seal::{KeyFileError, RootKey};
 
@@ -32,8 +35,23 @@ pub(crate) struct Settings {
     pub(crate) leaf_ttl: SignedDuration,
     /// What a service may be given by whoever holds `tokens:mint`.
     pub(crate) roles: BTreeMap<String, Grants>,
+    /// How alerts are taken and answered.
+    pub(crate) falco: Falco,
     /// Tolerated clock difference, seconds; revocations outlive tokens by it.
     pub(crate) leeway_s: i64,
+}
+
+/// `[falco]`.
+#[derive(Clone)]
+pub(crate) struct Falco {
+    /// SHA-256 of the secret path; none: there is no such path.
+    pub(crate) secret: Option<[u8; 32]>,
+    /// How long a repeated alert is not told again.
+    pub(crate) window_ms: i64,
+    /// Alerts a second.
+    pub(crate) rate: i64,
+    /// What is done for which alerts.
+    pub(crate) responses: Vec<Response>,
 }
 
 /// Where the root key comes from.
@@ -77,6 +95,7 @@ impl Settings {
             token_ttl: SignedDuration::from_secs(vault.token_ttl.as_secs() as i64),
             leaf_ttl: SignedDuration::from_secs(vault.leaf_ttl.as_secs() as i64),
             roles: roles.iter().map(|(name, words)| (name.clone(), words.iter().collect())).collect(),
+            falco: falco(&start.config.falco),
             leeway_s: start.config.auth.leeway.as_secs() as i64,
         }
     }
@@ -102,4 +121,30 @@ impl Settings {
 
 fn make_private(dir: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+fn falco(config: &sluice_schema::Falco) -> Falco {
+    let hash = |secret: &[u8]| {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest::digest(&digest::SHA256, secret).as_ref());
+        hash
+    };
+    let response = |written: &sluice_schema::FalcoResponse| Response {
+        rule: written.rule.clone(),
+        priority: written.priority.as_str().parse().expect("both know Falco's words"),
+        action: match written.action {
+            FalcoAction::Notify => Action::Notify,
+            FalcoAction::Quarantine => Action::Quarantine,
+        },
+        identity: written.identity.clone(),
+        ttl_ms: written.ttl.as_millis() as i64,
+        quorum: written.quorum as usize,
+        dry_run: written.dry_run,
+    };
+    Falco {
+        secret: config.secret.as_ref().map(|secret| hash(secret.expose())),
+        window_ms: config.dedup_window.as_millis() as i64,
+        rate: config.rate as i64,
+        responses: config.responses.iter().map(response).collect(),
+    }
 }

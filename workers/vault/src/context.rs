@@ -22,6 +22,7 @@ use crate::barrier::Barrier;
 use crate::ca::{self, Authority, Expiring, Pace};
 use crate::config::Settings;
 use crate::error::VaultError;
+use crate::falco::{self, Rules, Watch};
 use crate::feed::{self, Hub};
 use crate::oauth;
 use crate::seal::{KeyFileError, RootKey, Shape};
@@ -71,6 +72,8 @@ pub(crate) struct Vault {
     pub(crate) outbox_bell: Notify,
     pub(crate) role_pace: Mutex<Pace>,
     pub(crate) expiring: Mutex<Expiring>,
+    pub(crate) falco: Mutex<Watch>,
+    pub(crate) rules: Rules,
     /// Rung when there are rows to seal anew.
     pub(crate) rotated: Notify,
     ending: CancellationToken,
@@ -95,6 +98,7 @@ pub(crate) struct Figures {
     pub(crate) followers: IntGauge,
     pub(crate) outbox: IntGauge,
     pub(crate) certificate_left: GaugeVec,
+    pub(crate) falco_alerts: IntCounterVec,
 }
 
 /// What handlers share.
@@ -120,6 +124,7 @@ impl Figures {
             followers: metric::gauge(registry, Name::VaultFeedFollowers),
             outbox: metric::gauge(registry, Name::VaultOutbox),
             certificate_left: metric::gauges_f64(registry, Name::VaultCertificateLeft),
+            falco_alerts: metric::counters(registry, Name::FalcoAlerts),
         }
     }
 }
@@ -173,6 +178,11 @@ impl Vault {
         let store =
             idle.start(Box::new(move |messages| publisher.publish(messages))).map_err(UnsealError::Thread)?;
         let (authority, signers) = make_ready(&store, &settings, now).map_err(UnsealError::State)?;
+        let alerts = &settings.falco;
+        let (rules, watch) = (
+            Rules::new(&alerts.responses),
+            Watch::new(alerts.window_ms, alerts.rate, alerts.responses.len()),
+        );
         let vault = Self {
             settings,
             store,
@@ -185,6 +195,8 @@ impl Vault {
             outbox_bell: Notify::new(),
             role_pace: Mutex::new(Pace::default()),
             expiring: Mutex::new(Expiring::default()),
+            falco: Mutex::new(watch),
+            rules,
             rotated: Notify::new(),
             ending: CancellationToken::new(),
             closed: Closed::default(),
@@ -208,6 +220,7 @@ impl Vault {
             self.store.write(own_entry("sweep"), move |change| {
                 token::sweep(change, now, leeway_s)?;
                 oauth::forget_used(change, now)?;
+                falco::lift_ended(change, now)?;
                 ca::sweep(change, now)
             })?;
         }
@@ -223,7 +236,8 @@ impl Vault {
         let view = self.store.snapshot()?;
         Ok(token::has_ended(&view, now, self.settings.leeway_s)?
             || ca::has_ended(&view, now)?
-            || self.has_used_assertions(now)?)
+            || self.has_used_assertions(now)?
+            || falco::has_ended(&view, now)?)
     }
 
     /// Signs new revocation lists and hands every follower the whole state.

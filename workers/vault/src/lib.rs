@@ -16,6 +16,7 @@ mod ca;
 mod config;
 mod context;
 mod error;
+mod falco;
 mod feed;
 mod memory;
 mod oauth;

@@ -40,6 +40,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
         token_ttl: DAY,
         leaf_ttl: DAY,
         roles: BTreeMap::from([("bot".to_owned(), ["read", "trade"].into_iter().collect())]),
+        falco: crate::config::Falco { secret: None, window_ms: 60_000, rate: 100, responses: Vec::new() },
         leeway_s: 5,
     }
 }

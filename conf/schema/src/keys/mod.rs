@@ -2,6 +2,7 @@
 
 mod api_key;
 mod edge;
+mod falco;
 mod lane;
 mod notify;
 mod record;
@@ -58,6 +59,7 @@ pub(crate) fn sections(t: &mut Table<'_, '_>, config: &mut Config) {
     edge::metrics(t, &mut config.metrics);
     worker::events(t, &mut config.events);
     worker::vault(t, &mut config.vault);
+    falco::falco(t, &mut config.falco);
     worker::calc(t, &mut config.calc);
     worker::demo(t, &mut config.demo);
 }

@@ -3,6 +3,7 @@
 
 mod auth;
 mod edge;
+mod falco;
 mod lane;
 mod notify;
 mod redis;
@@ -21,6 +22,7 @@ pub use auth::{ApiKey, Auth};
 pub use edge::{
     AccessLog, Control, Drain, Edge, Keys, KillSwitch, Limits, Log, LogLevel, MetricsAccess, Otlp, Registry,
 };
+pub use falco::{Falco, FalcoAction, FalcoPriority, FalcoResponse};
 pub use lane::{Concurrency, ConcurrencyLimit, Lane};
 pub use notify::{Notify, NotifyKind, NotifyLevel};
 pub use redis::{RedisPem, RedisTls, RedisUrl};
@@ -83,6 +85,8 @@ pub struct Config {
     pub calc: Calc,
     /// `[demo]`: the stand-in services and the market tape.
     pub demo: Demo,
+    /// `[falco]`: alerts of Falco.
+    pub falco: Falco,
     /// `[[notify]]`: who is told of alerts.
     pub notify: Vec<Notify>,
     /// `ENABLE_MTLS`: whether services show the edge's own certificate unless they say otherwise.
@@ -125,6 +129,7 @@ impl Default for Config {
             vault: Vault::default(),
             calc: Calc::default(),
             demo: Demo::default(),
+            falco: Falco::default(),
             notify: Vec::new(),
             mtls: true,
             services: Vec::new(),
@@ -167,6 +172,7 @@ impl Config {
             vault: self.vault.clone(),
             calc: self.calc.clone(),
             demo: self.demo.clone(),
+            falco: self.falco.clone(),
             notify: self.notify.clone(),
             mtls: self.mtls,
             services: Vec::new(),

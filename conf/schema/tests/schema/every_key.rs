@@ -76,6 +76,13 @@ pub(crate) const OTHER_VALUES: &[(&str, &str)] = &[
     ("events.stream", "\"other\""),
     ("events.unknown_types", "\"refuse\""),
     ("idempotency.ttl", "\"1h\""),
+    ("falco.dedup_window", "\"5m\""),
+    ("falco.rate", "7"),
+    (
+        "falco.responses",
+        "[{ rule = \"*\", priority = \"alert\", action = \"quarantine\", identity = \"bot\", ttl = \"1m\", quorum = 2, dry_run = false }]",
+    ),
+    ("falco.secret", "\"env:OTHER_KEY\""),
     ("kill_switch.secret", "\"env:OTHER_KEY\""),
     ("kill_switch.symbol_header", "\"x-instrument\""),
     ("log.access", "\"file:/var/log/sluice.log\""),
@@ -281,7 +288,7 @@ fn a_secret_is_shown_as_set_and_no_more() {
 
 #[test]
 fn what_is_shown_reads_back_as_the_same_configuration() {
-    let secrets = ["auth.hs256_secret", "kill_switch.secret"];
+    let secrets = ["auth.hs256_secret", "falco.secret", "kill_switch.secret"];
     for (path, value) in OTHER_VALUES.iter().filter(|(path, _)| !secrets.contains(path)) {
         let changed = loaded(&with(path, value), &[]);
         let text = to_toml(&changed.config, Some(&changed.origins));

@@ -282,6 +282,11 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
         "trades_become_candles_of_every_length",
         &["events.candles.timeframes", "events.candles.lateness"],
     ),
+    (
+        "workers/vault/tests/it/falco.rs",
+        "the_configuration_decides_what_is_told_and_done",
+        &["falco.secret", "falco.dedup_window", "falco.rate", "falco.responses"],
+    ),
     ("workers/events/tests/api/notify.rs", "every_target_is_told_in_its_own_form", &["notify"]),
     (EVENTS, "retention_by_age_is_as_configured", &["events.retention.age"]),
     (EVENTS, "retention_by_bytes_is_as_configured", &["events.retention.bytes"]),

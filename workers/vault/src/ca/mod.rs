@@ -19,6 +19,7 @@ pub(crate) use authority::Authority;
 pub(crate) use expiry::Expiring;
 pub(crate) use ops::IssueRequest;
 pub(crate) use pace::Pace;
+pub(crate) use revoke::{has_any, revoke_all};
 pub(crate) use rows::load_authority;
 pub(crate) use upkeep::{crl_pem, has_ended, needs_upkeep, sweep, upkeep};
 

@@ -14,6 +14,7 @@ use super::rows;
 use crate::access;
 use crate::context::Vault;
 use crate::error::VaultError;
+use crate::falco;
 use crate::outbox::security_event;
 use crate::path::ServiceName;
 use crate::request::Act;
@@ -126,7 +127,10 @@ impl Vault {
         let leaf = Leaf::issue(issuing, &self.settings.trust_domain, wanted, act.now)?;
         let credential = Credential::of(service, &leaf, act.now);
         let now = act.now;
-        self.write(entry, move |change| keep(change, &credential, now))?;
+        self.write(entry, move |change| {
+            falco::check(change, &credential.service, now)?;
+            keep(change, &credential, now)
+        })?;
         self.figures.certificates.inc();
         Ok(IssueAnswer {
             service_name: service.to_owned(),

@@ -15,7 +15,7 @@ use crate::error::VaultError;
 use crate::feed::RevokedRow;
 use crate::outbox::security_event;
 use crate::request::Act;
-use crate::store::{Change, Table, View as _};
+use crate::store::{Change, Table, View};
 
 /// LIMIT: certificates of one service revoked by one call, the newest first; a second call goes on.
 const REVOKE_MAX: usize = 1_000;
@@ -46,6 +46,22 @@ impl Vault {
         self.figures.revocations.with_label_values(&["certificate"]).inc_by(revoked as u64);
         Ok(revoked)
     }
+}
+
+/// Whether a service has certificates.
+pub(crate) fn has_any(view: &impl View, service: &str) -> Result<bool, VaultError> {
+    Ok(!view.keys(Table::Credential, &rows::of_service(service, 1))?.is_empty())
+}
+
+/// Revokes a service's certificates in force within another change.
+pub(crate) fn revoke_all(
+    change: &mut Change<'_>,
+    authority: &Authority,
+    service: &str,
+    now: Timestamp,
+) -> Result<(), VaultError> {
+    let serials = revoke(change, service, None, now)?;
+    if serials.is_empty() { Ok(()) } else { announce_revoked(change, authority, service, &serials, now) }
 }
 
 /// Whether the caller may revoke them: a role's, which keep Sluice itself going, only as an administrator.

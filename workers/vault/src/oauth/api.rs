@@ -138,9 +138,8 @@ async fn run<T: Send + 'static>(
 }
 
 async fn token(State(context): State<Arc<Context>>, request: Request) -> Result<Response, OauthError> {
-    let issued = run(&context, request, |vault, asked| {
-        vault.oauth_token(&asked.act, &asked.proof, &asked.form)
-    });
+    let issued =
+        run(&context, request, |vault, asked| vault.oauth_token(&asked.act, &asked.proof, &asked.form));
     let mut response = answer(&issued.await?);
     // RFC 6749, 5.1, for caches that are older still.
     response.headers_mut().insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
@@ -148,9 +147,8 @@ async fn token(State(context): State<Arc<Context>>, request: Request) -> Result<
 }
 
 async fn introspect(State(context): State<Arc<Context>>, request: Request) -> Result<Response, OauthError> {
-    let found = run(&context, request, |vault, asked| {
-        vault.oauth_introspect(&asked.act, &asked.proof, &asked.form)
-    });
+    let found =
+        run(&context, request, |vault, asked| vault.oauth_introspect(&asked.act, &asked.proof, &asked.form));
     Ok(answer(&found.await?))
 }
 

@@ -123,8 +123,8 @@ pub(super) struct Shown {
     scope: String,
     client_id_issued_at: i64,
     registered_by: String,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "plain")]
-    client_secret: Option<Zeroizing<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_secret: Option<NewSecret>,
     /// RFC 7591: 0, it does not end.
     #[serde(skip_serializing_if = "Option::is_none")]
     client_secret_expires_at: Option<u8>,
@@ -175,14 +175,18 @@ impl Client {
             client_id_issued_at: self.created.as_second(),
             registered_by: self.by.clone(),
             client_secret_expires_at: secret.is_some().then_some(0),
-            client_secret: secret,
+            client_secret: secret.map(NewSecret),
         }
     }
 }
 
-/// The one place where a secret is written.
-fn plain<S: serde::Serializer>(secret: &Option<Zeroizing<String>>, to: S) -> Result<S::Ok, S::Error> {
-    secret.as_deref().serialize(to)
+/// A secret on its only way out.
+struct NewSecret(Zeroizing<String>);
+
+impl Serialize for NewSecret {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.0)
+    }
 }
 
 /// The text a secret's hash is compared by.
@@ -280,6 +284,11 @@ pub(super) fn find(view: &impl View, id: &str) -> Result<Option<Client>, VaultEr
         return Ok(None);
     }
     view.load(Table::Oauth, &key_of(id))
+}
+
+/// Whether there is a client of this name.
+pub(crate) fn is_client(view: &impl View, id: &str) -> Result<bool, VaultError> {
+    Ok(find(view, id)?.is_some())
 }
 
 /// Under what an assertion's use is remembered until it has ended: its end first, so that a sweep is a range.
@@ -381,12 +390,11 @@ impl Vault {
         }
         self.read(entry, || {
             let view = self.store.snapshot()?;
-            let clients: Vec<Client> = match id {
-                Some(id) => vec![find(&view, id)?.ok_or_else(none)?],
-                None => {
-                    let keys = view.keys(Table::Oauth, &Range::prefix(CLIENT.as_bytes(), CLIENTS_MAX))?;
-                    keys.iter().map(|key| view.require(Table::Oauth, key)).collect::<Result<_, _>>()?
-                }
+            let clients: Vec<Client> = if let Some(id) = id {
+                vec![find(&view, id)?.ok_or_else(none)?]
+            } else {
+                let keys = view.keys(Table::Oauth, &Range::prefix(CLIENT.as_bytes(), CLIENTS_MAX))?;
+                keys.iter().map(|key| view.require(Table::Oauth, key)).collect::<Result<_, _>>()?
             };
             let clients: Vec<Shown> = clients.iter().map(|client| client.shown(None)).collect();
             Ok(Page { count: clients.len(), clients })

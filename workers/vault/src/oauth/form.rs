@@ -63,7 +63,7 @@ fn decode(text: &str) -> Option<String> {
             b'+' => b' ',
             b'%' => {
                 let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-                (digit(rest.next())? << 4 | digit(rest.next())?) as u8
+                ((digit(rest.next())? << 4) | digit(rest.next())?) as u8
             }
             other => other,
         });
@@ -79,7 +79,8 @@ pub(super) fn basic(headers: &HeaderMap) -> Result<Option<(String, String)>, Oau
         return Err(OauthError::request("more than one Authorization header"));
     }
     let text = value.to_str().ok().and_then(|text| text.split_once(' '));
-    let encoded = text.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic")).map(|(_, rest)| rest.trim());
+    let encoded =
+        text.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic")).map(|(_, rest)| rest.trim());
     let pair = encoded.and_then(|encoded| STANDARD.decode(encoded).ok());
     let pair = pair.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(OauthError::client)?;
     let (id, secret) = pair.split_once(':').ok_or_else(OauthError::client)?;

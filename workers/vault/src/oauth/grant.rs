@@ -23,7 +23,7 @@ const EXCHANGE_SCOPE: &str = "tokens:exchange";
 
 /// A new token (RFC 6749, 5.1).
 #[derive(Debug, Serialize)]
-pub(super) struct Issued {
+pub(super) struct Granted {
     access_token: String,
     token_type: &'static str,
     expires_in: i64,
@@ -37,7 +37,7 @@ pub(super) struct Issued {
 #[serde(untagged)]
 pub(super) enum Standing {
     /// It is good here and now.
-    Active(Box<Active>),
+    Active(Box<Known>),
     /// It is not, for whatever reason.
     Inactive {
         /// Always false.
@@ -46,7 +46,7 @@ pub(super) enum Standing {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Active {
+pub(super) struct Known {
     active: bool,
     scope: String,
     client_id: String,
@@ -63,7 +63,7 @@ pub(super) struct Active {
 
 impl Vault {
     /// RFC 6749, 4.4, and RFC 8693.
-    pub(super) fn oauth_token(&self, act: &Act, proof: &Proof, form: &Form) -> Result<Issued, OauthError> {
+    pub(super) fn oauth_token(&self, act: &Act, proof: &Proof, form: &Form) -> Result<Granted, OauthError> {
         let client = self.authenticate(act, proof)?;
         let act = Act { caller: Some(client.caller()), ..act.clone() };
         let (op, plan, kind) = match form.need("grant_type")? {
@@ -84,7 +84,7 @@ impl Vault {
         };
         let scope = plan.grants.to_header();
         let MintAnswer { token, expires_in, .. } = self.issue_token(&act, entry, Ok(plan))?;
-        Ok(Issued { access_token: token, token_type: "Bearer", expires_in, scope, issued_token_type: kind })
+        Ok(Granted { access_token: token, token_type: "Bearer", expires_in, scope, issued_token_type: kind })
     }
 
     fn plan_grant(&self, client: &Client, form: &Form) -> Result<Plan, OauthError> {
@@ -163,7 +163,7 @@ impl Vault {
         };
         let Some(row) = self.find_token(&jti)? else { return Ok(inactive) };
         let iat = iat.unwrap_or(row.issued_s);
-        Ok(Standing::Active(Box::new(Active {
+        Ok(Standing::Active(Box::new(Known {
             active: true,
             scope: grants.to_header(),
             client_id: row.client.unwrap_or_else(|| sub.clone()),

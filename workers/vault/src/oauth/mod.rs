@@ -14,4 +14,4 @@ mod judge;
 mod proof;
 
 pub(crate) use api::routes;
-pub(crate) use client::forget_used;
+pub(crate) use client::{forget_used, is_client};

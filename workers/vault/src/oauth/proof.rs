@@ -39,7 +39,8 @@ impl Proof {
         let named = form.find("client_id").map(str::to_owned);
         let (secret, assertion) = (form.find("client_secret"), form.find("client_assertion"));
         // RFC 6749, 2.3: not more than one way.
-        if usize::from(in_header.is_some()) + usize::from(secret.is_some()) + usize::from(assertion.is_some()) > 1
+        if usize::from(in_header.is_some()) + usize::from(secret.is_some()) + usize::from(assertion.is_some())
+            > 1
         {
             return Err(OauthError::request("the client proves itself in more than one way"));
         }
@@ -54,7 +55,8 @@ impl Proof {
             let subject = assertion::claimed_subject(assertion).ok_or_else(OauthError::client)?;
             (subject, Way::Assertion(assertion.to_owned()))
         } else {
-            let shown = caller.filter(|caller| caller.via == Via::Certificate).ok_or_else(OauthError::client)?;
+            let shown =
+                caller.filter(|caller| caller.via == Via::Certificate).ok_or_else(OauthError::client)?;
             (named.clone().ok_or_else(OauthError::client)?, Way::Certificate(shown.account.clone()))
         };
         match named {
@@ -103,7 +105,8 @@ impl Vault {
 
     /// Verifies an assertion and uses it up: of two at a time one is refused.
     fn assert_once(&self, act: &Act, client: &Client, jwt: &str) -> Result<(), OauthError> {
-        let audiences = [self.settings.issuer.clone(), super::api::at(&self.settings.issuer, "/oauth2/token")];
+        let audiences =
+            [self.settings.issuer.clone(), super::api::at(&self.settings.issuer, "/oauth2/token")];
         let leeway_s = self.settings.leeway_s;
         let expected = Expected { client: &client.id, audiences: &audiences, keys: &client.keys(), leeway_s };
         let told = assertion::verify(jwt, expected, act.now.as_second()).map_err(|_| OauthError::client())?;

@@ -44,11 +44,13 @@ pub(crate) enum Table {
     StoreKey,
     /// OAuth clients: `client/name`; used assertions: `used/‖end‖digest`, no values.
     Oauth,
+    /// Services that are shut out, by name.
+    Quarantine,
 }
 
 impl Table {
     /// Every table.
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Meta,
         Self::Keyring,
         Self::Authority,
@@ -65,6 +67,7 @@ impl Table {
         Self::Outbox,
         Self::StoreKey,
         Self::Oauth,
+        Self::Quarantine,
     ];
 
     /// Its name in the file and in sealed places.
@@ -86,6 +89,7 @@ impl Table {
             Self::Outbox => "outbox",
             Self::StoreKey => "store_key",
             Self::Oauth => "oauth",
+            Self::Quarantine => "quarantine",
         }
     }
 

@@ -11,11 +11,13 @@ use sluice_wire::feed::{Change as FeedChange, RevokedSubject};
 
 use super::mint::{Draft, TTL_MAX, Ttl, time};
 use super::registry::{
-    LINE_MAX, Parent, Row, descendants, index, is_caller_void, is_subject_revoked, line_prefix, subject_prefix, void_until,
+    LINE_MAX, Parent, Row, descendants, index, is_caller_void, is_subject_revoked, line_prefix,
+    subject_prefix, void_until,
 };
 use crate::access;
 use crate::context::Vault;
 use crate::error::VaultError;
+use crate::falco;
 use crate::feed::RevokedRow;
 use crate::outbox::security_event;
 use crate::path::ServiceName;
@@ -241,7 +243,7 @@ impl Vault {
             client: plan.client,
             parent: plan.parent,
         };
-        let id = jti.clone();
+        let (id, now) = (jti.clone(), act.now);
         self.write(entry, move |change| {
             if change.count(Table::Token)? >= TOKENS_MAX {
                 return Err(VaultError::invalid(Code::RateLimited, "too many live tokens"));
@@ -257,6 +259,7 @@ impl Vault {
                     "the service was revoked meanwhile; ask again",
                 ));
             }
+            falco::check(change, &row.sub, now)?;
             if let Some(parent) = &row.parent {
                 check_line(change, parent)?;
             }

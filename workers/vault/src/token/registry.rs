@@ -142,6 +142,11 @@ impl Vault {
     }
 }
 
+/// Whether a subject has tokens.
+pub(crate) fn has_any(view: &impl View, subject: &str) -> Result<bool, VaultError> {
+    Ok(!view.keys(Table::TokenIndex, &Range::prefix(&subject_prefix(subject), 1))?.is_empty())
+}
+
 /// Whether [`sweep`] has anything to do.
 pub(crate) fn has_ended(view: &impl View, now: Timestamp, leeway_s: i64) -> Result<bool, VaultError> {
     Ok(!view.keys(Table::TokenIndex, &Range { limit: 1, ..ended(now, leeway_s) })?.is_empty())

@@ -4,6 +4,7 @@
 
 mod audit;
 mod credentials;
+mod falco;
 mod feed;
 mod harness;
 mod oauth;

@@ -54,7 +54,8 @@ fn told(reply: &Reply, status: u16, error: &str) {
 async fn a_client_gets_the_tokens_of_its_service() {
     let vault = Vault::start().await;
     let secret = client(&vault, "bot", "read trade").await;
-    let reply = ask(&vault, "/oauth2/token", "bot", &secret, "grant_type=client_credentials&scope=read").await;
+    let reply =
+        ask(&vault, "/oauth2/token", "bot", &secret, "grant_type=client_credentials&scope=read").await;
     assert!(reply.status == 200 && reply.head.contains("no-store"), "{reply:?}");
     let answer = reply.json();
     assert_eq!((&answer["token_type"], &answer["scope"]), (&json!("Bearer"), &json!("read")));
@@ -76,7 +77,10 @@ async fn a_client_gets_the_tokens_of_its_service() {
 
     let held = format!("token={access}");
     let known = ask(&vault, "/oauth2/introspect", "bot", &secret, &held).await.json();
-    assert_eq!((&known["active"], &known["client_id"], &known["aud"]), (&json!(true), &json!("bot"), &json!(["sluice"])));
+    assert_eq!(
+        (&known["active"], &known["client_id"], &known["aud"]),
+        (&json!(true), &json!("bot"), &json!(["sluice"]))
+    );
     assert_eq!((&known["exp"], &known["jti"]), (&claims["exp"], &claims["jti"]));
     let gone = ask(&vault, "/oauth2/revoke", "bot", &secret, &held).await;
     assert_eq!((gone.status, gone.text.as_str()), (200, ""));
@@ -111,7 +115,9 @@ async fn every_refusal_is_worded_as_the_standards_have_it() {
     for (form, status, error) in cases {
         told(&ask(&vault, "/oauth2/token", "bot", &secret, form).await, status, error);
     }
-    for (id, secret) in [("bot", "wrong"), ("bot", ""), ("nobody", "x"), ("../bot", "x"), ("bot", other.as_str())] {
+    for (id, secret) in
+        [("bot", "wrong"), ("bot", ""), ("nobody", "x"), ("../bot", "x"), ("bot", other.as_str())]
+    {
         told(&ask(&vault, "/oauth2/token", id, secret, grant).await, 401, "invalid_client");
         told(&ask(&vault, "/oauth2/introspect", id, secret, "token=x").await, 401, "invalid_client");
         told(&ask(&vault, "/oauth2/revoke", id, secret, "token=x").await, 401, "invalid_client");
@@ -149,8 +155,13 @@ async fn exchange_narrows_and_what_it_made_ends_with_its_origin() {
     let widened = ask(&vault, "/oauth2/token", "gate", &gate, &exchange(narrow, "&scope=trade")).await;
     told(&widened, 400, "invalid_scope");
     let foreign = vault.token("data", &["read"]).await;
-    told(&ask(&vault, "/oauth2/token", "bot", &secret, &exchange(&foreign, "")).await, 400, "unauthorized_client");
-    let elsewhere = ask(&vault, "/oauth2/token", "bot", &secret, &exchange(&whole, "&audience=elsewhere")).await;
+    told(
+        &ask(&vault, "/oauth2/token", "bot", &secret, &exchange(&foreign, "")).await,
+        400,
+        "unauthorized_client",
+    );
+    let elsewhere =
+        ask(&vault, "/oauth2/token", "bot", &secret, &exchange(&whole, "&audience=elsewhere")).await;
     told(&elsewhere, 400, "invalid_target");
 
     let child = token(&vault, "gate", &gate, &exchange(narrow, "&audience=sluice")).await;
@@ -188,7 +199,8 @@ async fn a_key_of_its_own_proves_a_client_once_an_assertion() {
 
     let assertion = |jti: &str, aud: &str| {
         let now = jiff::Timestamp::now().as_second();
-        let claims = json!({ "iss": "bot", "sub": "bot", "aud": aud, "iat": now, "exp": now + 60, "jti": jti });
+        let claims =
+            json!({ "iss": "bot", "sub": "bot", "aud": aud, "iat": now, "exp": now + 60, "jti": jti });
         let encode = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let signed = format!("{}.{}", encode(json!({ "alg": "ES256" })), encode(claims));
         let signature = URL_SAFE_NO_PAD.encode(key.sign(&rng, signed.as_bytes()).unwrap());
@@ -203,7 +215,11 @@ async fn a_key_of_its_own_proves_a_client_once_an_assertion() {
     let replies = futures_util::future::join_all(at_once).await;
     assert_eq!(replies.iter().filter(|reply| reply.status == 200).count(), 1, "used once: {replies:?}");
     assert_eq!(replies.iter().filter(|reply| reply.status == 401).count(), 7);
-    told(&vault.raw("POST", "/oauth2/token", FORM, &assertion("2", "https://x")).await, 401, "invalid_client");
+    told(
+        &vault.raw("POST", "/oauth2/token", FORM, &assertion("2", "https://x")).await,
+        401,
+        "invalid_client",
+    );
     let typeless = assertion("3", ours).replace("jwt-bearer", "saml2-bearer");
     told(&vault.raw("POST", "/oauth2/token", FORM, &typeless).await, 400, "invalid_request");
     let (dir, ended) = vault.stop().await;

@@ -1,0 +1,157 @@
+//! What an alert brings about.
+
+use std::sync::{MutexGuard, PoisonError};
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use sluice_audit::Decision;
+use sluice_wire::event::{EventType, NewEvent};
+
+use super::alert::Alert;
+use super::quarantine::Cause;
+use super::watch::{Action, Key, Priority, Response, Verdict, Watch};
+use crate::context::Vault;
+use crate::error::VaultError;
+use crate::request::Act;
+
+/// What became of a request's alerts.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Receipt {
+    accepted: usize,
+    repeated: usize,
+    limited: usize,
+    responses: Vec<Outcome>,
+}
+
+/// What a response did.
+#[derive(Debug, Clone, Serialize)]
+struct Outcome {
+    action: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identity: Option<String>,
+    rule: String,
+    /// `done`, `dry_run` or `unknown_identity`.
+    result: &'static str,
+}
+
+/// A response that is due, and the alert that made it so.
+struct Due {
+    response: Response,
+    rule: String,
+}
+
+impl Vault {
+    pub(super) fn watch(&self) -> MutexGuard<'_, Watch> {
+        self.falco.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes alerts of a host whose identity was proved. Every alert is counted; new ones are told of in one commit,
+    /// with one audit record; then the responses that are due are made.
+    pub(super) fn take_alerts(
+        &self,
+        act: &Act,
+        host: &str,
+        alerts: Vec<Alert>,
+    ) -> Result<Receipt, VaultError> {
+        let mut receipt = Receipt::default();
+        let now_ms = act.now.as_millisecond();
+        let mut fresh: Vec<(Key, Alert)> = Vec::new();
+        for alert in alerts {
+            let labels = [alert.priority.as_str(), self.rules.label(&alert.rule)];
+            self.figures.falco_alerts.with_label_values(&labels).inc();
+            let key = alert.key(host);
+            let verdict = self.watch().admit(now_ms, &key);
+            match verdict {
+                Verdict::New => fresh.push((key, alert)),
+                Verdict::Repeated => receipt.repeated += 1,
+                Verdict::Limited => receipt.limited += 1,
+            }
+        }
+        receipt.accepted = fresh.len();
+        if fresh.is_empty() {
+            return Ok(receipt);
+        }
+        let keys: Vec<Key> = fresh.iter().map(|(key, _)| key.clone()).collect();
+        self.tell(act, host, &fresh).inspect_err(|_| {
+            let mut watch = self.watch();
+            for key in &keys {
+                watch.unsee(key);
+            }
+        })?;
+        for due in self.due(now_ms, &fresh) {
+            receipt.responses.push(self.respond(act, host, due)?);
+        }
+        Ok(receipt)
+    }
+
+    fn tell(&self, act: &Act, host: &str, fresh: &[(Key, Alert)]) -> Result<(), VaultError> {
+        let entry = act.entry("falco", "alert", format!("falco/{host}/{}", fresh.len()));
+        let mut events = Vec::new();
+        for (_, alert) in fresh {
+            events.push(event("security_alert", act, alert.data(host)));
+            if alert.priority >= Priority::Critical {
+                events.push(event("risk_alert", act, alert.data(host)));
+            }
+        }
+        self.write(entry, move |change| events.iter().try_for_each(|event| change.emit(event)))
+    }
+
+    fn due(&self, now_ms: i64, fresh: &[(Key, Alert)]) -> Vec<Due> {
+        let mut watch = self.watch();
+        let mut due = Vec::new();
+        for (key, alert) in fresh {
+            for (position, response) in self.settings.falco.responses.iter().enumerate() {
+                if response.answers(&alert.rule, alert.priority)
+                    && watch.is_due(now_ms, position, response, key)
+                {
+                    due.push(Due { response: response.clone(), rule: alert.rule.clone() });
+                }
+            }
+        }
+        due
+    }
+
+    fn respond(&self, act: &Act, host: &str, due: Due) -> Result<Outcome, VaultError> {
+        let Due { response, rule } = due;
+        let identity = response.identity.clone().unwrap_or_default();
+        let result = match response.action {
+            _ if response.dry_run => "dry_run",
+            Action::Notify => "done",
+            Action::Quarantine => {
+                let cause = Cause { rule: rule.clone(), host: host.to_owned(), ttl_ms: response.ttl_ms };
+                if self.quarantine(act, &identity, cause)? { "done" } else { "unknown_identity" }
+            }
+        };
+        let action = match response.action {
+            Action::Notify => "notify",
+            Action::Quarantine => "quarantine",
+        };
+        let mut data = Map::new();
+        for (name, value) in [
+            ("kind", "falco_response"),
+            ("action", action),
+            ("result", result),
+            ("rule", &rule),
+            ("host", host),
+            ("service", &identity),
+        ] {
+            data.insert(name.to_owned(), Value::from(value));
+        }
+        let event = event("security_alert", act, data);
+        let entry =
+            act.entry("falco", action, format!("falco/response/{identity}")).decision(Decision::Allow);
+        self.write(entry, move |change| change.emit(&event))?;
+        Ok(Outcome { action, identity: response.identity, rule, result })
+    }
+}
+
+fn event(kind: &str, act: &Act, data: Map<String, Value>) -> NewEvent {
+    NewEvent {
+        event_type: EventType::parse(kind).expect("the name is in the catalogue"),
+        event_id: Some(uuid::Uuid::new_v4()),
+        timestamp: Some(act.now),
+        source: "vault".to_owned(),
+        data,
+        metadata: Map::new(),
+    }
+}

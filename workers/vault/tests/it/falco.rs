@@ -1,0 +1,147 @@
+//! Alerts of Falco: who may send them, what becomes of them.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sluice_schema::{FalcoAction, FalcoPriority, FalcoResponse, Secret};
+
+use crate::harness::{Reply, Setup, Vault};
+
+const PATH: &str = "/falco/alerts/a-path-that-nobody-guesses-0123456789";
+
+fn alert(rule: &str, process: &str) -> String {
+    json!({
+        "time": "2026-11-22T11:00:00.000000001Z", "rule": rule, "priority": "Critical", "source": "syscall",
+        "hostname": "liar", "output": "it happened", "tags": ["sluice"],
+        "output_fields": { "proc.name": process, "container.id": "c1" },
+    })
+    .to_string()
+}
+
+fn response(rule: &str, identity: &str, quorum: u64, dry_run: bool) -> FalcoResponse {
+    FalcoResponse {
+        rule: rule.into(),
+        priority: FalcoPriority::Critical,
+        action: FalcoAction::Quarantine,
+        identity: Some(identity.into()),
+        ttl: Duration::from_mins(10),
+        quorum,
+        dry_run,
+    }
+}
+
+/// A vault with a secret path, a short memory and a low rate.
+fn setup() -> Setup {
+    let mut setup = Setup::default();
+    let falco = &mut setup.config.falco;
+    falco.secret = Some(Secret::new(PATH.rsplit('/').next().unwrap()));
+    falco.dedup_window = Duration::from_hours(1);
+    falco.rate = 4;
+    falco.responses = vec![
+        response("Shell started by Sluice", "bot", 2, false),
+        response("Memory of Sluice read", "data", 1, true),
+        response("Memory of Sluice read", "nobody", 1, false),
+    ];
+    setup
+}
+
+async fn send(vault: &Vault, body: &str) -> Reply {
+    vault.raw("POST", PATH, "content-type: application/json\r\n", body).await
+}
+
+async fn sent(vault: &Vault, body: &str) -> Value {
+    let reply = send(vault, body).await;
+    assert_eq!(reply.status, 202, "{reply:?}");
+    reply.json()
+}
+
+async fn figures(vault: &Vault) -> String {
+    vault.call("GET", "/metrics", None, "").await.text
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_configuration_decides_what_is_told_and_done() {
+    let vault = setup().start();
+    vault.ready().await;
+    let token = vault.token("bot", &["read"]).await;
+    assert_eq!(vault.as_admin("POST", "/credentials/bot", "").await.status, 200);
+    vault.token("data", &["read"]).await;
+
+    let shell = alert("Shell started by Sluice", "sh");
+    let first = sent(&vault, &shell).await;
+    assert_eq!((&first["accepted"], &first["responses"]), (&json!(1), &json!([])), "a quorum is two");
+    assert_eq!(sent(&vault, &shell).await["repeated"], 1);
+    let second = sent(&vault, &alert("Shell started by Sluice", "perl")).await;
+    let done = json!([{ "action": "quarantine", "identity": "bot", "rule": "Shell started by Sluice", "result": "done" }]);
+    assert_eq!(second["responses"], done);
+    let third = sent(&vault, &alert("Memory of Sluice read", "gdb")).await;
+    let results: Vec<&Value> =
+        third["responses"].as_array().unwrap().iter().map(|response| &response["result"]).collect();
+    assert_eq!(results, ["dry_run", "unknown_identity"]);
+
+    let verdict = vault.call("POST", "/tokens/validate", None, &json!({ "token": token }).to_string()).await;
+    assert_eq!(verdict.json()["reason"], "revoked");
+    for path in ["/tokens/bot", "/credentials/bot"] {
+        vault.as_admin("POST", path, "").await.is(403, "forbidden");
+    }
+    let certificate = vault.as_admin("GET", "/credentials/bot", "").await.json();
+    assert!(certificate["revoked_at"].is_string(), "{certificate}");
+    assert_eq!(vault.as_admin("POST", "/tokens/data", "").await.status, 200, "a dry run does nothing");
+    let listed = vault.as_admin("GET", "/falco/quarantine", "").await.json();
+    assert_eq!((&listed["count"], &listed["quarantines"][0]["service"]), (&json!(1), &json!("bot")));
+    assert_eq!(listed["quarantines"][0]["host"], "localhost", "not the name an alert gives itself");
+
+    let text = figures(&vault).await;
+    let line = r#"falco_alerts_total{priority="critical",rule="Shell started by Sluice"} 3"#;
+    assert!(text.contains(line), "{text}");
+    let log = vault.as_admin("GET", "/audit?limit=500", "").await.text;
+    for path in ["falco/localhost/1", "falco/quarantine/bot"] {
+        assert!(log.contains(path), "{path}: {log}");
+    }
+
+    let stranger = vault.token("ci", &["tokens:mint", "read"]).await;
+    let release = "/falco/quarantine/bot/release";
+    vault.call("POST", release, Some(&stranger), "").await.is(403, "insufficient_scope");
+    assert_eq!(vault.as_admin("POST", release, "").await.status, 204);
+    vault.as_admin("POST", release, "").await.is(404, "not_found");
+    assert_eq!(vault.as_admin("POST", "/tokens/bot", "").await.status, 200);
+    assert_eq!(vault.as_admin("POST", "/credentials/bot", "").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_is_counted_and_told_no_faster_than_the_rate() {
+    let vault = setup().start();
+    vault.ready().await;
+    let many: Vec<String> = (0..200).map(|number| alert(&format!("made up {number}"), "x")).collect();
+    let receipt = sent(&vault, &many.join("\n")).await;
+    assert_eq!((&receipt["accepted"], &receipt["limited"]), (&json!(4), &json!(196)));
+    let text = figures(&vault).await;
+    assert!(text.contains(r#"falco_alerts_total{priority="critical",rule="other"} 200"#), "{text}");
+    assert!(!text.contains("made up"), "a sender makes no series");
+    let log = vault.as_admin("GET", "/audit?limit=500", "").await.text;
+    assert_eq!(log.matches("falco/localhost/4").count(), 1, "one record a request: {log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn alerts_are_taken_from_nobody_else() {
+    let vault = setup().start();
+    vault.ready().await;
+    let body = alert("Shell started by Sluice", "sh");
+    vault.call("POST", "/falco/alerts", None, &body).await.is(401, "invalid_token");
+    vault.as_admin("POST", "/falco/alerts", &body).await.is(403, "forbidden");
+    vault.call("POST", "/falco/alerts/a-guess", None, &body).await.is(404, "not_found");
+    let proof = vault.proof(sluice_wire::role::Role::Edge);
+    for path in ["/falco/alerts", PATH] {
+        vault.internal("POST", path, &proof, &body).await.is(404, "not_found");
+    }
+    vault.call("GET", "/falco/quarantine", None, "").await.is(401, "invalid_token");
+    for (body, status) in
+        [("", 400), ("not json", 400), ("[]", 400), ("[{}]", 400), (&"[".repeat(300_000), 413)]
+    {
+        assert_eq!(send(&vault, body).await.status, status, "{body:.20}");
+    }
+    let closed = Vault::start().await;
+    send(&closed, &body).await.is(404, "not_found");
+    let log = vault.as_admin("GET", "/audit?limit=500", "").await.text;
+    assert!(!log.contains("a-path-that-nobody-guesses"), "{log}");
+}
