@@ -159,24 +159,29 @@ fn a_full_disk_stops_nobody_from_stopping() {
     running.stop();
 }
 
-/// Two systems that share a Redis and a key, as on two machines.
+/// Two systems that share a Redis and a key, as on two machines; both follow the stream.
+fn two_systems(dir: &Path, redis: &RedisServer) -> [Instance; 2] {
+    let conf = conf(dir);
+    std::fs::write(dir.join("edges.key"), "what two edges share, and nobody else\n").unwrap();
+    let shared = format!("[redis]\nurl = \"{}\"\n[kill_switch]\nsecret = \"file:edges.key\"\n", redis.url());
+    std::fs::write(&conf, std::fs::read_to_string(&conf).unwrap() + &shared).unwrap();
+    let systems = ["one", "other"].map(|name| Up::new(&dir.join(name)).conf(&conf).arg("--no-demo").start());
+    for running in &systems {
+        until("it follows the stream", || {
+            let told = at(running, &["kill-switch", "status", "--format", "json"]).1;
+            let status: Value = serde_json::from_str(&told).unwrap();
+            (status["following"] == true).then_some(())
+        });
+        assert_eq!(order(running), 200);
+    }
+    systems
+}
+
 #[test]
 fn what_one_system_stops_stops_in_the_other_over_redis() {
     let (dir, redis) = (tempfile::tempdir().unwrap(), RedisServer::start());
-    let conf = conf(dir.path());
-    std::fs::write(dir.path().join("edges.key"), "what two edges share, and nobody else\n").unwrap();
-    let shared = format!("[redis]\nurl = \"{}\"\n[kill_switch]\nsecret = \"file:edges.key\"\n", redis.url());
-    std::fs::write(&conf, std::fs::read_to_string(&conf).unwrap() + &shared).unwrap();
-    let start = |name: &str| Up::new(&dir.path().join(name)).conf(&conf).arg("--no-demo").start();
-    let systems = [start("one"), start("other")];
+    let systems = two_systems(dir.path(), &redis);
     let [one, other] = &systems;
-    let status = |running: &Instance| -> Value {
-        serde_json::from_str(&at(running, &["kill-switch", "status", "--format", "json"]).1).unwrap()
-    };
-    for running in &systems {
-        until("it follows the stream", || (status(running)["following"] == true).then_some(()));
-        assert_eq!(order(running), 200);
-    }
     for (who, whom, change, answer) in [(one, other, "on", 503), (other, one, "off", 200)] {
         let (code, out, errors) =
             at(who, &["kill-switch", change, "--service", "orders", "--reason", "crash"]);
@@ -186,6 +191,87 @@ fn what_one_system_stops_stops_in_the_other_over_redis() {
         eprintln!("{change}: heard {:?} after it was answered", begun.elapsed());
         assert!(begun.elapsed() < Duration::from_secs(1), "{change}: {:?}", begun.elapsed());
         assert_eq!(order(who), answer);
+    }
+    for running in systems {
+        running.stop();
+    }
+}
+
+/// The answer of `redis-cli` to a command, one word a line.
+fn redis_cli(redis: &RedisServer, words: &[&str]) -> Vec<String> {
+    let port = redis.port.to_string();
+    let output = Command::new("redis-cli").args(["-p", &port]).args(words).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// Puts an event into the stream as the worker would, past the worker: a copy of the newest switch, with other data.
+fn forge(redis: &RedisServer, event_id: &str, change: impl FnOnce(&mut Value)) {
+    const STREAM: &str = "tradpal_events";
+    let newest = redis_cli(redis, &["XREVRANGE", STREAM, "+", "-", "COUNT", "100"]);
+    // An id and eight fields each.
+    let mut entries = newest.chunks_exact(17);
+    let is_switch = |entry: &&[String]| entry.windows(2).any(|pair| pair == ["type", "kill_switch"]);
+    let mut fields = entries.find(is_switch).expect("a switch in the stream")[1..].to_vec();
+    let seq = redis_cli(redis, &["HGET", "{tradpal_events}:meta", "seq"])[0].parse::<u64>().unwrap() + 1;
+    for pair in fields.chunks_exact_mut(2) {
+        match pair[0].as_str() {
+            "seq" => pair[1] = seq.to_string(),
+            "event_id" => event_id.clone_into(&mut pair[1]),
+            _ => {}
+        }
+    }
+    let event = fields.iter().position(|name| name == "event").unwrap() + 1;
+    let mut forged: Value = serde_json::from_str(&fields[event]).unwrap();
+    change(&mut forged["data"]);
+    fields[event] = forged.to_string();
+    let words: Vec<&str> =
+        ["XADD", STREAM, "*"].into_iter().chain(fields.iter().map(String::as_str)).collect();
+    let id = redis_cli(redis, &words)[0].clone();
+    redis_cli(redis, &["HSET", "{tradpal_events}:meta", "seq", &seq.to_string(), "id", &id]);
+}
+
+#[test]
+fn a_switch_that_no_edge_made_is_obeyed_by_neither_over_redis() {
+    let (dir, redis) = (tempfile::tempdir().unwrap(), RedisServer::start());
+    let systems = two_systems(dir.path(), &redis);
+    let [one, other] = &systems;
+    // What is copied: an OFF that every edge believes.
+    for change in ["on", "off"] {
+        assert_eq!(at(one, &["kill-switch", change, "--service", "orders", "--reason", "drill"]).0, 0);
+    }
+    until("the other system goes on", || (order(other) == 200).then_some(()));
+    let refused = |running: &Instance, reason: &str| -> f64 {
+        let text = get(running.edge(), "/metrics").send().expect(200).body;
+        let name = format!("sluice_kill_switch_events_ignored_total{{reason=\"{reason}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&name)).map_or(0.0, |count| count.parse().unwrap())
+    };
+    let stop = |data: &mut Value| {
+        (data["on"], data["epoch"]) = (true.into(), (data["epoch"].as_u64().unwrap() + 1_000).into());
+    };
+    forge(&redis, "000000000000000000000000000000a1", |data| {
+        stop(data);
+        data.as_object_mut().unwrap().remove("mac");
+    });
+    // A seal of the right form, of no key.
+    forge(&redis, "000000000000000000000000000000a2", |data| {
+        stop(data);
+        data["mac"] = "ab".repeat(32).into();
+    });
+    for running in &systems {
+        until("both were heard", || {
+            (refused(running, "unsigned") == 1.0 && refused(running, "signature") == 1.0).then_some(())
+        });
+        assert_eq!(order(running), 200);
+        let (_, told, _) = at(running, &["kill-switch", "status", "--format", "json"]);
+        assert!(!told.contains("\"on\":true"), "{told}");
+    }
+    // Those of an edge still count, in both directions.
+    for (who, whom) in [(one, other), (other, one)] {
+        for (change, answer) in [("on", 503), ("off", 200)] {
+            assert_eq!(at(who, &["kill-switch", change, "--service", "orders", "--reason", "crash"]).0, 0);
+            until("the other system hears of it", || (order(whom) == answer).then_some(()));
+        }
     }
     for running in systems {
         running.stop();
