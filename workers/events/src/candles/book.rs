@@ -15,7 +15,7 @@ pub(crate) const SYMBOLS_MAX: usize = 10_000;
 /// LIMIT: trade ids remembered, twice over.
 const TRADE_IDS_MAX: usize = 500_000;
 /// How far in front of the log's clock a trade's time may be: further ahead it would close everything before it.
-const AHEAD_MAX_MS: i64 = 60_000;
+pub(super) const AHEAD_MAX_MS: i64 = 60_000;
 
 /// One length of candles.
 #[derive(Clone, Debug, PartialEq, Eq)]

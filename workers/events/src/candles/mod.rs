@@ -157,7 +157,7 @@ impl Maker {
             let frame = &self.book.frames()[closed.frame];
             let (draft, event_id) = self.draft(closed, frame, resume_seq)?;
             if now_ms - (closed.start_ms + frame.ms) > LOOK_UP_AFTER_MS {
-                doubtful.push(event_id.as_u128());
+                doubtful.push((event_id.as_u128(), closed.start_ms));
             }
             drafts.push(draft);
         }
@@ -177,10 +177,10 @@ impl Maker {
     }
 
     /// Which of these candles are stored.
-    async fn stored(&self, ids: Vec<u128>) -> Result<Vec<u128>, StoreError> {
+    async fn stored(&self, doubtful: Vec<(u128, i64)>) -> Result<Vec<u128>, StoreError> {
         loop {
-            let (shelf, ids) = (Arc::clone(&self.shelf), ids.clone());
-            let found = self.context.read(move |reader| stored(reader, &shelf, &ids)).await;
+            let (shelf, doubtful) = (Arc::clone(&self.shelf), doubtful.clone());
+            let found = self.context.read(move |reader| stored(reader, &shelf, &doubtful)).await;
             if let Some(found) = found.map_err(|_| StoreError::Unreadable)? {
                 return Ok(found);
             }
@@ -278,26 +278,27 @@ fn begin(reader: &Reader) -> Result<(u64, Option<Shelf>), ReadError> {
     Ok((next, (!reader.finds_every_id()).then(|| Shelf::new(reader, next))))
 }
 
-/// Which of these candles are stored; `None` while there is more to look at.
+/// Which of these candles are stored, each with when its trades begin; `None` while there is more to look at.
 fn stored(
     reader: &Reader,
     shelf: &Mutex<Option<Shelf>>,
-    ids: &[u128],
+    doubtful: &[(u128, i64)],
 ) -> Result<Option<Vec<u128>>, ReadError> {
     let mut found = Vec::new();
-    if ids.is_empty() {
+    let Some(begin_ms) = doubtful.iter().map(|(_, begin_ms)| *begin_ms).min() else {
         return Ok(Some(found));
-    }
+    };
+    let ids = doubtful.iter().map(|(id, _)| *id);
     if let Some(shelf) = &mut *shelf.lock().unwrap_or_else(PoisonError::into_inner) {
-        if shelf.look(reader)? {
+        if shelf.look(reader)? || shelf.reach(reader, begin_ms)? {
             return Ok(None);
         }
-        found.extend(ids.iter().filter(|id| shelf.has(**id)));
+        found.extend(ids.filter(|id| shelf.has(*id)));
         return Ok(Some(found));
     }
     for id in ids {
-        if reader.by_event_id(*id)?.is_some() {
-            found.push(*id);
+        if reader.by_event_id(id)?.is_some() {
+            found.push(id);
         }
     }
     Ok(Some(found))
