@@ -28,6 +28,7 @@ pub(crate) struct Settings {
     pub(crate) partitions: Option<Partitions>,
     /// Events a second that one caller may publish.
     pub(crate) publish_rate: Option<u64>,
+    pub(crate) subscriptions: usize,
     /// The folder of the schemas.
     pub(crate) schemas_dir: PathBuf,
     /// The folder of what is kept of the groups.
@@ -59,6 +60,7 @@ impl Settings {
             log_dir: start.role_dir().join(format!("{}.log", events.stream)),
             partitions: partitions(events),
             publish_rate: events.publish_rate,
+            subscriptions: events.subscriptions,
             schemas_dir: start.role_dir().join("schemas"),
             streams_dir: start.role_dir().join("streams"),
             groups_dir: start.role_dir().join(format!("{}.groups.log", events.stream)),

@@ -24,7 +24,6 @@ use crate::metrics::Metrics;
 use crate::rate::Rates;
 use crate::replay::Sessions;
 use crate::schemas::{Home, Schemas};
-use crate::stream::SUBSCRIBERS_MAX;
 use crate::streams::Streams;
 
 /// LIMIT: reads of the log at a time; more wait.
@@ -73,6 +72,7 @@ impl Context {
             &settings.at_rest,
             engine.shared(),
         );
+        let subscriptions = Arc::new(Semaphore::new(settings.subscriptions));
         Ok(Arc::new(Self {
             engine,
             hub,
@@ -80,7 +80,7 @@ impl Context {
             metrics,
             settings,
             stop,
-            subscriptions: Arc::new(Semaphore::new(SUBSCRIBERS_MAX)),
+            subscriptions,
             mint: Mint::default(),
             sessions: Sessions::default(),
             streams,
@@ -168,7 +168,8 @@ impl Context {
     /// A place among the open streams.
     pub(crate) fn stream_permit(&self) -> Result<OwnedSemaphorePermit, Reject> {
         Arc::clone(&self.subscriptions).try_acquire_owned().map_err(|_| {
-            Reject::new(Code::Overloaded, format!("there are {SUBSCRIBERS_MAX} streams open already"))
+            let most = self.settings.subscriptions;
+            Reject::new(Code::Overloaded, format!("there are {most} subscriptions already"))
         })
     }
 

@@ -98,6 +98,7 @@ fn world() -> World {
         log_dir: dir.path().to_owned(),
         candles: None,
         publish_rate: None,
+        subscriptions: 10,
         schemas_dir: dir.path().join("schemas"),
         streams_dir: dir.path().join("streams"),
         groups_dir: dir.path().join("groups.log"),

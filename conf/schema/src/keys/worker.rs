@@ -57,6 +57,8 @@ pub(super) fn events(t: &mut Table<'_, '_>, events: &mut Events) {
         t.key("segment_bytes", doc, Size(1 << 20..=4 << 30), &mut events.segment_bytes);
         let doc = "Events a second that one caller may publish; without it, any number.";
         t.key("publish_rate", doc, Maybe(count(1..=1_000_000_000)), &mut events.publish_rate);
+        let doc = "Live subscriptions open at a time, by SSE and WebSocket; each takes about 2 KiB.";
+        t.key("subscriptions", doc, count(1..=100_000), &mut events.subscriptions);
         t.key("compress", "Whether full segments are compressed.", Flag, &mut events.compress);
         let doc = "Whether the log is encrypted, with a key of the vault or of key_file.";
         t.key("encrypt", doc, Flag, &mut events.encrypt);

@@ -31,6 +31,8 @@ pub struct Events {
     pub unknown_types: UnknownTypes,
     /// Events a second that one caller may publish. `None`: no limit.
     pub publish_rate: Option<u64>,
+    /// Live subscriptions open at a time.
+    pub subscriptions: usize,
     /// How events are divided.
     pub partitions: Partitions,
     /// Size of one log segment in bytes.
@@ -197,6 +199,7 @@ impl Default for Events {
             dedup_window: Duration::from_secs(600),
             unknown_types: UnknownTypes::default(),
             publish_rate: None,
+            subscriptions: 4_096,
             partitions: Partitions::default(),
             segment_bytes: 64 << 20,
             candles: Candles::default(),

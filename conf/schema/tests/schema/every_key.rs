@@ -74,6 +74,7 @@ pub(crate) const OTHER_VALUES: &[(&str, &str)] = &[
     ("events.segment_bytes", "\"1MiB\""),
     ("events.store", "\"embedded\""),
     ("events.stream", "\"other\""),
+    ("events.subscriptions", "10"),
     ("events.unknown_types", "\"refuse\""),
     ("idempotency.ttl", "\"1h\""),
     ("falco.dedup_window", "\"5m\""),

@@ -308,6 +308,7 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
     (EVENTS, "full_segments_are_archived_where_it_is_configured", &["events.archive_dir"]),
     ("workers/events/tests/api/live.rs", "what_retention_took_is_told", &["events.retention.count"]),
     ("workers/events/tests/api/limits.rs", "one_caller_publishes_so_fast", &["events.publish_rate"]),
+    ("workers/events/tests/api/limits.rs", "so_many_may_subscribe", &["events.subscriptions"]),
     (
         "workers/events/tests/api/partitions.rs",
         "every_partition_counts_by_itself",

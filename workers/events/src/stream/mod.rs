@@ -36,8 +36,6 @@ use crate::params::Params;
 use choice::Choice;
 use feed::Feed;
 
-/// LIMIT: subscriptions open at a time.
-pub(crate) const SUBSCRIBERS_MAX: usize = 4_096;
 /// Bytes handed to a connection at once.
 pub(crate) const PIECE_BYTES: usize = 64 * 1024;
 /// Events looked at before other subscribers have their turn.

@@ -1,10 +1,12 @@
 //! Every limit of publishing: what is refused, how, and at which event.
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 use sluice_schema::UnknownTypes;
 use sluice_wire::role::Role;
 
-use crate::world::World;
+use crate::world::{DEADLINE, World};
 
 /// Rows: grants, event, and the status, code and pointer of the refusal.
 fn refusals() -> Vec<(&'static str, Value, u16, &'static str, Value)> {
@@ -125,4 +127,23 @@ async fn one_caller_publishes_so_fast() {
         let _: Value = world.role(Role::Edge).json(http::Method::POST, "/events", &event).await.unwrap();
     }
     assert_eq!(world.admin().get("/events/stats").await.ok()["stream_length"], 606);
+}
+
+#[tokio::test]
+async fn so_many_may_subscribe() {
+    let world = World::with(|setup| setup.config.events.subscriptions = 1);
+    let first = world.admin().stream("GET", "/events/stream", "").await;
+    let refused = world.admin().get("/events/stream").await;
+    assert_eq!(refused.code(503), "overloaded");
+    assert!(refused.json()["detail"].as_str().unwrap().contains("1 subscriptions"), "{}", refused.body);
+    drop(first);
+    let begun = Instant::now();
+    loop {
+        // The worker may not have seen yet that the first one has left.
+        let next = world.admin().stream("GET", "/events/stream", "").await;
+        if next.head.contains(" 200 ") {
+            break;
+        }
+        assert!(begun.elapsed() < DEADLINE, "{}", next.head);
+    }
 }
