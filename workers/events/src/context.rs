@@ -46,6 +46,7 @@ pub(crate) struct Context {
     pub(crate) sessions: Sessions,
     pub(crate) streams: Streams,
     pub(crate) schemas: Schemas,
+    replaced: watch::Receiver<u64>,
     rates: Option<Mutex<Rates>>,
     reads: Semaphore,
 }
@@ -73,6 +74,7 @@ impl Context {
             engine.shared(),
         );
         let subscriptions = Arc::new(Semaphore::new(settings.subscriptions));
+        let replaced = engine.replaced();
         Ok(Arc::new(Self {
             engine,
             hub,
@@ -85,6 +87,7 @@ impl Context {
             sessions: Sessions::default(),
             streams,
             schemas,
+            replaced,
             rates,
             reads: Semaphore::new(READS_MAX),
         }))
@@ -124,7 +127,7 @@ impl Context {
 
     /// Changes when what was stored turned out to be replaced.
     pub(crate) fn replaced(&self) -> watch::Receiver<u64> {
-        self.engine.replaced()
+        self.replaced.clone()
     }
 
     /// The data set that is worked on, where it can be replaced.

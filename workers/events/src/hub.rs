@@ -1,4 +1,4 @@
-//! Fan-out: one thread follows the log, encodes each event once, and wakes the subscribers.
+//! Fan-out: one thread follows the log, encodes each event once, and wakes the subscribers that can want it.
 //!
 //! The thread is the only reader of new events; a subscriber holds a place and a filter. A slow one falls out of
 //! the ring and reads the log for itself: it never holds up this thread, and this thread never holds up the writer.
@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use crate::bell::Bells;
 use crate::engine::{Forward, ReadError, Reader};
 use crate::error::report;
 use crate::frame;
@@ -35,6 +36,7 @@ pub(crate) struct Hub {
     ring: RwLock<Ring>,
     /// Seq of the newest event in the ring.
     head: watch::Sender<u64>,
+    bells: Bells,
     latest: Latest,
     metrics: Arc<Metrics>,
     closing: AtomicBool,
@@ -49,6 +51,7 @@ impl Hub {
         let hub = Arc::new(Self {
             ring: RwLock::new(Ring::new(newest + 1, RING_FRAMES_MAX, RING_BYTES_MAX)),
             head: watch::Sender::new(newest),
+            bells: Bells::new(newest),
             latest: Latest::beginning(&reader),
             metrics,
             closing: AtomicBool::new(false),
@@ -79,6 +82,11 @@ impl Hub {
     /// Seq of the newest event that subscribers can have.
     pub(crate) fn head(&self) -> u64 {
         *self.head.borrow()
+    }
+
+    /// Wakes subscribers.
+    pub(crate) fn bells(&self) -> &Bells {
+        &self.bells
     }
 
     /// Tells of newer events.
@@ -151,6 +159,8 @@ impl Hub {
         ring.push(frames);
         drop(ring);
         self.head.send_replace(last.seq);
+        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+        self.bells.ring(first, last.seq, ring.since(first).map(|frame| &frame.record));
     }
 }
 

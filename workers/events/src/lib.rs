@@ -10,6 +10,7 @@ mod admin;
 mod api;
 mod archive;
 mod batch;
+mod bell;
 mod body;
 mod candles;
 mod cloudevents;
@@ -88,6 +89,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
         tracing::warn!(component = "schemas", error = %error, "schemas in Redis are not known yet");
     }
     let gaps = tokio::spawn(gaps::announce(Arc::clone(&context)));
+    let called = tokio::spawn(stream::call(Arc::clone(&context), start.trust.clone()));
     let observed = tokio::spawn(Arc::clone(&context).observe());
     let notifier = notify::Notifier::prepare(&context, &start.config.notify).await;
     let notified = notifier.map(|notifier| tokio::spawn(notifier.run()));
@@ -103,6 +105,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     observed.abort();
     announced.abort();
     gaps.abort();
+    called.abort();
     // Cancelled, as asked.
     if let Some(candles) = candles {
         // It stops by itself, and loses nothing: what is not stored is made again.
@@ -118,7 +121,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
             drop(notified.await);
         }
     }
-    drop((observed.await, announced.await, gaps.await));
+    drop((observed.await, announced.await, gaps.await, called.await));
     // Waits for two threads; what is queued is stored.
     tokio::task::spawn_blocking(move || {
         context.close();

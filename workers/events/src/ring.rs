@@ -71,6 +71,11 @@ impl Ring {
         self.first + self.frames.len() as u64
     }
 
+    /// The frames from a seq on.
+    pub(crate) fn since(&self, from: u64) -> impl Iterator<Item = &Frame> {
+        self.frames.range((from.saturating_sub(self.first) as usize).min(self.frames.len())..)
+    }
+
     /// Shows a subscriber at `from` the frames there, at most `looks` of them, until it wants no more.
     pub(crate) fn see(&self, from: u64, looks: usize, mut goes_on: impl FnMut(&Frame) -> bool) -> Seen {
         if from < self.first {

@@ -280,8 +280,7 @@ where
     };
     if let Some(claimed) = claimed {
         let parts = connection.into_parts();
-        // A task of its own: this one has room for a whole HTTP connection.
-        tokio::spawn(carry(parts.io.into_inner(), parts.read_buf, claimed, ends));
+        carry(parts.io.into_inner(), parts.read_buf, claimed, ends).await;
     }
 }
 
@@ -292,9 +291,12 @@ where
 {
     let Claimed { head, chunked, work } = claimed;
     let written = tokio::time::timeout(HEADER_TIMEOUT, stream.write_all(&head)).await;
-    drop(head);
     if matches!(written, Ok(Ok(()))) {
-        work(Taken { io: Box::new(stream), early, chunked }).await;
+        let streamed = work(Taken { io: Box::new(stream), early, chunked });
+        // A task of its own, and nothing in it but that: this one has room for a whole HTTP connection.
+        tokio::spawn(async move {
+            streamed.await;
+            drop(ends);
+        });
     }
-    drop(ends);
 }

@@ -80,27 +80,9 @@ impl Standing {
         (!certificate.is_valid_at(now_s)).then_some(Ended::Expired)
     }
 
-    /// Returns when it ends: a revocation as soon as it is heard of, the end of its time within a second. Never
-    /// for one that does not end.
-    pub async fn lost(&self) -> Ended {
-        let token = self.token.as_ref().map(|token| &token.1);
-        let Some(trust) = token.or(self.certificate.as_ref().map(|(_, trust)| trust)) else {
-            return std::future::pending().await;
-        };
-        let mut changes = trust.changes();
-        loop {
-            if let Some(ended) = self.ended() {
-                return ended;
-            }
-            tokio::select! {
-                // The cell lives as long as this does.
-                _changed = changes.changed() => {}
-                () = tokio::time::sleep(self.left()) => {}
-            }
-        }
-    }
-
-    fn left(&self) -> Duration {
+    /// How long until it is to be asked again, if nothing is heard of [`TrustCell::changes`] before: within a second of
+    /// the end of its time.
+    pub fn left(&self) -> Duration {
         let token = self.token.as_ref().map(|token| token.0.exp.saturating_add(token.1.rules().leeway_s));
         let certificate = self.certificate.as_ref().map(|(certificate, _)| certificate.not_after_unix_s + 1);
         let until_s = token.into_iter().chain(certificate).min().unwrap_or(i64::MAX);

@@ -78,8 +78,8 @@ impl TrustCell {
         self.0.changed.send_replace(());
     }
 
-    /// Hears of every change.
-    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+    /// Hears of every change of keys and revocations.
+    pub fn changes(&self) -> watch::Receiver<()> {
         self.0.changed.subscribe()
     }
 

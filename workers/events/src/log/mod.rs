@@ -371,9 +371,13 @@ pub(crate) mod tests {
 
     /// A record as a reader would get it.
     pub(crate) fn record(seq: u64, kind: &str) -> Record {
-        let labels = Labels { kind, symbol: "BTC/USDT", source: "test" };
+        labelled(seq, kind, "BTC/USDT")
+    }
+
+    pub(crate) fn labelled(seq: u64, kind: &str, symbol: &str) -> Record {
+        let labels = Labels { kind, symbol, source: "test" };
         let json =
-            format!(r#"{{"event_type":"{kind}","data":{{"symbol":"BTC/USDT","n":{seq}}},"metadata":{{}}}}"#);
+            format!(r#"{{"event_type":"{kind}","data":{{"symbol":"{symbol}","n":{seq}}},"metadata":{{}}}}"#);
         let draft = Draft::new(labels, seq as i64, u128::from(seq), seq, json.as_bytes()).unwrap();
         let mut out = Vec::new();
         draft.encode(Stamp { seq, id: MessageId { ms: seq, n: 0 } }, None, &mut out);

@@ -61,6 +61,11 @@ impl Selector {
         Ok(Self { filter, symbols, sources })
     }
 
+    /// The symbols that are named; none: any.
+    pub(crate) fn symbols(&self) -> &[Box<str>] {
+        self.filter.symbol.as_ref().map_or(&self.symbols, std::slice::from_ref)
+    }
+
     /// Whether an event is wanted.
     pub(crate) fn admits(&self, record: &Record) -> bool {
         self.admits_read(record) && self.filter.admits(record)

@@ -19,6 +19,7 @@ use super::out::{Extra, Out};
 use super::pace::Pace;
 use super::position::{Gap, Position, Start};
 use super::{PIECE_BYTES, PIECE_LOOKS};
+use crate::bell::{Bell, Wants};
 use crate::context::Context;
 use crate::ring::Seen;
 use crate::state::Snapshot;
@@ -28,9 +29,9 @@ use crate::state::Snapshot;
 pub(crate) enum Step {
     /// It wrote, or looked on: there may be more.
     More,
-    /// Nothing until the stream has this seq, or until a time.
-    Wait(u64, Option<Instant>),
-    /// Nothing until a time, or until there is credit.
+    /// Nothing until the bell rings.
+    Wait,
+    /// Nothing until a time, or until there is credit; the bell is muffled.
     Held(Option<Instant>),
     /// It goes on with [`Feed::catch_up`].
     Behind,
@@ -45,14 +46,22 @@ pub(crate) struct Feed {
     on_slow: OnSlow,
     /// Seq of the next event it has not looked at.
     next: u64,
+    bell: Arc<Bell>,
+    /// It had looked at everything when it began to wait.
+    resting: bool,
     /// It has been in the ring: leaving it is an overrun.
     live: bool,
-    pace: Option<Box<Pace>>,
+    pace: Option<Box<Paced>>,
     newest: Option<Box<Newest>>,
     opening: Option<Box<Opening>>,
-    begun: Instant,
     replaced: watch::Receiver<u64>,
     _permit: OwnedSemaphorePermit,
+}
+
+/// A bound on events a second.
+struct Paced {
+    pace: Pace,
+    begun: Instant,
 }
 
 /// What conflating needs.
@@ -75,6 +84,7 @@ struct Opening {
 impl Drop for Feed {
     fn drop(&mut self) {
         self.context.metrics.subscribers.dec();
+        self.context.hub.bells().take_down(&self.bell, Wants::from(&*self.selector));
     }
 }
 
@@ -86,8 +96,8 @@ impl Feed {
         let (pace, newest) = match choice.mode {
             Mode::All { rate } => {
                 // A tenth of a second may go at once: a wake for each event would cost more than it gives.
-                let pace = rate.map(|rate| Box::new(Pace::new(rate, (rate / 10.0) as u32, Duration::ZERO)));
-                (pace, None)
+                let pace = |rate| Pace::new(rate, (rate / 10.0) as u32, Duration::ZERO);
+                (rate.map(|rate| Box::new(Paced { pace: pace(rate), begun: now })), None)
             }
             Mode::Conflate { every } => (None, Some(Box::new(Newest::new(every, false, now)))),
         };
@@ -97,14 +107,16 @@ impl Feed {
             selector: choice.selector,
             on_slow: choice.on_slow,
             next: 0,
+            bell: Bell::new(),
+            resting: false,
             live: false,
             pace,
             newest,
             opening: None,
-            begun: now,
             replaced: context.replaced(),
             _permit: permit,
         };
+        context.hub.bells().hang(&feed.bell, Wants::from(&*feed.selector));
         let is_new = choice.snapshot && choice.start == Start::Now;
         if is_new {
             let selector = Arc::clone(&feed.selector);
@@ -122,13 +134,23 @@ impl Feed {
     /// Goes to another place.
     pub(crate) async fn seek(&mut self, start: Start) -> Result<(), Reject> {
         let (next, gap) = self.context.read(move |reader| start.place(reader)).await?;
-        (self.next, self.live) = (next, false);
+        (self.next, self.live, self.resting) = (next, false, false);
         self.opening = gap.map(|gap| Box::new(Opening { gap: Some(gap), snapshot: None, sent: 0 }));
         if let Some(newest) = &mut self.newest {
             newest.due.clear();
             newest.conflation = Conflation::new();
         }
         Ok(())
+    }
+
+    /// What wakes it.
+    pub(crate) fn bell(&self) -> &Bell {
+        &self.bell
+    }
+
+    /// Whether it waits for events, and the bell rang for some.
+    pub(crate) fn is_rung(&self) -> bool {
+        self.resting && self.bell.is_rung()
     }
 
     /// What it stands in.
@@ -143,6 +165,19 @@ impl Feed {
 
     /// Writes what there is, up to about [`PIECE_BYTES`].
     pub(crate) fn step(&mut self, out: &mut Out<'_>) -> Step {
+        if std::mem::take(&mut self.resting) {
+            self.next = self.context.hub.bells().rouse(&self.bell, self.next);
+        }
+        let step = self.look(out);
+        match step {
+            Step::Wait => self.resting = true,
+            Step::Held(_) => self.bell.muffle(),
+            _ => {}
+        }
+        step
+    }
+
+    fn look(&mut self, out: &mut Out<'_>) -> Step {
         if let Some(step) = self.open_up(out) {
             return step;
         }
@@ -154,7 +189,7 @@ impl Feed {
         match self.newest.take() {
             Some(mut newest) => {
                 let step = self.step_newest(&mut newest, out);
-                let has_caught_up = newest.slow && matches!(step, Step::Wait(..));
+                let has_caught_up = newest.slow && step == Step::Wait;
                 if has_caught_up {
                     out.notice("caught_up", json!({ "seq": self.next }), None);
                     return Step::More;
@@ -194,20 +229,16 @@ impl Feed {
         Some(Step::More)
     }
 
-    fn now(&self) -> Duration {
-        self.begun.elapsed()
-    }
-
     fn step_all(&mut self, out: &mut Out<'_>) -> Step {
         let mut room = out.room();
         if room == 0 {
             return Step::Held(None);
         }
-        let now = self.now();
-        if let Some(pace) = &self.pace {
-            room = room.min(pace.room(now));
+        let now = self.pace.as_ref().map_or(Duration::ZERO, |paced| paced.begun.elapsed());
+        if let Some(paced) = &self.pace {
+            room = room.min(paced.pace.room(now));
             if room == 0 {
-                return Step::Held(Some(self.begun + pace.next()));
+                return Step::Held(Some(paced.begun + paced.pace.next()));
             }
         }
         let (begin, before) = (out.bytes.len(), room);
@@ -222,14 +253,15 @@ impl Feed {
         match seen {
             Seen::Upto(next) => {
                 (self.next, self.live) = (next, true);
-                if let Some(pace) = self.pace.as_mut().filter(|_| room < before) {
-                    pace.took(before - room, now);
+                if let Some(paced) = self.pace.as_mut().filter(|_| room < before) {
+                    paced.pace.took(before - room, now);
                 }
-                Step::More
+                // What is newer than the head has not been rung for yet.
+                if next > self.context.hub.head() { Step::Wait } else { Step::More }
             }
             Seen::Nothing => {
                 self.live = true;
-                Step::Wait(self.next, None)
+                Step::Wait
             }
             Seen::Behind => self.fallen_behind(out),
         }
@@ -289,7 +321,7 @@ impl Feed {
             }
         }
         if newest.conflation.is_empty() {
-            return Step::Wait(self.next, None);
+            return Step::Wait;
         }
         if now >= newest.flush_at {
             newest.due = newest.conflation.drain().into();
@@ -327,14 +359,14 @@ impl Feed {
         let selector = Arc::clone(&self.selector);
         let Some(newest) = &mut self.newest else {
             let mut most = out.room();
-            let now = self.begun.elapsed();
-            if let Some(pace) = &self.pace {
-                most = most.min(pace.room(now));
+            let now = self.pace.as_ref().map_or(Duration::ZERO, |paced| paced.begun.elapsed());
+            if let Some(paced) = &self.pace {
+                most = most.min(paced.pace.room(now));
             }
             let from = self.next;
             let read = self.context.read(move |reader| behind::read(reader, from, &selector, most)).await?;
-            if let Some(pace) = &mut self.pace {
-                pace.took(read.records.len() as u64, now);
+            if let Some(paced) = &mut self.pace {
+                paced.pace.took(read.records.len() as u64, now);
             }
             self.next = read.next;
             tell(out, &read);

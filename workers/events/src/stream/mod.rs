@@ -28,7 +28,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use http::{HeaderMap, HeaderValue, header};
-use sluice_http::{Authenticated, Reject, Standing, StrictQuery, take_over};
+use sluice_http::{Authenticated, Reject, Standing, StrictQuery, TrustCell, take_over};
 
 use crate::access;
 use crate::context::Context;
@@ -42,6 +42,19 @@ pub(crate) const PIECE_BYTES: usize = 64 * 1024;
 pub(crate) const PIECE_LOOKS: usize = 4_096;
 /// Longest time that a connection may take nothing while something waits for it.
 pub(crate) const STALL_MAX: Duration = Duration::from_secs(60);
+
+/// Calls every subscriber when keys or revocations change, and when the process is to end.
+pub(crate) async fn call(context: Arc<Context>, trust: TrustCell) {
+    let mut changes = trust.changes();
+    while !context.stop.is_stopping() {
+        tokio::select! {
+            // The cell lives as long as the process does.
+            _changed = changes.changed() => {}
+            () = context.stop.wait() => {}
+        }
+        context.hub.bells().call();
+    }
+}
 
 /// `GET /events/stream`
 pub(crate) async fn stream(

@@ -1,16 +1,18 @@
 //! A subscription over server-sent events: the connection from its head to its end.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, pending};
 use serde_json::json;
 use sluice_http::sse::HEARTBEAT;
-use sluice_http::{Ended, Standing, Taken};
-use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use sluice_http::{Standing, Taken};
+use tokio::io::{AsyncRead as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
 
@@ -19,8 +21,6 @@ use super::out::{Form, Out};
 
 /// Span of the pauses that clients are told at drain, so that they do not all come back at once.
 const RETRY_MS: std::ops::Range<u64> = 500..5_000;
-/// How often a stream that is never at rest looks whether it still may go on.
-const LOOK: Duration = Duration::from_secs(1);
 /// Room for the size of a chunk, in six digits.
 const CHUNK_HEAD: &[u8] = b"000000\r\n";
 
@@ -49,125 +49,122 @@ enum End {
 }
 
 /// Delivers until the client, the credential or the process ends.
-pub(crate) async fn deliver(mut feed: Feed, taken: Taken, standing: Standing, stall: Duration) {
+pub(crate) fn deliver(
+    mut feed: Feed,
+    taken: Taken,
+    standing: Standing,
+    stall: Duration,
+) -> impl Future<Output = ()> + Send {
     let Taken { io, early, chunked } = taken;
     // It holds on to the buffer of the request's head.
     drop(early);
     let mut line = Line { io, chunked, stall };
-    let metrics = feed.context().metrics.clone();
-    let mut bytes = line.piece();
-    bytes.extend_from_slice(b": stream open\n\n");
-    let end = match line.send(bytes).await {
-        Ok(()) => follow(&mut feed, &mut line, standing).await,
-        Err(error) => gone(&metrics, &error),
-    };
-    let last = match end {
-        End::Gone => return,
-        End::Drain => retry(),
-        End::Told(reason) => {
-            metrics.dropped(reason, 1);
-            sluice_http::sse::frame(None, "disconnect", &json!({ "reason": reason }).to_string())
-        }
-    };
-    let mut bytes = line.piece();
-    bytes.extend_from_slice(&last);
-    // A client that does not take its last word has left.
-    drop(line.send_last(bytes).await);
+    // What it works on is moved into the block and stays in its place: an `async fn` would keep it twice.
+    async move {
+        let end = match line.say(b": stream open\n\n").await {
+            Ok(()) => follow(&mut feed, &mut line, &standing).await,
+            Err(error) => gone(&feed, &error),
+        };
+        let last = match end {
+            End::Gone => return,
+            End::Drain => retry(),
+            End::Told(reason) => {
+                feed.context().metrics.dropped(reason, 1);
+                sluice_http::sse::frame(None, "disconnect", &json!({ "reason": reason }).to_string())
+            }
+        };
+        // A client that does not take its last word has left.
+        drop(Box::pin(line.say_last(&last)).await);
+    }
 }
 
-async fn follow(feed: &mut Feed, line: &mut Line, standing: Standing) -> End {
-    let context = feed.context().clone();
-    let mut heads = context.hub.heads();
-    let mut stopping = pin!(context.stop.wait());
-    let mut lost = watch(&standing);
-    let (mut spoken, mut looked) = (Instant::now(), Instant::now());
+async fn follow(feed: &mut Feed, line: &mut Line, standing: &Standing) -> End {
+    let mut now = Instant::now();
+    let mut quiet_at = now + HEARTBEAT;
+    let mut judge_at = standing.can_end().then_some(now);
+    let mut alarm = pin!(sleep_until(quiet_at));
     loop {
-        if context.stop.is_stopping() {
+        if feed.context().stop.is_stopping() {
             return End::Drain;
         }
-        if lost.is_some() && looked.elapsed() >= LOOK {
-            looked = Instant::now();
+        if feed.bell().take_call() {
+            judge_at = judge_at.map(|_| now);
+        }
+        if judge_at.is_some_and(|at| now >= at) {
             if let Some(ended) = standing.ended() {
                 return End::Told(ended.as_str());
             }
+            judge_at = Some(now + standing.left());
         }
         let mut bytes = line.piece();
         let empty = bytes.len();
-        let mut out = Out::new(&mut bytes, Form::Sse, &context.metrics);
-        let step = match feed.step(&mut out) {
-            Step::Behind => match feed.catch_up(&mut out).await {
-                Ok(()) => Step::More,
-                Err(_) => Step::Over("unreadable"),
-            },
-            step => step,
-        };
-        drop(out);
-        if bytes.len() > empty {
-            spoken = Instant::now();
-            if let Err(error) = line.send(bytes).await {
-                return gone(&context.metrics, &error);
+        let (step, is_behind) = {
+            let context = Arc::clone(feed.context());
+            let mut out = Out::new(&mut bytes, Form::Sse, &context.metrics);
+            let step = feed.step(&mut out);
+            if step == Step::Behind {
+                // Of the size of a read, and rare.
+                let caught_up = Box::pin(feed.catch_up(&mut out)).await;
+                (if caught_up.is_ok() { Step::More } else { Step::Over("unreadable") }, true)
+            } else {
+                (step, false)
             }
-            if step == Step::More {
-                continue;
+        };
+        let has_written = bytes.len() > empty;
+        if has_written {
+            if let Err(error) = line.send(bytes).await {
+                return gone(feed, &error);
             }
         } else {
             spare(bytes);
         }
-        let (seq, until) = match step {
-            Step::More => {
+        now = Instant::now();
+        if has_written {
+            quiet_at = now + HEARTBEAT;
+        }
+        let until = match step {
+            Step::More | Step::Behind => {
                 // Nothing wanted among many: let others have their turn.
-                tokio::task::yield_now().await;
+                if !has_written && !is_behind {
+                    tokio::task::yield_now().await;
+                }
                 continue;
             }
-            Step::Wait(seq, until) => (seq, until),
-            Step::Held(until) => (u64::MAX, until),
+            Step::Wait => None,
+            Step::Held(until) => until,
             Step::Over(reason) => return End::Told(reason),
-            Step::Behind => continue,
         };
-        let quiet = spoken + HEARTBEAT;
-        let due = until.map_or(quiet, |until| until.min(quiet));
-        let mut ignored = [0; 32];
-        tokio::select! {
-            // An error means that the hub is gone, which happens only at the end.
-            () = async { drop(heads.wait_for(|head| *head >= seq).await) } => {}
-            () = &mut stopping => {}
-            ended = ends(&mut lost) => return End::Told(ended.as_str()),
-            () = sleep_until(due) => if Instant::now() >= quiet {
-                spoken = Instant::now();
-                let mut bytes = line.piece();
-                bytes.extend_from_slice(b": heartbeat\n\n");
-                if let Err(error) = line.send(bytes).await {
-                    return gone(&context.metrics, &error);
-                }
-            },
-            // A client has nothing more to say; what it says is not listened to.
-            read = line.io.read(&mut ignored) => if matches!(read, Ok(0) | Err(_)) {
-                return End::Gone;
-            },
+        let due = [Some(quiet_at), until, judge_at].into_iter().flatten().min().unwrap_or(quiet_at);
+        // An alarm that is too early is set anew when it goes off: a stream that is busy leaves it alone.
+        if alarm.is_elapsed() || due < alarm.deadline() {
+            alarm.as_mut().reset(due);
+        }
+        let left = poll_fn(|cx| {
+            let has_left = line.poll_left(cx);
+            feed.bell().listen(cx);
+            let is_awake = feed.is_rung() || feed.bell().is_called();
+            if has_left || is_awake || alarm.as_mut().poll(cx).is_ready() {
+                Poll::Ready(has_left)
+            } else {
+                Poll::Pending
+            }
+        });
+        if left.await {
+            return End::Gone;
+        }
+        now = Instant::now();
+        if now >= quiet_at {
+            if let Err(error) = line.say(b": heartbeat\n\n").await {
+                return gone(feed, &error);
+            }
+            quiet_at = now + HEARTBEAT;
         }
     }
 }
 
-/// Hears of the credential's end; `None` for one that does not end.
-pub(crate) fn watch(standing: &Standing) -> Option<BoxFuture<'static, Ended>> {
-    if !standing.can_end() {
-        return None;
-    }
-    let standing = standing.clone();
-    Some(Box::pin(async move { standing.lost().await }))
-}
-
-/// Waits for it.
-pub(crate) async fn ends(lost: &mut Option<BoxFuture<'static, Ended>>) -> Ended {
-    match lost {
-        Some(lost) => lost.await,
-        None => pending().await,
-    }
-}
-
-fn gone(metrics: &crate::metrics::Metrics, error: &io::Error) -> End {
+fn gone(feed: &Feed, error: &io::Error) -> End {
     if error.kind() == io::ErrorKind::TimedOut {
-        metrics.dropped("stalled", 1);
+        feed.context().metrics.dropped("stalled", 1);
     }
     End::Gone
 }
@@ -185,12 +182,22 @@ pub(crate) fn retry_ms() -> u64 {
 
 /// Writes all, as long as the other end takes something now and then.
 pub(crate) async fn write_all(
-    io: &mut (impl AsyncWrite + Unpin + ?Sized),
+    io: &mut (impl AsyncWrite + Unpin + Send + ?Sized),
     mut bytes: &[u8],
     stall: Duration,
 ) -> io::Result<()> {
     while !bytes.is_empty() {
-        let taken = timeout(stall, io.write(bytes)).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
+        let taken = poll_fn(|cx| match Pin::new(&mut *io).poll_write(cx, bytes) {
+            Poll::Ready(taken) => Poll::Ready(Some(taken)),
+            Poll::Pending => Poll::Ready(None),
+        });
+        let taken = match taken.await {
+            Some(taken) => taken?,
+            // The clock is looked at only for one that has to wait.
+            None => Box::pin(timeout(stall, io.write(bytes)))
+                .await
+                .unwrap_or(Err(io::ErrorKind::TimedOut.into()))?,
+        };
         if taken == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
@@ -220,12 +227,15 @@ impl Line {
     fn seal(&self, bytes: &mut Vec<u8>) {
         if self.chunked {
             // A piece has at most 64 KiB and one event, or what a step reads from the log: six digits are enough.
-            let length = format!("{:06x}", bytes.len() - CHUNK_HEAD.len());
-            bytes[..6].copy_from_slice(length.as_bytes());
+            let length = bytes.len() - CHUNK_HEAD.len();
+            for (place, digit) in bytes[..6].iter_mut().rev().enumerate() {
+                *digit = b"0123456789abcdef"[length >> (4 * place) & 0xf];
+            }
             bytes.extend_from_slice(b"\r\n");
         }
     }
 
+    /// Writes a piece; its memory is kept for the next one.
     async fn send(&mut self, mut bytes: Vec<u8>) -> io::Result<()> {
         self.seal(&mut bytes);
         write_all(&mut self.io, &bytes, self.stall).await?;
@@ -233,13 +243,35 @@ impl Line {
         Ok(())
     }
 
-    async fn send_last(&mut self, mut bytes: Vec<u8>) -> io::Result<()> {
+    /// Writes a few words.
+    async fn say(&mut self, words: &[u8]) -> io::Result<()> {
+        let mut bytes = self.piece();
+        bytes.extend_from_slice(words);
+        self.send(bytes).await
+    }
+
+    async fn say_last(&mut self, words: &[u8]) -> io::Result<()> {
+        let mut bytes = self.piece();
+        bytes.extend_from_slice(words);
         self.seal(&mut bytes);
         if self.chunked {
             bytes.extend_from_slice(b"0\r\n\r\n");
         }
         write_all(&mut self.io, &bytes, Duration::from_secs(2)).await?;
         self.io.shutdown().await
+    }
+
+    /// Whether the client has left. It has nothing more to say; what it says is not listened to.
+    fn poll_left(&mut self, cx: &mut task::Context<'_>) -> bool {
+        let mut ignored = [0; 32];
+        loop {
+            let mut buffer = ReadBuf::new(&mut ignored);
+            match Pin::new(&mut self.io).poll_read(cx, &mut buffer) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(_) => return true,
+            }
+        }
     }
 }
 

@@ -45,7 +45,5 @@ pub(crate) async fn open(
     let readable = access::readable(&caller)?;
     Params::new(pairs).finish()?;
     let response = handshake::answer(&headers)?;
-    Ok(take_over(response, move |taken| async move {
-        Session::new(context, taken, readable, STALL_MAX).run(standing).await;
-    }))
+    Ok(take_over(response, move |taken| Session::new(context, taken, readable, STALL_MAX).run(standing)))
 }

@@ -1,25 +1,29 @@
 //! One WebSocket, from its first message to its close.
 
+mod turn;
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{self, Poll, ready};
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 use sluice_http::{Io, Reject, Standing, Taken};
 use sluice_wire::code::Code;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::codec::{self, Close, Decoder, MESSAGE_MAX, Message};
 use super::credit::Credit;
 use super::ops::{self, Op};
+use crate::bell::{Bell, Wants};
 use crate::context::Context;
 use crate::log::Filter;
-use crate::stream::PIECE_BYTES;
-use crate::stream::feed::{Feed, Step};
-use crate::stream::out::{Form, Out};
+use crate::stream::feed::Feed;
 use crate::stream::pace::Pace;
-use crate::stream::sse::{ends, retry_ms, watch, write_all};
+use crate::stream::sse::{retry_ms, write_all};
+use turn::{Subscription, Turn};
 
 /// LIMIT: subscriptions of a connection.
 pub(super) const SUBSCRIPTIONS_MAX: usize = 32;
@@ -29,8 +33,6 @@ const MESSAGES: (f64, u32) = (50.0, 200);
 const PING: Duration = Duration::from_secs(20);
 /// How long a client may take for its own close.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// How often a connection that is never at rest looks whether it still may go on.
-const LOOK: Duration = Duration::from_secs(1);
 
 const TOO_MANY: Close = Close { code: 1008, reason: "too_many_messages" };
 const NO_PONG: Close = Close { code: 4408, reason: "no_pong" };
@@ -51,28 +53,15 @@ impl From<Close> for End {
     }
 }
 
-struct Subscription {
-    name: String,
-    /// The name as JSON.
-    quoted: String,
-    feed: Feed,
-    credit: Option<Credit>,
-}
-
-/// What all subscriptions together wait for.
-#[derive(Clone, Copy)]
-struct Rest {
-    /// The lowest seq that one waits for.
-    seq: u64,
-    until: Option<Instant>,
-}
-
 /// An open WebSocket.
 pub(super) struct Session {
     context: Arc<Context>,
+    /// Calls it; events ring the subscriptions' own.
+    bell: Arc<Bell>,
     io: Box<dyn Io>,
     decoder: Decoder,
-    readable: Filter,
+    /// What the caller may read, unless that is everything.
+    readable: Option<Box<Filter>>,
     subscriptions: Vec<Subscription>,
     out: Vec<u8>,
     pace: Pace,
@@ -83,16 +72,25 @@ pub(super) struct Session {
     stall: Duration,
 }
 
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.context.hub.bells().take_down(&self.bell, Wants::Calls);
+    }
+}
+
 impl Session {
     pub(super) fn new(context: Arc<Context>, taken: Taken, readable: Filter, stall: Duration) -> Self {
         let mut decoder = Decoder::default();
         decoder.buffer().extend_from_slice(&taken.early);
         let now = Instant::now();
+        let bell = Bell::new();
+        context.hub.bells().hang(&bell, Wants::Calls);
         Self {
             context,
+            bell,
             io: taken.io,
             decoder,
-            readable,
+            readable: (readable != Filter::default()).then(|| Box::new(readable)),
             subscriptions: Vec::new(),
             out: Vec::new(),
             pace: Pace::new(MESSAGES.0, MESSAGES.1, Duration::ZERO),
@@ -103,21 +101,30 @@ impl Session {
         }
     }
 
-    pub(super) async fn run(mut self, standing: Standing) {
-        let end = self.converse(standing).await;
-        let (code, reason) = match end {
-            End::Gone => return,
-            End::Closed(code) => (code, String::new()),
-            End::Told(code, reason) => {
-                if code != 1012 {
-                    let word = reason.split(';').next().unwrap_or_default();
-                    self.context.metrics.dropped(word, 1);
+    #[allow(
+        clippy::manual_async_fn,
+        reason = "it lives long: an `async fn` would keep what it is given twice"
+    )]
+    pub(super) fn run(mut self, standing: Standing) -> impl Future<Output = ()> + Send {
+        async move {
+            match self.converse(&standing).await {
+                End::Gone => {}
+                End::Closed(code) => Box::pin(self.part(code, "")).await,
+                End::Told(code, reason) => {
+                    if code != 1012 {
+                        let word = reason.split(';').next().unwrap_or_default();
+                        self.context.metrics.dropped(word, 1);
+                    }
+                    Box::pin(self.part(code, &reason)).await;
                 }
-                (code, reason)
             }
-        };
+        }
+    }
+
+    /// Says good-bye.
+    async fn part(&mut self, code: u16, reason: &str) {
         self.subscriptions.clear();
-        codec::write_close(code, &reason, &mut self.out);
+        codec::write_close(code, reason, &mut self.out);
         let last = std::mem::take(&mut self.out);
         if write_all(&mut self.io, &last, FAREWELL).await.is_err() {
             return;
@@ -129,49 +136,55 @@ impl Session {
         drop(timeout(FAREWELL, emptied).await);
     }
 
-    async fn converse(&mut self, standing: Standing) -> End {
-        let context = Arc::clone(&self.context);
-        let mut heads = context.hub.heads();
-        let mut stopping = std::pin::pin!(context.stop.wait());
-        let mut lost = watch(&standing);
-        let mut looked = Instant::now();
+    async fn converse(&mut self, standing: &Standing) -> End {
+        let mut judge_at = standing.can_end().then(Instant::now);
+        let mut alarm = pin!(sleep_until(self.pinged + PING));
         loop {
-            if context.stop.is_stopping() {
+            if self.context.stop.is_stopping() {
                 return End::Told(1012, format!("draining; retry_ms={}", retry_ms()));
             }
-            if lost.is_some() && looked.elapsed() >= LOOK {
-                looked = Instant::now();
+            let now = Instant::now();
+            if self.bell.take_call() {
+                judge_at = judge_at.map(|_| now);
+            }
+            if judge_at.is_some_and(|at| now >= at) {
                 if let Some(ended) = standing.ended() {
                     return End::Told(1008, ended.as_str().to_owned());
                 }
+                judge_at = Some(now + standing.left());
             }
-            if let Err(end) = self.hear().await {
+            if !self.decoder.buffer().is_empty()
+                && let Err(end) = Box::pin(self.hear()).await
+            {
                 return end;
             }
-            let rest = self.deliver().await;
+            let mut turn = self.deliver();
+            if let Turn::Behind(name) = turn {
+                // Of the size of a read, and rare.
+                Box::pin(self.catch_up(&name)).await;
+                turn = Turn::More;
+            }
             if let Err(end) = self.flush().await {
                 return end;
             }
-            let Some(rest) = rest else {
+            let Turn::Rest(rest) = turn else {
                 // There is more: a look at what the client says, without waiting for it.
-                let read = self.read().now_or_never();
-                if let Some(Err(end)) = read {
+                let read = poll_fn(|cx| Poll::Ready(self.poll_read(cx)));
+                if let Poll::Ready(Err(end)) = read.await {
                     return end;
                 }
                 tokio::task::yield_now().await;
                 continue;
             };
-            let due = self.pinged + PING;
-            let due = rest.until.map_or(due, |until| until.min(due));
-            tokio::select! {
-                read = self.read() => if let Err(end) = read {
-                    return end;
-                },
-                // An error means that the hub is gone, which happens only at the end.
-                () = async { drop(heads.wait_for(|head| *head >= rest.seq).await) } => {}
-                () = &mut stopping => {}
-                ended = ends(&mut lost) => return End::Told(1008, ended.as_str().to_owned()),
-                () = sleep_until(due) => {}
+            let due = [Some(self.pinged + PING), rest, judge_at].into_iter().flatten().min();
+            // An alarm that is too early is set anew when it goes off.
+            if let Some(due) = due
+                && (alarm.is_elapsed() || due < alarm.deadline())
+            {
+                alarm.as_mut().reset(due);
+            }
+            if let Err(end) = poll_fn(|cx| self.poll_rest(cx, alarm.as_mut())).await {
+                return end;
             }
             if let Err(close) = self.ping() {
                 return close.into();
@@ -179,17 +192,31 @@ impl Session {
         }
     }
 
-    /// Waits for bytes of the client.
-    async fn read(&mut self) -> Result<(), End> {
-        let mut bytes = [0; 512];
-        match self.io.read(&mut bytes).await {
-            Ok(0) | Err(_) => Err(End::Gone),
-            Ok(count) => {
-                self.decoder.buffer().extend_from_slice(&bytes[..count]);
-                self.heard = Instant::now();
-                Ok(())
-            }
+    /// Waits until there is something to do.
+    fn poll_rest(&mut self, cx: &mut task::Context<'_>, alarm: Pin<&mut Sleep>) -> Poll<Result<(), End>> {
+        if let Poll::Ready(read) = self.poll_read(cx) {
+            return Poll::Ready(read);
         }
+        self.bell.listen(cx);
+        let mut is_awake = self.bell.is_called();
+        for subscription in &self.subscriptions {
+            subscription.feed.bell().listen(cx);
+            is_awake |= subscription.feed.is_rung();
+        }
+        if is_awake || alarm.poll(cx).is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// Waits for bytes of the client.
+    fn poll_read(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), End>> {
+        let mut bytes = [0; 512];
+        let mut bytes = ReadBuf::new(&mut bytes);
+        let read = ready!(Pin::new(&mut self.io).poll_read(cx, &mut bytes));
+        if read.is_err() || bytes.filled().is_empty() {
+            return Poll::Ready(Err(End::Gone));
+        }
+        self.decoder.buffer().extend_from_slice(bytes.filled());
+        self.heard = Instant::now();
+        Poll::Ready(Ok(()))
     }
 
     /// Does what the client said.
@@ -214,7 +241,9 @@ impl Session {
     }
 
     async fn obey(&mut self, text: &str) {
-        let (name, op) = match ops::read(text, &self.readable) {
+        let everything = Filter::default();
+        let readable = self.readable.as_deref().unwrap_or(&everything);
+        let (name, op) = match ops::read(text, readable) {
             Ok(read) => read,
             Err(wrong) => return self.refuse(wrong.sub.as_deref(), &wrong.pointer, &wrong.reject),
         };
@@ -226,7 +255,8 @@ impl Session {
     }
 
     async fn act(&mut self, name: &str, op: Op) -> Result<Value, (&'static str, Reject)> {
-        let place = self.subscriptions.iter().position(|one| one.name == name);
+        let quoted = Value::from(name).to_string();
+        let place = self.subscriptions.iter().position(|one| *one.name == *quoted);
         if let Op::Subscribe { choice, credit } = op {
             if place.is_some() {
                 return Err(("/sub", Reject::new(Code::Conflict, "there is a subscription of this name")));
@@ -237,8 +267,14 @@ impl Session {
             }
             let feed = Feed::open(&self.context, choice).await.map_err(|reject| ("", reject))?;
             let said = json!({ "op": "subscribed", "sub": name, "seq": feed.next() });
-            let (name, quoted) = (name.to_owned(), Value::from(name).to_string());
-            self.subscriptions.push(Subscription { name, quoted, feed, credit: credit.map(Credit::new) });
+            let name = quoted.into();
+            // Most have one.
+            self.subscriptions.reserve_exact(1);
+            self.subscriptions.push(Subscription {
+                name,
+                feed,
+                credit: credit.map(|credit| Box::new(Credit::new(credit))),
+            });
             return Ok(said);
         }
         let Some(place) = place else {
@@ -276,53 +312,6 @@ impl Session {
             }
             Op::Subscribe { .. } => Err(("/op", Reject::new(Code::Internal, "handled before"))),
         }
-    }
-
-    /// Each subscription's next step; what they wait for when none has more.
-    async fn deliver(&mut self) -> Option<Rest> {
-        let (mut rest, mut more) = (Rest { seq: u64::MAX, until: None }, false);
-        let mut over = Vec::new();
-        let metrics = Arc::clone(&self.context.metrics);
-        let until = |rest: &mut Rest, until: Option<Instant>| {
-            rest.until = [rest.until, until].into_iter().flatten().min();
-        };
-        for (place, subscription) in self.subscriptions.iter_mut().enumerate() {
-            // The last ones get their turn: who wrote much is last in the next round.
-            if self.out.len() >= 4 * PIECE_BYTES {
-                more = true;
-                break;
-            }
-            let Subscription { quoted, feed, credit, .. } = subscription;
-            let form = Form::Socket { name: quoted, credit: credit.as_mut() };
-            let mut out = Out::new(&mut self.out, form, &metrics);
-            let step = match feed.step(&mut out) {
-                Step::Behind => match feed.catch_up(&mut out).await {
-                    Ok(()) => Step::More,
-                    Err(_) => Step::Over("unreadable"),
-                },
-                step => step,
-            };
-            match step {
-                Step::More | Step::Behind => more = true,
-                Step::Wait(seq, at) => {
-                    rest.seq = rest.seq.min(seq);
-                    until(&mut rest, at);
-                }
-                Step::Held(at) => until(&mut rest, at),
-                Step::Over(reason) => {
-                    out.notice("disconnect", json!({ "reason": reason }), None);
-                    metrics.dropped(reason, 1);
-                    over.push(place);
-                }
-            }
-        }
-        for place in over.into_iter().rev() {
-            self.subscriptions.remove(place);
-        }
-        if more && self.subscriptions.len() > 1 {
-            self.subscriptions.rotate_left(1);
-        }
-        (!more).then_some(rest)
     }
 
     /// Pings when it is time, and ends a connection whose last ping came to nothing.
