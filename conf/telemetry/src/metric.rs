@@ -79,7 +79,8 @@ catalogue! {
     EdgeLimiterEvicted "sluice_limiter_evictions_total" [] "Keys evicted from the rate limiter at its bound";
     EdgeLimiterShared "sluice_limiter_shared" [] "1 while edges count rates together over Redis, 0 while this one counts alone";
     EdgeLimiterCalls "sluice_limiter_lease_calls_total" ["result"] "Calls to Redis about shared rates: answered, or failed";
-    EdgeLimiterAlone "sluice_limiter_alone_total" ["reason"] "Requests of shared limits that this edge judged alone: Redis was away, or its answer late, or there was no room for the caller";
+    EdgeLimiterAlone "sluice_limiter_alone_total" ["reason"] "Requests of shared limits that this edge judged alone: Redis was away, or its answer late, or as many waited as may (crowded), or there was no room for the caller (full)";
+    EdgeLimiterWait "sluice_limiter_wait_seconds" [] "Time that requests of shared limits waited for the answer of Redis, of those that had to";
     EdgeAccessDropped "sluice_access_log_dropped_total" [] "Access log lines dropped because the writer was behind";
     EdgeSpoken "sluice_edge_protocol_requests_total" ["protocol", "tls"] "Requests by version of HTTP and of TLS";
     TapViewers "sluice_tap_viewers" [] "Viewers that follow live traffic";

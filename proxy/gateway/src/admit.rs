@@ -1,5 +1,6 @@
 //! Whether a request may go on, in the order of the contract: route, address, kill switch, credential,
-//! permission, rate, body. Everything here is a decision; nothing waits. What follows is in `enter`.
+//! permission, rate, body. Everything here is a decision; nothing waits but for the word of a limit that edges share
+//! (`limits.rs`). What follows is in `enter`.
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -12,7 +13,7 @@ use sluice_policy::authorize::{Refused, is_preflight};
 use sluice_policy::balance::Affinity;
 use sluice_policy::ending::{Sent, outcome};
 use sluice_policy::limit::header::{reset_epoch_s, retry_after_s, write_rate_limit};
-use sluice_policy::limit::{Decision, Who};
+use sluice_policy::limit::{Decision, Verdict, Who};
 use sluice_policy::method::Method;
 use sluice_policy::reserved::Reserved;
 use sluice_policy::route::{Ask, Lookup, Route, Target as Routed};
@@ -27,10 +28,12 @@ use crate::conn::{TlsSession, is_within};
 use crate::ctx::{Arrival, Exchange, Target};
 use crate::digits::push_number;
 use crate::due;
+use crate::enter::{Turned, Waits};
 use crate::fields::name;
 use crate::generation::{Generation, RouteLimit, ServiceRoute};
 use crate::headers::is_proxied;
 use crate::kill;
+use crate::limits::{self, Judged, Undecided};
 use crate::respond::Answer;
 use crate::shape;
 use crate::state::Shared;
@@ -40,24 +43,59 @@ const LIMIT_DIGITS: usize = 48;
 /// Where the event worker speaks WebSocket.
 const EVENTS_SOCKET: &str = "/events/ws";
 
-/// Runs a request through admission. `Err` is the answer that refuses it.
-pub(crate) fn admit(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> Result<(), Answer> {
-    check_connection(shared, x)?;
-    let reserved = route(x, headers)?;
-    if let Some(reserved) = reserved {
-        require_tls(x, reserved, headers)?;
-        guard(shared, x, reserved)?;
+/// Runs a request through admission. `Err` is why it does not go on.
+pub(crate) async fn admit(shared: &Shared, x: &mut Exchange, client: &mut impl Waits) -> Result<(), Turned> {
+    let (reserved, undecided) = arrive(shared, x, client.headers())?;
+    if let Some(undecided) = undecided {
+        // Boxed, here and below: who need not wait has no room for it.
+        Box::pin(wait(shared, x, client, undecided)).await?;
     }
+    if let Some(undecided) = identify(shared, x, reserved, client.headers())? {
+        Box::pin(wait(shared, x, client, undecided)).await?;
+    }
+    let headers = client.headers();
+    note_affinity(x, headers);
+    due::take(x, headers)?;
+    Ok(check_body(x)?)
+}
+
+/// What is asked of everybody: a fitting connection, a route, at paths of secrets a moderate rate.
+fn arrive(
+    shared: &Shared,
+    x: &mut Exchange,
+    headers: &HeaderMap,
+) -> Result<(Option<&'static Reserved>, Option<Undecided>), Answer> {
+    check_connection(shared, x)?;
+    let Some(reserved) = route(x, headers)? else { return Ok((None, None)) };
+    require_tls(x, reserved, headers)?;
+    Ok((Some(reserved), guard(shared, x, reserved)?))
+}
+
+/// Who asks, whether it may, and how often.
+fn identify(
+    shared: &Shared,
+    x: &mut Exchange,
+    reserved: Option<&Reserved>,
+    headers: &HeaderMap,
+) -> Result<Option<Undecided>, Answer> {
     check_address(x)?;
     shape::preflight(x, headers)?;
     kill::check(shared, x, headers)?;
     authenticate(shared, x, reserved, headers)?;
     kill::check_account(shared, x, headers)?;
     authorize(shared, x, headers)?;
-    limit_rate(shared, x, headers)?;
-    note_affinity(x, headers);
-    due::take(x, headers)?;
-    check_body(x)
+    limit_rate(shared, x, headers)
+}
+
+/// Waits for the word of a limit that edges share.
+async fn wait(
+    shared: &Shared,
+    x: &mut Exchange,
+    client: &mut impl Waits,
+    undecided: Undecided,
+) -> Result<(), Turned> {
+    let (limit, verdict) = limits::wait(shared, x, client, undecided).await?;
+    Ok(taken(x, &limit, verdict)?)
 }
 
 /// A request belongs on its connection: it asks for a host that the connection's certificate is for, and
@@ -245,11 +283,11 @@ fn require_tls(x: &mut Exchange, reserved: &Reserved, headers: &HeaderMap) -> Re
 }
 
 /// The limit of login and token paths, by address.
-fn guard(shared: &Shared, x: &mut Exchange, reserved: &Reserved) -> Result<(), Answer> {
+fn guard(shared: &Shared, x: &mut Exchange, reserved: &Reserved) -> Result<Option<Undecided>, Answer> {
     let generation = Arc::clone(&x.generation);
     match generation.guard(reserved.prefix) {
         Some(limit) => take(shared, x, limit, Who::Address(x.client)),
-        None => Ok(()),
+        None => Ok(None),
     }
 }
 
@@ -296,9 +334,9 @@ fn note_affinity(x: &mut Exchange, headers: &HeaderMap) {
 }
 
 /// The rate limit of a service.
-fn limit_rate(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> Result<(), Answer> {
-    let Target::Service(route) = &x.target else { return Ok(()) };
-    let Some(limit) = route.limit.clone() else { return Ok(()) };
+fn limit_rate(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> Result<Option<Undecided>, Answer> {
+    let Target::Service(route) = &x.target else { return Ok(None) };
+    let Some(limit) = route.limit.clone() else { return Ok(None) };
     let identity = x.identity.clone();
     let subject = identity.as_ref().map(|identity| identity.claims.sub.as_str());
     let who =
@@ -306,9 +344,21 @@ fn limit_rate(shared: &Shared, x: &mut Exchange, headers: &HeaderMap) -> Result<
     take(shared, x, &limit, who)
 }
 
-/// Takes one request out of a bucket and notes the headers that tell of it.
-fn take(shared: &Shared, x: &mut Exchange, limit: &RouteLimit, who: Who<'_>) -> Result<(), Answer> {
-    let verdict = shared.judge(limit, who);
+/// Takes one request out of a bucket, where that can be said at once.
+fn take(
+    shared: &Shared,
+    x: &mut Exchange,
+    limit: &Arc<RouteLimit>,
+    who: Who<'_>,
+) -> Result<Option<Undecided>, Answer> {
+    match shared.judge(limit, who) {
+        Judged::Now(verdict) => taken(x, limit, verdict).map(|()| None),
+        Judged::Later(undecided) => Ok(Some(undecided)),
+    }
+}
+
+/// Notes the headers that tell of a limit.
+fn taken(x: &mut Exchange, limit: &RouteLimit, verdict: Verdict) -> Result<(), Answer> {
     let decision = verdict.decision;
     x.limit_headers = limit_fields(limit, &decision);
     if decision.allowed {

@@ -13,15 +13,20 @@ use crate::ctx::Exchange;
 use crate::fields::{Fields, name};
 use crate::respond::Answer;
 
+/// Notes what the caller is willing to wait, where it says so; whether it says it well is seen by [`take`].
+pub(crate) fn note(x: &mut Exchange, headers: &HeaderMap) {
+    if let Ok(patience) = named(x, headers) {
+        x.patience = patience;
+    }
+}
+
 /// Takes what the caller is willing to wait. One that leaves no time for an answer is refused before any
 /// upstream hears of it.
 pub(crate) fn take(x: &mut Exchange, headers: &HeaderMap) -> Result<(), Answer> {
-    let asked = one(headers, &name::DEADLINE, read_ms);
-    let called = if x.call { one(headers, &name::GRPC_TIMEOUT, read_grpc) } else { Ok(None) };
-    x.patience = match (asked, called) {
-        (Ok(None), Ok(None)) => return Ok(()),
-        (Ok(one), Ok(other)) => one.into_iter().chain(other).min(),
-        (Err(fault), _) | (_, Err(fault)) => {
+    x.patience = match named(x, headers) {
+        Ok(None) => return Ok(()),
+        Ok(patience) => patience,
+        Err(fault) => {
             let answer = Answer::refuse(Code::InvalidDeadline, fault.to_string());
             return Err(decided(x, Code::InvalidDeadline.word(), answer));
         }
@@ -30,6 +35,12 @@ pub(crate) fn take(x: &mut Exchange, headers: &HeaderMap) -> Result<(), Answer> 
         return Ok(());
     }
     Err(over(x))
+}
+
+fn named(x: &Exchange, headers: &HeaderMap) -> Result<Option<Duration>, DeadlineFault> {
+    let asked = one(headers, &name::DEADLINE, read_ms)?;
+    let called = if x.call { one(headers, &name::GRPC_TIMEOUT, read_grpc)? } else { None };
+    Ok(asked.into_iter().chain(called).min())
 }
 
 /// The answer to a request whose caller waits no longer.

@@ -1,23 +1,28 @@
 //! The rate limits of callers: counted by this edge, and with others where `rate_limit.shared` says so.
 //!
 //! A request is judged by this edge's own table in any case; where edges share, what passes there needs a lease of
-//! the shared bucket too ([`sluice_policy::limit::lease`]). So a Redis that goes away changes nothing at once but
-//! that others are not counted: each edge admits up to the whole limit then, because to refuse a caller who is
-//! within it would be the worse fault. Nothing here waits.
+//! the shared bucket too ([`sluice_policy::limit::lease`]). Where there is none at hand it waits for the store's
+//! answer ([`wait`]): for a tenth of a second at most, for no longer than its caller is willing to, and not beyond its
+//! client; then its turn at the table comes. So a Redis that goes away changes nothing but that others are not
+//! counted: each edge admits up to the whole limit then, because to refuse a caller who is within it would be the
+//! worse fault.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwapOption;
 use ring::digest::{Context, SHA256};
-use sluice_ledger::limits::{SharedLimits, Watch};
+use sluice_ledger::limits::{SharedLimits, Told, Waiting, Watch};
 use sluice_ledger::redis::RedisError;
-use sluice_policy::limit::lease::Outcome;
+use sluice_policy::limit::lease::{Outcome, Taken};
 use sluice_policy::limit::leases::Name;
-use sluice_policy::limit::{Threshold, Verdict, Who};
+use sluice_policy::limit::{Key, Threshold, Verdict, Who};
 use sluice_schema::{Config, RateStore, RedisUrl};
 use tokio::runtime::Handle;
 
 use crate::clock;
+use crate::ctx::Exchange;
+use crate::due;
+use crate::enter::{Turned, Waits};
 use crate::generation::RouteLimit;
 use crate::meters::LimitMeters;
 use crate::state::Shared;
@@ -67,27 +72,95 @@ impl Joint {
     }
 }
 
+/// A request that the store of shared limits decides.
+pub(crate) struct Undecided {
+    limit: Arc<RouteLimit>,
+    key: Key,
+    waiting: Waiting,
+}
+
+/// What is said of one request.
+pub(crate) enum Judged {
+    Now(Verdict),
+    Later(Undecided),
+}
+
 impl Shared {
     /// Takes one request out of a caller's bucket.
-    pub(crate) fn judge(&self, limit: &RouteLimit, who: Who<'_>) -> Verdict {
+    pub(crate) fn judge(&self, limit: &Arc<RouteLimit>, who: Who<'_>) -> Judged {
         let (key, now) = (self.keyer().key(&limit.scope, who), clock::now());
         let joint = self.joint.limits.load();
-        let Some(shared) = joint.as_ref() else { return self.limiter.check(key, &limit.limit, now) };
-        let meters = &self.joint.meters;
-        self.limiter.check_with(key, &limit.limit, now, |threshold| {
+        let Some(shared) = joint.as_ref() else {
+            return Judged::Now(self.limiter.check(key, &limit.limit, now));
+        };
+        let mut waits = None;
+        let verdict = self.limiter.check_with(key, &limit.limit, now, |threshold, here| {
             let terms = match threshold {
                 Threshold::Soft => limit.limit.soft_terms,
                 Threshold::Hard => limit.limit.hard_terms?,
             };
-            let taken = shared.take(key, threshold, &terms, now, || name(&limit.scope, who, threshold));
-            match taken.map(|taken| taken.outcome) {
-                None if shared.shares() => meters.full.inc(),
-                None => meters.away.inc(),
-                Some(Outcome::Late) => meters.late.inc(),
-                Some(_) => {}
+            let name = || name(&limit.scope, who, threshold);
+            let Some((taken, waiting)) = shared.take(key, threshold, &terms, here, now, name) else {
+                let reason = if shared.shares() { &self.joint.meters.full } else { &self.joint.meters.away };
+                reason.inc();
+                return None;
+            };
+            waits = waiting;
+            self.joint.meters.count(&taken);
+            Some(taken)
+        });
+        match waits {
+            Some(waiting) if verdict.waits => {
+                Judged::Later(Undecided { limit: Arc::clone(limit), key, waiting })
             }
-            taken
-        })
+            _ => Judged::Now(verdict),
+        }
+    }
+}
+
+/// Waits for what the store says of a request, and gives it its turn at this edge's table.
+pub(crate) async fn wait(
+    shared: &Shared,
+    x: &mut Exchange,
+    client: &mut impl Waits,
+    undecided: Undecided,
+) -> Result<(Arc<RouteLimit>, Verdict), Turned> {
+    let Undecided { limit, key, mut waiting } = undecided;
+    due::note(x, client.headers());
+    let since = tokio::time::Instant::now();
+    let meters = &shared.joint.meters;
+    let told = tokio::select! {
+        biased;
+        told = waiting.told(x.left()) => told,
+        () = client.left(x) => {
+            x.decision = "client_left";
+            return Err(Turned::Left);
+        }
+    };
+    meters.wait_seconds.observe(since.elapsed().as_secs_f64());
+    let taken = match told {
+        Told::Taken(taken) => Some(taken),
+        Told::Alone => None,
+        Told::Over => return Err(Turned::Away(due::over(x))),
+    };
+    match &taken {
+        Some(taken) => meters.count(taken),
+        None => meters.away.inc(),
+    }
+    let (verdict, unused) = shared.limiter.settle(key, &limit.limit, clock::now(), taken.as_ref());
+    if unused {
+        waiting.give_back();
+    }
+    Ok((limit, verdict))
+}
+
+impl LimitMeters {
+    fn count(&self, taken: &Taken) {
+        match taken.outcome {
+            Outcome::Late => self.late.inc(),
+            Outcome::Crowded => self.crowded.inc(),
+            Outcome::Leased | Outcome::OnCredit | Outcome::Waits | Outcome::Refused(_) => {}
+        }
     }
 }
 

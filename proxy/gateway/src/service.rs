@@ -120,12 +120,12 @@ impl ProxyHttp for Edge {
             // A call that came with its exchange: refused before, or left to go on from here.
             x.refusal.take().map_or(Ok(()), |refusal| Err(Turned::Away(refusal)))
         } else {
-            match admit::admit(&self.shared, x, &session.req_header().headers) {
+            match admit::admit(&self.shared, x, session).await {
                 Ok(()) => match idempotency::claim(&self.shared, session, x).await? {
                     Ok(()) => enter(&self.shared, x, session).await,
                     Err(answer) => Err(Turned::Away(answer)),
                 },
-                Err(refusal) => Err(Turned::Away(refusal)),
+                turned => turned,
             }
         };
         x.admitted.get_or_insert_with(|| clock::look().0 - x.arrival.headed);

@@ -63,9 +63,9 @@ pub(crate) async fn run(
 ) -> Option<(Asked, Box<Exchange>)> {
     let mut x = Box::new(exchange(intake, &asked.head.headers));
     x.symbols = kill::symbols(&x, &asked.head.headers);
-    let entered = match admit::admit(shared, &mut x, &asked.head.headers) {
+    let entered = match admit::admit(shared, &mut x, &mut asked).await {
         Ok(()) => enter(shared, &mut x, &mut asked).await,
-        Err(answer) => Err(Turned::Away(answer)),
+        turned => turned,
     };
     x.admitted = Some(x.arrival.headed.elapsed());
     match entered {

@@ -169,10 +169,10 @@ impl Call<'_> {
     /// Lets the request in: admitted, its key claimed, its turn come. The outer error is a body that did not come.
     async fn enter(&mut self) -> Result<Result<(), Turned>> {
         let Self { shared, x, fields, stream, sending, .. } = self;
-        if let Err(answer) = admit::admit(shared, x, fields) {
-            return Ok(Err(Turned::Away(answer)));
-        }
         let mut caller = Caller { fields, stream, sending };
+        if let Err(turned) = admit::admit(shared, x, &mut caller).await {
+            return Ok(Err(turned));
+        }
         if idempotency::honoured(x)
             && let Err(answer) = Box::pin(idempotency::claim(shared, &mut caller, x)).await?
         {

@@ -1,7 +1,7 @@
 //! Metrics of rates that edges share.
 
-use prometheus::{IntCounter, IntGauge, Registry};
-use sluice_telemetry::metric::{self, Name};
+use prometheus::{Histogram, IntCounter, IntGauge, Registry};
+use sluice_telemetry::metric::{self, LATENCY_BUCKETS_S, Name};
 
 /// How rates are shared with other edges.
 #[derive(Clone)]
@@ -16,8 +16,12 @@ pub(crate) struct LimitMeters {
     pub(crate) away: IntCounter,
     /// Requests judged alone because its answer was late.
     pub(crate) late: IntCounter,
+    /// Requests judged alone because as many waited as may.
+    pub(crate) crowded: IntCounter,
     /// Requests judged alone for want of room.
     pub(crate) full: IntCounter,
+    /// How long requests waited for the store.
+    pub(crate) wait_seconds: Histogram,
 }
 
 impl LimitMeters {
@@ -30,7 +34,9 @@ impl LimitMeters {
             failed: calls.with_label_values(&["failed"]),
             away: alone.with_label_values(&["away"]),
             late: alone.with_label_values(&["late"]),
+            crowded: alone.with_label_values(&["crowded"]),
             full: alone.with_label_values(&["full"]),
+            wait_seconds: metric::histogram(registry, Name::EdgeLimiterWait, LATENCY_BUCKETS_S),
         }
     }
 }

@@ -119,14 +119,8 @@ async fn reach(
     x: &mut Exchange,
     mut head: RequestHeader,
 ) -> Reached {
-    let admitted = handshake::check(&head.headers)
-        .inspect_err(|_| x.decision = "websocket_handshake")
-        .and_then(|()| admit::admit(shared, x, &head.headers));
     let kept_max = stream.buffered().len() + EARLY_BYTES;
-    let entered = match admitted {
-        Ok(()) => enter(shared, x, &mut Caller { head: &head, stream, kept_max }).await,
-        Err(answer) => Err(Turned::Away(answer)),
-    };
+    let entered = let_in(shared, x, &mut Caller { head: &head, stream, kept_max }).await;
     x.admitted = Some(x.arrival.headed.elapsed());
     match entered {
         Err(Turned::Away(answer)) => return Reached::Refused(answer),
@@ -151,6 +145,13 @@ async fn reach(
             Some(Err(_)) => return Reached::Refused(failure(x)),
         }
     }
+}
+
+/// Admission, and its turn.
+async fn let_in(shared: &Shared, x: &mut Exchange, caller: &mut Caller<'_>) -> Result<(), Turned> {
+    handshake::check(&caller.head.headers).inspect_err(|_| x.decision = "websocket_handshake")?;
+    admit::admit(shared, x, caller).await?;
+    enter(shared, x, caller).await
 }
 
 /// Notes how a try failed; says whether another is made.

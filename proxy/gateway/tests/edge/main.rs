@@ -31,6 +31,7 @@ mod keys;
 mod kill;
 mod lanes;
 mod limits;
+mod limits_wait;
 mod names;
 mod observe;
 mod order_life;

@@ -14,7 +14,7 @@ use sluice_policy::time::Nanos;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::store::{Call, Store};
-use super::{BATCH_MAX, Common, PAUSE_MAX, PAUSE_MIN, ROUND, Watch};
+use super::{BATCH_MAX, Common, HURRIED, PAUSE_MAX, PAUSE_MIN, ROUND, Watch};
 use crate::redis::RedisError;
 
 /// Sharing that lasted so long begins with the shortest pause when it ends.
@@ -92,7 +92,7 @@ impl Keeper {
                 self.wait().await;
             } else {
                 self.round(due).await?;
-                sleep_until(started + ROUND).await;
+                self.pause(started).await;
             }
         }
     }
@@ -103,6 +103,20 @@ impl Keeper {
         tokio::select! {
             () = self.common.wake.notified() => {}
             () = sleep(lapses_in) => {}
+        }
+    }
+
+    /// Until the next round begins: sooner where somebody waits for it.
+    async fn pause(&self, started: Instant) {
+        sleep_until(started + HURRIED).await;
+        let hurried = async {
+            while self.common.leases.waiting() == 0 {
+                self.common.hurry.notified().await;
+            }
+        };
+        tokio::select! {
+            () = hurried => {}
+            () = sleep_until(started + ROUND) => {}
         }
     }
 
@@ -117,9 +131,12 @@ impl Keeper {
         self.watch.called(calls.len(), answered.is_ok());
         let now = (self.now)();
         for (due, granted) in due.iter().zip(answered?) {
-            if let Some(lapses_at) = self.common.leases.answer(due, granted, now) {
-                self.watched.push_back((lapses_at, *due));
+            let answered = self.common.leases.answer(due, granted, now);
+            for (wakes, taken) in answered.decided {
+                // One that has left meanwhile is counted as one that leaves a moment later.
+                wakes.send(taken).ok();
             }
+            self.watched.extend(answered.lapses_at.map(|lapses_at| (lapses_at, *due)));
         }
         Ok(())
     }

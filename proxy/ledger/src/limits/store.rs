@@ -1,10 +1,7 @@
 //! The calls of one round, as Redis is to execute them.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher as _, Hasher as _};
-
 use ::redis::{ErrorKind, Pipeline, RedisResult, ServerErrorKind};
-use sluice_policy::limit::lease::{Ask, CROWDED, Granted, Terms};
+use sluice_policy::limit::lease::{Ask, Granted, Terms};
 use sluice_policy::limit::leases::Name;
 
 use super::ROUND_WITHIN;
@@ -21,20 +18,13 @@ pub(super) struct Call {
     pub(super) ask: Ask,
 }
 
-/// Knows by which digest Redis knows the script, and as whom Redis knows this edge.
-#[derive(Debug)]
+/// Knows by which digest Redis knows the script.
+#[derive(Debug, Default)]
 pub(super) struct Store {
     digest: Option<String>,
-    edge: String,
 }
 
 impl Store {
-    /// A store that is asked as an edge of its own.
-    pub(super) fn new() -> Self {
-        let chance = || RandomState::new().build_hasher().finish();
-        Self { digest: None, edge: format!("{:016x}{:016x}", chance(), chance()) }
-    }
-
     /// Makes the calls of a round; their answers in order.
     ///
     /// # Errors
@@ -68,9 +58,9 @@ impl Store {
         let mut pipeline = ::redis::pipe();
         pipeline.ignore_errors();
         for call in calls {
-            add(&mut pipeline, &digest, &self.edge, call);
+            add(&mut pipeline, &digest, call);
         }
-        let results: Vec<RedisResult<(u64, u64, u8)>> = redis.call_all(&pipeline, ROUND_WITHIN).await?;
+        let results: Vec<RedisResult<(u64, u64)>> = redis.call_all(&pipeline, ROUND_WITHIN).await?;
         if results.len() != calls.len() {
             let error = (ErrorKind::UnexpectedReturnType, "another number of answers than calls");
             return Err(RedisError::Failed(error.into()));
@@ -79,9 +69,7 @@ impl Store {
         let mut answers = Vec::with_capacity(results.len());
         for (at, result) in results.into_iter().enumerate() {
             answers.push(match result {
-                Ok((granted, whole_after_us, shared)) => {
-                    Some(Granted::new(granted, whole_after_us, shared != 0))
-                }
+                Ok((granted, whole_after_us)) => Some(Granted::new(granted, whole_after_us)),
                 Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                     forgotten.push(at);
                     None
@@ -102,15 +90,14 @@ impl Store {
     }
 }
 
-fn add(pipeline: &mut Pipeline, digest: &str, edge: &str, call: &Call) {
+fn add(pipeline: &mut Pipeline, digest: &str, call: &Call) {
     let Call { name, terms, ask } = call;
     let mut key = String::with_capacity(16 + 32);
-    key.push_str("sluice:limit:2:");
+    key.push_str("sluice:limit:3:");
     for byte in name {
         key.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
         key.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
     }
     pipeline.cmd("EVALSHA").arg(digest).arg(1).arg(key);
     pipeline.arg(terms.per_us).arg(terms.requests).arg(terms.capacity).arg(ask.owed).arg(ask.want);
-    pipeline.arg(edge).arg(CROWDED.as_micros() as u64);
 }

@@ -1,36 +1,39 @@
 //! What an edge knows of a bucket that several edges share, and what it asks of the store.
 //!
-//! Purpose: edges share one limit without a call a request, and no request ever waits for the store.
+//! Purpose: edges share one limit without a call a request, and admit it within a tenth by construction; who waits for
+//! the store waits for one answer, and never longer than [`LATE`].
 //!
 //! The store keeps a bucket a caller, GCRA by its own clock ([`Terms`] say how large). An edge holds a
 //! [`Lease`] on it: a chunk of requests that the store has granted and counted already, and the bucket's
-//! state as last told. Exact conditions for one request:
+//! state as last told. A caller that was never asked for has a full bucket. Exact conditions for one request:
 //!
 //! 1. While there are requests in the chunk, one is taken from it. At half a chunk the next one is asked for.
-//! 2. Else it is admitted on credit, and counted with the next call, while the credit is not used up: a third,
-//!    rounded up, of what the bucket had left before the last count of this edge's and has regained since, less that
-//!    count, but one at least. For others may have had their thirds by then, and be counted only after it. All of
-//!    what is left where the edge has the bucket to itself: it was told again and again for [`CROWDED`], and by its
-//!    last answer, no older than that, no other edge called for the bucket in as long. A caller that was never asked
-//!    for has a full bucket. A `hard` threshold always has the whole credit: nobody's connection closes before he is
-//!    known to be past it.
-//! 3. Else it is refused: until the bucket has regained a request by the rate alone where it was empty.
-//! 4. An answer that takes longer than [`LATE`] is not waited for: the edge's own judgement holds until it
-//!    comes, but for buckets that are known to be empty. What it admits is counted afterwards.
+//! 2. Else it is refused where the bucket is known to be empty: until it has regained a request by the rate alone.
+//! 3. Else it is admitted on credit, and counted with the next call: as long as no more than the bucket's credit is
+//!    admitted and not counted, and what is left. A `hard` threshold always has the whole of what is left as its
+//!    credit: nobody's connection closes, and nobody waits, before he is known to be past it.
+//! 4. Else, where an answer is later than [`LATE`], the edge's own judgement holds until it comes; what it admits is
+//!    counted afterwards.
+//! 5. Else it waits for the store: the next call asks for as many requests as wait beside the chunk, and the answer
+//!    admits or refuses them in the order in which they came. Whom one answer does not decide (he came after its
+//!    call) waits for the next. Who would wait for what is spoken for already is refused: behind more than are left,
+//!    or than the edge's own table would let pass. Where no more may wait, the edge's own judgement holds, as for an
+//!    answer that is late: a bound is met only where answers are slow, and to refuse who is within the limit would be
+//!    the worse fault. So it does for one who has waited for [`LATE`], and for all who wait when the store fails.
 //!
-//! What edges admit together: none admits what it knows not to be there, and what it cannot know is what others
-//! were granted, or have admitted on credit, since the store counted for its last answer. So whenever an edge admits
-//! a request on credit, all of them together have taken no more than the bucket, what it has regained, and what
-//! this one cannot know of (a chunk counts from its grant; the simulation holds each request to exactly this). No
-//! two edges have a bucket to themselves at once: the store would have told the later one of the earlier. Hence
-//! three edges that are flooded in one moment admit thirds of one bucket, and a request each beyond it. An edge
-//! that is asked first when others have used the bucket up, or beside one that has had it to itself, admits a third of
-//! it once, until it is told.
+//! What edges admit together: at most the bucket, what it regains, and of every edge a [`SHARE`]th of the bucket. For
+//! the store never grants what is not there. What it has not counted is what edges have on credit, each no more than
+//! its credit. Look at the last answer by which anything was granted or admitted on credit: by then the store had
+//! counted no more than the bucket, beside what was on credit then; since then each edge has added what its credit
+//! held and no more, because an answer that counts it is a later one. Beside that, what was granted in advance and is
+//! not used may have been regained in the store before it is used: no more than the chunk. Credit and chunk are a
+//! [`SHARE`]th together: 9.4 % for three edges, for more of them in proportion. (An answer's way is not counted: what
+//! the store regains in it; nor is what an edge admits alone.) The simulation holds every span of time to this.
 //!
-//! A chunk holds what callers ask for in [`AHEAD`], at most a sixteenth of the bucket: a limit of a few a
-//! minute has no chunks, each request is counted by itself. What was not used for [`LEASE`] is given back.
-//! A call that failed is not repeated: nobody knows whether it was counted, and to count twice would refuse
-//! whom nothing forbids.
+//! A chunk holds what callers ask for in [`AHEAD`], at most a 64th of the bucket: a limit of a few a minute has no
+//! chunks, and below 32 no credit: each request is counted by itself, before it is admitted. What was not used for
+//! [`LEASE`] is given back, and what was granted to requests that wait no longer at once. A call that failed is not
+//! repeated: nobody knows whether it was counted, and to count twice would refuse whom nothing forbids.
 
 use std::time::Duration;
 
@@ -40,19 +43,17 @@ use crate::time::Nanos;
 
 /// How much of the callers' demand a chunk covers.
 pub const AHEAD: Duration = Duration::from_millis(25);
-/// An answer that takes longer does not hold anybody up.
+/// An answer that takes longer does not hold anybody up, and nobody waits for longer.
 pub const LATE: Duration = Duration::from_millis(100);
 /// What was granted and not used for so long is given back.
 pub const LEASE: Duration = Duration::from_millis(500);
 /// The shared bucket holds at least what the rate gives in this time, however small the burst: or what
 /// accumulates between two calls would be lost.
 const RESERVE: Duration = Duration::from_millis(100);
-/// Share of the bucket that one edge may hold in advance: one in so many.
-const CHUNK_SHARE: u64 = 16;
-/// For so long after an edge called for a bucket others share it with that edge. The store remembers who called.
-pub const CROWDED: Duration = Duration::from_secs(1);
-/// Share of what is left of it that one edge may admit before it is told: one in so many.
-const CREDIT_SHARE: u64 = 3;
+/// Share of the bucket that one edge may have beyond what the store knows, on credit and in advance: one in so many.
+pub const SHARE: u64 = 32;
+/// Share that it may hold in advance.
+const CHUNK_SHARE: u64 = 2 * SHARE;
 /// A bucket is whole after 35 years at most, so that the store's numbers stay exact.
 const WHOLE_AFTER_US: u128 = 1 << 50;
 /// Requests, of rounding.
@@ -77,19 +78,17 @@ pub struct Lease {
     lapses_at: Nanos,
     /// Somebody looks after it when it lapses.
     watched: bool,
-    /// Admitted and not counted; below zero: counted and not used.
-    owed: i64,
-    /// The same, in the call that is under way.
-    flying: i64,
+    /// Admitted and not counted; the same, in the call that is under way.
+    owed: u64,
+    flying: u64,
+    /// Counted, and not to be used any more: to be given back.
+    spare: u64,
+    /// Requests that wait for an answer.
+    waiting: u64,
     /// When the bucket is whole, as last told, without what is owed.
     whole_at: Nanos,
-    /// What the last call counted that was answered.
-    counted: u64,
     /// Since when an answer is awaited.
     waits_since: Option<Nanos>,
-    /// When the last answer was asked for, and from when on the bucket is this edge's alone.
-    told_at: Option<Nanos>,
-    alone_from: Option<Nanos>,
     /// Requests since the last call, and when that was.
     seen: u32,
     asked_at: Nanos,
@@ -106,6 +105,10 @@ pub enum Outcome {
     OnCredit,
     /// It will be counted; the store's answer is late.
     Late,
+    /// It will be counted; more may not wait.
+    Crowded,
+    /// It is decided by the store's answer.
+    Waits,
     /// It is refused for so long.
     Refused(Duration),
 }
@@ -123,10 +126,19 @@ pub struct Taken {
     pub asks: bool,
 }
 
+/// Room for a request that would have to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Requests that the edge's own table lets pass at present, with those that wait.
+    pub here: u64,
+    /// One more may wait.
+    pub waits: bool,
+}
+
 /// What to ask of the store: count what is owed, then grant up to `want`, as many as there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ask {
-    /// To count, whatever is left; below zero: to give back.
+    /// To count, whatever is left, less what is given back.
     pub owed: i64,
     /// To grant.
     pub want: u64,
@@ -139,8 +151,6 @@ pub struct Granted {
     pub granted: u64,
     /// Until the bucket is whole.
     pub whole_after: Duration,
-    /// Another edge called for it within [`CROWDED`].
-    pub shared: bool,
 }
 
 impl Terms {
@@ -165,6 +175,16 @@ impl Terms {
         self.capacity.saturating_sub(used as u64)
     }
 
+    /// Requests that an edge may hold in advance.
+    const fn chunk_max(&self) -> u64 {
+        self.capacity / CHUNK_SHARE
+    }
+
+    /// Requests that an edge may admit and not have counted.
+    const fn credit(&self) -> u64 {
+        self.capacity / SHARE - self.chunk_max()
+    }
+
     /// How long an empty bucket that is whole after `ahead` is without a request.
     fn bar(&self, ahead: Duration) -> Duration {
         let one_left = (self.capacity - 1) as f64 * self.cost_ns();
@@ -173,33 +193,14 @@ impl Terms {
 }
 
 impl Lease {
-    /// Decides about one request.
-    pub fn take(&mut self, terms: &Terms, threshold: Threshold, now: Nanos) -> Taken {
+    /// Decides about one request. [`Outcome::Waits`]: it is decided by [`Self::answer`], or leaves ([`Self::leave`],
+    /// [`Self::late`]); those who wait are told apart by their order alone.
+    pub fn take(&mut self, terms: &Terms, threshold: Threshold, room: Room, now: Nanos) -> Taken {
         self.seen = self.seen.saturating_add(1);
         self.lapse(now);
-        let ahead = self.whole_at.since(now);
-        let left = terms.left(ahead);
-        let (outcome, wanted) = if self.tokens > 0 {
-            self.tokens -= 1;
-            let chunk = self.chunk(terms);
-            (Outcome::Leased, chunk > 0 && 2 * self.tokens <= chunk)
-        } else if left == 0 {
-            (Outcome::Refused(terms.bar(ahead)), false)
-        } else if self.on_credit() < self.credit(left, threshold, now) {
-            self.owed += 1;
-            (Outcome::OnCredit, true)
-        } else if self.is_late(now) {
-            self.owed += 1;
-            (Outcome::Late, true)
-        } else {
-            (Outcome::Refused(LATE), true)
-        };
-        Taken {
-            outcome,
-            remaining: (left + self.tokens).saturating_sub(self.on_credit()).min(terms.capacity),
-            reset_after: ahead,
-            asks: wanted && self.await_answer(now),
-        }
+        let (outcome, wanted) = self.judge(terms, threshold, self.waiting, room, now);
+        self.waiting += u64::from(outcome == Outcome::Waits);
+        Taken { asks: wanted && self.await_answer(now), ..self.told(terms, outcome, now) }
     }
 
     /// A call is to be made: what it asks. What follows is for the next one.
@@ -211,25 +212,57 @@ impl Lease {
         self.pace = if past > 1.0 { pace } else { f64::midpoint(self.pace, pace) };
         (self.seen, self.asked_at) = (0, now);
         self.waits_since.get_or_insert(now);
-        (self.flying, self.owed) = (self.owed, 0);
-        Ask { owed: self.flying, want: self.chunk(terms).saturating_sub(self.tokens) }
+        self.flying = std::mem::take(&mut self.owed);
+        let owed = self.flying.cast_signed().saturating_sub_unsigned(std::mem::take(&mut self.spare));
+        Ask { owed, want: (self.chunk(terms) + self.waiting).saturating_sub(self.tokens) }
     }
 
-    /// The answer to it; true where another call is wanted already.
-    pub fn answer(&mut self, terms: &Terms, granted: Granted, now: Nanos) -> bool {
-        let whole_at = now.plus(granted.whole_after);
-        // What the first answer does not tell is whether others' requests are just on their way.
-        let known = self.alone_from.filter(|_| self.is_told(now));
-        self.alone_from = (!granted.shared).then(|| known.unwrap_or(now.plus(CROWDED)));
-        self.counted = u64::try_from(self.flying).unwrap_or(0);
-        (self.flying, self.waits_since, self.told_at) = (0, None, Some(self.asked_at));
-        self.whole_at = whole_at;
+    /// The answer to it; `decided` hears of those who waited, in the order in which they came, as far as it decides
+    /// them. True where another call is wanted already.
+    pub fn answer(
+        &mut self,
+        terms: &Terms,
+        granted: Granted,
+        now: Nanos,
+        mut decided: impl FnMut(Taken),
+    ) -> bool {
+        (self.flying, self.waits_since) = (0, None);
+        self.whole_at = now.plus(granted.whole_after);
         // A store that grants more than there is has lost its mind: it is not followed.
         self.tokens = self.tokens.saturating_add(granted.granted).min(terms.capacity);
         if granted.granted > 0 {
             self.lapses_at = now.plus(LEASE);
         }
-        self.owed != 0 && self.await_answer(now)
+        while self.waiting > 0 {
+            let room = Room { here: u64::MAX, waits: true };
+            let (outcome, _) = self.judge(terms, Threshold::Soft, 0, room, now);
+            if outcome == Outcome::Waits {
+                break;
+            }
+            self.waiting -= 1;
+            decided(self.told(terms, outcome, now));
+        }
+        let surplus = self.tokens.saturating_sub(terms.chunk_max());
+        (self.tokens, self.spare) = (self.tokens - surplus, self.spare + surplus);
+        (self.owed > 0 || self.spare > 0 || self.waiting > 0) && self.await_answer(now)
+    }
+
+    /// One that waits does so no longer: nobody needs what is decided about it.
+    pub fn leave(&mut self) {
+        self.waiting = self.waiting.saturating_sub(1);
+    }
+
+    /// One has waited for too long: it passes as far as the store is concerned, and is counted afterwards.
+    pub fn late(&mut self, terms: &Terms, now: Nanos) -> Taken {
+        self.leave();
+        self.owed += 1;
+        self.told(terms, Outcome::Late, now)
+    }
+
+    /// One that was admitted did not pass for another reason; true where a call is wanted for it, and was not before.
+    pub fn give_back(&mut self, now: Nanos) -> bool {
+        self.spare += 1;
+        self.await_answer(now)
     }
 
     /// The store is away: nothing is held or owed any more. What was told of the bucket stays.
@@ -261,27 +294,56 @@ impl Lease {
 
     /// Until when it says something, at least; the end of time while a call is under way.
     pub(super) fn busy_until(&self, now: Nanos) -> Nanos {
-        let waits = self.waits_since.is_some() || self.owed != 0 || self.flying != 0;
+        let waits = self.waits_since.is_some() || self.owed > 0 || self.flying > 0 || self.spare > 0;
         let held = if self.tokens > 0 { self.lapses_at.max(now.plus(LATE)) } else { Nanos::ZERO };
         if waits { Nanos(u64::MAX) } else { self.whole_at.max(held) }
     }
 
-    fn credit(&self, left: u64, threshold: Threshold, now: Nanos) -> u64 {
-        let alone = self.is_told(now) && self.alone_from.is_some_and(|from| now >= from);
-        if alone || threshold == Threshold::Hard {
-            return left;
+    /// What becomes of a request before which `ahead` others wait, and whether a call is wanted.
+    fn judge(
+        &mut self,
+        terms: &Terms,
+        threshold: Threshold,
+        ahead: u64,
+        room: Room,
+        now: Nanos,
+    ) -> (Outcome, bool) {
+        if self.tokens > 0 {
+            self.tokens -= 1;
+            let chunk = self.chunk(terms);
+            return (Outcome::Leased, chunk > 0 && 2 * self.tokens <= chunk);
         }
-        let share = left.saturating_add(self.counted).div_ceil(CREDIT_SHARE);
-        share.saturating_sub(self.counted).max(1)
+        let whole_after = self.whole_at.since(now);
+        let left = terms.left(whole_after);
+        if left == 0 {
+            return (Outcome::Refused(terms.bar(whole_after)), false);
+        }
+        let credit = if threshold == Threshold::Hard { left } else { left.min(terms.credit()) };
+        let outcome = if self.on_credit() < credit {
+            Outcome::OnCredit
+        } else if self.is_late(now) {
+            Outcome::Late
+        } else if threshold == Threshold::Hard || self.on_credit() + ahead >= left || ahead >= room.here {
+            Outcome::Refused(LATE)
+        } else if room.waits {
+            Outcome::Waits
+        } else {
+            Outcome::Crowded
+        };
+        self.owed += u64::from(matches!(outcome, Outcome::OnCredit | Outcome::Late | Outcome::Crowded));
+        (outcome, true)
     }
 
-    /// Whether the last answer is young enough to know of others.
-    fn is_told(&self, now: Nanos) -> bool {
-        self.told_at.is_some_and(|at| now.since(at) < CROWDED)
+    fn told(&self, terms: &Terms, outcome: Outcome, now: Nanos) -> Taken {
+        let reset_after = self.whole_at.since(now);
+        let spoken_for = self.on_credit() + self.waiting;
+        let remaining =
+            (terms.left(reset_after) + self.tokens).saturating_sub(spoken_for).min(terms.capacity);
+        Taken { outcome, remaining, reset_after, asks: false }
     }
 
     fn on_credit(&self) -> u64 {
-        u64::try_from(self.owed.saturating_add(self.flying)).unwrap_or(0)
+        self.owed + self.flying
     }
 
     fn is_late(&self, now: Nanos) -> bool {
@@ -297,14 +359,14 @@ impl Lease {
     /// Requests that the caller makes in [`AHEAD`].
     fn chunk(&self, terms: &Terms) -> u64 {
         let wanted = (self.pace * AHEAD.as_secs_f64()) as u64;
-        wanted.min(terms.capacity / CHUNK_SHARE)
+        wanted.min(terms.chunk_max())
     }
 
     fn lapse(&mut self, now: Nanos) -> bool {
         if self.tokens == 0 || now < self.lapses_at {
             return false;
         }
-        self.owed = self.owed.saturating_sub_unsigned(std::mem::take(&mut self.tokens));
+        self.spare += std::mem::take(&mut self.tokens);
         true
     }
 }
@@ -322,11 +384,11 @@ impl Taken {
 }
 
 impl Granted {
-    /// From the store's numbers: requests, microseconds until the bucket is whole, and whether others call for it.
-    pub fn new(granted: u64, whole_after_us: u64, shared: bool) -> Self {
+    /// From the store's numbers: requests, and microseconds until the bucket is whole.
+    pub fn new(granted: u64, whole_after_us: u64) -> Self {
         // Beyond it no store that keeps its word can say anything.
         let longest = 4 * u64::try_from(WHOLE_AFTER_US).unwrap_or(u64::MAX);
-        Self { granted, whole_after: Duration::from_micros(whole_after_us.min(longest)), shared }
+        Self { granted, whole_after: Duration::from_micros(whole_after_us.min(longest)) }
     }
 }
 

@@ -4,21 +4,29 @@
 //! whose bucket is whole and who holds and owes nothing is indistinguishable from one never seen: his slot is
 //! free. One that is not is never taken from its caller: a caller for whom there is no room is judged by this
 //! edge alone, and counted. So an attacker with many names changes nothing for callers that are known, and the
-//! store's buckets are bounded: one whose slot is free is whole, and expires there within
-//! [`CROWDED`](super::lease::CROWDED).
+//! store's buckets are bounded: one whose slot is free is whole, and expires there.
 //!
-//! LIMIT: [`LEASES_MAX`] callers by default, 160 bytes each, allocated when edges share.
+//! Requests that wait for the store's answer stand in a queue of their bucket, each with what wakes it (`W`); they are
+//! registered and decided under the same lock, so no answer passes one by. A bucket has no more of them than it may
+//! have requests left.
+//!
+//! LIMIT: [`LEASES_MAX`] callers by default, 160 bytes each, allocated when edges share; [`WAITERS_MAX`] requests
+//! that wait, [`WAITERS_OF_ONE`] of them for one bucket.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
-use super::lease::{Ask, Granted, Lease, Taken, Terms};
+use super::lease::{Ask, Granted, Lease, Outcome, Room, Taken, Terms};
 use super::table::{Key, Threshold};
 use crate::time::Nanos;
 
 /// Callers at once, unless the shell asks for another number.
 pub const LEASES_MAX: usize = 1 << 16;
+/// LIMIT: requests that wait for an answer, of all buckets and of one.
+pub const WAITERS_MAX: usize = 1 << 14;
+/// The same, of one bucket, so that it leaves room for others.
+pub const WAITERS_OF_ONE: usize = 1 << 12;
 const SHARDS: usize = 64;
 const WAYS: usize = 8;
 /// Tells the bucket of a `hard` threshold from that of the same caller's other one.
@@ -35,42 +43,77 @@ pub struct Due {
     pub terms: Terms,
 }
 
-/// The leases of all callers.
+/// A request that waits for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    due: Due,
+    number: u64,
+}
+
+/// The leases of all callers. `W` wakes a request that waits.
 #[derive(Debug)]
-pub struct Leases {
-    shards: Box<[Mutex<Shard>]>,
+pub struct Leases<W = ()> {
+    shards: Box<[Mutex<Shard<W>>]>,
     sets: usize,
     due: Mutex<VecDeque<Due>>,
+    tickets: AtomicU64,
+    waiting: AtomicUsize,
     full: AtomicU64,
 }
 
-type Shard = Box<[[Slot; WAYS]]>;
+type Shard<W> = Box<[[Slot<W>; WAYS]]>;
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Slot {
+#[derive(Debug)]
+struct Slot<W> {
     key: u128,
     name: Name,
     lease: Lease,
+    /// As many as the lease says, in its order.
+    queue: VecDeque<(u64, W)>,
 }
 
-impl Leases {
+impl<W> Default for Slot<W> {
+    fn default() -> Self {
+        Self { key: 0, name: Name::default(), lease: Lease::default(), queue: VecDeque::new() }
+    }
+}
+
+/// What an answer has come to.
+#[derive(Debug)]
+pub struct Answered<W> {
+    /// When what is held now lapses, where nobody watches it yet.
+    pub lapses_at: Option<Nanos>,
+    /// Those who waited and are decided.
+    pub decided: Vec<(W, Taken)>,
+}
+
+impl<W> Leases<W> {
     /// Room for at least `callers`.
     pub fn new(callers: usize) -> Self {
         let sets = callers.div_ceil(SHARDS * WAYS).max(1);
-        let shard = || Mutex::new(vec![[Slot::default(); WAYS]; sets].into_boxed_slice());
+        let set = || std::array::from_fn(|_| Slot::default());
+        let shard = || Mutex::new(std::iter::repeat_with(set).take(sets).collect());
         let shards = (0..SHARDS).map(|_| shard()).collect();
-        Self { shards, sets, due: Mutex::default(), full: AtomicU64::new(0) }
+        let (tickets, waiting, full) = (AtomicU64::new(0), AtomicUsize::new(0), AtomicU64::new(0));
+        Self { shards, sets, due: Mutex::default(), tickets, waiting, full }
     }
 
-    /// Decides about one request; `None` where there is no room for its caller. `name` makes the bucket's name,
-    /// once for a caller that is not known. Holds one shard's lock for the time of it.
+    /// Decides about one request; `None` where there is no room for its caller. `here` is how many requests of its
+    /// bucket the edge's own table would let pass now. `name` makes the bucket's name, once for a caller that is not
+    /// known; `wakes` what wakes the request, where it waits. Holds one shard's lock for the time of it.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a request, its bucket, and how to make what they seldom need"
+    )]
     pub fn take(
         &self,
         key: Key,
         threshold: Threshold,
         terms: &Terms,
+        here: u64,
         now: Nanos,
         name: impl FnOnce() -> Name,
+        wakes: impl FnOnce(Ticket) -> W,
     ) -> Option<Taken> {
         let key = if threshold == Threshold::Hard { key.bits() ^ HARD } else { key.bits() };
         let (shard, set) = self.place(key);
@@ -83,13 +126,21 @@ impl Leases {
                 self.full.fetch_add(1, Relaxed);
                 return None;
             };
-            set[free] = Slot { key, name: name(), lease: Lease::default() };
+            set[free] = Slot { key, name: name(), ..Slot::default() };
             free
         };
-        let taken = set[at].lease.take(terms, threshold, now);
+        let slot = &mut set[at];
+        let waits = slot.queue.len() < WAITERS_OF_ONE && self.waiting() < WAITERS_MAX;
+        let taken = slot.lease.take(terms, threshold, Room { here, waits }, now);
+        let due = Due { key, terms: *terms };
+        if taken.outcome == Outcome::Waits {
+            let number = self.tickets.fetch_add(1, Relaxed);
+            slot.queue.push_back((number, wakes(Ticket { due, number })));
+            self.waiting.fetch_add(1, Relaxed);
+        }
         drop(shard);
         if taken.asks {
-            self.push(Due { key, terms: *terms });
+            self.push(due);
         }
         Some(taken)
     }
@@ -106,14 +157,49 @@ impl Leases {
         self.with(due, |slot| (slot.name, slot.lease.ask(&due.terms, now)))
     }
 
-    /// The store's answer; when what is held now lapses, where nobody watches it yet.
-    pub fn answer(&self, due: &Due, granted: Granted, now: Nanos) -> Option<Nanos> {
-        let (again, lapses_at) =
-            self.with(due, |slot| (slot.lease.answer(&due.terms, granted, now), slot.lease.to_watch()))?;
-        if again {
+    /// The store's answer.
+    pub fn answer(&self, due: &Due, granted: Granted, now: Nanos) -> Answered<W> {
+        let mut decided = Vec::new();
+        let lapses_at = self.with(due, |slot| {
+            let Slot { lease, queue, .. } = slot;
+            let again = lease.answer(&due.terms, granted, now, |taken| {
+                decided.extend(queue.pop_front().map(|(_, wakes)| (wakes, taken)));
+            });
+            if queue.is_empty() {
+                *queue = VecDeque::new();
+            }
+            (again, lease.to_watch())
+        });
+        self.waiting.fetch_sub(decided.len(), Relaxed);
+        if lapses_at.is_some_and(|(again, _)| again) {
             self.push(*due);
         }
-        lapses_at
+        Answered { lapses_at: lapses_at.and_then(|(_, at)| at), decided }
+    }
+
+    /// A request waits no longer, and does not pass. What was decided about it meanwhile is counted.
+    pub fn leave(&self, ticket: &Ticket) {
+        self.with_waiting(ticket, Lease::leave);
+    }
+
+    /// A request has waited for too long: it passes, as far as the store is concerned. `None` where it is decided, or
+    /// the store is away.
+    pub fn late(&self, ticket: &Ticket, now: Nanos) -> Option<Taken> {
+        self.with_waiting(ticket, |lease| lease.late(&ticket.due.terms, now))
+    }
+
+    /// A request that waited, and was admitted, did not pass for another reason.
+    pub fn give_back(&self, ticket: &Ticket, now: Nanos) -> bool {
+        let asks = self.with(&ticket.due, |slot| slot.lease.give_back(now)).unwrap_or(false);
+        if asks {
+            self.push(ticket.due);
+        }
+        asks
+    }
+
+    /// Requests that wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
     }
 
     /// Looks whether a watched lease has lapsed; what is left of it is given back with the next calls. When to look
@@ -126,12 +212,18 @@ impl Leases {
         later
     }
 
-    /// The store is away: nothing is held, owed or asked any more.
+    /// The store is away: nothing is held, owed or asked any more, and nobody waits.
     pub fn forget(&self) {
         self.due.lock().unwrap_or_else(PoisonError::into_inner).clear();
         for shard in &self.shards {
+            let mut left = Vec::new();
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.iter_mut().flatten().for_each(|slot| slot.lease.forget());
+            for slot in shard.iter_mut().flatten() {
+                slot.lease.forget();
+                left.extend(std::mem::take(&mut slot.queue));
+            }
+            drop(shard);
+            self.waiting.fetch_sub(left.len(), Relaxed);
         }
     }
 
@@ -142,7 +234,7 @@ impl Leases {
 
     /// Callers that are not idle.
     pub fn busy(&self, now: Nanos) -> usize {
-        let busy = |shard: &Mutex<Shard>| {
+        let busy = |shard: &Mutex<Shard<W>>| {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             shard.iter().flatten().filter(|slot| !slot.lease.is_idle(now)).count()
         };
@@ -158,7 +250,19 @@ impl Leases {
         self.due.lock().unwrap_or_else(PoisonError::into_inner).push_back(due);
     }
 
-    fn with<T>(&self, due: &Due, act: impl FnOnce(&mut Slot) -> T) -> Option<T> {
+    /// Acts for one that waits, and takes it out of its queue.
+    fn with_waiting<T>(&self, ticket: &Ticket, act: impl FnOnce(&mut Lease) -> T) -> Option<T> {
+        let found = self.with(&ticket.due, |slot| {
+            let at = slot.queue.iter().position(|(number, _)| *number == ticket.number)?;
+            let wakes = slot.queue.remove(at);
+            Some((act(&mut slot.lease), wakes))
+        });
+        let (done, _wakes) = found.flatten()?;
+        self.waiting.fetch_sub(1, Relaxed);
+        Some(done)
+    }
+
+    fn with<T>(&self, due: &Due, act: impl FnOnce(&mut Slot<W>) -> T) -> Option<T> {
         let (shard, set) = self.place(due.key);
         let mut shard = self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
         shard[set].iter_mut().find(|slot| slot.key == due.key).map(act)

@@ -19,7 +19,7 @@ use std::sync::{Mutex, PoisonError};
 
 use sluice_schema::RateKey;
 
-use super::lease::Taken;
+use super::lease::{Outcome, Taken};
 use super::{AHEAD_MAX, Decision, Limit, ticks};
 use crate::time::Nanos;
 
@@ -85,6 +85,8 @@ pub struct Verdict {
     pub decision: Decision,
     /// The caller is past `hard`: answer, then close.
     pub close: bool,
+    /// Others decide later: the request was not taken from this table, [`Table::settle`] does it then.
+    pub waits: bool,
 }
 
 /// The states of all callers.
@@ -181,6 +183,22 @@ fn hash(seed: u64, scope: &str, who: Who<'_>) -> u64 {
     hasher.finish()
 }
 
+impl Slot {
+    /// What a limit says of a request, and the state that it leaves.
+    fn check(&mut self, limit: &Limit, now: Nanos) -> (Decision, u64) {
+        self.tat = limit.soft.take_over(now, self.tat, self.cost);
+        self.cost = limit.soft.cost;
+        limit.soft.check(now, self.tat)
+    }
+
+    /// Keeps that state, unless others keep the request from passing.
+    const fn keep(&mut self, passes_here: bool, passes: bool, tat: u64) {
+        if passes || !passes_here {
+            self.tat = tat;
+        }
+    }
+}
+
 impl Table {
     /// Room for at least `keys` callers.
     pub fn new(keys: usize) -> Self {
@@ -222,32 +240,27 @@ impl Table {
 
     /// Decides about one request and remembers it. Holds one shard's lock for the time of it.
     pub fn check(&self, key: Key, limit: &Limit, now: Nanos) -> Verdict {
-        self.check_with(key, limit, now, |_| None)
+        self.check_with(key, limit, now, |_, _| None)
     }
 
-    /// The same where others have a say: `shared` is asked once for each threshold that a request passes here, and
-    /// may refuse it. What is refused by one counts for none but `hard`, which counts every request that it lets
-    /// pass.
+    /// The same where others have a say: `shared` is asked once for each threshold that a request passes here, with how
+    /// many would pass here at present, and may refuse it, or have it wait. What is refused by one counts for none but
+    /// `hard`, which counts every request that it lets pass.
     pub fn check_with(
         &self,
         key: Key,
         limit: &Limit,
         now: Nanos,
-        mut shared: impl FnMut(Threshold) -> Option<Taken>,
+        mut shared: impl FnMut(Threshold, u64) -> Option<Taken>,
     ) -> Verdict {
         let mut ask = |threshold, decision: &mut Decision| {
-            if decision.allowed
-                && let Some(taken) = shared(threshold)
-            {
-                taken.narrow(decision);
-            }
+            let taken = decision.allowed.then(|| shared(threshold, decision.remaining + 1)).flatten();
+            taken.inspect(|taken| taken.narrow(decision)).is_some_and(|taken| taken.outcome == Outcome::Waits)
         };
         let (shard, set) = self.place(key);
         let mut shard = self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
         let slot = self.slot(&mut shard[set], key, now);
-        slot.tat = limit.soft.take_over(now, slot.tat, slot.cost);
-        slot.cost = limit.soft.cost;
-        let (mut decision, tat) = limit.soft.check(now, slot.tat);
+        let (mut decision, tat) = slot.check(limit, now);
         let passes_here = decision.allowed;
         let mut close = false;
         if let Some(hard) = limit.hard {
@@ -262,14 +275,28 @@ impl Table {
             decision.allowed &= past.allowed;
             decision.retry_after = decision.retry_after.max(past.retry_after);
         }
-        ask(Threshold::Soft, &mut decision);
-        if decision.allowed || !passes_here {
-            slot.tat = tat;
-        }
+        let waits = ask(Threshold::Soft, &mut decision);
+        slot.keep(passes_here, decision.allowed && !waits, tat);
         if !decision.allowed {
             decision.remaining = 0;
         }
-        Verdict { decision, close }
+        Verdict { decision, close, waits }
+    }
+
+    /// Decides about a request for which others made it wait, by what they say now: its turn at this table. The second
+    /// is whether they admitted it for nothing, because it does not pass here any more.
+    pub fn settle(&self, key: Key, limit: &Limit, now: Nanos, taken: Option<&Taken>) -> (Verdict, bool) {
+        let (shard, set) = self.place(key);
+        let mut shard = self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = self.slot(&mut shard[set], key, now);
+        let (mut decision, tat) = slot.check(limit, now);
+        let passes_here = decision.allowed;
+        if let Some(taken) = taken.filter(|_| passes_here) {
+            taken.narrow(&mut decision);
+        }
+        slot.keep(passes_here, decision.allowed, tat);
+        let unused = !passes_here && taken.is_some_and(|taken| !matches!(taken.outcome, Outcome::Refused(_)));
+        (Verdict { decision, close: false, waits: false }, unused)
     }
 
     /// How many callers that were not idle have been forgotten for want of room.

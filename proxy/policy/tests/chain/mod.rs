@@ -135,7 +135,7 @@ impl Chain {
             && need.check(Some(&self.grants)).is_ok();
         let who = Who::of(&self.limit.key, Some("bench"), client, |_| None);
         let key = self.keyer.key(&self.service.name, who);
-        let lease = |threshold| self.rest.lease(key, threshold, &self.limit, now);
+        let lease = |threshold, here| self.rest.lease(key, threshold, &self.limit, here, now);
         let verdict = self.callers.check_with(key, &self.limit, now, lease);
         self.rate_limit.clear();
         write_rate_limit(&mut self.rate_limit, &self.quoted, &verdict.decision);

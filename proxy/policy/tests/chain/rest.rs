@@ -56,15 +56,22 @@ impl Rest {
     }
 
     /// The word of the limit that edges share.
-    pub(crate) fn lease(&self, key: Key, threshold: Threshold, limit: &Limit, now: Nanos) -> Option<Taken> {
-        self.leases.take(key, threshold, &limit.soft_terms, now, || [7; 16])
+    pub(crate) fn lease(
+        &self,
+        key: Key,
+        threshold: Threshold,
+        limit: &Limit,
+        here: u64,
+        now: Nanos,
+    ) -> Option<Taken> {
+        self.leases.take(key, threshold, &limit.soft_terms, here, now, || [7; 16], |_| ())
     }
 
     /// What one task does beside the requests: the calls that leases ask for, answered by a store that has enough.
     pub(crate) fn round(&self, now: Nanos) {
         for due in self.leases.due(512) {
             let Some((_, ask)) = self.leases.ask(&due, now) else { continue };
-            self.leases.answer(&due, Granted::new(ask.want, 0, false), now);
+            self.leases.answer(&due, Granted::new(ask.want, 0), now);
         }
     }
 

@@ -37,13 +37,14 @@ fn whatever_goes_wrong_what_must_hold_holds() {
     let (tally, failed) = runs(0, asked("SLUICE_SEEDS").unwrap_or(SEEDS));
     assert!(failed.is_none(), "{}", failed.as_ref().map(complain).unwrap_or_default());
     let Tally { requests, executions, retries, budget_stops: stops, .. } = tally;
-    let Tally { hedges, stale, handovers, leased, unknown_keys, .. } = tally;
+    let Tally { hedges, stale, handovers, leased, limited, unknown_keys, .. } = tally;
     assert!(
         requests > 10_000 && executions * 5 > requests,
         "{executions} of {requests} requests were executed"
     );
     assert!(hedges > 100 && stale > 100, "{hedges} second tries, {stale} older answers");
     assert!(handovers > 100 && leased > 100, "{handovers} handovers, {leased} requests by leases");
+    assert!(limited > 100, "{limited} waited for a shared limit");
     assert!(unknown_keys > 0, "no stream ended with its caller's key");
     assert!(retries > 100 && stops > 0, "{retries} retries, {stops} stopped by the budget");
 }

@@ -9,7 +9,7 @@ use sluice_policy::idempotency::{Answer, Verdict, honours, key};
 use sluice_policy::kill_switch::{Ask as Stop, Stopped};
 use sluice_policy::limit::lease::{Outcome as Leased, Taken};
 use sluice_policy::limit::leases::Name;
-use sluice_policy::limit::{Table as Limiter, Who};
+use sluice_policy::limit::{Key, Limit, Table as Limiter, Verdict as Said, Who};
 use sluice_policy::route::{Ask as Way, Lookup, Target};
 use sluice_policy::split::caller;
 use sluice_wire::code::Code;
@@ -60,10 +60,19 @@ impl World {
         if asks.conf.access[asked].need(asks.method, false).check(Some(&held)).is_err() {
             return self.refuse(request, Code::InsufficientScope);
         }
-        if !self.within_rate(request) {
+        if let Some(allowed) = self.within_rate(request) {
+            self.rated(request, allowed);
+        }
+    }
+
+    /// Its rate is known.
+    pub(crate) fn rated(&mut self, request: usize, allowed: bool) {
+        if !allowed {
             return self.refuse(request, Code::RateLimited);
         }
-        if self.requests[request].patience.is_some_and(|patience| patience < USEFUL_MIN) {
+        let asks = &self.requests[request];
+        let waited = self.edges[asks.edge].clock(self.now).since(asks.arrived);
+        if asks.patience.is_some_and(|patience| patience.saturating_sub(waited) < USEFUL_MIN) {
             return self.refuse(request, Code::UpstreamTimeout);
         }
         self.ask_key(request);
@@ -84,36 +93,71 @@ impl World {
         switches.check_account(lane, asks.subject())
     }
 
-    fn within_rate(&mut self, request: usize) -> bool {
+    /// `None` where it waits for the store.
+    fn within_rate(&mut self, request: usize) -> Option<bool> {
         let asks = &self.requests[request];
-        let Some(limit) = &asks.conf.limits[asks.asked] else { return true };
+        let Some(limit) = &asks.conf.limits[asks.asked] else { return Some(true) };
         let (at, account) = (asks.edge, asks.account);
-        let edge = &self.edges[at];
-        let who = Who::of(&limit.key, Some(asks.subject()), asks.address(), |_| None);
-        let limiter_key = edge.keyer.key(&asks.conf.services[asks.asked].name, who);
-        let now = edge.clock(self.now);
+        let limiter_key = self.limiter_key(request, limit);
+        let now = self.edges[at].clock(self.now);
         if !self.edges[at].joint.shares || limit.hard.is_some() {
             let verdict = self.edges[at].limiter.check(limiter_key, limit, now);
             self.oracle.limited(self.now, &self.requests[request], limit, verdict, false);
-            return verdict.decision.allowed;
+            return Some(verdict.decision.allowed);
         }
         // The table holds its own lock while it asks; here it is lent for as long.
         let (limit, name) = (limit.clone(), name(asks.asked, account));
         let table = std::mem::replace(&mut self.edges[at].limiter, Limiter::new(1));
         let mut refused = false;
-        let verdict = table.check_with(limiter_key, &limit, now, |_| {
-            let taken = self.take_lease(at, limiter_key, &limit.soft_terms, name);
+        let verdict = table.check_with(limiter_key, &limit, now, |_, here| {
+            let taken = self.take_lease(request, limiter_key, &limit.soft_terms, here, name);
             refused = matches!(taken, Some(Taken { outcome: Leased::Refused(_), .. }));
             taken
         });
         self.edges[at].limiter = table;
-        let asks = &self.requests[request];
-        self.oracle.limited(self.now, asks, &limit, verdict, refused);
-        let was_well = self.redis.as_ref().is_some_and(|redis| redis.was_well);
-        if was_well {
-            self.oracle.limited_by_all(self.now, asks, &limit, verdict, refused);
+        if verdict.waits {
+            self.oracle.limit_waits(&self.requests[request], true);
+            return None;
         }
-        verdict.decision.allowed
+        self.limited(request, &limit, verdict, refused);
+        Some(verdict.decision.allowed)
+    }
+
+    /// What the store of shared limits says of one that waited for it; nothing where its edge counts alone from now on.
+    pub(crate) fn settle_limit(&mut self, request: usize, taken: Option<&Taken>) {
+        let asks = &mut self.requests[request];
+        let Some(ticket) = asks.lease.take() else { return };
+        let asks = &self.requests[request];
+        let Some(limit) = asks.conf.limits[asks.asked].clone() else { return };
+        let (at, key) = (asks.edge, self.limiter_key(request, &limit));
+        let name = name(asks.asked, asks.account);
+        let edge = &self.edges[at];
+        let now = edge.clock(self.now);
+        let (verdict, unused) = edge.limiter.settle(key, &limit, now, taken);
+        if unused {
+            self.return_lease(at, &ticket, name);
+        }
+        self.oracle.limit_waits(&self.requests[request], false);
+        let refused = matches!(taken, Some(Taken { outcome: Leased::Refused(_), .. }));
+        // One that was asked under a limit that is gone counts on as what callers owe by it.
+        if Rc::ptr_eq(&self.requests[request].conf, &self.edges[at].conf) {
+            self.limited(request, &limit, verdict, refused);
+        }
+        self.rated(request, verdict.decision.allowed);
+    }
+
+    fn limited(&mut self, request: usize, limit: &Limit, verdict: Said, refused: bool) {
+        let asks = &self.requests[request];
+        self.oracle.limited(self.now, asks, limit, verdict, refused);
+        if self.redis.as_ref().is_some_and(|redis| redis.was_well) {
+            self.oracle.limited_by_all(self.now, asks, limit, verdict, refused);
+        }
+    }
+
+    fn limiter_key(&self, request: usize, limit: &Limit) -> Key {
+        let asks = &self.requests[request];
+        let who = Who::of(&limit.key, Some(asks.subject()), asks.address(), |_| None);
+        self.edges[asks.edge].keyer.key(&asks.conf.services[asks.asked].name, who)
     }
 
     fn ask_key(&mut self, request: usize) {

@@ -8,7 +8,7 @@ use sluice_policy::idempotency::{End, Owner};
 use sluice_policy::kill_switch::Scope;
 use sluice_policy::kill_switch::book::Entry;
 use sluice_policy::limit::lease::{Ask, Granted};
-use sluice_policy::limit::leases::{Due, Name};
+use sluice_policy::limit::leases::{Due, Name, Ticket};
 
 use super::keys::Id;
 use super::trouble::Trouble;
@@ -94,6 +94,11 @@ pub(crate) enum Event {
     Lapses {
         edge: usize,
         run: u64,
+    },
+    /// A request has waited long enough for the word of a shared limit.
+    LimitDue {
+        request: usize,
+        ticket: Ticket,
     },
     /// A write is on the disk.
     Saved {

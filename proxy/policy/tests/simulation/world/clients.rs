@@ -125,6 +125,7 @@ impl World {
             patience: None,
             phase: Phase::New,
             word: None,
+            lease: None,
             holds_key: false,
             ticket: None,
             waits_since: Nanos::ZERO,

@@ -5,20 +5,21 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sluice_policy::Nanos;
-use sluice_policy::limit::lease::{Ask, CROWDED, Granted, Outcome, Terms};
-use sluice_policy::limit::leases::{Due, Leases, Name};
+use sluice_policy::deadline::USEFUL_MIN;
+use sluice_policy::limit::lease::{Ask, Granted, LATE, Outcome, Taken, Terms};
+use sluice_policy::limit::leases::{Due, Leases, Name, Ticket};
 use sluice_policy::limit::{Key, Threshold};
 
 use super::World;
 use super::agenda::Event;
+use super::request::Phase;
 
 /// Between the starts of two rounds, for the answers to one, between two tries to reach the store: as at the edge.
 const ROUND: Duration = Duration::from_millis(5);
+const HURRIED: Duration = Duration::from_millis(1);
 const ROUND_WITHIN: Duration = Duration::from_millis(200);
 const PAUSE: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
-/// An edge and its start.
-type Caller = (usize, u64);
 /// A call: which bucket, and what is asked.
 type Call = (Due, Name, Ask);
 
@@ -27,8 +28,6 @@ type Call = (Due, Name, Ask);
 pub(crate) struct Redis {
     /// Microseconds by its own clock, at which each is whole.
     whole_at_us: BTreeMap<Name, f64>,
-    /// The edge that called last (each start of one is another) and when, and when another one did before.
-    callers: BTreeMap<Name, (Caller, f64, Option<f64>)>,
     pub(crate) mode: Mode,
     /// It was never away and never slow, and every edge has lived since the beginning.
     pub(crate) was_well: bool,
@@ -50,7 +49,7 @@ pub(crate) enum Mode {
 /// What an edge holds of shared limits.
 #[derive(Debug)]
 pub(crate) struct Joint {
-    leases: Leases,
+    leases: Leases<usize>,
     pub(crate) shares: bool,
     /// A round is under way; its number.
     busy: bool,
@@ -80,11 +79,7 @@ impl Redis {
     }
 
     /// What the edges' script does.
-    fn count(&mut self, caller: Caller, name: Name, terms: &Terms, ask: Ask, now_us: f64) -> Granted {
-        let (last, at, before) = self.callers.get(&name).copied().unwrap_or((caller, now_us, None));
-        let other = if last == caller { before } else { Some(at) };
-        self.callers.insert(name, (caller, now_us, other));
-        let shared = other.is_some_and(|at| now_us - at < CROWDED.as_micros() as f64);
+    fn count(&mut self, name: Name, terms: &Terms, ask: Ask, now_us: f64) -> Granted {
         let cost = terms.per_us as f64 / terms.requests as f64;
         let full = terms.capacity as f64 * cost;
         let known = self.whole_at_us.get(&name).copied().unwrap_or(now_us);
@@ -94,7 +89,7 @@ impl Redis {
         let granted = room.min(ask.want);
         let whole = whole + granted as f64 * cost;
         self.whole_at_us.insert(name, whole);
-        Granted::new(granted, (whole - now_us).ceil() as u64, shared)
+        Granted::new(granted, (whole - now_us).ceil() as u64)
     }
 }
 
@@ -162,30 +157,101 @@ impl World {
         let (run, chance) = (self.edges[edge].run, self.chance.below(256) as u32);
         let pause = pause.saturating_sub(pause / 4 * chance / 256);
         self.agenda.add(self.now.plus(pause), Event::Join { edge, run });
+        // Who waits is judged by this edge alone.
+        for request in 0..self.requests.len() {
+            let asks = &self.requests[request];
+            if asks.phase == Phase::Limiting && (asks.edge, asks.run) == (edge, run) {
+                self.settle_limit(request, None);
+            }
+        }
     }
 
     /// Takes one request out of a bucket that edges share; whether its lease lets it pass, where there is one.
     pub(crate) fn take_lease(
         &mut self,
-        edge: usize,
+        request: usize,
         key: Key,
         terms: &Terms,
+        here: u64,
         name: Name,
-    ) -> Option<sluice_policy::limit::lease::Taken> {
+    ) -> Option<Taken> {
+        let edge = self.requests[request].edge;
         let process = &mut self.edges[edge];
         if !process.joint.shares {
             return None;
         }
-        let now = process.clock(self.now);
-        let taken = process.joint.leases.take(key, Threshold::Soft, terms, now, || name)?;
-        if self.redis.as_ref().is_some_and(|redis| redis.was_well) {
-            self.oracle.lent(self.now, edge, name, terms, taken.outcome);
+        let (now, mut waits) = (process.clock(self.now), None);
+        let wakes = |ticket| {
+            waits = Some(ticket);
+            request
+        };
+        let leases = &process.joint.leases;
+        let taken = leases.take(key, Threshold::Soft, terms, here, now, || name, wakes)?;
+        if let Some(ticket) = waits {
+            self.wait_for_lease(request, ticket);
         }
-        self.tally.leased += u64::from(taken.outcome == Outcome::Leased);
+        self.lent(edge, name, terms, &taken);
         if taken.asks {
             self.begin_round(edge);
         }
         Some(taken)
+    }
+
+    /// It waits for the store: for as long as anybody does, or as its client is willing to. Timers are late.
+    fn wait_for_lease(&mut self, request: usize, ticket: Ticket) {
+        let asks = &mut self.requests[request];
+        (asks.phase, asks.lease) = (Phase::Limiting, Some(ticket));
+        let most = asks.patience.map_or(LATE, |patience| patience.min(LATE));
+        self.tally.limited += 1;
+        self.trace.note(self.now, "waits_for_limit", &[("request", request as u64)]);
+        let at = self.now.plus(most + self.chance.ms(0, 2));
+        self.agenda.add(at, Event::LimitDue { request, ticket });
+    }
+
+    fn lent(&mut self, edge: usize, name: Name, terms: &Terms, taken: &Taken) {
+        if self.redis.as_ref().is_some_and(|redis| redis.was_well) {
+            self.oracle.lent(self.now, edge, name, terms, taken.outcome);
+        }
+        self.tally.leased += u64::from(taken.outcome == Outcome::Leased);
+    }
+
+    /// It has waited long enough.
+    pub(crate) fn limit_due(&mut self, request: usize, ticket: Ticket) {
+        let asks = &self.requests[request];
+        if asks.lease != Some(ticket) {
+            return;
+        }
+        let edge = asks.edge;
+        let now = self.edges[edge].clock(self.now);
+        if asks.patience.is_some_and(|patience| patience.saturating_sub(now.since(asks.arrived)) < USEFUL_MIN)
+        {
+            // Its end takes it out of the queue.
+            return self.refuse(request, sluice_wire::code::Code::UpstreamTimeout);
+        }
+        let taken = self.edges[edge].joint.leases.late(&ticket, now);
+        if taken.is_some() {
+            self.redis_sees_trouble();
+        }
+        self.settle_limit(request, taken.as_ref());
+    }
+
+    /// It waits no longer, where it does.
+    pub(crate) fn leave_lease(&mut self, request: usize) {
+        let asks = &mut self.requests[request];
+        if let Some(ticket) = asks.lease.take() {
+            self.oracle.limit_waits(&self.requests[request], false);
+            self.edges[self.requests[request].edge].joint.leases.leave(&ticket);
+        }
+    }
+
+    /// One was admitted for nothing.
+    pub(crate) fn return_lease(&mut self, edge: usize, ticket: &Ticket, name: Name) {
+        let process = &self.edges[edge];
+        let asks = process.joint.leases.give_back(ticket, process.clock(self.now));
+        self.oracle.lease_returns(edge, name);
+        if asks {
+            self.begin_round(edge);
+        }
     }
 
     /// The task is woken, where it is not at work.
@@ -250,7 +316,7 @@ impl World {
         };
         let mut granted = Vec::with_capacity(calls.len());
         for (due, name, ask) in calls {
-            let answer = redis.count((edge, run), name, &due.terms, ask, now_us);
+            let answer = redis.count(name, &due.terms, ask, now_us);
             if redis.was_well {
                 self.oracle.lease_counts(self.now, edge, name, &due.terms, answer.granted);
             }
@@ -265,15 +331,23 @@ impl World {
         if !self.lives(edge, run) || self.edges[edge].joint.round != round {
             return;
         }
-        let process = &mut self.edges[edge];
-        let now = process.clock(self.now);
-        let joint = &mut process.joint;
+        let now = self.edges[edge].clock(self.now);
         for (due, name, granted) in granted {
             self.oracle.lease_told(edge, name);
-            joint.watched.extend(joint.leases.answer(&due, granted, now).map(|at| (at, due)));
+            let joint = &mut self.edges[edge].joint;
+            let answered = joint.leases.answer(&due, granted, now);
+            joint.watched.extend(answered.lapses_at.map(|at| (at, due)));
+            for (_, taken) in &answered.decided {
+                self.lent(edge, name, &due.terms, taken);
+            }
+            for (request, taken) in answered.decided {
+                self.settle_limit(request, Some(&taken));
+            }
         }
+        let joint = &mut self.edges[edge].joint;
         joint.round += 1;
-        let at = joint.began.plus(ROUND).max(self.now);
+        let pause = if joint.leases.waiting() > 0 { HURRIED } else { ROUND };
+        let at = joint.began.plus(pause).max(self.now);
         self.agenda.add(at, Event::Round { edge, run });
     }
 

@@ -78,12 +78,19 @@ impl World {
         if self.plan.shared { 0 } else { self.edges[edge].home }
     }
 
-    /// The store judges. A claim that arrives after its edge has died is made all the same.
+    /// The store judges. A claim that arrives after its edge has died is made all the same; one of a process that has
+    /// handed over goes to its successor.
     pub(crate) fn judge_key(&mut self, request: usize) {
         let asks = &self.requests[request];
-        let (edge, id, run) = (asks.edge, asks.key_id(), asks.run);
+        let (id, run) = (asks.key_id(), asks.run);
+        let edge = if self.plan.shared { asks.edge } else { self.edges[asks.edge].home };
         let fingerprint = [asks.variant; 32];
         let process = &self.edges[edge];
+        if edge != asks.edge && !process.up {
+            self.requests[request].word = Some(Word::Unavailable);
+            return self.later(Event::Judged { request });
+        }
+        let writer = process.run;
         let (now_ms, shared) = (process.wall_ms(self.now), self.plan.shared);
         // Those that it answers for: itself, and whoever has handed over to it and still has requests.
         let answers: Vec<u64> = process.adopted.iter().copied().chain([process.run]).collect();
@@ -138,7 +145,7 @@ impl World {
         } else {
             // The write first, then the word about it.
             let at = self.now.plus(self.plan.commit);
-            self.agenda.add(at, Event::Saved { edge, run, number });
+            self.agenda.add(at, Event::Saved { edge, run: writer, number });
             self.agenda.add(at, Event::Judged { request });
         }
     }

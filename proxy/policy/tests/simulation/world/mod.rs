@@ -58,6 +58,8 @@ pub(crate) struct Tally {
     pub(crate) stale: u64,
     pub(crate) handovers: u64,
     pub(crate) leased: u64,
+    /// Requests that waited for the store of shared limits.
+    pub(crate) limited: u64,
     pub(crate) unknown_keys: u64,
 }
 
@@ -210,6 +212,7 @@ impl World {
             Event::Counted { edge, run, round, granted } => self.counted(edge, run, round, granted),
             Event::RoundDue { edge, run, round } => self.round_due(edge, run, round),
             Event::Lapses { edge, run } => self.lapses(edge, run),
+            Event::LimitDue { request, ticket } => self.limit_due(request, ticket),
             Event::Saved { edge, run, number } => self.saved(edge, run, number),
             Event::Impatient { request, ticket } => self.impatient(request, ticket),
             Event::Try { request } => self.begin_try(request),

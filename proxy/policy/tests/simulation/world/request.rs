@@ -11,6 +11,7 @@ use sluice_policy::breaker::Permit;
 use sluice_policy::deadline::Deadline;
 use sluice_policy::ending::{Ending, Failure, Sent};
 use sluice_policy::gate::{Seat, Ticket};
+use sluice_policy::limit::leases::Ticket as Lent;
 use sluice_policy::method::Method;
 use sluice_wire::code::Code;
 use sluice_wire::problem::Outcome;
@@ -25,6 +26,8 @@ use super::race::Tries;
 pub(crate) enum Phase {
     /// On its way to the edge.
     New,
+    /// The store of shared limits decides about it.
+    Limiting,
     /// Its key is asked for.
     Claiming,
     /// It waits at the gate.
@@ -80,6 +83,8 @@ pub(crate) struct Request {
     pub(crate) patience: Option<Duration>,
     pub(crate) phase: Phase,
     pub(crate) word: Option<Word>,
+    /// Where it waits for the word of a limit that edges share.
+    pub(crate) lease: Option<Lent>,
     pub(crate) holds_key: bool,
     pub(crate) ticket: Option<(u64, Ticket)>,
     pub(crate) waits_since: Nanos,

@@ -45,6 +45,7 @@ impl Tally {
         self.stale += other.stale;
         self.handovers += other.handovers;
         self.leased += other.leased;
+        self.limited += other.limited;
         self.unknown_keys += other.unknown_keys;
     }
 }

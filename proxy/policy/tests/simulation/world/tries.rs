@@ -363,6 +363,7 @@ impl World {
     /// It is over: everything is given back, then its client is told.
     pub(crate) fn end(&mut self, request: usize, told: Told) {
         self.abandon(request);
+        self.leave_lease(request);
         let told = self.stand_in(request, told);
         let asks = &self.requests[request];
         let end = End::without_answer(asks.status, asks.what_was_sent().may_have_acted());
@@ -376,6 +377,7 @@ impl World {
 
     /// Nobody is there any more: its process is gone with all it held.
     pub(crate) fn vanish(&mut self, request: usize) {
+        self.leave_lease(request);
         self.drop_try(request);
         let asks = &mut self.requests[request];
         asks.phase = Phase::Over;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sluice_policy::Nanos;
 use sluice_policy::limit::Terms;
-use sluice_policy::limit::lease::{CROWDED, Outcome};
+use sluice_policy::limit::lease::{Outcome, SHARE};
 use sluice_policy::limit::leases::Name;
 
 use super::Oracle;
@@ -23,6 +23,8 @@ struct Bucket {
     /// The same, and what was given back.
     ever: i128,
     least: Option<i128>,
+    /// Somebody did not wait for the store.
+    loose: bool,
     edges: BTreeMap<usize, Known>,
 }
 
@@ -41,10 +43,6 @@ struct Known {
     /// What others took since the store counted for its last answer, and for the one under way.
     unknown: i128,
     since: i128,
-    /// When the store counted for it, and since when by that answer, and the one under way, nobody else called.
-    counted_at: Option<Nanos>,
-    alone: bool,
-    comes_alone: bool,
 }
 
 impl Known {
@@ -85,13 +83,13 @@ fn exceeds(used: i128, most: i128, terms: &Terms) -> bool {
 
 impl Oracle {
     /// An edge let a request pass by its lease. On credit it knows all but what others took since it was told: more
-    /// than that is never taken beyond the bucket. And nobody takes more than a third before it is told, but who has
-    /// the bucket to itself.
+    /// than that is never taken beyond the bucket. And nobody takes more than its credit before it is told, so all
+    /// together never more than that each beyond the bucket.
     pub(crate) fn lent(&mut self, now: Nanos, edge: usize, name: Name, terms: &Terms, outcome: Outcome) {
         let bucket = self.joint.buckets.entry(name).or_default();
         let known = bucket.known(edge);
         match outcome {
-            Outcome::Refused(_) => return,
+            Outcome::Refused(_) | Outcome::Waits => return,
             Outcome::Leased => {
                 known.holds -= 1;
                 if known.holds < 0 {
@@ -99,29 +97,37 @@ impl Oracle {
                 }
                 return;
             }
-            Outcome::OnCredit | Outcome::Late => {}
+            Outcome::OnCredit | Outcome::Late | Outcome::Crowded => {}
         }
         // Who takes on credit holds nothing any more: that has lapsed.
         let lapsed = std::mem::take(&mut known.holds);
         (known.gives, known.owes) = (known.gives + lapsed, known.owes + 1);
         let credit = known.uncounted() - known.gives - known.returns;
-        let (unknown, alone) = (known.unknown, known.alone);
+        let unknown = known.unknown;
         bucket.taken -= lapsed;
         let used = bucket.used(terms, now) + per(terms);
         (bucket.taken, bucket.ever) = (bucket.taken + 1, bucket.ever + 1);
         for other in bucket.others(edge) {
             (other.unknown, other.since) = (other.unknown + 1, other.since + 1);
         }
-        let capacity = i128::from(terms.capacity);
-        let third = i128::from(terms.capacity.div_ceil(3));
+        bucket.loose |= outcome != Outcome::OnCredit;
+        let (capacity, loose) = (i128::from(terms.capacity), bucket.loose);
+        let (share, edges) = (i128::from(terms.capacity / SHARE), bucket.edges.len() as i128);
+        let of = used as f64 / per(terms) as f64;
         if outcome == Outcome::OnCredit && exceeds(used, capacity + unknown, terms) {
-            let used = used as f64 / per(terms) as f64;
             let what =
-                format!("{name:?}: edge {edge} takes {used:.3} of {capacity}, and knew of all but {unknown}");
+                format!("{name:?}: edge {edge} takes {of:.3} of {capacity}, and knew of all but {unknown}");
             self.fail(now, what);
-        } else if outcome == Outcome::OnCredit && !alone && credit > third {
+        } else if outcome == Outcome::OnCredit && !loose && credit > share {
             self.fail(now, format!("{name:?}: edge {edge} takes {credit} of {capacity} before it is told"));
+        } else if !loose && exceeds(used, capacity + edges * share, terms) {
+            self.fail(now, format!("{name:?}: {edges} edges take {of:.3} of {capacity}"));
         }
+    }
+
+    /// A request that was admitted did not pass: what it took is held until the next call.
+    pub(crate) fn lease_returns(&mut self, edge: usize, name: Name) {
+        self.joint.buckets.entry(name).or_default().known(edge).holds += 1;
     }
 
     /// A call was made up: what it counts, less what it gives back.
@@ -144,11 +150,9 @@ impl Oracle {
     pub(crate) fn lease_counts(&mut self, now: Nanos, edge: usize, name: Name, terms: &Terms, granted: u64) {
         let granted = i128::from(granted);
         let bucket = self.joint.buckets.entry(name).or_default();
-        let recent = |known: &Known| known.counted_at.is_some_and(|at| now.since(at) < CROWDED);
-        let (mut of_others, mut alone) = (0, true);
+        let mut of_others = 0;
         for other in bucket.others(edge) {
             of_others += other.uncounted();
-            alone &= !recent(other);
             (other.unknown, other.since) = (other.unknown + granted, other.since + granted);
         }
         let used = bucket.used(terms, now) + granted * per(terms);
@@ -156,7 +160,6 @@ impl Oracle {
         let known = bucket.known(edge);
         (known.flies, known.returns, known.comes) = (0, 0, granted);
         (known.unknown, known.since) = (known.unknown + granted, of_others);
-        (known.counted_at, known.comes_alone) = (Some(now), alone);
         let most = i128::from(terms.capacity) + of_others + known.owes;
         if granted > 0 && exceeds(used, most, terms) {
             self.fail(now, format!("{name:?}: edge {edge} was granted {granted} that are not there"));
@@ -168,6 +171,6 @@ impl Oracle {
         let bucket = self.joint.buckets.entry(name).or_default();
         let known = bucket.known(edge);
         known.holds += std::mem::take(&mut known.comes);
-        (known.unknown, known.alone) = (known.since, known.comes_alone);
+        known.unknown = known.since;
     }
 }

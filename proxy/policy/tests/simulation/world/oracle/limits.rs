@@ -31,6 +31,8 @@ pub(crate) struct Limits {
 struct Rate {
     passed: i128,
     least: Option<i128>,
+    /// The store decides about them.
+    waiting: i128,
 }
 
 #[derive(Debug, Default)]
@@ -105,10 +107,13 @@ impl Oracle {
         let rate = self.limits.joint.entry((asks.asked, asks.account)).or_default();
         let (per, requests) = (i128::from(limit.soft_terms.per_us), i128::from(limit.soft_terms.requests));
         let place = rate.passed * per - requests * i128::from(now.0 / 1_000);
+        // One that waits may be for all that there is.
+        let spoken_for = rate.waiting > 0;
         let known = rate.least.unwrap_or(i128::MAX);
         if verdict.decision.allowed {
             (rate.passed, rate.least) = (rate.passed + 1, Some(known.min(place)));
-        } else if refused && known.saturating_sub(place) > requests * LATE.as_micros() as i128 {
+        } else if refused && !spoken_for && known.saturating_sub(place) > requests * LATE.as_micros() as i128
+        {
             // The store counts a request when it hears of it.
             let (account, service) = (asks.account, asks.asked);
             self.fail(
@@ -116,6 +121,12 @@ impl Oracle {
                 format!("all edges, account {account} at service {service}: refused, and nothing is in use"),
             );
         }
+    }
+
+    /// A request waits for the store of shared limits, or does so no longer.
+    pub(crate) fn limit_waits(&mut self, asks: &Request, waits: bool) {
+        let rate = self.limits.joint.entry((asks.asked, asks.account)).or_default();
+        rate.waiting += if waits { 1 } else { -1 };
     }
 
     pub(crate) fn budget_request(&mut self, now: Nanos, edge: usize, service: usize) {
