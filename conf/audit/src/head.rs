@@ -143,6 +143,11 @@ impl HeadFile {
         self.next_slot ^= 1;
         Ok(())
     }
+
+    /// Brings it to disk: needed only where a head from before would name another file.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
 }
 
 #[cfg(test)]

@@ -30,11 +30,18 @@
 //! after the last newline, and from the first line after the head that contains NUL (a page that did not
 //! reach the disk), are a torn, never acknowledged write and are cut.
 //!
+//! ## More than one file
+//! A file of 64 MiB is full: it is renamed to `<role>.<first record, 20 digits>.jsonl`, the chain goes on in a new
+//! `<role>.jsonl`, and `end` in the head counts from its beginning. Of more than 4 GiB the oldest file is removed,
+//! after a record (`"type":"audit","op":"retire","path":"to <record> <hash>"`) that says up to where and with which
+//! hash; a log that begins later than at record 1 is whole only when such a record accounts for what is missing.
+//!
 //! ## Limits
 //! Fields are cut at [`FIELD_BYTES_MAX`], a batch holds at most 256 records, the queue 4096. Without a key
 //! the chain proves order and completeness against the head, not authorship: whoever may write both
 //! files can forge both.
 
+mod files;
 mod head;
 mod log;
 mod pending;
@@ -43,6 +50,7 @@ mod record;
 mod scan;
 mod verify;
 
+pub use files::Limits;
 pub use head::{Head, HeadError};
 pub use log::{AuditError, Log, OpenError};
 pub use pending::Pending;

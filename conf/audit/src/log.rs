@@ -4,7 +4,8 @@
 //! `fdatasync` once and then answers everybody: group commit, so the cost of a sync is shared. It fails
 //! closed: a failed write is undone by cutting the file back and answered with an error, and the next
 //! batch tries again (a full disk heals); a failed sync, a failed cut or a file that is no longer ours
-//! (unlinked, replaced, shortened, opened to others) refuses everything until the process restarts.
+//! (unlinked, replaced, shortened, opened to others) refuses everything until the process restarts. A full file is
+//! followed by a new one (`files`).
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -17,6 +18,7 @@ use std::thread::JoinHandle;
 
 use jiff::Timestamp;
 
+use crate::files::{self, Earlier, Limits};
 use crate::head::{Head, HeadError, HeadFile};
 use crate::pending::{self, Completion, Pending};
 use crate::record::{Entry, Record};
@@ -114,7 +116,10 @@ struct Shared {
 struct Writer {
     path: PathBuf,
     role: String,
+    limits: Limits,
     file: File,
+    /// The first record of the file.
+    first: u64,
     head_file: HeadFile,
     head: Head,
     device: u64,
@@ -127,7 +132,12 @@ impl Log {
     /// Opens (or makes) the log of `role` at `path`, usually `<data-dir>/audit/<role>.jsonl`, and starts its
     /// writer. A torn last line is cut; a log that does not continue its head is refused.
     pub fn open(path: &Path, role: &str) -> Result<Self, OpenError> {
-        let writer = Writer::open(path, role)?;
+        Self::open_with(path, role, Limits::default())
+    }
+
+    /// The same, with other limits.
+    pub fn open_with(path: &Path, role: &str, limits: Limits) -> Result<Self, OpenError> {
+        let writer = Writer::open(path, role, limits)?;
         let shared = Arc::clone(&writer.shared);
         let (sender, receiver) = sync_channel(QUEUE_MAX);
         let thread = std::thread::Builder::new()
@@ -193,12 +203,13 @@ impl Drop for Log {
 }
 
 impl Writer {
-    fn open(path: &Path, role: &str) -> Result<Self, OpenError> {
+    fn open(path: &Path, role: &str, limits: Limits) -> Result<Self, OpenError> {
         let fail = |source| OpenError::Io { path: path.to_owned(), source };
         let dir = path.parent().unwrap_or(Path::new("."));
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(fail)?;
         let genesis = Head::genesis(role);
-        let existed = path.try_exists().map_err(fail)?;
+        let earlier = files::earlier(path).map_err(fail)?;
+        let existed = path.try_exists().map_err(fail)? || !earlier.is_empty();
         let head_path = path.with_extension("head");
         if existed && !head_path.try_exists().map_err(fail)? {
             return Err(broken(path, 1, "its head file is gone"));
@@ -209,32 +220,18 @@ impl Writer {
         if !existed && checkpoint.seq > 0 {
             return Err(broken(path, 1, "the log is gone but its head is not"));
         }
-        let mut options = OpenOptions::new();
-        let mut file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(fail)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked { path: path.to_owned() }),
-            Err(TryLockError::Error(source)) => return Err(fail(source)),
-        }
-        let metadata = file.metadata().map_err(fail)?;
-        if metadata.mode() & 0o077 != 0 {
-            return Err(OpenError::Exposed { path: path.to_owned(), mode: metadata.mode() & 0o777 });
-        }
-        let head = resume(path, &mut file, checkpoint, genesis, role)?;
+        let (mut file, metadata) = open_file(path, false)?;
+        let head = resume(path, &mut file, checkpoint, genesis, role, earlier.last())?;
         file.sync_all().map_err(fail)?;
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(fail)?;
+        let first = files::first_record(path).map_err(fail)?.map_or(head.seq + 1, |record| record.seq);
         let shared = Arc::new(Shared { head: Mutex::new(head), failed: AtomicBool::new(false) });
         let mut writer = Self {
             path: path.to_owned(),
             role: role.to_owned(),
+            limits,
             file,
+            first,
             head_file,
             head,
             device: metadata.dev(),
@@ -261,24 +258,82 @@ impl Writer {
 
     /// Makes one batch durable and answers it.
     fn commit(&mut self, batch: Vec<Job>) {
+        let turned = self.turn_page();
         let mut head = self.head;
         let mut lines = Vec::new();
         let mut answers = Vec::with_capacity(batch.len());
+        let mut add = |entry: Entry, ts: Timestamp| {
+            head.seq += 1;
+            head.anchor = head.anchor.max(entry.anchor);
+            let record = Record::seal(entry, ts, head.seq, &self.role, head.anchor, head.hash);
+            head.hash = record.hash;
+            lines.extend_from_slice(&record.to_line());
+            head.seq
+        };
+        let mut retired = None;
+        if let (Ok(Some((entry, oldest))), Some(first)) = (&turned, batch.first()) {
+            add(entry.clone(), first.ts);
+            retired = Some(oldest.clone());
+        }
         for job in batch {
-            for entry in job.entries {
-                head.seq += 1;
-                head.anchor = head.anchor.max(entry.anchor);
-                let record = Record::seal(entry, job.ts, head.seq, &self.role, head.anchor, head.hash);
-                head.hash = record.hash;
-                lines.extend_from_slice(&record.to_line());
-            }
-            answers.push((head.seq, job.done));
+            let seqs = job.entries.into_iter().map(|entry| add(entry, job.ts));
+            answers.push((seqs.last(), job.done));
         }
         head.end += lines.len() as u64;
-        let outcome = self.write(&lines, head);
+        let outcome = turned.and_then(|_| self.write(&lines, head));
         for (seq, done) in answers {
-            done.settle(outcome.clone().map(|()| seq));
+            done.settle(outcome.clone().map(|()| seq.unwrap_or(head.seq)));
         }
+        if let (Ok(()), Some(oldest)) = (outcome, retired) {
+            // One that stays is tried again when the next file is full.
+            drop(fs::remove_file(oldest));
+        }
+    }
+
+    /// Begins a new file when this one is full. The answer is what is to be removed once its entry is durable.
+    fn turn_page(&mut self) -> Result<Option<(Entry, PathBuf)>, AuditError> {
+        if self.head.end < self.limits.file {
+            return Ok(None);
+        }
+        if let Some(reason) = self.failed {
+            return Err(AuditError::Failed(reason));
+        }
+        if let Some(reason) = self.intrusion() {
+            return Err(self.fail(reason));
+        }
+        fs::rename(&self.path, files::full_path(&self.path, self.first))
+            .map_err(|error| AuditError::Write(Arc::new(error)))?;
+        // From here on only the next start knows how to go on.
+        let Ok((file, metadata)) = open_file(&self.path, true) else {
+            return Err(self.fail("a full file could not be followed by a new one"));
+        };
+        let dir = self.path.parent().unwrap_or(Path::new("."));
+        self.head.end = 0;
+        let done = File::open(dir)
+            .and_then(|dir| dir.sync_all())
+            .and_then(|()| self.head_file.store(self.head))
+            .and_then(|()| self.head_file.sync());
+        if done.is_err() {
+            return Err(self.fail("a new file could not be brought to disk"));
+        }
+        (self.device, self.inode, self.file) = (metadata.dev(), metadata.ino(), file);
+        self.first = self.head.seq + 1;
+        *self.shared.head.lock().unwrap_or_else(PoisonError::into_inner) = self.head;
+        self.oldest_too_many().map_err(|error| AuditError::Write(Arc::new(error)))
+    }
+
+    /// The oldest file, with the entry that retires it, when all together are too large.
+    fn oldest_too_many(&self) -> io::Result<Option<(Entry, PathBuf)>> {
+        let earlier = files::earlier(&self.path)?;
+        let mut bytes = 0;
+        for file in &earlier {
+            bytes += fs::metadata(&file.path)?.len();
+        }
+        let Some(oldest) = earlier.first().filter(|_| bytes > self.limits.keep && earlier.len() > 1) else {
+            return Ok(None);
+        };
+        let last = files::last_record(&oldest.path)?;
+        Ok(last.map(|last| (files::retire(&self.role, last.seq, last.hash), oldest.path.clone())))
     }
 
     fn write(&mut self, lines: &[u8], head: Head) -> Result<(), AuditError> {
@@ -325,8 +380,86 @@ impl Writer {
     }
 }
 
-/// Continues from `checkpoint`: its record must be there, later whole records must chain, a torn tail is cut.
+/// Opens a file of the log, locked against other writers; it must be ours alone.
+fn open_file(path: &Path, fresh: bool) -> Result<(File, fs::Metadata), OpenError> {
+    let fail = |source| OpenError::Io { path: path.to_owned(), source };
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).create_new(fresh).truncate(false).mode(0o600);
+    let file = options.open(path).map_err(fail)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(OpenError::Locked { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => return Err(fail(source)),
+    }
+    let metadata = file.metadata().map_err(fail)?;
+    if metadata.mode() & 0o077 != 0 {
+        return Err(OpenError::Exposed { path: path.to_owned(), mode: metadata.mode() & 0o777 });
+    }
+    Ok((file, metadata))
+}
+
+/// Continues from `checkpoint`: its record must be there, later whole records must chain, a torn tail is cut. The
+/// record is in this file, or the last of the file before it when a crash came between the two.
 fn resume(
+    path: &Path,
+    file: &mut File,
+    checkpoint: Head,
+    genesis: Head,
+    role: &str,
+    before: Option<&Earlier>,
+) -> Result<Head, OpenError> {
+    let fail = |source| OpenError::Io { path: path.to_owned(), source };
+    let length = file.metadata().map_err(fail)?.len();
+    let Some(before) = before else {
+        return resume_here(path, file, checkpoint, genesis, role);
+    };
+    let first = files::first_record(path).map_err(fail)?;
+    if checkpoint.end > 0 && first.is_some_and(|first| first.seq <= checkpoint.seq) {
+        return resume_here(path, file, checkpoint, genesis, role);
+    }
+    let last = files::last_record(&before.path).map_err(fail)?;
+    let last = last.ok_or_else(|| broken(&before.path, before.first, "it does not end in a record"))?;
+    let mut from = Head { seq: last.seq, end: 0, hash: last.hash, anchor: last.anchor };
+    if checkpoint.end == 0 {
+        let is_last = (checkpoint.seq, checkpoint.hash) == (last.seq, last.hash);
+        if !is_last {
+            return Err(broken(&before.path, checkpoint.seq, "it does not end in the record its head names"));
+        }
+    } else {
+        // The head is from before the file was full: what it names is in there, and all after it chains.
+        let mut earlier = File::open(&before.path).map_err(fail)?;
+        let size = earlier.metadata().map_err(fail)?.len();
+        from = resume_in(&before.path, &mut earlier, checkpoint, genesis, role)?;
+        if from.end != size {
+            return Err(broken(&before.path, from.seq + 1, "a full file ends in the middle of a record"));
+        }
+        from.end = 0;
+    }
+    let head = follow(path, file, from, checkpoint, role)?;
+    cut(file, head.end, length).map_err(fail)?;
+    Ok(head)
+}
+
+fn resume_here(
+    path: &Path,
+    file: &mut File,
+    checkpoint: Head,
+    genesis: Head,
+    role: &str,
+) -> Result<Head, OpenError> {
+    let fail = |source| OpenError::Io { path: path.to_owned(), source };
+    let length = file.metadata().map_err(fail)?.len();
+    let head = resume_in(path, file, checkpoint, genesis, role)?;
+    cut(file, head.end, length).map_err(fail)?;
+    Ok(head)
+}
+
+fn cut(file: &File, end: u64, length: u64) -> io::Result<()> {
+    if end < length { file.set_len(end) } else { Ok(()) }
+}
+
+/// The last record of a file that holds the checkpoint's.
+fn resume_in(
     path: &Path,
     file: &mut File,
     checkpoint: Head,
@@ -338,16 +471,21 @@ fn resume(
     if length < checkpoint.end {
         return Err(broken(path, checkpoint.seq, "the log is shorter than its head says"));
     }
-    let mut head = genesis;
-    let mut start = 0;
+    let mut from = genesis;
     if checkpoint.seq > 0 {
-        start = scan::line_start_before(file, checkpoint.end)
+        from.end = scan::line_start_before(file, checkpoint.end)
             .map_err(fail)?
             .ok_or_else(|| broken(path, checkpoint.seq, "no record ends where its head says"))?;
-        head.seq = checkpoint.seq - 1;
+        from.seq = checkpoint.seq - 1;
     }
-    let mut lines = Scan::start(&mut *file, start).map_err(fail)?;
-    let mut end = start;
+    follow(path, file, from, checkpoint, role)
+}
+
+/// Reads on from `from` to the last record that is whole.
+fn follow(path: &Path, file: &mut File, from: Head, checkpoint: Head, role: &str) -> Result<Head, OpenError> {
+    let fail = |source| OpenError::Io { path: path.to_owned(), source };
+    let mut head = from;
+    let mut lines = Scan::start(&mut *file, from.end).map_err(fail)?;
     while let Some(Line::Whole(line)) = lines.line().map_err(fail)? {
         let seq = head.seq + 1;
         // Pages of an unacknowledged batch reach the disk in any order; one that did not is zeros.
@@ -362,11 +500,7 @@ fn resume(
         if seq == checkpoint.seq && record.hash != checkpoint.hash {
             return Err(broken(path, seq, "it is not the record its head names"));
         }
-        end = lines.position;
-        head = Head { seq, end, hash: record.hash, anchor: record.anchor };
-    }
-    if end < length {
-        file.set_len(end).map_err(fail)?;
+        head = Head { seq, end: lines.position, hash: record.hash, anchor: record.anchor };
     }
     Ok(head)
 }

@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use crate::files;
 use crate::record::Record;
 use crate::scan::{Line, Scan};
 
@@ -46,27 +47,69 @@ pub struct Page {
 }
 
 impl Query {
-    /// Reads a page from the log at `path`. Lines that do not parse are skipped: finding them is
-    /// [`crate::verify`]'s work.
+    /// Reads a page from the log at `path`, earlier files included. Lines that do not parse are skipped: finding them
+    /// is [`crate::verify`]'s work.
     pub fn read(&self, path: &Path) -> io::Result<Page> {
-        let length = File::open(path)?.metadata()?.len();
-        let start = self.start(path, length)?;
-        let mut lines = Scan::start(File::open(path)?, start)?;
-        let limit = self.limit.clamp(1, PAGE_MAX);
+        let mut paths: Vec<PathBuf> = files::earlier(path)?.into_iter().map(|file| file.path).collect();
+        paths.push(path.to_owned());
         let mut page = Page { records: Vec::new(), next: None };
+        let mut budget = SCAN_BYTES_MAX;
         let mut last_seq = None;
-        while lines.position < start + SCAN_BYTES_MAX && page.records.len() < limit {
-            let Some(Line::Whole(line)) = lines.line()? else { return Ok(page) };
+        for (index, file) in paths.iter().enumerate().skip(self.first_file(&paths)?) {
+            let ended = self.read_file(file, &mut budget, &mut page, &mut last_seq)?;
+            let is_full = page.records.len() >= self.limit() || budget == 0;
+            if !ended || (is_full && index + 1 < paths.len()) {
+                page.next = last_seq;
+                return Ok(page);
+            }
+        }
+        Ok(page)
+    }
+
+    /// Reads from one file; whether it came to its end.
+    fn read_file(
+        &self,
+        path: &Path,
+        budget: &mut u64,
+        page: &mut Page,
+        last_seq: &mut Option<u64>,
+    ) -> io::Result<bool> {
+        let file = match File::open(path) {
+            // Retired, or followed by a new one, since the files were listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            file => file?,
+        };
+        let length = file.metadata()?.len();
+        let start = self.start(path, length)?;
+        let mut lines = Scan::start(file, start)?;
+        let limit = self.limit();
+        while lines.position < start + *budget && page.records.len() < limit {
+            let Some(Line::Whole(line)) = lines.line()? else {
+                *budget = budget.saturating_sub(lines.position - start);
+                return Ok(true);
+            };
             let Some(record) = Record::from_line(&line) else { continue };
-            last_seq = Some(record.seq);
+            *last_seq = Some(record.seq);
             if !self.is_before(&record) && self.wants(&record) {
                 page.records.push(record);
             }
         }
-        if lines.position < length {
-            page.next = last_seq;
+        *budget = budget.saturating_sub(lines.position - start);
+        Ok(lines.position >= length)
+    }
+
+    fn limit(&self) -> usize {
+        self.limit.clamp(1, PAGE_MAX)
+    }
+
+    /// The last file whose first record is before what is wanted.
+    fn first_file(&self, paths: &[PathBuf]) -> io::Result<usize> {
+        for (index, path) in paths.iter().enumerate().skip(1).rev() {
+            if files::first_record(path)?.is_some_and(|first| self.is_before(&first)) {
+                return Ok(index);
+            }
         }
-        Ok(page)
+        Ok(0)
     }
 
     /// The start of a line at or shortly before the first wanted record: binary search over byte positions,

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::files;
 use crate::head::{self, Head};
 use crate::record::{Digest, Record};
 use crate::scan::{self, Line, Scan};
@@ -32,7 +33,7 @@ pub struct Fault {
     pub kind: FaultKind,
     /// The first record concerned.
     pub seq: u64,
-    /// The line it should be on, from 1.
+    /// The line of its file that it should be on, from 1.
     pub line: u64,
     /// A sentence for the operator.
     pub detail: String,
@@ -85,9 +86,12 @@ pub fn verify(dir: &Path) -> Result<Report, VerifyError> {
     let mut roles = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(fail)? {
         let path = entry.map_err(fail)?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let known = path.extension().is_some_and(|extension| extension == "jsonl" || extension == "head");
-        if let (true, Some(role)) = (known, path.file_stem().and_then(|stem| stem.to_str())) {
-            roles.push(role.to_owned());
+        match files::parse(name) {
+            Some((role, _)) => roles.push(role.to_owned()),
+            None if known => roles.extend(path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned)),
+            None => {}
         }
     }
     roles.sort_unstable();
@@ -113,78 +117,146 @@ fn verify_log(dir: &Path, role: &str) -> Result<LogReport, VerifyError> {
         }
         Err(head::HeadError::Io { path, source }) => return Err(VerifyError { path, source }),
     };
+    let fail = |path: &Path| {
+        let path = path.to_owned();
+        |source| VerifyError { path, source }
+    };
+    let earlier = files::earlier(&path).map_err(fail(dir))?;
+    let mut chain = Chain::new(role, checkpoint);
+    for file in &earlier {
+        let open = File::open(&file.path).map_err(fail(&file.path))?;
+        chain.walk(open, false, &mut report).map_err(fail(&file.path))?;
+        if let Some(fault) = &mut report.fault {
+            fault.detail.push_str(&format!(" ({})", file.path.display()));
+            return Ok(report);
+        }
+    }
     match File::open(&path) {
-        Ok(file) => walk(file, checkpoint, &mut report).map_err(|source| VerifyError { path, source })?,
+        Ok(file) => chain.walk(file, true, &mut report).map_err(fail(&path))?,
+        // A crash between two files, or there never was one.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if checkpoint.seq > 0 {
+            if earlier.is_empty() && checkpoint.seq > 0 {
                 report.fault = Some(fault(FaultKind::Truncated, 1, 1, "the log is gone, its head is not"));
             }
         }
         Err(source) => return Err(VerifyError { path, source }),
     }
+    if report.fault.is_none() {
+        report.fault = chain.end();
+    }
     Ok(report)
 }
 
-fn walk(file: File, checkpoint: Head, report: &mut LogReport) -> io::Result<()> {
-    let length = file.metadata()?.len();
-    let mut lines = Scan::start(file, 0)?;
-    let mut prev = Digest::genesis(&report.role);
-    while let Some(line) = lines.line()? {
-        let seq = report.records + 1;
-        let line = match line {
-            Line::Whole(line) if seq > checkpoint.seq && scan::is_torn(&line) => {
-                let start = lines.position - line.len() as u64 - 1;
-                report.torn_bytes = length.saturating_sub(start);
-                break;
+/// The chain over the files of a log.
+struct Chain<'a> {
+    role: &'a str,
+    checkpoint: Head,
+    /// The last record that fits, and its hash.
+    seq: u64,
+    prev: Digest,
+    /// What lies before the first file: up to which record and its hash. Some later record must retire it.
+    missing: Option<(u64, Digest)>,
+}
+
+impl<'a> Chain<'a> {
+    fn new(role: &'a str, checkpoint: Head) -> Self {
+        Self { role, checkpoint, seq: 0, prev: Digest::genesis(role), missing: None }
+    }
+
+    fn walk(&mut self, file: File, last: bool, report: &mut LogReport) -> io::Result<()> {
+        let length = file.metadata()?.len();
+        let mut lines = Scan::start(file, 0)?;
+        let mut number = 0;
+        while let Some(line) = lines.line()? {
+            number += 1;
+            let seq = self.seq + 1;
+            let line = match line {
+                Line::Whole(line) if last && seq > self.checkpoint.seq && scan::is_torn(&line) => {
+                    let start = lines.position - line.len() as u64 - 1;
+                    report.torn_bytes = length.saturating_sub(start);
+                    break;
+                }
+                Line::Whole(line) => line,
+                Line::Torn(bytes) if last => {
+                    report.torn_bytes = bytes as u64;
+                    break;
+                }
+                Line::Torn(_) => {
+                    report.fault = Some(fault(
+                        FaultKind::Truncated,
+                        seq,
+                        number,
+                        "a full file ends in the middle of a record",
+                    ));
+                    return Ok(());
+                }
+            };
+            report.fault = match Record::from_line(&line) {
+                None => Some(fault(FaultKind::Edited, seq, number, "the line is not what was written")),
+                Some(record) if record.seq != seq && self.begins_later(&record, last) => {
+                    self.missing = Some((record.seq - 1, record.prev));
+                    (self.seq, self.prev) = (record.seq, record.hash);
+                    report.records += 1;
+                    continue;
+                }
+                Some(record) if record.seq != seq => Some(misplaced(&record, seq, number, &mut lines)?),
+                Some(record) => self.check(&record).map(|(kind, text)| fault(kind, seq, number, text)),
+            };
+            if report.fault.is_some() {
+                return Ok(());
             }
-            Line::Whole(line) => line,
-            Line::Torn(bytes) => {
-                report.torn_bytes = bytes as u64;
-                break;
-            }
-        };
-        report.fault = match Record::from_line(&line) {
-            None => Some(fault(FaultKind::Edited, seq, seq, "the line is not what was written")),
-            Some(record) if record.seq != seq => Some(misplaced(&record, seq, &mut lines)?),
-            Some(record) if record.role != report.role => {
-                Some(fault(FaultKind::Forked, seq, seq, "the record belongs to another role's log"))
-            }
-            Some(record) if record.prev != prev => {
-                Some(fault(FaultKind::Forked, seq, seq, "the record does not continue the one before"))
-            }
-            Some(record) if seq == checkpoint.seq && record.hash != checkpoint.hash => {
-                Some(fault(FaultKind::Forked, seq, seq, "the record is not the one that was acknowledged"))
-            }
-            Some(record) => {
-                prev = record.hash;
-                None
-            }
-        };
-        if report.fault.is_some() {
-            return Ok(());
+            report.records += 1;
         }
-        report.records = seq;
+        Ok(())
     }
-    if report.records < checkpoint.seq {
-        let next = report.records + 1;
-        let detail = format!("the log ends before record {}, which was acknowledged", checkpoint.seq);
-        report.fault = Some(fault(FaultKind::Truncated, next, next, &detail));
+
+    /// Whether a record may be the first of a log whose beginning was retired.
+    fn begins_later(&self, record: &Record, last: bool) -> bool {
+        self.seq == 0 && !last && record.role == self.role && record.seq <= self.checkpoint.seq
     }
-    Ok(())
+
+    fn check(&mut self, record: &Record) -> Option<(FaultKind, &'static str)> {
+        if record.role != self.role {
+            return Some((FaultKind::Forked, "the record belongs to another role's log"));
+        }
+        if record.prev != self.prev {
+            return Some((FaultKind::Forked, "the record does not continue the one before"));
+        }
+        if record.seq == self.checkpoint.seq && record.hash != self.checkpoint.hash {
+            return Some((FaultKind::Forked, "the record is not the one that was acknowledged"));
+        }
+        if self.missing.is_some_and(|(seq, hash)| files::retires(record, seq, hash)) {
+            self.missing = None;
+        }
+        (self.seq, self.prev) = (record.seq, record.hash);
+        None
+    }
+
+    /// What is missing at the end, or at the beginning without anybody having retired it.
+    fn end(&self) -> Option<Fault> {
+        if self.seq < self.checkpoint.seq {
+            let detail =
+                format!("the log ends before record {}, which was acknowledged", self.checkpoint.seq);
+            return Some(fault(FaultKind::Truncated, self.seq + 1, self.seq + 1, &detail));
+        }
+        let (last, _) = self.missing?;
+        let detail = format!("records 1 to {last} are missing and no record says that they were retired");
+        Some(fault(FaultKind::Deleted, 1, 1, &detail))
+    }
 }
 
 /// A sound record in the wrong place: moved when the expected one comes later, else the expected one is gone.
-fn misplaced(found: &Record, expected: u64, rest: &mut Scan<File>) -> io::Result<Fault> {
+fn misplaced(found: &Record, expected: u64, line: u64, rest: &mut Scan<File>) -> io::Result<Fault> {
     let detail = format!("record {} stands where record {expected} belongs", found.seq);
     if found.seq < expected {
-        return Ok(fault(FaultKind::Reordered, expected, expected, &detail));
+        return Ok(fault(FaultKind::Reordered, expected, line, &detail));
     }
-    while let Some(Line::Whole(line)) = rest.line()? {
-        if Record::from_line(&line).is_some_and(|record| record.seq == expected) {
-            return Ok(fault(FaultKind::Reordered, expected, expected, &detail));
+    while let Some(Line::Whole(text)) = rest.line()? {
+        if Record::from_line(&text).is_some_and(|record| record.seq == expected) {
+            return Ok(fault(FaultKind::Reordered, expected, line, &detail));
         }
     }
-    Ok(fault(FaultKind::Deleted, expected, expected, &detail))
+    Ok(fault(FaultKind::Deleted, expected, line, &detail))
 }
 
 fn fault(kind: FaultKind, seq: u64, line: u64, detail: &str) -> Fault {
