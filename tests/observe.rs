@@ -68,7 +68,14 @@ fn secrets_travel_by_pipe_and_are_found_nowhere() {
     let running = Up::new(&dir.path().join("data")).arg("--no-demo").env("JWT_SECRET_KEY", CANARY).start();
     for (role, pid) in running.banner["pids"].as_object().unwrap() {
         for file in ["environ", "cmdline"] {
-            let bytes = std::fs::read(format!("/proc/{pid}/{file}")).unwrap();
+            let bytes = match std::fs::read(format!("/proc/{pid}/{file}")) {
+                // The vault's are root's alone to read.
+                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                    assert_eq!(role, "vault", "{error}");
+                    continue;
+                }
+                bytes => bytes.unwrap(),
+            };
             assert!(!String::from_utf8_lossy(&bytes).contains(CANARY), "{role} shows the secret in {file}");
         }
     }

@@ -110,14 +110,16 @@ fn oldest_files_go_after_a_record_says_so() {
     assert_eq!(named(&path), Some((FaultKind::Deleted, 1)));
 }
 
+type Edit = fn(&Path);
+
 #[test]
 fn meddling_with_an_earlier_file_is_named() {
-    let edits: [(fn(&Path), FaultKind); 4] = [
+    let edits: [(Edit, FaultKind); 4] = [
         (|file| fs::remove_file(file).unwrap(), FaultKind::Deleted),
         (
             |file| {
                 fs::write(file, fs::read_to_string(file).unwrap().replacen("services/a", "services/b", 1))
-                    .unwrap()
+                    .unwrap();
             },
             FaultKind::Edited,
         ),

@@ -24,9 +24,13 @@ impl Image {
         Ok(Self { path: path.to_owned(), file: Arc::new(File::open("/proc/self/exe")?) })
     }
 
-    /// The binary that another process runs; behind a script at `path` it is what the script started.
+    /// The binary that another process runs; behind a script at `path` it is what the script started. A process that
+    /// protects its memory (the vault) hides it from all but root: then it is what lies at `path`.
     pub(crate) fn of(path: &Path, pid: u32) -> io::Result<Self> {
-        let file = File::open(format!("/proc/{pid}/exe"))?;
+        let file = match File::open(format!("/proc/{pid}/exe")) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => File::open(path)?,
+            file => file?,
+        };
         Ok(Self { path: path.to_owned(), file: Arc::new(file) })
     }
 

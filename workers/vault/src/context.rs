@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use jiff::{SignedDuration, Timestamp};
 use prometheus::{GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, Registry};
-use sluice_audit::{Decision, Entry, Log, OpenError};
+use sluice_audit::{AuditError, Decision, Entry, Log, OpenError};
 use sluice_http::{Component, HealthSource, Reject, Status, TrustCell};
 use sluice_telemetry::metric::{self, LATENCY_BUCKETS_S, Name};
 use sluice_wire::code::Code;
@@ -25,6 +25,7 @@ use crate::error::VaultError;
 use crate::falco::{self, Rules, Watch};
 use crate::feed::{self, Hub};
 use crate::oauth;
+use crate::refusals::Refusals;
 use crate::seal::{KeyFileError, RootKey, Shape};
 use crate::store::{Change, Store, StoreError, Table};
 use crate::token::{self, Signers};
@@ -74,6 +75,7 @@ pub(crate) struct Vault {
     pub(crate) expiring: Mutex<Expiring>,
     pub(crate) falco: Mutex<Watch>,
     pub(crate) rules: Rules,
+    pub(crate) refusals: Refusals,
     /// Rung when there are rows to seal anew.
     pub(crate) rotated: Notify,
     ending: CancellationToken,
@@ -197,6 +199,7 @@ impl Vault {
             expiring: Mutex::new(Expiring::default()),
             falco: Mutex::new(watch),
             rules,
+            refusals: Refusals::new(now),
             rotated: Notify::new(),
             ending: CancellationToken::new(),
             closed: Closed::default(),
@@ -215,6 +218,9 @@ impl Vault {
         self.signers.store(Arc::new(signers));
         self.show_days_left(now);
         self.tell_expiring(now)?;
+        if let Some(entry) = self.refusals.counted() {
+            self.record(entry)?;
+        }
         let leeway_s = self.settings.leeway_s;
         if self.has_ended_rows(now)? {
             self.store.write(own_entry("sweep"), move |change| {
@@ -296,6 +302,9 @@ impl Vault {
 
     /// Records a refusal; the error to answer with.
     pub(crate) fn refuse(&self, entry: Entry, error: VaultError) -> VaultError {
+        if matches!(error, VaultError::Anonymous) {
+            return self.refuse_unknown(entry).err().unwrap_or(error);
+        }
         let decision = if error.is_denial() { Decision::Deny } else { Decision::Error };
         self.record(entry.decision(decision)).err().unwrap_or(error)
     }
@@ -305,18 +314,33 @@ impl Vault {
         self.record(entry.decision(if denied { Decision::Deny } else { Decision::Error }))
     }
 
+    /// Records or counts the refusal of a caller nobody knows.
+    pub(crate) fn refuse_unknown(&self, entry: Entry) -> Result<(), VaultError> {
+        let now = Timestamp::now();
+        let entries = self.refusals.entries(entry.decision(Decision::Deny), now);
+        self.record_all(entries, now)
+    }
+
     /// Whether the audit log takes records and has those of every commit.
     fn is_recording(&self) -> bool {
         self.audit.is_writable() && self.store.arrears().is_none()
     }
 
     fn record(&self, entry: Entry) -> Result<(), VaultError> {
+        self.record_all(vec![entry], Timestamp::now())
+    }
+
+    fn record_all(&self, entries: Vec<Entry>, now: Timestamp) -> Result<(), VaultError> {
         // A read might show what the log does not know of yet.
         if let Some(error) = self.store.arrears() {
             return Err(VaultError::Audit(error));
         }
         let began = Instant::now();
-        let recorded = self.audit.append(entry, Timestamp::now());
+        if entries.is_empty() {
+            let closed = AuditError::Failed("it refuses records since an earlier failure");
+            return if self.audit.is_writable() { Ok(()) } else { Err(VaultError::Audit(closed)) };
+        }
+        let recorded = self.audit.append_all(entries, now);
         self.figures.audit_seconds.observe(began.elapsed().as_secs_f64());
         recorded.map(|_| ()).map_err(VaultError::Audit)
     }

@@ -84,11 +84,10 @@ impl From<VaultError> for Reject {
             VaultError::Lacking(permission) => Self::lacking(permission),
             VaultError::NotFound(detail) => Self::new(Code::NotFound, detail),
             VaultError::Anonymous => Self::unauthenticated(),
-            VaultError::Integrity(_) => Problem::new(Code::Integrity).into(),
+            VaultError::Integrity(_) | VaultError::Opening(_) => Problem::new(Code::Integrity).into(),
             VaultError::Audit(_) => Problem::new(Code::AuditUnavailable).retry_after_s(1).into(),
             VaultError::Store(_) | VaultError::Crypto(_) => Problem::new(Code::Internal).into(),
             VaultError::Sealed => Self::new(Code::Sealed, "the vault is sealed"),
-            VaultError::Opening(_) => Problem::new(Code::Integrity).into(),
             VaultError::Ended => Problem::new(Code::WorkerUnavailable).retry_after_s(1).into(),
         }
     }

@@ -22,6 +22,7 @@ mod memory;
 mod oauth;
 mod outbox;
 mod path;
+mod refusals;
 mod request;
 mod rotate;
 mod seal;

@@ -81,12 +81,7 @@ impl FromRequestParts<Arc<Context>> for Act {
                 let op = parts.method.as_str().to_ascii_lowercase();
                 let entry =
                     act.entry("auth", op, parts.uri.path()).actor("unverified").decision(Decision::Deny);
-                context
-                    .vault()?
-                    .audit
-                    .submit(entry, act.now)
-                    .await
-                    .map_err(crate::error::VaultError::Audit)?;
+                context.run(|vault| vault.refuse_unknown(entry)).await?;
                 Err(reject)
             }
         }

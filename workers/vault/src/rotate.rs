@@ -12,7 +12,7 @@ use crate::context::Vault;
 use crate::error::VaultError;
 use crate::request::Act;
 use crate::seal::{Keyring, RootKey, Shape};
-use crate::store::{Change, KeyBytes, Range, Table, View as _};
+use crate::store::{Change, KeyBytes, Range, Store, Table, View as _};
 
 /// LIMIT: rows sealed anew in one change.
 const BITE: usize = 128;
@@ -46,7 +46,14 @@ impl Vault {
 
     /// Seals every row with the newest key and drops the older ones. Gives up between two bites when `stop` says so.
     pub(crate) fn rewrap(&self, stop: impl Fn() -> bool) -> Result<(), VaultError> {
-        let ring = self.store.keyring();
+        self.store.rewrap(stop)
+    }
+}
+
+impl Store {
+    /// [`Vault::rewrap`].
+    pub(crate) fn rewrap(&self, stop: impl Fn() -> bool) -> Result<(), VaultError> {
+        let ring = self.keyring();
         if ring.keks() == 1 {
             return Ok(());
         }
@@ -69,7 +76,7 @@ impl Vault {
             }
         }
         let entry = Entry::new("seal", "retire").actor("vault").path(format!("keyring/below {newest}"));
-        self.store.write(entry, move |change| {
+        self.write(entry, move |change| {
             let ring = change.keyring().without_below(newest);
             change.replace_keyring(ring)
         })
@@ -77,7 +84,7 @@ impl Vault {
 
     /// The rows of a range that use an older key, at most a bite, and where to go on; `None`: nowhere.
     fn outdated(&self, table: Table, range: &Range) -> Result<(Vec<KeyBytes>, Option<KeyBytes>), VaultError> {
-        let view = self.store.snapshot()?;
+        let view = self.snapshot()?;
         let keys = view.keys(table, range)?;
         let goes_on = keys.len() == LOOK;
         let mut outdated = Vec::new();
@@ -97,7 +104,7 @@ impl Vault {
     fn rewrap_rows(&self, table: Table, newest: u32, keys: Vec<KeyBytes>) -> Result<(), VaultError> {
         let path = format!("{}/{} rows to {newest}", table.name(), keys.len());
         let entry = Entry::new("seal", "rewrap").actor("vault").path(path);
-        self.store.write(entry, move |change| {
+        self.write(entry, move |change| {
             for key in &keys {
                 change.rewrap(table, key)?;
             }
@@ -106,6 +113,7 @@ impl Vault {
     }
 }
 
-fn rotated(change: &Change<'_>) -> Result<Keyring, VaultError> {
+/// The ring of a change with one more key.
+pub(crate) fn rotated(change: &Change<'_>) -> Result<Keyring, VaultError> {
     change.keyring().rotated().ok_or_else(|| VaultError::invalid(Code::Conflict, FULL))
 }

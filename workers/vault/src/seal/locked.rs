@@ -20,8 +20,9 @@ struct Page([u8; PAGE_BYTES]);
 /// A key. No Debug: it is a secret.
 pub(crate) struct Key {
     page: Box<Page>,
-    /// Held for its drop; `None` where the process may not lock memory.
-    _lock: Option<region::LockGuard>,
+    /// `None` where the process may not lock memory.
+    #[cfg_attr(not(test), expect(dead_code, reason = "held for its drop"))]
+    lock: Option<region::LockGuard>,
 }
 
 impl Key {
@@ -33,7 +34,7 @@ impl Key {
             tell_once(error);
         }
         page.0[..KEY_BYTES].copy_from_slice(bytes);
-        Self { page, _lock: lock.ok() }
+        Self { page, lock: lock.ok() }
     }
 
     /// A new random key.
@@ -85,6 +86,6 @@ mod tests {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap();
         let kib: u64 = locked.trim().trim_end_matches(" kB").parse().unwrap();
-        assert_eq!(kib >= 4, key._lock.is_some(), "{kib} KiB locked");
+        assert_eq!(kib >= 4, key.lock.is_some(), "{kib} KiB locked");
     }
 }

@@ -189,7 +189,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn fill(bytes: &mut [u8]) {
-        bytes.iter_mut().for_each(|byte| *byte = envelope::random::<1>()[0]);
+        for byte in bytes {
+            *byte = envelope::random::<1>()[0];
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@
 
 mod change;
 mod open;
+mod quiet;
 mod rows;
 mod snapshot;
 mod table;

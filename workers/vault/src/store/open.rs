@@ -3,7 +3,6 @@
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use redb::{Builder, Database, ReadableDatabase as _, TableHandle as _};
 use serde::{Deserialize, Serialize};
 use sluice_audit::{AuditError, Digest, Entry, Log, Query, Since};
 
+use super::quiet;
 use super::rows::RowsDigest;
 use super::snapshot::{Snapshot, View as _};
 use super::table::Table;
@@ -140,8 +140,7 @@ pub(super) fn open(
         return Err(StoreError::Exposed { path: path.to_owned(), mode });
     }
     // redb checks what it reads but a hostile file can still make it panic; that is damage like any other.
-    let opened =
-        catch_unwind(AssertUnwindSafe(|| read(path, root))).unwrap_or_else(|_| Err(damaged(path, None)))?;
+    let opened = quiet::catch(|| read(path, root)).unwrap_or_else(|| Err(damaged(path, None)))?;
     check_against(audit, &opened.head)?;
     catch_up(&opened, audit, now)?;
     Ok(opened)
@@ -162,7 +161,7 @@ pub(super) fn shape(path: &Path) -> Result<Option<Shape>, StoreError> {
             Some(row) => Shape::parse(row).ok_or(StoreError::Keyring(KeyringError::Replaced)),
         }
     };
-    let shape = catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(damaged(path, None)));
+    let shape = quiet::catch(read).unwrap_or_else(|| Err(damaged(path, None)));
     shape.map(Some)
 }
 
@@ -233,7 +232,11 @@ pub(super) fn write_head(
 
 fn read(path: &Path, root: &RootKey) -> Result<Opened, StoreError> {
     let wrap = |error: VaultError| damaged(path, Some(error));
-    let db = Builder::new().set_cache_size(CACHE_BYTES).open(path).map_err(|error| wrap(error.into()))?;
+    let mut db = Builder::new().set_cache_size(CACHE_BYTES).open(path).map_err(|error| wrap(error.into()))?;
+    // Also the pages that only its closing would read, where damage ends in a panic.
+    if !db.check_integrity().map_err(|error| wrap(error.into()))? {
+        return Err(damaged(path, None));
+    }
     add_tables(&db).map_err(wrap)?;
     let txn = db.begin_read().map_err(|error| wrap(error.into()))?;
     let rows = keyring_rows(&txn).map_err(wrap)?;
@@ -303,32 +306,51 @@ fn check_against(audit: &Log, head: &Head) -> Result<(), StoreError> {
     if log.seq < head.audit_seq || head.seq > log.anchor + 1 {
         return Err(StoreError::AuditBehind { seen: head.audit_seq, audit: log.seq });
     }
-    if head.audit_seq > 0 && hash_at(audit, head.audit_seq)? != Some(head.audit_hash) {
+    if head.audit_seq > 0 && !has_record(audit, head.audit_seq, head.audit_hash)? {
         return Err(StoreError::AuditRewritten { seen: head.audit_seq });
     }
     Ok(())
 }
 
-/// Hash of the log's record `seq`: it covers every record before it.
-fn hash_at(audit: &Log, seq: u64) -> Result<Option<Digest>, StoreError> {
+/// Whether the log's record `seq` has this hash, which covers every record before it; one that was retired since cannot
+/// be asked any more.
+fn has_record(audit: &Log, seq: u64, hash: Digest) -> Result<bool, StoreError> {
     let query = Query { since: Since::Seq(seq - 1), actor: None, path: None, limit: 1 };
     let page = query
         .read(audit.path())
         .map_err(|source| StoreError::Io { path: audit.path().to_owned(), source })?;
-    Ok(page.records.first().filter(|record| record.seq == seq).map(|record| record.hash))
+    Ok(page.records.first().is_some_and(|record| record.seq > seq || record.hash == hash))
 }
 
-/// Records the last commit when the process ended between the commit and its audit records.
-fn catch_up(opened: &Opened, audit: &Log, now: Timestamp) -> Result<(), StoreError> {
-    if opened.head.seq == audit.head().anchor {
-        return Ok(());
+/// How many of the last commit's records the log has: fewer than `wanted` when its write was torn. They stand next to
+/// each other, the first of them behind what the commit knew of the log.
+fn recorded_of(audit: &Log, head: &Head, wanted: usize) -> Result<usize, StoreError> {
+    let fail = |source| StoreError::Io { path: audit.path().to_owned(), source };
+    let mut since = Some(head.audit_seq);
+    while let Some(seq) = since {
+        let query = Query { since: Since::Seq(seq), actor: None, path: None, limit: 1_000 };
+        let page = query.read(audit.path()).map_err(fail)?;
+        if let Some(first) = page.records.iter().find(|record| record.anchor >= head.seq) {
+            return Ok(wanted.min((audit.head().seq + 1 - first.seq) as usize));
+        }
+        since = page.next;
     }
+    Ok(0)
+}
+
+/// Records what the log lacks of the last commit, when the process ended before or while it was written.
+fn catch_up(opened: &Opened, audit: &Log, now: Timestamp) -> Result<(), StoreError> {
     let path = Path::new("store.redb");
     let txn = opened.db.begin_read().map_err(|error| damaged(path, Some(error.into())))?;
     let snapshot = Snapshot { txn, keyring: Arc::clone(&opened.keyring) };
     let pending: Option<Vec<Entry>> =
         snapshot.load(Table::Meta, PENDING).map_err(|error| damaged(path, Some(error)))?;
     let mut entries = pending.unwrap_or_default();
+    let recorded = recorded_of(audit, &opened.head, entries.len())?;
+    if recorded == entries.len() && opened.head.seq == audit.head().anchor {
+        return Ok(());
+    }
+    let mut entries = entries.split_off(recorded);
     entries.push(Entry::new("store", "recover").actor("vault").anchor(opened.head.seq));
     audit.append_all(entries, now).map(|_| ()).map_err(StoreError::Audit)
 }

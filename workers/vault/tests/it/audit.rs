@@ -1,6 +1,7 @@
 //! Every access leaves a record before it is answered.
 
 use std::fs;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -80,6 +81,33 @@ async fn reading_the_log_needs_its_permission() {
             .iter()
             .any(|record| record["op"] == json!("read") && record["decision"] == "deny")
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flood_of_unknown_callers_is_counted_not_recorded_one_by_one() {
+    let vault = Vault::start().await;
+    let path = vault.dir.path().join("audit/vault.jsonl");
+    let before = fs::read_to_string(&path).unwrap().lines().count();
+    let began = Instant::now();
+    for n in 0..300 {
+        let token = (n % 2 == 0).then_some("x.y.z");
+        vault.call("GET", "/secrets/services/bot/db", token, "").await.is(401, "invalid_token");
+    }
+    let allowed = 65 + began.elapsed().as_secs() as usize * 8 + 8;
+    let text = fs::read_to_string(&path).unwrap();
+    let lines = text.lines().skip(before).map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let (counts, single): (Vec<Value>, Vec<Value>) = lines.partition(|record| record["op"] == "refused");
+    assert!(single.len() >= 64 && single.len() <= allowed, "{} of {allowed}", single.len());
+    let counted = |record: &Value| -> usize {
+        record["path"].as_str().unwrap().split(' ').next().unwrap().parse().unwrap()
+    };
+    let counted: usize = counts.iter().map(counted).sum();
+    assert!(single.len() + counted <= 300, "{} and {counted}", single.len());
+    // A caller who is known is recorded all the same.
+    let bot = vault.token("bot", &["read"]).await;
+    vault.call("GET", "/secrets/services/other/db", Some(&bot), "").await.is(403, "forbidden");
+    assert!(!records(&vault, "?actor=bot").await.is_empty());
+    assert!(sluice_audit::verify(&vault.dir.path().join("audit")).unwrap().is_whole());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -40,6 +40,24 @@ async fn vault_without_a_seal_stays_sealed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn process_dumps_no_core_and_locks_its_keys() {
+    use rustix::process::{DumpableBehavior, dumpable_behavior};
+    let vault = Vault::start().await;
+    let limits = fs::read_to_string("/proc/self/limits").unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
+    assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+    let line = |text: &str, name: &str| {
+        let found = text.lines().find_map(|line| line.strip_prefix(name).map(str::to_owned));
+        found.unwrap().split_whitespace().find_map(|word| word.parse::<u64>().ok()).unwrap_or(u64::MAX)
+    };
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let (locked, allowed) = (line(&status, "VmLck:"), line(&limits, "Max locked memory"));
+    assert!(locked >= 12 || allowed < 64 << 10, "{locked} KiB locked of {allowed} bytes allowed");
+    vault.stop().await.1.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn production_opens_by_a_key_file_and_writes_no_token() {
     let keys = TempDir::new().unwrap();
     let key = keys.path().join("root.key");

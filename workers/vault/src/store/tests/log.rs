@@ -81,6 +81,45 @@ fn restart_on_a_full_disk_records_the_held_commit() {
 }
 
 #[test]
+fn records_that_a_torn_write_lost_are_recorded_at_the_next_start() {
+    let files = Files::with_rows(&[("a", "1")]);
+    let path = files.dir.path().join("audit/vault.jsonl");
+    let (store, log) = files.open().unwrap();
+    let before = fs::read(path.with_extension("head")).unwrap();
+    // Many at a time, so that a commit has several records.
+    std::thread::scope(|scope| {
+        for n in 0..24 {
+            let store = &store;
+            scope.spawn(move || put(store, &format!("many/{n}"), "1").unwrap());
+        }
+    });
+    drop((store, log));
+    let all = Query { since: Since::Seq(0), actor: None, path: None, limit: 1_000 };
+    let records = all.read(&path).unwrap().records;
+    let last = records.last().unwrap().clone();
+    let of_last = records.iter().filter(|record| record.anchor == last.anchor).count();
+    let text = fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    // The head from before, and of the last commit's records all but so many and half a line.
+    for lost in 1..=of_last {
+        let kept = lines.len() - lost;
+        let torn = format!("{}\n{}", lines[..kept].join("\n"), &lines[kept][..20]);
+        fs::write(&path, torn).unwrap();
+        fs::write(path.with_extension("head"), &before).unwrap();
+        drop(files.open().unwrap());
+        let text = fs::read_to_string(&path).unwrap();
+        for n in 0..24 {
+            assert_eq!(
+                text.matches(&format!("\"path\":\"many/{n}\"")).count(),
+                1,
+                "{lost} of {of_last} lost"
+            );
+        }
+        assert!(sluice_audit::verify(&files.dir.path().join("audit")).unwrap().is_whole());
+    }
+}
+
+#[test]
 fn log_whose_old_record_was_edited_and_chained_anew_is_refused() {
     let files = Files::with_rows(&[("a", "1"), ("b", "2"), ("c", "3")]);
     let path = files.dir.path().join("audit/vault.jsonl");
