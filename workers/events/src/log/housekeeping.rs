@@ -1,12 +1,18 @@
 //! What is done beside the writer: sealing segments that are full, compressing them, unlinking those that retention
 //! lets go.
 //!
+//! Two threads: the housekeeper, which must be in time (retention), and the packer, which need not be. Packing takes as
+//! much of a core as storing does, so it has the lowest priority and works in small bites: it lives on what the
+//! publishers leave. Segments that wait for it are whole and durable; when many do, their indexes go to disk.
+//!
 //! With an archive, a segment is copied there before it is unlinked, and stays while it cannot be.
 
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use rustix::process::setpriority_process;
 
 use super::archive::Archive;
 use super::medium::Medium;
@@ -18,6 +24,10 @@ use super::{Clock, Observer};
 
 /// LIMIT: segments that wait to be sealed.
 pub(crate) const JOBS_MAX: usize = 64;
+/// LIMIT: full segments whose indexes stay in memory while they wait to be compressed (about 1.3 MiB each).
+const WAITING_MAX: usize = 4;
+/// The lowest priority there is.
+const NICE: i32 = 19;
 /// How often retention is looked at.
 const PERIOD: Duration = Duration::from_secs(1);
 
@@ -45,33 +55,58 @@ pub(crate) struct Housekeeper {
 }
 
 impl Housekeeper {
-    /// Works until the writer is gone.
-    pub(crate) fn run(&self, jobs: &Receiver<Job>) {
+    /// Works until the writer is gone. `packer` is told when there is something to compress.
+    pub(crate) fn run(&self, jobs: &Receiver<Job>, packer: &SyncSender<()>) {
         loop {
             match jobs.recv_timeout(PERIOD) {
                 Ok(Job::Seal(segment)) => {
-                    // First: compressing takes long while others use the core.
                     self.retain();
-                    self.seal(&segment);
+                    self.full(&segment);
                 }
-                Err(RecvTimeoutError::Timeout) => {
-                    self.pack_all();
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    // The next start reads no segment for its index.
+                    return self.full_segments().iter().for_each(|segment| self.seal(segment));
                 }
-                Err(RecvTimeoutError::Disconnected) => return,
             }
+            // Full: it knows already.
+            let _known = packer.try_send(());
             self.retain();
         }
     }
 
-    /// Compresses the segment; where that is off or fails its index goes to disk.
+    /// Packs what is full until the housekeeper is gone.
+    pub(crate) fn run_packer(&self, wakes: &Receiver<()>) {
+        // Of this thread alone. Where it is refused, compressing costs the publishers time and nothing else.
+        let _refused = setpriority_process(None, NICE);
+        // The end waits for this thread.
+        let goes_on = || !matches!(wakes.try_recv(), Err(TryRecvError::Disconnected));
+        while wakes.recv().is_ok() {
+            let full = self.full_segments();
+            self.pack_while(&goes_on);
+            // Those that could not be.
+            full.iter().take_while(|_| goes_on()).for_each(|segment| self.seal(segment));
+        }
+    }
+
+    /// Gives back what was reserved for the segment, and lets its index go where nothing better comes soon.
+    fn full(&self, segment: &Arc<Segment>) {
+        let end = segment.with_summary(|summary| summary.end);
+        if let Err(error) = self.medium.truncate(&segment.file, end) {
+            self.observer.trouble("a full segment could not be cut to its length", &error);
+        }
+        let waiting = || self.full_segments().iter().filter(|segment| segment.is_growing()).count();
+        if !self.compress || waiting() > WAITING_MAX {
+            self.seal(segment);
+        }
+    }
+
+    /// Moves the segment's index to disk, unless it is there or the segment is gone. A convenience: the records are
+    /// durable, the index can be made again.
     fn seal(&self, segment: &Arc<Segment>) {
-        let cut = segment.with_summary(|summary| summary.end);
-        // All are conveniences: the records are durable, the index can be made again.
-        let cut = self.medium.truncate(&segment.file, cut);
-        self.pack_all();
         let _turn = self.turn();
         let seal = || if self.store.holds(segment) { segment.seal(&*self.medium) } else { Ok(()) };
-        if let Err(error) = cut.and_then(|()| seal()) {
+        if let Err(error) = seal() {
             self.observer.trouble("a full segment could not be sealed; its index stays in memory", &error);
         }
     }

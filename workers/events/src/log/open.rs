@@ -170,11 +170,15 @@ pub(crate) fn open(dir: &Path, options: &Options, ground: Ground) -> Result<Log,
         unsynced: None,
         scratch: Scratch::default(),
     };
-    let keeper = Arc::clone(&housekeeper);
-    let threads = vec![
+    let (keeper, packer) = (Arc::clone(&housekeeper), Arc::clone(&housekeeper));
+    let (wake, wakes) = sync_channel(1);
+    let mut threads = vec![
         spawn("events-log", dir, move || writer.run(&submissions))?,
-        spawn("events-keep", dir, move || keeper.run(&job_queue))?,
+        spawn("events-keep", dir, move || keeper.run(&job_queue, &wake))?,
     ];
+    if packer.compress {
+        threads.push(spawn("events-pack", dir, move || packer.run_packer(&wakes))?);
+    }
     Ok(Log {
         inner: Arc::new(Inner {
             reader,

@@ -27,8 +27,8 @@ use super::segment::{self, Segment};
 const LEVEL: i32 = 1;
 /// Bytes read at once from the old segment, and written at once to the new one.
 const STEP_BYTES: u64 = 1024 * 1024;
-/// Bytes after which the new file is synced: a large flush at the end would hold up the writer's.
-const SYNC_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes after which the new file is synced: a large flush would hold up the writer's.
+const SYNC_BYTES: usize = 1024 * 1024;
 /// After a failure (a full disk) nothing is tried for so long.
 const PAUSE: Duration = Duration::from_secs(30);
 
@@ -46,22 +46,35 @@ enum PackError {
     Read(#[from] ReadError),
     #[error("the segment holds other records than its index says")]
     Records,
+    #[error("it is not to go on")]
+    Ended,
 }
 
 impl Housekeeper {
     /// Packs every full segment that is not; the number of those that were.
     pub(crate) fn pack_all(&self) -> usize {
-        let mut packing = self.packing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if !self.compress || packing.not_before.is_some_and(|at| Instant::now() < at) {
+        self.pack_while(&|| true)
+    }
+
+    /// The same while it is to go on.
+    pub(crate) fn pack_while(&self, goes_on: &dyn Fn() -> bool) -> usize {
+        if !self.compress {
             return 0;
         }
         let mut packed = 0;
         for segment in self.full_segments() {
-            if segment.form.is_packed() || !segment.form.is_framed() {
+            // One at a time: who asks by a call goes on where the packer, which may be slow, is.
+            let mut packing = self.packing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if packing.not_before.is_some_and(|at| Instant::now() < at) {
+                break;
+            }
+            let is_there = self.store.holds(&segment);
+            if !is_there || segment.form.is_packed() || !segment.form.is_framed() {
                 continue;
             }
-            match self.pack(&segment) {
+            match self.pack(&segment, goes_on) {
                 Ok(()) => packed += 1,
+                Err(PackError::Ended) => break,
                 Err(error) => {
                     packing.not_before = Some(Instant::now() + PAUSE);
                     let error = io::Error::other(error);
@@ -81,10 +94,11 @@ impl Housekeeper {
         segments
     }
 
-    fn pack(&self, segment: &Arc<Segment>) -> Result<(), PackError> {
+    fn pack(&self, segment: &Arc<Segment>, goes_on: &dyn Fn() -> bool) -> Result<(), PackError> {
         let draft = segment.path.with_extension("pack.tmp");
         segment::remove_if_there(&draft)?;
-        let made = self.packed(segment, draft.clone()).and_then(|packed| Ok(self.swap(segment, packed)?));
+        let made =
+            self.packed(segment, draft.clone(), goes_on).and_then(|packed| Ok(self.swap(segment, packed)?));
         if made.is_err() {
             // What cannot be removed now is removed at the next try or start.
             drop(fs::remove_file(&draft));
@@ -93,7 +107,12 @@ impl Housekeeper {
     }
 
     /// The new segment under a name of its own, synced.
-    fn packed(&self, segment: &Arc<Segment>, draft: PathBuf) -> Result<Segment, PackError> {
+    fn packed(
+        &self,
+        segment: &Arc<Segment>,
+        draft: PathBuf,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<Segment, PackError> {
         let form = Arc::new(segment.form.packed());
         let mut file = Packed {
             medium: &*self.medium,
@@ -110,6 +129,9 @@ impl Housekeeper {
         let mut at = HEADER_BYTES as u64;
         while let Some(run) = segment.run_after(at, STEP_BYTES, &Filter::default())? {
             at = run.end;
+            if !goes_on() {
+                return Err(PackError::Ended);
+            }
             let mut block = Block::read(segment, run)?;
             while let Some(records) = block.next_frame() {
                 let records: Bytes = records?;
@@ -179,6 +201,8 @@ impl Packed<'_> {
         } else {
             self.sealer.seal(&mut self.out, offset, &label(FIRST | LAST), records);
         }
+        // A bite: whoever waits for the core has it now.
+        std::thread::yield_now();
         let len = (self.out.len() - at) as u64;
         for (header, place) in &headers {
             self.index.add(&Entry {

@@ -91,6 +91,11 @@ impl Segment {
         }
     }
 
+    /// Whether its index is in memory.
+    pub(crate) fn is_growing(&self) -> bool {
+        matches!(&*self.state.read().unwrap_or_else(PoisonError::into_inner), State::Growing(_))
+    }
+
     /// What retention needs to know.
     pub(crate) fn extent(&self) -> Extent {
         self.with_summary(|summary| Extent {
