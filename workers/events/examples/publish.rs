@@ -1,12 +1,14 @@
-//! What a single-event publish costs: events a second, CPU time a request, events a commit, latency.
+//! What a publish costs: events a second, CPU time a request, events a commit, latency.
 //!
-//! `cargo run --release -p sluice-events --example publish [CONNECTIONS [SECONDS]]`. Each connection waits for its
-//! answer before it asks again; every event is synced before it. The worker has a runtime of one thread; its threads
+//! `cargo run --release -p sluice-events --example publish [CONNECTIONS [SECONDS [BATCH]]]`. Each connection waits for
+//! its answer before it asks again; every event is synced before it, and encrypted. The worker has a runtime of one thread; its threads
 //! and those of its log count, the clients' thread does not. `PUBLISH_DIR` says where the log lies (`/tmp`).
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a measurement that prints its table")]
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -19,7 +21,7 @@ use sluice_wire::role::Role;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
-const PAD_BYTES: usize = 110;
+const PAD_BYTES: usize = 125;
 
 fn start(dir: &Path, key: &str) -> (Start, Stopper) {
     let mut doors = Doors::default();
@@ -28,7 +30,12 @@ fn start(dir: &Path, key: &str) -> (Start, Stopper) {
     let (stopper, stop) = Stopper::new();
     let mut config = Config::default();
     // There is no vault to ask for a key.
-    config.events.encrypt = false;
+    let keys = dir.join("events.key");
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&keys).unwrap();
+    writeln!(file, "{}", "0a".repeat(32)).unwrap();
+    config.events.key_file = Some(keys);
+    // As in the bench.
+    config.events.retention.count = Some(1_000_000);
     let config = Arc::new(config);
     let start = Start {
         role: Role::Events,
@@ -63,14 +70,15 @@ fn request(method: &str, path: &str, key: &str, body: &str) -> Vec<u8> {
 /// The body of the next answer, which must be good.
 async fn answer(io: &mut UnixStream, held: &mut Vec<u8>) -> String {
     held.clear();
+    held.reserve(64 * 1024);
     loop {
         assert!(io.read_buf(held).await.unwrap() > 0, "the worker closed the connection");
-        let text = std::str::from_utf8(held).unwrap();
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        assert!(head.starts_with("HTTP/1.1 200"), "{text}");
+        let Some(end) = held.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+        let head = std::str::from_utf8(&held[..end]).unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{}", String::from_utf8_lossy(held));
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
-        if body.len() >= length.parse().unwrap() {
-            return body.to_owned();
+        if held.len() >= end + 4 + length.parse::<usize>().unwrap() {
+            return String::from_utf8(held.split_off(end + 4)).unwrap();
         }
     }
 }
@@ -97,11 +105,19 @@ async fn commits(socket: &Path, key: &str) -> (f64, f64) {
     (of("sluice_events_batch_size_count"), of("sluice_events_batch_size_sum"))
 }
 
-async fn publish(socket: &Path, key: &str, connections: usize, time: Duration) -> Vec<u64> {
+/// One event, or a batch of more.
+fn publication(key: &str, batch: usize) -> Vec<u8> {
     let pad = "x".repeat(PAD_BYTES);
-    let body =
+    let event =
         format!(r#"{{"event_type":"market_data_update","data":{{"symbol":"BTC/USDT","pad":"{pad}"}}}}"#);
-    let request: Arc<[u8]> = request("POST", "/events", key, &body).into();
+    if batch == 1 {
+        return request("POST", "/events", key, &event);
+    }
+    request("POST", "/events/batch", key, &format!(r#"{{"events":[{}]}}"#, vec![event; batch].join(",")))
+}
+
+async fn publish(socket: &Path, (key, batch): (&str, usize), connections: usize, time: Duration) -> Vec<u64> {
+    let request: Arc<[u8]> = publication(key, batch).into();
     let end = Instant::now() + time;
     let mut clients = tokio::task::JoinSet::new();
     for _ in 0..connections {
@@ -126,6 +142,7 @@ async fn main() {
     let number =
         |at: usize, default: u64| std::env::args().nth(at).map_or(default, |text| text.parse().unwrap());
     let (connections, time) = (number(1, 128) as usize, Duration::from_secs(number(2, 8)));
+    let batch = number(3, 1) as usize;
     let home = std::env::var("PUBLISH_DIR").unwrap_or_else(|_| "/tmp".to_owned());
     let dir = tempfile::tempdir_in(home).unwrap();
     let (key, socket) = (InternalKeys::mint(), dir.path().join("door"));
@@ -134,17 +151,17 @@ async fn main() {
     let running = worker.spawn(sluice_events::run(start));
     // It listens when this is answered; then, what the first events cost once.
     commits(&socket, &key).await;
-    publish(&socket, &key, connections, Duration::from_secs(1)).await;
+    publish(&socket, (&key, batch), connections, Duration::from_secs(1)).await;
     let (before, begun, spent) = (commits(&socket, &key).await, Instant::now(), cpu());
-    let mut times = publish(&socket, &key, connections, time).await;
+    let mut times = publish(&socket, (&key, batch), connections, time).await;
     let (took, spent) = (begun.elapsed().as_secs_f64(), cpu().saturating_sub(spent));
     let after = commits(&socket, &key).await;
     times.sort_unstable();
     let at = |share: f64| times.get((times.len() as f64 * share) as usize).map_or(0.0, |us| *us as f64 / 1e3);
     println!(
-        "{connections} connections: {:.0} events/s, {:.1} us of CPU each, {:.1} events a commit, p50 {:.2} ms, p99 {:.2} ms",
-        times.len() as f64 / took,
-        spent.as_secs_f64() * 1e6 / times.len() as f64,
+        "{connections} connections: {:.0} events/s, {:.2} us of CPU each, {:.1} events a commit, p50 {:.2} ms, p99 {:.2} ms",
+        (times.len() * batch) as f64 / took,
+        spent.as_secs_f64() * 1e6 / (times.len() * batch) as f64,
         (after.1 - before.1) / (after.0 - before.0),
         at(0.5),
         at(0.99),

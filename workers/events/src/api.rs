@@ -62,5 +62,5 @@ pub(crate) fn router(context: &Arc<Context>) -> Router {
 
 /// The calls that are answered without the router.
 pub(crate) fn direct(context: &Arc<Context>) -> Arc<dyn Direct> {
-    Arc::new(publish::Single(Arc::clone(context)))
+    Arc::new(publish::Directly(Arc::clone(context)))
 }

@@ -1,6 +1,5 @@
 //! Publishing many events with one call: `POST /events/batch`, as JSON or as lines.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,22 +11,21 @@ use serde_json::value::RawValue;
 use sluice_http::{Authenticated, BodyBytes, Reject, StrictQuery};
 use sluice_identity::caller::Caller;
 use sluice_wire::code::Code;
-use sluice_wire::event::Published;
 use sluice_wire::json::{self as strict, Refused, Scanner};
 use sluice_wire::problem::{Outcome as Sent, Problem};
 use uuid::Uuid;
 
 use crate::access;
 use crate::cloudevents::Foreign;
-use crate::context::{Context, NDJSON, json_response};
+use crate::context::{Context, NDJSON, raw_json};
 use crate::engine::Durability;
 use crate::error::{Fault, append_problem};
 use crate::event::{self, Author, Prepared};
 use crate::incoming::{self, EVENT_BYTES_MAX, Incoming};
-use crate::json::Capped;
+use crate::json::{self, Capped};
 use crate::log::{Draft, Outcome};
 use crate::metrics::Kind;
-use crate::publish::{answer, author, conflict, idempotency_key, refuse};
+use crate::publish::{Published, answer, author, conflict, idempotency_key, refuse};
 
 /// LIMIT: body of a batch.
 pub(crate) const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -52,35 +50,25 @@ struct BatchBody<'a> {
     atomic: bool,
 }
 
-#[derive(Default, Serialize)]
+/// `{published, duplicates, failed, results}`, the results as they were written.
+#[derive(Default)]
 struct BatchAnswer {
     published: usize,
     duplicates: usize,
     failed: usize,
-    results: Vec<Item>,
+    results: Vec<u8>,
 }
 
+/// The result of an event that is not stored; others are [`Published`] and their index.
 #[derive(Serialize)]
-#[serde(untagged)]
-enum Item {
-    /// [`Published`] and its index: a struct in a struct would be written over a map.
-    Stored {
-        index: usize,
-        message_id: Option<String>,
-        event_id: Uuid,
-        status: Cow<'static, str>,
-        durability: Cow<'static, str>,
-        duplicate: bool,
-    },
-    Failed {
-        index: usize,
-        status: &'static str,
-        code: &'static str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        detail: Option<String>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pointer: Option<String>,
-    },
+struct Failed {
+    index: usize,
+    status: &'static str,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pointer: Option<String>,
 }
 
 /// One event of a batch, checked or at fault.
@@ -94,17 +82,27 @@ pub(crate) async fn batch(
     headers: HeaderMap,
     BodyBytes(body): BodyBytes,
 ) -> Result<Response, Reject> {
-    access::not_legacy(&caller)?;
+    publish(&context, &caller, query, &headers, &body).await
+}
+
+/// Publishes what a body holds.
+pub(crate) async fn publish(
+    context: &Context,
+    caller: &Caller,
+    query: BatchQuery,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Response, Reject> {
+    access::not_legacy(caller)?;
     let begun = Instant::now();
     let stored = async {
-        let key = idempotency_key(&headers)?;
-        let author = author(&context, &caller);
+        let key = idempotency_key(headers)?;
         let id = |index| key.map(|key| event::id_of_key(&caller.subject, key, index));
-        let (checked, atomic) = read(&headers, &body, &author, id)?;
-        context.admit(&caller, checked.len())?;
-        store(&context, checked, atomic || query.atomic, begun).await
+        let (checked, atomic) = read(headers, body, &author(context, caller), id)?;
+        context.admit(caller, checked.len())?;
+        store(context, checked, atomic || query.atomic, begun).await
     };
-    answered(&context, stored.await)
+    answered(context, stored.await)
 }
 
 /// `POST /events` with a batch of CloudEvents.
@@ -124,12 +122,14 @@ pub(crate) async fn foreign(
         if events.count > BATCH_EVENTS_MAX {
             return Err(too_many(events.count));
         }
-        let author = author(context, caller);
-        let check = |raw: &&RawValue| {
-            incoming::fits(raw.get())?;
-            author.prepare(&Foreign::of_structured(raw.get())?.incoming(), None)
+        let checked: Vec<Checked> = {
+            let author = author(context, caller);
+            let check = |raw: &&RawValue| {
+                incoming::fits(raw.get())?;
+                author.prepare(&Foreign::of_structured(raw.get())?.incoming(), None)
+            };
+            events.first.iter().map(check).collect()
         };
-        let checked: Vec<Checked> = events.first.iter().map(check).collect();
         context.admit(caller, checked.len())?;
         store(context, checked, query.atomic, begun).await
     };
@@ -138,7 +138,7 @@ pub(crate) async fn foreign(
 
 fn answered(context: &Context, stored: Result<BatchAnswer, Box<Problem>>) -> Result<Response, Reject> {
     match stored {
-        Ok(whole) => json_response(&whole),
+        Ok(whole) => Ok(raw_json(whole.into_json())),
         Err(problem) => Err(refuse(context, *problem)),
     }
 }
@@ -292,7 +292,7 @@ async fn store(
         }
     }
     let mut outcomes = outcomes.into_iter();
-    let mut whole = BatchAnswer::default();
+    let mut whole = BatchAnswer { results: Vec::with_capacity(places.len() * 192), ..BatchAnswer::default() };
     for (index, place) in places.into_iter().enumerate() {
         let result = match place {
             Ok((event_id, kind)) => match outcomes.next() {
@@ -342,30 +342,48 @@ async fn append(
 
 impl BatchAnswer {
     fn add(&mut self, context: &Context, index: usize, result: Result<Published, Box<Problem>>) {
+        if index > 0 {
+            self.results.push(b',');
+        }
         match result {
             Ok(published) => {
                 *(if published.duplicate { &mut self.duplicates } else { &mut self.published }) += 1;
-                let Published { message_id, event_id, status, durability, duplicate } = published;
-                self.results.push(Item::Stored {
-                    index,
-                    message_id,
-                    event_id,
-                    status,
-                    durability,
-                    duplicate,
-                });
+                self.results.extend_from_slice(b"{\"index\":");
+                json::number(index as u64, &mut self.results);
+                self.results.push(b',');
+                published.write(&mut self.results);
+                self.results.push(b'}');
             }
             Err(problem) => {
                 self.failed += 1;
                 context.metrics.rejected.with_label_values(&[problem.code.word()]).inc();
-                self.results.push(Item::Failed {
+                let failed = Failed {
                     index,
                     status: "failed",
                     code: problem.code.word(),
                     detail: problem.detail,
                     pointer: problem.pointer,
-                });
+                };
+                serde_json::to_writer(&mut self.results, &failed)
+                    .expect("texts and numbers have a JSON form");
             }
         }
+    }
+
+    fn into_json(self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.results.len() + 96);
+        let counts = [
+            ("{\"published\":", self.published),
+            (",\"duplicates\":", self.duplicates),
+            (",\"failed\":", self.failed),
+        ];
+        for (name, count) in counts {
+            out.extend_from_slice(name.as_bytes());
+            json::number(count as u64, &mut out);
+        }
+        out.extend_from_slice(b",\"results\":[");
+        out.extend_from_slice(&self.results);
+        out.extend_from_slice(b"]}");
+        out
     }
 }

@@ -4,7 +4,8 @@
 //! `{"event_type":…,"event_id":…,"timestamp":…,"source":…,"data":{…},"metadata":{…}}`. `metadata` is last, so that
 //! a replay can mark it without parsing ([`crate::frame`]).
 
-use std::io::Write as _;
+use std::cell::RefCell;
+use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use ring::digest::{Context as Sha, SHA256};
@@ -24,7 +25,7 @@ use crate::log::{Body, Draft, DraftError, Labels};
 use crate::schemas::Schemas;
 
 /// Who publishes, and under which rules.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Author<'a> {
     pub(crate) caller: &'a Caller,
     /// Any source may be named.
@@ -37,6 +38,17 @@ pub(crate) struct Author<'a> {
     pub(crate) mint: &'a Mint,
     /// What the data of some types must be.
     pub(crate) schemas: &'a Schemas,
+    /// What was found last: events of a batch are often alike.
+    pub(crate) last: RefCell<Last>,
+}
+
+/// What the events of one author may have in common.
+#[derive(Debug, Default)]
+pub(crate) struct Last {
+    /// A type as it was written, which the caller may publish.
+    kind: Option<(Box<str>, EventType)>,
+    /// A time and its text.
+    time: Option<(i64, String)>,
 }
 
 /// An event ready to be stored.
@@ -62,15 +74,17 @@ pub(crate) fn id_of_key(subject: &str, key: &str, index: usize) -> Uuid {
 impl Author<'_> {
     /// Checks an event and writes its stored form. `key_id` is its id when it names none itself.
     pub(crate) fn prepare(&self, event: &Incoming<'_>, key_id: Option<Uuid>) -> Result<Prepared, Fault> {
-        let kind = self.kind(&event.event_type)?;
-        access::may_publish(self.caller, &kind)?;
+        let last = &mut *self.last.borrow_mut();
+        let kind = self.kind(&event.event_type, &mut last.kind)?;
         let source = access::source(self.caller, event.source.as_deref(), self.dev)?;
-        let event_id = match &event.event_id {
+        let named = match &event.event_id {
             Some(text) => {
-                Uuid::parse_str(text).map_err(|_| Fault::event("/event_id", "event_id is not a UUID"))?
+                let id = Uuid::parse_str(text);
+                Some(id.map_err(|_| Fault::event("/event_id", "event_id is not a UUID"))?)
             }
-            None => key_id.unwrap_or_else(|| self.mint.id(self.now.as_millisecond() as u64)),
+            None => key_id,
         };
+        let event_id = named.unwrap_or_else(|| self.mint.id(self.now.as_millisecond() as u64));
         let given = event.timestamp.map(time_us).transpose()?;
         let now_us = self.now.as_microsecond();
         let time_us = given.unwrap_or(now_us);
@@ -85,9 +99,7 @@ impl Author<'_> {
         text.extend_from_slice(b"\",\"event_id\":\"");
         text.extend_from_slice(event_id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
         text.extend_from_slice(b"\",\"timestamp\":\"");
-        let time = Timestamp::from_microsecond(time_us)
-            .map_err(|_| Fault::event("/timestamp", "timestamp is out of range"))?;
-        write!(text, "{time}").expect("memory takes it");
+        write_time(time_us, &mut last.time, text)?;
         text.extend_from_slice(b"\",\"source\":");
         json::string(source, text);
         text.extend_from_slice(b",\"data\":");
@@ -109,15 +121,31 @@ impl Author<'_> {
             .part(&text[data])
             .part(&text[metadata])
             .value();
-        let draft = body.finish(time_us, event_id.as_u128(), fingerprint).map_err(too_large)?;
+        let mut draft = body.finish(time_us, event_id.as_u128(), fingerprint).map_err(too_large)?;
+        draft.is_fresh = named.is_none();
         Ok(Prepared { draft, event_id })
     }
 
-    fn kind(&self, text: &str) -> Result<EventType, Fault> {
+    /// The type of an event that the caller may publish.
+    fn kind<'l>(
+        &self,
+        text: &str,
+        last: &'l mut Option<(Box<str>, EventType)>,
+    ) -> Result<&'l EventType, Fault> {
+        if last.as_ref().is_none_or(|(known, _)| **known != *text) {
+            let kind = self.permitted(text)?;
+            *last = Some((text.into(), kind));
+        }
+        // It was set here, or before.
+        last.as_ref().map(|(_, kind)| kind).ok_or_else(|| Fault::new(Code::Internal, "no type"))
+    }
+
+    fn permitted(&self, text: &str) -> Result<EventType, Fault> {
         let kind = EventType::parse(text).map_err(|error| Fault::event("/event_type", error.to_string()))?;
         if !self.unknown_types && !kind.is_catalogued() {
             return Err(Fault::event("/event_type", format!("`{kind}` is not a known event type")));
         }
+        access::may_publish(self.caller, &kind)?;
         Ok(kind)
     }
 
@@ -148,6 +176,20 @@ impl Author<'_> {
 
 fn too_large(error: DraftError) -> Fault {
     Fault::new(Code::BodyTooLarge, error.to_string())
+}
+
+/// Writes an event's time. Events of a batch without one all have the same, that of arrival.
+fn write_time(time_us: i64, last: &mut Option<(i64, String)>, out: &mut Vec<u8>) -> Result<(), Fault> {
+    if let Some((_, text)) = last.as_ref().filter(|(known, _)| *known == time_us) {
+        out.extend_from_slice(text.as_bytes());
+        return Ok(());
+    }
+    let time = Timestamp::from_microsecond(time_us)
+        .map_err(|_| Fault::event("/timestamp", "timestamp is out of range"))?;
+    let (_, text) = last.insert((time_us, String::with_capacity(32)));
+    write!(text, "{time}").expect("memory takes it");
+    out.extend_from_slice(text.as_bytes());
+    Ok(())
 }
 
 /// Writes an object without white space; an empty one where none is given.
@@ -196,6 +238,7 @@ mod tests {
             now,
             mint: Box::leak(Box::default()),
             schemas: Box::leak(Box::default()),
+            last: RefCell::default(),
         }
     }
 

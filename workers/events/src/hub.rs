@@ -2,8 +2,9 @@
 //!
 //! The thread is the only reader of new events; a subscriber holds a place and a filter. A slow one falls out of
 //! the ring and reads the log for itself: it never holds up this thread, and this thread never holds up the writer.
+//! While nobody subscribes nothing is encoded: events only pass by the latest market data.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -30,10 +31,14 @@ const BATCH: usize = 512;
 const FRAME_EXTRA_BYTES: usize = 160;
 /// How often the thread looks whether it is to end.
 const TICK: Duration = Duration::from_millis(200);
+/// Pause between two looks while nobody waits for events: a wake for each commit would cost the writer's core more.
+const IDLE: Duration = Duration::from_millis(2);
 
 /// The fan-out of one stream.
 pub(crate) struct Hub {
     ring: RwLock<Ring>,
+    /// Subscribers that are open.
+    viewers: AtomicUsize,
     /// Seq of the newest event in the ring.
     head: watch::Sender<u64>,
     bells: Bells,
@@ -50,6 +55,7 @@ impl Hub {
         let newest = reader.durable_seq();
         let hub = Arc::new(Self {
             ring: RwLock::new(Ring::new(newest + 1, RING_FRAMES_MAX, RING_BYTES_MAX)),
+            viewers: AtomicUsize::new(0),
             head: watch::Sender::new(newest),
             bells: Bells::new(newest),
             latest: Latest::beginning(&reader),
@@ -77,6 +83,16 @@ impl Hub {
     /// Whether it still follows the log.
     pub(crate) fn is_well(&self) -> bool {
         !self.broken.load(Ordering::Relaxed)
+    }
+
+    /// A subscriber comes, before it looks for its place: from then on events are encoded.
+    pub(crate) fn enter(&self) {
+        self.viewers.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A subscriber goes.
+    pub(crate) fn leave(&self) {
+        self.viewers.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Seq of the newest event that subscribers can have.
@@ -128,7 +144,14 @@ impl Hub {
                 report(&error);
                 return;
             }
+            if self.head.receiver_count() == 0 && self.is_alone() {
+                std::thread::sleep(IDLE);
+            }
         }
+    }
+
+    fn is_alone(&self) -> bool {
+        self.viewers.load(Ordering::SeqCst) == 0
     }
 
     fn follow(&self, scan: &mut Forward) -> Result<(), ReadError> {
@@ -138,12 +161,32 @@ impl Hub {
             let ended = record.is_none();
             batch.extend(record);
             if batch.len() >= BATCH || (ended && !batch.is_empty()) {
-                self.publish(batch.drain(..));
+                if !self.pass(&batch) {
+                    self.publish(batch.drain(..));
+                }
+                batch.clear();
             }
             if ended {
                 return Ok(());
             }
         }
+    }
+
+    /// Lets events go by that nobody is there for; `false` when somebody is.
+    fn pass(&self, records: &[Record]) -> bool {
+        let Some(last) = records.last().map(|record| record.stamp).filter(|_| self.is_alone()) else {
+            return false;
+        };
+        self.latest.follow(records.iter(), last);
+        let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        // Under the lock: who came since has not looked into the ring, or is seen here.
+        if !self.is_alone() {
+            return false;
+        }
+        ring.restart(last.seq + 1);
+        drop(ring);
+        self.head.send_replace(last.seq);
+        true
     }
 
     fn publish(&self, records: impl Iterator<Item = Record>) {

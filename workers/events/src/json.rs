@@ -43,6 +43,19 @@ pub(crate) fn string(text: &str, out: &mut Vec<u8>) {
     serde_json::to_writer(out, text).expect("a string always serializes, and memory takes it");
 }
 
+/// Appends a whole number.
+pub(crate) fn number(mut value: u64, out: &mut Vec<u8>) {
+    let (mut digits, mut at) = ([0; 20], 20);
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            return out.extend_from_slice(&digits[at..]);
+        }
+    }
+}
+
 /// The members of an object in their order, values as text.
 #[derive(Debug, Default)]
 pub(crate) struct Members<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
@@ -198,6 +211,15 @@ mod tests {
             let value: Value = keys.iter().map(|key| (key.clone(), serde_json::json!([key, number]))).collect();
             let pretty = serde_json::to_string_pretty(&value).unwrap();
             prop_assert_eq!(compacted(&pretty), value.to_string());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_are_written_as_by_fmt(value in prop_oneof![any::<u64>(), 0_u64..2_000, Just(u64::MAX)]) {
+            let mut out = Vec::new();
+            number(value, &mut out);
+            prop_assert_eq!(String::from_utf8(out).unwrap(), value.to_string());
         }
     }
 

@@ -24,9 +24,13 @@ use crate::log::{Disk, Filter, Fsync, Ground, Log, Medium, Options, Retention};
 use crate::metrics::Metrics;
 use crate::params::Params;
 use crate::publish;
+use crate::ring::Seen;
 use crate::stream::choice::Choice;
 use crate::stream::feed::Feed;
 use crate::stream::sse::deliver;
+
+/// Longer than anything here takes.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// A disk that is full, broken or slow when told so.
 #[derive(Default)]
@@ -166,6 +170,37 @@ async fn after_a_failed_sync_the_outcome_is_unknown_and_the_worker_ends() {
 }
 
 #[tokio::test]
+async fn what_passes_while_nobody_subscribes_is_not_encoded_and_what_comes_later_is() {
+    let world = world();
+    let hub = &world.context.hub;
+    let looks = |from| {
+        let mut seqs = Vec::new();
+        let seen = hub.see(from, 10, |frame| {
+            seqs.push(frame.record.stamp.seq);
+            true
+        });
+        (seen, seqs)
+    };
+    let event = r#"{"event_type":"market_data_update","data":{"symbol":"BTC/USDT"}}"#;
+    for seq in 1..=2 {
+        world.post(event).await.unwrap();
+        hub.caught_up(seq, LIMIT).await;
+    }
+    assert_eq!((hub.head(), looks(1), looks(2)), (2, (Seen::Behind, vec![]), (Seen::Behind, vec![])));
+    assert_eq!(looks(3), (Seen::Nothing, vec![]));
+    hub.enter();
+    for seq in 3..=4 {
+        world.post(event).await.unwrap();
+        hub.caught_up(seq, LIMIT).await;
+    }
+    assert_eq!((hub.head(), looks(3)), (4, (Seen::Upto(5), vec![3, 4])));
+    hub.leave();
+    world.post(event).await.unwrap();
+    hub.caught_up(5, LIMIT).await;
+    assert_eq!((looks(4), looks(6)), ((Seen::Behind, vec![]), (Seen::Nothing, vec![])));
+}
+
+#[tokio::test]
 async fn a_full_queue_is_429() {
     let world = world();
     world.disk.hold(true);
@@ -178,6 +213,7 @@ async fn a_full_queue_is_429() {
             now: jiff::Timestamp::now(),
             mint: &world.context.mint,
             schemas: &world.context.schemas,
+            last: std::cell::RefCell::default(),
         }
         .prepare(&crate::incoming::parse(r#"{"event_type":"x"}"#).unwrap(), None)
         .unwrap()

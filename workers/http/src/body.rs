@@ -19,6 +19,8 @@ use crate::reject::Reject;
 pub const BODY_BYTES_DEFAULT: usize = 1 << 20;
 /// Time for a whole body: what drips in slower holds a connection for nothing.
 pub(crate) const BODY_WITHIN: Duration = Duration::from_mins(1);
+/// Room made at once for a body that comes in pieces.
+const BODY_ROOM_MAX: usize = 64 * 1024;
 /// Longest silence inside a body.
 pub(crate) const BODY_GAP_MAX: Duration = Duration::from_secs(30);
 
@@ -120,6 +122,8 @@ where
         return Err(too_large());
     }
     let mut whole = BytesMut::new();
+    // What is announced is not believed further than this.
+    let room = announced.map_or(0, |bytes| (bytes as usize).min(BODY_ROOM_MAX));
     let end = Instant::now() + BODY_WITHIN;
     loop {
         let frame = tokio::time::timeout_at(end.min(Instant::now() + BODY_GAP_MAX), body.frame())
@@ -134,6 +138,9 @@ where
         if whole.is_empty() && body.is_end_stream() {
             // All in one piece, as small bodies are: no copy.
             return Ok(data);
+        }
+        if whole.is_empty() {
+            whole.reserve(room);
         }
         whole.extend_from_slice(&data);
     }

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, Request};
+use http::Request;
+use http::request::Parts;
 use hyper::body::Incoming;
 use sluice_identity::caller::Caller;
 
@@ -30,7 +31,7 @@ pub trait Direct: Send + Sync + 'static {
     fn answer<'a>(
         &'a self,
         caller: Arc<Caller>,
-        headers: &'a HeaderMap,
+        head: &'a Parts,
         body: Bytes,
     ) -> BoxFuture<'a, Result<Response, Reject>>;
 }
@@ -63,7 +64,7 @@ impl Directly {
             let answered = async {
                 let caller = resolved.shared()?.ok_or_else(Reject::unauthenticated)?;
                 let body = body::read(&head.headers, body, limit).await?;
-                self.calls.answer(caller, &head.headers, body).await
+                self.calls.answer(caller, &head, body).await
             };
             caught(async { answered.await.unwrap_or_else(Reject::into_response) }, &id).await
         };

@@ -10,7 +10,8 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, Request};
+use http::Request;
+use http::request::Parts;
 use hyper::body::Incoming;
 use serde_json::Value;
 use sluice_identity::caller::Caller;
@@ -77,10 +78,11 @@ impl Direct for Echo {
     fn answer<'a>(
         &'a self,
         caller: Arc<Caller>,
-        headers: &'a HeaderMap,
+        head: &'a Parts,
         body: Bytes,
     ) -> BoxFuture<'a, Result<Response, Reject>> {
         Box::pin(async move {
+            let headers = &head.headers;
             assert!(!headers.contains_key("x-panic"), "on purpose");
             if headers.contains_key("x-refuse") {
                 return Err(Reject::new(Code::Conflict, "no"));

@@ -8,6 +8,7 @@ mod book;
 mod shelf;
 mod trade;
 
+use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -208,6 +209,7 @@ impl Maker {
             now: end,
             mint: &self.context.mint,
             schemas: &self.context.schemas,
+            last: RefCell::default(),
         };
         let prepared = author.prepare(
             &Incoming {
@@ -323,7 +325,8 @@ fn resume_seq(reader: &Reader) -> Result<u64, ReadError> {
 
 fn read_piece(reader: &Reader, from: u64) -> Result<Piece, ReadError> {
     let wanted = Filter { kinds: vec![TRADES.into()], ..Filter::default() };
-    let mut scan = reader.forward(from, wanted).pausing_after(PIECE_SCAN_MAX);
+    // Of a busy stream this is the closest reader: what it wants is still in memory.
+    let mut scan = reader.forward(from, wanted).following().pausing_after(PIECE_SCAN_MAX);
     let (mut trades, mut others) = (Vec::new(), 0);
     while trades.len() < PIECE_EVENTS {
         let Some(record) = scan.next()? else {

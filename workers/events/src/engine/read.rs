@@ -179,6 +179,15 @@ impl Forward {
         }
     }
 
+    /// For who follows the store closely: what was just written is not read back from the disk.
+    #[must_use]
+    pub(crate) fn following(self) -> Self {
+        match self {
+            Self::Embedded(scan) => Self::Embedded(scan.following()),
+            Self::Redis(scan) => Self::Redis(scan),
+        }
+    }
+
     /// Lets the scan pause after so many records that the filter refused.
     #[must_use]
     pub(crate) fn pausing_after(self, records: u64) -> Self {

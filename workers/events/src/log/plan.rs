@@ -45,6 +45,8 @@ pub(crate) struct Plan {
 /// What a plan works with; the next one uses its memory again.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
+    /// For the records; empty, with or without room.
+    pub(crate) spare: Vec<u8>,
     framed: Vec<u8>,
     planned: Vec<Planned>,
     /// Places in `planned` by event id.
@@ -69,7 +71,8 @@ impl Plan {
         scratch.framed.clear();
         scratch.planned.clear();
         scratch.local.clear();
-        Self { buffer: Vec::new(), scratch, next_seq, last_id, heads: Heads::default() }
+        let buffer = std::mem::take(&mut scratch.spare);
+        Self { buffer, scratch, next_seq, last_id, heads: Heads::default() }
     }
 
     /// The same, of a log that is divided: numbers in its partitions go on behind these.
@@ -79,7 +82,7 @@ impl Plan {
 
     /// Makes room for so many bytes of records.
     pub(crate) fn reserve(&mut self, bytes: usize) {
-        self.buffer.reserve_exact(bytes);
+        self.buffer.reserve(bytes);
     }
 
     /// Plans a submission. `known` finds stored events by event id.
@@ -93,15 +96,19 @@ impl Plan {
         let (planned, bytes, last_id) = (self.scratch.planned.len(), self.buffer.len(), self.last_id);
         let mut outcomes = Vec::with_capacity(drafts.len());
         for draft in drafts {
-            let found = match self.scratch.local.get(&draft.event_id) {
-                Some(at) => Some(self.scratch.planned[*at].known()),
-                None => match known(draft.event_id) {
+            // Nobody can have used a fresh id, so it is not looked for: each look is a miss of the cache.
+            let found = if draft.is_fresh {
+                None
+            } else if let Some(at) = self.scratch.local.get(&draft.event_id) {
+                Some(self.scratch.planned[*at].known())
+            } else {
+                match known(draft.event_id) {
                     Ok(found) => found,
                     Err(error) => {
                         self.undo(planned, bytes, last_id);
                         return Err(error);
                     }
-                },
+                }
             };
             outcomes.push(match found {
                 None => Outcome::Stored(self.push(draft, now_ms)),
@@ -197,6 +204,11 @@ impl Plan {
         })
     }
 
+    /// The event ids and where they will stand.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = (u128, Stamp)> {
+        self.scratch.planned.iter().map(|planned| (planned.event_id, planned.stamp))
+    }
+
     /// The records as readers get them, and what the next plan works with.
     pub(crate) fn into_parts(self) -> (Bytes, Scratch) {
         (self.buffer.into(), self.scratch)
@@ -209,7 +221,9 @@ impl Plan {
         let start = self.buffer.len();
         let lane = self.heads.give(draft.labels());
         draft.encode(stamp, lane, &mut self.buffer);
-        self.scratch.local.insert(draft.event_id, self.scratch.planned.len());
+        if !draft.is_fresh {
+            self.scratch.local.insert(draft.event_id, self.scratch.planned.len());
+        }
         self.scratch.planned.push(Planned {
             stamp,
             lane,
@@ -270,6 +284,22 @@ mod tests {
             ]
         );
         assert_eq!(plan.records(), 2);
+    }
+
+    #[test]
+    fn a_fresh_id_is_not_looked_for_and_a_named_one_is() {
+        let mut plan = Plan::new(7, MessageId::default(), Scratch::default());
+        let mut drafts = [draft(1, 1), draft(2, 1), draft(2, 1)];
+        drafts[0].is_fresh = true;
+        let mut asked = Vec::new();
+        let outcomes = plan.take(&drafts, true, 50, |id| {
+            asked.push(id);
+            Ok::<_, ()>(None)
+        });
+        let expected =
+            [Outcome::Stored(stamp(7, 0)), Outcome::Stored(stamp(8, 1)), Outcome::Duplicate(stamp(8, 1))];
+        assert_eq!((outcomes.unwrap(), asked), (expected.to_vec(), vec![2]));
+        assert_eq!(plan.ids().collect::<Vec<_>>(), [(1, stamp(7, 0)), (2, stamp(8, 1))]);
     }
 
     #[test]

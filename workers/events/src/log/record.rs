@@ -75,6 +75,8 @@ pub struct Draft {
     pub event_id: u128,
     /// Hash of the content, to tell a repeated event from another one under the same id.
     pub fingerprint: u64,
+    /// Its id was made for it just now and told to nobody: no other event can have it.
+    pub is_fresh: bool,
     lens: [u8; 3],
     body: Vec<u8>,
 }
@@ -180,7 +182,7 @@ impl Body {
         if record > RECORD_BYTES_MAX {
             return Err(DraftError::Record(record));
         }
-        Ok(Draft { time_us, event_id, fingerprint, lens: self.lens, body: self.bytes })
+        Ok(Draft { time_us, event_id, fingerprint, is_fresh: false, lens: self.lens, body: self.bytes })
     }
 }
 

@@ -62,7 +62,8 @@ impl Forward {
     }
 
     /// For who follows the log closely: what was just written is not read back from the disk.
-    pub(super) fn following(mut self) -> Self {
+    #[must_use]
+    pub fn following(mut self) -> Self {
         self.follows = true;
         self
     }

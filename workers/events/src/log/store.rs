@@ -14,7 +14,7 @@ use super::id::MessageId;
 use super::segment::Segment;
 
 /// LIMIT: bytes of the newest records held in memory.
-const NEWEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+const NEWEST_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// LIMIT: block tables of sealed segments held in memory (about 650 KiB each).
 const TABLES_MAX: usize = 16;
 
@@ -119,8 +119,10 @@ impl Store {
         self.segments.read().unwrap_or_else(PoisonError::into_inner)[0].base_seq
     }
 
-    /// Keeps the records of a commit for who follows closely.
-    pub(crate) fn keep_newest(&self, seqs: Range<u64>, records: Bytes) {
+    /// Keeps the records of a commit for who follows closely; gives memory that nobody uses any longer, for the next
+    /// commit.
+    pub(crate) fn keep_newest(&self, seqs: Range<u64>, records: Bytes) -> Vec<u8> {
+        let mut spare = Vec::new();
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         newest.bytes += records.len();
         newest.commits.push_back((seqs, records));
@@ -128,7 +130,12 @@ impl Store {
             && let Some((_, oldest)) = newest.commits.pop_front()
         {
             newest.bytes -= oldest.len();
+            if let Ok(mut unused) = oldest.try_into_mut() {
+                unused.clear();
+                spare = unused.into();
+            }
         }
+        spare
     }
 
     /// The records of the commit in which a seq stands, when they are kept.

@@ -262,8 +262,8 @@ impl Writer {
         let sync_time = begun.elapsed();
         self.active.add(plan.entries(self.written));
         self.written += plan.bytes().len() as u64;
-        for entry in plan.entries(0) {
-            self.dedup.remember(entry.event_id, entry.stamp.seq, entry.stamp.id.ms);
+        for (event_id, stamp) in plan.ids() {
+            self.dedup.remember(event_id, stamp.seq, stamp.id.ms);
         }
         (self.next_seq, self.last_id) = plan.after();
         self.heads.clone_from(plan.heads());
@@ -277,8 +277,8 @@ impl Writer {
     }
 
     /// Shows readers the newest records, where they are durable, and keeps them for who follows closely.
-    fn show(&self, count: u64, records: Bytes) {
-        self.store.keep_newest(self.next_seq - count..self.next_seq, records);
+    fn show(&mut self, count: u64, records: Bytes) {
+        self.scratch.spare = self.store.keep_newest(self.next_seq - count..self.next_seq, records);
         if self.fsync == Fsync::Always {
             self.store.set_durable(self.next_seq - 1);
         }

@@ -83,6 +83,7 @@ struct Opening {
 
 impl Drop for Feed {
     fn drop(&mut self) {
+        self.context.hub.leave();
         self.context.metrics.subscribers.dec();
         self.context.hub.bells().take_down(&self.bell, Wants::from(&*self.selector));
     }
@@ -102,6 +103,7 @@ impl Feed {
             Mode::Conflate { every } => (None, Some(Box::new(Newest::new(every, false, now)))),
         };
         context.metrics.subscribers.inc();
+        context.hub.enter();
         let mut feed = Self {
             context: Arc::clone(context),
             selector: choice.selector,
