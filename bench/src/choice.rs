@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn stores_are_chosen_like_peers() {
         let chosen = names(&["events-publish", "--peers", "redis-server"]).unwrap();
-        assert_eq!(chosen, ["sluice-events", "redis-always", "redis-everysec"]);
+        assert_eq!(chosen, ["sluice-events", "sluice-redis-everysec", "redis-always", "redis-everysec"]);
     }
 
     #[test]

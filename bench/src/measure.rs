@@ -5,6 +5,7 @@ use anyhow::Context as _;
 use crate::account::{CpuTime, resident_bytes, ticks_per_s, tree};
 use crate::figures::Cell;
 use crate::load::{Pace, Plan, drive};
+use crate::process::Guarded;
 use crate::progress::Progress;
 use crate::scenario::Scenario;
 use crate::subject::Running;
@@ -43,6 +44,7 @@ async fn one(scenario: &Scenario, running: &mut Running, cell: &mut Cell) -> any
     let pids = tree(running.cpu_root);
     let outcome = drive(&target, plan, || CpuTime::of(&pids)).await?;
     running.child.assert_alive()?;
+    running.beside.as_mut().map_or(Ok(()), Guarded::assert_alive)?;
     cell.add(&outcome, resident_bytes(&pids), ticks_per_s());
     Ok(())
 }

@@ -196,7 +196,9 @@ impl Peer {
             powerless: bearer(|pair| &pair.powerless),
             cpu_root: child.pid(),
             voice: Voice::Http,
+            promises: "",
             child,
+            beside: None,
         })
     }
 

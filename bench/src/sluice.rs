@@ -181,7 +181,17 @@ impl Sluice {
         // No token without the permission can be had without asking the vault for one.
         let powerless = None;
         let (cpu_root, voice) = (banner.pids.edge, Voice::Http);
-        Ok(Running { identity, address, authorization, powerless, cpu_root, voice, child })
+        Ok(Running {
+            identity,
+            address,
+            authorization,
+            powerless,
+            cpu_root,
+            voice,
+            promises: "",
+            child,
+            beside: None,
+        })
     }
 
     fn write_config(&self, site: &Site<'_>) -> anyhow::Result<PathBuf> {

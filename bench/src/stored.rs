@@ -13,8 +13,6 @@ use crate::voice::Voice;
 
 /// LIMIT: answers that are looked at.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// The word of an answer that promises what the scenarios are about.
-const DURABLE: &[u8] = b"\"durability\":\"fsync\"";
 
 /// Stores the events of one request; they must be acknowledged, and be there.
 pub(crate) async fn holds_what_it_acknowledges(running: &Running, scenario: &Scenario) -> anyhow::Result<()> {
@@ -35,7 +33,8 @@ pub(crate) async fn holds_what_it_acknowledges(running: &Running, scenario: &Sce
     let answer = tokio::time::timeout(std::time::Duration::from_secs(10), answer);
     let (found, bytes) = answer.await.context("no answer within 10 s")??;
     ensure!(found.right, "not acknowledged: {}", String::from_utf8_lossy(&bytes));
-    let promised = running.voice != Voice::Http || memchr::memmem::find(&bytes, DURABLE).is_some();
+    let promise = format!("\"durability\":\"{}\"", running.promises);
+    let promised = running.promises.is_empty() || memchr::memmem::find(&bytes, promise.as_bytes()).is_some();
     ensure!(promised, "acknowledged, but not as durable: {}", String::from_utf8_lossy(&bytes));
     let after = count(running).await.context("count the events")?;
     // Sluice's own roles publish too.

@@ -38,6 +38,8 @@ pub(crate) struct Store {
 enum Kind {
     /// The event worker of the binary, where there is one.
     Sluice(Option<PathBuf>),
+    /// The same, which stores its events in a Redis with this `appendfsync`.
+    Through(Option<PathBuf>, &'static str),
     /// Redis with this `appendfsync`.
     Redis(&'static str),
     /// NATS with this `sync_interval`.
@@ -52,6 +54,11 @@ pub(crate) fn all(program: Option<&Path>) -> Vec<Store> {
             policies: "the event worker at its own port: JWT ES256 (verified-token cache), permission, strict JSON, ids, \
                        dedup, encrypted log, fsync before each answer",
             kind: Kind::Sluice(binary(program)),
+        },
+        Store {
+            name: "sluice-redis-everysec",
+            policies: "the event worker as above, its events in a Redis that syncs once a second; CPU is the worker's",
+            kind: Kind::Through(binary(program), "everysec"),
         },
         Store {
             name: "redis-always",
@@ -86,7 +93,7 @@ impl Subject for Store {
 
     fn program(&self) -> &str {
         match self.kind {
-            Kind::Sluice(_) => PROGRAM,
+            Kind::Sluice(_) | Kind::Through(..) => PROGRAM,
             Kind::Redis(_) => Program::Redis.name(),
             Kind::Nats(_) => Program::Nats.name(),
         }
@@ -97,16 +104,17 @@ impl Subject for Store {
     }
 
     fn sets_request_id(&self) -> bool {
-        matches!(self.kind, Kind::Sluice(_))
+        matches!(self.kind, Kind::Sluice(_) | Kind::Through(..))
     }
 
     fn start<'a>(&'a self, site: &'a Site<'a>) -> Starting<'a> {
         Box::pin(async move {
             match &self.kind {
-                Kind::Sluice(None) => {
+                Kind::Sluice(None) | Kind::Through(None, _) => {
                     Err(StartError::Missing("no `sluice` beside this binary or in PATH; see --sluice".into()))
                 }
-                Kind::Sluice(Some(program)) => Ok(sluice(program, site).await?),
+                Kind::Sluice(Some(program)) => Ok(sluice(program, site, SLUICE).await?),
+                Kind::Through(Some(program), sync) => through_redis(program, sync, site).await,
                 Kind::Redis(sync) => peer(Program::Redis, sync, site).await,
                 Kind::Nats(sync) => peer(Program::Nats, sync, site).await,
             }
@@ -115,10 +123,10 @@ impl Subject for Store {
 }
 
 /// The event worker alone goes to the first core; the other roles idle beside the generator.
-async fn sluice(program: &Path, site: &Site<'_>) -> anyhow::Result<Running> {
+async fn sluice(program: &Path, site: &Site<'_>, settings: &str) -> anyhow::Result<Running> {
     let identity = Identity::ask(program, "--version", program.display().to_string())?;
     let config = site.dir.join("sluice.toml");
-    write(&config, SLUICE)?;
+    write(&config, settings)?;
     let (child, banner) = up(program, site, config).await?;
     let (url, cpu_root) =
         banner.events.zip(banner.pids.events).context("the ready line has no event worker")?;
@@ -129,7 +137,31 @@ async fn sluice(program: &Path, site: &Site<'_>) -> anyhow::Result<Running> {
         pin_process(cpu_root, cores.proxy)?;
     }
     let authorization = Some(format!("Bearer {token}"));
-    Ok(Running { identity, address, authorization, powerless: None, cpu_root, voice: Voice::Http, child })
+    Ok(Running {
+        identity,
+        address,
+        authorization,
+        powerless: None,
+        cpu_root,
+        voice: Voice::Http,
+        promises: "fsync",
+        child,
+        beside: None,
+    })
+}
+
+/// The same with a Redis beside the generator, as if it were on another machine.
+async fn through_redis(program: &Path, sync: &str, site: &Site<'_>) -> Result<Running, StartError> {
+    let (path, _) = site.programs.find(Program::Redis).await.map_err(StartError::Missing)?;
+    let address = free_address()?;
+    let core = site.cores.map(|cores| cores.load);
+    let arguments = redis_arguments(site, address, sync)?;
+    let launch = Launch { program: &path, arguments, core, dir: &site.dir, environment: Vec::new() };
+    let mut redis = launch.start()?;
+    wait_greeting(&mut redis, address, Voice::Redis).await?;
+    let settings = format!("{SLUICE}\n[redis]\nurl = \"redis://{address}\"\n");
+    let running = sluice(program, site, &settings).await?;
+    Ok(Running { promises: "aof_everysec", beside: Some(redis), ..running })
 }
 
 async fn peer(program: Program, sync: &str, site: &Site<'_>) -> Result<Running, StartError> {
@@ -149,7 +181,17 @@ async fn peer(program: Program, sync: &str, site: &Site<'_>) -> Result<Running, 
         make_stream(address).await.context("make the stream")?;
     }
     let cpu_root = child.pid();
-    Ok(Running { identity, address, authorization: None, powerless: None, cpu_root, voice, child })
+    Ok(Running {
+        identity,
+        address,
+        authorization: None,
+        powerless: None,
+        cpu_root,
+        voice,
+        promises: "",
+        child,
+        beside: None,
+    })
 }
 
 fn environment(program: Program) -> Vec<(OsString, OsString)> {

@@ -59,7 +59,11 @@ pub(crate) struct Running {
     pub cpu_root: u32,
     /// How it is spoken to.
     pub voice: Voice,
+    /// What an acknowledgement must say that an event has; nothing where it says nothing.
+    pub promises: &'static str,
     pub child: Guarded,
+    /// A server that it needs; ends with it.
+    pub beside: Option<Guarded>,
 }
 
 /// Why a subject is not measured.
@@ -181,7 +185,9 @@ async fn start_origin(site: &Site<'_>) -> anyhow::Result<Running> {
         powerless: None,
         cpu_root,
         voice: Voice::Http,
+        promises: "",
         child,
+        beside: None,
     })
 }
 
