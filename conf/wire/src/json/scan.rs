@@ -292,3 +292,23 @@ fn special(eight: u64) -> u64 {
     let is = |byte: u8| below(eight ^ (ONES * u64::from(byte)), 1);
     (below(eight, b' ') | is(b'"') | is(b'\\')) & HIGH
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_plain_stretch_ends_at_the_first_special_byte(
+            bytes in prop::collection::vec(prop_oneof![60 => b' '..=0xff, 1 => Just(b'"'), 1 => Just(b'\\'), 1 => 0_u8..b' '], 0..200),
+            at in 0_usize..200,
+        ) {
+            let at = at.min(bytes.len());
+            let is_special = |byte: &u8| *byte < b' ' || *byte == b'"' || *byte == b'\\';
+            let expected = bytes[at..].iter().position(is_special).map_or(bytes.len(), |found| at + found);
+            prop_assert_eq!(plain_end(&bytes, at), expected);
+        }
+    }
+}
