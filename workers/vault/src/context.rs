@@ -29,6 +29,7 @@ use crate::refusals::Refusals;
 use crate::seal::{KeyFileError, RootKey, Shape};
 use crate::store::{Change, Store, StoreError, Table};
 use crate::token::{self, Signers};
+use crate::v1;
 
 /// LIMIT: operations on the store at a time; each holds a thread while it waits for the disk.
 const WORK_MAX: usize = 256;
@@ -71,6 +72,7 @@ pub(crate) struct Vault {
     pub(crate) signers: ArcSwap<Signers>,
     pub(crate) figures: Figures,
     pub(crate) outbox_bell: Notify,
+    pub(crate) api_keys: Arc<v1::Keys>,
     pub(crate) role_pace: Mutex<Pace>,
     pub(crate) expiring: Mutex<Expiring>,
     pub(crate) falco: Mutex<Watch>,
@@ -185,6 +187,7 @@ impl Vault {
             Rules::new(&alerts.responses),
             Watch::new(alerts.window_ms, alerts.rate, alerts.responses.len()),
         );
+        let api_keys = ready_api(&store).map_err(UnsealError::State)?;
         let vault = Self {
             settings,
             store,
@@ -195,6 +198,7 @@ impl Vault {
             signers: ArcSwap::from_pointee(signers),
             figures,
             outbox_bell: Notify::new(),
+            api_keys: Arc::new(api_keys),
             role_pace: Mutex::new(Pace::default()),
             expiring: Mutex::new(Expiring::default()),
             falco: Mutex::new(watch),
@@ -227,6 +231,7 @@ impl Vault {
                 token::sweep(change, now, leeway_s)?;
                 oauth::forget_used(change, now)?;
                 falco::lift_ended(change, now)?;
+                v1::sweep(change, now)?;
                 ca::sweep(change, now)
             })?;
         }
@@ -243,7 +248,8 @@ impl Vault {
         Ok(token::has_ended(&view, now, self.settings.leeway_s)?
             || ca::has_ended(&view, now)?
             || self.has_used_assertions(now)?
-            || falco::has_ended(&view, now)?)
+            || falco::has_ended(&view, now)?
+            || v1::has_ended(&view, now)?)
     }
 
     /// Signs new revocation lists and hands every follower the whole state.
@@ -263,15 +269,23 @@ impl Vault {
         }
     }
 
-    /// Writes a fresh administrator's token to `<data-dir>/token`.
+    /// Writes a fresh administrator's token to `<data-dir>/token`, and a root token of Vault's API beside it to
+    /// `<data-dir>/vault-token`; both end at the same time.
     pub(crate) fn write_dev_token(&self, now: Timestamp) -> Result<PathBuf, VaultError> {
+        let root = self.mint_root(DEV_TOKEN_LIFE.as_secs(), now)?;
+        self.write_private("vault-token", &root)?;
         let issued = self.mint_dev_admin(DEV_TOKEN_LIFE, now)?;
-        let path = self.settings.data_dir.join("token");
-        let aside = self.settings.data_dir.join("token.new");
+        self.write_private("token", &issued.token)
+    }
+
+    /// Writes a file in the data directory that only its owner reads.
+    fn write_private(&self, name: &str, text: &str) -> Result<PathBuf, VaultError> {
+        let path = self.settings.data_dir.join(name);
+        let aside = path.with_extension("new");
         // Anything left over has an unknown mode; a new file has ours from its first moment.
         let written = remove_if_there(&aside)
             .and_then(|()| OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside))
-            .and_then(|mut file| file.write_all(issued.token.as_bytes()))
+            .and_then(|mut file| file.write_all(text.as_bytes()))
             .and_then(|()| fs::rename(&aside, &path));
         written.map_err(|error| VaultError::Store(Box::new(redb::Error::Io(error))))?;
         Ok(path)
@@ -367,6 +381,14 @@ fn make_ready(
     Ok((authority, signers))
 }
 
+/// Makes and loads what Vault's API needs.
+fn ready_api(store: &Store) -> Result<v1::Keys, VaultError> {
+    if v1::Keys::are_missing(&store.snapshot()?)? {
+        store.write(own_entry("create"), v1::Keys::make)?;
+    }
+    v1::Keys::load(&store.snapshot()?)
+}
+
 fn own_entry(op: &'static str) -> Entry {
     Entry::new("store", op).actor("vault")
 }
@@ -393,16 +415,23 @@ impl Context {
         &self,
         work: impl FnOnce(&Vault) -> Result<T, VaultError> + Send + 'static,
     ) -> Result<T, Reject> {
+        Ok(self.run_bare(work).await??)
+    }
+
+    /// The same, for whoever words an operation's own errors itself.
+    pub(crate) async fn run_bare<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Vault) -> Result<T, VaultError> + Send + 'static,
+    ) -> Result<Result<T, VaultError>, Reject> {
         let vault = self.vault()?;
         self.block(move || work(&vault)).await
     }
 
-    #[allow(dead_code, reason = "for the API of the seal")]
     /// Runs a step of the barrier on a thread that may block, also while the vault is sealed.
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
         step: impl FnOnce(&Barrier) -> Result<T, VaultError> + Send + 'static,
-    ) -> Result<T, Reject> {
+    ) -> Result<Result<T, VaultError>, Reject> {
         let barrier = Arc::clone(&self.barrier);
         self.block(move || step(&barrier)).await
     }
@@ -410,7 +439,7 @@ impl Context {
     async fn block<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
-    ) -> Result<T, Reject> {
+    ) -> Result<Result<T, VaultError>, Reject> {
         let permit = Arc::clone(&self.room).try_acquire_owned();
         let permit = permit.map_err(|_| Reject::new(Code::Overloaded, "too many operations at a time"))?;
         let done = tokio::task::spawn_blocking(move || {
@@ -418,10 +447,11 @@ impl Context {
             work()
         });
         match done.await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => {
-                log(&error);
-                Err(error.into())
+            Ok(done) => {
+                if let Err(error) = &done {
+                    log(error);
+                }
+                Ok(done)
             }
             Err(_) => Err(Reject::new(Code::Internal, "the operation broke off")),
         }

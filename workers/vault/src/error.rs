@@ -10,12 +10,15 @@ use crate::context::UnsealError;
 /// What `Retry-After` says when a bound is reached, seconds.
 const RETRY_S: u64 = 5;
 
-/// A refused or failed operation. The text of the first four is public.
+/// A refused or failed operation. The text of the first five is public.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum VaultError {
     /// The request itself is wrong.
     #[error("{1}")]
     Invalid(Code, String),
+    /// A refusal under `/v1/`, with the status and the words that Vault has for it.
+    #[error("{1}")]
+    Worded(u16, String),
     /// Policy says no. One text for everything under a path, so that nothing about it is learnt.
     #[error("{0}")]
     Forbidden(&'static str),
@@ -63,7 +66,7 @@ impl VaultError {
 
     /// Whether policy, not circumstance, stopped it.
     pub(crate) const fn is_denial(&self) -> bool {
-        matches!(self, Self::Forbidden(_) | Self::Lacking(_) | Self::Anonymous)
+        matches!(self, Self::Forbidden(_) | Self::Lacking(_) | Self::Anonymous | Self::Worded(403, _))
     }
 }
 
@@ -80,6 +83,8 @@ impl From<VaultError> for Reject {
                 Problem::new(Code::RateLimited).detail(detail).retry_after_s(RETRY_S).into()
             }
             VaultError::Invalid(code, detail) => Self::new(code, detail),
+            // Not reached: `/v1/` words its own answers.
+            VaultError::Worded(_, detail) => Self::new(Code::BadRequest, detail),
             VaultError::Forbidden(detail) => Self::new(Code::Forbidden, detail),
             VaultError::Lacking(permission) => Self::lacking(permission),
             VaultError::NotFound(detail) => Self::new(Code::NotFound, detail),

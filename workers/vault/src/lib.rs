@@ -30,6 +30,7 @@ mod secret;
 mod store;
 mod store_key;
 mod token;
+mod v1;
 
 #[cfg(test)]
 mod tests;

@@ -124,6 +124,14 @@ fn is_path_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"._@:+-".contains(&byte)
 }
 
+/// The canonical text of a path below a prefix in a request target, checked as a secret's path is, with room for
+/// the words before it.
+pub(crate) fn canonical(raw: &str) -> Result<String, VaultError> {
+    let text = decode_once(raw)?;
+    let fits = text.split('/').count() <= SEGMENTS_MAX + 4 && text.split('/').all(is_segment);
+    if fits { Ok(text) } else { Err(VaultError::invalid(Code::BadPath, "a segment that is not accepted")) }
+}
+
 fn decode_once(raw: &str) -> Result<String, VaultError> {
     let bad = || VaultError::invalid(Code::BadPath, "the path has an escape that is not accepted");
     let mut pieces = raw.split('%');

@@ -145,7 +145,7 @@ fn params(
 }
 
 /// Whether a text may be a DNS name in a certificate: lower-case labels, no wildcard, not an address.
-pub(super) fn is_dns_name(text: &str) -> bool {
+pub(crate) fn is_dns_name(text: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')

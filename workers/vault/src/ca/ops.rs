@@ -295,6 +295,11 @@ impl Credential {
         }
     }
 
+    /// The certificate, PEM.
+    pub(super) fn certificate_pem(&self) -> &str {
+        &self.certificate
+    }
+
     /// Whether it is in force.
     pub(super) fn is_live(&self, now: Timestamp) -> bool {
         self.revoked_at.is_none() && self.not_after > now

@@ -8,7 +8,7 @@ use sluice_wire::code::Code;
 use sluice_wire::json;
 use zeroize::Zeroizing;
 
-use super::VERSIONS_MAX;
+use super::VERSIONS_DEFAULT;
 use crate::error::VaultError;
 
 /// What a write brings: the value as the client wrote it, and the version it expects to replace.
@@ -53,6 +53,11 @@ pub(crate) fn parse_body(body: &[u8]) -> Result<NewValue, VaultError> {
 }
 
 impl NewValue {
+    /// An object's JSON text that was checked already.
+    pub(crate) fn of_text(data: Vec<u8>, cas: Option<u64>) -> Self {
+        Self { data: Zeroizing::new(data), cas }
+    }
+
     /// The value of a call that names the path in its body.
     pub(crate) fn of_object(data: &RawValue, cas: Option<u64>) -> Result<Self, VaultError> {
         if !is_object(&data) {
@@ -74,7 +79,7 @@ impl VersionList {
             if plain { digits.parse().ok().filter(|number| *number > 0) } else { None }
         };
         let versions: Option<Vec<u64>> = text.split(',').map(number).collect();
-        versions.filter(|versions| versions.len() <= VERSIONS_MAX).map(Self).ok_or_else(|| {
+        versions.filter(|versions| versions.len() <= VERSIONS_DEFAULT).map(Self).ok_or_else(|| {
             VaultError::invalid(Code::BadQuery, "versions are numbers from 1, separated by commas")
         })
     }

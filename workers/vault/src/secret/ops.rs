@@ -3,22 +3,20 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
 use sluice_audit::Entry;
 use sluice_wire::code::Code;
 
-use super::VERSIONS_MAX;
 use super::body::{NewValue, VersionList};
+use super::rows::{self, Cas, Version};
 use crate::access::{self, Wish};
 use crate::context::Vault;
 use crate::error::VaultError;
 use crate::path::SecretPath;
 use crate::request::Act;
-use crate::store::{Change, Range, Table, View};
+use crate::store::{Table, View};
 
-/// LIMIT: secrets.
-const SECRETS_MAX: u64 = 1_000_000;
 /// LIMIT: names in one page of a listing.
 const PAGE_MAX: usize = 1_000;
 
@@ -70,23 +68,6 @@ pub(crate) enum Fate {
     Destroy,
 }
 
-/// A secret's head row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Head {
-    current: u64,
-    created_at: Timestamp,
-    updated_at: Timestamp,
-    versions: BTreeMap<u64, Version>,
-}
-
-/// The state of one version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Version {
-    created_at: Timestamp,
-    deleted_at: Option<Timestamp>,
-    destroyed: bool,
-}
-
 impl Vault {
     /// Writes the next version of a secret.
     pub(crate) fn store_secret(
@@ -97,7 +78,10 @@ impl Vault {
     ) -> Result<Stored, VaultError> {
         let entry = self.allowed(act, "write", Some(path), Wish::Write)?;
         let (path, now) = (path.clone(), act.now);
-        let stored = self.write(entry, move |change| write(change, &path, &value, now));
+        let stored = self.write(entry, move |change| {
+            let head = rows::write(change, &path, &value, Cas::Lenient, now)?;
+            Ok(Stored { status: "success", path: path.to_string(), version: head.current, created_at: now })
+        });
         self.count("write", &stored);
         stored
     }
@@ -110,7 +94,7 @@ impl Vault {
         version: Option<u64>,
     ) -> Result<Shown, VaultError> {
         let entry = self.allowed(act, "read", Some(path), Wish::Read)?;
-        let shown = self.read(entry, || read(&self.store.snapshot()?, path, version));
+        let shown = self.read(entry, || read(&self.store.snapshot()?, path, version, act.now));
         self.count("read", &shown);
         shown
     }
@@ -119,13 +103,14 @@ impl Vault {
     pub(crate) fn secret_history(&self, act: &Act, path: &SecretPath) -> Result<History, VaultError> {
         let entry = self.allowed(act, "history", Some(path), Wish::Read)?;
         let history = self.read(entry, || {
-            let head = head(&self.store.snapshot()?, path)?.ok_or_else(absent)?;
+            let view = self.store.snapshot()?;
+            let head = rows::head(&view, path)?.ok_or_else(absent)?;
             Ok(History {
                 path: path.to_string(),
                 current_version: head.current,
                 created_at: head.created_at,
                 updated_at: head.updated_at,
-                max_versions: VERSIONS_MAX,
+                max_versions: rows::kept(&view, &head)?,
                 versions: head.versions,
             })
         });
@@ -149,13 +134,18 @@ impl Vault {
         let entry = self.allowed(act, op, Some(path), Wish::Write)?;
         let (path, now) = (path.clone(), act.now);
         let reached = self.write(entry, move |change| {
-            let mut head = head(change, &path)?.ok_or_else(absent)?;
+            let mut head = rows::head(change, &path)?.ok_or_else(absent)?;
             let versions = versions.map_or_else(|| vec![head.current], |versions| versions.0);
             for version in &versions {
-                decide(change, &path, &mut head, *version, fate, now)?;
+                let known = head.versions.contains_key(version);
+                if !rows::decide(change, &path, &mut head, *version, fate, now) {
+                    let destroyed =
+                        || VaultError::invalid(Code::Conflict, format!("version {version} was destroyed"));
+                    return Err(if known { destroyed() } else { absent() });
+                }
             }
             head.updated_at = now;
-            change.save(Table::SecretHead, path.as_str().as_bytes(), &head);
+            rows::save(change, &path, &head);
             Ok(versions)
         });
         self.count(op, &reached);
@@ -170,7 +160,14 @@ impl Vault {
         after: Option<&str>,
     ) -> Result<Listing, VaultError> {
         let entry = self.allowed(act, "list", path, Wish::Read)?;
-        let listing = self.read(entry, || list(&self.store.snapshot()?, path, after, PAGE_MAX));
+        let listing = self.read(entry, || {
+            let names = rows::list(&self.store.snapshot()?, path, after, PAGE_MAX)?;
+            if names.keys.is_empty() && after.is_none() && path.is_some() {
+                return Err(VaultError::NotFound("there is nothing below this path".into()));
+            }
+            let next = if names.more { names.keys.last().cloned() } else { None };
+            Ok(Listing { path: path.map_or_else(String::new, ToString::to_string), keys: names.keys, next })
+        });
         self.count("list", &listing);
         listing
     }
@@ -204,161 +201,22 @@ impl Vault {
     }
 }
 
-fn write(
-    change: &mut Change<'_>,
-    path: &SecretPath,
-    value: &NewValue,
-    now: Timestamp,
-) -> Result<Stored, VaultError> {
-    let existing = head(change, path)?;
-    let current = existing.as_ref().map_or(0, |head| head.current);
-    // A secret whose current version is deleted counts as absent for `cas: 0`, as clients expect.
-    let live = existing.as_ref().and_then(|head| head.versions.get(&current)).is_some_and(Version::is_live);
-    let fits = value.cas.is_none_or(|cas| cas == current || (cas == 0 && !live));
-    if !fits {
-        let detail = "cas does not match the current version";
-        return Err(VaultError::invalid(Code::VersionConflict, detail));
-    }
-    if existing.is_none() && change.count(Table::SecretHead)? >= SECRETS_MAX {
-        return Err(VaultError::invalid(Code::RateLimited, "too many secrets"));
-    }
-    let mut head =
-        existing.unwrap_or(Head { current: 0, created_at: now, updated_at: now, versions: BTreeMap::new() });
-    let version = current + 1;
-    head.current = version;
-    head.updated_at = now;
-    head.versions.insert(version, Version { created_at: now, deleted_at: None, destroyed: false });
-    while head.versions.len() > VERSIONS_MAX {
-        if let Some((oldest, _)) = head.versions.pop_first() {
-            change.remove(Table::SecretVersion, &version_key(path, oldest));
-        }
-    }
-    change.put(Table::SecretVersion, &version_key(path, version), &value.data);
-    change.save(Table::SecretHead, path.as_str().as_bytes(), &head);
-    Ok(Stored { status: "success", path: path.to_string(), version, created_at: now })
-}
-
-fn read(view: &impl View, path: &SecretPath, version: Option<u64>) -> Result<Shown, VaultError> {
-    let head = head(view, path)?.ok_or_else(absent)?;
-    let version = version.unwrap_or(head.current);
-    let state = head.versions.get(&version).ok_or_else(absent)?;
-    if !state.is_live() {
-        let fate = if state.destroyed { "destroyed" } else { "deleted" };
-        return Err(VaultError::NotFound(format!("version {version} was {fate}")));
-    }
-    let damaged = || VaultError::Integrity(Table::SecretVersion.name());
-    let plain = view.bytes(Table::SecretVersion, &version_key(path, version))?.ok_or_else(damaged)?;
-    let data = serde_json::from_slice(&plain).map_err(|_| damaged())?;
-    Ok(Shown { data, version, created_at: state.created_at })
-}
-
-fn decide(
-    change: &mut Change<'_>,
-    path: &SecretPath,
-    head: &mut Head,
-    version: u64,
-    fate: Fate,
-    now: Timestamp,
-) -> Result<(), VaultError> {
-    let state = head.versions.get_mut(&version).ok_or_else(absent)?;
-    match fate {
-        Fate::Delete if !state.destroyed => state.deleted_at = state.deleted_at.or(Some(now)),
-        Fate::Undelete if !state.destroyed => state.deleted_at = None,
-        Fate::Delete | Fate::Undelete => {
-            return Err(VaultError::invalid(Code::Conflict, format!("version {version} was destroyed")));
-        }
-        Fate::Destroy => {
-            state.destroyed = true;
-            change.remove(Table::SecretVersion, &version_key(path, version));
-        }
-    }
-    Ok(())
-}
-
-/// Walks from name to name: a folder costs one step, whatever is in it.
-fn list(
+fn read(
     view: &impl View,
-    path: Option<&SecretPath>,
-    after: Option<&str>,
-    limit: usize,
-) -> Result<Listing, VaultError> {
-    let folder = path.map_or_else(String::new, |path| format!("{path}/"));
-    let mut range = Range::prefix(folder.as_bytes(), 1);
-    if let Some(after) = after.filter(|after| !after.is_empty()) {
-        range.from = step_over(&folder, after);
-    }
-    let mut listing =
-        Listing { path: path.map_or_else(String::new, ToString::to_string), keys: Vec::new(), next: None };
-    while let Some(key) = view.keys(Table::SecretHead, &range)?.pop() {
-        if listing.keys.len() == limit {
-            listing.next = listing.keys.last().cloned();
-            break;
-        }
-        let rest = String::from_utf8_lossy(&key[folder.len()..]).into_owned();
-        let name = rest.find('/').map_or(rest.as_str(), |slash| &rest[..=slash]).to_owned();
-        range.from = step_over(&folder, &name);
-        listing.keys.push(name);
-    }
-    if listing.keys.is_empty() && after.is_none() && path.is_some() {
-        return Err(VaultError::NotFound("there is nothing below this path".into()));
-    }
-    Ok(listing)
-}
-
-/// The first key after a name and, for a folder, after everything in it.
-fn step_over(folder: &str, name: &str) -> Vec<u8> {
-    let mut key = [folder.as_bytes(), name.as_bytes()].concat();
-    match key.last_mut() {
-        // The byte after `/` ends the folder.
-        Some(last @ b'/') => *last += 1,
-        _ => key.push(0),
-    }
-    key
-}
-
-/// The head of a path. Versions without a head are damage, not absence.
-fn head(view: &impl View, path: &SecretPath) -> Result<Option<Head>, VaultError> {
-    let head = view.load(Table::SecretHead, path.as_str().as_bytes())?;
-    let orphaned = || {
-        let prefix = [path.as_str().as_bytes(), &[0]].concat();
-        view.keys(Table::SecretVersion, &Range::prefix(&prefix, 1)).map(|keys| !keys.is_empty())
+    path: &SecretPath,
+    version: Option<u64>,
+    now: Timestamp,
+) -> Result<Shown, VaultError> {
+    let found = rows::read(view, path, version, now)?.ok_or_else(absent)?;
+    let Some(value) = found.value else {
+        let fate = if found.state.destroyed { "destroyed" } else { "deleted" };
+        return Err(VaultError::NotFound(format!("version {} was {fate}", found.version)));
     };
-    if head.is_none() && orphaned()? {
-        return Err(VaultError::Integrity(Table::SecretHead.name()));
-    }
-    Ok(head)
-}
-
-fn version_key(path: &SecretPath, version: u64) -> Vec<u8> {
-    [path.as_str().as_bytes(), &[0], &version.to_be_bytes()].concat()
+    let damaged = |_| VaultError::Integrity(Table::SecretVersion.name());
+    let data = serde_json::from_slice(&value).map_err(damaged)?;
+    Ok(Shown { data, version: found.version, created_at: found.state.created_at })
 }
 
 fn absent() -> VaultError {
     VaultError::NotFound("there is no such secret or version".into())
-}
-
-impl Version {
-    const fn is_live(&self) -> bool {
-        self.deleted_at.is_none() && !self.destroyed
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn stepping_over_a_name_passes_it_and_nothing_beside_it(
-            name in "[a-c.+-]{1,3}", other in "[a-c.+-]{1,3}(/[a-c]{1,2})?", folder in any::<bool>(),
-        ) {
-            let stepped = if folder { format!("{name}/") } else { name.clone() };
-            let next = step_over("f/", &stepped);
-            let key = format!("f/{other}").into_bytes();
-            let covered = if folder { other.starts_with(&stepped) } else { other == name };
-            let before = key.as_slice() < format!("f/{stepped}").as_bytes();
-            prop_assert_eq!(key < next, covered || before);
-        }
-    }
 }

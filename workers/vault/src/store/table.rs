@@ -46,11 +46,19 @@ pub(crate) enum Table {
     Oauth,
     /// Services that are shut out, by name.
     Quarantine,
+    /// Tokens of Vault's API, by HMAC (hex).
+    ApiToken,
+    /// `a/accessor/token`, `p/parent/token`, `x/end/token`; no values.
+    ApiTokenIndex,
+    /// What else Vault's API keeps, by path: policies, roles, users, keys, wrapped answers.
+    Logical,
+    /// `end‖key` of rows of `Logical` that end; no values.
+    LogicalExpiry,
 }
 
 impl Table {
     /// Every table.
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::Meta,
         Self::Keyring,
         Self::Authority,
@@ -68,6 +76,10 @@ impl Table {
         Self::StoreKey,
         Self::Oauth,
         Self::Quarantine,
+        Self::ApiToken,
+        Self::ApiTokenIndex,
+        Self::Logical,
+        Self::LogicalExpiry,
     ];
 
     /// Its name in the file and in sealed places.
@@ -90,6 +102,10 @@ impl Table {
             Self::StoreKey => "store_key",
             Self::Oauth => "oauth",
             Self::Quarantine => "quarantine",
+            Self::ApiToken => "api_token",
+            Self::ApiTokenIndex => "api_token_index",
+            Self::Logical => "logical",
+            Self::LogicalExpiry => "logical_expiry",
         }
     }
 

@@ -7,7 +7,8 @@ mod signer;
 
 pub(crate) use mint::{TTL_MAX, Ttl};
 pub(crate) use ops::{MintAnswer, MintRequest, Plan, RevokeRequest, void_subject};
-pub(crate) use registry::{Parent, has_any, has_ended, sweep};
 #[cfg(test)]
-pub(crate) use registry::{is_caller_void, void_until};
+pub(crate) use registry::is_caller_void;
+pub(crate) use registry::void_until;
+pub(crate) use registry::{Parent, has_any, has_ended, sweep};
 pub(crate) use signer::{Signers, load as load_signers, needs_rotation, published, rotate};

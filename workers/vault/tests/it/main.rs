@@ -13,3 +13,4 @@ mod secrets;
 mod start;
 mod store_keys;
 mod tokens;
+mod vault_api;
