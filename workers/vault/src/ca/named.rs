@@ -159,16 +159,13 @@ fn make(issuing: &Issuing, request: NamedRequest, now: Timestamp) -> Result<Leaf
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     params.not_before = date(now - SignedDuration::from_secs(BACKDATE_S))?.to_datetime();
     params.not_after = date(not_after)?.to_datetime();
-    let (certificate, private_key, key_digest) = match request.key {
-        Some(requested) => {
-            (params.signed_by(&requested.key, &issuing.issuer).map_err(failed)?, None, requested.digest)
-        }
-        None => {
-            let key = generate()?;
-            let certificate = params.signed_by(&key, &issuing.issuer).map_err(failed)?;
-            let digest = spki_digest(&key.subject_public_key_info());
-            (certificate, Some(Zeroizing::new(key.serialize_pem())), digest)
-        }
+    let (certificate, private_key, key_digest) = if let Some(requested) = request.key {
+        (params.signed_by(&requested.key, &issuing.issuer).map_err(failed)?, None, requested.digest)
+    } else {
+        let key = generate()?;
+        let certificate = params.signed_by(&key, &issuing.issuer).map_err(failed)?;
+        let digest = spki_digest(&key.subject_public_key_info());
+        (certificate, Some(Zeroizing::new(key.serialize_pem())), digest)
     };
     Ok(Leaf {
         pem: pem("CERTIFICATE", certificate.der()),

@@ -135,12 +135,11 @@ impl Fields {
     /// Words: a list, or one text with commas.
     pub(super) fn words(&self, name: &str) -> Result<Option<Vec<String>>, VaultError> {
         let Some(raw) = self.raw(name) else { return Ok(None) };
-        let words: Vec<String> = match serde_json::from_str::<Vec<Scalar>>(raw.get()) {
-            Ok(words) => words.into_iter().map(|word| word.0).collect(),
-            Err(_) => {
-                let text = self.text(name)?.unwrap_or_default();
-                text.split(',').map(|word| word.trim().to_owned()).filter(|word| !word.is_empty()).collect()
-            }
+        let words: Vec<String> = if let Ok(words) = serde_json::from_str::<Vec<Scalar>>(raw.get()) {
+            words.into_iter().map(|word| word.0).collect()
+        } else {
+            let text = self.text(name)?.unwrap_or_default();
+            text.split(',').map(|word| word.trim().to_owned()).filter(|word| !word.is_empty()).collect()
         };
         if words.len() > WORDS_MAX || words.iter().any(|word| word.len() > WORD_BYTES_MAX) {
             let bound = format!("a list of at most {WORDS_MAX} words of {WORD_BYTES_MAX} bytes");

@@ -103,10 +103,7 @@ impl Vault {
     }
 
     fn v1_lookup(&self, ask: &Ask) -> Result<Answer, VaultError> {
-        let token = match ask.call.fields.text("token")? {
-            Some(token) => token,
-            None => return self.v1_lookup_self(ask),
-        };
+        let Some(token) = ask.call.fields.text("token")? else { return self.v1_lookup_self(ask) };
         let now = ask.call.act.now;
         let id = self.api_keys.digest("token", &token);
         let row = self.read(ask.entry(), || token::live(&self.store.snapshot()?, &id, now))?;

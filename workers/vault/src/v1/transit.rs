@@ -141,13 +141,13 @@ impl Vault {
                 if !matches!(ask.call.fields.text("type")?.as_deref(), None | Some("" | "aes256-gcm96")) {
                     return Err(self.refuse(ask.entry(), fault(400, "keys are of type aes256-gcm96")));
                 }
-                self.write(ask.entry(), move |change| match logical::load(change, &key)? {
-                    Some(row) => Ok(row),
-                    None => {
-                        let row = Row::new(now)?;
-                        logical::save(change, &key, &row)?;
-                        Ok(row)
+                self.write(ask.entry(), move |change| {
+                    if let Some(row) = logical::load(change, &key)? {
+                        return Ok(row);
                     }
+                    let row = Row::new(now)?;
+                    logical::save(change, &key, &row)?;
+                    Ok(row)
                 })?
             }
             (["rotate"], Op::Write) => self.write(ask.entry(), move |change| {

@@ -23,7 +23,8 @@ const SECRETS_MAX: usize = 10_000;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Role {
-    role_id: String,
+    #[serde(rename = "role_id")]
+    id: String,
     bind_secret_id: bool,
     secret_ttl_s: i64,
     secret_uses: u32,
@@ -87,7 +88,7 @@ impl Vault {
                     ([], Op::Delete) => self.v1_role_delete(ask, name),
                     (["role-id"], Op::Read) => {
                         let role = self.v1_role_of(ask, name)?;
-                        Answer::data(&json!({ "role_id": role.role_id }))
+                        Answer::data(&json!({ "role_id": role.id }))
                     }
                     (["role-id"], Op::Write) => self.v1_role_id(ask, name),
                     (["secret-id"], Op::Write) => self.v1_secret_make(ask, name, None),
@@ -130,7 +131,7 @@ impl Vault {
         let fields = &ask.call.fields;
         let changed = || {
             let mut role = known.unwrap_or_else(|| Role {
-                role_id: uuid::Uuid::new_v4().to_string(),
+                id: uuid::Uuid::new_v4().to_string(),
                 bind_secret_id: true,
                 secret_ttl_s: 0,
                 secret_uses: 0,
@@ -151,7 +152,7 @@ impl Vault {
         let (keys, name) = (Arc::clone(&self.api_keys), name.to_owned());
         self.write(ask.entry(), move |change| {
             logical::save(change, &role_key(&name), &role)?;
-            logical::save(change, &id_key(&keys, &role.role_id), &name)
+            logical::save(change, &id_key(&keys, &role.id), &name)
         })?;
         Ok(Answer::Nothing)
     }
@@ -168,9 +169,9 @@ impl Vault {
             if taken.is_some_and(|taken| taken != name) {
                 return Err(fault(400, "this role_id belongs to another role"));
             }
-            logical::remove(change, &id_key(&keys, &role.role_id));
-            role.role_id = role_id;
-            logical::save(change, &id_key(&keys, &role.role_id), &name)?;
+            logical::remove(change, &id_key(&keys, &role.id));
+            role.id = role_id;
+            logical::save(change, &id_key(&keys, &role.id), &name)?;
             logical::save(change, &role_key(&name), &role)
         })?;
         Ok(Answer::Nothing)
@@ -180,7 +181,7 @@ impl Vault {
         let (keys, name) = (Arc::clone(&self.api_keys), name.to_owned());
         self.write(ask.entry(), move |change| {
             if let Some(role) = logical::load::<Role>(change, &role_key(&name))? {
-                logical::remove(change, &id_key(&keys, &role.role_id));
+                logical::remove(change, &id_key(&keys, &role.id));
             }
             for (key, secret) in secrets(change, &name)? {
                 drop_secret(change, &key, &secret);
