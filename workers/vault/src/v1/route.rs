@@ -131,7 +131,6 @@ impl Vault {
                 Err(_) => Ok(true),
             },
             ["auth", "approle", "role", role] => row(format!("approle/role/{role}")),
-            ["auth", "userpass", "users", user] => row(format!("userpass/{user}")),
             ["transit", "keys", key] => row(format!("transit/{key}")),
             _ => Ok(true),
         }

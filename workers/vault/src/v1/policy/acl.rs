@@ -212,6 +212,7 @@ mod tests {
         #[test]
         fn another_policy_never_lifts_a_deny(path in "(a|b)(/(a|b|\\+)){0,2}\\*?", caps in 0usize..4) {
             const CAPS: [Caps; 4] = [Caps::READ, Caps::SUDO, Caps::UPDATE, Caps::DENY];
+            prop_assume!(!path.ends_with("+*"));
             let plain = path.replace('+', "a").replace('*', "");
             let both = acl(&[(&path, Caps::DENY), (&path, CAPS[caps])]);
             prop_assert_eq!(both.caps(&plain), Caps::DENY);

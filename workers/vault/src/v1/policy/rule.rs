@@ -139,6 +139,9 @@ fn rule(line: usize, path: &str, members: &[(String, Value)]) -> Result<Rule, Po
     if glob.contains('*') {
         return fault("`*` stands at the end only");
     }
+    if path.ends_with("+*") {
+        return fault("`+*` says nothing: write `+/*` or `*`");
+    }
     if glob.split('/').any(|segment| segment.contains('+') && segment != "+") {
         return fault("`+` stands for a whole segment only");
     }
@@ -241,6 +244,7 @@ mod tests {
             ("path a { capabilities = [] }", 1),
             ("path \"a*b\" { }", 1),
             ("path \"a/x+/b\" { }", 1),
+            ("path \"a/+*\" { }", 1),
             ("path \"a/{{identity.x}}\" { }", 1),
             ("path \"\" { }", 1),
             ("path \"a\" { allowed_parameters = { \"x\" = [] } }", 1),
@@ -268,7 +272,7 @@ mod tests {
 
         #[test]
         fn what_is_written_is_read(
-            written in proptest::collection::btree_map("[a-c]{1,2}(/[a-c+]){0,2}\\*?", 0u16..511, 0..5),
+            written in proptest::collection::btree_map("[a-c]{1,2}(/[a-c+]){0,2}(/\\*)?", 0u16..511, 0..5),
         ) {
             let mut text = String::new();
             for (path, bits) in &written {
