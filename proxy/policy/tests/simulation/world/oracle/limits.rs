@@ -107,18 +107,20 @@ impl Oracle {
         let rate = self.limits.joint.entry((asks.asked, asks.account)).or_default();
         let (per, requests) = (i128::from(limit.soft_terms.per_us), i128::from(limit.soft_terms.requests));
         let place = rate.passed * per - requests * i128::from(now.0 / 1_000);
-        // One that waits may be for all that there is.
-        let spoken_for = rate.waiting > 0;
+        // As many may wait as an edge's own bucket holds, which judges first and may be smaller than the shared one.
+        let burst =
+            asks.conf.services[asks.asked].rate_limit.as_ref().map_or(1, |rate| i128::from(rate.burst));
+        let spoken_for = rate.waiting >= burst.min(i128::from(limit.soft_terms.capacity));
         let known = rate.least.unwrap_or(i128::MAX);
         if verdict.decision.allowed {
             (rate.passed, rate.least) = (rate.passed + 1, Some(known.min(place)));
         } else if refused && !spoken_for && known.saturating_sub(place) > requests * LATE.as_micros() as i128
         {
             // The store counts a request when it hears of it.
-            let (account, service) = (asks.account, asks.asked);
+            let (account, service, waiting) = (asks.account, asks.asked, rate.waiting);
             self.fail(
                 now,
-                format!("all edges, account {account} at service {service}: refused, and nothing is in use"),
+                format!("all edges, account {account} at service {service}: refused, and nothing is in use ({waiting} wait of {})", limit.soft_terms.capacity),
             );
         }
     }
