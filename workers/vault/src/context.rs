@@ -1,6 +1,12 @@
-//! What handlers share: the open vault (or the fact that it is sealed) and the room for its work.
+//! What handlers share: the open vault, its metrics (`figures`), and the room for its work, or the fact that it is
+//! sealed (`room`).
 
-use std::collections::BTreeMap;
+mod figures;
+mod room;
+
+pub(crate) use figures::Figures;
+pub(crate) use room::{Context, Health};
+
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -10,15 +16,11 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use jiff::{SignedDuration, Timestamp};
-use prometheus::{GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, Registry};
 use sluice_audit::{AuditError, Decision, Entry, Log, OpenError};
-use sluice_http::{Component, HealthSource, Reject, Status, TrustCell};
-use sluice_telemetry::metric::{self, LATENCY_BUCKETS_S, Name};
-use sluice_wire::code::Code;
-use tokio::sync::{Notify, Semaphore};
+use sluice_http::TrustCell;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::barrier::Barrier;
 use crate::ca::{self, Authority, Expiring, Pace};
 use crate::config::Settings;
 use crate::error::VaultError;
@@ -31,8 +33,6 @@ use crate::store::{Change, Store, StoreError, Table};
 use crate::token::{self, Signers};
 use crate::v1;
 
-/// LIMIT: operations on the store at a time; each holds a thread while it waits for the disk.
-const WORK_MAX: usize = 256;
 /// Life of the development administrator's token.
 const DEV_TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(12);
 /// How often the revocation lists and the followers' state are made anew.
@@ -88,50 +88,6 @@ pub(crate) struct Vault {
 /// Tells when the vault has been closed: when its last user has let it go.
 #[derive(Default)]
 struct Closed(Arc<(Mutex<bool>, Condvar)>);
-
-/// The vault's metrics.
-#[derive(Clone)]
-pub(crate) struct Figures {
-    pub(crate) tokens: IntCounter,
-    pub(crate) validations: IntCounterVec,
-    pub(crate) certificates: IntCounter,
-    pub(crate) revocations: IntCounterVec,
-    pub(crate) secret_ops: IntCounterVec,
-    pub(crate) audit_seconds: Histogram,
-    pub(crate) sealed: IntGauge,
-    pub(crate) followers: IntGauge,
-    pub(crate) outbox: IntGauge,
-    pub(crate) certificate_left: GaugeVec,
-    pub(crate) falco_alerts: IntCounterVec,
-}
-
-/// What handlers share.
-pub(crate) struct Context {
-    pub(crate) barrier: Arc<Barrier>,
-    room: Arc<Semaphore>,
-    pub(crate) stop: sluice_http::Stop,
-}
-
-/// What the vault says of itself on the health endpoints.
-pub(crate) struct Health(pub(crate) Arc<Barrier>);
-
-impl Figures {
-    pub(crate) fn new(registry: &Registry) -> Self {
-        Self {
-            tokens: metric::counter(registry, Name::VaultTokens),
-            validations: metric::counters(registry, Name::VaultValidations),
-            certificates: metric::counter(registry, Name::VaultCertificates),
-            revocations: metric::counters(registry, Name::VaultRevocations),
-            secret_ops: metric::counters(registry, Name::VaultSecretOps),
-            audit_seconds: metric::histogram(registry, Name::VaultAuditSeconds, LATENCY_BUCKETS_S),
-            sealed: metric::gauge(registry, Name::VaultSealed),
-            followers: metric::gauge(registry, Name::VaultFeedFollowers),
-            outbox: metric::gauge(registry, Name::VaultOutbox),
-            certificate_left: metric::gauges_f64(registry, Name::VaultCertificateLeft),
-            falco_alerts: metric::counters(registry, Name::FalcoAlerts),
-        }
-    }
-}
 
 impl Drop for Closed {
     fn drop(&mut self) {
@@ -397,108 +353,5 @@ fn remove_if_there(path: &std::path::Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
-    }
-}
-
-impl Context {
-    pub(crate) fn new(barrier: Arc<Barrier>, stop: sluice_http::Stop) -> Self {
-        Self { barrier, room: Arc::new(Semaphore::new(WORK_MAX)), stop }
-    }
-
-    /// The open vault, or 503 `sealed`.
-    pub(crate) fn vault(&self) -> Result<Arc<Vault>, Reject> {
-        self.barrier.vault().ok_or_else(|| VaultError::Sealed.into())
-    }
-
-    /// Runs an operation on a thread that may block; a panic in it is one 500.
-    pub(crate) async fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Vault) -> Result<T, VaultError> + Send + 'static,
-    ) -> Result<T, Reject> {
-        Ok(self.run_bare(work).await??)
-    }
-
-    /// The same, for whoever words an operation's own errors itself.
-    pub(crate) async fn run_bare<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Vault) -> Result<T, VaultError> + Send + 'static,
-    ) -> Result<Result<T, VaultError>, Reject> {
-        let vault = self.vault()?;
-        self.block(move || work(&vault)).await
-    }
-
-    /// Runs a step of the barrier on a thread that may block, also while the vault is sealed.
-    pub(crate) async fn ask<T: Send + 'static>(
-        &self,
-        step: impl FnOnce(&Barrier) -> Result<T, VaultError> + Send + 'static,
-    ) -> Result<Result<T, VaultError>, Reject> {
-        let barrier = Arc::clone(&self.barrier);
-        self.block(move || step(&barrier)).await
-    }
-
-    async fn block<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
-    ) -> Result<Result<T, VaultError>, Reject> {
-        let permit = Arc::clone(&self.room).try_acquire_owned();
-        let permit = permit.map_err(|_| Reject::new(Code::Overloaded, "too many operations at a time"))?;
-        let done = tokio::task::spawn_blocking(move || {
-            let _held_until_done = permit;
-            work()
-        });
-        match done.await {
-            Ok(done) => {
-                if let Err(error) = &done {
-                    log(error);
-                }
-                Ok(done)
-            }
-            Err(_) => Err(Reject::new(Code::Internal, "the operation broke off")),
-        }
-    }
-}
-
-/// Logs what is the vault's own fault; what the caller did wrong is in the audit log.
-fn log(error: &VaultError) {
-    let own = matches!(
-        error,
-        VaultError::Integrity(_)
-            | VaultError::Audit(_)
-            | VaultError::Store(_)
-            | VaultError::Crypto(_)
-            | VaultError::Opening(_)
-            | VaultError::Ended
-    );
-    if own {
-        tracing::error!(
-            component = "vault",
-            error = error as &(dyn std::error::Error + 'static),
-            "operation failed"
-        );
-    }
-}
-
-impl HealthSource for Health {
-    fn ready(&self) -> bool {
-        self.0.vault().is_some_and(|vault| vault.is_recording() && !vault.store.ended().is_cancelled())
-    }
-
-    fn components(&self) -> BTreeMap<String, Component> {
-        let mut components = BTreeMap::new();
-        let Some(vault) = self.0.vault() else {
-            components.insert("seal".into(), Component::new(Status::Unhealthy, "sealed"));
-            return components;
-        };
-        components.insert("seal".into(), Component::healthy());
-        let audit = if vault.is_recording() {
-            Component::healthy()
-        } else {
-            Component::new(Status::Unhealthy, "the audit log cannot be written")
-        };
-        components.insert("audit".into(), audit);
-        for name in ["mtls", "jwt", "vault"] {
-            components.insert(name.into(), Component::healthy());
-        }
-        components
     }
 }
