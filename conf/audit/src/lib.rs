@@ -47,8 +47,10 @@ mod log;
 mod pending;
 mod query;
 mod record;
+mod resume;
 mod scan;
 mod verify;
+mod writer;
 
 pub use files::Limits;
 pub use head::{Head, HeadError};

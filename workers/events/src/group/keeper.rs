@@ -1,6 +1,11 @@
 //! The thread that owns every group: takes the calls that wait, decides them, writes down what happened in one
 //! commit, answers.
 
+mod calls;
+mod commit;
+mod recall;
+mod serve;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -8,38 +13,26 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::engine::{ReadError, Reader};
-use crate::log::{Clock as _, MessageId, SystemClock};
+use crate::engine::Reader;
+use crate::log::{Clock as _, SystemClock};
 
-use super::command::{Answer, Ask, Command, How, Lease, Notice, Put, Settle, Settled, Start};
+use self::commit::{Batch, Reply};
+use super::command::{Ask, Command, Notice};
 use super::error::GroupError;
-use super::fact::Fact;
-use super::journal::{Entry, Journal, Live, Read};
-use super::settings::Settings;
+use super::journal::Journal;
 use super::shelf::Shelf;
 use super::state::State;
 use super::watch::Watch;
-use super::{Limits, OpenError, report};
+use super::{Limits, OpenError};
 
 /// Calls decided in one commit.
 const TURN_COMMANDS_MAX: usize = 512;
-/// LIMIT: bytes of facts and dead letters in one commit.
-const TURN_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// LIMIT: bytes of the events handed out in one commit.
 const TURN_EVENT_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Bytes moved for the cleaning of the journal in one turn.
-const MOVE_BYTES: u64 = 1024 * 1024;
 /// The thread looks around at least so often.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Between two turns of who waits for what other workers may do.
 const SHARED_PAUSE: Duration = Duration::from_millis(100);
-/// Events looked at in vain before the place is written down on its own.
-const PLACE_STEP: u64 = 50_000;
-/// A consumer that holds nothing is forgotten after this, in milliseconds, when room is needed.
-const CONSUMER_IDLE_MS: u64 = 600_000;
-/// Dead letters younger than this are told of again at a start, in milliseconds: the worker may have ended before
-/// it told of them. What was told is known by its event id.
-const RETELL_MS: u64 = 300_000;
 
 /// Owns the groups.
 pub(super) struct Keeper {
@@ -75,20 +68,6 @@ pub(super) struct Group {
     pub(super) ahead: Option<(u64, u64)>,
 }
 
-/// What one commit will write, and who is answered after it.
-#[derive(Default)]
-pub(super) struct Batch {
-    entries: Vec<Entry>,
-    bytes: usize,
-    replies: Vec<Reply>,
-    pub(super) notices: Vec<Notice>,
-}
-
-enum Reply {
-    Lease { group: Box<str>, consumer: Box<str>, lease: Lease, answer: Answer<Lease> },
-    Other(Box<dyn FnOnce(Result<(), GroupError>) + Send>),
-}
-
 /// Time that never goes back, also over restarts.
 struct Clock {
     base_ms: u64,
@@ -104,19 +83,6 @@ impl Clock {
 impl Group {
     fn new(state: State) -> Self {
         Self { written_place: state.place(), state, waiters: VecDeque::new(), origin: 0, ahead: None }
-    }
-}
-
-impl Batch {
-    /// Takes an entry in.
-    pub(super) fn push(&mut self, entry: Entry) {
-        self.bytes += entry.bytes();
-        self.entries.push(entry);
-    }
-
-    /// Whether the commit is large enough.
-    pub(super) fn is_full(&self) -> bool {
-        self.bytes >= TURN_BYTES_MAX
     }
 }
 
@@ -248,29 +214,6 @@ impl Keeper {
         self.clock.now_ms()
     }
 
-    /// Notes what happened to a group; the state knows already.
-    pub(super) fn note(&mut self, group: &str, fact: Fact) {
-        if let (Fact::Taken { upto, .. }, Some(group)) = (&fact, self.groups.get_mut(group)) {
-            group.written_place = *upto;
-        }
-        let now_ms = self.now_ms();
-        for entry in Entry::facts(group, fact, now_ms) {
-            self.batch.push(entry);
-        }
-    }
-
-    /// Answers after the commit.
-    pub(super) fn reply<T: Send + 'static>(&mut self, answer: Answer<T>, result: Result<T, GroupError>) {
-        match result {
-            Ok(value) => {
-                let reply = move |stored: Result<(), GroupError>| drop(answer.send(stored.map(|()| value)));
-                self.batch.replies.push(Reply::Other(Box::new(reply)));
-            }
-            // Nobody listening is no fault.
-            Err(error) => drop(answer.send(Err(error))),
-        }
-    }
-
     /// Decides one call.
     pub(super) fn take(&mut self, command: Command) {
         if let Some(error) = self.broken.clone() {
@@ -368,442 +311,6 @@ impl Keeper {
             self.watch.beyond(seen);
         }
     }
-
-    fn put(&mut self, name: &str, settings: Settings, start: Start) -> Result<Put, GroupError> {
-        if let Some(group) = self.groups.get_mut(name) {
-            if *group.state.settings() != settings {
-                let fact = Fact::Changed { settings };
-                group.state.apply(&fact, 0);
-                self.note(name, fact);
-            }
-            return Ok(Put { created: false, report: self.report(name)? });
-        }
-        if self.groups.len() >= self.limits.groups {
-            return Err(GroupError::Limit(format!("there are {} groups already", self.limits.groups)));
-        }
-        let place = match start {
-            Start::Earliest => self.source.first_seq(),
-            Start::Now => self.source.durable_seq() + 1,
-            Start::After(id) => self.source.seq_after(id)?,
-            Start::Time(ms) => self.source.seq_at(MessageId { ms, n: 0 })?,
-        };
-        let at_ms = self.now_ms();
-        let state = State::new(settings.clone(), place, at_ms);
-        self.groups.insert(name.into(), Group::new(state));
-        self.note(name, Fact::Created { settings, place, at_ms });
-        Ok(Put { created: true, report: self.report(name)? })
-    }
-
-    fn delete(&mut self, name: &str) -> Result<(), GroupError> {
-        let group = self.groups.remove(name).ok_or(GroupError::Unknown)?;
-        self.note(name, Fact::Deleted);
-        self.journal.forget(group.origin);
-        for at in self.shelf.drop_group(name) {
-            self.journal.forget(at);
-        }
-        for ask in group.waiters {
-            drop(ask.answer.send(Err(GroupError::Unknown)));
-        }
-        Ok(())
-    }
-
-    /// Puts a wish for messages into its group's line; it is served in this turn.
-    fn queue(&mut self, name: &str, ask: Ask) {
-        let waiters: usize = self.groups.values().map(|group| group.waiters.len()).sum();
-        let (waiters_max, consumers_max) = (self.limits.waiters, self.limits.consumers);
-        let now_ms = self.now_ms();
-        let refused = match self.groups.get_mut(name) {
-            None => GroupError::Unknown,
-            Some(group) if !group.state.settings().filter.is_within(&ask.readable) => GroupError::NotReadable,
-            Some(_) if waiters >= waiters_max => GroupError::Busy("too many consumers wait for messages"),
-            Some(group) => {
-                let state = &mut group.state;
-                if state.consumers().len() >= consumers_max {
-                    state.forget_before(now_ms.saturating_sub(CONSUMER_IDLE_MS));
-                }
-                if state.consumers().len() < consumers_max || state.consumers().contains_key(&*ask.consumer) {
-                    state.see(&ask.consumer, now_ms);
-                    group.waiters.push_back(ask);
-                    return;
-                }
-                GroupError::Limit(format!("the group has {consumers_max} consumers already"))
-            }
-        };
-        drop(ask.answer.send(Err(refused)));
-    }
-
-    fn settle(&mut self, name: &str, settle: Settle) -> Result<Settled, GroupError> {
-        let now_ms = self.now_ms();
-        let group = self.groups.get_mut(name).ok_or(GroupError::Unknown)?;
-        let state = &mut group.state;
-        if !state.settings().filter.is_within(&settle.readable) {
-            return Err(GroupError::NotReadable);
-        }
-        if state.consumers().contains_key(&*settle.consumer) {
-            state.see(&settle.consumer, now_ms);
-        }
-        let Settle { consumer, ids, how, .. } = settle;
-        let mut done =
-            Settled { until_ms: now_ms.saturating_add(state.settings().ack_wait_ms), ..Settled::default() };
-        let (found, facts): (_, Vec<Fact>) = match &how {
-            How::Ack => {
-                let (found, fact) = state.ack(&consumer, &ids, now_ms);
-                (found, fact.into_iter().collect())
-            }
-            How::Nack { delay_ms, reason } => {
-                let found = state.nack(&consumer, &ids, *delay_ms, reason.as_deref(), now_ms);
-                let max = state.settings().max_deliver;
-                let spent = |id| state.message(id).is_some_and(|message| message.attempts >= max);
-                done.dead = found.0.known.iter().filter(|id| spent(**id)).count();
-                found
-            }
-            How::Extend => {
-                let (found, fact) = state.extend(&consumer, &ids, now_ms);
-                (found, fact.into_iter().collect())
-            }
-        };
-        if how == How::Ack {
-            self.done(name, &found.known);
-        }
-        for fact in facts {
-            self.note(name, fact);
-        }
-        done.known = found.known.len();
-        done.unknown = found.unknown;
-        Ok(done)
-    }
-
-    /// Messages are done: the letters of redriven ones are not needed any longer.
-    pub(super) fn done(&mut self, name: &str, ids: &[MessageId]) {
-        for id in ids {
-            if let Some(at) = self.shelf.done(name, *id) {
-                self.journal.forget(at);
-            }
-        }
-    }
-
-    fn list(&mut self, after: Option<&str>, limit: usize) -> Vec<report::Report> {
-        let names = self.groups.keys().filter(|name| after.is_none_or(|after| &***name > after));
-        let names: Vec<Box<str>> = names.take(limit).cloned().collect();
-        names.iter().filter_map(|name| self.report(name).ok()).collect()
-    }
-
-    /// Does what is due in one group and serves who waits there; whether there is more to do at once.
-    pub(super) fn tend(&mut self, name: &str) -> bool {
-        let now_ms = self.now_ms();
-        let Some(group) = self.groups.get_mut(name) else { return false };
-        let place = group.state.place();
-        let end = self.source.durable_seq() + 1;
-        if place > end && place > self.source.first_seq() {
-            // Nothing of the group's is in there: it begins at the beginning.
-            let fact = group.state.rewind(self.source.first_seq());
-            tracing::warn!(
-                component = "groups",
-                group = name,
-                place,
-                end,
-                "the stream ends before the group's place"
-            );
-            self.note(name, fact);
-        }
-        let Some(group) = self.groups.get_mut(name) else { return false };
-        if let Some(fact) = group.state.expire(now_ms) {
-            self.note(name, fact);
-        }
-        let mut more = self.bury(name);
-        let Some(group) = self.groups.get_mut(name) else { return more };
-        let mut waiters = std::mem::take(&mut group.waiters);
-        let mut left = VecDeque::with_capacity(waiters.len());
-        while let Some(ask) = waiters.pop_front() {
-            if self.event_room == 0 || self.batch.is_full() {
-                more = true;
-                left.push_back(ask);
-                left.append(&mut waiters);
-                break;
-            }
-            // Who went away takes nothing.
-            if !ask.answer.is_closed() {
-                more |= self.serve(name, ask, &mut left);
-            }
-        }
-        if let Some(group) = self.groups.get_mut(name) {
-            left.append(&mut group.waiters);
-            group.waiters = left;
-            let place = group.state.place();
-            if place > group.written_place + PLACE_STEP {
-                self.note(name, Fact::Taken { upto: place, fresh: Vec::new() });
-            }
-        }
-        more
-    }
-
-    /// Gives a consumer what there is, or lets it wait; whether there is more to look at at once.
-    fn serve(&mut self, name: &str, ask: Ask, left: &mut VecDeque<Ask>) -> bool {
-        let (lease, ended) = match self.lease(name, &ask) {
-            Ok(found) => found,
-            Err(error) => {
-                drop(ask.answer.send(Err(error)));
-                return false;
-            }
-        };
-        let is_empty = lease.messages.is_empty() && lease.gap.is_none();
-        if is_empty && Instant::now() < ask.until {
-            left.push_back(ask);
-            return !ended;
-        }
-        let pending = self.groups.get(name).map_or(0, |group| group.state.pending());
-        if is_empty && pending >= self.limits.pending {
-            let busy =
-                GroupError::Busy("more messages of this group are unacknowledged than a group may have");
-            drop(ask.answer.send(Err(busy)));
-            return false;
-        }
-        let bytes: usize = lease.messages.iter().map(|message| message.event.len()).sum();
-        self.event_room = self.event_room.saturating_sub(bytes);
-        let Ask { consumer, answer, .. } = ask;
-        self.batch.replies.push(Reply::Lease { group: name.into(), consumer, lease, answer });
-        false
-    }
-
-    /// Writes down what happened and answers; whether that gave something to do.
-    pub(super) fn flush(&mut self) -> bool {
-        let batch = std::mem::take(&mut self.batch);
-        let stored = if !batch.entries.is_empty() {
-            self.store(batch.entries)
-        } else if self.stale {
-            Err(GroupError::Failed)
-        } else {
-            Ok(())
-        };
-        if stored.is_ok() {
-            self.tell(batch.notices);
-        }
-        let mut released = false;
-        for reply in batch.replies {
-            match reply {
-                Reply::Other(send) => send(stored.clone()),
-                Reply::Lease { group, consumer, lease, answer } => {
-                    let ids: Vec<MessageId> = lease.messages.iter().map(|message| message.id).collect();
-                    if answer.send(stored.clone().map(|()| lease)).is_err() && stored.is_ok() {
-                        released |= self.release(&group, &consumer, &ids);
-                    }
-                }
-            }
-        }
-        released
-    }
-
-    fn store(&mut self, entries: Vec<Entry>) -> Result<(), GroupError> {
-        if self.stale {
-            return Err(GroupError::Failed);
-        }
-        match self.journal.append(entries) {
-            Ok(stored) => {
-                for (live, seq) in stored {
-                    self.placed(&live, seq);
-                }
-                Ok(())
-            }
-            Err(error) => {
-                tracing::warn!(component = "groups", error = %error, "what happened to the groups is not stored");
-                if self.journal.is_shared() {
-                    self.stale = true;
-                    return Err(error);
-                }
-                // What was decided did not happen.
-                if let Err(cause) = self.load() {
-                    tracing::error!(component = "groups", error = %cause, "the groups cannot be read back");
-                    self.broken = Some(GroupError::Failed);
-                }
-                if matches!(error, GroupError::Failed | GroupError::Closed) {
-                    self.broken = Some(error.clone());
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// Notes where something that counts stands now.
-    fn placed(&mut self, live: &Live, seq: u64) {
-        let before = match live {
-            Live::Group(name) => match self.groups.get_mut(name) {
-                Some(group) => Some(std::mem::replace(&mut group.origin, seq)),
-                None => Some(seq),
-            },
-            Live::Letter(name, id) if self.shelf.kept(name, *id).is_some() => {
-                self.shelf.placed(name, *id, seq)
-            }
-            Live::Letter(..) => Some(seq),
-        };
-        if let Some(before) = before {
-            self.journal.forget(before);
-        }
-    }
-
-    /// Takes back what did not reach its consumer.
-    fn release(&mut self, name: &str, consumer: &str, ids: &[MessageId]) -> bool {
-        let now_ms = self.now_ms();
-        let Some(group) = self.groups.get_mut(name) else { return false };
-        let Some(fact) = group.state.release(consumer, ids, now_ms) else { return false };
-        self.note(name, fact);
-        true
-    }
-
-    /// Makes the journal shorter when there is much in it that does not count; whether it is to be done again.
-    fn clean(&mut self) -> bool {
-        if self.broken.is_some() || self.stale {
-            return false;
-        }
-        let moves = self.journal.to_move(MOVE_BYTES);
-        if moves.is_empty() {
-            return false;
-        }
-        for (at, live) in moves {
-            match live {
-                Live::Group(name) => {
-                    let Some(group) = self.groups.get(&name) else { continue };
-                    for fact in group.state.snapshot() {
-                        self.note(&name, fact);
-                    }
-                }
-                Live::Letter(name, id) => {
-                    if let Some(entry) = self.moved(&name, id, at) {
-                        self.batch.push(entry);
-                    }
-                }
-            }
-        }
-        if self.batch.entries.is_empty() {
-            return false;
-        }
-        let entries = std::mem::take(&mut self.batch.entries);
-        self.batch.bytes = 0;
-        if self.store(entries).is_err() {
-            return false;
-        }
-        self.journal.trim();
-        true
-    }
-
-    /// Tells of dead letters, as far as there is room.
-    fn tell(&self, notices: Vec<Notice>) {
-        for notice in notices {
-            if let Err(error) = self.notices.try_send(notice) {
-                tracing::warn!(component = "groups", error = %error, "a dead letter is not told to the stream");
-            }
-        }
-    }
-
-    /// Tells of the youngest dead letters again.
-    fn retell(&mut self) {
-        let since_ms = self.now_ms().saturating_sub(RETELL_MS);
-        let young = self.shelf.iter().filter(|(_, _, kept)| kept.at_ms >= since_ms && !kept.out);
-        let young: Vec<u64> = young.map(|(_, _, kept)| kept.at).collect();
-        let notices = young.into_iter().filter_map(|at| self.notice_at(at)).collect();
-        self.tell(notices);
-    }
-
-    /// Reads everything back from the journal; the newest time in it, in milliseconds since 1970. Who waits goes on
-    /// waiting.
-    fn load(&mut self) -> Result<u64, ReadError> {
-        let mut waiting: BTreeMap<Box<str>, VecDeque<Ask>> =
-            std::mem::take(&mut self.groups).into_iter().map(|(name, group)| (name, group.waiters)).collect();
-        self.shelf = Shelf::default();
-        let newest_ms = self.read_journal(true);
-        for (name, group) in &mut self.groups {
-            if let Some(waiters) = waiting.remove(name) {
-                group.waiters = waiters;
-            }
-        }
-        let why = || if newest_ms.is_ok() { GroupError::Unknown } else { GroupError::Failed };
-        for ask in waiting.into_values().flatten() {
-            drop(ask.answer.send(Err(why())));
-        }
-        newest_ms
-    }
-
-    /// Reads what others wrote since; the newest time in it.
-    fn catch_up(&mut self) -> Result<u64, ReadError> {
-        self.read_journal(false)
-    }
-
-    fn read_journal(&mut self, whole: bool) -> Result<u64, ReadError> {
-        let (mut groups, mut shelf) = (std::mem::take(&mut self.groups), std::mem::take(&mut self.shelf));
-        let (mut gone, mut newest_ms) = (Vec::new(), 0);
-        let each = |read: Read, seq, bytes, at_ms| match read {
-            Read::Letter { head } => {
-                newest_ms = newest_ms.max(head.at_ms);
-                let id = MessageId { ms: head.id.0, n: head.id.1 };
-                if let Some(group) = groups.get_mut(&head.group).filter(|_| !head.moved) {
-                    group.state.bury(id);
-                }
-                gone.extend(shelf.restore(&head, seq, bytes));
-            }
-            Read::Fact { group, fact } => {
-                newest_ms = newest_ms.max(at_ms);
-                read_back(&mut groups, &mut shelf, &mut gone, group, fact, seq, at_ms);
-            }
-        };
-        let done = if whole { self.journal.replay(each) } else { self.journal.catch_up(each) };
-        for seq in gone {
-            self.journal.forget(seq);
-        }
-        for group in groups.values_mut() {
-            group.written_place = group.state.place();
-        }
-        (self.groups, self.shelf) = (groups, shelf);
-        done.map(|()| newest_ms)
-    }
-}
-
-/// Applies a fact of the journal; where stood what does not count any longer goes into `gone`.
-fn read_back(
-    groups: &mut BTreeMap<Box<str>, Group>,
-    shelf: &mut Shelf,
-    gone: &mut Vec<u64>,
-    name: Box<str>,
-    fact: Fact,
-    seq: u64,
-    at_ms: u64,
-) {
-    let state = match fact {
-        Fact::Created { settings, place, at_ms } => State::new(settings, place, at_ms),
-        Fact::Snapshot(snapshot) => State::restored(*snapshot),
-        Fact::Deleted => {
-            if let Some(group) = groups.remove(&name) {
-                gone.push(group.origin);
-                for ask in group.waiters {
-                    drop(ask.answer.send(Err(GroupError::Unknown)));
-                }
-            }
-            gone.extend(shelf.drop_group(&name));
-            return;
-        }
-        fact => {
-            match &fact {
-                Fact::Purged => gone.extend(shelf.purge(&name)),
-                Fact::Redriven { letters } => {
-                    for letter in letters {
-                        shelf.lend(&name, letter.fresh.id);
-                    }
-                }
-                Fact::Acked { ids } | Fact::Lost { ids } => {
-                    gone.extend(ids.iter().filter_map(|id| shelf.done(&name, *id)));
-                }
-                _ => {}
-            }
-            if let Some(group) = groups.get_mut(&name) {
-                group.state.apply(&fact, at_ms);
-            }
-            return;
-        }
-    };
-    let mut group = Group { origin: seq, ..Group::new(state) };
-    if let Some(before) = groups.remove(&name) {
-        gone.push(before.origin);
-        group.waiters = before.waiters;
-    }
-    groups.insert(name, group);
 }
 
 /// Refuses a call, whatever it is.
