@@ -57,6 +57,7 @@ tests falco python3 tests/falco.py
 step release cargo build --release --locked --bins --workspace --quiet
 tests readme python3 tests/readme.py --sluice "$target/release/sluice"
 tests metrics python3 tests/metrics.py --sluice "$target/release/sluice"
+tests idle python3 tests/idle.py --sluice "$target/release/sluice"
 tests stores python3 tests/stores.py --sluice "$target/release/sluice"
 tests oauth python3 tests/oauth.py --sluice "$target/release/sluice"
 tests vault python3 tests/vault.py --sluice "$target/release/sluice"
