@@ -15,8 +15,8 @@ pub(super) struct Call {
     pub(super) method: &'static str,
     pub(super) path: &'static str,
     pub(super) summary: &'static str,
-    /// Permission; empty where nobody is asked who they are.
-    pub(super) scope: &'static str,
+    /// Permission; `None` where nobody is asked who they are.
+    pub(super) scope: Option<&'static str>,
     pub(super) query: &'static [&'static [Parameter]],
     pub(super) body: Body,
     /// What a good answer means.
@@ -76,10 +76,24 @@ const EVENT: &[(&str, &str)] = &[(JSON, "Event"), (CLOUD, "CloudEvent"), (CLOUDS
 
 const fn call(method: &'static str, path: &'static str, summary: &'static str, scope: &'static str) -> Call {
     let answer = ("200", JSON, "");
-    Call { method, path, summary, scope, query: &[], body: Body::None, answered: "Done.", answer }
+    Call {
+        method,
+        path,
+        summary,
+        scope: Some(scope),
+        query: &[],
+        body: Body::None,
+        answered: "Done.",
+        answer,
+    }
 }
 
 impl Call {
+    const fn open(mut self) -> Self {
+        self.scope = None;
+        self
+    }
+
     const fn query(mut self, query: &'static [&'static [Parameter]]) -> Self {
         self.query = query;
         self
@@ -108,6 +122,8 @@ impl Call {
     }
 }
 
+/// Who has a token, whatever it permits.
+pub(super) const ANY: &str = "";
 const PUBLISH: &str = "events:publish";
 const READ: &str = "events:read";
 const ADMIN: &str = "events:admin";
@@ -157,14 +173,16 @@ pub(super) const CALLS: &[Call] = &[
     call("get", "/events/stats", "What the stream holds", READ)
         .query(&[&[("stream", "string", "a stream that a replay filled, in place of the main one")]])
         .answers("Figures.", "Stats"),
-    call("get", "/events/types", "Types of the catalogue", READ).answers("Names and aliases.", "Types"),
+    call("get", "/events/types", "Types of the catalogue", ANY).answers("Names and aliases.", "Types"),
     call("get", "/events/stream", "Follow the stream as server-sent events", READ)
         .query(&[SUBSCRIPTION])
         .answers("Frames with `id`, `event` and `data`; `gap` and `disconnect` tell what is missed.", "")
         .by("200", STREAM),
     call("get", "/events/ws", "Follow the stream over a WebSocket", READ)
-        .query(&[SUBSCRIPTION])
-        .answers("The protocol is changed.", "")
+        .answers(
+            "The protocol is changed; what is wanted is said in messages, with the names of /events/stream.",
+            "",
+        )
         .by("101", ""),
     call("get", "/events/{id}", "One event, by event id or message id", READ).answers("The event.", "Stored"),
     call("post", "/admin/retention", "Drop whole segments by hand", ADMIN)
@@ -213,5 +231,5 @@ pub(super) const CALLS: &[Call] = &[
     call("post", "/groups/{group}/dlq/redrive", "Hand dead letters out again", ADMIN)
         .needs(&[(JSON, "Redrive")])
         .answers("How many, and until when.", "Redriven"),
-    call("get", "/openapi.json", "This document", "").answers("OpenAPI 3.1.", ""),
+    call("get", "/openapi.json", "This document", ANY).open().answers("OpenAPI 3.1.", ""),
 ];

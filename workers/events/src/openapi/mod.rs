@@ -10,7 +10,7 @@ use axum::response::Response;
 use serde_json::{Map, Value, json};
 
 use crate::context::raw_json;
-use calls::{Body, CALLS, Call, Parameter};
+use calls::{ANY, Body, CALLS, Call, Parameter};
 
 /// `GET /openapi.json`: for everybody, as it says nothing about this worker's events.
 pub(crate) async fn served() -> Response {
@@ -78,10 +78,10 @@ fn operation(call: &Call) -> Value {
         "parameters": parameters,
         "responses": responses,
     });
-    if call.scope.is_empty() {
-        told["security"] = json!([]);
-    } else {
-        told["description"] = format!("Needs `{}`.", call.scope).into();
+    match call.scope {
+        None => told["security"] = json!([]),
+        Some(ANY) => told["description"] = "Needs a token, whatever it permits.".into(),
+        Some(scope) => told["description"] = format!("Needs `{scope}`.").into(),
     }
     if let Some(body) = body(&call.body) {
         told["requestBody"] = body;

@@ -159,6 +159,7 @@ pub(crate) async fn watch_session(
     let viewer = Viewer {
         changes: session.changes(),
         read_from: seat.next,
+        last: seat.next.saturating_sub(1),
         context,
         session,
         seat,
@@ -193,6 +194,8 @@ struct Viewer {
     readable: Filter,
     /// Where reading goes on, behind what waits.
     read_from: u64,
+    /// The newest event of the window so far, also one that this caller may not read.
+    last: u64,
     waiting: VecDeque<Record>,
     replayed: u64,
     opened: bool,
@@ -224,6 +227,7 @@ impl Viewer {
                 Turn::Elsewhere => {
                     self.waiting.clear();
                     self.read_from = self.seat.next;
+                    self.last = self.seat.next.saturating_sub(1);
                 }
                 Turn::End(reason) => return Some(self.end(reason)),
             }
@@ -232,7 +236,7 @@ impl Viewer {
             }
             if self.waiting.is_empty() {
                 if self.read_from > self.session.window.upto {
-                    if !self.session.complete(&self.seat) {
+                    if !self.session.complete(&self.seat, self.last) {
                         continue;
                     }
                     self.ended = true;
@@ -264,6 +268,9 @@ impl Viewer {
         let (window, from) = (self.session.window.clone(), self.read_from);
         let piece = self.context.read(move |reader| window.read(reader, from)).await?;
         self.read_from = piece.next;
+        if let Some(newest) = piece.records.last() {
+            self.last = newest.stamp.seq;
+        }
         self.waiting = piece.records.into_iter().filter(|record| self.readable.admits(record)).collect();
         Ok(piece.trimmed.map(|lost| {
             self.context.metrics.gaps.inc();

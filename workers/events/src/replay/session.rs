@@ -58,7 +58,8 @@ struct State {
     /// Number of the newest viewer.
     viewer: u64,
     watched: bool,
-    complete: bool,
+    /// Once a viewer has had everything: from this seq on the window has no event.
+    end: Option<u64>,
     deleted: bool,
     /// When it was last asked about.
     touched: Instant,
@@ -167,7 +168,7 @@ impl Session {
             seeks: 0,
             viewer: 0,
             watched: false,
-            complete: false,
+            end: None,
             deleted: false,
             touched: now,
         };
@@ -195,13 +196,14 @@ impl Session {
     pub(super) fn watch(&self, from: Option<u64>, now: Instant) -> Option<Seat> {
         let mut state = self.state();
         state.touched = now;
-        if state.complete && from.unwrap_or(state.next) > self.window.upto {
+        // Who has had the last event is behind the end, whatever else was stored before the window was closed.
+        if state.end.is_some_and(|end| from.unwrap_or(state.next) >= end) {
             return None;
         }
         state.next = from.unwrap_or(state.next).max(self.first);
         state.viewer += 1;
         state.watched = true;
-        state.complete = false;
+        state.end = None;
         state.clock.restart();
         let seat = Seat { number: state.viewer, seeks: state.seeks, next: state.next };
         drop(state);
@@ -249,12 +251,12 @@ impl Session {
         Some(due)
     }
 
-    /// The viewer has had everything; `false` when it was set elsewhere meanwhile.
-    pub(super) fn complete(&self, seat: &Seat) -> bool {
+    /// The viewer has had everything, and behind `last` there was nothing; `false` when it was set elsewhere meanwhile.
+    pub(super) fn complete(&self, seat: &Seat, last: u64) -> bool {
         let mut state = self.state();
         let ended = state.viewer == seat.number && state.seeks == seat.seeks;
         if ended {
-            state.complete = true;
+            state.end = Some(last + 1);
             state.next = self.window.upto + 1;
         }
         ended
@@ -273,7 +275,7 @@ impl Session {
         if let Some(next) = next {
             state.next = next.max(self.first);
             state.seeks += 1;
-            state.complete = false;
+            state.end = None;
             state.clock.restart();
         }
         drop(state);
@@ -285,7 +287,7 @@ impl Session {
         let mut state = self.state();
         state.touched = now;
         let word = match () {
-            () if state.complete => "complete",
+            () if state.end.is_some() => "complete",
             () if state.clock.is_paused() => "paused",
             () if state.watched => "playing",
             () => "waiting",
@@ -367,9 +369,9 @@ mod tests {
         assert_eq!(session.turn(&mut second), Turn::On);
         session.set(None, None, Some(2), now);
         assert_eq!((session.turn(&mut second), second.next), (Turn::Elsewhere, 2));
-        assert!(session.complete(&second) && !session.complete(&first));
-        // At the end there is nothing to see, unless it is set back.
-        assert!(session.watch(None, now).is_none() && session.watch(Some(10), now).is_none());
+        assert!(session.complete(&second, 6) && !session.complete(&first, 9));
+        // At the end, which is behind the last event, there is nothing to see, unless it is set back.
+        assert!(session.watch(None, now).is_none() && session.watch(Some(7), now).is_none());
         assert_eq!(session.watch(Some(5), now).unwrap().next, 5);
     }
 }

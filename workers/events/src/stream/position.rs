@@ -57,7 +57,7 @@ pub(crate) enum Start {
     After(Position),
 }
 
-/// What a subscriber does not get.
+/// What a subscriber does not get: message ids where it named one, else positions.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Gap {
     expected: Value,
@@ -127,17 +127,21 @@ impl Start {
             Self::Time { ms } => Ok((reader.seq_at(MessageId { ms, n: 0 })?, None)),
             Self::After(Position(id)) => {
                 let stats = reader.fresh_stats()?;
-                let expected = json!(id.to_string());
+                let gap = |got: Option<MessageId>, reason| {
+                    Some(Gap {
+                        expected: json!(id.to_string()),
+                        got: json!(got.map(|id| id.to_string())),
+                        reason,
+                    })
+                };
                 if id > stats.last_id.unwrap_or_default() {
                     // The log was replaced by another one, or the id was never given.
-                    let got = stats.last_id.map_or(Value::Null, |id| id.to_string().into());
-                    return Ok((newest + 1, Some(Gap { expected, got, reason: "unknown_position" })));
+                    return Ok((newest + 1, gap(stats.last_id, "unknown_position")));
                 }
                 let next = reader.seq_after(id)?;
                 let trimmed =
                     stats.first_id.is_none_or(|first| id < first) && next == reader.first_seq() && next > 1;
-                let gap = Gap { expected, got: json!(next), reason: "trimmed" };
-                Ok((next, trimmed.then_some(gap)))
+                Ok((next, if trimmed { gap(stats.first_id, "trimmed") } else { None }))
             }
         }
     }

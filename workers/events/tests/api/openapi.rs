@@ -35,7 +35,9 @@ async fn every_parameter_that_is_described_is_known() {
     let world = World::new();
     let admin = world.admin();
     let document = sluice_events::openapi();
-    for path in ["/events", "/groups", "/state", "/groups/none/dlq", "/schemas/risk_alert", "/events/replay"]
+    let replay = "/events/replay";
+    for path in
+        ["/events", "/groups", "/state", "/groups/none/dlq", "/schemas/risk_alert", "/events/ws", replay]
     {
         let described = path.replace("none", "{group}").replace("risk_alert", "{event_type}");
         let method = if path == "/events/replay" { "post" } else { "get" };
@@ -52,5 +54,23 @@ async fn every_parameter_that_is_described_is_known() {
         }
         let answer = admin.send(&method.to_uppercase(), &format!("{path}?never=1"), "", b"").await;
         assert_eq!(answer.status, 400, "{path}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_call_needs_is_what_it_asks_for() {
+    let world = World::new();
+    let nobody = world.user("nobody", "");
+    let document = sluice_events::openapi();
+    for (path, calls) in document["paths"].as_object().unwrap() {
+        // Calls with a body may find fault with that first.
+        for method in ["get", "delete"].into_iter().filter(|method| calls.get(*method).is_some()) {
+            let target = path.replace("{id}", "0-1").replace(['{', '}'], "");
+            let answer = nobody.send(&method.to_uppercase(), &target, "", b"").await;
+            let needs = calls[method]["description"].as_str().is_some_and(|words| words.contains('`'));
+            // Who may not read has no session, and those of others are not there.
+            let refused = answer.status == if path == "/events/replay/{id}" { 404 } else { 403 };
+            assert_eq!(refused, needs, "{method} {path}: {answer:?}");
+        }
     }
 }

@@ -51,6 +51,8 @@ async fn rest(stream: &mut Events) -> (Vec<u64>, String) {
 async fn the_same_window_has_the_same_bytes_at_any_speed() {
     let world = filled().await;
     let admin = world.admin();
+    let last = admin.get("/events?limit=10").await.ok()["events"][9]["message_id"].clone();
+    let behind_last = format!("stream?last_event_id={}", last.as_str().unwrap());
     let mut bytes = Vec::new();
     for speed in ["\"max\"", "1000", "20"] {
         let (path, told) =
@@ -61,8 +63,9 @@ async fn the_same_window_has_the_same_bytes_at_any_speed() {
         assert!(answer.head.contains("text/event-stream"), "{}", answer.head);
         bytes.push(answer.body);
         assert_eq!(admin.get(&path).await.ok()["state"], "complete");
-        // At the end there is nothing more.
+        // At the end there is nothing more, also for an `EventSource` that comes back behind the last event.
         assert_eq!(admin.get(&format!("{path}/stream")).await.status, 204);
+        assert_eq!(admin.get(&format!("{path}/{behind_last}")).await.status, 204);
         admin.post("/events", r#"{"event_type":"risk_alert","data":{"n":99}}"#).await.ok();
     }
     assert!(bytes[0].ends_with("event: replay_complete\ndata: {\"events_replayed\":10}\n\n"), "{}", bytes[0]);
