@@ -2,12 +2,13 @@
 //!
 //! `cargo run --release -p sluice-events --example publish [CONNECTIONS [SECONDS [BATCH]]]`. Each connection waits for
 //! its answer before it asks again; every event is synced before it, and encrypted. The worker has a runtime of one thread; its threads
-//! and those of its log count, the clients' thread does not. `PUBLISH_DIR` says where the log lies (`/tmp`).
+//! and those of its log count, the clients' thread does not. `PUBLISH_DIR` says where the log lies (`/tmp`). With
+//! `PUBLISH_REDIS=127.0.0.1:PORT` events go to that Redis, whose CPU time is told as well.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a measurement that prints its table")]
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,11 @@ fn start(dir: &Path, key: &str) -> (Start, Stopper) {
     config.events.key_file = Some(keys);
     // As in the bench.
     config.events.retention.count = Some(1_000_000);
+    config.redis = redis().and_then(|address| {
+        let environment = BTreeMap::from([("REDIS_URL".to_owned(), format!("redis://{address}"))]);
+        let read = |_: &Path| Err(std::io::ErrorKind::NotFound.into());
+        sluice_schema::check(&[], &environment, sluice_schema::Mode::default(), &read).unwrap().config.redis
+    });
     let config = Arc::new(config);
     let start = Start {
         role: Role::Events,
@@ -85,12 +91,33 @@ async fn answer(io: &mut UnixStream, held: &mut Vec<u8>) -> String {
 
 /// CPU time of every thread but the one that asks.
 fn cpu() -> Duration {
-    let spent = |dir: PathBuf| {
-        let text = std::fs::read_to_string(dir.join("schedstat")).unwrap_or_default();
-        text.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or_default()
-    };
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| spent(task.unwrap().path()));
-    Duration::from_nanos(tasks.sum::<u64>() - spent("/proc/thread-self".into()))
+    of_threads("self").saturating_sub(of_thread("/proc/thread-self".into()))
+}
+
+fn of_threads(process: &str) -> Duration {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    tasks.map(|task| of_thread(task.unwrap().path())).sum()
+}
+
+fn of_thread(dir: PathBuf) -> Duration {
+    let text = std::fs::read_to_string(dir.join("schedstat")).unwrap_or_default();
+    Duration::from_nanos(text.split(' ').next().and_then(|ns| ns.parse().ok()).unwrap_or_default())
+}
+
+/// Where the Redis is, if events go to one.
+fn redis() -> Option<String> {
+    std::env::var("PUBLISH_REDIS").ok()
+}
+
+/// CPU time of that Redis, which runs here.
+fn cpu_of_redis() -> Duration {
+    let Some(address) = redis() else { return Duration::ZERO };
+    let mut server = std::net::TcpStream::connect(address).unwrap();
+    server.write_all(b"INFO server\r\nQUIT\r\n").unwrap();
+    let mut answer = String::new();
+    server.read_to_string(&mut answer).unwrap();
+    let process = answer.lines().find_map(|line| line.strip_prefix("process_id:")).unwrap();
+    of_threads(process)
 }
 
 /// Commits until now, and events in them.
@@ -152,16 +179,18 @@ async fn main() {
     // It listens when this is answered; then, what the first events cost once.
     commits(&socket, &key).await;
     publish(&socket, (&key, batch), connections, Duration::from_secs(1)).await;
-    let (before, begun, spent) = (commits(&socket, &key).await, Instant::now(), cpu());
+    let (before, begun, spent, aside) = (commits(&socket, &key).await, Instant::now(), cpu(), cpu_of_redis());
     let mut times = publish(&socket, (&key, batch), connections, time).await;
     let (took, spent) = (begun.elapsed().as_secs_f64(), cpu().saturating_sub(spent));
+    let aside = cpu_of_redis().saturating_sub(aside);
     let after = commits(&socket, &key).await;
     times.sort_unstable();
     let at = |share: f64| times.get((times.len() as f64 * share) as usize).map_or(0.0, |us| *us as f64 / 1e3);
     println!(
-        "{connections} connections: {:.0} events/s, {:.2} us of CPU each, {:.1} events a commit, p50 {:.2} ms, p99 {:.2} ms",
+        "{connections} connections: {:.0} events/s, {:.2} us of CPU each and {:.2} of Redis, {:.1} events a commit, p50 {:.2} ms, p99 {:.2} ms",
         (times.len() * batch) as f64 / took,
         spent.as_secs_f64() * 1e6 / (times.len() * batch) as f64,
+        aside.as_secs_f64() * 1e6 / (times.len() * batch) as f64,
         (after.1 - before.1) / (after.0 - before.0),
         at(0.5),
         at(0.99),

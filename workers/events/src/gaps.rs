@@ -26,6 +26,8 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) async fn announce(context: Arc<Context>) {
     let mut replaced = context.replaced();
     while replaced.changed().await.is_ok() {
+        // Who waits for events that do not come hears of it too.
+        context.hub.bells().call();
         let Some(epoch) = context.epoch() else { return };
         let Some(draft) = draft(&context, &epoch) else { continue };
         tell(&context, draft).await;

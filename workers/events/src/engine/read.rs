@@ -179,12 +179,12 @@ impl Forward {
         }
     }
 
-    /// For who follows the store closely: what was just written is not read back from the disk.
+    /// For who follows the store closely: what was just written is not read back.
     #[must_use]
     pub(crate) fn following(self) -> Self {
         match self {
             Self::Embedded(scan) => Self::Embedded(scan.following()),
-            Self::Redis(scan) => Self::Redis(scan),
+            Self::Redis(scan) => Self::Redis(scan.following()),
         }
     }
 

@@ -1,12 +1,10 @@
 //! Entries of the stream as events, and back.
 
 use redis::{Cmd, Value};
+use uuid::Uuid;
 
 use super::link::Trouble;
 use crate::log::{Draft, Labels, Lane, MessageId, Partitions, Record, Stamp};
-
-/// The type whose newest event is kept by symbol.
-const MARKET_DATA: &str = "market_data_update";
 
 /// Fields of an entry.
 const NAMES: [&[u8]; 10] = [
@@ -29,17 +27,21 @@ pub(super) struct Entry {
     pub(super) record: Option<Record>,
 }
 
+/// Words of an event for the script.
+pub(super) const WORDS: usize = 8;
+/// About what they have beside labels and JSON.
+pub(super) const WORDS_BYTES: usize = 80;
+
 /// Adds the words of an event for the script.
 pub(super) fn write(draft: &Draft, partitions: Option<Partitions>, command: &mut Cmd) {
     let labels @ Labels { kind, symbol, source } = draft.labels();
-    let id = format!("{:032x}", draft.event_id);
-    let print = format!("{:016x}", draft.fingerprint);
-    command.arg(id).arg(print).arg(kind).arg(symbol).arg(source).arg(draft.time_us);
-    command.arg(u8::from(kind == MARKET_DATA && !symbol.is_empty())).arg(draft.json());
-    match partitions {
-        Some(partitions) => command.arg(partitions.of(labels)),
-        None => command.arg(""),
-    };
+    let (mut id, mut print) = (Uuid::encode_buffer(), Uuid::encode_buffer());
+    let id = &*Uuid::from_u128(draft.event_id).simple().encode_lower(&mut id);
+    let print = &Uuid::from_u64_pair(0, draft.fingerprint).simple().encode_lower(&mut print)[16..];
+    command.arg(id).arg(print).arg(kind).arg(symbol).arg(source).arg(draft.time_us).arg(draft.json());
+    if let Some(partitions) = partitions {
+        command.arg(partitions.of(labels));
+    }
 }
 
 /// The entries of an answer to XRANGE, or of one stream of XREAD.
@@ -65,7 +67,8 @@ fn entry(value: Value) -> Result<Entry, Trouble> {
     Ok(Entry { id: id.unwrap_or(MessageId { ms: u64::MAX, n: u32::MAX }), record })
 }
 
-fn number_id(bytes: &[u8]) -> Option<MessageId> {
+/// A message id as it is written.
+pub(super) fn number_id(bytes: &[u8]) -> Option<MessageId> {
     std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 

@@ -15,10 +15,12 @@ mod entry;
 mod follow;
 mod link;
 mod notes;
+mod place;
 mod read;
 mod scan;
 mod script;
 mod shared;
+mod tail;
 mod watch;
 mod writer;
 

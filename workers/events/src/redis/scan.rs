@@ -31,8 +31,10 @@ pub(crate) struct Forward {
     count: usize,
     found: VecDeque<Record>,
     trimmed: Option<Trimmed>,
-    /// It follows the stream: reads what is in memory, and stops where seqs are missing.
+    /// It follows the stream, and stops where seqs are missing.
     following: bool,
+    /// It reads what is in memory.
+    near: bool,
     left: u64,
     paused: bool,
 }
@@ -49,6 +51,7 @@ impl Forward {
             found: VecDeque::new(),
             trimmed: None,
             following: false,
+            near: false,
             left: u64::MAX,
             paused: false,
         }
@@ -111,10 +114,17 @@ impl Forward {
         self.paused
     }
 
-    /// Moves the end of the scan to the newest event that the follower has read.
+    /// For who follows the stream closely: what is in memory is not read again.
+    #[must_use]
+    pub(crate) fn following(mut self) -> Self {
+        self.near = true;
+        self
+    }
+
+    /// Moves the end of the scan to the newest event that is known here.
     pub(crate) fn extend(&mut self) {
         let (newest, begin) = self.shared.tail_seqs();
-        self.following = true;
+        (self.following, self.near) = (true, true);
         self.upto = newest;
         if self.next <= begin {
             // Stored before Redis was first reached: nobody here waits for it.
@@ -131,7 +141,7 @@ impl Forward {
 
     /// Reads the next stretch; `false` at the end.
     fn fill(&mut self) -> Result<bool, ReadTrouble> {
-        if self.following {
+        if self.near {
             self.found = self.shared.tail_from(self.next, TAIL_COUNT).into();
             if let Some(last) = self.found.back() {
                 self.last = Some(last.stamp.id);

@@ -63,11 +63,12 @@ impl Scripts {
         Ok(Self { append: load(APPEND)?, attach: load(ATTACH)?, trim: load(TRIM)?, stats: load(STATS)? })
     }
 
-    /// The call that stores a batch; the rest of its words are the batch.
-    pub(super) fn append(&self, keys: &Keys) -> Cmd {
+    /// The call that stores a batch; the rest of its words, so many and about so many bytes, are the batch.
+    pub(super) fn append(&self, keys: &Keys, words: usize, bytes: usize) -> Cmd {
         let Keys { stream, meta, anchors, marks, types, latest, ids: [even, odd] } = keys;
         let keys = [stream, meta, anchors, marks, types, latest, even, odd];
-        evaluate(&self.append, &keys)
+        let head = 64 + keys.iter().map(|key| key.len()).sum::<usize>();
+        evaluate_in(Cmd::with_capacity(3 + keys.len() + words, head + bytes), &self.append, &keys)
     }
 
     /// Compares what is stored with the newest event known.
@@ -100,8 +101,11 @@ impl Scripts {
 }
 
 fn evaluate(script: &str, keys: &[&String]) -> Cmd {
-    let mut command = redis::cmd("EVALSHA");
-    command.arg(script).arg(keys.len());
+    evaluate_in(Cmd::new(), script, keys)
+}
+
+fn evaluate_in(mut command: Cmd, script: &str, keys: &[&String]) -> Cmd {
+    command.arg("EVALSHA").arg(script).arg(keys.len());
     for key in keys {
         command.arg(key.as_str());
     }

@@ -1,8 +1,7 @@
 //! What the threads of the engine share.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError, RwLock};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -10,14 +9,11 @@ use uuid::Uuid;
 
 use super::link::{ANSWER_WITHIN, Link, Target, Trouble};
 use super::script::{Attached, Keys, Scripts};
+use super::tail::{Tail, Want};
 use super::{OpenError, Options};
 use crate::engine::Durability;
 use crate::log::{MessageId, Record, Stamp, Stats};
 
-/// LIMIT: newest events held in memory for who follows the stream.
-const TAIL_EVENTS_MAX: usize = 16 * 1024;
-/// LIMIT: bytes of them.
-const TAIL_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// LIMIT: connections for readers that wait to be used again.
 const IDLE_LINKS_MAX: usize = 8;
 /// Between two tries to reach Redis.
@@ -42,18 +38,6 @@ struct Known {
     id: MessageId,
 }
 
-/// The newest events as they were read by the follower.
-#[derive(Debug, Default)]
-struct Tail {
-    records: VecDeque<Record>,
-    bytes: usize,
-    /// Seq up to which everything was read.
-    seq: u64,
-    /// Who follows begins behind this event: it was stored before Redis was first reached.
-    begin: u64,
-    begin_id: Option<MessageId>,
-}
-
 /// The shared state.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -67,7 +51,10 @@ pub(crate) struct Shared {
     head: AtomicU64,
     replaced: watch::Sender<u64>,
     tail: Mutex<Tail>,
+    /// There are newer events.
     moved: Condvar,
+    /// The follower has something to read.
+    due: Condvar,
     stats: RwLock<Stats>,
     durability: RwLock<Durability>,
     full: AtomicBool,
@@ -92,6 +79,7 @@ impl Shared {
             replaced: watch::Sender::new(0),
             tail: Mutex::default(),
             moved: Condvar::new(),
+            due: Condvar::new(),
             stats: RwLock::new(Stats { first_seq: 1, ..Stats::default() }),
             durability: RwLock::new(Durability::Memory),
             full: AtomicBool::new(false),
@@ -177,8 +165,7 @@ impl Shared {
         drop(known);
         self.head.fetch_max(seq, Ordering::AcqRel);
         if first {
-            let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-            (tail.seq, tail.begin, tail.begin_id) = (tail.seq.max(seq), seq, Some(found.id));
+            self.tail().begin(seq, found.id);
         }
         if replaced || found.lost {
             self.replaced.send_modify(|count| *count += 1);
@@ -189,11 +176,6 @@ impl Shared {
     /// The epoch that this process works in.
     pub(super) fn epoch(&self) -> String {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).epoch.clone().unwrap_or_default()
-    }
-
-    /// Where the follower begins: behind the newest event there was when Redis was first reached.
-    pub(super) fn begin_id(&self) -> Option<MessageId> {
-        self.tail.lock().unwrap_or_else(PoisonError::into_inner).begin_id
     }
 
     /// Notes that an event is stored.
@@ -215,48 +197,65 @@ impl Shared {
         self.replaced.subscribe()
     }
 
-    /// Takes up what the follower read, in the order of the stream.
-    pub(super) fn push(&self, records: Vec<Record>) {
+    /// Takes up what this worker stored with one call, in the order of the calls.
+    pub(super) fn wrote(&self, records: Vec<Record>) {
         let Some(last) = records.last().map(|record| record.stamp) else { return };
+        let mut tail = self.tail();
+        // Under the lock: who sees the new head finds the events.
         self.learn(last);
-        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        for record in records {
-            if record.stamp.seq <= tail.seq {
-                continue;
-            }
-            tail.seq = record.stamp.seq;
-            tail.bytes += record.json().len();
-            tail.records.push_back(record);
+        let before = tail.seq();
+        tail.wrote(records, Instant::now());
+        let has_moved = tail.seq() != before;
+        drop(tail);
+        let told = if has_moved { &self.moved } else { &self.due };
+        told.notify_all();
+    }
+
+    /// Takes up what the follower read.
+    pub(super) fn read(&self, want: Want, records: Vec<Record>, upto: Option<MessageId>, is_all: bool) {
+        let mut tail = self.tail();
+        if let Some(last) = records.last() {
+            self.learn(last.stamp);
         }
-        while tail.records.len() > TAIL_EVENTS_MAX || tail.bytes > TAIL_BYTES_MAX {
-            let Some(oldest) = tail.records.pop_front() else { break };
-            tail.bytes -= oldest.json().len();
-        }
+        tail.read(want, records, upto, is_all);
         drop(tail);
         self.moved.notify_all();
     }
 
+    /// What the follower is to read; waits until it should. `None` when the engine closes.
+    pub(super) fn next_read(&self) -> Option<Want> {
+        let mut tail = self.tail();
+        while !self.is_closing() {
+            let (want, left) = tail.want(Instant::now())?;
+            if left.is_zero() {
+                return Some(want);
+            }
+            tail = self.due.wait_timeout(tail, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        None
+    }
+
+    /// Whether seqs would be missing behind these, which are all that stands before what this worker stored.
+    pub(super) fn lacks(&self, records: &[Record]) -> bool {
+        self.tail().lacks(records)
+    }
+
     /// Events from `seq` on out of memory, at most `most`; empty when the next one is not there.
     pub(super) fn tail_from(&self, seq: u64, most: usize) -> Vec<Record> {
-        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        if tail.records.front().is_none_or(|first| first.stamp.seq > seq) {
-            return Vec::new();
-        }
-        let at = tail.records.partition_point(|record| record.stamp.seq < seq);
-        tail.records.range(at..).take(most).cloned().collect()
+        self.tail().from(seq, most)
     }
 
-    /// How far the follower has read, and where who follows begins.
+    /// How far the stream is known, and where who follows begins.
     pub(super) fn tail_seqs(&self) -> (u64, u64) {
-        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        (tail.seq, tail.begin)
+        let tail = self.tail();
+        (tail.seq(), tail.begins_at())
     }
 
-    /// Blocks until the follower has read an event after `seq`; `false` when the time is up.
+    /// Blocks until an event after `seq` is known; `false` when the time is up.
     pub(super) fn wait_beyond(&self, seq: u64, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
-        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        while tail.seq <= seq {
+        let mut tail = self.tail();
+        while tail.seq() <= seq {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
@@ -264,6 +263,10 @@ impl Shared {
             tail = self.moved.wait_timeout(tail, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
+    }
+
+    fn tail(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is stored, as it was looked at last, with the newest event known now.
@@ -364,6 +367,7 @@ impl Shared {
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
         self.moved.notify_all();
+        self.due.notify_all();
         self.changed.notify_all();
     }
 }

@@ -10,16 +10,16 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TryS
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use redis::Value;
 use tokio::sync::oneshot;
 
 use super::entry;
 use super::link::{Link, Trouble};
-use super::script::{self, Scripts};
+use super::place::{Place, places};
+use super::script::Scripts;
 use super::shared::{AGAIN, Shared, State};
 use super::watch;
 use crate::engine::{AppendError, Receipt};
-use crate::log::{Commit, DEDUP_IDS_MAX, Draft, Durability, Observer, Outcome, Retention, Stamp};
+use crate::log::{Commit, DEDUP_IDS_MAX, Draft, Durability, Observer, Outcome, Retention};
 
 /// LIMIT: submissions that wait.
 const QUEUE_SUBMISSIONS_MAX: usize = 8 * 1024;
@@ -110,6 +110,12 @@ struct Call {
     again: bool,
 }
 
+impl Call {
+    fn events(&self) -> usize {
+        self.submissions.iter().map(|submission| submission.drafts.len()).sum()
+    }
+}
+
 /// Stores what is submitted until the queue is closed and empty.
 pub(super) fn run(shared: &Shared, submissions: &Submissions, observer: &dyn Observer) {
     let mut writer = Writer { shared, submissions, observer, ended: false };
@@ -196,8 +202,8 @@ impl Writer<'_> {
             let Some(call) = under_way.pop_front() else { continue };
             let received = link.receive();
             self.shared.set_calling(under_way.front().map(|oldest| oldest.begun));
-            match received.and_then(|value| outcomes(value, &call.submissions)) {
-                Ok(outcomes) => self.answer(call, outcomes),
+            match received.and_then(|value| places(&value, call.events())) {
+                Ok(places) => self.answer(call, places),
                 Err(trouble) if trouble.breaks_link() => {
                     under_way.push_front(call);
                     return Some(broken(under_way, waiting, &trouble));
@@ -269,34 +275,47 @@ impl Writer<'_> {
     }
 
     fn packed(&self, call: &Call, scripts: &Scripts) -> Vec<u8> {
-        let mut command = scripts.append(&self.shared.keys);
+        let drafts = || call.submissions.iter().flat_map(|submission| &submission.drafts);
+        let bytes: usize = drafts().map(|draft| draft.stored_bytes() + entry::WORDS_BYTES).sum();
+        let words = 8 + 2 * call.submissions.len() + entry::WORDS * call.events();
+        let mut command = scripts.append(&self.shared.keys, words, bytes);
         let Retention { age_ms, bytes, count } = self.shared.options.retention;
         // An eighth of each bound, as the segments of the embedded log.
         let step = |bound: Option<u64>, most: u64| bound.map_or(most, |bound| (bound / 8).clamp(1, most));
         command.arg(self.shared.epoch()).arg(self.shared.options.dedup_window_ms).arg(DEDUP_IDS_MAX / 2);
         command.arg(step(count, STEP_EVENTS)).arg(step(bytes, 1 << 50)).arg(step(age_ms, 1 << 50));
-        command.arg(call.submissions.len());
-        for submission in &call.submissions {
-            command.arg(submission.drafts.len()).arg(u8::from(submission.atomic));
-            for draft in &submission.drafts {
-                entry::write(draft, self.shared.options.partitions, &mut command);
-            }
+        let fresh: Vec<u8> = drafts().map(|draft| if draft.is_fresh { b'f' } else { b'k' }).collect();
+        command.arg(fresh);
+        let groups: Vec<(usize, usize)> = groups(&call.submissions).collect();
+        command.arg(groups.len());
+        for (first, count) in groups {
+            command.arg(first).arg(count);
+        }
+        for draft in drafts() {
+            entry::write(draft, self.shared.options.partitions, &mut command);
         }
         command.get_packed_command()
     }
 
-    fn answer(&self, call: Call, mut outcomes: Vec<Outcome>) {
+    fn answer(&self, call: Call, places: Vec<Place>) {
         self.shared.set_full(false);
-        let mut stored = outcomes.iter().filter_map(|outcome| match outcome {
-            Outcome::Stored(stamp) => Some(*stamp),
-            _ => None,
-        });
-        let records = stored.clone().count();
-        if let Some(last) = stored.next_back() {
-            self.shared.learn(last);
-        }
+        let mut places = places.into_iter();
         let durability = self.shared.durability();
-        let bytes = call.submissions.iter().map(|submission| submission.bytes).sum();
+        let (mut stored, mut bytes) = (Vec::with_capacity(places.len()), 0);
+        let mut answers = Vec::with_capacity(call.submissions.len());
+        for submission in call.submissions {
+            bytes += submission.bytes;
+            let placed = submission.drafts.into_iter().zip(places.by_ref());
+            let outcomes = placed.map(|(draft, place)| {
+                if let Outcome::Stored(stamp) = place.outcome {
+                    stored.push(place.record(draft, stamp, self.shared.options.partitions));
+                }
+                place.outcome
+            });
+            answers.push((submission.answer, Receipt { outcomes: outcomes.collect(), durability }));
+        }
+        let records = stored.len();
+        self.shared.wrote(stored);
         // Who is answered finds itself counted.
         self.observer.committed(&Commit {
             records,
@@ -306,11 +325,8 @@ impl Writer<'_> {
             // The log's own word for what it did not sync itself.
             durability: Durability::Memory,
         });
-        for submission in call.submissions {
-            let rest = outcomes.split_off(submission.drafts.len());
-            let receipt = Receipt { outcomes, durability };
-            outcomes = rest;
-            drop(submission.answer.send(Ok(receipt)));
+        for (answer, receipt) in answers {
+            drop(answer.send(Ok(receipt)));
         }
     }
 }
@@ -334,27 +350,13 @@ fn fail(calls: impl Iterator<Item = Call>, trouble: &Trouble) {
     }
 }
 
-/// What became of each event of a call.
-fn outcomes(value: Value, submissions: &[Submission]) -> Result<Vec<Outcome>, Trouble> {
-    let Value::Array(values) = value else { return Err(Trouble::Odd("no list of outcomes")) };
-    let expected: usize = submissions.iter().map(|submission| submission.drafts.len()).sum();
-    let (triples, rest) = values.as_chunks::<3>();
-    if triples.len() != expected || !rest.is_empty() {
-        return Err(Trouble::Odd("another number of outcomes"));
-    }
-    triples.iter().map(outcome).collect()
-}
-
-fn outcome([word, seq, id]: &[Value; 3]) -> Result<Outcome, Trouble> {
-    let odd = || Trouble::Odd("no outcome");
-    let Value::Int(seq) = seq else { return Err(odd()) };
-    let id = script::text(id).and_then(|id| id.parse().ok()).ok_or_else(odd)?;
-    let stamp = Stamp { seq: u64::try_from(*seq).map_err(|_| odd())?, id };
-    match script::text(word).as_deref() {
-        Some("S") => Ok(Outcome::Stored(stamp)),
-        Some("D") => Ok(Outcome::Duplicate(stamp)),
-        Some("C") => Ok(Outcome::Conflict(stamp)),
-        Some("W") => Ok(Outcome::Withheld),
-        _ => Err(odd()),
-    }
+/// The events that are stored all or not at all: of each such submission the first one, from 1, and how many.
+fn groups(submissions: &[Submission]) -> impl Iterator<Item = (usize, usize)> {
+    let mut next = 1;
+    submissions.iter().filter_map(move |submission| {
+        let first = next;
+        next += submission.drafts.len();
+        // Of one event both are the same.
+        (submission.atomic && submission.drafts.len() > 1).then_some((first, submission.drafts.len()))
+    })
 }

@@ -133,3 +133,38 @@ async fn a_restart_leaves_no_candle_out_and_makes_none_twice() {
         dir = world.stop().await;
     }
 }
+
+/// The dedup window is over for all candles: they are known by what is stored alone.
+#[tokio::test]
+async fn a_trade_that_comes_late_after_a_restart_makes_no_second_candle() {
+    let setup = || {
+        let mut setup = Setup::default();
+        short(&mut setup);
+        setup.config.events.dedup_window = Duration::ZERO;
+        setup
+    };
+    let world = World::start(setup(), Arc::new(Place::new()));
+    publish(&world, 0..90).await;
+    let before = expected(90);
+    check(&candles(&world, before.len()).await, &before);
+    let world = World::start(setup(), world.stop().await);
+    // Of each symbol a trade in a span that was closed before the restart, then later ones, which close it again.
+    let late: Vec<Value> = (0..3)
+        .map(|n| {
+            let mut late = trade(n + 9);
+            late["data"]["trade_id"] = json!(1_000 + n);
+            late
+        })
+        .collect();
+    let body = json!({ "events": late });
+    let _: Value = world.role(Role::Demo).json(http::Method::POST, "/events/batch", &body).await.unwrap();
+    // They begin with a span of both lengths.
+    let (begin, end) = (300, 360);
+    let later: Vec<Value> = (begin..end).map(trade).collect();
+    let body = json!({ "events": later });
+    let _: Value = world.role(Role::Demo).json(http::Method::POST, "/events/batch", &body).await.unwrap();
+    let mut all = expected(end);
+    all.retain(|key, _| key.2 >= DAY_MS + begin * 7_000);
+    all.extend(before);
+    check(&candles(&world, all.len()).await, &all);
+}

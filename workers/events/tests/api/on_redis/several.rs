@@ -7,10 +7,14 @@ use serde_json::{Value, json};
 
 use super::faults::{event, numbers, post};
 use crate::server::RedisServer;
+use crate::websocket::Socket;
 use crate::world::{Place, Setup, World, redis_address};
 
 /// For servers to agree on something, on a busy machine.
 const AGREED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Told by then, it was not the heartbeat of an idle stream that told.
+const BEFORE_HEARTBEATS: Duration = Duration::from_secs(8);
 
 fn world(url: &str) -> World {
     let mut setup = Setup::default();
@@ -105,6 +109,14 @@ async fn what_a_failover_loses_is_told_and_ids_go_on() {
     let (mut primary, mut replica, sentinel) = watched();
     let world = world(&sentinel_url(&sentinel));
     let mut live = world.admin().stream("GET", "/events/stream", "").await;
+    // Nothing comes for these: neither a type nor a symbol of what is published.
+    let mut idle = [
+        world.admin().stream("GET", "/events/stream?event_type=kill_switch", "").await,
+        world.admin().stream("GET", "/events/stream?symbol=ETH/USDT&mode=conflate", "").await,
+    ];
+    let mut socket = Socket::open(world.admin()).await;
+    let none = json!({"op": "subscribe", "sub": "none", "event_type": ["kill_switch"]});
+    assert_eq!(socket.ask(&none).await["op"], "subscribed");
     for n in 0..5 {
         taken(&world, n).await;
     }
@@ -119,8 +131,19 @@ async fn what_a_failover_loses_is_told_and_ids_go_on() {
     primary.kill();
     replica.again();
     taken(&world, 8).await;
+    let found = Instant::now();
     let gap = live.next().await.unwrap();
     assert_eq!((gap.event.as_str(), &gap.json()["reason"]), ("gap", &json!("failover")));
+    for live in &mut idle {
+        let gap = live.next().await.unwrap();
+        assert_eq!((gap.event.as_str(), &gap.json()["reason"]), ("gap", &json!("failover")));
+    }
+    let gap = socket.text().await;
+    assert_eq!(
+        (&gap["op"], &gap["sub"], &gap["reason"]),
+        (&json!("gap"), &json!("none"), &json!("failover"))
+    );
+    assert!(found.elapsed() < BEFORE_HEARTBEATS, "{:?}", found.elapsed());
     let next = [live.next().await.unwrap().json(), live.next().await.unwrap().json()];
     assert_eq!((&next[0]["seq"], &next[1]["seq"]), (&json!(9), &json!(10)));
     assert!(

@@ -53,6 +53,38 @@ async fn two_workers_append_to_one_stream_and_both_fan_out() {
 }
 
 #[tokio::test]
+async fn workers_that_write_at_once_show_the_stream_in_its_order() {
+    const BATCHES: u64 = 25;
+    let first = World::new();
+    let second = World::start(Setup::default(), Arc::new(Place::beside(first.dir.redis.clone())));
+    let workers = [&first, &second];
+    let mut live = Vec::new();
+    for worker in workers {
+        live.push(worker.admin().stream("GET", "/events/stream", "").await);
+    }
+    // Of several clients each, so that one's calls come between the other's.
+    let clients = (0..4).map(|client| async move {
+        let worker = workers[client % 2];
+        for batch in 0..BATCHES {
+            let events: Vec<Value> = (0..=batch % 4).map(event).collect();
+            let body = json!({ "events": events, "atomic": batch % 3 == 0 }).to_string();
+            worker.admin().post("/events/batch", &body).await.ok();
+        }
+    });
+    futures_util::future::join_all(clients).await;
+    let count = 4 * (0..BATCHES).map(|batch| batch % 4 + 1).sum::<u64>();
+    let stored = stored(&first, count as usize).await;
+    assert_eq!(stored.iter().map(|(_, seq)| *seq).collect::<Vec<_>>(), (1..=count).collect::<Vec<_>>());
+    for live in &mut live {
+        for (n, seq) in &stored {
+            let got = live.next().await.unwrap();
+            let told = (got.event.as_str(), got.json()["data"]["n"].as_u64(), got.json()["seq"].as_u64());
+            assert_eq!(told, ("risk_alert", Some(*n), Some(*seq)));
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_stream_is_read_by_what_reads_redis_streams() {
     let world = World::new();
     let id = publish(&world, &event(7)).await;
