@@ -129,11 +129,17 @@ fn a_changed_audit_log_is_named() {
             .send()
             .expect(200);
     }
+    let key = dir.path().join("audit-key.json");
+    let jwk = get(running.edge(), "/audit/key").token(running.admin()).send().expect(200);
+    std::fs::write(&key, jwk.body).unwrap();
     running.stop();
+    let (data_dir, key) = (data.to_str().unwrap(), key.to_str().unwrap());
+    let (code, out, _) = sluice(&["audit", "verify", "--data-dir", data_dir, "--key", key]);
+    assert!(code == 0 && out.contains("signed up to"), "{code} {out}");
     let path = data.join("audit/vault.jsonl");
     let log = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, log.replacen("services/a/2", "services/a/9", 1)).unwrap();
-    let (code, out, _) = sluice(&["audit", "verify", "--data-dir", data.to_str().unwrap()]);
+    let (code, out, _) = sluice(&["audit", "verify", "--data-dir", data_dir]);
     assert_eq!(code, 3, "{out}");
     assert!(out.contains("BROKEN") && out.contains("vault"), "{out}");
 }

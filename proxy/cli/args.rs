@@ -472,6 +472,9 @@ pub(crate) enum AuditCommand {
         /// Where state lives
         #[arg(long, value_name = "DIR", default_value = "./.sluice")]
         data_dir: PathBuf,
+        /// The vault's audit key, as `GET /audit/key` gave it: its log must be signed with it
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
         /// How to print what was found
         #[arg(long, value_enum, default_value = "text")]
         format: Format,

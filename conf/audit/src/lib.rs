@@ -36,11 +36,16 @@
 //! after a record (`"type":"audit","op":"retire","path":"to <record> <hash>"`) that says up to where and with which
 //! hash; a log that begins later than at record 1 is whole only when such a record accounts for what is missing.
 //!
+//! ## Signed checkpoints
+//! The chain proves order and completeness against the head, not authorship: whoever may write both files can write
+//! both anew. A role that has a key signs the log with it ([`Log::sign_with`]): a record every 1,000 records or 60
+//! seconds says how the log stood before it. Who keeps the public key elsewhere ([`CheckpointKey`]) sees up to where
+//! the log is the role's own; what comes after the last checkpoint, and a log cut back to one, he does not.
+//!
 //! ## Limits
-//! Fields are cut at [`FIELD_BYTES_MAX`], a batch holds at most 256 records, the queue 4096. Without a key
-//! the chain proves order and completeness against the head, not authorship: whoever may write both
-//! files can forge both.
+//! Fields are cut at [`FIELD_BYTES_MAX`], a batch holds at most 256 records, the queue 4096.
 
+mod checkpoint;
 mod files;
 mod head;
 mod log;
@@ -52,10 +57,11 @@ mod scan;
 mod verify;
 mod writer;
 
+pub use checkpoint::{CheckpointKey, Signer};
 pub use files::Limits;
 pub use head::{Head, HeadError};
 pub use log::{AuditError, Log, OpenError};
 pub use pending::Pending;
 pub use query::{Page, Query, Since};
 pub use record::{Decision, Digest, Entry, FIELD_BYTES_MAX, Record};
-pub use verify::{Fault, FaultKind, LogReport, Report, VerifyError, verify};
+pub use verify::{Fault, FaultKind, LogReport, Report, VerifyError, verify, verify_signed};

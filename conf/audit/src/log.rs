@@ -16,11 +16,12 @@ use std::thread::JoinHandle;
 
 use jiff::Timestamp;
 
+use crate::checkpoint::Signer;
 use crate::files::Limits;
 use crate::head::{Head, HeadError};
 use crate::pending::{self, Pending};
 use crate::record::Entry;
-use crate::writer::{Job, Shared, Writer};
+use crate::writer::{Job, Shared, Work, Writer};
 
 /// LIMIT: submissions that wait for the writer; more are refused with `Busy`.
 const QUEUE_MAX: usize = 4_096;
@@ -92,7 +93,7 @@ pub enum OpenError {
 /// A role's audit log, shared by reference; dropping it makes queued records durable and ends the writer.
 pub struct Log {
     path: PathBuf,
-    sender: Option<SyncSender<Job>>,
+    sender: Option<SyncSender<Work>>,
     shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
 }
@@ -125,7 +126,7 @@ impl Log {
     pub fn submit_all(&self, entries: Vec<Entry>, ts: Timestamp) -> Pending {
         let Some(sender) = &self.sender else { return Pending::refused(AuditError::Closed) };
         let (done, pending) = pending::pair();
-        match sender.try_send(Job { entries, ts, done }) {
+        match sender.try_send(Work::Append(Job { entries, ts, done })) {
             Ok(()) => pending,
             Err(TrySendError::Full(_)) => Pending::refused(AuditError::Busy),
             Err(TrySendError::Disconnected(_)) => Pending::refused(AuditError::Closed),
@@ -141,8 +142,18 @@ impl Log {
     pub fn append_all(&self, entries: Vec<Entry>, ts: Timestamp) -> Result<u64, AuditError> {
         let (done, pending) = pending::pair();
         let sender = self.sender.as_ref().ok_or(AuditError::Closed)?;
-        sender.send(Job { entries, ts, done }).map_err(|_| AuditError::Closed)?;
+        sender.send(Work::Append(Job { entries, ts, done })).map_err(|_| AuditError::Closed)?;
         pending.wait()
+    }
+
+    /// Has checkpoints signed from now on: one at once, one at the latest after 1,000 records or 60 seconds with any, and
+    /// a last one at the end. `None` signs what is not signed yet and lets the signer go. Blocks until that is durable;
+    /// when it fails the signer is in place (or gone) all the same.
+    pub fn sign_with(&self, signer: Option<Signer>, ts: Timestamp) -> Result<(), AuditError> {
+        let (done, pending) = pending::pair();
+        let sender = self.sender.as_ref().ok_or(AuditError::Closed)?;
+        sender.send(Work::Sign { signer, ts, done }).map_err(|_| AuditError::Closed)?;
+        pending.wait().map(|_| ())
     }
 
     /// The last durable record.

@@ -225,7 +225,7 @@ impl Digest {
         Self(bytes)
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let text = text.as_bytes();
         let mut bytes = [0; 32];
         if text.len() != 64 {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::checkpoint::{self, CheckpointKey};
 use crate::files;
 use crate::head::{self, Head};
 use crate::record::{Digest, Record};
@@ -24,6 +25,8 @@ pub enum FaultKind {
     Forked,
     /// The head file is missing or damaged.
     Head,
+    /// A checkpoint is not signed by the key, or there is none.
+    Unsigned,
 }
 
 /// The first thing wrong with a log.
@@ -50,6 +53,8 @@ pub struct LogReport {
     pub records: u64,
     /// Bytes of a torn, never acknowledged last write (cut at the next start; not a fault).
     pub torn_bytes: u64,
+    /// The last record that a checkpoint signs with the key; `None` where no key was given for this log.
+    pub signed_upto: Option<u64>,
     /// The first fault, `None` when the log is whole.
     pub fault: Option<Fault>,
 }
@@ -82,6 +87,15 @@ impl Report {
 /// Verifies every log in `dir` (`<data-dir>/audit`), also while roles write to them. An unreadable folder or
 /// file is an error, a broken log is a [`Fault`] in the report.
 pub fn verify(dir: &Path) -> Result<Report, VerifyError> {
+    verify_logs(dir, None)
+}
+
+/// The same; the checkpoints of the key's role must be there and signed by it.
+pub fn verify_signed(dir: &Path, key: &CheckpointKey) -> Result<Report, VerifyError> {
+    verify_logs(dir, Some(key))
+}
+
+fn verify_logs(dir: &Path, key: Option<&CheckpointKey>) -> Result<Report, VerifyError> {
     let fail = |source| VerifyError { path: dir.to_owned(), source };
     let mut roles = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(fail)? {
@@ -96,14 +110,23 @@ pub fn verify(dir: &Path) -> Result<Report, VerifyError> {
     }
     roles.sort_unstable();
     roles.dedup();
-    let logs = roles.iter().map(|role| verify_log(dir, role)).collect::<Result<_, _>>()?;
+    let logs = roles
+        .iter()
+        .map(|role| verify_log(dir, role, key.filter(|key| key.role == *role)))
+        .collect::<Result<_, _>>()?;
     Ok(Report { logs })
 }
 
-fn verify_log(dir: &Path, role: &str) -> Result<LogReport, VerifyError> {
+fn verify_log(dir: &Path, role: &str, key: Option<&CheckpointKey>) -> Result<LogReport, VerifyError> {
     let path = dir.join(format!("{role}.jsonl"));
-    let mut report =
-        LogReport { role: role.to_owned(), path: path.clone(), records: 0, torn_bytes: 0, fault: None };
+    let mut report = LogReport {
+        role: role.to_owned(),
+        path: path.clone(),
+        records: 0,
+        torn_bytes: 0,
+        signed_upto: None,
+        fault: None,
+    };
     // The head is read before the log: a log that grows meanwhile is only ahead of it.
     let checkpoint = match head::read(&dir.join(format!("{role}.head"))) {
         Ok(Some(checkpoint)) => checkpoint,
@@ -122,10 +145,11 @@ fn verify_log(dir: &Path, role: &str) -> Result<LogReport, VerifyError> {
         |source| VerifyError { path, source }
     };
     let earlier = files::earlier(&path).map_err(fail(dir))?;
-    let mut chain = Chain::new(role, checkpoint);
+    let mut chain = Chain::new(role, checkpoint, key);
     for file in &earlier {
         let open = File::open(&file.path).map_err(fail(&file.path))?;
         chain.walk(open, false, &mut report).map_err(fail(&file.path))?;
+        report.signed_upto = chain.signed_upto;
         if let Some(fault) = &mut report.fault {
             fault.detail.push_str(&format!(" ({})", file.path.display()));
             return Ok(report);
@@ -141,6 +165,7 @@ fn verify_log(dir: &Path, role: &str) -> Result<LogReport, VerifyError> {
         }
         Err(source) => return Err(VerifyError { path, source }),
     }
+    report.signed_upto = chain.signed_upto;
     if report.fault.is_none() {
         report.fault = chain.end();
     }
@@ -156,11 +181,14 @@ struct Chain<'a> {
     prev: Digest,
     /// What lies before the first file: up to which record and its hash. Some later record must retire it.
     missing: Option<(u64, Digest)>,
+    key: Option<&'a CheckpointKey>,
+    signed_upto: Option<u64>,
 }
 
 impl<'a> Chain<'a> {
-    fn new(role: &'a str, checkpoint: Head) -> Self {
-        Self { role, checkpoint, seq: 0, prev: Digest::genesis(role), missing: None }
+    fn new(role: &'a str, checkpoint: Head, key: Option<&'a CheckpointKey>) -> Self {
+        let prev = Digest::genesis(role);
+        Self { role, checkpoint, seq: 0, prev, missing: None, key, signed_upto: None }
     }
 
     fn walk(&mut self, file: File, last: bool, report: &mut LogReport) -> io::Result<()> {
@@ -225,6 +253,12 @@ impl<'a> Chain<'a> {
         if record.seq == self.checkpoint.seq && record.hash != self.checkpoint.hash {
             return Some((FaultKind::Forked, "the record is not the one that was acknowledged"));
         }
+        if let Some(key) = self.key.filter(|_| checkpoint::is_one(record)) {
+            if !key.has_signed(record) {
+                return Some((FaultKind::Unsigned, "the checkpoint is not signed by the key"));
+            }
+            self.signed_upto = Some(record.seq - 1);
+        }
         if self.missing.is_some_and(|(seq, hash)| files::retires(record, seq, hash)) {
             self.missing = None;
         }
@@ -238,6 +272,10 @@ impl<'a> Chain<'a> {
             let detail =
                 format!("the log ends before record {}, which was acknowledged", self.checkpoint.seq);
             return Some(fault(FaultKind::Truncated, self.seq + 1, self.seq + 1, &detail));
+        }
+        if self.key.is_some() && self.signed_upto.is_none() && self.seq > 0 {
+            let detail = "no checkpoint of the log is signed by the key";
+            return Some(fault(FaultKind::Unsigned, 1, 1, detail));
         }
         let (last, _) = self.missing?;
         let detail = format!("records 1 to {last} are missing and no record says that they were retired");

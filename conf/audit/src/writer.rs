@@ -5,11 +5,13 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use jiff::Timestamp;
 
+use crate::checkpoint::{self, Signer};
 use crate::files::{self, Limits};
 use crate::head::{Head, HeadFile};
 use crate::log::{AuditError, OpenError};
@@ -25,6 +27,17 @@ pub(crate) struct Job {
     pub(crate) entries: Vec<Entry>,
     pub(crate) ts: Timestamp,
     pub(crate) done: Completion,
+}
+
+/// What the writer is asked for.
+pub(crate) enum Work {
+    Append(Job),
+    /// Checkpoints are signed from now on, or no longer. Either way with one that signs all there is.
+    Sign {
+        signer: Option<Signer>,
+        ts: Timestamp,
+        done: Completion,
+    },
 }
 
 /// What the writer tells the other threads.
@@ -46,6 +59,10 @@ pub(crate) struct Writer {
     device: u64,
     inode: u64,
     failed: Option<&'static str>,
+    signer: Option<Signer>,
+    /// Records since the last checkpoint, and since when there are any.
+    unsigned: u64,
+    unsigned_since: Option<Instant>,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -84,32 +101,88 @@ impl Writer {
             device: metadata.dev(),
             inode: metadata.ino(),
             failed: None,
+            signer: None,
+            unsigned: 0,
+            unsigned_since: None,
             shared,
         };
         writer.head_file.store(head).map_err(fail)?;
         Ok(writer)
     }
 
-    pub(crate) fn run(mut self, jobs: &Receiver<Job>) {
-        while let Ok(first) = jobs.recv() {
-            let mut records = first.entries.len();
-            let mut batch = vec![first];
-            while records < BATCH_MAX {
-                let Ok(job) = jobs.try_recv() else { break };
-                records += job.entries.len();
-                batch.push(job);
+    pub(crate) fn run(mut self, queue: &Receiver<Work>) {
+        loop {
+            let mut next = match self.wait(queue) {
+                Ok(work) => Some(work),
+                Err(RecvTimeoutError::Timeout) => {
+                    // A checkpoint that is not written now is with the next batch.
+                    drop(self.commit(Vec::new(), Some(Timestamp::now())));
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            while let Some(work) = next.take() {
+                match work {
+                    Work::Append(first) => next = self.gather(first, queue),
+                    Work::Sign { signer, ts, done } => done.settle(self.sign_with(signer, ts)),
+                }
             }
-            self.commit(batch);
+        }
+        if self.unsigned > 0 {
+            drop(self.commit(Vec::new(), Some(Timestamp::now())));
         }
     }
 
-    /// Makes one batch durable and answers it.
-    fn commit(&mut self, batch: Vec<Job>) {
+    /// Waits for work, at most until a checkpoint is due.
+    fn wait(&self, queue: &Receiver<Work>) -> Result<Work, RecvTimeoutError> {
+        match self.unsigned_since.filter(|_| self.signer.is_some() && self.failed.is_none()) {
+            Some(since) => queue.recv_timeout(checkpoint::AGE_MAX.saturating_sub(since.elapsed())),
+            None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        }
+    }
+
+    /// Makes what waits durable in one batch, up to something else, which is the answer.
+    fn gather(&mut self, first: Job, queue: &Receiver<Work>) -> Option<Work> {
+        let mut records = first.entries.len();
+        let mut batch = vec![first];
+        let mut next = None;
+        while records < BATCH_MAX && next.is_none() {
+            match queue.try_recv() {
+                Ok(Work::Append(job)) => {
+                    records += job.entries.len();
+                    batch.push(job);
+                }
+                Ok(work) => next = Some(work),
+                Err(_) => break,
+            }
+        }
+        let ts = batch.first().map(|job| job.ts).filter(|_| {
+            let is_old = self.unsigned_since.is_some_and(|since| since.elapsed() >= checkpoint::AGE_MAX);
+            self.unsigned + records as u64 > checkpoint::RECORDS_MAX || is_old
+        });
+        // Each job is answered by itself.
+        drop(self.commit(batch, ts));
+        next
+    }
+
+    fn sign_with(&mut self, signer: Option<Signer>, ts: Timestamp) -> Result<u64, AuditError> {
+        if signer.is_some() {
+            self.signer = signer;
+            return self.commit(Vec::new(), Some(ts));
+        }
+        let done = if self.unsigned > 0 { self.commit(Vec::new(), Some(ts)) } else { Ok(self.head.seq) };
+        self.signer = None;
+        done
+    }
+
+    /// Makes one batch durable and answers it, with a checkpoint at its end where `sign` is the time for one and there
+    /// is a signer. The last record.
+    fn commit(&mut self, batch: Vec<Job>, sign: Option<Timestamp>) -> Result<u64, AuditError> {
         let turned = self.turn_page();
         let mut head = self.head;
         let mut lines = Vec::new();
         let mut answers = Vec::with_capacity(batch.len());
-        let mut add = |entry: Entry, ts: Timestamp| {
+        let mut add = |head: &mut Head, entry: Entry, ts: Timestamp| {
             head.seq += 1;
             head.anchor = head.anchor.max(entry.anchor);
             let record = Record::seal(entry, ts, head.seq, &self.role, head.anchor, head.hash);
@@ -118,23 +191,36 @@ impl Writer {
             head.seq
         };
         let mut retired = None;
-        if let (Ok(Some((entry, oldest))), Some(first)) = (&turned, batch.first()) {
-            add(entry.clone(), first.ts);
+        let ts = batch.first().map(|job| job.ts).or(sign);
+        if let (Ok(Some((entry, oldest))), Some(ts)) = (&turned, ts) {
+            add(&mut head, entry.clone(), ts);
             retired = Some(oldest.clone());
         }
         for job in batch {
-            let seqs = job.entries.into_iter().map(|entry| add(entry, job.ts));
+            let seqs = job.entries.into_iter().map(|entry| add(&mut head, entry, job.ts));
             answers.push((seqs.last(), job.done));
+        }
+        let mut unsigned = self.unsigned + (head.seq - self.head.seq);
+        let entry = sign.zip(self.signer.as_ref());
+        let entry = entry
+            .and_then(|(ts, signer)| Some((checkpoint::entry(signer, &self.role, head.seq, head.hash)?, ts)));
+        if let Some((entry, ts)) = entry {
+            add(&mut head, entry, ts);
+            unsigned = 0;
         }
         head.end += lines.len() as u64;
         let outcome = turned.and_then(|_| self.write(&lines, head));
         for (seq, done) in answers {
             done.settle(outcome.clone().map(|()| seq.unwrap_or(head.seq)));
         }
-        if let (Ok(()), Some(oldest)) = (outcome, retired) {
+        outcome?;
+        self.unsigned = unsigned;
+        self.unsigned_since = (unsigned > 0).then(|| self.unsigned_since.unwrap_or_else(Instant::now));
+        if let Some(oldest) = retired {
             // One that stays is tried again when the next file is full.
             drop(fs::remove_file(oldest));
         }
+        Ok(head.seq)
     }
 
     /// Begins a new file when this one is full. The answer is what is to be removed once its entry is durable.

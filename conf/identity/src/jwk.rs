@@ -31,6 +31,13 @@ pub enum JwkError {
     Kid,
 }
 
+impl PublicKey {
+    /// Uncompressed point, 65 bytes.
+    pub fn point(&self) -> &[u8] {
+        &self.point
+    }
+}
+
 impl TryFrom<&Jwk> for PublicKey {
     type Error = JwkError;
 

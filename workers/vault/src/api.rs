@@ -53,6 +53,7 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .route("/secrets/", any(secrets::root))
         .route("/secrets/{*path}", any(secrets::at))
         .route("/audit", get(audit::read))
+        .route("/audit/key", get(audit::key))
         .route("/internal/feed", get(internal::feed))
         .route("/internal/keys/{role}", get(internal::store_keys))
         .route("/internal/certificates", get(internal::certificates).post(internal::issue))

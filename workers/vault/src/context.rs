@@ -18,6 +18,7 @@ use arc_swap::ArcSwap;
 use jiff::{SignedDuration, Timestamp};
 use sluice_audit::{AuditError, Decision, Entry, Log, OpenError};
 use sluice_http::TrustCell;
+use sluice_wire::feed::Jwk;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +33,7 @@ use crate::seal::{KeyFileError, RootKey, Shape};
 use crate::store::{Change, Store, StoreError, Table};
 use crate::token::{self, Signers};
 use crate::v1;
+use crate::witness;
 
 /// Life of the development administrator's token.
 const DEV_TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(12);
@@ -73,6 +75,8 @@ pub(crate) struct Vault {
     pub(crate) figures: Figures,
     pub(crate) outbox_bell: Notify,
     pub(crate) api_keys: Arc<v1::Keys>,
+    /// Signs the audit log's checkpoints; the public part.
+    pub(crate) audit_key: Jwk,
     pub(crate) role_pace: Mutex<Pace>,
     pub(crate) expiring: Mutex<Expiring>,
     pub(crate) falco: Mutex<Watch>,
@@ -101,7 +105,7 @@ impl Vault {
     pub(crate) fn let_go(self: Arc<Self>, patience: Duration) {
         self.ending.cancel();
         self.hub.end();
-        let closed = Arc::clone(&self.closed.0);
+        let (closed, audit) = (Arc::clone(&self.closed.0), Arc::clone(&self.audit));
         drop(self);
         let (is_closed, bell) = &*closed;
         let guard = is_closed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,6 +113,8 @@ impl Vault {
         if waited.is_ok_and(|(_, timeout)| timeout.timed_out()) {
             tracing::warn!(component = "seal", "an operation is under way; the keys go when it ends");
         }
+        // An open vault signs up to here; a log that takes nothing any longer says so itself.
+        drop(audit.sign_with(None, Timestamp::now()));
     }
 
     /// Cancelled when the vault is to be closed.
@@ -144,6 +150,7 @@ impl Vault {
             Watch::new(alerts.window_ms, alerts.rate, alerts.responses.len()),
         );
         let api_keys = ready_api(&store).map_err(UnsealError::State)?;
+        let (audit_key, signer) = witness::ready(&store).map_err(UnsealError::State)?;
         let vault = Self {
             settings,
             store,
@@ -155,6 +162,7 @@ impl Vault {
             figures,
             outbox_bell: Notify::new(),
             api_keys: Arc::new(api_keys),
+            audit_key,
             role_pace: Mutex::new(Pace::default()),
             expiring: Mutex::new(Expiring::default()),
             falco: Mutex::new(watch),
@@ -166,6 +174,8 @@ impl Vault {
         };
         vault.refresh_lists(now).map_err(UnsealError::State)?;
         vault.show_days_left(now);
+        let signed = vault.audit.sign_with(Some(signer), now);
+        signed.map_err(|error| UnsealError::State(VaultError::Audit(error)))?;
         Ok(vault)
     }
 
@@ -345,7 +355,7 @@ fn ready_api(store: &Store) -> Result<v1::Keys, VaultError> {
     v1::Keys::load(&store.snapshot()?)
 }
 
-fn own_entry(op: &'static str) -> Entry {
+pub(crate) fn own_entry(op: &'static str) -> Entry {
     Entry::new("store", op).actor("vault")
 }
 

@@ -31,6 +31,7 @@ mod store;
 mod store_key;
 mod token;
 mod v1;
+mod witness;
 
 #[cfg(test)]
 mod tests;

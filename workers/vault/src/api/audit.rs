@@ -54,15 +54,7 @@ pub(super) async fn read(
     let page = context
         .run(move |vault| {
             let entry = act.entry("audit", "read", "audit");
-            let caller = access::known(act.caller.as_ref());
-            let permitted = caller.and_then(|caller| {
-                if caller.grants.covers("audit:read") {
-                    Ok(())
-                } else {
-                    Err(VaultError::Lacking("audit:read"))
-                }
-            });
-            if let Err(error) = permitted {
+            if let Err(error) = may_read(&act) {
                 return Err(vault.refuse(entry, error));
             }
             vault.read(entry, || {
@@ -73,4 +65,23 @@ pub(super) async fn read(
         })
         .await?;
     Ok(answer(&Page { count: page.records.len(), records: page.records, next: page.next }))
+}
+
+/// The key that signs the log's checkpoints; to be kept where the log's writers cannot change it.
+pub(super) async fn key(State(context): State<Arc<Context>>, act: Act) -> Result<Response, Reject> {
+    let key = context
+        .run(move |vault| {
+            let entry = act.entry("audit", "read", "audit/key");
+            match may_read(&act) {
+                Ok(()) => vault.read(entry, || Ok(vault.audit_key.clone())),
+                Err(error) => Err(vault.refuse(entry, error)),
+            }
+        })
+        .await?;
+    Ok(answer(&key))
+}
+
+fn may_read(act: &Act) -> Result<(), VaultError> {
+    let caller = access::known(act.caller.as_ref())?;
+    if caller.grants.covers("audit:read") { Ok(()) } else { Err(VaultError::Lacking("audit:read")) }
 }

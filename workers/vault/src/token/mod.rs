@@ -12,3 +12,4 @@ pub(crate) use registry::is_caller_void;
 pub(crate) use registry::void_until;
 pub(crate) use registry::{Parent, has_any, has_ended, sweep};
 pub(crate) use signer::{Signers, load as load_signers, needs_rotation, published, rotate};
+pub(crate) use signer::{generate as generate_key, parse as parse_key, publish as publish_key};

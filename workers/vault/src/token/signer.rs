@@ -140,16 +140,25 @@ fn verdicts(keys: &[(Stage, Timestamp)], now: Timestamp) -> Vec<Option<Verdict>>
 }
 
 fn make(stage: Stage, now: Timestamp) -> Result<KeyRow, VaultError> {
-    let failed = |_| VaultError::Crypto("key generation");
-    let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
-        .map_err(failed)?;
-    let pkcs8 = Zeroizing::new(pkcs8.as_ref().to_vec());
-    let key = parse(&pkcs8)?;
-    let jwk = jwk::publish(key.public_key().as_ref()).ok_or(VaultError::Crypto("key publication"))?;
+    let pkcs8 = generate()?;
+    let jwk = publish(&parse(&pkcs8)?)?;
     Ok((KeyState { stage, since: now, jwk }, pkcs8))
 }
 
-fn parse(pkcs8: &[u8]) -> Result<EcdsaKeyPair, VaultError> {
+/// A new P-256 key, PKCS#8.
+pub(crate) fn generate() -> Result<Zeroizing<Vec<u8>>, VaultError> {
+    let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
+    let pkcs8 = pkcs8.map_err(|_| VaultError::Crypto("key generation"))?;
+    Ok(Zeroizing::new(pkcs8.as_ref().to_vec()))
+}
+
+/// The public part of a key.
+pub(crate) fn publish(key: &EcdsaKeyPair) -> Result<Jwk, VaultError> {
+    jwk::publish(key.public_key().as_ref()).ok_or(VaultError::Crypto("key publication"))
+}
+
+/// Reads a P-256 key.
+pub(crate) fn parse(pkcs8: &[u8]) -> Result<EcdsaKeyPair, VaultError> {
     EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8, &SystemRandom::new())
         .map_err(|_| VaultError::Crypto("a signing key does not parse"))
 }

@@ -4,8 +4,9 @@ use std::fs;
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use sluice_audit::{CheckpointKey, verify_signed};
 
-use crate::harness::Vault;
+use crate::harness::{Setup, Vault};
 
 async fn records(vault: &Vault, query: &str) -> Vec<Value> {
     let reply = vault.as_admin("GET", &format!("/audit{query}"), "").await;
@@ -129,4 +130,27 @@ async fn nothing_is_answered_that_cannot_be_recorded() {
     assert_eq!(vault.call("GET", "/readyz", None, "").await.status, 503);
     assert_eq!(vault.call("GET", "/health", None, "").await.status, 503);
     assert_eq!(vault.call("GET", "/livez", None, "").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_is_signed_by_a_key_that_stays_with_the_store() {
+    let vault = Vault::start().await;
+    let bot = vault.token("bot", &["read"]).await;
+    vault.call("GET", "/audit/key", Some(&bot), "").await.is(403, "insufficient_scope");
+    let key = async |vault: &Vault| vault.as_admin("GET", "/audit/key", "").await.json();
+    let jwk = key(&vault).await;
+    let public: sluice_wire::feed::Jwk = serde_json::from_value(jwk.clone()).unwrap();
+    let public = sluice_identity::jwk::PublicKey::try_from(&public).unwrap();
+    let public = CheckpointKey { role: "vault".into(), point: public.point().to_vec() };
+    let report =
+        |vault: &Vault| verify_signed(&vault.dir.path().join("audit"), &public).unwrap().logs.remove(0);
+    let first = report(&vault);
+    assert!(first.fault.is_none() && first.signed_upto > Some(0), "{first:?}");
+    let (dir, ended) = vault.stop().await;
+    ended.unwrap();
+    let vault = Setup { dir, ..Setup::default() }.start();
+    vault.ready().await;
+    assert_eq!(key(&vault).await, jwk);
+    let second = report(&vault);
+    assert!(second.fault.is_none() && second.signed_upto > Some(first.records), "{second:?}");
 }
