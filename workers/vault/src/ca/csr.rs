@@ -19,8 +19,8 @@ pub(crate) enum CsrError {
     /// Longer than the limit.
     #[error("a certificate request has at most 16384 bytes")]
     TooLong,
-    /// Not one PEM block with one request.
-    #[error("the text is not one PEM certificate request")]
+    /// Not one request, or not one PEM block with one.
+    #[error("this is not one certificate request")]
     Malformed,
     /// A key or signature that is not accepted.
     #[error(
@@ -51,8 +51,15 @@ impl RequestedKey {
         if !labelled || !rest.trim_ascii().is_empty() {
             return Err(CsrError::Malformed);
         }
-        let (trailing, request) =
-            X509CertificationRequest::from_der(&block.contents).map_err(|_| CsrError::Malformed)?;
+        Self::from_der(&block.contents)
+    }
+
+    /// Reads a DER request.
+    pub(crate) fn from_der(der: &[u8]) -> Result<Self, CsrError> {
+        if der.len() > CSR_BYTES_MAX {
+            return Err(CsrError::TooLong);
+        }
+        let (trailing, request) = X509CertificationRequest::from_der(der).map_err(|_| CsrError::Malformed)?;
         if !trailing.is_empty() {
             return Err(CsrError::Malformed);
         }

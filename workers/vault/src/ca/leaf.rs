@@ -155,6 +155,13 @@ pub(crate) fn is_dns_name(text: &str) -> bool {
     text.len() <= 253 && text.parse::<IpAddr>().is_err() && text.split('.').all(label)
 }
 
+/// Whether a name says whose a connection is within this installation: a role's, or one of the trust domain.
+pub(crate) fn is_ours(name: &str, trust_domain: &str) -> bool {
+    name == trust_domain
+        || name.strip_suffix(trust_domain).is_some_and(|head| head.ends_with('.'))
+        || name.parse::<Role>().is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::authority::{self, Authority};

@@ -19,7 +19,7 @@ mod upkeep;
 pub(crate) use authority::{Authority, hex, pem};
 pub(crate) use csr::RequestedKey;
 pub(crate) use expiry::Expiring;
-pub(crate) use leaf::is_dns_name;
+pub(crate) use leaf::{is_dns_name, is_ours};
 pub(crate) use named::{NamedRequest, serial_of};
 pub(crate) use ops::IssueRequest;
 pub(crate) use pace::Pace;

@@ -20,7 +20,7 @@ use super::ops::{Credential, keep};
 use super::revoke::{announce_revoked, revoke_row};
 use crate::context::Vault;
 use crate::error::VaultError;
-use crate::store::{Range, Table, View as _};
+use crate::store::{Change, Range, Table, View as _};
 
 /// LIMIT: serials of one listing.
 const SERIALS_MAX: usize = 10_000;
@@ -54,6 +54,19 @@ pub(crate) struct Known {
     pub(crate) revoked_at: Option<Timestamp>,
 }
 
+/// A signed certificate that nobody has seen: it counts once it is kept.
+pub(crate) struct Signed {
+    pub(crate) named: Named,
+    credential: Credential,
+}
+
+impl Signed {
+    /// Keeps it within a change.
+    pub(crate) fn keep(&self, change: &mut Change<'_>) -> Result<(), VaultError> {
+        keep(change, &self.credential, self.credential.issued_at)
+    }
+}
+
 impl Vault {
     /// Issues a certificate to be kept under `holder`.
     pub(crate) fn issue_named(
@@ -63,18 +76,32 @@ impl Vault {
         request: NamedRequest,
         now: Timestamp,
     ) -> Result<Named, VaultError> {
-        let authority = self.authority.load_full();
-        let mut leaf = make(authority.issuing(), request, now)?;
-        let credential = Credential::of(holder, &leaf, now);
-        self.write(entry, move |change| keep(change, &credential, now))?;
+        let signed = self.sign_named(holder, request, now)?;
+        let signed = self.write(entry, move |change| signed.keep(change).map(|()| signed))?;
         self.figures.certificates.inc();
-        Ok(Named {
+        Ok(signed.named)
+    }
+
+    /// Signs a certificate that is to be kept under `holder`.
+    pub(crate) fn sign_named(
+        &self,
+        holder: &str,
+        request: NamedRequest,
+        now: Timestamp,
+    ) -> Result<Signed, VaultError> {
+        let own = format!("spiffe://{}/", self.settings.trust_domain);
+        let spiffe_id = request.uris.iter().find(|uri| uri.starts_with(&own)).cloned().unwrap_or_default();
+        let mut leaf = make(self.authority.load().issuing(), request, now)?;
+        leaf.spiffe_id = spiffe_id;
+        let credential = Credential::of(holder, &leaf, now);
+        let named = Named {
             pem: leaf.pem,
             private_key: leaf.private_key.take(),
             serial: leaf.serial,
             not_before: now - SignedDuration::from_secs(BACKDATE_S),
             not_after: leaf.not_after,
-        })
+        };
+        Ok(Signed { named, credential })
     }
 
     /// The certificate with a serial (hex), whosever it is.

@@ -1,7 +1,7 @@
-//! How often a role may ask for a certificate. Pure: time is an argument.
+//! How often somebody may ask for a certificate. Pure: time is an argument.
 //!
-//! A bucket a role: it starts full, an issue takes one, one comes back every [`PACE`]. So a role that asks in a
-//! loop fills neither store nor log, and one that is started again and again is served.
+//! A bucket a role, or an account of ACME: it starts full, an issue takes one, one comes back every pause. So a role
+//! that asks in a loop fills neither store nor log, and one that is started again and again is served.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,18 +13,41 @@ pub(super) const BURST: u32 = 128;
 /// Pause after which it gets one more.
 pub(super) const PACE: Duration = Duration::from_secs(5);
 
-/// The buckets. By role: when its bucket is full again.
-#[derive(Debug, Default)]
-pub(crate) struct Pace(BTreeMap<Role, Instant>);
+/// LIMIT: buckets that are looked at one by one; beyond, the full ones are forgotten.
+const BUCKETS_MAX: usize = 10_000;
 
-impl Pace {
-    /// Takes one from a role's bucket; false: it is empty.
-    pub(super) fn take(&mut self, role: Role, now: Instant) -> bool {
-        let full_at = self.0.get(&role).map_or(now, |at| *at.max(&now));
-        let then = full_at + PACE;
-        let granted = then <= now + PACE * BURST;
+/// The buckets.
+#[derive(Debug)]
+pub(crate) struct Pace<K = Role> {
+    burst: u32,
+    pause: Duration,
+    /// When each bucket is full again.
+    full_at: BTreeMap<K, Instant>,
+}
+
+/// Those of the roles.
+impl Default for Pace {
+    fn default() -> Self {
+        Self::new(BURST, PACE)
+    }
+}
+
+impl<K: Ord> Pace<K> {
+    /// Full buckets of `burst`; one comes back every `pause`.
+    pub(crate) const fn new(burst: u32, pause: Duration) -> Self {
+        Self { burst, pause, full_at: BTreeMap::new() }
+    }
+
+    /// Takes one from a bucket; false: it is empty.
+    pub(crate) fn take(&mut self, whose: K, now: Instant) -> bool {
+        if self.full_at.len() >= BUCKETS_MAX {
+            self.full_at.retain(|_, at| *at > now);
+        }
+        let full_at = self.full_at.get(&whose).map_or(now, |at| *at.max(&now));
+        let then = full_at + self.pause;
+        let granted = then <= now + self.pause * self.burst;
         if granted {
-            self.0.insert(role, then);
+            self.full_at.insert(whose, then);
         }
         granted
     }

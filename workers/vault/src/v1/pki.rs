@@ -8,13 +8,12 @@ use std::net::IpAddr;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sluice_wire::role::Role as SluiceRole;
 
 use super::answer::Answer;
 use super::call::{Fields, Op, WORDS_MAX, seconds};
 use super::route::{Ask, unsupported_operation, unsupported_path};
 use super::{fault, logical, nothing};
-use crate::ca::{NamedRequest, RequestedKey, is_dns_name, pem, serial_of};
+use crate::ca::{NamedRequest, RequestedKey, is_dns_name, is_ours, pem, serial_of};
 use crate::context::Vault;
 use crate::error::VaultError;
 
@@ -379,13 +378,6 @@ impl Role {
         };
         foreign && uri.is_ascii() && self.allowed_uri_sans.iter().any(fits)
     }
-}
-
-/// Names that say whose a connection is within this installation.
-fn is_ours(name: &str, trust_domain: &str) -> bool {
-    name == trust_domain
-        || name.strip_suffix(trust_domain).is_some_and(|head| head.ends_with('.'))
-        || name.parse::<SluiceRole>().is_ok()
 }
 
 /// What a role says that cannot be set here.
