@@ -23,17 +23,17 @@ class StartError(Exception):
 class Instance:
     """Use it with `with`: `banner` holds the addresses, the token and the data directory."""
 
-    def __init__(self, program, environment=None, arguments=()):
+    def __init__(self, program, environment=None, arguments=(), offset="auto"):
         self.program = str(Path(program).resolve())
         self.environment = environment or {}
-        self.arguments = arguments
+        self.arguments = ("--port-offset", offset, *arguments)
 
     def __enter__(self):
         exit_on_signals()
         self.folder = tempfile.TemporaryDirectory(prefix="sluice-gate-")
         self.log = Path(self.folder.name) / "log"
-        command = [self.program, "up", "--dev", "--json", "--port-offset", "auto",
-                   "--data-dir", str(Path(self.folder.name) / "data"), *self.arguments]
+        command = [self.program, "up", "--dev", "--json", "--data-dir", str(Path(self.folder.name) / "data"),
+                   *self.arguments]
         # A bare environment: what a developer has set must not decide. setpriv ends the instance when this
         # script is killed without a word; the roles end with their supervisor.
         with self.log.open("wb") as log:

@@ -70,6 +70,7 @@ const RESTART: &[(&str, &[Role])] = &[
     ("vault.trust_domain", ALL),
     ("vault", &[Role::Vault]),
     ("falco", &[Role::Vault]),
+    ("acme", &[Role::Vault]),
     ("events", &[Role::Events]),
     ("notify", &[Role::Events]),
     ("redis", &[Role::Events]),

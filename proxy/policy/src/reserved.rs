@@ -104,7 +104,7 @@ pub static RESERVED: [Reserved; 33] = [
     secret(vault("/v1", Credential::Worker)),
     secret(vault("/oauth2", Credential::Worker)),
     guarded(secret(vault("/oauth2/token", Credential::Worker))),
-    guarded(vault("/acme", Credential::Worker)),
+    guarded(secret(vault("/acme", Credential::Worker))),
     vault("/.well-known", Credential::Worker),
     vault("/ca", Credential::Worker),
     guarded(secret(vault("/auth", Credential::Worker))),
@@ -165,9 +165,17 @@ mod tests {
     #[test]
     fn secrets_ask_for_tls_and_logins_are_slowed() {
         let of = |prefix: &str| RESERVED.iter().find(|reserved| reserved.prefix == prefix).unwrap();
-        for prefix in
-            ["/secrets", "/credentials", "/security", "/tokens", "/v1", "/auth", "/oauth2", "/oauth2/token"]
-        {
+        for prefix in [
+            "/secrets",
+            "/credentials",
+            "/security",
+            "/tokens",
+            "/v1",
+            "/auth",
+            "/oauth2",
+            "/oauth2/token",
+            "/acme",
+        ] {
             assert!(of(prefix).tls_required, "{prefix}");
         }
         for prefix in ["/auth", "/oauth2/token", "/acme"] {

@@ -59,6 +59,7 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .route("/internal/certificates", get(internal::certificates).post(internal::issue))
         .merge(crate::oauth::routes())
         .merge(crate::falco::routes())
+        .merge(crate::acme::routes())
         .route_layer(from_fn_with_state(Arc::clone(&context), refuse_while_sealed))
         .route("/v1/{*path}", any(crate::v1::handle))
         .with_state(context)

@@ -37,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) roles: BTreeMap<String, Grants>,
     /// How alerts are taken and answered.
     pub(crate) falco: Falco,
+    /// Who orders which names over ACME, and where that is proved.
+    pub(crate) acme: sluice_schema::Acme,
     /// Tolerated clock difference, seconds; revocations outlive tokens by it.
     pub(crate) leeway_s: i64,
 }
@@ -96,6 +98,7 @@ impl Settings {
             leaf_ttl: SignedDuration::from_secs(vault.leaf_ttl.as_secs() as i64),
             roles: roles.iter().map(|(name, words)| (name.clone(), words.iter().collect())).collect(),
             falco: falco(&start.config.falco),
+            acme: start.config.acme.clone(),
             leeway_s: start.config.auth.leeway.as_secs() as i64,
         }
     }

@@ -22,6 +22,7 @@ use sluice_wire::feed::Jwk;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::acme;
 use crate::ca::{self, Authority, Expiring, Pace};
 use crate::config::Settings;
 use crate::error::VaultError;
@@ -81,6 +82,7 @@ pub(crate) struct Vault {
     pub(crate) expiring: Mutex<Expiring>,
     pub(crate) falco: Mutex<Watch>,
     pub(crate) rules: Rules,
+    pub(crate) acme: acme::Desk,
     pub(crate) refusals: Refusals,
     /// Rung when there are rows to seal anew.
     pub(crate) rotated: Notify,
@@ -167,6 +169,7 @@ impl Vault {
             expiring: Mutex::new(Expiring::default()),
             falco: Mutex::new(watch),
             rules,
+            acme: acme::Desk::new().map_err(UnsealError::State)?,
             refusals: Refusals::new(now),
             rotated: Notify::new(),
             ending: CancellationToken::new(),
@@ -198,6 +201,7 @@ impl Vault {
                 oauth::forget_used(change, now)?;
                 falco::lift_ended(change, now)?;
                 v1::sweep(change, now)?;
+                acme::sweep(change, now)?;
                 ca::sweep(change, now)
             })?;
         }
@@ -215,6 +219,7 @@ impl Vault {
             || ca::has_ended(&view, now)?
             || self.has_used_assertions(now)?
             || falco::has_ended(&view, now)?
+            || acme::has_ended(&view, now)?
             || v1::has_ended(&view, now)?)
     }
 

@@ -19,6 +19,9 @@ pub(crate) enum VaultError {
     /// A refusal under `/v1/`, with the status and the words that Vault has for it.
     #[error("{1}")]
     Worded(u16, String),
+    /// A refusal under `/acme/`, in the words that RFC 8555 has for it.
+    #[error("{0}")]
+    Acme(Box<crate::acme::Refusal>),
     /// Policy says no. One text for everything under a path, so that nothing about it is learnt.
     #[error("{0}")]
     Forbidden(&'static str),
@@ -65,8 +68,14 @@ impl VaultError {
     }
 
     /// Whether policy, not circumstance, stopped it.
-    pub(crate) const fn is_denial(&self) -> bool {
-        matches!(self, Self::Forbidden(_) | Self::Lacking(_) | Self::Anonymous | Self::Worded(403, _))
+    pub(crate) fn is_denial(&self) -> bool {
+        match self {
+            Self::Acme(refusal) => refusal.is_denial(),
+            error => matches!(
+                error,
+                Self::Forbidden(_) | Self::Lacking(_) | Self::Anonymous | Self::Worded(403, _)
+            ),
+        }
     }
 }
 
@@ -83,8 +92,9 @@ impl From<VaultError> for Reject {
                 Problem::new(Code::RateLimited).detail(detail).retry_after_s(RETRY_S).into()
             }
             VaultError::Invalid(code, detail) => Self::new(code, detail),
-            // Not reached: `/v1/` words its own answers.
+            // Not reached: `/v1/` and `/acme/` word their own answers.
             VaultError::Worded(_, detail) => Self::new(Code::BadRequest, detail),
+            VaultError::Acme(refusal) => Self::new(Code::BadRequest, refusal.to_string()),
             VaultError::Forbidden(detail) => Self::new(Code::Forbidden, detail),
             VaultError::Lacking(permission) => Self::lacking(permission),
             VaultError::NotFound(detail) => Self::new(Code::NotFound, detail),

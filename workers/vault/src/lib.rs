@@ -9,6 +9,7 @@
 //! the store's writer commits changes in groups; the audit record is durable before the answer leaves.
 
 mod access;
+mod acme;
 mod api;
 #[allow(dead_code, reason = "the steps that an API offers; it takes them one by one")]
 mod barrier;

@@ -41,15 +41,20 @@ pub(crate) fn settings(dir: &Path) -> Settings {
         leaf_ttl: DAY,
         roles: BTreeMap::from([("bot".to_owned(), ["read", "trade"].into_iter().collect())]),
         falco: crate::config::Falco { secret: None, window_ms: 60_000, rate: 100, responses: Vec::new() },
+        acme: sluice_schema::Acme::default(),
         leeway_s: 5,
     }
 }
 
 fn open(dir: &TempDir, root: &RootKey, now: Timestamp) -> Vault {
+    open_with(settings(dir.path()), root, now)
+}
+
+pub(crate) fn open_with(settings: Settings, root: &RootKey, now: Timestamp) -> Vault {
     let trust = TrustCell::new(&Config::default(), Role::Vault);
-    let audit = Arc::new(Log::open(&dir.path().join("audit/vault.jsonl"), "vault").unwrap());
+    let audit = Arc::new(Log::open(&settings.data_dir.join("audit/vault.jsonl"), "vault").unwrap());
     let figures = Figures::new(&Registry::new());
-    Vault::open(settings(dir.path()), root, Shape::File, audit, trust, figures, now).unwrap()
+    Vault::open(settings, root, Shape::File, audit, trust, figures, now).unwrap()
 }
 
 pub(crate) fn barrier(settings: Settings) -> Barrier {
@@ -57,7 +62,7 @@ pub(crate) fn barrier(settings: Settings) -> Barrier {
     Barrier::new(settings, trust, Figures::new(&Registry::new()), Timestamp::now()).unwrap()
 }
 
-fn act(subject: &str, grants: &str, now: Timestamp) -> Act {
+pub(crate) fn act(subject: &str, grants: &str, now: Timestamp) -> Act {
     let caller = Caller {
         subject: subject.into(),
         account: subject.into(),

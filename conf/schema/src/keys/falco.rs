@@ -40,7 +40,7 @@ const RULE: Text<String> = Text {
 };
 
 /// The name of a service, as the vault takes it.
-const IDENTITY: Text<String> = Text {
+pub(super) const IDENTITY: Text<String> = Text {
     what: "the name of a service",
     code: Code::Name,
     parse: |text| {

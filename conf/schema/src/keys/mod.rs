@@ -1,5 +1,6 @@
 //! Every key, in the order it is shown: one walk for reading, showing and the JSON Schema.
 
+mod acme;
 mod api_key;
 mod edge;
 mod falco;
@@ -60,6 +61,7 @@ pub(crate) fn sections(t: &mut Table<'_, '_>, config: &mut Config) {
     worker::events(t, &mut config.events);
     worker::vault(t, &mut config.vault);
     falco::falco(t, &mut config.falco);
+    acme::acme(t, &mut config.acme);
     worker::calc(t, &mut config.calc);
     worker::demo(t, &mut config.demo);
 }

@@ -1,6 +1,7 @@
 //! The checked configuration. Whoever holds one of these values need not check it again:
 //! only the loader (and [`Config::service`] for registrations) makes them from outside text.
 
+mod acme;
 mod auth;
 mod edge;
 mod falco;
@@ -18,6 +19,7 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
+pub use acme::Acme;
 pub use auth::{ApiKey, Auth};
 pub use edge::{
     AccessLog, Control, Drain, Edge, Keys, KillSwitch, Limits, Log, LogLevel, MetricsAccess, Otlp, Registry,
@@ -87,6 +89,8 @@ pub struct Config {
     pub demo: Demo,
     /// `[falco]`: alerts of Falco.
     pub falco: Falco,
+    /// `[acme]`: certificates for services that speak ACME.
+    pub acme: Acme,
     /// `[[notify]]`: who is told of alerts.
     pub notify: Vec<Notify>,
     /// `ENABLE_MTLS`: whether services show the edge's own certificate unless they say otherwise.
@@ -130,6 +134,7 @@ impl Default for Config {
             calc: Calc::default(),
             demo: Demo::default(),
             falco: Falco::default(),
+            acme: Acme::default(),
             notify: Vec::new(),
             mtls: true,
             services: Vec::new(),
@@ -173,6 +178,7 @@ impl Config {
             calc: self.calc.clone(),
             demo: self.demo.clone(),
             falco: self.falco.clone(),
+            acme: self.acme.clone(),
             notify: self.notify.clone(),
             mtls: self.mtls,
             services: Vec::new(),

@@ -10,6 +10,9 @@ use crate::{check_in, check_text, service};
 
 /// Every key with a value that is not its default.
 pub(crate) const OTHER_VALUES: &[(&str, &str)] = &[
+    ("acme.http_port", "8080"),
+    ("acme.names", "{ bot = [\"bot.example.com\", \"*.bot.example.com\"] }"),
+    ("acme.networks", "[\"10.1.0.0/16\"]"),
     (
         "auth.api_key",
         "[{ name = \"desk\", sha256 = \"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\", permissions = [\"read\"] }]",

@@ -287,6 +287,11 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
         "the_configuration_decides_what_is_told_and_done",
         &["falco.secret", "falco.dedup_window", "falco.rate", "falco.responses"],
     ),
+    (
+        "workers/vault/tests/it/acme.rs",
+        "the_configuration_decides_who_orders_what_and_where_it_is_proved",
+        &["acme.names", "acme.networks", "acme.http_port"],
+    ),
     ("workers/events/tests/api/notify.rs", "every_target_is_told_in_its_own_form", &["notify"]),
     (EVENTS, "retention_by_age_is_as_configured", &["events.retention.age"]),
     (EVENTS, "retention_by_bytes_is_as_configured", &["events.retention.bytes"]),
@@ -331,8 +336,15 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
 ];
 
 /// What a test calls that runs the product: a helper of one of the harnesses.
-const STARTS: [&str; 6] =
-    ["Setup::new(", "edge_for(", "edge_at(", "Up::new(", "World::with(", "setup().start()"];
+const STARTS: [&str; 7] = [
+    "Setup::new(",
+    "edge_for(",
+    "edge_at(",
+    "Up::new(",
+    "World::with(",
+    "setup().start()",
+    "setup(acme).start()",
+];
 
 /// A source of tests: the body of each function, and which of them are tests.
 struct Source {

@@ -51,6 +51,8 @@ pub(crate) struct Named {
 pub(crate) struct Known {
     pub(crate) pem: String,
     pub(crate) holder: String,
+    /// Key id of its issuer, hex.
+    pub(crate) issuer: String,
     pub(crate) revoked_at: Option<Timestamp>,
 }
 
@@ -112,6 +114,7 @@ impl Vault {
         Ok(Some(Known {
             pem: credential.certificate_pem().to_owned(),
             revoked_at: credential.revoked_at,
+            issuer: credential.issuer,
             holder: credential.service,
         }))
     }

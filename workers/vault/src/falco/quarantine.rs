@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use sluice_identity::grants::ADMIN;
 
 use crate::access;
+use crate::acme;
 use crate::ca;
 use crate::context::Vault;
 use crate::error::VaultError;
@@ -80,7 +81,10 @@ pub(crate) fn lift_ended(change: &mut Change<'_>, now: Timestamp) -> Result<usiz
 
 /// Whether a service is one of ours: it has tokens, certificates or a client.
 fn is_registered(view: &impl View, service: &str) -> Result<bool, VaultError> {
-    Ok(token::has_any(view, service)? || ca::has_any(view, service)? || oauth::is_client(view, service)?)
+    Ok(token::has_any(view, service)?
+        || ca::has_any(view, service)?
+        || oauth::is_client(view, service)?
+        || acme::has_any(view, service)?)
 }
 
 impl Vault {
@@ -98,6 +102,7 @@ impl Vault {
             change.save(Table::Quarantine, service.as_bytes(), &row);
             token::void_subject(change, &service, now, leeway_s)?;
             ca::revoke_all(change, &authority, &service, now)?;
+            acme::end_service(change, &authority, &service, now)?;
             let details = [("service", service.as_str()), ("rule", &row.rule), ("host", &row.host)];
             change.emit(&security_event("quarantined", now, &details))?;
             Ok(true)

@@ -59,7 +59,7 @@ struct Metadata<'a> {
 }
 
 /// An address below the issuer's.
-pub(super) fn at(issuer: &str, path: &str) -> String {
+pub(crate) fn at(issuer: &str, path: &str) -> String {
     format!("{}{path}", issuer.trim_end_matches('/'))
 }
 

@@ -13,5 +13,5 @@ mod grant;
 mod judge;
 mod proof;
 
-pub(crate) use api::routes;
+pub(crate) use api::{at, routes};
 pub(crate) use client::{forget_used, is_client};

@@ -54,11 +54,13 @@ pub(crate) enum Table {
     Logical,
     /// `end‖key` of rows of `Logical` that end; no values.
     LogicalExpiry,
+    /// What ACME keeps, by path: binding keys, accounts, orders; `end/‖end‖key` of orders, no values.
+    Acme,
 }
 
 impl Table {
     /// Every table.
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::Meta,
         Self::Keyring,
         Self::Authority,
@@ -80,6 +82,7 @@ impl Table {
         Self::ApiTokenIndex,
         Self::Logical,
         Self::LogicalExpiry,
+        Self::Acme,
     ];
 
     /// Its name in the file and in sealed places.
@@ -106,6 +109,7 @@ impl Table {
             Self::ApiTokenIndex => "api_token_index",
             Self::Logical => "logical",
             Self::LogicalExpiry => "logical_expiry",
+            Self::Acme => "acme",
         }
     }
 

@@ -15,6 +15,7 @@ use super::registry::{
     subject_prefix, void_until,
 };
 use crate::access;
+use crate::acme;
 use crate::context::Vault;
 use crate::error::VaultError;
 use crate::falco;
@@ -385,8 +386,10 @@ impl Vault {
             return Err(self.refuse(entry, error));
         }
         let (now, leeway_s) = (act.now, self.settings.leeway_s);
+        let authority = self.authority.load_full();
         let ended = self.write(entry, move |change| {
             void(change, &subject, now, leeway_s);
+            acme::end_service(change, &authority, &subject, now)?;
             let live =
                 change.keys(Table::TokenIndex, &Range::prefix(&subject_prefix(&subject), COUNTED_MAX))?.len();
             change.emit(&security_event("tokens_revoked", now, &[("service", &subject)]))?;

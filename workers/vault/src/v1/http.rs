@@ -208,6 +208,8 @@ fn of_error(error: &VaultError) -> Wire {
         VaultError::Sealed => refusal(503, &["Vault is sealed"]),
         VaultError::Opening(_) => refusal(500, &["the vault does not open"]),
         VaultError::Audit(_) | VaultError::Ended => refusal(503, &["the operation could not be recorded"]),
+        // Not reached: those are of other addresses.
+        VaultError::Acme(told) => refusal(400, &[&told.to_string()]),
         VaultError::Store(_) | VaultError::Crypto(_) => refusal(500, &["internal error"]),
     }
 }

@@ -37,7 +37,9 @@ pub(crate) struct Vault {
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
+    /// In lower case.
     pub(crate) head: String,
+    pub(crate) whole_head: String,
     pub(crate) text: String,
 }
 
@@ -273,7 +275,7 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
     let whole = String::from_utf8(bytes).unwrap();
     let (head, text) = whole.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Reply { status, head: head.to_ascii_lowercase(), text: text.to_owned() }
+    Reply { status, head: head.to_ascii_lowercase(), whole_head: head.to_owned(), text: text.to_owned() }
 }
 
 /// Every byte of every file below a folder.
