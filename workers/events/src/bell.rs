@@ -4,6 +4,10 @@
 //! fan-out rings the lists that a batch is for, with the batch's first seq; a subscriber that only sleeps is woken by
 //! the first ring, and knows that nothing between its place and that seq was for it. So a batch costs what it is
 //! wanted by, not what is connected.
+//!
+//! The fan-out asks here what of a batch is wanted at all ([`Bells::sift`]) before it does anything with it, and rings
+//! when that can be seen. Of what was asked about before a bell was hung up nobody knows whether its subscriber wants
+//! it: each bell knows since when it counts.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +30,8 @@ pub(crate) struct Bell {
     from: AtomicU64,
     /// Something else than an event is to be looked at.
     called: AtomicBool,
+    /// From this seq on it was asked what its subscriber wants.
+    since: AtomicU64,
 }
 
 impl Bell {
@@ -35,7 +41,13 @@ impl Bell {
             waker: AtomicWaker::new(),
             from: AtomicU64::new(QUIET),
             called: AtomicBool::new(false),
+            since: AtomicU64::new(0),
         })
+    }
+
+    /// The first seq that it counts for: what came before may have passed without it.
+    pub(crate) fn since(&self) -> u64 {
+        self.since.load(Ordering::Relaxed)
     }
 
     /// Hears it from now on; what rang before is to be asked for afterwards.
@@ -130,9 +142,18 @@ struct Lists {
     everything: List,
     symbols: HashMap<Box<str>, List>,
     types: HashMap<Box<str>, List>,
+    /// What stands up to this seq was asked about.
+    sifted: u64,
+    /// Bells hung up since, while it has not been rung for yet.
+    late: Option<Vec<Arc<Bell>>>,
 }
 
 impl Lists {
+    /// Whether no event is wanted by anybody.
+    fn is_deaf(&self) -> bool {
+        self.everything.bells.is_empty() && self.symbols.is_empty() && self.types.is_empty()
+    }
+
     fn all(&mut self) -> impl Iterator<Item = &mut List> {
         let named = self.symbols.values_mut().chain(self.types.values_mut());
         [&mut self.callable, &mut self.everything].into_iter().chain(named)
@@ -155,22 +176,30 @@ impl Bells {
             everything: List::default(),
             symbols: HashMap::new(),
             types: HashMap::new(),
+            sifted: rung,
+            late: None,
         };
         Self { lists: Mutex::new(lists), rung: AtomicU64::new(rung) }
     }
 
     /// Hangs a bell up. Events that pass from now on ring it.
     pub(crate) fn hang(&self, bell: &Arc<Bell>, wants: Wants<'_>) {
-        self.change(wants, |list| list.bells.push(Arc::clone(bell)));
+        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        bell.since.store(lists.sifted + 1, Ordering::Relaxed);
+        if let Some(late) = &mut lists.late {
+            // What is on its way was sifted without it: it is to look for itself.
+            late.push(Arc::clone(bell));
+        }
+        Self::change(&mut lists, wants, |list| list.bells.push(Arc::clone(bell)));
     }
 
     /// Takes it down, from where it was hung.
     pub(crate) fn take_down(&self, bell: &Arc<Bell>, wants: Wants<'_>) {
-        self.change(wants, |list| list.remove(bell));
+        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::change(&mut lists, wants, |list| list.remove(bell));
     }
 
-    fn change(&self, wants: Wants<'_>, change: impl Fn(&mut List)) {
-        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+    fn change(lists: &mut Lists, wants: Wants<'_>, change: impl Fn(&mut List)) {
         let (named, names) = match wants {
             Wants::Calls => return change(&mut lists.callable),
             Wants::Events => return change(&mut lists.everything),
@@ -186,7 +215,22 @@ impl Bells {
         }
     }
 
-    /// Rings for a batch, which can be seen already. One thread rings, batch after batch.
+    /// Leaves of the next events, up to a seq, those that somebody wants; whether anybody wants any events at all.
+    /// One thread sifts and then rings, batch after batch.
+    pub(crate) fn sift(&self, last: u64, records: &mut Vec<Record>) -> bool {
+        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        (lists.sifted, lists.late) = (last, Some(Vec::new()));
+        if lists.everything.bells.is_empty() {
+            let is_wanted = |record: &Record| {
+                (!lists.types.is_empty() && lists.types.contains_key(record.kind()))
+                    || (!lists.symbols.is_empty() && lists.symbols.contains_key(record.symbol()))
+            };
+            records.retain(is_wanted);
+        }
+        !lists.is_deaf()
+    }
+
+    /// Rings for what was sifted, which can be seen already.
     pub(crate) fn ring<'r>(&self, first: u64, last: u64, records: impl Iterator<Item = &'r Record>) {
         let mut woken = Vec::new();
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
@@ -203,6 +247,8 @@ impl Bells {
                 }
             }
         }
+        let late = lists.late.take().unwrap_or_default();
+        woken.extend(late.iter().filter_map(|bell| bell.ring(first)));
         drop(lists);
         self.rung.store(last, Ordering::Release);
         woken.into_iter().for_each(Waker::wake);
@@ -228,143 +274,4 @@ impl Bells {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::task::Wake;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::log::tests::labelled;
-
-    const NAMES: [&str; 4] = ["A", "B", "C", "D"];
-
-    #[derive(Default)]
-    struct Counted(AtomicU64);
-
-    impl Wake for Counted {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// A subscriber that looks at everything when it is woken, and at nothing else.
-    struct Sleeper {
-        bell: Arc<Bell>,
-        symbols: Vec<Box<str>>,
-        woken: Arc<Counted>,
-        heard: u64,
-        next: u64,
-        seen: Vec<u64>,
-    }
-
-    impl Sleeper {
-        fn look(&mut self, bells: &Bells, symbols: &[&str]) {
-            self.next = bells.rouse(&self.bell, self.next);
-            while let Some(symbol) = symbols.get(self.next as usize - 1) {
-                if self.symbols.is_empty() || self.symbols.iter().any(|wanted| **wanted == **symbol) {
-                    self.seen.push(self.next);
-                }
-                self.next += 1;
-            }
-        }
-
-        /// Whether it can: nothing rang meanwhile.
-        fn sleep(&self) -> bool {
-            self.bell.listen(&Context::from_waker(&Waker::from(Arc::clone(&self.woken))));
-            !self.bell.is_rung()
-        }
-    }
-
-    fn wants(symbols: &[Box<str>]) -> Wants<'_> {
-        if symbols.is_empty() { Wants::Events } else { Wants::Symbols(symbols) }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(128))]
-
-        /// Who only looks when it is woken, now and then also when it is not, misses nothing and is woken by nothing
-        /// that is not for it.
-        #[test]
-        fn who_sleeps_misses_nothing_and_is_woken_by_its_own_events_alone(
-            wanted in prop::collection::vec(prop::collection::btree_set(0_usize..4, 0..3), 1..6),
-            batches in prop::collection::vec(
-                (prop::collection::vec(0_usize..4, 1..6), prop::option::of(0_usize..6)), 1..30),
-        ) {
-            let bells = Bells::new(0);
-            let mut sleepers: Vec<Sleeper> = wanted.iter().map(|wanted| {
-                let symbols: Vec<Box<str>> = wanted.iter().map(|n| NAMES[*n].into()).collect();
-                let bell = Bell::new();
-                bells.hang(&bell, wants(&symbols));
-                Sleeper { bell, symbols, woken: Arc::default(), heard: 0, next: 1, seen: Vec::new() }
-            }).collect();
-            for sleeper in &sleepers {
-                prop_assert!(sleeper.sleep());
-            }
-            let mut all: Vec<&str> = Vec::new();
-            for (batch, disturbed) in batches {
-                let first = all.len() as u64 + 1;
-                all.extend(batch.iter().map(|n| NAMES[*n]));
-                let records: Vec<Record> =
-                    (first..).zip(&batch).map(|(seq, n)| labelled(seq, "x", NAMES[*n])).collect();
-                bells.ring(first, all.len() as u64, records.iter());
-                for (n, sleeper) in sleepers.iter_mut().enumerate() {
-                    let woken = sleeper.woken.0.load(Ordering::Relaxed);
-                    let is_for_it = sleeper.symbols.is_empty()
-                        || batch.iter().any(|n| sleeper.symbols.iter().any(|symbol| **symbol == *NAMES[*n]));
-                    prop_assert_eq!(woken - sleeper.heard, u64::from(is_for_it));
-                    sleeper.heard = woken;
-                    // Its heartbeat is due.
-                    if is_for_it || disturbed == Some(n) {
-                        sleeper.look(&bells, &all);
-                        prop_assert!(sleeper.sleep());
-                        prop_assert_eq!(sleeper.next, all.len() as u64 + 1);
-                    }
-                }
-            }
-            for sleeper in &sleepers {
-                let wanted = |symbol: &str| {
-                    sleeper.symbols.is_empty() || sleeper.symbols.iter().any(|wanted| **wanted == *symbol)
-                };
-                let expected: Vec<u64> =
-                    (1..).zip(&all).filter(|(_, symbol)| wanted(symbol)).map(|(seq, _)| seq).collect();
-                prop_assert_eq!(&sleeper.seen, &expected);
-                bells.take_down(&sleeper.bell, wants(&sleeper.symbols));
-            }
-            prop_assert_eq!(bells.lists.lock().unwrap().all().map(|list| list.bells.len()).sum::<usize>(), 0);
-            prop_assert!(bells.lists.lock().unwrap().symbols.is_empty(), "an empty list makes room");
-        }
-    }
-
-    #[test]
-    fn a_call_is_heard_by_who_wants_no_event_and_a_muffled_bell_by_no_event() {
-        let bells = Bells::new(0);
-        let (idle, muffled) = (Bell::new(), Bell::new());
-        bells.hang(&idle, Wants::Calls);
-        bells.hang(&muffled, Wants::Events);
-        let heard = Arc::<Counted>::default();
-        let waker = Waker::from(Arc::clone(&heard));
-        let cx = Context::from_waker(&waker);
-        muffled.muffle();
-        idle.listen(&cx);
-        muffled.listen(&cx);
-        bells.ring(1, 1, [labelled(1, "x", "A")].iter());
-        assert_eq!(heard.0.load(Ordering::Relaxed), 0);
-        assert!(!idle.is_rung() && !idle.is_called() && !muffled.is_called());
-        bells.call();
-        assert_eq!(heard.0.load(Ordering::Relaxed), 2);
-        assert!(muffled.take_call() && idle.take_call() && !idle.take_call());
-        assert_eq!(bells.rouse(&muffled, 1), 1, "what came meanwhile is looked at");
-    }
-
-    #[test]
-    fn types_find_their_bell_too() {
-        let bells = Bells::new(0);
-        let bell = Bell::new();
-        let kinds = ["risk_alert".into()];
-        bells.hang(&bell, Wants::Types(&kinds));
-        bells.ring(1, 1, [labelled(1, "market_data_update", "A")].iter());
-        assert_eq!(bells.rouse(&bell, 1), 2, "nothing was for it");
-        bells.ring(2, 3, [labelled(2, "x", "A"), labelled(3, "risk_alert", "A")].iter());
-        assert_eq!(bells.rouse(&bell, 2), 2);
-    }
-}
+mod tests;

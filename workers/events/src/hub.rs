@@ -1,18 +1,20 @@
-//! Fan-out: one thread follows the log, encodes each event once, and wakes the subscribers that can want it.
+//! Fan-out: one thread follows the log, encodes each event that somebody wants once, and wakes who can want it.
 //!
 //! The thread is the only reader of new events; a subscriber holds a place and a filter. A slow one falls out of
 //! the ring and reads the log for itself: it never holds up this thread, and this thread never holds up the writer.
-//! While nobody subscribes nothing is encoded: events only pass by the latest market data.
+//! What nobody wants is not encoded and not kept: it only passes by the latest market data. The edge subscribes to
+//! kill switches alone, so that is most of what there is.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::bell::Bells;
+use crate::bell::{Bell, Bells};
 use crate::engine::{Forward, ReadError, Reader};
 use crate::error::report;
 use crate::frame;
@@ -31,14 +33,15 @@ const BATCH: usize = 512;
 const FRAME_EXTRA_BYTES: usize = 160;
 /// How often the thread looks whether it is to end.
 const TICK: Duration = Duration::from_millis(200);
-/// Pause between two looks while nobody waits for events: a wake for each commit would cost the writer's core more.
+/// Pause between two looks while events come that nobody wants: a wake for each commit would cost the writer's core
+/// more.
 const IDLE: Duration = Duration::from_millis(2);
+/// Looks that are closer than this are many.
+const BUSY: Duration = Duration::from_millis(4);
 
 /// The fan-out of one stream.
 pub(crate) struct Hub {
     ring: RwLock<Ring>,
-    /// Subscribers that are open.
-    viewers: AtomicUsize,
     /// Seq of the newest event in the ring.
     head: watch::Sender<u64>,
     bells: Bells,
@@ -55,7 +58,6 @@ impl Hub {
         let newest = reader.durable_seq();
         let hub = Arc::new(Self {
             ring: RwLock::new(Ring::new(newest + 1, RING_FRAMES_MAX, RING_BYTES_MAX)),
-            viewers: AtomicUsize::new(0),
             head: watch::Sender::new(newest),
             bells: Bells::new(newest),
             latest: Latest::beginning(&reader),
@@ -83,16 +85,6 @@ impl Hub {
     /// Whether it still follows the log.
     pub(crate) fn is_well(&self) -> bool {
         !self.broken.load(Ordering::Relaxed)
-    }
-
-    /// A subscriber comes, before it looks for its place: from then on events are encoded.
-    pub(crate) fn enter(&self) {
-        self.viewers.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// A subscriber goes.
-    pub(crate) fn leave(&self) {
-        self.viewers.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Seq of the newest event that subscribers can have.
@@ -123,88 +115,99 @@ impl Hub {
     }
 
     /// Shows a subscriber the frames at its place.
-    pub(crate) fn see(&self, from: u64, looks: usize, goes_on: impl FnMut(&Frame) -> bool) -> Seen {
-        self.ring.read().unwrap_or_else(PoisonError::into_inner).see(from, looks, goes_on)
+    pub(crate) fn see(
+        &self,
+        from: u64,
+        bell: &Bell,
+        looks: usize,
+        goes_on: impl FnMut(&Frame) -> bool,
+    ) -> Seen {
+        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+        ring.see(from, bell.since(), looks, goes_on)
+    }
+
+    /// Shows the frame of one event; `false` where it has none.
+    pub(crate) fn show(&self, seq: u64, look: impl FnOnce(&Frame)) -> bool {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner).get(seq).map(look).is_some()
     }
 
     fn run(&self, reader: &Reader) {
         let mut scan = reader.follow(self.head() + 1);
+        let mut looked = Instant::now();
         while !self.closing.load(Ordering::Relaxed) {
             if !reader.wait_beyond(scan.position() - 1, TICK) {
                 continue;
             }
+            let is_busy = std::mem::replace(&mut looked, Instant::now()).elapsed() < BUSY;
             scan.extend();
-            if let Err(error) = self.follow(&mut scan) {
-                if error.passes() {
-                    // What was not read is asked for again.
-                    std::thread::sleep(TICK);
-                    continue;
+            match self.follow(&mut scan) {
+                Ok(is_wanted) => {
+                    if !is_wanted && is_busy && self.head.receiver_count() == 0 {
+                        std::thread::sleep(IDLE);
+                    }
                 }
-                self.broken.store(true, Ordering::Relaxed);
-                report(&error);
-                return;
-            }
-            if self.head.receiver_count() == 0 && self.is_alone() {
-                std::thread::sleep(IDLE);
+                // What was not read is asked for again.
+                Err(error) if error.passes() => std::thread::sleep(TICK),
+                Err(error) => {
+                    self.broken.store(true, Ordering::Relaxed);
+                    report(&error);
+                    return;
+                }
             }
         }
     }
 
-    fn is_alone(&self) -> bool {
-        self.viewers.load(Ordering::SeqCst) == 0
-    }
-
-    fn follow(&self, scan: &mut Forward) -> Result<(), ReadError> {
-        let mut batch = Vec::new();
+    /// Passes on what there is; whether anybody wants any of it.
+    fn follow(&self, scan: &mut Forward) -> Result<bool, ReadError> {
+        let (mut batch, mut is_wanted) = (Vec::new(), false);
         loop {
             let record = scan.next()?;
             let ended = record.is_none();
             batch.extend(record);
-            if batch.len() >= BATCH || (ended && !batch.is_empty()) {
-                if !self.pass(&batch) {
-                    self.publish(batch.drain(..));
-                }
+            if batch.len() >= BATCH || ended {
+                is_wanted |= self.pass_on(&mut batch);
                 batch.clear();
             }
             if ended {
-                return Ok(());
+                return Ok(is_wanted);
             }
         }
     }
 
-    /// Lets events go by that nobody is there for; `false` when somebody is.
-    fn pass(&self, records: &[Record]) -> bool {
-        let Some(last) = records.last().map(|record| record.stamp).filter(|_| self.is_alone()) else {
-            return false;
-        };
+    /// Takes up the next events, and of those that somebody wants tells who does; whether there were such.
+    fn pass_on(&self, records: &mut Vec<Record>) -> bool {
+        let (Some(first), Some(last)) = (records.first(), records.last()) else { return false };
+        let (first, last, count) = (first.stamp.seq, last.stamp, records.len());
         self.latest.follow(records.iter(), last);
-        let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
-        // Under the lock: who came since has not looked into the ring, or is seen here.
-        if !self.is_alone() {
-            return false;
+        let is_heard = self.bells.sift(last.seq, records);
+        if records.len() < count {
+            // A few would hold on to the memory of all that stood around them.
+            for record in records.iter_mut() {
+                *record = record.detached();
+            }
         }
-        ring.restart(last.seq + 1);
-        drop(ring);
-        self.head.send_replace(last.seq);
-        true
-    }
-
-    fn publish(&self, records: impl Iterator<Item = Record>) {
-        let frames = encoded(records, &self.metrics);
-        let (Some(first), Some(last)) = (frames.first(), frames.last()) else { return };
-        let (first, last) = (first.record.stamp.seq, last.record.stamp);
-        self.latest.follow(frames.iter().map(|frame| &frame.record), last);
+        let frames = encoded(records.drain(..), &self.metrics);
+        let is_wanted = !frames.is_empty();
         let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
-        if ring.next() != first {
-            // Retention took events away before they were read.
-            ring.restart(first);
-        }
-        ring.push(frames);
+        take_up(&mut ring, first..last.seq + 1, frames, is_heard);
         drop(ring);
         self.head.send_replace(last.seq);
         let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
         self.bells.ring(first, last.seq, ring.since(first).map(|frame| &frame.record));
+        is_wanted
     }
+}
+
+/// Puts into the ring what is wanted of the next events; nothing is kept where nobody hears.
+fn take_up(ring: &mut Ring, seqs: Range<u64>, frames: Vec<Frame>, is_heard: bool) {
+    if !is_heard {
+        return ring.restart(seqs.end);
+    }
+    if ring.next() != seqs.start {
+        // Retention took events away before they were read.
+        ring.restart(seqs.start);
+    }
+    ring.push(frames, seqs.end);
 }
 
 /// Encodes a batch into one piece of memory that its frames share.
@@ -230,3 +233,6 @@ fn encoded(records: impl Iterator<Item = Record>, metrics: &Metrics) -> Vec<Fram
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

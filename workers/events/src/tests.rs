@@ -16,6 +16,7 @@ use sluice_identity::caller::Caller;
 use sluice_wire::code::Code;
 use sluice_wire::problem::Outcome;
 
+use crate::bell::{Bell, Wants};
 use crate::config::Settings;
 use crate::context::Context;
 use crate::engine::Engine;
@@ -170,34 +171,48 @@ async fn after_a_failed_sync_the_outcome_is_unknown_and_the_worker_ends() {
 }
 
 #[tokio::test]
-async fn what_passes_while_nobody_subscribes_is_not_encoded_and_what_comes_later_is() {
+async fn what_nobody_wants_passes_and_what_somebody_wants_is_kept() {
     let world = world();
     let hub = &world.context.hub;
-    let looks = |from| {
+    let looks = |from, bell: &Bell| {
         let mut seqs = Vec::new();
-        let seen = hub.see(from, 10, |frame| {
+        let seen = hub.see(from, bell, 10, |frame| {
             seqs.push(frame.record.stamp.seq);
             true
         });
         (seen, seqs)
     };
-    let event = r#"{"event_type":"market_data_update","data":{"symbol":"BTC/USDT"}}"#;
-    for seq in 1..=2 {
-        world.post(event).await.unwrap();
-        hub.caught_up(seq, LIMIT).await;
-    }
-    assert_eq!((hub.head(), looks(1), looks(2)), (2, (Seen::Behind, vec![]), (Seen::Behind, vec![])));
-    assert_eq!(looks(3), (Seen::Nothing, vec![]));
-    hub.enter();
-    for seq in 3..=4 {
-        world.post(event).await.unwrap();
-        hub.caught_up(seq, LIMIT).await;
-    }
-    assert_eq!((hub.head(), looks(3)), (4, (Seen::Upto(5), vec![3, 4])));
-    hub.leave();
-    world.post(event).await.unwrap();
-    hub.caught_up(5, LIMIT).await;
-    assert_eq!((looks(4), looks(6)), ((Seen::Behind, vec![]), (Seen::Nothing, vec![])));
+    let publish = async |seqs: std::ops::RangeInclusive<u64>, kind: &str| {
+        for seq in seqs {
+            world
+                .post(&format!(r#"{{"event_type":"{kind}","data":{{"symbol":"BTC/USDT"}}}}"#))
+                .await
+                .unwrap();
+            hub.caught_up(seq, LIMIT).await;
+        }
+    };
+    let nobody = Bell::new();
+    publish(1..=2, "x").await;
+    assert_eq!(
+        (hub.head(), looks(1, &nobody), looks(2, &nobody)),
+        (2, (Seen::Behind, vec![]), (Seen::Behind, vec![]))
+    );
+    assert_eq!(looks(3, &nobody), (Seen::Nothing, vec![]));
+    let (of_y, all) = (Bell::new(), Bell::new());
+    let kinds = ["y".into()];
+    hub.bells().hang(&of_y, Wants::Types(&kinds));
+    assert_eq!((of_y.since(), looks(1, &of_y)), (3, (Seen::Passed, vec![])));
+    publish(3..=4, "x").await;
+    publish(5..=5, "y").await;
+    assert_eq!((hub.head(), looks(3, &of_y)), (5, (Seen::Upto(6), vec![5])));
+    hub.bells().hang(&all, Wants::Events);
+    assert_eq!((looks(3, &all), looks(5, &all)), ((Seen::Passed, vec![]), (Seen::Upto(6), vec![5])));
+    publish(6..=6, "x").await;
+    assert_eq!((looks(6, &all), looks(3, &of_y)), ((Seen::Upto(7), vec![6]), (Seen::Upto(7), vec![5, 6])));
+    hub.bells().take_down(&all, Wants::Events);
+    hub.bells().take_down(&of_y, Wants::Types(&kinds));
+    publish(7..=7, "y").await;
+    assert_eq!((looks(6, &nobody), looks(8, &nobody)), ((Seen::Behind, vec![]), (Seen::Nothing, vec![])));
 }
 
 #[tokio::test]

@@ -83,7 +83,6 @@ struct Opening {
 
 impl Drop for Feed {
     fn drop(&mut self) {
-        self.context.hub.leave();
         self.context.metrics.subscribers.dec();
         self.context.hub.bells().take_down(&self.bell, Wants::from(&*self.selector));
     }
@@ -103,7 +102,6 @@ impl Feed {
             Mode::Conflate { every } => (None, Some(Box::new(Newest::new(every, false, now)))),
         };
         context.metrics.subscribers.inc();
-        context.hub.enter();
         let mut feed = Self {
             context: Arc::clone(context),
             selector: choice.selector,
@@ -245,7 +243,7 @@ impl Feed {
         }
         let (begin, before) = (out.bytes.len(), room);
         let selector = &*self.selector;
-        let seen = self.context.hub.see(self.next, PIECE_LOOKS, |frame| {
+        let seen = self.context.hub.see(self.next, &self.bell, PIECE_LOOKS, |frame| {
             if selector.admits(&frame.record) {
                 out.frame(frame, Extra::Plain);
                 room -= 1;
@@ -266,6 +264,7 @@ impl Feed {
                 Step::Wait
             }
             Seen::Behind => self.fallen_behind(out),
+            Seen::Passed => self.read_up(),
         }
     }
 
@@ -293,13 +292,19 @@ impl Feed {
         }
     }
 
+    /// It has not come to where the ring counts for it.
+    fn read_up(&mut self) -> Step {
+        self.live = false;
+        Step::Behind
+    }
+
     fn step_newest(&mut self, newest: &mut Newest, out: &mut Out<'_>) -> Step {
         if !newest.due.is_empty() {
             return self.write_due(newest, out);
         }
         let now = Instant::now();
         let selector = &*self.selector;
-        let seen = self.context.hub.see(self.next, PIECE_LOOKS, |frame| {
+        let seen = self.context.hub.see(self.next, &self.bell, PIECE_LOOKS, |frame| {
             let record = &frame.record;
             if selector.admits(record) {
                 newest.conflation.take(record.kind(), record.symbol(), record.stamp.seq);
@@ -314,7 +319,8 @@ impl Feed {
                 }
             }
             Seen::Nothing => self.live = true,
-            Seen::Behind if newest.conflation.is_full() => {}
+            Seen::Behind | Seen::Passed if newest.conflation.is_full() => {}
+            Seen::Passed => return self.read_up(),
             Seen::Behind => {
                 if std::mem::take(&mut self.live) {
                     self.context.metrics.overruns.inc();
@@ -343,11 +349,10 @@ impl Feed {
             if out.bytes.len() - begin >= PIECE_BYTES {
                 return Step::More;
             }
-            let seen = self.context.hub.see(due.seq, 1, |frame| {
-                out.frame(frame, Extra::Conflated(due.conflated));
-                false
-            });
-            if seen == Seen::Behind {
+            let conflated = due.conflated;
+            let is_there =
+                self.context.hub.show(due.seq, |frame| out.frame(frame, Extra::Conflated(conflated)));
+            if !is_there {
                 return Step::Behind;
             }
             self.context.metrics.conflated.inc_by(due.conflated);
