@@ -269,10 +269,14 @@ async fn store(
 ) -> Result<BatchAnswer, Box<Problem>> {
     let mut drafts = Vec::with_capacity(checked.len());
     let mut places: Vec<Result<(Uuid, Kind), Fault>> = Vec::with_capacity(checked.len());
+    let mut kind = Kind::default();
     for (index, checked) in checked.into_iter().enumerate() {
         match checked {
             Ok(Prepared { draft, event_id }) => {
-                places.push(Ok((event_id, context.metrics.kind(draft.kind()))));
+                if drafts.last().is_none_or(|last: &Draft| !last.is_alike(&draft)) {
+                    kind = context.metrics.kind(draft.kind());
+                }
+                places.push(Ok((event_id, kind)));
                 drafts.push(draft);
             }
             Err(fault) if atomic => return Err(Box::new(fault.problem().index(index))),

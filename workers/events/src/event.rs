@@ -22,7 +22,7 @@ use crate::fingerprint::Fingerprint;
 use crate::incoming::Incoming;
 use crate::json::{self, Members};
 use crate::log::{Body, Draft, DraftError, Labels};
-use crate::schemas::Schemas;
+use crate::schemas::{Held, Schemas};
 
 /// Who publishes, and under which rules.
 #[derive(Debug)]
@@ -49,6 +49,7 @@ pub(crate) struct Last {
     kind: Option<(Box<str>, EventType)>,
     /// A time and its text.
     time: Option<(i64, String)>,
+    schemas: Held,
 }
 
 /// An event ready to be stored.
@@ -106,7 +107,7 @@ impl Author<'_> {
         let data = text.len();
         object("/data", event.data, text)?;
         let data = data..text.len();
-        self.schemas.check(kind.as_str(), &text[data.clone()])?;
+        self.schemas.check(&mut last.schemas, kind.as_str(), &text[data.clone()])?;
         text.extend_from_slice(b",\"metadata\":");
         let metadata = text.len();
         self.metadata(event.metadata, text)?;

@@ -131,7 +131,7 @@ impl Latest {
 impl Held {
     fn take<'a>(&mut self, records: impl DoubleEndedIterator<Item = &'a Record>) {
         // The newest first: of many events of one symbol, one is copied.
-        for record in records.rev().filter(|record| record.kind() == KIND && !record.symbol().is_empty()) {
+        for record in records.rev().filter(|record| record.has_symbol() && record.is_kind(KIND)) {
             if let Some(known) = self.by_symbol.get_mut(record.symbol()) {
                 if known.stamp.seq < record.stamp.seq {
                     *known = record.detached();

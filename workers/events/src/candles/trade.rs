@@ -1,9 +1,11 @@
 //! A trade in a market data event.
 
 use std::hash::BuildHasher as _;
+use std::sync::LazyLock;
 
 use foldhash::fast::FixedState;
 use jiff::Timestamp;
+use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sluice_wire::event::parse_time;
@@ -65,7 +67,8 @@ struct Found<'a> {
 /// The trade that an event tells of; `None` when it tells of none: no price, a bar, a text that is no number.
 pub(crate) fn trade(symbol: &str, event_time_us: i64, json: &[u8]) -> Option<Trade> {
     // Most market data is no trade. A name may be written with escapes.
-    if memchr::memmem::find(json, b"\"price\"").is_none() && memchr::memchr(b'\\', json).is_none() {
+    static PRICE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(b"\"price\""));
+    if PRICE.find(json).is_none() && memchr::memchr(b'\\', json).is_none() {
         return None;
     }
     // What could not stand in a path of the stored series is no symbol of a candle either.

@@ -25,7 +25,8 @@ pub struct Filter {
 impl Filter {
     /// Whether a record is wanted.
     pub fn admits(&self, record: &Record) -> bool {
-        ((self.kinds.is_empty() && self.granted.is_none()) || self.admits_type(record.kind()))
+        (self.kinds.is_empty() || self.kinds.iter().any(|wanted| record.is_kind(wanted)))
+            && (self.granted.is_none() || self.is_granted(record.kind()))
             && self.symbol.as_deref().is_none_or(|wanted| wanted == record.symbol())
             && self.source.as_deref().is_none_or(|wanted| wanted == record.source())
             && self.from_us.is_none_or(|from| from <= record.time_us)
@@ -34,8 +35,11 @@ impl Filter {
 
     /// Whether events of a type can be wanted.
     pub fn admits_type(&self, kind: &str) -> bool {
-        (self.kinds.is_empty() || self.kinds.iter().any(|wanted| &**wanted == kind))
-            && self.granted.as_ref().is_none_or(|globs| globs.iter().any(|glob| glob_matches(glob, kind)))
+        (self.kinds.is_empty() || self.kinds.iter().any(|wanted| &**wanted == kind)) && self.is_granted(kind)
+    }
+
+    fn is_granted(&self, kind: &str) -> bool {
+        self.granted.as_ref().is_none_or(|globs| globs.iter().any(|glob| glob_matches(glob, kind)))
     }
 
     /// Whether a segment may hold a wanted record.

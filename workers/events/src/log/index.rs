@@ -89,6 +89,25 @@ impl Index {
 
     /// Takes up the next record.
     pub(crate) fn add(&mut self, entry: &Entry<'_>) {
+        self.summary.count_type(entry.kind, 1);
+        self.place(entry);
+    }
+
+    /// Takes up the next records; those of one type that stand together are counted together.
+    pub(crate) fn add_all<'a>(&mut self, entries: impl Iterator<Item = Entry<'a>>) {
+        let mut alike = ("", 0);
+        for entry in entries {
+            if alike.0 != entry.kind {
+                let (kind, count) = std::mem::replace(&mut alike, (entry.kind, 0));
+                self.summary.count_type(kind, count);
+            }
+            alike.1 += 1;
+            self.place(&entry);
+        }
+        self.summary.count_type(alike.0, alike.1);
+    }
+
+    fn place(&mut self, entry: &Entry<'_>) {
         let summary = &mut self.summary;
         debug_assert_eq!(entry.stamp.seq, self.base_seq + summary.records, "seqs are contiguous");
         if summary.records == 0 {
@@ -99,7 +118,6 @@ impl Index {
         summary.end = entry.offset + entry.len;
         summary.time_min_us = summary.time_min_us.min(entry.time_us);
         summary.time_max_us = summary.time_max_us.max(entry.time_us);
-        summary.count_type(entry.kind);
         self.ids.push(fold(entry.event_id));
         match self.blocks.last_mut() {
             Some(block) if entry.offset - block.offset < BLOCK_BYTES => {
@@ -135,13 +153,16 @@ impl Index {
 }
 
 impl Summary {
-    fn count_type(&mut self, kind: &str) {
+    fn count_type(&mut self, kind: &str, records: u64) {
+        if records == 0 {
+            return;
+        }
         if let Some(count) = self.types.get_mut(kind) {
-            *count += 1;
+            *count += records;
         } else if self.types.len() < TYPES_MAX {
-            self.types.insert(kind.into(), 1);
+            self.types.insert(kind.into(), records);
         } else {
-            self.other_types += 1;
+            self.other_types += records;
         }
     }
 }
@@ -178,6 +199,26 @@ mod tests {
             });
         }
         index
+    }
+
+    #[test]
+    fn records_taken_up_together_are_those_taken_up_one_by_one() {
+        let entry = |i: u64, kind| Entry {
+            stamp: Stamp { seq: 10 + i, id: MessageId { ms: 100 + i, n: 0 } },
+            offset: 64 + i * 1_000,
+            len: 1_000,
+            time_us: 0,
+            event_id: u128::from(i),
+            kind,
+        };
+        let kinds = ["a", "a", "b", "", "", "a", "c", "c"];
+        let all = || (0..).zip(kinds).map(|(i, kind)| entry(i, kind));
+        let (mut together, mut one_by_one) = (Index::new(10, 64), Index::new(10, 64));
+        together.add_all(all());
+        all().for_each(|entry| one_by_one.add(&entry));
+        assert_eq!(together, one_by_one);
+        together.add_all(std::iter::empty());
+        assert_eq!(together, one_by_one);
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod retention;
 mod scan;
 mod segment;
 mod sidecar;
+mod spares;
 mod store;
 mod writer;
 

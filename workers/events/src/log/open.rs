@@ -24,6 +24,7 @@ use super::reader::{ReadError, Reader};
 use super::recovery::{self, ScanError};
 use super::segment::{self, Segment};
 use super::sidecar;
+use super::spares::Spares;
 use super::store::Store;
 use super::writer::{Bounds, Writer};
 use super::{Ground, Inner, Log, Options, QUEUE_SUBMISSIONS_MAX};
@@ -169,6 +170,7 @@ pub(crate) fn open(dir: &Path, options: &Options, ground: Ground) -> Result<Log,
         heads,
         unsynced: None,
         scratch: Scratch::default(),
+        spares: Spares::default(),
     };
     let (keeper, packer) = (Arc::clone(&housekeeper), Arc::clone(&housekeeper));
     let (wake, wakes) = sync_channel(1);
@@ -428,7 +430,8 @@ fn remember_tail(
     let oldest = (newest + 1).saturating_sub(IDS_MAX as u64 / 2);
     let mut scan = reader.forward(reader.seq_at(begin)?.max(oldest), Filter::default());
     while let Some(record) = scan.next()? {
-        dedup.remember(record.event_id, record.stamp.seq, record.stamp.id.ms);
+        // Who chose an id is not written down.
+        dedup.remember(record.event_id, false, record.stamp.seq, record.stamp.id.ms);
         recovered.remembered += 1;
     }
     Ok(())

@@ -133,8 +133,8 @@ impl Heads {
     }
 
     /// The next place of an event in its partition; `None` where the log is not divided.
-    pub(crate) fn give(&mut self, labels: Labels<'_>) -> Option<Lane> {
-        let partition = self.partitions?.of(labels);
+    pub(crate) fn give<'a>(&mut self, labels: impl FnOnce() -> Labels<'a>) -> Option<Lane> {
+        let partition = self.partitions?.of(labels());
         let last = self.last.get_mut(usize::from(partition))?;
         *last += 1;
         Some(Lane { partition, seq: *last })
@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(Heads::load(dir.path(), four).unwrap(), None);
         let mut heads = Heads::new(Some(four));
         for symbol in ["BTC/USDT", "ETH/USDT", "BTC/USDT"] {
-            heads.give(labels("x", symbol)).unwrap();
+            heads.give(|| labels("x", symbol)).unwrap();
         }
         heads.save(&Disk, dir.path(), 3).unwrap();
         heads.save(&Disk, dir.path(), 3).unwrap();

@@ -45,8 +45,6 @@ pub(crate) struct Plan {
 /// What a plan works with; the next one uses its memory again.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    /// For the records; empty, with or without room.
-    pub(crate) spare: Vec<u8>,
     framed: Vec<u8>,
     planned: Vec<Planned>,
     /// Places in `planned` by event id.
@@ -63,26 +61,21 @@ struct Planned {
     time_us: i64,
     event_id: u128,
     fingerprint: u64,
+    is_fresh: bool,
 }
 
 impl Plan {
-    /// An empty plan after the given place.
-    pub(crate) fn new(next_seq: u64, last_id: MessageId, mut scratch: Scratch) -> Self {
+    /// An empty plan after the given place; its records are written into `buffer`, which is empty.
+    pub(crate) fn new(next_seq: u64, last_id: MessageId, buffer: Vec<u8>, mut scratch: Scratch) -> Self {
         scratch.framed.clear();
         scratch.planned.clear();
         scratch.local.clear();
-        let buffer = std::mem::take(&mut scratch.spare);
         Self { buffer, scratch, next_seq, last_id, heads: Heads::default() }
     }
 
     /// The same, of a log that is divided: numbers in its partitions go on behind these.
     pub(crate) fn divided(self, heads: Heads) -> Self {
         Self { heads, ..self }
-    }
-
-    /// Makes room for so many bytes of records.
-    pub(crate) fn reserve(&mut self, bytes: usize) {
-        self.buffer.reserve(bytes);
     }
 
     /// Plans a submission. `known` finds stored events by event id.
@@ -194,19 +187,24 @@ impl Plan {
 
     /// Index entries, for a finished commit that begins at `offset`: a record's place is its frame's.
     pub(crate) fn entries(&self, offset: u64) -> impl Iterator<Item = Entry<'_>> {
-        self.scratch.planned.iter().map(move |planned| Entry {
-            stamp: planned.stamp,
-            offset: offset + planned.frame.start as u64,
-            len: planned.frame.len() as u64,
-            time_us: planned.time_us,
-            event_id: planned.event_id,
-            kind: record::kind_of(&self.buffer[planned.range.clone()]),
+        let mut kind = "";
+        self.scratch.planned.iter().map(move |planned| {
+            // Neighbours are often alike, and looking whether they are is cheaper than looking at the text.
+            kind = record::kind_like(&self.buffer[planned.range.clone()], kind);
+            Entry {
+                stamp: planned.stamp,
+                offset: offset + planned.frame.start as u64,
+                len: planned.frame.len() as u64,
+                time_us: planned.time_us,
+                event_id: planned.event_id,
+                kind,
+            }
         })
     }
 
-    /// The event ids and where they will stand.
-    pub(crate) fn ids(&self) -> impl Iterator<Item = (u128, Stamp)> {
-        self.scratch.planned.iter().map(|planned| (planned.event_id, planned.stamp))
+    /// The event ids, where they will stand, and whether they were made for these events.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = (u128, Stamp, bool)> {
+        self.scratch.planned.iter().map(|planned| (planned.event_id, planned.stamp, planned.is_fresh))
     }
 
     /// The records as readers get them, and what the next plan works with.
@@ -219,7 +217,7 @@ impl Plan {
         let stamp = Stamp { seq: self.next_seq, id: self.last_id };
         self.next_seq += 1;
         let start = self.buffer.len();
-        let lane = self.heads.give(draft.labels());
+        let lane = self.heads.give(|| draft.labels());
         draft.encode(stamp, lane, &mut self.buffer);
         if !draft.is_fresh {
             self.scratch.local.insert(draft.event_id, self.scratch.planned.len());
@@ -232,6 +230,7 @@ impl Plan {
             time_us: draft.time_us,
             event_id: draft.event_id,
             fingerprint: draft.fingerprint,
+            is_fresh: draft.is_fresh,
         });
         stamp
     }
@@ -273,7 +272,7 @@ mod tests {
 
     #[test]
     fn repeats_within_a_commit_are_found() {
-        let mut plan = Plan::new(7, MessageId::default(), Scratch::default());
+        let mut plan = Plan::new(7, MessageId::default(), Vec::new(), Scratch::default());
         assert_eq!(
             take(&mut plan, &[draft(1, 1), draft(1, 1), draft(1, 2), draft(2, 1)], false),
             [
@@ -288,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_fresh_id_is_not_looked_for_and_a_named_one_is() {
-        let mut plan = Plan::new(7, MessageId::default(), Scratch::default());
+        let mut plan = Plan::new(7, MessageId::default(), Vec::new(), Scratch::default());
         let mut drafts = [draft(1, 1), draft(2, 1), draft(2, 1)];
         drafts[0].is_fresh = true;
         let mut asked = Vec::new();
@@ -299,12 +298,12 @@ mod tests {
         let expected =
             [Outcome::Stored(stamp(7, 0)), Outcome::Stored(stamp(8, 1)), Outcome::Duplicate(stamp(8, 1))];
         assert_eq!((outcomes.unwrap(), asked), (expected.to_vec(), vec![2]));
-        assert_eq!(plan.ids().collect::<Vec<_>>(), [(1, stamp(7, 0)), (2, stamp(8, 1))]);
+        assert_eq!(plan.ids().collect::<Vec<_>>(), [(1, stamp(7, 0), true), (2, stamp(8, 1), false)]);
     }
 
     #[test]
     fn an_atomic_submission_with_a_conflict_leaves_nothing() {
-        let mut plan = Plan::new(7, MessageId::default(), Scratch::default());
+        let mut plan = Plan::new(7, MessageId::default(), Vec::new(), Scratch::default());
         take(&mut plan, &[draft(1, 1)], false);
         let bytes = plan.buffer.len();
         let outcomes = take(&mut plan, &[draft(2, 1), draft(2, 1), draft(1, 9), draft(1, 1)], true);
@@ -324,7 +323,8 @@ mod tests {
     #[test]
     fn numbers_of_partitions_are_taken_back_too() {
         let partitions = Partitions::new(By::Type, 2);
-        let mut plan = Plan::new(7, MessageId::default(), Scratch::default()).divided(Heads::new(partitions));
+        let mut plan = Plan::new(7, MessageId::default(), Vec::new(), Scratch::default())
+            .divided(Heads::new(partitions));
         take(&mut plan, &[draft(1, 1), draft(2, 1)], false);
         let before = plan.heads().clone();
         take(&mut plan, &[draft(3, 1), draft(4, 1), draft(1, 9)], true);
@@ -339,7 +339,7 @@ mod tests {
         use crate::log::frame::parse;
         use crate::log::record::Parsed;
         let labels = Labels { kind: "a", symbol: "", source: "" };
-        let mut plan = Plan::new(7, MessageId::default(), Scratch::default());
+        let mut plan = Plan::new(7, MessageId::default(), Vec::new(), Scratch::default());
         let sizes = [10, 9_000, 9_000, 100, 40_000, 3, 8_000, 8_000, 8_000];
         let drafts: Vec<Draft> = (1_u128..)
             .zip(sizes)
@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_lookup_that_fails_leaves_nothing() {
-        let mut plan = Plan::new(7, MessageId::default(), Scratch::default());
+        let mut plan = Plan::new(7, MessageId::default(), Vec::new(), Scratch::default());
         let drafts = [draft(1, 1), draft(2, 1)];
         let failed = plan.take(&drafts, false, 50, |id| if id == 2 { Err("damaged") } else { Ok(None) });
         assert_eq!(failed, Err("damaged"));

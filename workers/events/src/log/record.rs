@@ -205,6 +205,12 @@ impl Draft {
         label(&self.body, 0, self.lens[0])
     }
 
+    /// Whether another one is of the same type.
+    pub fn is_alike(&self, other: &Self) -> bool {
+        let own = usize::from(self.lens[0]);
+        self.lens[0] == other.lens[0] && self.body[..own] == other.body[..own]
+    }
+
     /// What it can be filtered by.
     pub fn labels(&self) -> Labels<'_> {
         let [kind, symbol, _] = self.lens.map(usize::from);
@@ -264,6 +270,16 @@ impl Record {
     /// Event type.
     pub fn kind(&self) -> &str {
         label(&self.body, 0, self.lens[0])
+    }
+
+    /// Whether it is of a type.
+    pub fn is_kind(&self, kind: &str) -> bool {
+        self.body[..usize::from(self.lens[0])] == *kind.as_bytes()
+    }
+
+    /// Whether it has a symbol.
+    pub fn has_symbol(&self) -> bool {
+        self.lens[1] > 0
     }
 
     /// Symbol, empty when the event has none.
@@ -386,6 +402,12 @@ fn checked(header: Header, record: &[u8]) -> Parsed {
 /// The type of a record as it stands in a frame.
 pub(crate) fn kind_of(record: &[u8]) -> &str {
     label(&record[head_bytes(record[28])..], 0, record[29])
+}
+
+/// The same; `known` where it is that one.
+pub(crate) fn kind_like<'a>(record: &'a [u8], known: &'a str) -> &'a str {
+    let at = head_bytes(record[28]);
+    if record[at..at + usize::from(record[29])] == *known.as_bytes() { known } else { kind_of(record) }
 }
 
 /// Sets the flags of an encoded record and its checksum, as version 1 stored it.

@@ -79,7 +79,7 @@ impl Segment {
     pub(crate) fn add<'a>(&self, entries: impl Iterator<Item = Entry<'a>>) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if let State::Growing(index) = &mut *state {
-            entries.for_each(|entry| index.add(&entry));
+            index.add_all(entries);
         }
     }
 

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::id::MessageId;
 use super::segment::Segment;
+use super::spares::Spares;
 
 /// LIMIT: bytes of the newest records held in memory.
 const NEWEST_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -119,10 +120,8 @@ impl Store {
         self.segments.read().unwrap_or_else(PoisonError::into_inner)[0].base_seq
     }
 
-    /// Keeps the records of a commit for who follows closely; gives memory that nobody uses any longer, for the next
-    /// commit.
-    pub(crate) fn keep_newest(&self, seqs: Range<u64>, records: Bytes) -> Vec<u8> {
-        let mut spare = Vec::new();
+    /// Keeps the records of a commit for who follows closely; the memory of those that nobody uses any longer is spare.
+    pub(crate) fn keep_newest(&self, seqs: Range<u64>, records: Bytes, spares: &mut Spares) {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         newest.bytes += records.len();
         newest.commits.push_back((seqs, records));
@@ -130,12 +129,8 @@ impl Store {
             && let Some((_, oldest)) = newest.commits.pop_front()
         {
             newest.bytes -= oldest.len();
-            if let Ok(mut unused) = oldest.try_into_mut() {
-                unused.clear();
-                spare = unused.into();
-            }
+            spare(oldest, spares);
         }
-        spare
     }
 
     /// The records of the commit in which a seq stands, when they are kept.
@@ -147,9 +142,10 @@ impl Store {
     }
 
     /// Begins a new segment.
-    pub(crate) fn push(&self, segment: Arc<Segment>) {
+    pub(crate) fn push(&self, segment: Arc<Segment>, spares: &mut Spares) {
         // What is kept is never older than what retention leaves.
-        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Newest::default();
+        let kept = std::mem::take(&mut *self.newest.lock().unwrap_or_else(PoisonError::into_inner));
+        kept.commits.into_iter().for_each(|(_, records)| spare(records, spares));
         self.segments.write().unwrap_or_else(PoisonError::into_inner).push(segment);
     }
 
@@ -198,5 +194,13 @@ impl Store {
     /// Tells when the log fails.
     pub(crate) fn failures(&self) -> watch::Receiver<Option<Fatal>> {
         self.failed.subscribe()
+    }
+}
+
+/// The memory of records is spare where nobody holds them.
+fn spare(records: Bytes, spares: &mut Spares) {
+    if let Ok(mut unused) = records.try_into_mut() {
+        unused.clear();
+        spares.put(unused.into());
     }
 }

@@ -31,6 +31,7 @@ use super::plan::{Known, Outcome, Plan, Scratch};
 use super::reader::{ReadError, record_at};
 use super::record::Draft;
 use super::segment::Segment;
+use super::spares::Spares;
 use super::store::{Fatal, Store};
 use super::{AppendError, Clock, Commit, Durability, Fsync, Observer, Receipt};
 
@@ -85,6 +86,8 @@ pub(crate) struct Writer {
     pub(crate) unsynced: Option<Instant>,
     /// Memory of the last commit, for the next one.
     pub(crate) scratch: Scratch,
+    /// Memory for records.
+    pub(crate) spares: Spares,
     pub(crate) style: Style,
     /// Makes the active segment's frames.
     pub(crate) sealer: Sealer,
@@ -180,9 +183,9 @@ impl Writer {
     fn commit(&mut self, batch: &mut Vec<Submission>) -> Result<(), Fatal> {
         let started = Instant::now();
         let now_ms = self.clock.now_ms();
-        let mut plan = Plan::new(self.next_seq, self.last_id, std::mem::take(&mut self.scratch))
+        let room = self.spares.take(batch.iter().map(|submission| submission.bytes).sum());
+        let mut plan = Plan::new(self.next_seq, self.last_id, room, std::mem::take(&mut self.scratch))
             .divided(self.heads.clone());
-        plan.reserve(batch.iter().map(|submission| submission.bytes).sum());
         let mut answers = Vec::with_capacity(batch.len());
         for submission in batch.drain(..) {
             let outcomes = plan
@@ -262,8 +265,8 @@ impl Writer {
         let sync_time = begun.elapsed();
         self.active.add(plan.entries(self.written));
         self.written += plan.bytes().len() as u64;
-        for (event_id, stamp) in plan.ids() {
-            self.dedup.remember(event_id, stamp.seq, stamp.id.ms);
+        for (event_id, stamp, is_fresh) in plan.ids() {
+            self.dedup.remember(event_id, is_fresh, stamp.seq, stamp.id.ms);
         }
         (self.next_seq, self.last_id) = plan.after();
         self.heads.clone_from(plan.heads());
@@ -278,7 +281,7 @@ impl Writer {
 
     /// Shows readers the newest records, where they are durable, and keeps them for who follows closely.
     fn show(&mut self, count: u64, records: Bytes) {
-        self.scratch.spare = self.store.keep_newest(self.next_seq - count..self.next_seq, records);
+        self.store.keep_newest(self.next_seq - count..self.next_seq, records, &mut self.spares);
         if self.fsync == Fsync::Always {
             self.store.set_durable(self.next_seq - 1);
         }
@@ -309,7 +312,7 @@ impl Writer {
         })?);
         let old = std::mem::replace(&mut self.active, Arc::clone(&segment));
         self.sealer = Sealer::begin(Arc::clone(&segment.form));
-        self.store.push(segment);
+        self.store.push(segment, &mut self.spares);
         (self.written, self.reserved) = (HEADER_BYTES as u64, HEADER_BYTES as u64);
         // The housekeeper is behind when this fails: then the segment is sealed at the next start.
         drop(self.housekeeper.try_send(Job::Seal(old)));

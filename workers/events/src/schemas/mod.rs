@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use jiff::Timestamp;
 use prometheus::IntCounterVec;
 use serde::{Deserialize, Serialize};
@@ -90,6 +90,10 @@ pub(crate) struct Schemas {
     turn: Mutex<()>,
     violations: Option<IntCounterVec>,
 }
+
+/// The schemas that the events of one call are held against: those in force when its first one was.
+#[derive(Debug, Default)]
+pub(crate) struct Held(Option<Guard<Arc<Table>>>);
 
 /// The schema of one type.
 #[derive(Debug)]
@@ -189,8 +193,8 @@ impl Schemas {
     }
 
     /// Checks the data of an event.
-    pub(crate) fn check(&self, kind: &str, data: &[u8]) -> Result<(), Fault> {
-        let table = self.table.load();
+    pub(crate) fn check(&self, held: &mut Held, kind: &str, data: &[u8]) -> Result<(), Fault> {
+        let table = held.0.get_or_insert_with(|| self.table.load());
         if table.is_empty() {
             return Ok(());
         }
