@@ -2,7 +2,8 @@
 //!
 //! `cargo run --release -p sluice-events --example publish [CONNECTIONS [SECONDS [BATCH]]]`. Each connection waits for
 //! its answer before it asks again; every event is synced before it, and encrypted. The worker has a runtime of one thread; its threads
-//! and those of its log count, the clients' thread does not. `PUBLISH_DIR` says where the log lies (`/tmp`). With
+//! and those of its log count, the clients' thread does not. As in service the edge listens for kill switches, and
+//! memory is the product's. `PUBLISH_DIR` says where the log lies (`/tmp`). With
 //! `PUBLISH_REDIS=127.0.0.1:PORT` events go to that Redis, whose CPU time is told as well.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a measurement that prints its table")]
@@ -24,10 +25,16 @@ use tokio::net::UnixStream;
 
 const PAD_BYTES: usize = 125;
 
-fn start(dir: &Path, key: &str) -> (Start, Stopper) {
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn start(dir: &Path, key: &str, edge_key: &str) -> (Start, Stopper) {
     let mut doors = Doors::default();
     doors.insert("internal", Listener::Unix(UnixListener::bind(dir.join("door")).unwrap()));
-    let peers = BTreeMap::from([(Role::Calc, InternalKeys::digest(key))]);
+    let peers = BTreeMap::from([
+        (Role::Calc, InternalKeys::digest(key)),
+        (Role::Edge, InternalKeys::digest(edge_key)),
+    ]);
     let (stopper, stop) = Stopper::new();
     let mut config = Config::default();
     // There is no vault to ask for a key.
@@ -143,6 +150,20 @@ fn publication(key: &str, batch: usize) -> Vec<u8> {
     request("POST", "/events/batch", key, &format!(r#"{{"events":[{}]}}"#, vec![event; batch].join(",")))
 }
 
+/// Listens as the edge does, to events that do not come.
+async fn listen(socket: PathBuf, key: String) {
+    let mut io = UnixStream::connect(socket).await.unwrap();
+    let request = format!(
+        "GET /events/stream?event_type=kill_switch HTTP/1.1\r\nhost: x\r\nx-internal-key: {key}\r\n\
+         x-internal-self: 1\r\n\r\n"
+    );
+    io.write_all(request.as_bytes()).await.unwrap();
+    let mut held = vec![0; 4096];
+    let read = io.read(&mut held).await.unwrap();
+    assert!(held.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&held[..read]));
+    while io.read(&mut held).await.is_ok_and(|bytes| bytes > 0) {}
+}
+
 async fn publish(socket: &Path, (key, batch): (&str, usize), connections: usize, time: Duration) -> Vec<u64> {
     let request: Arc<[u8]> = publication(key, batch).into();
     let end = Instant::now() + time;
@@ -172,18 +193,20 @@ async fn main() {
     let batch = number(3, 1) as usize;
     let home = std::env::var("PUBLISH_DIR").unwrap_or_else(|_| "/tmp".to_owned());
     let dir = tempfile::tempdir_in(home).unwrap();
-    let (key, socket) = (InternalKeys::mint(), dir.path().join("door"));
-    let (start, _stopper) = start(dir.path(), &key);
+    let (key, edge_key, socket) = (InternalKeys::mint(), InternalKeys::mint(), dir.path().join("door"));
+    let (start, _stopper) = start(dir.path(), &key, &edge_key);
     let worker = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let running = worker.spawn(sluice_events::run(start));
     // It listens when this is answered; then, what the first events cost once.
     commits(&socket, &key).await;
+    let listening = tokio::spawn(listen(socket.clone(), edge_key));
     publish(&socket, (&key, batch), connections, Duration::from_secs(1)).await;
     let (before, begun, spent, aside) = (commits(&socket, &key).await, Instant::now(), cpu(), cpu_of_redis());
     let mut times = publish(&socket, (&key, batch), connections, time).await;
     let (took, spent) = (begun.elapsed().as_secs_f64(), cpu().saturating_sub(spent));
     let aside = cpu_of_redis().saturating_sub(aside);
     let after = commits(&socket, &key).await;
+    assert!(!listening.is_finished(), "the edge listens to the end");
     times.sort_unstable();
     let at = |share: f64| times.get((times.len() as f64 * share) as usize).map_or(0.0, |us| *us as f64 / 1e3);
     println!(
