@@ -77,7 +77,11 @@ fn stored(dir: &Path) -> Vec<u8> {
         if path.is_dir() {
             bytes.extend(stored(&path));
         } else if path.is_file() {
-            bytes.extend(std::fs::read(&path).unwrap());
+            match std::fs::read(&path) {
+                // Renamed while this looks.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                read => bytes.extend(read.unwrap()),
+            }
         }
     }
     bytes

@@ -220,9 +220,9 @@ async fn a_stuck_socket_never_slows_a_publisher() {
     }
     let begun = Instant::now();
     for round in 0..10 {
-        publish_batch(&world, round * 500..round * 500 + 500, 6_000).await;
+        publish_batch(&world, round * 50..round * 50 + 50, 60_000).await;
     }
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
     // One that wakes up late has lost nothing.
-    numbers(&mut stuck[0], "a", 0..5_000).await;
+    numbers(&mut stuck[0], "a", 0..500).await;
 }

@@ -135,12 +135,7 @@ async fn dead_letters_become_messages_again() {
 async fn dead_letters_outlive_their_events() {
     let world = World::with(|setup| setup.config.events.retention.bytes = Some(200_000));
     let all = with_dead(&world, 2).await;
-    let pad = "x".repeat(10_000);
-    let begun = Instant::now();
-    while world.admin().get(&format!("/events/{}", all[1])).await.status == 200 {
-        publish(&world, &json!({"event_type": "risk_alert", "data": {"pad": pad}})).await;
-        assert!(begun.elapsed() < DEADLINE);
-    }
+    fill_until_gone(&world, &all[1]).await;
     assert_eq!(letters(&world, "").await["events"][1]["event"]["data"]["n"], 1);
     redrive(&world, json!({})).await;
     let world = killed(&world);

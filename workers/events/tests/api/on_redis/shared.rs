@@ -145,8 +145,11 @@ async fn an_id_is_searched_for_among_20_000_events_and_no_more() {
     publish(&world, &json!({"event_type": "risk_alert", "event_id": id, "data": {}})).await;
     let batch = json!({"events": vec![json!({"event_type": "risk_alert", "data": {}}); 1_000]}).to_string();
     for round in 0..20 {
-        let answer = world.admin().get(&format!("/events/{id}")).await;
-        assert_eq!(answer.ok()["event_id"], id, "behind {round} batches");
+        // Each look is at everything behind it.
+        if [0, 1, 10, 19].contains(&round) {
+            let answer = world.admin().get(&format!("/events/{id}")).await;
+            assert_eq!(answer.ok()["event_id"], id, "behind {round} batches");
+        }
         assert_eq!(world.admin().post("/events/batch", &batch).await.ok()["published"], 1_000);
     }
     assert_eq!(world.admin().get(&format!("/events/{id}")).await.code(404), "id_not_indexed");
