@@ -1,6 +1,8 @@
 //! Somebody dies, stops or changes his mind in the middle of an exchange: somebody serves all the same.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -9,8 +11,8 @@ use crate::harness::fleet::{self, Fleet};
 use crate::harness::http::{Connection, get, post};
 use crate::harness::load::{KeepAlive, Load};
 use crate::harness::origin::upstream;
-use crate::harness::site::Site;
-use crate::harness::{Instance, is_alive, signal, until};
+use crate::harness::site::{Site, free_port};
+use crate::harness::{Instance, binary, is_alive, signal, until};
 
 /// The other process that plays the edge.
 fn another_edge(running: &Instance, before: u32) -> u32 {
@@ -53,6 +55,55 @@ fn a_wish_to_end_in_the_middle_of_an_upgrade_is_heard() {
     assert_eq!(running.wait(), Some(0));
     assert!(!is_alive(edge));
     drop(asking.wait());
+}
+
+/// Asks a supervisor to reload, and hears its first word.
+fn asked_to_reload(site: &Site) -> (BufReader<UnixStream>, String) {
+    let mut stream = UnixStream::connect(site.data().join("run/supervisor.sock")).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream.write_all(b"{\"do\":\"reload\"}\n").unwrap();
+    let mut asked = BufReader::new(stream);
+    let line = next_line(&mut asked);
+    (asked, line)
+}
+
+fn next_line(asked: &mut BufReader<UnixStream>) -> String {
+    let mut line = String::new();
+    asked.read_line(&mut line).unwrap();
+    line
+}
+
+#[test]
+fn reloads_in_the_middle_of_an_upgrade_are_bounded_and_the_new_binary_does_them() {
+    let site = Site::new();
+    let running = site.up();
+    // Its check takes until it is let go.
+    let (go, real) = (site.path("go"), binary().display().to_string());
+    let waits = format!("until [ -e {} ]; do sleep 0.02; done", go.display());
+    site.install_script(&format!("case \"$*\" in *--self-test*) {waits};; esac\nexec {real} \"$@\""));
+    let mut upgrading = site.upgrade_until(None, "checking");
+    // A key that starts the edge anew, which others renew just now.
+    let conf = fs::read_to_string(site.path("sluice.toml")).unwrap();
+    let offset = running.edge().rsplit(':').next().unwrap().parse::<u16>().unwrap() - 8000;
+    let port = free_port();
+    site.replace("sluice.toml", &format!("{conf}[control]\nlisten = \"127.0.0.1:{}\"\n", port - offset));
+    let mut waiting: Vec<_> = (0..8).map(|_| asked_to_reload(&site)).collect();
+    for (_, said) in &waiting {
+        assert!(said.contains("\"say\"") && said.contains("the reload follows it"), "{said}");
+    }
+    let (_, refused) = asked_to_reload(&site);
+    assert!(refused.contains("\"failed\"") && refused.contains("reload again when it is done"), "{refused}");
+    fs::write(go, "").unwrap();
+    for (asked, _) in &mut waiting {
+        let told = next_line(asked);
+        assert!(told.contains("\"done\"") && told.contains("the new binary reloads"), "{told}");
+    }
+    assert!(upgrading.wait().unwrap().success());
+    until("the control port has moved", || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok().then_some(())
+    });
+    get(&format!("http://127.0.0.1:{port}"), "/circuit-breakers").send().expect(200);
+    running.stop();
 }
 
 #[test]

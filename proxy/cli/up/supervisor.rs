@@ -207,7 +207,9 @@ impl<'a> Supervisor<'a> {
 
     /// Every role, by the binary that this supervisor runs since a moment.
     fn renew_all(&mut self, report: Report) {
-        let turns = turns_of(&self.keepers, |_| true, |_| None);
+        // The configuration was read anew with the program: addresses that changed since are taken now or never.
+        let config = self.plan.config.as_ref();
+        let turns = turns_of(&self.keepers, |_| true, |role| config.map(|config| tcp_of(role, config)));
         self.renew(turns, false, Some(self.plan.program.clone()), report);
     }
 
