@@ -31,6 +31,8 @@ pub(crate) struct Forward {
     count: usize,
     found: VecDeque<Record>,
     trimmed: Option<Trimmed>,
+    /// It begins with the oldest event that is there, whichever that is: nothing is missing before it.
+    from_oldest: bool,
     /// It follows the stream, and stops where seqs are missing.
     following: bool,
     /// It reads what is in memory.
@@ -50,6 +52,7 @@ impl Forward {
             count: COUNT_FIRST,
             found: VecDeque::new(),
             trimmed: None,
+            from_oldest: seq == 0,
             following: false,
             near: false,
             left: u64::MAX,
@@ -73,6 +76,9 @@ impl Forward {
                 self.found.clear();
                 self.last = None;
                 break;
+            }
+            if std::mem::take(&mut self.from_oldest) {
+                self.next = seq;
             }
             if seq > self.next {
                 self.trimmed.get_or_insert(Trimmed { expected: self.next, got: seq });

@@ -92,3 +92,22 @@ async fn what_is_not_there_is_refused() {
     assert_eq!(admin.post("/events/replay?speed=0", "").await.code(400), "bad_query");
     assert_eq!(admin.post("/events/replay?symbol=a", "{}").await.code(400), "bad_query");
 }
+
+#[tokio::test]
+async fn a_replay_begins_with_what_is_kept() {
+    let world = World::with(|setup| setup.config.events.segment_bytes = 64 << 10);
+    let admin = world.admin();
+    let events =
+        json!({"events": vec![json!({"event_type": "risk_alert", "data": {"pad": "x".repeat(500)}}); 300]});
+    for _ in 0..2 {
+        admin.post("/events/batch", &events.to_string()).await.ok();
+    }
+    let left = admin.post("/admin/retention", r#"{"count":200}"#).await.ok();
+    assert!(left["removed"]["events"].as_u64().unwrap() > 0, "{left}");
+    let counted = admin.post("/events/replay", "").await.ok();
+    assert_eq!(counted["events_replayed"], left["stream_length"]);
+    let lines = admin.send("POST", "/events/replay", "accept: application/x-ndjson\r\n", b"").await;
+    assert_eq!(lines.body.lines().count() as u64, left["stream_length"].as_u64().unwrap(), "{}", lines.head);
+    let copied = admin.post("/events/replay?into=stream:copy", "").await.ok();
+    assert_eq!(copied["events_replayed"], left["stream_length"]);
+}
