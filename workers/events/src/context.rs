@@ -125,7 +125,8 @@ impl Context {
         }
     }
 
-    /// Changes when what was stored turned out to be replaced.
+    /// Changes when what was stored turned out to be replaced; counts as changed when it ever did. Its value is the seq
+    /// up to which events may be gone.
     pub(crate) fn replaced(&self) -> watch::Receiver<u64> {
         self.replaced.clone()
     }

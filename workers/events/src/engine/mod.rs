@@ -210,7 +210,8 @@ impl Engine {
         }
     }
 
-    /// Counts how often what was stored was replaced by something else behind this process's back.
+    /// Changes when what was stored was replaced by something else behind this process's back. Its value is the seq up
+    /// to which events may be gone.
     pub(crate) fn replaced(&self) -> watch::Receiver<u64> {
         match self {
             // Without a sender it never changes.

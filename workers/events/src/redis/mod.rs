@@ -236,7 +236,8 @@ impl Redis {
         self.inner.shared.epoch()
     }
 
-    /// Counts how often what was stored turned out to be replaced: a subscriber that sees it change has a gap.
+    /// Changes when what was stored turned out to be replaced: a subscriber that sees it change has a gap. Its value
+    /// is the last seq before the new epoch.
     pub(crate) fn replaced(&self) -> changes::Receiver<u64> {
         self.inner.shared.replaced()
     }

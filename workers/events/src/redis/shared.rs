@@ -168,7 +168,7 @@ impl Shared {
             self.tail().begin(seq, found.id);
         }
         if replaced || found.lost {
-            self.replaced.send_modify(|count| *count += 1);
+            self.replaced.send_modify(|upto| *upto = seq);
             tracing::error!(component = "redis", seq, "stored events were replaced: a new epoch begins");
         }
     }

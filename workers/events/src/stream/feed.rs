@@ -102,6 +102,9 @@ impl Feed {
             Mode::Conflate { every } => (None, Some(Box::new(Newest::new(every, false, now)))),
         };
         context.metrics.subscribers.inc();
+        // What was lost before it began concerns it only where it resumes, which `Start::place` looks at.
+        let mut replaced = context.replaced();
+        replaced.mark_unchanged();
         let mut feed = Self {
             context: Arc::clone(context),
             selector: choice.selector,
@@ -113,7 +116,7 @@ impl Feed {
             pace,
             newest,
             opening: None,
-            replaced: context.replaced(),
+            replaced,
             _permit: permit,
         };
         context.hub.bells().hang(&feed.bell, Wants::from(&*feed.selector));
@@ -133,7 +136,8 @@ impl Feed {
 
     /// Goes to another place.
     pub(crate) async fn seek(&mut self, start: Start) -> Result<(), Reject> {
-        let (next, gap) = self.context.read(move |reader| start.place(reader)).await?;
+        let lost_upto = *self.replaced.borrow();
+        let (next, gap) = self.context.read(move |reader| start.place(reader, lost_upto)).await?;
         (self.next, self.live, self.resting) = (next, false, false);
         self.opening = gap.map(|gap| Box::new(Opening { gap: Some(gap), snapshot: None, sent: 0 }));
         if let Some(newest) = &mut self.newest {

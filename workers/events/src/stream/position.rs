@@ -10,7 +10,7 @@ use sluice_wire::header::LAST_EVENT_ID;
 
 use super::choice::Misfit;
 use crate::engine::{ReadError, Reader};
-use crate::log::{MessageId, Stamp};
+use crate::log::{Filter, MessageId, Stamp};
 use crate::params::{Params, bad, time};
 
 /// Behind an event: what a client has had. Message ids rise over all partitions, so one says it of each.
@@ -118,8 +118,9 @@ impl Start {
         }
     }
 
-    /// The first seq, and the gap when the position is not of this stream or no longer kept.
-    pub(crate) fn place(self, reader: &Reader) -> Result<(u64, Option<Gap>), ReadError> {
+    /// The first seq, and the gap when the position is not of this stream or no longer kept, or when events were lost
+    /// behind it or with it: some of those up to `lost_upto` were, 0 being none.
+    pub(crate) fn place(self, reader: &Reader, lost_upto: u64) -> Result<(u64, Option<Gap>), ReadError> {
         let newest = reader.durable_seq();
         match self {
             Self::Now => Ok((newest + 1, None)),
@@ -141,7 +142,14 @@ impl Start {
                 let next = reader.seq_after(id)?;
                 let trimmed =
                     stats.first_id.is_none_or(|first| id < first) && next == reader.first_seq() && next > 1;
-                Ok((next, if trimmed { gap(stats.first_id, "trimmed") } else { None }))
+                if trimmed {
+                    return Ok((next, gap(stats.first_id, "trimmed")));
+                }
+                if lost_upto > 0 && next <= lost_upto + 1 {
+                    let comes = reader.forward(next, Filter::default()).next()?;
+                    return Ok((next, gap(comes.map(|record| record.stamp.id), "failover")));
+                }
+                Ok((next, None))
             }
         }
     }

@@ -125,8 +125,11 @@ async fn what_a_failover_loses_is_told_and_ids_go_on() {
     for n in 5..8 {
         taken(&world, n).await;
     }
+    let mut lost = None;
     for n in 0..8 {
-        assert_eq!(live.next().await.unwrap().json()["data"]["n"], n);
+        let block = live.next().await.unwrap();
+        assert_eq!(block.json()["data"]["n"], n);
+        lost = Some(block.id);
     }
     primary.kill();
     replica.again();
@@ -151,6 +154,18 @@ async fn what_a_failover_loses_is_told_and_ids_go_on() {
         "{next:?}"
     );
     stored(&world, [0, 1, 2, 3, 4, 8].into_iter()).await;
+    // Who resumes behind an event that was lost is told of it, who begins or resumes behind the loss is not.
+    let comes = async |headers: &str, n: u64| {
+        let mut stream = world.admin().stream("GET", "/events/stream", headers).await;
+        taken(&world, n).await;
+        stream.next().await.unwrap()
+    };
+    let resumed = comes(&format!("last-event-id: {}\r\n", lost.unwrap()), 9).await;
+    assert_eq!((resumed.event.as_str(), &resumed.json()["reason"]), ("gap", &json!("failover")));
+    let behind = format!("last-event-id: {}\r\n", next[1]["message_id"].as_str().unwrap());
+    for (headers, n) in [(behind.as_str(), 10), ("", 11)] {
+        assert_ne!(comes(headers, n).await.event, "gap", "{headers}");
+    }
     // What was lost can be published again.
     assert_eq!(taken(&world, 5).await["duplicate"], false);
     assert_eq!(taken(&world, 0).await["duplicate"], true);
