@@ -10,6 +10,7 @@ mod hostile;
 mod keys;
 mod kill;
 mod layout;
+mod login;
 mod observe;
 mod operate;
 mod orders;

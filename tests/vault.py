@@ -155,6 +155,14 @@ def command_line(program, url, token):
         same(bao("write", "auth/approle/login", f"role_id={role}", f"secret_id={secret}")["auth"]["policies"],
              ["cli", "default"])
         bao("write", "auth/approle/login", f"role_id={role}", f"secret_id={secret}", fails=True)
+        bao("write", "auth/userpass/users/cli", "password=cli-password", "token_policies=cli")
+        made = bao("login", "-method=userpass", "-no-store", "username=cli", "password=cli-password")["auth"]
+        same(made["policies"], ["cli", "default"])
+        bao("login", "-method=userpass", "-no-store", "username=cli", "password=wrong", fails=True)
+        bao("write", "auth/userpass/users/cli/password", "password=other-password")
+        bao("login", "-method=userpass", "-no-store", "username=cli", "password=other-password")
+        same("cli" in bao("list", "auth/userpass/users"), True)
+        bao("delete", "auth/userpass/users/cli")
         bao("secrets", "list")
         bao("auth", "list")
         wrapped = bao("kv", "put", "-wrap-ttl=60", "secret/cli/w", "a=b")["wrap_info"]["token"]
@@ -280,6 +288,26 @@ CALLS = [
     ("POST", "auth/approle/login", {"role_id": "x", "secret_id": "y"}),
     ("GET", "auth/approle/role/none", None),
     ("DELETE", "auth/approle/role/d", None),
+    ("POST", "sys/auth/userpass", {"type": "userpass"}),
+    ("POST", "auth/userpass/users/d", {"token_policies": "d"}),
+    ("POST", "auth/userpass/users/d", {"password": "pass-d", "token_policies": "d,e", "token_ttl": "1h"}),
+    ("POST", "auth/userpass/users/d", {"token_policies": "d"}),
+    ("GET", "auth/userpass/users/d", None),
+    ("LIST", "auth/userpass/users", None),
+    ("POST", "auth/userpass/users/d/password", {"password": "pass-e"}),
+    ("POST", "auth/userpass/users/d/password", {}),
+    ("POST", "auth/userpass/users/d/policies", {"token_policies": "e"}),
+    ("PUT", "auth/userpass/login/D", {"password": "pass-e"}),
+    ("POST", "auth/userpass/login/d", {"password": "pass-d"}),
+    ("POST", "auth/userpass/login/none", {"password": "pass-d"}),
+    ("GET", "auth/userpass/users/none", None),
+    ("DELETE", "auth/userpass/users/none", None),
+    ("DELETE", "auth/userpass/users/d", None),
+    ("LIST", "auth/userpass/users", None),
+    ("POST", "auth/userpass/users/l", {"password": "pass-l"}),
+    *[("POST", "auth/userpass/login/l", {"password": "wrong"})] * 6,
+    ("POST", "auth/userpass/login/l", {"password": "pass-l"}),
+    ("DELETE", "auth/userpass/users/l", None),
     ("POST", "sys/wrapping/wrap", {"a": "b"}),
     ("POST", "sys/wrapping/unwrap", {"token": "none"}),
     ("POST", "sys/leases/lookup", {"lease_id": "x"}),

@@ -232,7 +232,29 @@ def transit():
     transit.delete_key(name=folder)
 
 
-checks = [health, kv, policies, approle, wrapping, pki, transit]
+def userpass():
+    if "userpass/" not in client.sys.list_auth_methods()["data"]:
+        client.sys.enable_auth_method("userpass")
+    users = client.auth.userpass
+    users.create_or_update_user(folder, password="first-password", policies="default", token_ttl="20m")
+    assert folder in users.list_user()["data"]["keys"]
+    told = users.read_user(folder)["data"]
+    assert told["token_policies"] == ["default"] and told["token_ttl"] == 1200 and "password" not in told
+    login = hvac.Client(url=url).auth.userpass
+    first = login.login(folder, "first-password")["auth"]
+    assert first["metadata"] == {"username": folder} and first["policies"] == ["default"]
+    assert hvac.Client(url=url, token=first["client_token"]).is_authenticated()
+    assert "invalid username or password" in refused(InvalidRequest, login.login, username=folder, password="wrong")
+    assert "invalid username or password" in refused(InvalidRequest, login.login, username="nobody", password="wrong")
+    users.update_password_on_user(folder, "second-password")
+    refused(InvalidRequest, login.login, username=folder, password="first-password")
+    login.login(folder, "second-password")
+    users.delete_user(folder)
+    refused(InvalidRequest, login.login, username=folder, password="second-password")
+    refused(InvalidPath, users.read_user, username=folder)
+
+
+checks = [health, kv, policies, approle, userpass, wrapping, pki, transit]
 if root.startswith("hvs."):
     checks.append(tokens)
 for check in checks:

@@ -129,6 +129,7 @@ catalogue! {
     // Vault.
     VaultTokens "sluice_vault_tokens_issued_total" [] "Tokens issued";
     VaultValidations "sluice_vault_validations_total" ["result"] "Token validations";
+    VaultLogins "sluice_vault_logins_total" ["outcome"] "Tries of a user's password";
     VaultCertificates "sluice_vault_certificates_issued_total" [] "Certificates issued";
     VaultRevocations "sluice_vault_revocations_total" ["kind"] "Tokens, subjects and certificates revoked";
     VaultSecretOps "sluice_vault_secret_operations_total" ["operation", "decision"] "Secret operations";

@@ -6,12 +6,13 @@
 //! Whatever is configured, a part of the files that the process may open is kept from clients: an edge whose
 //! clients hold them all could neither reach an upstream nor write its logs.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use foldhash::HashMap;
 use rustix::process::{Resource, getrlimit};
+use sluice_http::address_key;
 
 /// Files kept from clients where the process may open many; a quarter of them all where that is more, and half of
 /// them where it may open few.
@@ -128,17 +129,6 @@ impl Drop for ConnectionPermit {
                 by_ip.remove(&key);
             }
         }
-    }
-}
-
-/// The address as limits count it: IPv4 whole (also when mapped into IPv6), IPv6 by /64.
-pub(crate) fn address_key(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -1,13 +1,13 @@
 //! What is known of a client connection for its whole life.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use http::HeaderValue;
-use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
+pub(crate) use sluice_http::is_within;
 use sluice_identity::certificate::ClientCertificate;
 
 use crate::digits::push_address;
@@ -48,12 +48,6 @@ impl Conn {
     pub(crate) const fn is_tls(&self) -> bool {
         self.tls.is_some()
     }
-}
-
-/// Whether an address lies in one of these networks; an IPv4 address written as IPv6 is one of IPv4.
-pub(crate) fn is_within(ip: IpAddr, nets: &[IpNet]) -> bool {
-    let ip = ip.to_canonical();
-    nets.iter().any(|net| net.contains(&ip))
 }
 
 /// Of the configuration, and of the edge's own identity.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::upstreams::peer::HttpPeer;
+use sluice_http::client_ip;
 use sluice_policy::balance::Flight;
 use sluice_policy::deadline::Deadline;
 use sluice_policy::ending::Failure;
@@ -25,7 +26,6 @@ use crate::clock;
 use crate::conn::{Conn, Protocol, is_within};
 use crate::endpoint::Endpoint;
 use crate::generation::{Generation, ServiceRoute, WorkerRoute};
-use crate::headers::client_ip;
 use crate::idempotency::Held;
 use crate::ids::{self, Trace};
 use crate::jwt_cache::Verified;

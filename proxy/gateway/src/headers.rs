@@ -3,51 +3,23 @@
 //! Names are compared in lower case, as the header map keeps them. Fields that only the edge may set
 //! are removed first and set after verification, so a client's copy never survives.
 
-use std::net::IpAddr;
-
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, SERVER, STRICT_TRANSPORT_SECURITY, TRAILER,
     TRANSFER_ENCODING, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
-use ipnet::IpNet;
 use pingora::http::RequestHeader;
 use sluice_policy::headers::{Rules, is_hop_by_hop, judge, may_be_nominated, nominated};
 use sluice_schema::HeaderEdits;
 use sluice_wire::header::{GRPC_TIMEOUT, TRACEPARENT, TRACESTATE, X_REQUEST_DEADLINE_MS, X_REQUEST_ID};
 
-use crate::conn::is_within;
 use crate::fields::{Fields, name};
 use crate::ids::Trace;
 use crate::jwt_cache::Verified;
 
-/// LIMIT: addresses read from `X-Forwarded-For`.
-const FORWARDED_MAX: usize = 32;
-
 /// Whether a request came through a proxy, by its own account.
 pub(crate) fn is_proxied(headers: &HeaderMap) -> bool {
     headers.contains_key(FORWARDED) || headers.contains_key(&name::FORWARDED_FOR) || headers.contains_key(VIA)
-}
-
-/// The client's address: the peer's, or behind trusted proxies the last address in `X-Forwarded-For`
-/// that is none of theirs.
-pub(crate) fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let peer = peer.to_canonical();
-    let is_trusted = |ip: IpAddr| is_within(ip, trusted);
-    if !is_trusted(peer) {
-        return peer;
-    }
-    let mut client = peer;
-    let listed = headers.get_all(&name::FORWARDED_FOR).iter().rev().filter_map(|value| value.to_str().ok());
-    for text in listed.flat_map(|value| value.rsplit(',')).take(FORWARDED_MAX) {
-        // What stands before an unreadable entry cannot be believed.
-        let Ok(ip) = text.trim().parse::<IpAddr>() else { break };
-        client = ip.to_canonical();
-        if !is_trusted(client) {
-            break;
-        }
-    }
-    client
 }
 
 /// Removes what clients may not send and what ends at the edge.
@@ -310,18 +282,6 @@ mod tests {
         let mut sent = request(&[("Connection", "close, X-User, Content-Length"), ("Connection", "foo")]);
         check_nominations(&mut sent).unwrap();
         assert_eq!(sent.headers.get(CONNECTION).unwrap(), "close, foo");
-    }
-
-    #[test]
-    fn only_trusted_proxies_name_the_client() {
-        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
-        let mut headers = HeaderMap::new();
-        headers.append("x-forwarded-for", HeaderValue::from_static("1.1.1.1, 203.0.113.9, 10.0.0.2"));
-        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        assert_eq!(client_ip(ip("192.0.2.1"), &headers, &trusted), ip("192.0.2.1"));
-        assert_eq!(client_ip(ip("10.0.0.1"), &headers, &trusted), ip("203.0.113.9"));
-        headers.insert("x-forwarded-for", HeaderValue::from_static("junk"));
-        assert_eq!(client_ip(ip("10.0.0.1"), &headers, &trusted), ip("10.0.0.1"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use foldhash::HashMap;
 use sluice_policy::limit::Gcra;
 use sluice_policy::time::Nanos;
 
-use crate::caps::address_key;
+use sluice_http::address_key;
 
 /// Failed authentications of one address in a minute.
 pub(crate) const FAILURES_A_MINUTE: u64 = 60;

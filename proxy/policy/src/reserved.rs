@@ -78,8 +78,9 @@ const fn withheld(prefix: &'static str) -> Reserved {
     Reserved { target: Target::Withheld, ..secret(vault(prefix, Credential::Worker)) }
 }
 
-/// Every reserved prefix. The `/v1/sys/…` entries open, close or rekey the vault: never through the edge.
-pub static RESERVED: [Reserved; 33] = [
+/// Every reserved prefix. Those that are withheld open, close or rekey the vault, or make
+/// its first administrator: never through the edge.
+pub static RESERVED: [Reserved; 34] = [
     page("/health"),
     page("/livez"),
     page("/readyz"),
@@ -108,6 +109,7 @@ pub static RESERVED: [Reserved; 33] = [
     vault("/.well-known", Credential::Worker),
     vault("/ca", Credential::Worker),
     guarded(secret(vault("/auth", Credential::Worker))),
+    withheld("/auth/bootstrap"),
     withheld("/v1/sys/init"),
     withheld("/v1/sys/seal"),
     withheld("/v1/sys/unseal"),

@@ -6,6 +6,7 @@
 mod asset;
 mod body;
 mod caller;
+mod client_address;
 mod direct;
 mod doors;
 mod handover;
@@ -29,6 +30,7 @@ mod tests;
 pub use asset::Asset;
 pub use body::{BODY_BYTES_DEFAULT, BodyBytes, BodyLimit, JsonBytes, StrictJson, StrictQuery};
 pub use caller::{Authenticated, MaybeCaller, is_token_good, require};
+pub use client_address::{address_key, client_ip, is_within, origin};
 pub use direct::Direct;
 pub use doors::{Door, Doors, Listener, Peer};
 pub use handover::{Giver, Handover};

@@ -7,6 +7,8 @@ mod internal;
 mod secrets;
 mod tokens;
 
+pub(crate) use tokens::bearer;
+
 use std::sync::Arc;
 
 use axum::Router;
@@ -19,7 +21,6 @@ use http::{HeaderName, HeaderValue, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sluice_http::Reject;
-use sluice_wire::code::Code;
 use sluice_wire::problem::Problem;
 
 use crate::context::Context;
@@ -36,7 +37,6 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .route("/tokens/{service}", post(tokens::generate_for))
         .route("/tokens", get(tokens::list))
         .route("/.well-known/jwks.json", get(tokens::jwks))
-        .route("/auth/login", post(login))
         .route("/security/credentials/issue", post(credentials::issue))
         .route("/credentials/issue", post(credentials::issue))
         .route("/credentials/{service}", post(credentials::issue_for).get(credentials::read))
@@ -60,6 +60,7 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .merge(crate::oauth::routes())
         .merge(crate::falco::routes())
         .merge(crate::acme::routes())
+        .merge(crate::user::routes())
         .route_layer(from_fn_with_state(Arc::clone(&context), refuse_while_sealed))
         .route("/v1/{*path}", any(crate::v1::handle))
         .with_state(context)
@@ -73,10 +74,6 @@ async fn refuse_while_sealed(
 ) -> Result<Response, Reject> {
     context.vault()?;
     Ok(next.run(request).await)
-}
-
-async fn login() -> Reject {
-    Reject::new(Code::LoginDisabled, "no users are configured; ask for a token instead")
 }
 
 /// A JSON answer that no cache may keep.
@@ -99,7 +96,7 @@ pub(crate) fn public(content_type: &'static str, body: impl Into<Bytes>, max_age
 }
 
 /// A JSON body that may be left out: then it is `{}`.
-fn optional_json<T: DeserializeOwned>(body: &Bytes) -> Result<T, Reject> {
+pub(crate) fn optional_json<T: DeserializeOwned>(body: &Bytes) -> Result<T, Reject> {
     let text: &[u8] = if body.trim_ascii().is_empty() { b"{}" } else { body };
     sluice_wire::json::from_slice(text).map_err(|error| Problem::from(error).into())
 }

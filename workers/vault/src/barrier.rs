@@ -263,6 +263,7 @@ impl Barrier {
         // Only a store that opens by a key file is made by opening it.
         let vault = self.make(root, Shape::File, now)?;
         self.state().shape = Some(vault.store.keyring().shape());
+        vault.offer_first(now).map_err(UnsealError::State)?;
         if self.settings.dev {
             vault.write_dev_token(now).map_err(UnsealError::State)?;
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use jiff::SignedDuration;
 use ring::digest;
 use sluice_http::Start;
@@ -39,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) falco: Falco,
     /// Who orders which names over ACME, and where that is proved.
     pub(crate) acme: sluice_schema::Acme,
+    /// Proxies whose word about a client's address the edge takes.
+    pub(crate) trusted: Vec<IpNet>,
     /// Tolerated clock difference, seconds; revocations outlive tokens by it.
     pub(crate) leeway_s: i64,
 }
@@ -99,6 +102,7 @@ impl Settings {
             roles: roles.iter().map(|(name, words)| (name.clone(), words.iter().collect())).collect(),
             falco: falco(&start.config.falco),
             acme: start.config.acme.clone(),
+            trusted: start.config.edge.trusted_proxies.clone(),
             leeway_s: start.config.auth.leeway.as_secs() as i64,
         }
     }

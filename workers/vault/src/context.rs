@@ -33,6 +33,7 @@ use crate::refusals::Refusals;
 use crate::seal::{KeyFileError, RootKey, Shape};
 use crate::store::{Change, Store, StoreError, Table};
 use crate::token::{self, Signers};
+use crate::user::{Cost, Guard, Pool};
 use crate::v1;
 use crate::witness;
 
@@ -84,6 +85,8 @@ pub(crate) struct Vault {
     pub(crate) rules: Rules,
     pub(crate) acme: acme::Desk,
     pub(crate) refusals: Refusals,
+    pub(crate) passwords: Pool,
+    pub(crate) guard: Guard,
     /// Rung when there are rows to seal anew.
     pub(crate) rotated: Notify,
     ending: CancellationToken,
@@ -171,6 +174,8 @@ impl Vault {
             rules,
             acme: acme::Desk::new().map_err(UnsealError::State)?,
             refusals: Refusals::new(now),
+            passwords: Pool::sized(Cost::CURRENT),
+            guard: Guard::new(),
             rotated: Notify::new(),
             ending: CancellationToken::new(),
             closed: Closed::default(),
@@ -250,7 +255,7 @@ impl Vault {
     }
 
     /// Writes a file in the data directory that only its owner reads.
-    fn write_private(&self, name: &str, text: &str) -> Result<PathBuf, VaultError> {
+    pub(crate) fn write_private(&self, name: &str, text: &str) -> Result<PathBuf, VaultError> {
         let path = self.settings.data_dir.join(name);
         let aside = path.with_extension("new");
         // Anything left over has an unknown mode; a new file has ours from its first moment.

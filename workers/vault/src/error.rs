@@ -22,6 +22,9 @@ pub(crate) enum VaultError {
     /// A refusal under `/acme/`, in the words that RFC 8555 has for it.
     #[error("{0}")]
     Acme(Box<crate::acme::Refusal>),
+    /// A bound is reached; seconds until it may be tried again.
+    #[error("{1}")]
+    Later(Code, String, u64),
     /// Policy says no. One text for everything under a path, so that nothing about it is learnt.
     #[error("{0}")]
     Forbidden(&'static str),
@@ -92,6 +95,9 @@ impl From<VaultError> for Reject {
                 Problem::new(Code::RateLimited).detail(detail).retry_after_s(RETRY_S).into()
             }
             VaultError::Invalid(code, detail) => Self::new(code, detail),
+            VaultError::Later(code, detail, retry_s) => {
+                Problem::new(code).detail(detail).retry_after_s(retry_s).into()
+            }
             // Not reached: `/v1/` and `/acme/` word their own answers.
             VaultError::Worded(_, detail) => Self::new(Code::BadRequest, detail),
             VaultError::Acme(refusal) => Self::new(Code::BadRequest, refusal.to_string()),

@@ -31,6 +31,7 @@ mod secret;
 mod store;
 mod store_key;
 mod token;
+mod user;
 mod v1;
 mod witness;
 

@@ -42,11 +42,12 @@ pub(crate) fn settings(dir: &Path) -> Settings {
         roles: BTreeMap::from([("bot".to_owned(), ["read", "trade"].into_iter().collect())]),
         falco: crate::config::Falco { secret: None, window_ms: 60_000, rate: 100, responses: Vec::new() },
         acme: sluice_schema::Acme::default(),
+        trusted: Vec::new(),
         leeway_s: 5,
     }
 }
 
-fn open(dir: &TempDir, root: &RootKey, now: Timestamp) -> Vault {
+pub(crate) fn open(dir: &TempDir, root: &RootKey, now: Timestamp) -> Vault {
     open_with(settings(dir.path()), root, now)
 }
 

@@ -68,7 +68,8 @@ pub(super) async fn validate(
     Ok(answer(&verdict))
 }
 
-fn bearer(headers: &HeaderMap) -> Option<String> {
+/// The one bearer token in the headers.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<String> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next()?.to_str().ok().filter(|_| values.next().is_none())?;
     let (scheme, token) = value.split_once(' ')?;

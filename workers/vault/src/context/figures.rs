@@ -8,6 +8,7 @@ use sluice_telemetry::metric::{self, LATENCY_BUCKETS_S, Name};
 pub(crate) struct Figures {
     pub(crate) tokens: IntCounter,
     pub(crate) validations: IntCounterVec,
+    pub(crate) logins: IntCounterVec,
     pub(crate) certificates: IntCounter,
     pub(crate) revocations: IntCounterVec,
     pub(crate) secret_ops: IntCounterVec,
@@ -24,6 +25,7 @@ impl Figures {
         Self {
             tokens: metric::counter(registry, Name::VaultTokens),
             validations: metric::counters(registry, Name::VaultValidations),
+            logins: metric::counters(registry, Name::VaultLogins),
             certificates: metric::counter(registry, Name::VaultCertificates),
             revocations: metric::counters(registry, Name::VaultRevocations),
             secret_ops: metric::counters(registry, Name::VaultSecretOps),

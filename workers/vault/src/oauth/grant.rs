@@ -96,6 +96,7 @@ impl Vault {
             ttl: self.client_life(client),
             client: Some(client.id.clone()),
             parent: None,
+            user: None,
         })
     }
 
@@ -145,6 +146,7 @@ impl Vault {
             ttl: self.client_life(client).min(left),
             client: Some(client.id.clone()),
             parent: Some(Parent { root: row.root().unwrap_or(&jti).to_owned(), jti, expires_s: claims.exp }),
+            user: None,
         })
     }
 

@@ -24,6 +24,7 @@ use crate::outbox::security_event;
 use crate::path::ServiceName;
 use crate::request::Act;
 use crate::store::{Change, Range, Table, View as _};
+use crate::user::Standing;
 
 /// LIMIT: live tokens.
 const TOKENS_MAX: u64 = 1_000_000;
@@ -102,6 +103,8 @@ pub(crate) struct Plan {
     pub(crate) client: Option<String>,
     /// The token it is made of, with which it ends.
     pub(crate) parent: Option<Parent>,
+    /// The user whose password or session asks, where one does.
+    pub(crate) user: Option<Standing>,
 }
 
 impl Vault {
@@ -132,6 +135,7 @@ impl Vault {
             ttl,
             client: None,
             parent: None,
+            user: None,
         };
         self.issue_token(&act, act.entry("token", "mint", "tokens/dev-admin"), Ok(plan))
     }
@@ -162,6 +166,7 @@ impl Vault {
             ttl,
             client: None,
             parent: None,
+            user: None,
         })
     }
 
@@ -178,6 +183,7 @@ impl Vault {
             ttl: self.token_life(caller, ttl)?,
             client: None,
             parent: None,
+            user: None,
         })
     }
 
@@ -244,7 +250,7 @@ impl Vault {
             client: plan.client,
             parent: plan.parent,
         };
-        let (id, now) = (jti.clone(), act.now);
+        let (id, now, user) = (jti.clone(), act.now, plan.user);
         self.write(entry, move |change| {
             if change.count(Table::Token)? >= TOKENS_MAX {
                 return Err(VaultError::invalid(Code::RateLimited, "too many live tokens"));
@@ -261,6 +267,9 @@ impl Vault {
                 ));
             }
             falco::check(change, &row.sub, now)?;
+            if let Some(user) = &user {
+                user.check(change)?;
+            }
             if let Some(parent) = &row.parent {
                 check_line(change, parent)?;
             }
@@ -388,7 +397,7 @@ impl Vault {
         let (now, leeway_s) = (act.now, self.settings.leeway_s);
         let authority = self.authority.load_full();
         let ended = self.write(entry, move |change| {
-            void(change, &subject, now, leeway_s);
+            void(change, &subject, now, leeway_s)?;
             acme::end_service(change, &authority, &subject, now)?;
             let live =
                 change.keys(Table::TokenIndex, &Range::prefix(&subject_prefix(&subject), COUNTED_MAX))?.len();
@@ -417,13 +426,16 @@ fn end(
     Ok(())
 }
 
-/// Voids every token of a subject issued until now.
-fn void(change: &mut Change<'_>, subject: &str, now: Timestamp, leeway_s: i64) {
-    let issued_until = now.as_second();
+/// Voids every token of a subject issued until now, and those that were lifted over an earlier revocation in this
+/// very second: they begin in the next one.
+fn void(change: &mut Change<'_>, subject: &str, now: Timestamp, leeway_s: i64) -> Result<(), VaultError> {
+    let lifted = void_until(change, subject)?.map_or(i64::MIN, |until| until + 1);
+    let issued_until = now.as_second().max(lifted);
     let until = now + TTL_MAX + SignedDuration::from_secs(leeway_s);
     let row = RevokedRow { at: now, until, issuer: None, issued_until: Some(issued_until) };
     change.save(Table::Revoked, format!("sub/{subject}").as_bytes(), &row);
     change.announce(FeedChange::Sub(RevokedSubject { sub: subject.to_owned(), issued_until }));
+    Ok(())
 }
 
 /// Ends all tokens of a subject within another change.
@@ -433,7 +445,7 @@ pub(crate) fn void_subject(
     now: Timestamp,
     leeway_s: i64,
 ) -> Result<(), VaultError> {
-    void(change, subject, now, leeway_s);
+    void(change, subject, now, leeway_s)?;
     change.emit(&security_event("tokens_revoked", now, &[("service", subject)]))
 }
 

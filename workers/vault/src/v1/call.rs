@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::fault;
 use crate::error::VaultError;
 use crate::request::Act;
+use crate::user::Source;
 
 /// LIMIT: members of a body's object that are looked at.
 const FIELDS_MAX: usize = 256;
@@ -39,6 +40,8 @@ pub(super) struct Call {
     pub(super) wrap_s: Option<i64>,
     /// The service in the client's certificate.
     pub(super) certified: Option<String>,
+    /// Where it comes from, for the lockout.
+    pub(super) source: Source,
     /// Unseals or not, the query's parameters.
     pub(super) query: BTreeMap<String, String>,
 }

@@ -19,6 +19,7 @@ use super::{fault, token};
 use crate::context::Context;
 use crate::error::VaultError;
 use crate::request::Act;
+use crate::user::Source;
 
 /// LIMIT: bytes of a path below `/v1/`.
 const PATH_BYTES_MAX: usize = 1_280;
@@ -66,9 +67,17 @@ async fn answer(context: &Arc<Context>, request: Request) -> Result<(Answer, Str
     if context.barrier.vault().is_none() {
         return Err(of_error(&VaultError::Sealed));
     }
-    let (act, token) = caller(context, &mut parts).await.map_err(|reject| worded(&reject))?;
+    // Who logs in again shows his former token, which may have ended: what proves him is in the body.
+    let (act, token) = if super::auth::is_login(&call.path, call.op) {
+        (Act::unproved(&parts), None)
+    } else {
+        caller(context, &mut parts).await.map_err(|reject| worded(&reject))?
+    };
+    let trusted = context.vault().map_err(|reject| worded(&reject))?;
+    let source = Source::of(&parts, &trusted.settings.trusted);
+    drop(trusted);
     let seals = (call.path == "sys/seal" && call.op == Op::Write).then(|| act.clone());
-    let call = Call { act, token, ..call };
+    let call = Call { act, token, source, ..call };
     let done = context.run_bare(move |vault| vault.v1(call)).await;
     match (seals, &done) {
         (Some(act), Ok(Ok(_))) => {
@@ -134,6 +143,7 @@ fn call(parts: &Parts, body: &[u8], act: Act) -> Result<Call, VaultError> {
         token: None,
         wrap_s: wrap_s.filter(|ttl| *ttl > 0),
         certified: certified.map(str::to_owned),
+        source: Source::default(),
         query,
         act,
     })
@@ -204,6 +214,7 @@ fn of_error(error: &VaultError) -> Wire {
         }
         VaultError::Invalid(Code::RateLimited, text) => refusal(429, &[text]),
         VaultError::Invalid(_, text) => refusal(400, &[text]),
+        VaultError::Later(code, text, _) => refusal(code.status(), &[text]),
         VaultError::Integrity(_) => refusal(500, &["a stored record failed its integrity check"]),
         VaultError::Sealed => refusal(503, &["Vault is sealed"]),
         VaultError::Opening(_) => refusal(500, &["the vault does not open"]),

@@ -22,6 +22,7 @@ mod transit;
 mod who;
 mod wrap;
 
+pub(crate) use auth::forget_user;
 pub(crate) use http::handle;
 pub(crate) use logical::{has_ended, sweep};
 

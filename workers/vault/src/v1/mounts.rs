@@ -28,11 +28,12 @@ const SECRETS: [Mount; 4] = [
     Mount { path: "transit/", kind: "transit", description: "encryption with keys that stay here" },
 ];
 
-const AUTH: [Mount; 4] = [
+const AUTH: [Mount; 5] = [
     Mount { path: "approle/", kind: "approle", description: "roles of programs" },
     Mount { path: "cert/", kind: "cert", description: "certificates of services" },
     Mount { path: "jwt/", kind: "jwt", description: "tokens of this installation" },
     Mount { path: "token/", kind: "token", description: "token based credentials" },
+    Mount { path: "userpass/", kind: "userpass", description: "passwords of users" },
 ];
 
 impl Mount {

@@ -6,7 +6,7 @@ use super::answer::Answer;
 use super::call::{Call, Op};
 use super::token::{self, Kind};
 use super::who::{self, Who};
-use super::{denied, fault, logical, nothing};
+use super::{auth, denied, fault, logical, nothing};
 use crate::context::Vault;
 use crate::error::VaultError;
 use crate::path::SecretPath;
@@ -131,6 +131,7 @@ impl Vault {
                 Err(_) => Ok(true),
             },
             ["auth", "approle", "role", role] => row(format!("approle/role/{role}")),
+            ["auth", "userpass", "users", user] => row(auth::user_key(&user.to_ascii_lowercase())),
             ["transit", "keys", key] => row(format!("transit/{key}")),
             _ => Ok(true),
         }

@@ -14,4 +14,5 @@ mod secrets;
 mod start;
 mod store_keys;
 mod tokens;
+mod users;
 mod vault_api;

@@ -128,3 +128,57 @@ async fn lost_key_or_older_store_does_not_start() {
     assert!(setup().start().ended().await.is_err());
     assert!(!dir.path().join("vault/unseal.key").exists(), "no new key is made over an existing store");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_one_time_token_makes_the_first_administrator_and_no_second() {
+    let keys = TempDir::new().unwrap();
+    let key = keys.path().join("root.key");
+    fs::write(&key, "5a".repeat(32)).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o400)).unwrap();
+    let mut config = Config::default();
+    config.vault.seal = Seal::File(key.clone());
+    let dir = Arc::new(TempDir::new().unwrap());
+    let file = dir.path().join("bootstrap-token");
+    let setup = || Setup { dir: Arc::clone(&dir), config: config.clone(), dev: false, events: None };
+    let start = async || {
+        let vault = setup().start();
+        vault.ready().await;
+        vault
+    };
+    let vault = start().await;
+    let first = fs::read_to_string(&file).unwrap();
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    vault.stop().await.1.unwrap();
+    let vault = start().await;
+    assert_eq!(fs::read_to_string(&file).unwrap(), first, "the same until it is used");
+    vault.stop().await.1.unwrap();
+    fs::remove_file(&file).unwrap();
+    let vault = start().await;
+    let token = fs::read_to_string(&file).unwrap();
+    assert_ne!(token, first, "a lost one is made anew");
+
+    let ask = async |vault: &Vault, token: &str, user: &str, password: &str| {
+        let body = serde_json::json!({ "token": token, "username": user, "password": password });
+        vault.call("POST", "/auth/bootstrap", None, &body.to_string()).await
+    };
+    ask(&vault, &first, "root", "a long password").await.is(401, "invalid_token");
+    ask(&vault, "", "root", "a long password").await.is(401, "invalid_token");
+    ask(&vault, &token, "root", "short").await.is(400, "bad_request");
+    let made = ask(&vault, &format!("{token}\n"), "root", "a long password").await;
+    assert_eq!((made.status, &made.json()["roles"]), (200, &serde_json::json!(["admin"])));
+    assert!(!file.exists());
+    ask(&vault, &token, "eve", "a long password").await.is(401, "invalid_token");
+    let session = made.json()["token"].as_str().unwrap().to_owned();
+    let body = r#"{"password":"another long one","roles":["admin"]}"#;
+    assert_eq!(vault.call("PUT", "/auth/users/second", Some(&session), body).await.status, 201);
+    vault.stop().await.1.unwrap();
+
+    // Never again, also where a copy of the file comes back.
+    fs::write(&file, &token).unwrap();
+    let vault = start().await;
+    assert!(!file.exists());
+    ask(&vault, &token, "eve", "a long password").await.is(401, "invalid_token");
+    let audit = fs::read_to_string(dir.path().join("audit/vault.jsonl")).unwrap();
+    assert!(audit.contains(r#""op":"bootstrap""#) && !audit.contains(&token), "{audit}");
+    vault.stop().await.1.unwrap();
+}

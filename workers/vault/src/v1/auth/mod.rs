@@ -2,6 +2,10 @@
 
 mod approle;
 mod sluice;
+mod userpass;
+
+pub(crate) use userpass::forget as forget_user;
+pub(super) use userpass::key as user_key;
 
 use std::collections::BTreeMap;
 
@@ -91,11 +95,18 @@ impl Tokens {
     }
 }
 
+/// Whether a call is a login, which anybody may try.
+pub(super) fn is_login(path: &str, op: Op) -> bool {
+    let known = ["auth/approle/login", "auth/cert/login", "auth/jwt/login"].contains(&path);
+    op == Op::Write && (known || path.starts_with("auth/userpass/login/"))
+}
+
 impl Vault {
     /// `auth/…` beside tokens, for callers that may.
     pub(super) fn v1_auth(&self, ask: &Ask, path: &[&str]) -> Result<Answer, VaultError> {
         match path {
             ["approle", rest @ ..] => self.v1_approle(ask, rest),
+            ["userpass", rest @ ..] => self.v1_userpass(ask, rest),
             [kind @ ("cert" | "jwt"), rest @ ..] => self.v1_sluice_roles(ask, kind, rest),
             _ => Err(no_route(&ask.call.path)),
         }
@@ -107,6 +118,7 @@ impl Vault {
             (["auth", "approle", "login"], Op::Write) => Some(self.v1_approle_login(ask)),
             (["auth", "cert", "login"], Op::Write) => Some(self.v1_cert_login(ask)),
             (["auth", "jwt", "login"], Op::Write) => Some(self.v1_jwt_login(ask)),
+            (["auth", "userpass", "login", name], Op::Write) => Some(self.v1_userpass_login(ask, name)),
             _ => None,
         }
     }
