@@ -14,6 +14,7 @@ mod login;
 mod observe;
 mod operate;
 mod orders;
+mod renewal;
 #[path = "../proxy/ledger/tests/server/mod.rs"]
 mod server;
 mod spool;

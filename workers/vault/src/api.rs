@@ -40,6 +40,7 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .route("/security/credentials/issue", post(credentials::issue))
         .route("/credentials/issue", post(credentials::issue))
         .route("/credentials/{service}", post(credentials::issue_for).get(credentials::read))
+        .route("/credentials/{service}/renew", post(credentials::renew))
         .route("/credentials/{service}/revoke", post(credentials::revoke))
         .route("/credentials", get(credentials::list))
         .route("/ca/certificate", get(authority::certificate))

@@ -114,7 +114,7 @@ pub(super) fn vault(t: &mut Table<'_, '_>, vault: &mut Vault) {
         let doc = "Life of a token whose request names none, and of a legacy token at most.";
         t.key("token_ttl", doc, TOKEN_TTL, &mut vault.token_ttl);
         let doc = "Life of a leaf certificate whose request names none.";
-        t.key("leaf_ttl", doc, span(60_000, 30 * DAY), &mut vault.leaf_ttl);
+        t.key("leaf_ttl", doc, span(5_000, 30 * DAY), &mut vault.leaf_ttl);
         let doc = "SPIFFE trust domain of every identity.";
         t.key("trust_domain", doc, TRUST_DOMAIN, &mut vault.trust_domain);
     });

@@ -9,7 +9,7 @@ use sluice_http::{BodyBytes, Reject, StrictJson, StrictQuery};
 use sluice_wire::code::Code;
 
 use super::{answer, optional_json};
-use crate::ca::IssueRequest;
+use crate::ca::{IssueRequest, RenewRequest};
 use crate::context::Context;
 use crate::request::Act;
 
@@ -43,6 +43,17 @@ async fn make(
     request: IssueRequest,
 ) -> Result<Response, Reject> {
     let issued = context.run(move |vault| vault.issue(&act, &service, request)).await?;
+    Ok(answer(&issued))
+}
+
+pub(super) async fn renew(
+    State(context): State<Arc<Context>>,
+    Path(service): Path<String>,
+    act: Act,
+    BodyBytes(body): BodyBytes,
+) -> Result<Response, Reject> {
+    let request: RenewRequest = optional_json(&body)?;
+    let issued = context.run(move |vault| vault.renew_credential(&act, &service, &request)).await?;
     Ok(answer(&issued))
 }
 

@@ -4,12 +4,15 @@ use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use sluice_audit::Entry;
+use sluice_identity::caller::Caller;
 use sluice_wire::code::Code;
 use sluice_wire::role::Role;
 
 use super::authority::{self, Issuing};
 use super::csr::RequestedKey;
 use super::leaf::{Holder, Leaf, LeafRequest, is_dns_name};
+use super::renew::Dated;
 use super::rows;
 use crate::access;
 use crate::context::Vault;
@@ -83,10 +86,16 @@ pub(crate) struct Credential {
     pub(super) revoked_at: Option<Timestamp>,
 }
 
-/// A page of the newest certificate of each service.
+/// The newest certificates of some services, and the last of these where there are more.
+struct Page {
+    credentials: Vec<Credential>,
+    next: Option<String>,
+}
+
+/// The same, shown.
 #[derive(Debug, Serialize)]
 pub(crate) struct CredentialPage {
-    credentials: Vec<Credential>,
+    credentials: Vec<Dated>,
     count: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
@@ -118,10 +127,20 @@ impl Vault {
         request: IssueRequest,
     ) -> Result<IssueAnswer, VaultError> {
         let entry = act.entry("credential", "issue", format!("credentials/{service}"));
-        let wanted = match self.plan_issue(act, service, request) {
-            Ok(wanted) => wanted,
-            Err(error) => return Err(self.refuse(entry, error)),
-        };
+        match self.plan_issue(act, service, request) {
+            Ok(wanted) => self.hand_out(act, entry, service, wanted),
+            Err(error) => Err(self.refuse(entry, error)),
+        }
+    }
+
+    /// Makes a certificate that was decided on, keeps it and shows it.
+    pub(super) fn hand_out(
+        &self,
+        act: &Act,
+        entry: Entry,
+        service: &str,
+        wanted: LeafRequest,
+    ) -> Result<IssueAnswer, VaultError> {
         let authority = self.authority.load_full();
         let issuing = authority.issuing();
         let leaf = Leaf::issue(issuing, &self.settings.trust_domain, wanted, act.now)?;
@@ -150,12 +169,8 @@ impl Vault {
         let service = ServiceName::parse(service)?;
         access::credential(Some(caller), service.as_str())?;
         let admin = caller.grants.is_admin();
-        let longest = if admin { LEAF_LIFE_MAX } else { self.settings.leaf_ttl };
-        let ttl = request.ttl.map_or(self.settings.leaf_ttl, |ttl| ttl.0);
+        let ttl = self.leaf_life(caller, request.ttl.map_or(self.settings.leaf_ttl, |ttl| ttl.0))?;
         let bad = |detail: String| Err(VaultError::invalid(Code::BadRequest, detail));
-        if ttl < SignedDuration::from_secs(1) || ttl > longest {
-            return bad(format!("ttl is at least 1 and at most {} seconds", longest.as_secs()));
-        }
         if request.dns_names.len() + request.ip_addresses.len() > NAMES_MAX {
             return bad(format!("a certificate has at most {NAMES_MAX} names and addresses"));
         }
@@ -180,16 +195,32 @@ impl Vault {
         Ok(LeafRequest { holder: Holder::Service(service), dns_names, ip_addresses, ttl, key })
     }
 
+    /// A life that the caller may give.
+    pub(super) fn leaf_life(
+        &self,
+        caller: &Caller,
+        ttl: SignedDuration,
+    ) -> Result<SignedDuration, VaultError> {
+        let longest = if caller.grants.is_admin() { LEAF_LIFE_MAX } else { self.settings.leaf_ttl };
+        if ttl < SignedDuration::from_secs(1) || ttl > longest {
+            let detail = format!("ttl is at least 1 and at most {} seconds", longest.as_secs());
+            return Err(VaultError::invalid(Code::BadRequest, detail));
+        }
+        Ok(ttl)
+    }
+
     /// A service's newest certificate.
-    pub(crate) fn credential(&self, act: &Act, service: &str) -> Result<Credential, VaultError> {
+    pub(crate) fn credential(&self, act: &Act, service: &str) -> Result<Dated, VaultError> {
         let entry = act.entry("credential", "read", format!("credentials/{service}"));
         if let Err(error) = may_see(act, service) {
             return Err(self.refuse(entry, error));
         }
         self.read(entry, || {
             let view = self.store.snapshot()?;
-            newest(&view, service)?
-                .ok_or_else(|| VaultError::NotFound("this service has no certificate".into()))
+            let found = newest(&view, service)?;
+            let found =
+                found.ok_or_else(|| VaultError::NotFound("this service has no certificate".into()))?;
+            Ok(Dated::of(found, act.now))
         })
     }
 
@@ -208,11 +239,11 @@ impl Vault {
         self.read(entry, || {
             let view = self.store.snapshot()?;
             if caller.grants.covers("credentials:issue") {
-                return page(&view, after, limit.clamp(1, PAGE_MAX));
+                return Ok(page(&view, after, limit.clamp(1, PAGE_MAX))?.dated(act.now));
             }
             let credentials: Vec<_> =
                 newest(&view, access::service(caller).unwrap_or_default())?.into_iter().collect();
-            Ok(CredentialPage { count: credentials.len(), credentials, next: None })
+            Ok(Page { credentials, next: None }.dated(act.now))
         })
     }
 
@@ -246,6 +277,13 @@ impl Vault {
     }
 }
 
+impl Page {
+    fn dated(self, now: Timestamp) -> CredentialPage {
+        let credentials: Vec<_> = self.credentials.into_iter().map(|one| Dated::of(one, now)).collect();
+        CredentialPage { count: credentials.len(), credentials, next: self.next }
+    }
+}
+
 impl Watched {
     fn ca(kind: &'static str, issuing: &Issuing) -> Self {
         Self {
@@ -259,7 +297,7 @@ impl Watched {
 }
 
 /// The certificates of a page that are not revoked.
-fn leaves(page: CredentialPage) -> impl Iterator<Item = Watched> {
+fn leaves(page: Page) -> impl Iterator<Item = Watched> {
     page.credentials.into_iter().filter(|one| one.revoked_at.is_none()).map(|one| Watched {
         name: one.service,
         kind: "leaf",
@@ -336,7 +374,7 @@ pub(super) fn keep(
     ))
 }
 
-fn newest(view: &impl View, service: &str) -> Result<Option<Credential>, VaultError> {
+pub(super) fn newest(view: &impl View, service: &str) -> Result<Option<Credential>, VaultError> {
     match view.last_key(Table::Credential, &rows::of_service(service, 1))? {
         Some(key) => view.require(Table::Credential, &key).map(Some),
         None => Ok(None),
@@ -344,7 +382,7 @@ fn newest(view: &impl View, service: &str) -> Result<Option<Credential>, VaultEr
 }
 
 /// Walks from service to service, whatever number of certificates each has.
-fn page(view: &impl View, after: Option<&str>, limit: usize) -> Result<CredentialPage, VaultError> {
+fn page(view: &impl View, after: Option<&str>, limit: usize) -> Result<Page, VaultError> {
     let mut credentials = Vec::new();
     let mut from = after.map_or_else(Vec::new, |after| [after.as_bytes(), &[1]].concat());
     let mut next = None;
@@ -360,5 +398,5 @@ fn page(view: &impl View, after: Option<&str>, limit: usize) -> Result<Credentia
         credentials.extend(newest(view, &service)?);
         from = [service.as_bytes(), &[1]].concat();
     }
-    Ok(CredentialPage { count: credentials.len(), credentials, next })
+    Ok(Page { credentials, next })
 }

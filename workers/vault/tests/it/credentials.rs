@@ -147,3 +147,53 @@ async fn revoked_certificate_is_on_the_list_and_keys_are_never_shown_again() {
     let der = vault.call("GET", "/ca/crl?format=txt", None, "").await;
     der.is(400, "bad_query");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewed_certificate_keeps_its_names_and_the_former_one_stays_good() {
+    let vault = Vault::start().await;
+    let bot = vault.token("bot", &["read"]).await;
+    let other = vault.token("other", &["read"]).await;
+    let renew = |token: &str, body: Value| {
+        let (vault, token) = (&vault, token.to_owned());
+        async move { vault.call("POST", "/credentials/bot/renew", Some(&token), &body.to_string()).await }
+    };
+    renew(&bot, json!({})).await.is(404, "not_found");
+    let wish = json!({ "dns_names": ["bank.example"], "ip_addresses": ["10.0.0.1", "::1"], "ttl": "7d" });
+    let first = vault.as_admin("POST", "/credentials/bot", &wish.to_string()).await.json();
+    vault.call("POST", "/credentials/bot", Some(&bot), r#"{"ttl":"1h"}"#).await;
+    renew(&other, json!({})).await.is(403, "insufficient_scope");
+    vault.call("POST", "/credentials/bot/renew", None, "").await.is(401, "invalid_token");
+    renew(&bot, json!({ "ttl": "7d" })).await.is(400, "bad_request");
+    renew(&bot, json!({ "dns_names": ["evil.example"] })).await.is(400, "invalid_json");
+
+    let newest = renew(&bot, json!({})).await.json();
+    assert!(newest["private_key"].as_str().unwrap().contains("PRIVATE KEY"));
+    let key = KeyPair::generate().unwrap();
+    let named = json!({ "serial_number": first["serial_number"], "csr": request_for(&key) });
+    let second = renew(&bot, named).await;
+    assert_eq!(second.status, 200, "{second:?}");
+    let second = second.json();
+    assert!(second.get("private_key").is_none() && second["serial_number"] != first["serial_number"]);
+    let names = |issued: &Value| {
+        let leaf = blocks(issued["certificate"].as_str().unwrap()).remove(0);
+        let (_, leaf) = X509Certificate::from_der(&leaf).unwrap();
+        let told = leaf.subject_alternative_name().unwrap().unwrap().value.general_names.clone();
+        told.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&second), names(&first));
+    assert!(names(&second).iter().any(|name| name.contains("bank.example")));
+    assert!(!names(&newest).iter().any(|name| name.contains("bank.example")));
+
+    let listed = vault.as_admin("GET", "/credentials", "").await.json();
+    let days = listed["credentials"][0]["days_left"].as_f64().unwrap();
+    assert!((0.98..=1.0).contains(&days), "the life that a service gets: {listed}");
+    let read = vault.call("GET", "/credentials/bot", Some(&bot), "").await.json();
+    assert!(read["renew_at"].as_str().unwrap() < read["expires_at"].as_str().unwrap());
+    let crl = vault.call("GET", "/ca/crl", None, "").await.text;
+    let (lists, former) = (blocks(&crl), first["serial_number"].as_str().unwrap());
+    let (_, list) = CertificateRevocationList::from_der(&lists[0]).unwrap();
+    assert_eq!(list.iter_revoked_certificates().count(), 0, "{former} stays good");
+    let body = json!({ "serial_number": former }).to_string();
+    assert_eq!(vault.call("POST", "/credentials/bot/revoke", Some(&bot), &body).await.status, 200);
+    renew(&bot, json!({ "serial_number": former })).await.is(404, "not_found");
+}
