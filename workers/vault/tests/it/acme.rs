@@ -11,7 +11,7 @@ use sluice_schema::Acme;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::harness::{PATIENCE, Reply, Setup, Vault};
+use crate::harness::{PATIENCE, Reply, Setup, Vault, bytes_below};
 
 const ISSUER: &str = "https://sluice.internal";
 
@@ -166,6 +166,33 @@ async fn the_directory_names_addresses_below_the_issuer() {
         (missing.status, missing.json()["type"].as_str()),
         (404, Some("urn:ietf:params:acme:error:malformed"))
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_binding_key_is_shown_once_and_kept_sealed() {
+    let vault = Vault::start().await;
+    let made = vault.as_admin("POST", "/acme/external-accounts", r#"{"service_name":"bot"}"#).await;
+    assert!(made.status == 201 && made.head.contains("cache-control: no-store"), "{made:?}");
+    let (made, token) = (made.json(), vault.token("bot", &["read"]).await);
+    let secret = made["hmac_key"].as_str().unwrap().to_owned();
+    let listed = vault.call("GET", "/acme/external-accounts", Some(&token), "").await;
+    assert_eq!(
+        (&listed.json()["external_accounts"][0]["kid"], listed.json()["count"].as_u64()),
+        (&made["kid"], Some(1))
+    );
+    assert!(!listed.text.contains(&secret), "{listed:?}");
+    let other = vault.token("web", &["read"]).await;
+    assert_eq!(vault.call("GET", "/acme/external-accounts", Some(&other), "").await.json()["count"], 0);
+    let path = format!("/acme/external-accounts/{}", made["kid"].as_str().unwrap());
+    vault.call("DELETE", &path, Some(&other), "").await.is(403, "insufficient_scope");
+    assert_eq!(vault.call("DELETE", &path, Some(&token), "").await.status, 204);
+    vault.call("DELETE", &path, Some(&token), "").await.is(404, "not_found");
+    let raw = URL_SAFE_NO_PAD.decode(&secret).unwrap();
+    for (file, bytes) in bytes_below(vault.dir.path()) {
+        for canary in [secret.as_bytes(), &raw] {
+            assert!(!bytes.windows(canary.len()).any(|part| part == canary), "{}", file.display());
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
