@@ -252,7 +252,8 @@ mod tests {
     #[test]
     fn counters_are_bounded() {
         let mut lockout = Lockout::default();
-        for n in 0..MARKS_MAX as i64 {
+        // Three counters a try: a few more tries than there is room for.
+        for n in 0..(MARKS_MAX / 3 + 50) as i64 {
             wrong(&mut lockout, &format!("u{n}"), &format!("s{n}"), n);
             assert!(lockout.marks.len() <= MARKS_MAX);
         }
