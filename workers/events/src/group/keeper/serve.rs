@@ -1,7 +1,7 @@
 //! What is due in a group, and who waits there.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::command::Ask;
 use super::super::error::GroupError;
@@ -10,6 +10,8 @@ use super::{Keeper, Reply};
 
 /// Events looked at in vain before the place is written down on its own.
 const PLACE_STEP: u64 = 50_000;
+/// How much longer than it waits somebody is kept while there is more to look at.
+const LOOK_ON: Duration = Duration::from_secs(1);
 
 impl Keeper {
     /// Does what is due in one group and serves who waits there; whether there is more to do at once.
@@ -71,7 +73,9 @@ impl Keeper {
             }
         };
         let is_empty = lease.messages.is_empty() && lease.gap.is_none();
-        if is_empty && Instant::now() < ask.until {
+        // Nothing found in one step is not nothing there: who does not wait is sent away at the end of the stream.
+        let until = if ended { ask.until } else { ask.until + LOOK_ON };
+        if is_empty && Instant::now() < until {
             left.push_back(ask);
             return !ended;
         }
