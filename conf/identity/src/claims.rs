@@ -26,16 +26,20 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// The claims of a service's certificate: its SPIFFE id is the subject, its name the account. `None`
-    /// for a certificate that names no service of any trust domain (a role is no client), or whose id does
-    /// not fit in a header. Chain, trust domain, time and revocation are the caller's to check.
-    pub fn of_certificate(certificate: &ClientCertificate, grants: Grants) -> Option<Self> {
+    /// The claims of a service's certificate: its SPIFFE id is the subject; in our own trust domain, and in no other,
+    /// its name is the account. `None` for a certificate that names no service of any trust domain (a role is no
+    /// client), or whose id does not fit in a header. Chain, time and revocation are the caller's to check.
+    pub fn of_certificate(
+        certificate: &ClientCertificate,
+        trust_domain: &str,
+        grants: Grants,
+    ) -> Option<Self> {
         let id = certificate.spiffe.as_ref()?;
-        let service = id.service()?.to_owned();
+        id.service()?;
         let sub = id.to_string();
         is_subject(&sub).then_some(Self {
             sub,
-            account: Some(service),
+            account: id.service_in(trust_domain).map(str::to_owned),
             jti: None,
             iat: Some(certificate.not_before_unix_s),
             exp: certificate.not_after_unix_s,
@@ -122,14 +126,17 @@ mod tests {
     #[test]
     fn certificate_of_a_service_gives_claims_and_no_other_does() {
         let id = "spiffe://sluice.internal/service/bot";
-        let claims = Claims::of_certificate(&certificate(id), "trade".parse().unwrap_or_default()).unwrap();
+        let of = |id: &str, grants| Claims::of_certificate(&certificate(id), "sluice.internal", grants);
+        let claims = of(id, "trade".parse().unwrap_or_default()).unwrap();
         assert_eq!((claims.sub.as_str(), claims.account.as_deref()), (id, Some("bot")));
         assert_eq!((claims.iat, claims.exp, claims.legacy), (Some(10), 100, false));
         assert!(claims.grants.covers("trade") && claims.jti.is_none());
         let long = format!("spiffe://{}/service/bot", "d".repeat(120));
         for other in ["", "spiffe://sluice.internal/role/edge", "spiffe://sluice.internal/service/a/b", &long]
         {
-            assert_eq!(Claims::of_certificate(&certificate(other), Grants::default()), None, "{other}");
+            assert_eq!(of(other, Grants::default()), None, "{other}");
         }
+        let strange = of("spiffe://partner.example/service/bot", Grants::default()).unwrap();
+        assert_eq!((strange.sub.as_str(), strange.account), ("spiffe://partner.example/service/bot", None));
     }
 }

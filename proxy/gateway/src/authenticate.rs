@@ -184,7 +184,7 @@ fn certified(shared: &Shared, x: &Exchange) -> Option<Arc<Verified>> {
         let own = id.service_in(domain).and_then(|name| roles.get(name));
         let granted = own.or_else(|| roles.get(&id.to_string()));
         let grants = granted.into_iter().flatten().map(String::as_str).collect();
-        Verified::new(Claims::of_certificate(certificate, grants)?, "mtls")
+        Verified::new(Claims::of_certificate(certificate, domain, grants)?, "mtls")
     })
 }
 

@@ -94,7 +94,8 @@ fn of_certificate(client: &ClientCertificate, headers: &HeaderMap, known: &Known
     match (bearer(headers, &known.trust), own.and_then(SpiffeId::service)) {
         (Resolved::Anonymous, Some(service)) => {
             let grants = known.config.auth.roles.get(service).into_iter().flatten().collect();
-            let caller = Claims::of_certificate(client, grants).map(|claims| Caller::from_claims(&claims));
+            let caller =
+                Claims::of_certificate(client, domain, grants).map(|claims| Caller::from_claims(&claims));
             caller.map_or(Resolved::Anonymous, |caller| {
                 let caller = Caller { via: Via::Certificate, ..caller };
                 Resolved::Caller(Arc::new(caller), Standing::default())

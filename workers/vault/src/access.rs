@@ -112,12 +112,13 @@ pub(crate) fn is_service(caller: &Caller, name: &str) -> bool {
 }
 
 /// The service that `caller` is: the subject of its token, or the name in its certificate, which the edge hands
-/// on as the account because the subject is the whole SPIFFE id. A role is none.
+/// on as the account because the subject is the whole SPIFFE id. A role is none, and nor is whoever shows an old
+/// token: each service that knows the shared secret can write any name into one.
 pub(crate) fn service(caller: &Caller) -> Option<&str> {
     match caller.via {
-        Via::Role(_) => None,
+        Via::Role(_) | Via::LegacyToken => None,
         Via::Certificate => Some(&caller.account),
-        Via::Token | Via::LegacyToken | Via::Edge => Some(&caller.subject),
+        Via::Token | Via::Edge => Some(&caller.subject),
     }
 }
 
@@ -206,6 +207,16 @@ mod tests {
         let mut legacy = caller("bot", "read");
         legacy.via = Via::LegacyToken;
         assert!(mint(Some(&legacy), &bot, grants("read"), &none).is_err());
+    }
+
+    #[test]
+    fn an_old_token_is_no_service_whatever_name_it_bears() {
+        let mut legacy = caller("bot", "read write");
+        legacy.via = Via::LegacyToken;
+        assert!(credential(Some(&legacy), "bot").is_err() && revoke(Some(&legacy), "bot").is_err());
+        assert!(
+            !may(&legacy, "services/bot/db", Wish::Read) && !may(&legacy, "services/bot/db", Wish::Write)
+        );
     }
 
     #[test]

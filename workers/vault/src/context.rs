@@ -292,7 +292,7 @@ impl Vault {
 
     /// Records a refusal; the error to answer with.
     pub(crate) fn refuse(&self, entry: Entry, error: VaultError) -> VaultError {
-        if matches!(error, VaultError::Anonymous) {
+        if matches!(error, VaultError::Anonymous) || is_unknown(&entry) {
             return self.refuse_unknown(entry).err().unwrap_or(error);
         }
         let decision = if error.is_denial() { Decision::Deny } else { Decision::Error };
@@ -301,6 +301,9 @@ impl Vault {
 
     /// Records what was refused before it became an operation.
     pub(crate) fn note(&self, entry: Entry, denied: bool) -> Result<(), VaultError> {
+        if is_unknown(&entry) {
+            return self.refuse_unknown(entry);
+        }
         self.record(entry.decision(if denied { Decision::Deny } else { Decision::Error }))
     }
 
@@ -363,6 +366,11 @@ fn ready_api(store: &Store) -> Result<v1::Keys, VaultError> {
         store.write(own_entry("create"), v1::Keys::make)?;
     }
     v1::Keys::load(&store.snapshot()?)
+}
+
+/// Whether nobody knows who asked; no service has such a name.
+fn is_unknown(entry: &Entry) -> bool {
+    ["anonymous", "unverified"].contains(&entry.actor.as_str())
 }
 
 pub(crate) fn own_entry(op: &'static str) -> Entry {

@@ -8,7 +8,6 @@ use axum::response::{IntoResponse as _, Response};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use sluice_http::{BodyBytes, Peer, Reject};
-use sluice_identity::certificate::SpiffeId;
 use sluice_wire::code::Code;
 use sluice_wire::header::X_VAULT_TOKEN;
 use zeroize::Zeroizing;
@@ -75,9 +74,10 @@ async fn answer(context: &Arc<Context>, request: Request) -> Result<(Answer, Str
     };
     let trusted = context.vault().map_err(|reject| worded(&reject))?;
     let source = Source::of(&parts, &trusted.settings.trusted);
+    let certified = certified(&parts, &trusted.settings.trust_domain);
     drop(trusted);
     let seals = (call.path == "sys/seal" && call.op == Op::Write).then(|| act.clone());
-    let call = Call { act, token, source, ..call };
+    let call = Call { act, token, source, certified, ..call };
     let done = context.run_bare(move |vault| vault.v1(call)).await;
     match (seals, &done) {
         (Some(act), Ok(Ok(_))) => {
@@ -98,6 +98,12 @@ async fn caller(
         }
         _ => Ok((Act::from_request_parts(parts, context).await?, None)),
     }
+}
+
+/// The service of our own trust domain that the client's certificate names.
+fn certified(parts: &Parts, trust_domain: &str) -> Option<String> {
+    let client = parts.extensions.get::<Peer>()?.client.as_ref()?;
+    client.spiffe.as_ref()?.service_in(trust_domain).map(str::to_owned)
 }
 
 /// The one credential in the headers: `X-Vault-Token`, or a bearer.
@@ -134,15 +140,13 @@ fn call(parts: &Parts, body: &[u8], act: Act) -> Result<Call, VaultError> {
         None | Some("") => None,
         Some(ttl) => Some(seconds(ttl).ok_or_else(|| fault(400, "X-Vault-Wrap-TTL is no duration"))?),
     };
-    let certificate = parts.extensions.get::<Peer>().and_then(|peer| peer.client.as_ref());
-    let certified = certificate.and_then(|client| client.spiffe.as_ref()).and_then(SpiffeId::service);
     Ok(Call {
         path: path(parts.uri.path())?,
         op,
         fields,
         token: None,
         wrap_s: wrap_s.filter(|ttl| *ttl > 0),
-        certified: certified.map(str::to_owned),
+        certified: None,
         source: Source::default(),
         query,
         act,
