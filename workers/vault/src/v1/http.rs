@@ -77,7 +77,7 @@ async fn answer(context: &Arc<Context>, request: Request) -> Result<(Answer, Str
     let certified = certified(&parts, &trusted.settings.trust_domain);
     drop(trusted);
     let seals = (call.path == "sys/seal" && call.op == Op::Write).then(|| act.clone());
-    let call = Call { act, token, source, certified, ..call };
+    let call = Call { act, token, certified, source, ..call };
     let done = context.run_bare(move |vault| vault.v1(call)).await;
     match (seals, &done) {
         (Some(act), Ok(Ok(_))) => {
