@@ -2,7 +2,7 @@
 
 use crate::scenario::{Scenario, ScenarioError};
 use crate::subject::Subject;
-use crate::{RunArgs, peers, sluice, stores};
+use crate::{RunArgs, peers, sluice, stores, vault};
 
 /// What one run is about.
 pub(crate) type Choice = (Scenario, Vec<Box<dyn Subject>>);
@@ -27,7 +27,9 @@ fn find(names: &[String], args: &RunArgs) -> Result<Vec<Box<dyn Subject>>, Scena
     let theirs = peers::all().into_iter().map(|peer| Box::new(peer) as Box<dyn Subject>);
     let stores = stores::all(args.sluice.as_deref()).into_iter();
     let stores = stores.map(|store| Box::new(store) as Box<dyn Subject>);
-    let mut known: Vec<_> = ours.chain(theirs).chain(stores).collect();
+    let vaults = vault::all(args.sluice.as_deref()).into_iter();
+    let vaults = vaults.map(|vault| Box::new(vault) as Box<dyn Subject>);
+    let mut known: Vec<_> = ours.chain(theirs).chain(stores).chain(vaults).collect();
     let take = |name: &String| {
         let at = known.iter().position(|subject| subject.name() == name);
         at.map(|at| known.swap_remove(at))
@@ -67,9 +69,9 @@ mod tests {
 
     #[test]
     fn every_shipped_subject_is_known() {
-        for scenario in
-            ["edge", "edge-orders", "routes", "events", "events-publish", "events-batch", "events-fanout"]
-        {
+        let proxies_and_stores =
+            ["edge", "edge-orders", "routes", "events", "events-publish", "events-batch", "events-fanout"];
+        for scenario in proxies_and_stores.into_iter().chain(Scenario::named("vault")) {
             assert!(!names(&[scenario]).unwrap().is_empty());
             assert!(!names(&[scenario, "--quick"]).unwrap().is_empty());
         }
@@ -97,6 +99,7 @@ mod tests {
             (["edge", "--peers", "sluice"], "no peer `sluice`"),
             (["routes", "--peers", "nginx"], "no peer `nginx`"),
             (["events-batch", "--peers", "nginx"], "no peer `nginx`"),
+            (["vault-revoke", "--peers", "openbao"], "no peer `openbao`"),
         ] {
             let error = names(&words).unwrap_err();
             assert!(error.to_string().contains(expected), "{error}");

@@ -1,5 +1,5 @@
-//! The load harness: measures the edge and the event worker beside their peers, in one interleaved run, open and
-//! closed loop.
+//! The load harness: measures the edge, the event worker and the vault beside their peers, in one interleaved run,
+//! open and closed loop.
 //!
 //! Knows: how to start a proxy, pin it, drive it at a fixed rate, account its CPU time and write a report.
 //! Must not know: anything about Sluice but its command line, its ready line and its configuration keys.
@@ -32,7 +32,9 @@ mod subject;
 mod table;
 mod threshold;
 mod tokens;
+mod vault;
 mod voice;
+mod work;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -83,9 +85,9 @@ enum Command {
 }
 
 /// Arguments of `run`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct RunArgs {
-    /// Scenario: a name shipped with the bench (edge, edge-orders, routes, events-publish, events-batch, events-fanout) or a path to a TOML file
+    /// Scenario: a name shipped with the bench (edge, edge-orders, routes, events-publish, events-batch, events-fanout, vault-read, vault-write, vault-issue, vault-sign, vault-validate, vault-revoke, vault-unseal; vault is all of the last seven) or a path to a TOML file
     #[arg(default_value = "edge")]
     scenario: String,
     /// Short windows and sanity thresholds only; everything ends within a minute

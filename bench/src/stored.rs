@@ -6,10 +6,11 @@ use tokio::net::TcpStream;
 
 use crate::check::ask;
 use crate::connection::connect;
-use crate::scenario::{Scenario, Work};
+use crate::scenario::Scenario;
 use crate::stores::nats_call;
 use crate::subject::Running;
 use crate::voice::Voice;
+use crate::work::Work;
 
 /// LIMIT: answers that are looked at.
 const ANSWER_BYTES_MAX: usize = 1 << 20;

@@ -15,7 +15,7 @@ use crate::account::pin_process;
 use crate::connection::{greet, reach};
 use crate::process::{Guarded, Launch};
 use crate::program::{Identity, Program};
-use crate::sluice::{PROGRAM, binary, up};
+use crate::sluice::{ABSENT, PROGRAM, binary, up};
 use crate::subject::{Running, Site, StartError, Starting, Subject, fill, free_address, path_text};
 use crate::voice::Voice;
 
@@ -110,9 +110,7 @@ impl Subject for Store {
     fn start<'a>(&'a self, site: &'a Site<'a>) -> Starting<'a> {
         Box::pin(async move {
             match &self.kind {
-                Kind::Sluice(None) | Kind::Through(None, _) => {
-                    Err(StartError::Missing("no `sluice` beside this binary or in PATH; see --sluice".into()))
-                }
+                Kind::Sluice(None) | Kind::Through(None, _) => Err(StartError::Missing(ABSENT.into())),
                 Kind::Sluice(Some(program)) => Ok(sluice(program, site, SLUICE).await?),
                 Kind::Through(Some(program), sync) => through_redis(program, sync, site).await,
                 Kind::Redis(sync) => peer(Program::Redis, sync, site).await,
@@ -145,6 +143,7 @@ async fn sluice(program: &Path, site: &Site<'_>, settings: &str) -> anyhow::Resu
         cpu_root,
         voice: Voice::Http,
         promises: "fsync",
+        desk: None,
         child,
         beside: None,
     })
@@ -189,6 +188,7 @@ async fn peer(program: Program, sync: &str, site: &Site<'_>) -> Result<Running, 
         cpu_root,
         voice,
         promises: "",
+        desk: None,
         child,
         beside: None,
     })

@@ -16,15 +16,17 @@ use crate::origin::{ECHO, READY_WORD};
 use crate::process::{Guarded, Launch};
 use crate::program::{Identity, Programs};
 use crate::question::{Question, Request};
-use crate::scenario::{Scenario, Work};
+use crate::scenario::Scenario;
+use crate::vault::Desk;
 use crate::voice::{Expects, Voice};
+use crate::work::Work;
 
 /// Path asked of every subject.
 pub(crate) const PATH: &str = "/bench/item";
 const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// Where a subject is started.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Site<'a> {
     /// What a proxy forwards to; without meaning to the origin itself.
     pub origin: SocketAddr,
@@ -61,6 +63,8 @@ pub(crate) struct Running {
     pub voice: Voice,
     /// What an acknowledgement must say that an event has; nothing where it says nothing.
     pub promises: &'static str,
+    /// The vault, where it is one or has one beside it.
+    pub desk: Option<Desk>,
     pub child: Guarded,
     /// A server that it needs; ends with it.
     pub beside: Option<Guarded>,
@@ -119,6 +123,12 @@ impl Running {
                 let expects = Expects::Body(bytes);
                 return Target { address, request, expects, greeting: None, audience: None };
             }
+            Work::Vault { op } => {
+                let desk = self.desk.as_ref().expect("subjects of such work are vaults");
+                let (request, expects) = (desk.request(op, bytes), desk.expects(op));
+                return Target { address, request, expects, greeting: None, audience: None };
+            }
+            Work::Revoke | Work::Unseal { .. } => unreachable!("trials have no target"),
             Work::Publish { batch } => (batch, None),
             Work::Fanout { batch, subscribers } => (batch, Some(subscribers)),
         };
@@ -162,7 +172,7 @@ impl Subject for Direct {
 }
 
 /// Starts an origin process on the load core.
-async fn start_origin(site: &Site<'_>) -> anyhow::Result<Running> {
+pub(crate) async fn start_origin(site: &Site<'_>) -> anyhow::Result<Running> {
     let program = std::env::current_exe()?;
     let arguments =
         ["origin", "--bytes"].map(Into::into).into_iter().chain([site.body_bytes.to_string().into()]);
@@ -186,6 +196,7 @@ async fn start_origin(site: &Site<'_>) -> anyhow::Result<Running> {
         cpu_root,
         voice: Voice::Http,
         promises: "",
+        desk: None,
         child,
         beside: None,
     })

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use crate::figures::Spread;
 use crate::report::{Figures, Report};
-use crate::scenario::{Scenario, Work};
+use crate::scenario::Scenario;
 use crate::threshold::Judgement;
+use crate::work::Work;
 
 /// Others using more than this share of a core make the figures doubtful.
 const NEIGHBOURS_DOUBTFUL: f64 = 0.1;
@@ -96,6 +97,17 @@ fn question(scenario: &Scenario) -> String {
                 scenario.work.deliveries()
             );
         }
+        Work::Vault { op } => {
+            return format!("each request {}; secrets have {answered} bytes", op.words());
+        }
+        Work::Revoke => {
+            return "each trial revokes a token and takes from then until the edge refuses it".to_owned();
+        }
+        Work::Unseal { secrets } => {
+            return format!(
+                "each trial opens a vault of {secrets} secrets of {answered} bytes and takes until it serves"
+            );
+        }
     }
     match asked.body_bytes {
         0 => format!("{} with an answer of {answered} bytes", asked.method.word()),
@@ -110,7 +122,8 @@ fn pinning(report: &Report) -> String {
     match (&report.cores, &report.pinning_note) {
         (Some(cores), _) => {
             let (first, second) = match report.scenario.work {
-                Work::Forward => ("Proxy", "generator and origin"),
+                Work::Forward | Work::Revoke => ("Proxy", "generator and origin"),
+                Work::Vault { .. } | Work::Unseal { .. } => ("Vault", "generator"),
                 Work::Publish { .. } | Work::Fanout { .. } => ("Store", "generator"),
             };
             format!("{first} on core {}, {second} on core {}.", cores.proxy, cores.load)

@@ -11,7 +11,7 @@ use ring::{hmac, pkcs8};
 use serde_json::json;
 
 /// DER of a P-256 SubjectPublicKeyInfo up to the 65 bytes of the point (RFC 5480).
-const P256_SPKI_PREFIX: [u8; 26] = [
+pub(crate) const P256_SPKI_PREFIX: [u8; 26] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
     0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
@@ -61,7 +61,8 @@ impl Tokens {
         })?;
         // An uncompressed point: 4, then both coordinates.
         let point = key.public_key().as_ref();
-        Ok(Self { hs256_secret, hs256, es256_public_pem: pem(point), es256_jwks: jwks(point), es256 })
+        let es256_public_pem = pem("PUBLIC KEY", &[&P256_SPKI_PREFIX, point].concat());
+        Ok(Self { hs256_secret, hs256, es256_public_pem, es256_jwks: jwks(point), es256 })
     }
 }
 
@@ -77,11 +78,12 @@ fn p256(random: &SystemRandom) -> anyhow::Result<EcdsaKeyPair> {
         .map_err(|error| anyhow!("read the P-256 key back: {error}"))
 }
 
-fn pem(point: &[u8]) -> String {
-    let text = STANDARD.encode([&P256_SPKI_PREFIX, point].concat());
+/// A text block of bytes.
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
     let lines: Vec<&str> =
         text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
-    format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
 fn jwks(point: &[u8]) -> String {

@@ -39,6 +39,8 @@ pub(crate) enum Voice {
 pub(crate) enum Expects {
     /// HTTP, 2xx with a body of so many bytes.
     Body(usize),
+    /// HTTP, 2xx with these words in its body.
+    Says(&'static str),
     /// HTTP, 2xx that says so many events were stored.
     Stored(u32),
     /// So many replies of Redis, none of them an error.
@@ -63,6 +65,12 @@ impl Expects {
             Self::Body(bytes) => {
                 let found = parse(buffer, None)?;
                 Ok(found.map(|response| Answered { response, right: response.body_bytes == bytes }))
+            }
+            Self::Says(words) => {
+                let mut body = Vec::new();
+                let found = parse(buffer, Some(&mut body))?;
+                let right = memmem::find(&body, words.as_bytes()).is_some();
+                Ok(found.map(|response| Answered { response, right }))
             }
             Self::Stored(events) => {
                 let mut body = Vec::new();

@@ -83,4 +83,6 @@ fn an_answer_of_http_must_say_what_was_stored() {
     assert!(right(Expects::Stored(2), r#"{"published":2,"duplicates":0,"failed":0,"results":[]}"#));
     assert!(!right(Expects::Stored(2), r#"{"published":1,"duplicates":0,"failed":1,"results":[]}"#));
     assert!(right(Expects::Body(2), "ok") && !right(Expects::Body(3), "ok"));
+    assert!(right(Expects::Says("\"valid\":true"), r#"{"valid":true}"#));
+    assert!(!right(Expects::Says("\"valid\":true"), r#"{"valid":false}"#));
 }
