@@ -9,6 +9,7 @@ use super::ops::{Credential, KeyOwner};
 use super::rows;
 use crate::error::VaultError;
 use crate::store::{Change, Range, Table, View};
+use crate::v1::{self, Origin};
 
 /// LIMIT: rows one sweep removes.
 const SWEEP_MAX: usize = 1_000;
@@ -67,6 +68,11 @@ pub(crate) fn sweep(change: &mut Change<'_>, now: Timestamp) -> Result<usize, Va
         let serial = &key[8..];
         let row: Vec<u8> = change.require(Table::Serial, serial)?;
         let credential: Credential = change.require(Table::Credential, &row)?;
+        // The mark goes with the row: first goes what lives on only as long as nobody knows of the revocation.
+        let is_revoked = credential.revoked_at.is_some();
+        if is_revoked && !v1::end_born(change, Origin::Certificate(&credential.serial))? {
+            continue;
+        }
         change.remove(Table::CredentialExpiry, key);
         change.remove(Table::Serial, serial);
         change.remove(Table::Credential, &row);

@@ -11,7 +11,7 @@ use sluice_wire::feed::{Change as FeedChange, RevokedSubject};
 
 use super::mint::{Draft, TTL_MAX, Ttl, time};
 use super::registry::{
-    LINE_MAX, Parent, Row, descendants, index, is_caller_void, is_subject_revoked, line_prefix,
+    LINE_MAX, Parent, Row, descendants, index, is_caller_void, is_subject_revoked, line_prefix, save_void,
     subject_prefix, void_until,
 };
 use crate::access;
@@ -433,7 +433,7 @@ fn void(change: &mut Change<'_>, subject: &str, now: Timestamp, leeway_s: i64) -
     let issued_until = now.as_second().max(lifted);
     let until = now + TTL_MAX + SignedDuration::from_secs(leeway_s);
     let row = RevokedRow { at: now, until, issuer: None, issued_until: Some(issued_until) };
-    change.save(Table::Revoked, format!("sub/{subject}").as_bytes(), &row);
+    save_void(change, subject, &row)?;
     change.announce(FeedChange::Sub(RevokedSubject { sub: subject.to_owned(), issued_until }));
     Ok(())
 }

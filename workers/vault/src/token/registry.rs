@@ -11,6 +11,7 @@ use crate::error::VaultError;
 use crate::feed::RevokedRow;
 use crate::request::Act;
 use crate::store::{Change, KeyBytes, Range, Table, View};
+use crate::v1::{self, Origin};
 
 /// LIMIT: tokens in one page of the list.
 const PAGE_MAX: usize = 500;
@@ -149,7 +150,9 @@ pub(crate) fn has_any(view: &impl View, subject: &str) -> Result<bool, VaultErro
 
 /// Whether [`sweep`] has anything to do.
 pub(crate) fn has_ended(view: &impl View, now: Timestamp, leeway_s: i64) -> Result<bool, VaultError> {
-    Ok(!view.keys(Table::TokenIndex, &Range { limit: 1, ..ended(now, leeway_s) })?.is_empty())
+    let any =
+        |range| Ok::<_, VaultError>(!view.keys(Table::TokenIndex, &Range { limit: 1, ..range })?.is_empty());
+    Ok(any(ended(now, leeway_s))? || any(ended_voids(now))?)
 }
 
 fn ended(now: Timestamp, leeway_s: i64) -> Range {
@@ -165,19 +168,55 @@ pub(crate) fn sweep(change: &mut Change<'_>, now: Timestamp, leeway_s: i64) -> R
     for key in ended {
         let jti = jti_of(&key);
         let row: Row = change.require(Table::Token, jti.as_bytes())?;
+        // The mark goes with the row: first goes what lives on only as long as nobody knows of the revocation.
+        if row.revoked && !v1::end_born(change, Origin::Token(&jti))? {
+            continue;
+        }
         for key in index(&row, &jti) {
             change.remove(Table::TokenIndex, &key);
         }
         change.remove(Table::Token, jti.as_bytes());
         change.remove(Table::Revoked, format!("jti/{jti}").as_bytes());
     }
-    for key in change.keys(Table::Revoked, &Range::prefix(b"sub/", SWEEP_MAX))? {
-        if change.require::<RevokedRow>(Table::Revoked, &key)?.until <= now {
-            change.remove(Table::Revoked, &key);
-            swept += 1;
-        }
-    }
+    swept += sweep_voids(change, now)?;
     Ok(swept)
+}
+
+/// Removes revocations of subjects whose time is over, after what lives on only as long as nobody knows of them.
+fn sweep_voids(change: &mut Change<'_>, now: Timestamp) -> Result<usize, VaultError> {
+    let ended = change.keys(Table::TokenIndex, &ended_voids(now))?;
+    for key in &ended {
+        let subject = String::from_utf8_lossy(&key[9..]).into_owned();
+        let until = void_until(change, &subject)?;
+        if let Some(until) = until
+            && !v1::end_born(change, Origin::Subject(&subject, until))?
+        {
+            continue;
+        }
+        change.remove(Table::TokenIndex, key);
+        change.remove(Table::Revoked, format!("sub/{subject}").as_bytes());
+    }
+    Ok(ended.len())
+}
+
+fn ended_voids(now: Timestamp) -> Range {
+    Range { from: b"e".to_vec(), to: void_key(now.as_second() + 1, ""), limit: SWEEP_MAX }
+}
+
+/// Index row by which a subject's revocation is found when its time is over.
+fn void_key(until_s: i64, subject: &str) -> KeyBytes {
+    [b"e".as_slice(), &u64::try_from(until_s).unwrap_or(0).to_be_bytes(), subject.as_bytes()].concat()
+}
+
+/// Writes up to when a subject's tokens are void.
+pub(super) fn save_void(change: &mut Change<'_>, subject: &str, row: &RevokedRow) -> Result<(), VaultError> {
+    let key = format!("sub/{subject}").into_bytes();
+    if let Some(former) = change.load::<RevokedRow>(Table::Revoked, &key)? {
+        change.remove(Table::TokenIndex, &void_key(former.until.as_second(), subject));
+    }
+    change.mark(Table::TokenIndex, &void_key(row.until.as_second(), subject));
+    change.save(Table::Revoked, &key, row);
+    Ok(())
 }
 
 /// Up to when (unix seconds) a subject's tokens were revoked.

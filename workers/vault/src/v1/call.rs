@@ -27,6 +27,13 @@ pub(super) enum Op {
     Delete,
 }
 
+/// The certificate of a service of our own trust domain.
+#[derive(Debug, Clone)]
+pub(super) struct Certified {
+    pub(super) service: String,
+    pub(super) serial: String,
+}
+
 /// A request.
 pub(super) struct Call {
     pub(super) act: Act,
@@ -38,12 +45,22 @@ pub(super) struct Call {
     pub(super) token: Option<Zeroizing<String>>,
     /// `X-Vault-Wrap-TTL`, seconds.
     pub(super) wrap_s: Option<i64>,
-    /// The service in the client's certificate.
-    pub(super) certified: Option<String>,
+    /// The client's certificate, where it is a service's.
+    pub(super) certified: Option<Certified>,
     /// Where it comes from, for the lockout.
     pub(super) source: Source,
     /// Unseals or not, the query's parameters.
     pub(super) query: BTreeMap<String, String>,
+}
+
+#[cfg(test)]
+impl Call {
+    /// A write, as tests make it.
+    pub(super) fn write(path: &str, body: &serde_json::Value, act: Act) -> Self {
+        let fields = Fields::parse(body.to_string().as_bytes()).unwrap();
+        let (path, source, query) = (path.to_owned(), Source::default(), BTreeMap::new());
+        Self { act, op: Op::Write, path, fields, token: None, wrap_s: None, certified: None, source, query }
+    }
 }
 
 /// The members of a body, as they were written.

@@ -13,7 +13,7 @@ use sluice_wire::header::X_VAULT_TOKEN;
 use zeroize::Zeroizing;
 
 use super::answer::{Answer, Wire, refusal};
-use super::call::{Call, Fields, Op, seconds};
+use super::call::{Call, Certified, Fields, Op, seconds};
 use super::{fault, token};
 use crate::context::Context;
 use crate::error::VaultError;
@@ -100,10 +100,11 @@ async fn caller(
     }
 }
 
-/// The service of our own trust domain that the client's certificate names.
-fn certified(parts: &Parts, trust_domain: &str) -> Option<String> {
+/// The client's certificate, where it names a service of our own trust domain.
+fn certified(parts: &Parts, trust_domain: &str) -> Option<Certified> {
     let client = parts.extensions.get::<Peer>()?.client.as_ref()?;
-    client.spiffe.as_ref()?.service_in(trust_domain).map(str::to_owned)
+    let service = client.spiffe.as_ref()?.service_in(trust_domain)?.to_owned();
+    Some(Certified { service, serial: client.serial.clone() })
 }
 
 /// The one credential in the headers: `X-Vault-Token`, or a bearer.

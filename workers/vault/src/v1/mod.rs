@@ -7,6 +7,7 @@
 
 mod answer;
 mod auth;
+mod born;
 mod call;
 mod http;
 mod kv;
@@ -23,6 +24,7 @@ mod who;
 mod wrap;
 
 pub(crate) use auth::forget_user;
+pub(crate) use born::{Origin, end_born};
 pub(crate) use http::handle;
 pub(crate) use logical::{has_ended, sweep};
 

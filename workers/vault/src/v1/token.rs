@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::answer::Auth;
+use super::born::Born;
 use super::{Keys, TTL_MAX_S, at, fault, random_word};
 use crate::error::VaultError;
 use crate::store::{Change, Range, Table, View};
@@ -31,14 +32,6 @@ pub(super) enum Kind {
     Service,
     /// Opens one wrapped answer, once.
     Wrapping,
-}
-
-/// The Sluice token that made this one: it must still be good.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Born {
-    pub(super) subject: String,
-    pub(super) jti: Option<String>,
-    pub(super) issued_s: Option<i64>,
 }
 
 /// A token as it is kept.
@@ -210,6 +203,9 @@ pub(super) fn create(
     }
     change.mark(Table::ApiTokenIndex, index("a", &row.accessor, &id).as_bytes());
     mark_end(change, &row, &id);
+    for key in row.born.iter().flat_map(|born| born.keys(&id)) {
+        change.mark(Table::ApiTokenIndex, &key);
+    }
     change.save(Table::ApiToken, id.as_bytes(), &row);
     Ok((token, row))
 }
@@ -250,22 +246,11 @@ pub(super) fn live(view: &impl View, id: &str, now: Timestamp) -> Result<Option<
         return Ok(None);
     }
     for born in above.iter().chain([&row]).filter_map(|row| row.born.as_ref()) {
-        if is_void(view, born)? {
+        if born.is_void(view)? {
             return Ok(None);
         }
     }
     Ok(Some(row))
-}
-
-/// Whether the Sluice token that made a token has been revoked since.
-fn is_void(view: &impl View, born: &Born) -> Result<bool, VaultError> {
-    if let Some(jti) = &born.jti
-        && view.raw(Table::Revoked, format!("jti/{jti}").as_bytes())?.is_some()
-    {
-        return Ok(true);
-    }
-    let until = crate::token::void_until(view, &born.subject)?;
-    Ok(until.is_some_and(|until| born.issued_s.is_none_or(|issued| issued <= until)))
 }
 
 /// The rows from a token upwards; `None`: one is missing, or they are too many.
@@ -344,6 +329,9 @@ fn remove(change: &mut Change<'_>, id: &str) -> Result<(), VaultError> {
     }
     change.remove(Table::ApiTokenIndex, index("a", &row.accessor, id).as_bytes());
     unmark_end(change, &row, id);
+    for key in row.born.iter().flat_map(|born| born.keys(id)) {
+        change.remove(Table::ApiTokenIndex, &key);
+    }
     if row.kind == Kind::Wrapping {
         super::logical::remove_ending(change, &format!("wrap/{id}"), row.expires_s.unwrap_or_default());
     }
@@ -386,7 +374,7 @@ fn index(kind: &str, key: &str, id: &str) -> String {
     format!("{kind}/{key}/{id}")
 }
 
-fn id_of(key: &[u8]) -> String {
+pub(super) fn id_of(key: &[u8]) -> String {
     String::from_utf8_lossy(&key[key.len().saturating_sub(ID_BYTES)..]).into_owned()
 }
 

@@ -296,7 +296,7 @@ fn plan(ask: &Ask, role: Option<&(String, Role)>, orphan: bool) -> Result<Draft,
         renewable: fields.flag("renewable")?.unwrap_or(true) && role.is_none_or(|(_, role)| role.renewable),
         role: role.map(|(name, _)| name.clone()),
         // An orphan outlives a token of its own kind, never the Sluice token that made it.
-        born: ask.who.born(),
+        born: ask.who.born(ask.call.certified.as_ref(), ask.call.act.now),
         wrapping: false,
     })
 }

@@ -3,10 +3,11 @@
 use jiff::Timestamp;
 use sluice_identity::caller::{Caller, Via};
 
-use super::call::Op;
+use super::born::Born;
+use super::call::{Certified, Op};
 use super::policy::{self, Acl, Caps};
 use super::sys::policies;
-use super::token::{Born, Row};
+use super::token::Row;
 use crate::access::{self, Wish};
 use crate::error::VaultError;
 use crate::path::SecretPath;
@@ -117,15 +118,22 @@ impl Who {
         }
     }
 
-    /// What binds a token made by a Sluice token to it.
-    pub(super) fn born(&self) -> Option<Born> {
+    /// What binds a token that it makes at `now` to it: what a token of Vault's kind makes ends with what made that
+    /// one, also without a parent. `certified` is the certificate of the connection.
+    pub(super) fn born(&self, certified: Option<&Certified>, now: Timestamp) -> Option<Born> {
         match self {
+            Self::Nobody => None,
+            Self::Sluice(caller) if caller.via == Via::Certificate => {
+                let name = access::service(caller).unwrap_or(&caller.subject);
+                Some(Born::of_certificate(name, certified.map(|own| own.serial.clone()), now))
+            }
             Self::Sluice(caller) => Some(Born {
                 subject: caller.subject.clone(),
                 jti: caller.jti.clone(),
+                serial: None,
                 issued_s: caller.issued_at_s,
             }),
-            _ => None,
+            Self::Token(held) => held.row.born.clone(),
         }
     }
 }

@@ -33,12 +33,14 @@ impl Vault {
         let wrapped_accessor = reply.auth.as_ref().map(|auth| auth.accessor.clone());
         let body = String::from_utf8_lossy(&reply.body(&ask.call.act.request_id)).into_owned();
         let (keys, now, path) = (Arc::clone(&self.api_keys), ask.call.act.now, ask.call.path.clone());
+        let born = ask.who.born(ask.call.certified.as_ref(), now);
         let info = self.write(entry, move |change| {
             let draft = Draft {
                 path: path.clone(),
                 display_name: "wrapping".to_owned(),
                 term: Term { ttl_s, explicit_max_s: ttl_s, ..Term::default() },
                 uses: 1,
+                born,
                 wrapping: true,
                 ..Draft::default()
             };

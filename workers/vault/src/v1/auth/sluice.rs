@@ -9,9 +9,10 @@ use serde_json::json;
 use sluice_identity::caller::Caller;
 
 use super::super::answer::Answer;
-use super::super::call::Op;
+use super::super::born::Born;
+use super::super::call::{Certified, Op};
 use super::super::route::{Ask, unsupported_operation, unsupported_path};
-use super::super::token::{self, Born};
+use super::super::token;
 use super::super::{fault, logical};
 use super::Tokens;
 use crate::context::Vault;
@@ -57,13 +58,12 @@ impl Vault {
 
     /// The client's certificate was verified by the door, and looked at again with this request.
     pub(super) fn v1_cert_login(&self, ask: &Ask) -> Result<Answer, VaultError> {
-        let service = ask.call.certified.clone();
-        let Some(service) = service else {
+        let Some(Certified { service, serial }) = ask.call.certified.clone() else {
             return Err(self.refuse(ask.entry(), fault(400, "client certificate must be supplied")));
         };
         let name =
             ask.call.fields.text("name")?.filter(|name| !name.is_empty()).unwrap_or_else(|| service.clone());
-        let born = Born { subject: service, jti: None, issued_s: Some(ask.call.act.now.as_second()) };
+        let born = Born::of_certificate(&service, Some(serial), ask.call.act.now);
         self.v1_sluice_login(ask, "cert", &name, born)
     }
 
@@ -81,7 +81,7 @@ impl Vault {
         };
         let (role, caller) = checked().map_err(|error| self.refuse(ask.entry(), error))?;
         let born =
-            Born { subject: caller.subject.clone(), jti: caller.jti.clone(), issued_s: caller.issued_at_s };
+            Born { subject: caller.subject, jti: caller.jti, serial: None, issued_s: caller.issued_at_s };
         self.v1_sluice_login(ask, "jwt", &role, born)
     }
 

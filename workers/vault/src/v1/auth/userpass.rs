@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::answer::Answer;
+use super::super::born::Born;
 use super::super::call::Op;
 use super::super::route::{Ask, unsupported_operation, unsupported_path};
-use super::super::token::{self, Born};
+use super::super::token;
 use super::super::{denied, fault, logical};
 use super::Tokens;
 use crate::context::Vault;
 use crate::error::VaultError;
 use crate::store::{Change, Table};
-use crate::user::{self, Password, Proven, Try, User};
+use crate::user::{self, Password, Proven, Standing, Try, User};
 
 const FOLDER: &str = "userpass/";
 /// Before a name, in records.
@@ -135,11 +136,18 @@ impl Vault {
             }
             error => error,
         })?;
+        self.v1_userpass_open(ask, proven)
+    }
+
+    /// A token for who has proved himself, unless his password has changed meanwhile.
+    fn v1_userpass_open(&self, ask: &Ask, proven: Proven) -> Result<Answer, VaultError> {
+        let (act, standing) = (&ask.call.act, Standing::of(&proven.name, &proven.user));
         let Proven { name, .. } = proven;
         let (keys, now) = (Arc::clone(&self.api_keys), act.now);
         let subject = user::subject(&name);
         let entry = ask.entry().path(format!("{PLACE}{name}")).actor(subject.clone());
         let (token, row) = self.write(entry, move |change| {
+            standing.check(change).map_err(|_| fault(400, WRONG))?;
             let tokens: Option<Tokens> = logical::load(change, &key(&name))?;
             let tokens = tokens.ok_or_else(|| fault(400, WRONG))?;
             let meta = BTreeMap::from([("username".to_owned(), name.clone())]);
@@ -147,7 +155,7 @@ impl Vault {
             // A token made in the second in which the user's were revoked would be void.
             let earliest = crate::token::void_until(change, &subject)?.map_or(0, |until| until + 1);
             let issued_s = Some(now.as_second().max(earliest));
-            draft.born = Some(Born { subject, jti: None, issued_s });
+            draft.born = Some(Born { subject, jti: None, serial: None, issued_s });
             token::create(change, &keys, draft, now)
         })?;
         self.figures.tokens.inc();
@@ -158,4 +166,42 @@ impl Vault {
 /// Removes what is kept here of a user.
 pub(crate) fn forget(change: &mut Change<'_>, name: &str) {
     change.remove(Table::Logical, key(name).as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::{SignedDuration, Timestamp};
+    use serde_json::json;
+    use tempfile::TempDir;
+
+    use super::super::super::call::Call;
+    use super::super::super::who::Who;
+    use super::*;
+    use crate::request::Act;
+    use crate::seal::RootKey;
+    use crate::tests::{act, open};
+    use crate::user::{Cost, Pool};
+
+    #[test]
+    fn a_login_that_was_overtaken_by_a_new_password_opens_nothing() {
+        let (dir, now) = (TempDir::new().unwrap(), Timestamp::now());
+        let mut vault = open(&dir, &RootKey::random(), now);
+        vault.passwords = Pool::sized(Cost { memory_kib: 64, passes: 1, lanes: 1 });
+        let set = |password: &str, at: Timestamp| {
+            let body = json!({ "password": password });
+            vault.v1(Call::write("auth/userpass/users/alice", &body, act("root", "admin", at))).unwrap()
+        };
+        set("first password", now);
+        let proven = || {
+            let user = user::find(&vault.store.snapshot().unwrap(), "alice").unwrap().unwrap();
+            Proven { name: "alice".to_owned(), user }
+        };
+        let former = proven();
+        set("second password", now + SignedDuration::from_millis(1));
+        let nobody = Act { caller: None, ..act("", "", now + SignedDuration::from_millis(2)) };
+        let call = Call::write("auth/userpass/login/alice", &json!({}), nobody);
+        let ask = Ask { call, who: Who::Nobody };
+        assert!(matches!(vault.v1_userpass_open(&ask, former), Err(VaultError::Worded(400, _))));
+        assert!(vault.v1_userpass_open(&ask, proven()).is_ok());
+    }
 }
