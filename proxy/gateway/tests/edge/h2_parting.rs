@@ -14,6 +14,8 @@ use crate::harness::{Edge, Setup, Upstream, eventually, ok, reply, service};
 const HIGHEST: u32 = 0x7fff_ffff;
 /// What lingering keeps a connection open for, and a little less.
 const LINGERS: Duration = Duration::from_millis(700);
+/// Longer than a parting waits for an answer to its ping, a goodbye and the lingering together.
+const SLOW: Duration = Duration::from_secs(4);
 
 fn edge(upstream: &Upstream) -> Edge {
     let text = service("api", "/api", &[upstream.url()], "auth_required = false\nrate_limit = 0");
@@ -117,7 +119,6 @@ fn what_crosses_the_last_goodbye_does_not_reset_the_line() {
 /// Asks on a hundred streams with all windows open, and reads nothing.
 fn ask_and_wait(edge: &Edge, upstream: &Upstream) -> Raw {
     let mut raw = Raw::greeting(edge.http, &[(1, 0), (4, HIGHEST)]);
-    rustix::net::sockopt::set_socket_recv_buffer_size(&raw.socket, 4096).unwrap();
     raw.frame(WINDOW_UPDATE, 0, 0, &(HIGHEST - 65_535).to_be_bytes());
     for at in 0..100 {
         raw.get(at * 2 + 1, "/api");
@@ -129,14 +130,17 @@ fn ask_and_wait(edge: &Edge, upstream: &Upstream) -> Raw {
 
 #[test]
 fn answers_that_a_slow_line_has_still_to_take_are_taken_whole() {
-    const BYTES: usize = 32_000;
+    // All together more than the kernels hold; each of them little enough to be handed over whole before it is sent.
+    const BYTES: usize = 48_000;
     let upstream =
         Upstream::start(|_, wire| wire.write_all(reply("200 OK", &"z".repeat(BYTES)).as_bytes()).is_ok());
     let mut edge = edge(&upstream);
     let mut raw = ask_and_wait(&edge, &upstream);
     edge.begin_drain();
-    // More than the kernels hold waits at the edge, longer than a goodbye takes.
     eventually("the lame duck is over", || TcpStream::connect(edge.http).is_err().then_some(()));
+    // More than the kernels hold waits at the edge, longer than a goodbye takes.
+    let begun = Instant::now();
+    eventually("the line is slow", || (begun.elapsed() > SLOW).then_some(()));
     let (mut bytes, mut whole) = (HashMap::<u32, usize>::new(), 0);
     while whole < 100 {
         let Some(got) = raw.next() else { break };
