@@ -153,25 +153,41 @@ struct Canonical<'a> {
 }
 
 impl Record {
-    /// Builds record `seq` from `entry`, continuing the chain after `prev`.
-    pub(crate) fn seal(entry: Entry, ts: Timestamp, seq: u64, role: &str, anchor: u64, prev: Digest) -> Self {
-        let mut record = Self {
+    /// Appends record `seq` to `lines`, made of `entry`, continuing the chain after `prev`; its hash.
+    pub(crate) fn seal_into(
+        lines: &mut Vec<u8>,
+        entry: &Entry,
+        (seq, ts, anchor): (u64, Timestamp, u64),
+        role: &str,
+        prev: Digest,
+    ) -> Digest {
+        let canonical = Canonical {
             seq,
             ts: truncate_to_micros(ts),
-            kind: cut(entry.kind.into_owned()),
-            request_id: cut(entry.request_id),
-            actor: cut(entry.actor),
-            op: cut(entry.op.into_owned()),
-            path: cut(entry.path),
+            r#type: &cut(&entry.kind),
+            request_id: &cut(&entry.request_id),
+            actor: &cut(&entry.actor),
+            op: &cut(&entry.op),
+            path: &cut(&entry.path),
             decision: entry.decision,
-            remote: cut(entry.remote),
-            role: role.to_owned(),
+            remote: &cut(&entry.remote),
+            role,
             anchor,
-            prev,
-            hash: prev,
         };
-        record.hash = record.computed_hash();
-        record
+        let begin = lines.len();
+        serde_json::to_writer(&mut *lines, &canonical).expect("strings and numbers always serialise");
+        let mut context = Context::new(&SHA256);
+        context.update(&prev.0);
+        context.update(&lines[begin..]);
+        let hash = Digest::finish(context);
+        // The line is the canonical bytes with two more members: what is hashed need not be written twice.
+        lines.pop();
+        lines.extend_from_slice(b",\"prev\":\"");
+        prev.write_hex(lines);
+        lines.extend_from_slice(b"\",\"hash\":\"");
+        hash.write_hex(lines);
+        lines.extend_from_slice(b"\"}\n");
+        hash
     }
 
     /// The hash the other fields demand: SHA-256 over `prev` and the canonical bytes.
@@ -195,14 +211,7 @@ impl Record {
         Digest::finish(context)
     }
 
-    /// The record as one line, newline included.
-    pub(crate) fn to_line(&self) -> Vec<u8> {
-        let mut line = to_json(self);
-        line.push(b'\n');
-        line
-    }
-
-    /// Reads one line (without its newline). `None` when it is not exactly what [`Record::to_line`] writes
+    /// Reads one line (without its newline). `None` when it is not exactly what [`Record::seal_into`] writes
     /// or its hash does not fit: then somebody else wrote it.
     pub(crate) fn from_line(line: &[u8]) -> Option<Self> {
         let record: Self = serde_json::from_slice(line).ok()?;
@@ -217,6 +226,13 @@ impl Digest {
         context.update(b"sluice-audit/1\0");
         context.update(role.as_bytes());
         Self::finish(context)
+    }
+
+    fn write_hex(&self, text: &mut Vec<u8>) {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        text.extend(
+            self.0.iter().flat_map(|byte| [byte >> 4, byte & 15].map(|half| DIGITS[usize::from(half)])),
+        );
     }
 
     pub(crate) fn finish(context: Context) -> Self {
@@ -295,52 +311,62 @@ fn nibble(digit: u8) -> Option<u8> {
     }
 }
 
-fn cut(mut text: String) -> String {
+fn cut(text: &str) -> Cow<'_, str> {
     if text.len() <= FIELD_BYTES_MAX {
-        return text;
+        return text.into();
     }
     let mut end = FIELD_BYTES_MAX - '…'.len_utf8();
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    text.truncate(end);
-    text.push('…');
-    text
+    format!("{}…", &text[..end]).into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn record(path: &str) -> Record {
+    fn line(path: &str) -> Vec<u8> {
         let ts = "2026-11-21T07:32:00.123456789Z".parse().unwrap();
         let entry = Entry::new("secret", "read").path(path).actor("svc").request("r-1", "127.0.0.1");
-        Record::seal(entry, ts, 1, "vault", 0, Digest::genesis("vault"))
+        let mut line = Vec::new();
+        Record::seal_into(&mut line, &entry, (1, ts, 0), "vault", Digest::genesis("vault"));
+        line
+    }
+
+    fn record(line: &[u8]) -> Record {
+        Record::from_line(line.strip_suffix(b"\n").unwrap()).expect("read back to the same bytes")
     }
 
     #[test]
-    fn line_reads_back_to_the_same_record() {
-        let record = record("services/a/\"q\"\n\u{1b}[31m");
-        let line = record.to_line();
+    fn line_reads_back_to_what_was_entered() {
+        let path = "services/a/\"q\"\n\u{1b}[31m";
+        let mut lines = line(path);
         assert_eq!(
-            line.iter().position(|byte| *byte == b'\n'),
-            Some(line.len() - 1),
+            lines.iter().position(|byte| *byte == b'\n'),
+            Some(lines.len() - 1),
             "a newline in a field is escaped"
         );
-        assert_eq!(Record::from_line(&line[..line.len() - 1]), Some(record));
+        let first = record(&lines);
+        assert_eq!((first.path.as_str(), first.actor.as_str(), first.seq), (path, "svc", 1));
+        let at = lines.len();
+        let hash =
+            Record::seal_into(&mut lines, &Entry::new("a", "b"), (2, first.ts, 7), "vault", first.hash);
+        let second = record(&lines[at..]);
+        assert_eq!((second.prev, second.hash, second.anchor), (first.hash, hash, 7));
     }
 
     #[test]
     fn respelled_line_is_refused_even_when_its_meaning_is_the_same() {
-        let line = String::from_utf8(record("a").to_line()).unwrap();
+        let line = String::from_utf8(line("a")).unwrap();
         let respelled = line.trim_end().replacen("\"seq\":1", "\"seq\": 1", 1);
         assert_eq!(Record::from_line(respelled.as_bytes()), None);
     }
 
     #[test]
     fn long_fields_are_cut_on_a_character_border() {
-        let record = record(&"ü".repeat(4_000));
-        assert!(record.path.len() <= FIELD_BYTES_MAX && record.path.ends_with('…'));
-        assert!(record.to_line().len() < LINE_BYTES_MAX);
+        let line = line(&"ü".repeat(4_000));
+        let path = record(&line).path;
+        assert!(path.len() <= FIELD_BYTES_MAX && path.ends_with('…') && line.len() < LINE_BYTES_MAX);
     }
 }

@@ -182,22 +182,21 @@ impl Writer {
         let mut head = self.head;
         let mut lines = Vec::new();
         let mut answers = Vec::with_capacity(batch.len());
-        let mut add = |head: &mut Head, entry: Entry, ts: Timestamp| {
+        let mut add = |head: &mut Head, entry: &Entry, ts: Timestamp| {
             head.seq += 1;
             head.anchor = head.anchor.max(entry.anchor);
-            let record = Record::seal(entry, ts, head.seq, &self.role, head.anchor, head.hash);
-            head.hash = record.hash;
-            lines.extend_from_slice(&record.to_line());
+            let place = (head.seq, ts, head.anchor);
+            head.hash = Record::seal_into(&mut lines, entry, place, &self.role, head.hash);
             head.seq
         };
         let mut retired = None;
         let ts = batch.first().map(|job| job.ts).or(sign);
         if let (Ok(Some((entry, oldest))), Some(ts)) = (&turned, ts) {
-            add(&mut head, entry.clone(), ts);
+            add(&mut head, entry, ts);
             retired = Some(oldest.clone());
         }
         for job in batch {
-            let seqs = job.entries.into_iter().map(|entry| add(&mut head, entry, job.ts));
+            let seqs = job.entries.iter().map(|entry| add(&mut head, entry, job.ts));
             answers.push((seqs.last(), job.done));
         }
         let mut unsigned = self.unsigned + (head.seq - self.head.seq);
@@ -205,7 +204,7 @@ impl Writer {
         let entry = entry
             .and_then(|(ts, signer)| Some((checkpoint::entry(signer, &self.role, head.seq, head.hash)?, ts)));
         if let Some((entry, ts)) = entry {
-            add(&mut head, entry, ts);
+            add(&mut head, &entry, ts);
             unsigned = 0;
         }
         head.end += lines.len() as u64;
