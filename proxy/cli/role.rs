@@ -44,6 +44,9 @@ pub(crate) fn run(role: Role, args: &RoleArgs) -> Result<Code, Failure> {
     let handoff = if args.supervised { Some(read_handoff(role)?) } else { None };
     // Nobody stands above it: it has its own environment, secrets and successors.
     let alone = handoff.as_ref().is_none_or(|handoff| handoff.detached);
+    if role == Role::Vault {
+        small_pages();
+    }
     limits();
     let mut environment = load::environment();
     let secrets = handoff.as_ref().map(|handoff| handoff.secrets.clone()).unwrap_or_default();
@@ -141,6 +144,11 @@ fn read_handoff(role: Role) -> anyhow::Result<Handoff> {
         bail!("the handoff is meant for another version or role; `--supervised` is for `sluice up` only");
     }
     Ok(handoff)
+}
+
+/// The vault's memory is many small pieces: in pages of 2 MiB, which the allocator asks for, most of each would be air.
+fn small_pages() {
+    let _costs_memory_and_nothing_else = nix::sys::prctl::set_thp_disable(true);
 }
 
 /// No core dumps (they would hold keys), and as many descriptors as the system allows.

@@ -19,7 +19,7 @@ use crate::error::VaultError;
 use crate::seal::{Keyring, KeyringError, RootKey, Rows, SHAPE, Shape, fingerprint};
 
 /// LIMIT: memory for cached pages; the system's own cache holds the rest.
-const CACHE_BYTES: usize = 16 << 20;
+const CACHE_BYTES: usize = 8 << 20;
 pub(super) const HEAD: &[u8] = b"head";
 pub(super) const PENDING: &[u8] = b"pending";
 
