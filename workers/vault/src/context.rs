@@ -2,9 +2,11 @@
 //! sealed (`room`).
 
 mod figures;
+mod later;
 mod room;
 
 pub(crate) use figures::Figures;
+pub(crate) use later::{Changed, Recorded};
 pub(crate) use room::{Context, Health};
 
 use std::fs::{self, OpenOptions};
@@ -20,6 +22,7 @@ use sluice_audit::{AuditError, Decision, Entry, Log, OpenError};
 use sluice_http::TrustCell;
 use sluice_wire::feed::Jwk;
 use tokio::sync::Notify;
+use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
 
 use crate::acme;
@@ -75,7 +78,7 @@ pub(crate) struct Vault {
     pub(crate) authority: ArcSwap<Authority>,
     pub(crate) signers: ArcSwap<Signers>,
     pub(crate) figures: Figures,
-    pub(crate) outbox_bell: Notify,
+    pub(crate) outbox_bell: Arc<Notify>,
     pub(crate) api_keys: Arc<v1::Keys>,
     /// Signs the audit log's checkpoints; the public part.
     pub(crate) audit_key: Jwk,
@@ -165,7 +168,7 @@ impl Vault {
             authority: ArcSwap::from_pointee(authority),
             signers: ArcSwap::from_pointee(signers),
             figures,
-            outbox_bell: Notify::new(),
+            outbox_bell: Arc::default(),
             api_keys: Arc::new(api_keys),
             audit_key,
             role_pace: Mutex::new(Pace::default()),
@@ -278,6 +281,26 @@ impl Vault {
         done
     }
 
+    /// Queues a change with its record, for those who wait for it without a thread.
+    pub(crate) fn change<T: Send + 'static>(
+        &self,
+        entry: Entry,
+        work: impl FnOnce(&mut Change<'_>) -> Result<T, VaultError> + Send + 'static,
+    ) -> Changed<T> {
+        Changed { queued: self.store.queue(entry, work), bell: Arc::clone(&self.outbox_bell) }
+    }
+
+    /// Submits the record of a read whose outcome is known, for those who wait for it without a thread.
+    pub(crate) fn recorded<T>(&self, entry: Entry, outcome: Result<T, VaultError>) -> Recorded<T> {
+        let began = Instant::now();
+        let decision = if outcome.is_ok() { Decision::Allow } else { Decision::Error };
+        let record = match self.store.arrears() {
+            None => Ok(self.audit.submit(entry.decision(decision), Timestamp::now())),
+            Some(error) => Err(VaultError::Audit(error)),
+        };
+        Recorded { outcome, record, began, seconds: self.figures.audit_seconds.clone() }
+    }
+
     /// Runs a read and records it before its result is handed out.
     pub(crate) fn read<T>(
         &self,
@@ -333,7 +356,7 @@ impl Vault {
             let closed = AuditError::Failed("it refuses records since an earlier failure");
             return if self.audit.is_writable() { Ok(()) } else { Err(VaultError::Audit(closed)) };
         }
-        let recorded = self.audit.append_all(entries, now);
+        let recorded = block_in_place(|| self.audit.append_all(entries, now));
         self.figures.audit_seconds.observe(began.elapsed().as_secs_f64());
         recorded.map(|_| ()).map_err(VaultError::Audit)
     }

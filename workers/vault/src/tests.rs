@@ -47,6 +47,11 @@ pub(crate) fn settings(dir: &Path) -> Settings {
     }
 }
 
+/// Waits for an operation that holds no thread while it waits.
+pub(crate) fn done<T>(operation: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(operation)
+}
+
 pub(crate) fn open(dir: &TempDir, root: &RootKey, now: Timestamp) -> Vault {
     open_with(settings(dir.path()), root, now)
 }
@@ -130,7 +135,7 @@ fn ended_tokens_certificates_and_revocations_are_swept() {
     mint(&vault, start);
     vault.revoke_tokens(&admin, serde_json::from_value(json!({ "token": token })).unwrap()).unwrap();
     vault.revoke_tokens(&admin, serde_json::from_value(json!({ "service": "bot" })).unwrap()).unwrap();
-    vault.issue(&admin, "bot", serde_json::from_value(json!({})).unwrap()).unwrap();
+    done(vault.issue(&admin, "bot", serde_json::from_value(json!({})).unwrap())).unwrap();
     vault.revoke_credentials(&admin, "bot", None).unwrap();
     assert_eq!((rows(&vault, Table::Token), rows(&vault, Table::Revoked)), (2, 3));
 
@@ -283,15 +288,14 @@ fn a_certificate_that_nobody_renews_is_told_once() {
     let vault = open(&dir, &root, start);
     let hours = |hours| start + SignedDuration::from_hours(hours);
     for service in ["lost", "renewed", "revoked"] {
-        vault
-            .issue(&act("root", "admin", start), service, serde_json::from_value(json!({})).unwrap())
-            .unwrap();
+        let wish = serde_json::from_value(json!({})).unwrap();
+        done(vault.issue(&act("root", "admin", start), service, wish)).unwrap();
     }
     vault.revoke_credentials(&act("root", "admin", hours(1)), "revoked", None).unwrap();
     vault.maintain(start, hours(19)).unwrap();
     assert_eq!(expiring(&vault), []);
     let again = serde_json::from_value(json!({})).unwrap();
-    vault.issue(&act("root", "admin", hours(19)), "renewed", again).unwrap();
+    done(vault.issue(&act("root", "admin", hours(19)), "renewed", again)).unwrap();
     for later in [20, 21, 22] {
         vault.maintain(start, hours(later)).unwrap();
     }

@@ -36,7 +36,7 @@ impl Vault {
         let known = known.filter(|known| known.holder == holder(&account.service)).ok_or_else(not_found)?;
         let authority = self.authority.load_full();
         let issuer = authority.intermediates.iter().find(|issuing| issuing.key_id == known.issuer);
-        Ok(Answer::chain(known.pem + &issuer.ok_or_else(not_found)?.pem()))
+        Ok(Answer::chain(known.pem + issuer.ok_or_else(not_found)?.pem()))
     }
 
     /// `revoke-certificate`: by an account of the service it was made for, or by whoever holds its key.

@@ -20,7 +20,7 @@ const MINUTES: &str = "public, max-age=300";
 
 /// The root, PEM.
 pub(super) async fn certificate(State(context): State<Arc<Context>>) -> Result<Response, Reject> {
-    Ok(public(PEM, context.vault()?.authority.load().root.pem(), MINUTES))
+    Ok(public(PEM, context.vault()?.authority.load().root.pem().to_owned(), MINUTES))
 }
 
 /// Intermediates, newest first, and the root, PEM.

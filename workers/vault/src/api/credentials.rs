@@ -42,7 +42,7 @@ async fn make(
     service: String,
     request: IssueRequest,
 ) -> Result<Response, Reject> {
-    let issued = context.run(move |vault| vault.issue(&act, &service, request)).await?;
+    let issued = context.run_here(|vault| vault.issue(&act, &service, request)).await?;
     Ok(answer(&issued))
 }
 
@@ -53,7 +53,7 @@ pub(super) async fn renew(
     BodyBytes(body): BodyBytes,
 ) -> Result<Response, Reject> {
     let request: RenewRequest = optional_json(&body)?;
-    let issued = context.run(move |vault| vault.renew_credential(&act, &service, &request)).await?;
+    let issued = context.run_here(|vault| vault.renew_credential(&act, &service, &request)).await?;
     Ok(answer(&issued))
 }
 

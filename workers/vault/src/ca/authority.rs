@@ -35,6 +35,7 @@ pub(crate) struct Issuing {
     /// Uncompressed public point.
     pub(crate) point: Vec<u8>,
     pub(super) issuer: Issuer<'static, KeyPair>,
+    pem: String,
 }
 
 /// The root and every intermediate that has not ended, oldest first.
@@ -78,12 +79,13 @@ impl Issuing {
         let serial = hex(parsed.raw_serial());
         let issuer = Issuer::from_ca_cert_der(&kept.der.as_slice().into(), key)
             .map_err(|_| crypto("a CA certificate cannot issue"))?;
-        Ok(Self { der: kept.der.clone(), serial, not_before, not_after, key_id, point, issuer })
+        let pem = pem("CERTIFICATE", &kept.der);
+        Ok(Self { der: kept.der.clone(), serial, not_before, not_after, key_id, point, issuer, pem })
     }
 
     /// The certificate, PEM.
-    pub(crate) fn pem(&self) -> String {
-        pem("CERTIFICATE", &self.der)
+    pub(crate) fn pem(&self) -> &str {
+        &self.pem
     }
 
     /// Whether a successor is due: half of its life is over.
@@ -223,12 +225,16 @@ fn subject_key_id(certificate: &X509Certificate<'_>) -> Option<String> {
 pub(crate) fn pem(label: &str, der: &[u8]) -> String {
     use base64::Engine as _;
     let body = base64::engine::general_purpose::STANDARD.encode(der);
-    let mut text = format!("-----BEGIN {label}-----\n");
-    for line in body.as_bytes().chunks(64) {
-        text.extend(line.iter().map(|byte| char::from(*byte)));
-        text.push('\n');
+    let mut text = String::with_capacity(body.len() + body.len() / 64 + 2 * label.len() + 40);
+    text.extend(["-----BEGIN ", label, "-----\n"]);
+    let mut rest = body.as_str();
+    while !rest.is_empty() {
+        let (line, tail) = rest.split_at(rest.len().min(64));
+        text.extend([line, "\n"]);
+        rest = tail;
     }
-    text + "-----END " + label + "-----\n"
+    text.extend(["-----END ", label, "-----\n"]);
+    text
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -21,7 +21,7 @@ pub(crate) use authority::{Authority, hex, pem};
 pub(crate) use csr::RequestedKey;
 pub(crate) use expiry::Expiring;
 pub(crate) use leaf::{is_dns_name, is_ours};
-pub(crate) use named::{Known, NamedRequest, serial_of};
+pub(crate) use named::{Known, Named, NamedRequest, serial_of};
 pub(crate) use ops::IssueRequest;
 pub(crate) use pace::Pace;
 pub(crate) use renew::RenewRequest;

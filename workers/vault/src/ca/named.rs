@@ -77,11 +77,16 @@ impl Vault {
         holder: &str,
         request: NamedRequest,
         now: Timestamp,
-    ) -> Result<Named, VaultError> {
-        let signed = self.sign_named(holder, request, now)?;
-        let signed = self.write(entry, move |change| signed.keep(change).map(|()| signed))?;
-        self.figures.certificates.inc();
-        Ok(signed.named)
+    ) -> impl Future<Output = Result<Named, VaultError>> + Send + use<> {
+        let signed = self.sign_named(holder, request, now);
+        let kept =
+            signed.map(|signed| self.change(entry, move |change| signed.keep(change).map(|()| signed)));
+        let certificates = self.figures.certificates.clone();
+        async move {
+            let signed = kept?.done().await?;
+            certificates.inc();
+            Ok(signed.named)
+        }
     }
 
     /// Signs a certificate that is to be kept under `holder`.

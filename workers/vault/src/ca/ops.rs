@@ -125,43 +125,51 @@ impl Vault {
         act: &Act,
         service: &str,
         request: IssueRequest,
-    ) -> Result<IssueAnswer, VaultError> {
+    ) -> impl Future<Output = Result<IssueAnswer, VaultError>> + Send + use<> {
         let entry = act.entry("credential", "issue", format!("credentials/{service}"));
-        match self.plan_issue(act, service, request) {
-            Ok(wanted) => self.hand_out(act, entry, service, wanted),
-            Err(error) => Err(self.refuse(entry, error)),
-        }
+        self.hand_out(act, entry, service, self.plan_issue(act, service, request))
     }
 
-    /// Makes a certificate that was decided on, keeps it and shows it.
+    /// Makes a certificate that was decided on, keeps it and shows it; records a refusal.
     pub(super) fn hand_out(
         &self,
         act: &Act,
         entry: Entry,
         service: &str,
-        wanted: LeafRequest,
-    ) -> Result<IssueAnswer, VaultError> {
+        planned: Result<LeafRequest, VaultError>,
+    ) -> impl Future<Output = Result<IssueAnswer, VaultError>> + Send + use<> {
         let authority = self.authority.load_full();
-        let issuing = authority.issuing();
-        let leaf = Leaf::issue(issuing, &self.settings.trust_domain, wanted, act.now)?;
-        let credential = Credential::of(service, &leaf, act.now);
-        let now = act.now;
-        self.write(entry, move |change| {
-            falco::check(change, &credential.service, now)?;
-            keep(change, &credential, now)
-        })?;
-        self.figures.certificates.inc();
-        Ok(IssueAnswer {
-            service_name: service.to_owned(),
-            certificate: leaf.pem + &issuing.pem(),
-            private_key: leaf.private_key.map(|key| key.as_str().to_owned()),
-            ca_certificate: authority.root.pem(),
-            ca_chain: vec![issuing.pem(), authority.root.pem()],
-            serial_number: leaf.serial,
-            spiffe_id: leaf.spiffe_id,
-            issued_at: act.now,
-            expires_at: leaf.not_after,
-        })
+        let made = match planned {
+            Ok(wanted) => Leaf::issue(authority.issuing(), &self.settings.trust_domain, wanted, act.now),
+            Err(error) => Err(self.refuse(entry.clone(), error)),
+        };
+        let (now, service) = (act.now, service.to_owned());
+        let made = made.map(|leaf| {
+            let credential = Credential::of(&service, &leaf, now);
+            let kept = self.change(entry, move |change| {
+                falco::check(change, &credential.service, now)?;
+                keep(change, &credential, now)
+            });
+            (leaf, kept)
+        });
+        let certificates = self.figures.certificates.clone();
+        async move {
+            let (leaf, kept) = made?;
+            kept.done().await?;
+            certificates.inc();
+            let (issuing, root) = (authority.issuing().pem(), authority.root.pem());
+            Ok(IssueAnswer {
+                service_name: service,
+                certificate: leaf.pem + issuing,
+                private_key: leaf.private_key.map(|key| key.as_str().to_owned()),
+                ca_certificate: root.to_owned(),
+                ca_chain: vec![issuing.to_owned(), root.to_owned()],
+                serial_number: leaf.serial,
+                spiffe_id: leaf.spiffe_id,
+                issued_at: now,
+                expires_at: leaf.not_after,
+            })
+        }
     }
 
     fn plan_issue(&self, act: &Act, service: &str, request: IssueRequest) -> Result<LeafRequest, VaultError> {

@@ -62,12 +62,9 @@ impl Vault {
         act: &Act,
         service: &str,
         request: &RenewRequest,
-    ) -> Result<IssueAnswer, VaultError> {
+    ) -> impl Future<Output = Result<IssueAnswer, VaultError>> + Send + use<> {
         let entry = act.entry("credential", "renew", format!("credentials/{service}"));
-        match self.plan_renewal(act, service, request) {
-            Ok(wanted) => self.hand_out(act, entry, service, wanted),
-            Err(error) => Err(self.refuse(entry, error)),
-        }
+        self.hand_out(act, entry, service, self.plan_renewal(act, service, request))
     }
 
     fn plan_renewal(

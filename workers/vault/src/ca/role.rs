@@ -69,8 +69,8 @@ impl Vault {
         self.figures.revocations.with_label_values(&["certificate"]).inc_by(u64::from(superseded));
         Ok(RoleCertificate {
             certificate: leaf.pem,
-            ca_chain: issuing.pem() + &authority.root.pem(),
-            ca_certificate: authority.root.pem(),
+            ca_chain: [issuing.pem(), authority.root.pem()].concat(),
+            ca_certificate: authority.root.pem().to_owned(),
             serial_number: leaf.serial,
             spiffe_id: leaf.spiffe_id,
             issued_at: act.now,

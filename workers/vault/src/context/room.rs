@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use sluice_http::{Component, HealthSource, Reject, Status};
 use sluice_wire::code::Code;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Vault;
 use crate::barrier::Barrier;
 use crate::error::VaultError;
 
-/// LIMIT: operations on the store at a time; each holds a thread while it waits for the disk.
+/// LIMIT: operations on the store at a time; most hold a thread while they wait for the disk.
 const WORK_MAX: usize = 256;
 
 /// What handlers share.
@@ -51,6 +51,34 @@ impl Context {
         self.block(move || work(&vault)).await
     }
 
+    /// Begins an operation where it is asked and waits for it without a thread: for what reads or writes a row or two.
+    pub(crate) async fn run_here<T, F: Future<Output = Result<T, VaultError>>>(
+        &self,
+        begin: impl FnOnce(&Vault) -> F,
+    ) -> Result<T, Reject> {
+        Ok(self.run_bare_here(begin).await??)
+    }
+
+    /// The same, for whoever words an operation's own errors itself.
+    pub(crate) async fn run_bare_here<T, F: Future<Output = Result<T, VaultError>>>(
+        &self,
+        begin: impl FnOnce(&Vault) -> F,
+    ) -> Result<Result<T, VaultError>, Reject> {
+        // Held until it is done: so is what a seal waits for.
+        let vault = self.vault()?;
+        let _room = self.room()?;
+        let done = begin(&vault).await;
+        if let Err(error) = &done {
+            log(error);
+        }
+        Ok(done)
+    }
+
+    fn room(&self) -> Result<OwnedSemaphorePermit, Reject> {
+        let permit = Arc::clone(&self.room).try_acquire_owned();
+        permit.map_err(|_| Reject::new(Code::Overloaded, "too many operations at a time"))
+    }
+
     /// Runs a step of the barrier on a thread that may block, also while the vault is sealed.
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
@@ -64,8 +92,7 @@ impl Context {
         &self,
         work: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
     ) -> Result<Result<T, VaultError>, Reject> {
-        let permit = Arc::clone(&self.room).try_acquire_owned();
-        let permit = permit.map_err(|_| Reject::new(Code::Overloaded, "too many operations at a time"))?;
+        let permit = self.room()?;
         let done = tokio::task::spawn_blocking(move || {
             let _held_until_done = permit;
             work()

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use prometheus::IntCounterVec;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sluice_audit::Entry;
@@ -15,7 +16,7 @@ use crate::context::Vault;
 use crate::error::VaultError;
 use crate::path::SecretPath;
 use crate::request::Act;
-use crate::store::{Table, View};
+use crate::store::{Change, Table, View};
 
 /// LIMIT: names in one page of a listing.
 const PAGE_MAX: usize = 1_000;
@@ -75,15 +76,16 @@ impl Vault {
         act: &Act,
         path: &SecretPath,
         value: NewValue,
-    ) -> Result<Stored, VaultError> {
-        let entry = self.allowed(act, "write", Some(path), Wish::Write)?;
-        let (path, now) = (path.clone(), act.now);
-        let stored = self.write(entry, move |change| {
-            let head = rows::write(change, &path, &value, Cas::Lenient, now)?;
-            Ok(Stored { status: "success", path: path.to_string(), version: head.current, created_at: now })
-        });
-        self.count("write", &stored);
-        stored
+    ) -> impl Future<Output = Result<Stored, VaultError>> + Send + use<> {
+        let (to, now) = (path.clone(), act.now);
+        let work = move |change: &mut Change<'_>| {
+            let head = rows::write(change, &to, &value, Cas::Lenient, now)?;
+            Ok(Stored { status: "success", path: to.to_string(), version: head.current, created_at: now })
+        };
+        let allowed = self.allowed(act, "write", Some(path), Wish::Write);
+        let stored = allowed.map(|entry| self.change(entry, work));
+        let ops = self.figures.secret_ops.clone();
+        async move { counted(&ops, "write", stored?.done().await) }
     }
 
     /// Reads a version of a secret, the current one when none is named.
@@ -92,11 +94,12 @@ impl Vault {
         act: &Act,
         path: &SecretPath,
         version: Option<u64>,
-    ) -> Result<Shown, VaultError> {
-        let entry = self.allowed(act, "read", Some(path), Wish::Read)?;
-        let shown = self.read(entry, || read(&self.store.snapshot()?, path, version, act.now));
-        self.count("read", &shown);
-        shown
+    ) -> impl Future<Output = Result<Shown, VaultError>> + Send + use<> {
+        let read = || read(&self.store.snapshot()?, path, version, act.now);
+        let allowed = self.allowed(act, "read", Some(path), Wish::Read);
+        let shown = allowed.map(|entry| self.recorded(entry, read()));
+        let ops = self.figures.secret_ops.clone();
+        async move { counted(&ops, "read", shown?.done().await) }
     }
 
     /// The history of a secret.
@@ -114,8 +117,7 @@ impl Vault {
                 versions: head.versions,
             })
         });
-        self.count("history", &history);
-        history
+        self.count("history", history)
     }
 
     /// Deletes, undeletes or destroys versions, the current one when none is named; those it reached.
@@ -148,8 +150,7 @@ impl Vault {
             rows::save(change, &path, &head);
             Ok(versions)
         });
-        self.count(op, &reached);
-        reached
+        self.count(op, reached)
     }
 
     /// The names directly below a path; `None`: below the root.
@@ -168,8 +169,7 @@ impl Vault {
             let next = if names.more { names.keys.last().cloned() } else { None };
             Ok(Listing { path: path.map_or_else(String::new, ToString::to_string), keys: names.keys, next })
         });
-        self.count("list", &listing);
-        listing
+        self.count("list", listing)
     }
 
     /// The audit entry of an act on a secret, when policy allows it; else the refusal, recorded.
@@ -183,22 +183,24 @@ impl Vault {
         let entry = act.entry("secret", op, path.map_or("", SecretPath::as_str));
         match access::secret(act.caller.as_ref(), path, wish) {
             Ok(()) => Ok(entry),
-            Err(error) => {
-                let refused = Err(self.refuse(entry, error));
-                self.count(op, &refused);
-                refused
-            }
+            Err(error) => self.count(op, Err(self.refuse(entry, error))),
         }
     }
 
-    fn count<T>(&self, op: &str, outcome: &Result<T, VaultError>) {
-        let decision = match outcome {
-            Ok(_) => "allow",
-            Err(error) if error.is_denial() => "deny",
-            Err(_) => "error",
-        };
-        self.figures.secret_ops.with_label_values(&[op, decision]).inc();
+    fn count<T>(&self, op: &str, outcome: Result<T, VaultError>) -> Result<T, VaultError> {
+        counted(&self.figures.secret_ops, op, outcome)
     }
+}
+
+/// The outcome, counted.
+fn counted<T>(ops: &IntCounterVec, op: &str, outcome: Result<T, VaultError>) -> Result<T, VaultError> {
+    let decision = match &outcome {
+        Ok(_) => "allow",
+        Err(error) if error.is_denial() => "deny",
+        Err(_) => "error",
+    };
+    ops.with_label_values(&[op, decision]).inc();
+    outcome
 }
 
 fn read(

@@ -22,7 +22,7 @@ pub(crate) use change::Change;
 pub(crate) use open::StoreError;
 pub(crate) use snapshot::{KeyBytes, Range, View};
 pub(crate) use table::Table;
-pub(crate) use writer::Store;
+pub(crate) use writer::{Queued, Store};
 
 #[cfg(test)]
 mod tests;

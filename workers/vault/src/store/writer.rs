@@ -9,7 +9,7 @@
 //! is on disk is then decided by recovery at the next start, not guessed here.
 
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -19,6 +19,8 @@ use jiff::Timestamp;
 use redb::{Database, WriteTransaction};
 use sluice_audit::{AuditError, Decision, Entry, Log};
 use sluice_wire::feed::Message;
+use tokio::sync::oneshot;
+use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
 
 use super::change::{Change, Writes};
@@ -86,7 +88,18 @@ struct Op<T, F> {
     entry: Entry,
     work: Option<F>,
     outcome: Option<Result<T, VaultError>>,
-    answer: SyncSender<Result<T, VaultError>>,
+    answer: oneshot::Sender<Result<T, VaultError>>,
+}
+
+/// A change that waits for the writer.
+#[must_use = "whether it was made is only known once this is done"]
+pub(crate) struct Queued<T>(Result<oneshot::Receiver<Result<T, VaultError>>, VaultError>);
+
+impl<T> Queued<T> {
+    /// Its outcome, once rows and record are durable.
+    pub(crate) async fn done(self) -> Result<T, VaultError> {
+        self.0?.await.map_err(|_| VaultError::Ended)?
+    }
 }
 
 impl Store {
@@ -120,11 +133,24 @@ impl Store {
         entry: Entry,
         work: impl FnOnce(&mut Change<'_>) -> Result<T, VaultError> + Send + 'static,
     ) -> Result<T, VaultError> {
-        let (answer, answered) = sync_channel(1);
-        let op = Op { entry, work: Some(work), outcome: None, answer };
-        let sender = self.sender.as_ref().ok_or(VaultError::Ended)?;
-        sender.send(Box::new(op)).map_err(|_| VaultError::Ended)?;
-        answered.recv().map_err(|_| VaultError::Ended)?
+        let queued = self.queue(entry, work).0?;
+        block_in_place(|| queued.blocking_recv()).map_err(|_| VaultError::Ended)?
+    }
+
+    /// Queues the same change; it is made whether or not anybody waits for it.
+    pub(crate) fn queue<T: Send + 'static>(
+        &self,
+        entry: Entry,
+        work: impl FnOnce(&mut Change<'_>) -> Result<T, VaultError> + Send + 'static,
+    ) -> Queued<T> {
+        let (answer, answered) = oneshot::channel();
+        let op = Box::new(Op { entry, work: Some(work), outcome: None, answer });
+        let Some(sender) = &self.sender else { return Queued(Err(VaultError::Ended)) };
+        let sent = match sender.try_send(op) {
+            Err(TrySendError::Full(op)) => block_in_place(|| sender.send(op)).is_ok(),
+            sent => sent.is_ok(),
+        };
+        Queued(if sent { Ok(answered) } else { Err(VaultError::Ended) })
     }
 
     /// The rows as they stand now.
@@ -319,7 +345,9 @@ impl Writer {
         let recorded = if kept {
             self.seal_batch(&txn, &keyring, &mut head, &mut entries, now)?;
             // Before the rows that use it can be read.
-            self.keyring.store(keyring);
+            if !Arc::ptr_eq(&keyring, &self.keyring.load()) {
+                self.keyring.store(keyring);
+            }
             txn.commit()?;
             self.head = head;
             self.owed = Some((entries, now));

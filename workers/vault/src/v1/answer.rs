@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -20,6 +21,8 @@ pub(super) enum Answer {
     Text(Vec<u8>),
     /// Not JSON.
     Raw(&'static str, Vec<u8>),
+    /// One of the others, once it may be told. Only what [`Call::is_brief`](super::call::Call::is_brief) comes to this.
+    Later(BoxFuture<'static, Result<Answer, VaultError>>),
 }
 
 /// What the envelope carries.
@@ -122,6 +125,8 @@ impl Answer {
             Self::Text(body) => (200, JSON, body),
             Self::Raw(content_type, body) => (200, content_type, body),
             Self::Data(reply) => (reply.status.unwrap_or(200), JSON, reply.body(request_id)),
+            // Not reached: it was waited for.
+            Self::Later(_) => refusal(500, &["internal error"]),
         }
     }
 }

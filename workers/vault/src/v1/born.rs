@@ -117,7 +117,7 @@ mod tests {
     use crate::context::Vault;
     use crate::request::Act;
     use crate::seal::RootKey;
-    use crate::tests::{act, open};
+    use crate::tests::{act, done, open};
 
     const DAY: SignedDuration = SignedDuration::from_hours(24);
 
@@ -209,7 +209,8 @@ mod tests {
         let vault = open(&dir, &RootKey::random(), start);
         let admin = act("root", "admin", start);
         let issued = || {
-            let given = vault.issue(&admin, "ops", serde_json::from_value(json!({})).unwrap()).unwrap();
+            let wish = serde_json::from_value(json!({})).unwrap();
+            let given = done(vault.issue(&admin, "ops", wish)).unwrap();
             serde_json::to_value(&given).unwrap()["serial_number"].as_str().unwrap().to_owned()
         };
         let mut certified = act("spiffe://sluice.internal/service/ops", "admin", start);

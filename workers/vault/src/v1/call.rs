@@ -67,6 +67,16 @@ impl Call {
 #[derive(Default)]
 pub(super) struct Fields(BTreeMap<String, Box<RawValue>>);
 
+impl Call {
+    /// Whether it reads or writes a row or two and is asked for often: then it needs no thread of its own.
+    pub(super) fn is_brief(&self) -> bool {
+        let (path, written) = (self.path.as_str(), self.op == Op::Write);
+        let secret = path.starts_with("secret/data/") && (written || self.op == Op::Read);
+        let certificate = path.starts_with("pki/issue/") || path.starts_with("pki/sign/");
+        self.wrap_s.is_none() && (secret || (certificate && written))
+    }
+}
+
 impl Op {
     /// The verb in audit records.
     pub(super) const fn word(self) -> &'static str {

@@ -78,12 +78,17 @@ async fn answer(context: &Arc<Context>, request: Request) -> Result<(Answer, Str
     drop(trusted);
     let seals = (call.path == "sys/seal" && call.op == Op::Write).then(|| act.clone());
     let call = Call { act, token, certified, source, ..call };
-    let done = context.run_bare(move |vault| vault.v1(call)).await;
-    match (seals, &done) {
-        (Some(act), Ok(Ok(_))) => {
+    let done = if call.is_brief() {
+        context.run_bare_here(|vault| vault.v1_begin(call)).await
+    } else {
+        context.run_bare(move |vault| vault.v1(call)).await
+    };
+    match seals.filter(|_| matches!(done, Ok(Ok(_)))) {
+        Some(act) => {
+            drop(done);
             told(context.ask(move |barrier| barrier.seal(&act).map(|()| Answer::Nothing)).await)
         }
-        _ => told(done),
+        None => told(done),
     }
 }
 

@@ -63,19 +63,11 @@ impl Vault {
     }
 
     fn v1_kv_read(&self, ask: &Ask, path: &SecretPath) -> Result<Answer, VaultError> {
-        let found = self.v1_kv_found(ask, path)?;
-        let value = found.value.as_ref().map(|value| object(value)).transpose()?;
-        let status = value.is_none().then_some(404);
-        let told = json!({ "metadata": described(found.version, &found.state, found.custom.as_ref()) });
-        // The value goes out as it came in, so its text is put beside what was written here.
-        let metadata = told["metadata"].to_string();
-        let data = value.map_or("null", RawValue::get);
-        let text = format!("{{\"data\":{data},\"metadata\":{metadata}}}");
-        let data =
-            RawValue::from_string(text).map_err(|_| VaultError::Crypto("an answer cannot be written"))?;
-        Ok(Answer::Data(Box::new(Reply { status, data: Some(data), ..Reply::default() })))
+        let (version, now) = (version(&ask.call)?, ask.call.act.now);
+        let read = || rows::read(&self.store.snapshot()?, path, version, now)?.ok_or_else(nothing);
+        let found = self.recorded(ask.entry(), read());
+        Self::v1_later(ask, async move { shown(&found.done().await?) })
     }
-
     fn v1_kv_write(&self, ask: &Ask, path: SecretPath) -> Result<Answer, VaultError> {
         let data = ask.call.fields.raw("data").filter(|data| data.get().starts_with('{'));
         let Some(data) = data else {
@@ -84,8 +76,8 @@ impl Vault {
         let value = NewValue::of_text(data.get().as_bytes().to_vec(), cas(&ask.call)?);
         let now = ask.call.act.now;
         let head =
-            self.write(ask.entry(), move |change| rows::write(change, &path, &value, Cas::Exact, now))?;
-        written(&head)
+            self.change(ask.entry(), move |change| rows::write(change, &path, &value, Cas::Exact, now));
+        Self::v1_later(ask, async move { written(&head.done().await?) })
     }
 
     fn v1_kv_patch(&self, ask: &Ask, path: SecretPath) -> Result<Answer, VaultError> {
@@ -326,6 +318,19 @@ fn described(number: u64, version: &Version, custom: Option<&BTreeMap<String, St
         "destroyed": version.destroyed,
         "version": number,
     })
+}
+
+/// A version with its metadata.
+fn shown(found: &Found) -> Result<Answer, VaultError> {
+    let value = found.value.as_ref().map(|value| object(value)).transpose()?;
+    let status = value.is_none().then_some(404);
+    let told = json!({ "metadata": described(found.version, &found.state, found.custom.as_ref()) });
+    // The value goes out as it came in, so its text is put beside what was written here.
+    let metadata = told["metadata"].to_string();
+    let data = value.map_or("null", RawValue::get);
+    let text = format!("{{\"data\":{data},\"metadata\":{metadata}}}");
+    let data = RawValue::from_string(text).map_err(|_| VaultError::Crypto("an answer cannot be written"))?;
+    Ok(Answer::Data(Box::new(Reply { status, data: Some(data), ..Reply::default() })))
 }
 
 fn written(head: &Head) -> Result<Answer, VaultError> {

@@ -13,7 +13,7 @@ use super::answer::Answer;
 use super::call::{Fields, Op, WORDS_MAX, seconds};
 use super::route::{Ask, unsupported_operation, unsupported_path};
 use super::{fault, logical, nothing};
-use crate::ca::{NamedRequest, RequestedKey, is_dns_name, is_ours, pem, serial_of};
+use crate::ca::{Authority, Named, NamedRequest, RequestedKey, is_dns_name, is_ours, pem, serial_of};
 use crate::context::Vault;
 use crate::error::VaultError;
 
@@ -55,7 +55,7 @@ impl Vault {
         let answer = match path {
             ["ca"] => Ok(Answer::Raw("application/pkix-cert", authority.issuing().der.clone())),
             ["ca", "pem"] => {
-                Ok(Answer::Raw("application/pem-certificate-chain", authority.issuing().pem().into_bytes()))
+                Ok(Answer::Raw("application/pem-certificate-chain", authority.issuing().pem().into()))
             }
             ["ca_chain"] => {
                 Ok(Answer::Raw("application/pem-certificate-chain", authority.chain_pem().into_bytes()))
@@ -157,26 +157,9 @@ impl Vault {
         };
         let (request, clamped) = planned().map_err(|error| self.refuse(ask.entry(), error))?;
         let now = ask.call.act.now;
-        let made = self.issue_named(ask.entry(), &format!("pki/{name}"), request, now)?;
+        let made = self.issue_named(ask.entry(), &format!("pki/{name}"), request, now);
         let authority = self.authority.load_full();
-        let mut told = json!({
-            "ca_chain": [authority.issuing().pem().trim_end(), authority.root.pem().trim_end()],
-            "certificate": made.pem.trim_end(),
-            "expiration": made.not_after.as_second(),
-            "issuing_ca": authority.issuing().pem().trim_end(),
-            "not_before": made.not_before.as_second(),
-            "serial_number": colons(&made.serial),
-        });
-        if let Some(key) = &made.private_key {
-            told["private_key"] = key.trim_end().into();
-            told["private_key_type"] = "ec".into();
-        }
-        let answer = Answer::data(&told)?;
-        Ok(if clamped {
-            answer.warn("TTL is longer than the role allows and was shortened.")
-        } else {
-            answer
-        })
+        Self::v1_later(ask, async move { shown(&made.await?, &authority, clamped) })
     }
 
     fn v1_pki_revoke(&self, ask: &Ask) -> Result<Answer, VaultError> {
@@ -209,7 +192,7 @@ impl Vault {
     fn v1_pki_cert(&self, ask: &Ask, serial: &str) -> Result<Answer, VaultError> {
         let authority = self.authority.load_full();
         let fixed = match serial {
-            "ca" => Some(authority.issuing().pem()),
+            "ca" => Some(authority.issuing().pem().to_owned()),
             "ca_chain" => Some(authority.chain_pem()),
             "crl" => self.hub.crl().map(|lists| first(&lists)),
             _ => None,
@@ -235,6 +218,25 @@ impl Vault {
         }
         Answer::data(&told)
     }
+}
+
+/// A new certificate.
+fn shown(made: &Named, authority: &Authority, clamped: bool) -> Result<Answer, VaultError> {
+    let (issuing, root) = (authority.issuing().pem().trim_end(), authority.root.pem().trim_end());
+    let mut told = json!({
+        "ca_chain": [issuing, root],
+        "certificate": made.pem.trim_end(),
+        "expiration": made.not_after.as_second(),
+        "issuing_ca": issuing,
+        "not_before": made.not_before.as_second(),
+        "serial_number": colons(&made.serial),
+    });
+    if let Some(key) = &made.private_key {
+        told["private_key"] = key.trim_end().into();
+        told["private_key_type"] = "ec".into();
+    }
+    let answer = Answer::data(&told)?;
+    Ok(if clamped { answer.warn("TTL is longer than the role allows and was shortened.") } else { answer })
 }
 
 /// The first block of several.

@@ -1,6 +1,7 @@
 //! Which operation a call is, whether its caller may ask it, and what becomes of its answer.
 
 use sluice_audit::Entry;
+use tokio::runtime::Handle;
 
 use super::answer::Answer;
 use super::call::{Call, Op};
@@ -168,6 +169,31 @@ pub(super) fn unsupported_operation() -> VaultError {
 }
 
 impl Vault {
+    /// A brief call: what of it needs no waiting is done when this returns.
+    pub(super) fn v1_begin(
+        &self,
+        call: Call,
+    ) -> impl Future<Output = Result<Answer, VaultError>> + Send + use<> {
+        let begun = self.v1(call);
+        async move {
+            match begun? {
+                Answer::Later(answer) => answer.await,
+                answer => Ok(answer),
+            }
+        }
+    }
+
+    /// What a call comes to later. Where that is looked at before it is told, this waits for it.
+    pub(super) fn v1_later(
+        ask: &Ask,
+        answer: impl Future<Output = Result<Answer, VaultError>> + Send + 'static,
+    ) -> Result<Answer, VaultError> {
+        if ask.call.is_brief() {
+            return Ok(Answer::Later(Box::pin(answer)));
+        }
+        Handle::current().block_on(answer)
+    }
+
     /// Runs a read with its record; what it does not find is 404.
     pub(super) fn v1_read<T>(
         &self,
