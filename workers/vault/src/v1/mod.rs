@@ -5,6 +5,7 @@
 //! tokens by their HMAC, an index of them, and everything else by path, with an index of what ends. Secrets are
 //! those of `/secrets/…`: the mount `secret/` is another door to the same rows.
 
+mod acls;
 mod answer;
 mod auth;
 mod born;
@@ -33,6 +34,8 @@ use ring::hmac;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use zeroize::Zeroizing;
 
+use acls::Acls;
+
 use crate::ca::hex;
 use crate::error::VaultError;
 use crate::store::{Change, Table, View};
@@ -43,6 +46,7 @@ const TTL_MAX_S: i64 = 32 * 86_400;
 /// What the API needs beside the store. No Debug: it holds a key.
 pub(crate) struct Keys {
     token: hmac::Key,
+    acls: Acls,
 }
 
 const TOKEN_KEY: &[u8] = b"sys/token-key";
@@ -65,7 +69,7 @@ impl Keys {
     pub(crate) fn load(view: &impl View) -> Result<Self, VaultError> {
         let bytes = view.bytes(Table::Logical, TOKEN_KEY)?;
         let bytes = bytes.ok_or(VaultError::Integrity(Table::Logical.name()))?;
-        Ok(Self { token: hmac::Key::new(hmac::HMAC_SHA256, &bytes) })
+        Ok(Self { token: hmac::Key::new(hmac::HMAC_SHA256, &bytes), acls: Acls::default() })
     }
 
     /// By what a token (or another one-way secret of `kind`) is known: hex.

@@ -48,7 +48,7 @@ impl Vault {
             return Ok(Ask { call, who });
         };
         let id = self.api_keys.digest("token", token);
-        let held = who::held(&self.store.snapshot()?, id, call.act.now)?;
+        let held = who::held(&self.store.snapshot()?, &self.api_keys.acls, id, call.act.now)?;
         let unwraps = ["sys/wrapping/unwrap", "sys/wrapping/lookup"].contains(&call.path.as_str());
         let Some(held) = held.filter(|held| held.row.kind == Kind::Service || unwraps) else {
             if unwraps {

@@ -1,12 +1,14 @@
 //! Who asks, and what that caller may do.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use sluice_identity::caller::{Caller, Via};
 
+use super::acls::Acls;
 use super::born::Born;
 use super::call::{Certified, Op};
 use super::policy::{self, Acl, Caps};
-use super::sys::policies;
 use super::token::Row;
 use crate::access::{self, Wish};
 use crate::error::VaultError;
@@ -28,7 +30,7 @@ pub(super) enum Who {
 pub(super) struct Held {
     pub(super) id: String,
     pub(super) row: Row,
-    pub(super) acl: Acl,
+    pub(super) acl: Arc<Acl>,
 }
 
 impl Who {
@@ -180,14 +182,13 @@ fn own() -> &'static Acl {
 }
 
 /// A token's row with the rules of its policies.
-pub(super) fn held(view: &impl View, id: String, now: Timestamp) -> Result<Option<Held>, VaultError> {
+pub(super) fn held(
+    view: &impl View,
+    acls: &Acls,
+    id: String,
+    now: Timestamp,
+) -> Result<Option<Held>, VaultError> {
     let Some(row) = super::token::live(view, &id, now)? else { return Ok(None) };
-    if row.is_root() {
-        return Ok(Some(Held { id, row, acl: Acl::root() }));
-    }
-    let mut rules = Vec::new();
-    for name in &row.policies {
-        rules.extend(policies::rules(view, name)?);
-    }
-    Ok(Some(Held { id, row, acl: Acl::of(rules) }))
+    let acl = if row.is_root() { Acl::root().into() } else { acls.of(view, &row.policies)? };
+    Ok(Some(Held { id, row, acl }))
 }

@@ -193,7 +193,7 @@ impl Vault {
     }
 
     fn v1_capabilities_of(&self, ask: &Ask, id: String) -> Result<Answer, VaultError> {
-        let held = who::held(&self.store.snapshot()?, id, ask.call.act.now)?;
+        let held = who::held(&self.store.snapshot()?, &self.api_keys.acls, id, ask.call.act.now)?;
         match held {
             Some(held) => self.v1_capabilities(ask, &Who::Token(Box::new(held))),
             None => Err(self.refuse(ask.entry(), fault(400, "invalid token"))),

@@ -11,7 +11,7 @@ use super::super::route::{Ask, unsupported_operation, unsupported_path};
 use super::super::{fault, logical};
 use crate::context::Vault;
 use crate::error::VaultError;
-use crate::store::View;
+use crate::store::{Table, View};
 
 /// A policy.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,6 +27,11 @@ const FOLDER: &str = "policy/";
 /// The rules of a policy; one that is not there allows nothing.
 pub(in super::super) fn rules(view: &impl View, name: &str) -> Result<Vec<Rule>, VaultError> {
     Ok(row(view, name)?.map(|row| row.rules).unwrap_or_default())
+}
+
+/// A policy as it lies in the store.
+pub(in super::super) fn sealed(view: &impl View, name: &str) -> Result<Option<Vec<u8>>, VaultError> {
+    view.raw(Table::Logical, format!("{FOLDER}{name}").as_bytes())
 }
 
 fn row(view: &impl View, name: &str) -> Result<Option<Row>, VaultError> {
