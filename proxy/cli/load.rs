@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use sluice_schema::environment::{is_recognised, is_secret};
+use sluice_schema::environment::{is_recognised, is_secret, is_vault_secret};
 use sluice_schema::{Config, Mode, Origin, Report, check, load};
 use sluice_wire::role::Role;
 
@@ -78,11 +78,15 @@ pub(crate) fn read(
     load(path, environment, mode)
 }
 
-/// The secrets that a role needs: all but the demo verify tokens.
+/// The secrets that a role needs: all but the demo verify tokens, and the vault alone speaks to an external one.
 pub(crate) fn secrets_of(role: Role, secrets: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     match role {
         Role::Demo | Role::Supervisor => BTreeMap::new(),
-        _ => secrets.clone(),
+        Role::Vault => secrets.clone(),
+        _ => {
+            let others = secrets.iter().filter(|(name, _)| !is_vault_secret(name));
+            others.map(|(name, value)| (name.clone(), value.clone())).collect()
+        }
     }
 }
 
@@ -96,4 +100,24 @@ pub(crate) fn print(report: &Report) {
 /// Whether to write colour to an output.
 pub(crate) fn colour(output: &impl std::io::IsTerminal) -> bool {
     output.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_for_an_external_vault_is_handed_to_the_vault_alone() {
+        let names = ["JWT_SECRET_KEY", "VAULT_TOKEN", "VAULT_TOKEN_FILE"];
+        let secrets: BTreeMap<_, _> = names.map(|name| (name.to_owned(), "x".to_owned())).into();
+        for role in Role::ALL {
+            let handed = secrets_of(role, &secrets).into_keys().collect::<Vec<_>>();
+            let expected: &[&str] = match role {
+                Role::Vault => &names,
+                Role::Demo | Role::Supervisor => &[],
+                _ => &names[..1],
+            };
+            assert_eq!(handed, expected, "{role:?}");
+        }
+    }
 }

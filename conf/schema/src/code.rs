@@ -99,8 +99,6 @@ pub enum Code {
     BadFallback,
     /// A mirror that gets no copies.
     BadMirror,
-    /// The environment asks for what this version lacks.
-    UnavailableVariable,
     /// A key that can be guessed.
     WeakSecret,
     /// A secret that cannot be read.
@@ -178,7 +176,6 @@ const TABLE: &[(Code, &str, &str)] = &[
     (Code::BadSplit, "E0321", "a split that cannot be made"),
     (Code::BadFallback, "E0322", "a fallback that cannot be given"),
     (Code::BadMirror, "E0323", "a mirror that cannot get copies"),
-    (Code::UnavailableVariable, "E0401", "the environment asks for what this version lacks"),
     (Code::WeakSecret, "E0402", "a key that can be guessed (a warning under --dev)"),
     (Code::UnreadableSecret, "E0403", "a secret that cannot be read"),
     (Code::TwiceSet, "E0404", "a variable and its _FILE form are both set"),

@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::code::Code;
-use crate::form::{REDIS_URL, SERVER_NAME, URL};
+use crate::form::{REDIS_URL, SERVER_NAME, URL, VAULT_URL};
 use crate::keys::{LEVEL, PerMinute, RECOVERY_TIMEOUT, THRESHOLD, TOKEN_TTL};
 use crate::kind::{Flag, Kind, Maybe, Text, Wrong, count, nearest};
 use crate::model::{Config, Instance};
 use crate::reader::Reader;
 use crate::report::{Diagnostic, quote};
-use crate::secret::{self, JWT_SECRET_KEY};
+use crate::secret::{self, JWT_SECRET_KEY, VAULT_TOKEN};
 use crate::table::unknown_key;
 
 const OVERRIDE: &str = "SLUICE__";
@@ -49,7 +49,7 @@ const NO_EFFECT: [(&str, &str); 2] = [
 ];
 
 /// The names with a meaning of their own beside those above.
-const OTHERS: [&str; 13] = [
+const OTHERS: [&str; 14] = [
     "CORE_SERVICE_HOST",
     "ENABLE_JWT",
     "ENABLE_MTLS",
@@ -63,6 +63,7 @@ const OTHERS: [&str; 13] = [
     "RATE_LIMIT_DEFAULT",
     "RECOVERY_TIMEOUT",
     "REDIS_URL",
+    "VAULT_URL",
 ];
 
 /// True where Sluice looks at a variable: what a supervisor hands to its children.
@@ -77,7 +78,12 @@ pub fn is_recognised(name: &str) -> bool {
 
 /// True where a variable holds a secret, or may: it goes by descriptor, and only to roles that need it.
 pub fn is_secret(name: &str) -> bool {
-    [JWT_SECRET_KEY, "JWT_SECRET_KEY_FILE", "REDIS_URL"].contains(&name)
+    [JWT_SECRET_KEY, "JWT_SECRET_KEY_FILE", "REDIS_URL"].contains(&name) || is_vault_secret(name)
+}
+
+/// True where the secret is the vault worker's alone.
+pub fn is_vault_secret(name: &str) -> bool {
+    [VAULT_TOKEN, "VAULT_TOKEN_FILE"].contains(&name)
 }
 
 /// `SLUICE__EDGE__LISTEN` by the path `edge.listen`.
@@ -114,8 +120,13 @@ pub(crate) fn apply(reader: &mut Reader<'_>, config: &mut Config) {
     set.key("EVENT_STREAM_NAME", "events.stream", &crate::form::STREAM, same, &mut config.events.stream);
     set.key("EVENT_CONSUMER_GROUP", "events.group", &crate::form::STREAM, same, &mut config.events.group);
     set.key("REDIS_URL", "redis.url", &Maybe(REDIS_URL), same, &mut config.redis);
+    let external = &mut config.vault.external;
+    set.key("ENABLE_VAULT", "vault.external.enabled", &Flag, truth, &mut external.enabled);
+    set.key("VAULT_URL", "vault.external.url", &Maybe(VAULT_URL), same, &mut external.url);
+    if let Some(token) = secret::from_environment(reader, VAULT_TOKEN, "vault.external.token") {
+        external.token = Some(token);
+    }
     legacy_key(reader, config);
-    unavailable(reader);
     without_effect(reader);
 }
 
@@ -211,18 +222,6 @@ fn legacy_key(reader: &mut Reader<'_>, config: &mut Config) {
     }
     if let Some(secret) = &config.kill_switch.secret {
         secret::check_strength(reader, "kill_switch.secret", secret);
-    }
-}
-
-fn unavailable(reader: &mut Reader<'_>) {
-    let mut set = Overlay { reader };
-    let mut vault = false;
-    set.key("ENABLE_VAULT", "vault.external", &Flag, truth, &mut vault);
-    if vault {
-        let message = "an external vault is not available in this version";
-        let refused = Diagnostic::new(Code::UnavailableVariable, message)
-            .help("unset ENABLE_VAULT: secrets are kept by Sluice's own vault worker");
-        reader.blame_variable("ENABLE_VAULT", refused);
     }
 }
 

@@ -10,6 +10,8 @@ use crate::report::{Diagnostic, Place, Severity, quote, quote_path};
 
 /// The variable the legacy key is in by default; unset, there is no legacy key.
 pub(crate) const JWT_SECRET_KEY: &str = "JWT_SECRET_KEY";
+/// The variable the token for an external vault is in.
+pub(crate) const VAULT_TOKEN: &str = "VAULT_TOKEN";
 /// LIMIT: a secret in bytes.
 const SECRET_BYTES: usize = 64 << 10;
 /// Shortest key of HS256: the size of its hash (RFC 7518, 3.2).

@@ -97,6 +97,7 @@ codes! {
     LedgerUnavailable "ledger_unavailable" 503 "The edge cannot write what it must remember";
     IdempotencyUnavailable "idempotency_unavailable" 503 "Idempotency-Key cannot be recorded";
     Sealed "sealed" 503 "Vault is sealed";
+    VaultUnavailable "vault_unavailable" 503 "External vault not available";
     UpstreamTimeout "upstream_timeout" 504 "Upstream did not answer in time";
     VersionNotSupported "http_version_not_supported" 505 "HTTP version not supported";
     StoreFull "store_full" 507 "Event store is full";

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use jiff::SignedDuration;
@@ -11,6 +12,7 @@ use sluice_http::Start;
 use sluice_identity::grants::Grants;
 use sluice_schema::{FalcoAction, Seal};
 
+use crate::external::{External, OpenError};
 use crate::falco::{Action, Response};
 
 use crate::seal::{KeyFileError, RootKey};
@@ -44,6 +46,8 @@ pub(crate) struct Settings {
     pub(crate) trusted: Vec<IpNet>,
     /// Tolerated clock difference, seconds; revocations outlive tokens by it.
     pub(crate) leeway_s: i64,
+    /// Who keeps the secrets, unless this vault does.
+    pub(crate) external: Option<Arc<External>>,
 }
 
 /// `[falco]`.
@@ -81,7 +85,7 @@ impl Opening {
 
 impl Settings {
     /// The settings of a start.
-    pub(crate) fn new(start: &Start) -> Self {
+    pub(crate) fn new(start: &Start) -> Result<Self, OpenError> {
         let vault = &start.config.vault;
         let opening = match &vault.seal {
             Seal::Shamir => Opening::Shares,
@@ -90,7 +94,8 @@ impl Settings {
             Seal::Auto => Opening::Sealed,
         };
         let roles = &start.config.auth.roles;
-        Self {
+        let external = vault.external.enabled.then(|| External::open(&vault.external)).transpose()?;
+        Ok(Self {
             data_dir: start.data_dir.clone(),
             dev: start.dev,
             opening,
@@ -104,7 +109,8 @@ impl Settings {
             acme: start.config.acme.clone(),
             trusted: start.config.edge.trusted_proxies.clone(),
             leeway_s: start.config.auth.leeway.as_secs() as i64,
-        }
+            external: external.map(Arc::new),
+        })
     }
 
     /// The store's file.

@@ -34,7 +34,7 @@ use crate::feed::{self, Hub};
 use crate::oauth;
 use crate::refusals::Refusals;
 use crate::seal::{KeyFileError, RootKey, Shape};
-use crate::store::{Change, Store, StoreError, Table};
+use crate::store::{Change, Store, StoreError, Table, View as _};
 use crate::token::{self, Signers};
 use crate::user::{Cost, Guard, Pool};
 use crate::v1;
@@ -185,6 +185,7 @@ impl Vault {
         };
         vault.refresh_lists(now).map_err(UnsealError::State)?;
         vault.show_days_left(now);
+        vault.tell_hidden().map_err(UnsealError::State)?;
         let signed = vault.audit.sign_with(Some(signer), now);
         signed.map_err(|error| UnsealError::State(VaultError::Audit(error)))?;
         Ok(vault)
@@ -238,6 +239,19 @@ impl Vault {
             let crl = ca::crl_pem(change, &authority, now)?;
             change.announce_all(Some(crl))
         })
+    }
+
+    /// Secrets that were kept here are neither served nor lost while an external vault keeps them.
+    fn tell_hidden(&self) -> Result<(), VaultError> {
+        let secrets = self.store.snapshot()?.count(Table::SecretHead)?;
+        if self.settings.external.is_some() && secrets > 0 {
+            tracing::warn!(
+                component = "external",
+                secrets,
+                "secrets kept here are not served: an external vault is"
+            );
+        }
+        Ok(())
     }
 
     fn show_days_left(&self, now: Timestamp) {
@@ -340,6 +354,17 @@ impl Vault {
     /// Whether the audit log takes records and has those of every commit.
     fn is_recording(&self) -> bool {
         self.audit.is_writable() && self.store.arrears().is_none()
+    }
+
+    /// Runs what happens at another server: recorded before, so that nothing is asked of it without a record, and
+    /// again where it fails.
+    pub(crate) fn abroad<T>(
+        &self,
+        entry: Entry,
+        work: impl FnOnce() -> Result<T, VaultError>,
+    ) -> Result<T, VaultError> {
+        self.record(entry.clone().decision(Decision::Allow))?;
+        work().map_err(|error| self.refuse(entry, error))
     }
 
     fn record(&self, entry: Entry) -> Result<(), VaultError> {

@@ -17,6 +17,7 @@ mod ca;
 mod config;
 mod context;
 mod error;
+mod external;
 mod falco;
 mod feed;
 mod memory;
@@ -60,6 +61,9 @@ pub enum RunError {
     /// The vault does not open: key, store or audit log.
     #[error("the vault does not open")]
     Unseal(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The external vault that is to keep the secrets.
+    #[error("the external vault cannot be used")]
+    External(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The doors cannot be served.
     #[error("the vault cannot serve")]
     Serve(#[source] ServeError),
@@ -71,7 +75,11 @@ pub enum RunError {
 /// Runs the vault until it is told to stop: opens it (or stays sealed), serves its doors, keeps itself.
 pub async fn run(start: Start) -> Result<(), RunError> {
     memory::protect().map_err(|error| RunError::Unseal(Box::new(error)))?;
-    let settings = Settings::new(&start);
+    let settings = Settings::new(&start).map_err(|error| RunError::External(Box::new(error)))?;
+    let mut keepers = Tasks::default();
+    if let Some(external) = &settings.external {
+        keepers.spawn(external::keep_token(Arc::clone(external)));
+    }
     let (figures, trust) = (Figures::new(&start.registry), start.trust.clone());
     let opening =
         tokio::task::spawn_blocking(move || Barrier::new(settings, trust, figures, Timestamp::now())).await;

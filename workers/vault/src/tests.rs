@@ -44,6 +44,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
         acme: sluice_schema::Acme::default(),
         trusted: Vec::new(),
         leeway_s: 5,
+        external: None,
     }
 }
 

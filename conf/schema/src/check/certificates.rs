@@ -36,6 +36,9 @@ pub(super) fn certificates(reader: &mut Reader<'_>, config: &Config) {
     if let Some(pair) = &config.redis_tls.client_cert {
         judge.pair(&Key { path: "redis.client_cert", index: 0 }, pair, false);
     }
+    if let Some(file) = &config.vault.external.ca {
+        judge.authority(&Key { path: "vault.external.ca", index: 0 }, file);
+    }
     for (index, service) in config.services.iter().enumerate() {
         if let Authority::File(file) = &service.tls.ca {
             judge.authority(&Key { path: &format!("service[{index}].tls.ca"), index: 0 }, file);

@@ -12,9 +12,9 @@ use std::collections::HashMap;
 
 use crate::code::Code;
 use crate::kind::show_duration;
-use crate::model::{Config, EventStore, PartitionBy, Partitions, RateLimit, RateStore, Service};
+use crate::model::{Config, EventStore, PartitionBy, Partitions, RateLimit, RateStore, Scheme, Service};
 use crate::reader::Reader;
-use crate::report::{Diagnostic, Place, quote};
+use crate::report::{Diagnostic, Place, Severity, quote};
 use crate::table::Table;
 
 pub(crate) use shape::{cors, fallback, rewrite};
@@ -148,6 +148,38 @@ fn event_store(reader: &mut Reader<'_>, config: &Config) {
     reader.report(wrong.help("set `redis.url` (or REDIS_URL), or `store = \"embedded\"`"));
 }
 
+/// An external vault can be reached, is proved to, and hears nothing in the clear.
+fn external_vault(reader: &mut Reader<'_>, config: &Config) {
+    let external = &config.vault.external;
+    if !external.enabled {
+        return;
+    }
+    let place = |reader: &Reader<'_>, key: &str| {
+        reader.place(&format!("vault.external.{key}")).or_else(|| reader.place("vault.external"))
+    };
+    let missing = |reader: &mut Reader<'_>, message: &str, help: &str| {
+        let place = place(reader, "enabled");
+        reader.report(Diagnostic::new(Code::MissingKey, message).at(place).help(help));
+    };
+    let failed = |reader: &Reader<'_>, key: &str| reader.has_failed(&format!("vault.external.{key}"));
+    if external.url.is_none() && !failed(reader, "url") {
+        let help = "set `url` (or VAULT_URL), or unset ENABLE_VAULT: secrets are then kept here";
+        missing(reader, "an external vault is asked for, and its address is missing", help);
+    }
+    let token_wanted = reader.mode.secrets_required && external.token.is_none();
+    if token_wanted && !failed(reader, "token") {
+        let help = "set VAULT_TOKEN, or `token = \"file:PATH\"`";
+        missing(reader, "an external vault is asked for, and the token for it is missing", help);
+    }
+    let Some(url) = external.url.as_ref().filter(|url| url.scheme == Scheme::Http) else { return };
+    if url.host != "localhost" && url.ip().is_none_or(|ip| !ip.is_loopback()) {
+        let message = "the token and every secret would travel in the clear";
+        let mut open = Diagnostic::new(Code::Url, message).at(place(reader, "url"));
+        open.severity = if reader.mode.dev { Severity::Warning } else { open.severity };
+        reader.report(open.help("write \"https://\"; without TLS only this machine is spoken to"));
+    }
+}
+
 /// Both keys of the partitions are needed.
 fn partitions(reader: &mut Reader<'_>, config: &Config) {
     if reader.has_failed("events.partitions.by") || reader.has_failed("events.partitions.count") {
@@ -173,6 +205,7 @@ fn partitions(reader: &mut Reader<'_>, config: &Config) {
 pub(crate) fn config(reader: &mut Reader<'_>, config: &Config) {
     rate_store(reader, config);
     event_store(reader, config);
+    external_vault(reader, config);
     partitions(reader, config);
     names(reader, config);
     matches::matches(reader, config);

@@ -45,6 +45,15 @@ pub(crate) const COLLECTOR: Text<String> = Text {
     pattern: r"^https?://[^/?#@\s]+/?$",
 };
 
+/// The address of an external vault.
+pub(crate) const VAULT_URL: Text<InstanceUrl> = Text {
+    what: "an address such as \"https://vault.example.com:8200\"",
+    code: Code::Url,
+    parse: parse_vault,
+    show: ToString::to_string,
+    pattern: r"^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@\s]+/?$",
+};
+
 /// LIMIT: servers named in the address of a cluster or of sentinels.
 const REDIS_SERVERS_MAX: usize = 16;
 
@@ -139,6 +148,17 @@ fn parse_collector(text: &str) -> Result<String, Wrong> {
     url.map(|url| url.to_string()).ok_or_else(|| {
         Wrong::new("this is not the address of a receiver").help(
             "write its scheme, host and port alone, such as \"http://127.0.0.1:4318\"; traces go to `/v1/traces` there",
+        )
+    })
+}
+
+/// Never quotes the text: it may hold a password.
+fn parse_vault(text: &str) -> Result<InstanceUrl, Wrong> {
+    let url = text.parse::<InstanceUrl>().ok();
+    url.filter(|url| matches!(url.scheme, Scheme::Http | Scheme::Https)).ok_or_else(|| {
+        Wrong::new("this is not the address of a vault").help(
+            "write its scheme, host and port alone, such as \"https://vault.example.com:8200\"; `mount` says where \
+             the secrets are there",
         )
     })
 }

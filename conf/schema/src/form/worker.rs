@@ -93,6 +93,15 @@ pub(crate) const SEAL: Text<Seal> = Text {
     pattern: "^(auto|shamir|file:.+)$",
 };
 
+/// Where an engine is mounted.
+pub(crate) const MOUNT: Text<String> = Text {
+    what: "where an engine is mounted, such as \"secret\"",
+    code: Code::Name,
+    parse: parse_mount,
+    show: Clone::clone,
+    pattern: "^[A-Za-z0-9_-]+([./]?[A-Za-z0-9_-]+)*$",
+};
+
 /// The name of a stream.
 pub(crate) const STREAM: Text<String> = Text {
     what: "the name of a stream",
@@ -233,6 +242,22 @@ fn show_seal(seal: &Seal) -> String {
         Seal::Shamir => "shamir".to_owned(),
         Seal::File(path) => format!("file:{}", path.display()),
     }
+}
+
+fn parse_mount(text: &str) -> Result<String, Wrong> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let part = |part: &str| {
+        !part.is_empty()
+            && !part.contains("..")
+            && !part.starts_with('.')
+            && !part.ends_with('.')
+            && part.bytes().all(plain)
+    };
+    if text.len() <= 128 && text.split('/').all(part) {
+        return Ok(text.to_owned());
+    }
+    Err(Wrong::new(format!("{} is not where an engine is mounted", quote(text)))
+        .help("write names of letters, digits, `.`, `_` and `-`, joined by `/`, without one at either end"))
 }
 
 fn none_of(text: &str, what: &str, words: &[&str]) -> Wrong {

@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 
-use super::span;
-use crate::form::{ADDRESS, AUDIENCE, FSYNC, ISSUER, PATH, SEAL, STREAM, TIMEFRAME, TRUST_DOMAIN};
+use super::{secret, span};
+use crate::form::{
+    ADDRESS, AUDIENCE, CERTIFICATE_FILE, FSYNC, ISSUER, MOUNT, PATH, SEAL, STREAM, TIMEFRAME, TRUST_DOMAIN,
+    VAULT_URL,
+};
 use crate::kind::{Choice, Duration, Flag, List, Maybe, Number, Size, count};
 use crate::model::{
-    Calc, Candles, Demo, EventStore, Events, OnRedisDown, PartitionBy, Partitions, Retention, UnknownTypes,
-    Vault,
+    Calc, Candles, Demo, EventStore, Events, ExternalVault, OnRedisDown, PartitionBy, Partitions, Retention,
+    UnknownTypes, Vault,
 };
 use crate::table::Table;
 
@@ -117,7 +120,23 @@ pub(super) fn vault(t: &mut Table<'_, '_>, vault: &mut Vault) {
         t.key("leaf_ttl", doc, span(5_000, 30 * DAY), &mut vault.leaf_ttl);
         let doc = "SPIFFE trust domain of every identity.";
         t.key("trust_domain", doc, TRUST_DOMAIN, &mut vault.trust_domain);
+        let doc = "A HashiCorp Vault or OpenBao that keeps the secrets in its stead.";
+        t.table("external", doc, |t| external(t, &mut vault.external));
     });
+}
+
+fn external(t: &mut Table<'_, '_>, external: &mut ExternalVault) {
+    t.key("enabled", "Whether secrets are kept there; the rest stays here.", Flag, &mut external.enabled);
+    let doc = "Its address, the only one that is connected to; without TLS on this machine alone.";
+    t.key("url", doc, Maybe(VAULT_URL), &mut external.url);
+    let doc = "Where the token is by which the vault worker is known there: env:NAME or file:PATH.";
+    secret(t, "vault.external", "token", doc, &mut external.token);
+    let doc = "Who signs its certificate: a PEM file; without one, whom this system believes.";
+    t.key("ca", doc, Maybe(CERTIFICATE_FILE), &mut external.ca);
+    t.place_values("ca");
+    resolve(t, external.ca.as_mut());
+    t.key("mount", "Where its KV engine, version 2, is mounted.", MOUNT, &mut external.mount);
+    t.key("timeout", "Time for one call.", span(10, 60_000), &mut external.timeout);
 }
 
 pub(super) fn calc(t: &mut Table<'_, '_>, calc: &mut Calc) {

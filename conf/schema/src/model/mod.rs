@@ -42,8 +42,8 @@ pub use tls::{Authority, Certificate, ClientAuth, ClientCertificate, EdgeTls, Ke
 pub(crate) use value::is_host;
 pub use value::{InstanceUrl, Scheme, Secret, UNIX_PATH_BYTES_MAX, UrlError};
 pub use worker::{
-    Calc, Candles, Demo, EventStore, Events, Fsync, OnRedisDown, PartitionBy, Partitions, Retention, Seal,
-    UnknownTypes, Vault,
+    Calc, Candles, Demo, EventStore, Events, ExternalVault, Fsync, OnRedisDown, PartitionBy, Partitions,
+    Retention, Seal, UnknownTypes, Vault,
 };
 
 /// Everything an operator can set, checked.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use sluice_wire::symbol::Timeframe;
 
 use super::edge::loopback;
+use super::value::{InstanceUrl, Secret};
 
 /// `[events]`: the event worker.
 #[derive(Clone, Debug, PartialEq)]
@@ -146,6 +147,25 @@ pub struct Vault {
     pub leaf_ttl: Duration,
     /// SPIFFE trust domain, a lower-case DNS name.
     pub trust_domain: String,
+    /// `[vault.external]`: the server that keeps the secrets in its stead.
+    pub external: ExternalVault,
+}
+
+/// `[vault.external]`: a HashiCorp Vault or OpenBao that keeps the secrets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExternalVault {
+    /// Whether it does; then `url` is there, and `token` where this process is handed it.
+    pub enabled: bool,
+    /// Its address, `http` or `https`: the only one that is connected to.
+    pub url: Option<InstanceUrl>,
+    /// What the vault worker proves itself with there.
+    pub token: Option<Secret>,
+    /// Who signs its certificate, PEM; `None`: whom this system believes.
+    pub ca: Option<PathBuf>,
+    /// Where its KV engine, version 2, is mounted.
+    pub mount: String,
+    /// Time for one call.
+    pub timeout: Duration,
 }
 
 /// How the vault opens.
@@ -234,6 +254,20 @@ impl Default for Vault {
             token_ttl: Duration::from_secs(24 * 3600),
             leaf_ttl: Duration::from_secs(24 * 3600),
             trust_domain: "sluice.internal".to_owned(),
+            external: ExternalVault::default(),
+        }
+    }
+}
+
+impl Default for ExternalVault {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            url: None,
+            token: None,
+            ca: None,
+            mount: "secret".to_owned(),
+            timeout: Duration::from_secs(5),
         }
     }
 }

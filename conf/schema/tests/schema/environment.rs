@@ -39,6 +39,8 @@ fn effects() -> Vec<(&'static str, &'static str, &'static str, Value)> {
             "service.backtesting_service.instance[0].url",
             json!("http://b:9"),
         ),
+        ("VAULT_URL", "https://vault:8200/", "vault.external.url", json!("https://vault:8200")),
+        ("VAULT_TOKEN", "s.token", "vault.external.token", json!("***")),
         ("ENABLE_MTLS", "no", "service.data_service.tls.client_cert", json!("off")),
         (
             "TRADING_BOT_SERVICE_URL",
@@ -53,7 +55,7 @@ fn effects() -> Vec<(&'static str, &'static str, &'static str, Value)> {
 const OTHERS: [&str; 4] = ["REDIS_URL", "ENABLE_VAULT", "METRICS_UPDATE_INTERVAL", "STREAM_MONITOR_INTERVAL"];
 
 /// Every name the environment page of the contract lists.
-const CONTRACT: [&str; 24] = [
+const CONTRACT: [&str; 26] = [
     "CORE_SERVICE_HOST",
     "CORE_SERVICE_PORT",
     "API_GATEWAY_PORT",
@@ -66,6 +68,8 @@ const CONTRACT: [&str; 24] = [
     "ENABLE_MTLS",
     "ENABLE_JWT",
     "ENABLE_VAULT",
+    "VAULT_URL",
+    "VAULT_TOKEN",
     "JWT_SECRET_KEY",
     "JWT_EXPIRATION_HOURS",
     "RATE_LIMIT_DEFAULT",
@@ -139,6 +143,49 @@ fn harmless_forms_of_the_other_names_say_nothing() {
     let loaded = check_in("", &quiet, Mode::default()).expect("nothing is asked for");
     assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
     assert_eq!(loaded.config, sluice_schema::Config::default());
+}
+
+#[test]
+fn an_external_vault_needs_address_token_and_tls() {
+    let asked = |more: &[(&str, &str)], mode| {
+        let all: Vec<_> = [("ENABLE_VAULT", "true")].iter().chain(more).copied().collect();
+        check_in("", &all, mode).map_err(|report| report.to_string())
+    };
+    let whole = [("VAULT_URL", "https://vault:8200"), ("VAULT_TOKEN", "hunter2")];
+    let loaded = asked(&whole, Mode::default()).expect("right");
+    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+    let external = &loaded.config.vault.external;
+    assert!(external.enabled && external.token.as_ref().is_some_and(|token| token.expose() == b"hunter2"));
+    assert!(!format!("{:?}", loaded.config).contains("hunter2"));
+    for part in &whole {
+        let refused = asked(&[*part], Mode::default()).expect_err("half of it");
+        assert!(refused.contains("E0104") && !refused.contains("hunter2"), "{refused}");
+    }
+    // A role that is handed no secrets does not ask for one.
+    let alone = Mode { secrets_required: false, ..Mode::default() };
+    assert!(asked(&whole[..1], alone).is_ok());
+    for (url, fits) in [
+        ("http://127.0.0.1:8200", true),
+        ("http://[::1]:8200", true),
+        ("http://localhost:8200", true),
+        ("http://vault:8200", false),
+        ("http://10.0.0.1:8200", false),
+        ("https://u:hunter2@vault", false),
+        ("https://vault/v1", false),
+        ("unix:/run/vault", false),
+        ("h2c://127.0.0.1", false),
+    ] {
+        let checked = asked(&[("VAULT_URL", url), whole[1]], Mode::default());
+        assert_eq!(checked.is_ok(), fits, "{url}");
+        assert!(checked.err().is_none_or(|report| report.contains("E0205") && !report.contains("hunter2")));
+    }
+    let dev = Mode { dev: true, ..Mode::default() };
+    let loaded = asked(&[("VAULT_URL", "http://vault:8200"), whole[1]], dev).expect("under --dev");
+    assert!(loaded.warnings.to_string().contains("in the clear"), "{}", loaded.warnings);
+    for name in ["VAULT_TOKEN", "VAULT_TOKEN_FILE"] {
+        assert!(environment::is_secret(name) && environment::is_vault_secret(name));
+    }
+    assert!(!environment::is_vault_secret("JWT_SECRET_KEY"));
 }
 
 #[test]

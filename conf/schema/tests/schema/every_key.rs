@@ -187,6 +187,12 @@ pub(crate) const OTHER_VALUES: &[(&str, &str)] = &[
     ("service.tls.sni", "\"data.example.com\""),
     ("service.tls.verify", "false"),
     ("vault.audience", "[\"a\", \"b\"]"),
+    ("vault.external.ca", "\"/ca.pem\""),
+    ("vault.external.enabled", "true"),
+    ("vault.external.mount", "\"kv/trading\""),
+    ("vault.external.timeout", "\"1s\""),
+    ("vault.external.token", "\"env:OTHER_KEY\""),
+    ("vault.external.url", "\"https://vault.example.com:8200\""),
     ("vault.issuer", "\"https://vault.example.com:8443/x\""),
     ("vault.leaf_ttl", "\"1h\""),
     ("vault.listen", "\"127.0.0.1:18009\""),
@@ -203,18 +209,32 @@ pub(crate) fn loaded(text: &str, environment: &[(&str, &str)]) -> Loaded {
     check_in(text, &environment, Mode::default()).unwrap_or_else(|report| panic!("{text}\n{report}"))
 }
 
-/// A key that cannot be set without another one.
-pub(crate) const NEEDS_REDIS: &str = "rate_limit.shared";
-pub(crate) const REDIS: &str = "redis.url";
+/// Keys that cannot be set without others, and those.
+const NEEDED: [(&str, &[(&str, &str)]); 2] = [
+    ("rate_limit.shared", &[("redis.url", "\"redis://127.0.0.1:6379\"")]),
+    (
+        "vault.external.enabled",
+        &[
+            ("vault.external.url", "\"https://vault.example.com:8200\""),
+            ("vault.external.token", "\"env:OTHER_KEY\""),
+        ],
+    ),
+];
+
+/// What a key cannot be set without.
+pub(crate) fn needed(path: &str) -> &'static [(&'static str, &'static str)] {
+    NEEDED.iter().find(|(key, _)| *key == path).map_or(&[], |(_, others)| others)
+}
+
+fn needed_lines(path: &str) -> String {
+    needed(path).iter().map(|(key, value)| format!("{key} = {value}\n")).collect()
+}
 
 /// The base file with one key set to another value.
 pub(crate) fn with(path: &str, value: &str) -> String {
     let base = service("");
     match path.strip_prefix("service.") {
-        None if path == NEEDS_REDIS => {
-            format!("{path} = {value}\n{REDIS} = \"redis://127.0.0.1:6379\"\n{base}")
-        }
-        None => format!("{path} = {value}\n{base}"),
+        None => format!("{path} = {value}\n{}{base}", needed_lines(path)),
         Some("name") => base.replace("\"data\"", value),
         Some("prefix") => base.replace("\"/api/data\"", value),
         Some("instance.url") => base.replace("\"http://127.0.0.1:8001\"", value),
@@ -292,7 +312,14 @@ fn a_secret_is_shown_as_set_and_no_more() {
 
 #[test]
 fn what_is_shown_reads_back_as_the_same_configuration() {
-    let secrets = ["auth.hs256_secret", "falco.secret", "kill_switch.secret"];
+    // What is shown of a secret does not bring it back, nor what cannot be set without one.
+    let secrets = [
+        "auth.hs256_secret",
+        "falco.secret",
+        "kill_switch.secret",
+        "vault.external.enabled",
+        "vault.external.token",
+    ];
     for (path, value) in OTHER_VALUES.iter().filter(|(path, _)| !secrets.contains(path)) {
         let changed = loaded(&with(path, value), &[]);
         let text = to_toml(&changed.config, Some(&changed.origins));
@@ -307,12 +334,7 @@ fn every_key_outside_services_can_be_set_by_a_variable() {
         let name = format!("SLUICE__{}", path.to_uppercase().replace('.', "__"));
         // Strings stand in the environment without quotes.
         let bare = value.trim_matches('"');
-        let needed = if *path == NEEDS_REDIS {
-            format!("{REDIS} = \"redis://127.0.0.1:6379\"\n")
-        } else {
-            String::new()
-        };
-        let by_variable = loaded(&(needed + &service("")), &[(&name, bare)]);
+        let by_variable = loaded(&(needed_lines(path) + &service("")), &[(&name, bare)]);
         let by_file = loaded(&with(path, value), &[]);
         assert_eq!(without_lines(&by_variable.config), without_lines(&by_file.config), "{name}");
         assert_eq!(by_variable.origin(path), Origin::Env { name });

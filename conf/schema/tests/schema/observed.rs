@@ -21,7 +21,7 @@ use std::path::Path;
 use sluice_schema::diff;
 
 use crate::conf;
-use crate::every_key::{NEEDS_REDIS, OTHER_VALUES, REDIS, loaded, with};
+use crate::every_key::{OTHER_VALUES, loaded, needed, with};
 use crate::service;
 
 const ADMISSION: &str = "proxy/gateway/tests/edge/admission.rs";
@@ -329,6 +329,18 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
     ("workers/events/tests/api/publish.rs", "interval_mode_says_memory", &["events.fsync"]),
     ("workers/events/tests/api/publish.rs", "bad_events_are_refused_by_name", &["events.unknown_types"]),
     (
+        "workers/vault/tests/it/external.rs",
+        "the_configuration_decides_where_secrets_are_and_how_it_is_asked",
+        &[
+            "vault.external.ca",
+            "vault.external.enabled",
+            "vault.external.mount",
+            "vault.external.timeout",
+            "vault.external.token",
+            "vault.external.url",
+        ],
+    ),
+    (
         "workers/vault/tests/it/start.rs",
         "production_opens_by_a_key_file_and_writes_no_token",
         &["vault.seal"],
@@ -336,7 +348,7 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
 ];
 
 /// What a test calls that runs the product: a helper of one of the harnesses.
-const STARTS: [&str; 7] = [
+const STARTS: [&str; 8] = [
     "Setup::new(",
     "edge_for(",
     "edge_at(",
@@ -344,6 +356,7 @@ const STARTS: [&str; 7] = [
     "World::with(",
     "setup().start()",
     "setup(acme).start()",
+    "setup(ca).start()",
 ];
 
 /// A source of tests: the body of each function, and which of them are tests.
@@ -468,7 +481,7 @@ fn another_value_of_a_key_is_a_difference_that_names_it() {
             let table = path.rsplit_once('.').map_or("", |(table, _)| table);
             named.starts_with(table)
                 || named.starts_with("service.") && !path.starts_with("service.")
-                || *path == NEEDS_REDIS && named == REDIS
+                || needed(path).iter().any(|(other, _)| named == other)
         });
         assert!(beside, "{path}: {changed}");
     }

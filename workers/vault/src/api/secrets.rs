@@ -134,12 +134,22 @@ async fn read(
     path: SecretPath,
     version: Option<u64>,
 ) -> Result<Response, Reject> {
-    let shown = context.run_here(|vault| vault.read_secret(&act, &path, version)).await?;
+    let shown = match context.external()? {
+        Some(external) => {
+            context.run(move |vault| vault.read_secret_abroad(&external, &act, &path, version)).await?
+        }
+        None => context.run_here(|vault| vault.read_secret(&act, &path, version)).await?,
+    };
     Ok(answer(&shown))
 }
 
 async fn write(context: &Context, act: Act, path: SecretPath, value: NewValue) -> Result<Response, Reject> {
-    let stored = context.run_here(|vault| vault.store_secret(&act, &path, value)).await?;
+    let stored = match context.external()? {
+        Some(external) => {
+            context.run(move |vault| vault.store_secret_abroad(&external, &act, &path, &value)).await?
+        }
+        None => context.run_here(|vault| vault.store_secret(&act, &path, value)).await?,
+    };
     // 200 for a first version too: the platforms' clients compare with 200.
     Ok(answer(&stored))
 }

@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::Vault;
 use crate::barrier::Barrier;
 use crate::error::VaultError;
+use crate::external::External;
 
 /// LIMIT: operations on the store at a time; most hold a thread while they wait for the disk.
 const WORK_MAX: usize = 256;
@@ -32,6 +33,11 @@ impl Context {
     /// The open vault, or 503 `sealed`.
     pub(crate) fn vault(&self) -> Result<Arc<Vault>, Reject> {
         self.barrier.vault().ok_or_else(|| VaultError::Sealed.into())
+    }
+
+    /// Who keeps the secrets, unless this vault does: asking there takes a thread.
+    pub(crate) fn external(&self) -> Result<Option<Arc<External>>, Reject> {
+        Ok(self.vault()?.settings.external.clone())
     }
 
     /// Runs an operation on a thread that may block; a panic in it is one 500.
@@ -147,6 +153,9 @@ impl HealthSource for Health {
             Component::new(Status::Unhealthy, "the audit log cannot be written")
         };
         components.insert("audit".into(), audit);
+        if let Some(external) = &vault.settings.external {
+            components.insert("external".into(), external.component());
+        }
         for name in ["mtls", "jwt", "vault"] {
             components.insert(name.into(), Component::healthy());
         }

@@ -53,6 +53,16 @@ pub(crate) fn parse_body(body: &[u8]) -> Result<NewValue, VaultError> {
 }
 
 impl NewValue {
+    /// The value's JSON text.
+    pub(crate) fn text(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// The version it expects to replace.
+    pub(crate) const fn cas(&self) -> Option<u64> {
+        self.cas
+    }
+
     /// An object's JSON text that was checked already.
     pub(crate) fn of_text(data: Vec<u8>, cas: Option<u64>) -> Self {
         Self { data: Zeroizing::new(data), cas }

@@ -14,6 +14,7 @@ use super::rows::{self, Cas, Version};
 use crate::access::{self, Wish};
 use crate::context::Vault;
 use crate::error::VaultError;
+use crate::external::External;
 use crate::path::SecretPath;
 use crate::request::Act;
 use crate::store::{Change, Table, View};
@@ -102,21 +103,66 @@ impl Vault {
         async move { counted(&ops, "read", shown?.done().await) }
     }
 
+    /// [`Vault::store_secret`] where an external vault keeps them; blocks.
+    pub(crate) fn store_secret_abroad(
+        &self,
+        external: &External,
+        act: &Act,
+        path: &SecretPath,
+        value: &NewValue,
+    ) -> Result<Stored, VaultError> {
+        let entry = self.allowed(act, "write", Some(path), Wish::Write)?;
+        let stored = self.abroad(entry, || {
+            let (version, created_at) = external.write(path, value)?;
+            Ok(Stored { status: "success", path: path.to_string(), version, created_at })
+        });
+        self.count("write", stored)
+    }
+
+    /// [`Vault::read_secret`] where an external vault keeps them; blocks.
+    pub(crate) fn read_secret_abroad(
+        &self,
+        external: &External,
+        act: &Act,
+        path: &SecretPath,
+        version: Option<u64>,
+    ) -> Result<Shown, VaultError> {
+        let entry = self.allowed(act, "read", Some(path), Wish::Read)?;
+        let shown = self.abroad(entry, || {
+            let found = external.read(path, version)?.ok_or_else(absent)?;
+            Ok(Shown { data: found.data, version: found.version, created_at: found.created_at })
+        });
+        self.count("read", shown)
+    }
+
     /// The history of a secret.
     pub(crate) fn secret_history(&self, act: &Act, path: &SecretPath) -> Result<History, VaultError> {
         let entry = self.allowed(act, "history", Some(path), Wish::Read)?;
-        let history = self.read(entry, || {
-            let view = self.store.snapshot()?;
-            let head = rows::head(&view, path)?.ok_or_else(absent)?;
-            Ok(History {
-                path: path.to_string(),
-                current_version: head.current,
-                created_at: head.created_at,
-                updated_at: head.updated_at,
-                max_versions: rows::kept(&view, &head)?,
-                versions: head.versions,
-            })
-        });
+        let history = match &self.settings.external {
+            Some(external) => self.abroad(entry, || {
+                let found = external.metadata(path)?.ok_or_else(absent)?;
+                Ok(History {
+                    path: path.to_string(),
+                    current_version: found.current_version,
+                    created_at: found.created_time,
+                    updated_at: found.updated_time,
+                    max_versions: found.max_versions,
+                    versions: found.versions(),
+                })
+            }),
+            None => self.read(entry, || {
+                let view = self.store.snapshot()?;
+                let head = rows::head(&view, path)?.ok_or_else(absent)?;
+                Ok(History {
+                    path: path.to_string(),
+                    current_version: head.current,
+                    created_at: head.created_at,
+                    updated_at: head.updated_at,
+                    max_versions: rows::kept(&view, &head)?,
+                    versions: head.versions,
+                })
+            }),
+        };
         self.count("history", history)
     }
 
@@ -135,6 +181,11 @@ impl Vault {
         };
         let entry = self.allowed(act, op, Some(path), Wish::Write)?;
         let (path, now) = (path.clone(), act.now);
+        if let Some(external) = &self.settings.external {
+            let versions = versions.map(|versions| versions.0);
+            let reached = self.abroad(entry, || external.change(&path, versions, fate)?.ok_or_else(absent));
+            return self.count(op, reached);
+        }
         let reached = self.write(entry, move |change| {
             let mut head = rows::head(change, &path)?.ok_or_else(absent)?;
             let versions = versions.map_or_else(|| vec![head.current], |versions| versions.0);
@@ -161,14 +212,17 @@ impl Vault {
         after: Option<&str>,
     ) -> Result<Listing, VaultError> {
         let entry = self.allowed(act, "list", path, Wish::Read)?;
-        let listing = self.read(entry, || {
-            let names = rows::list(&self.store.snapshot()?, path, after, PAGE_MAX)?;
+        let found = |names: rows::Names| {
             if names.keys.is_empty() && after.is_none() && path.is_some() {
                 return Err(VaultError::NotFound("there is nothing below this path".into()));
             }
             let next = if names.more { names.keys.last().cloned() } else { None };
             Ok(Listing { path: path.map_or_else(String::new, ToString::to_string), keys: names.keys, next })
-        });
+        };
+        let listing = match &self.settings.external {
+            Some(external) => self.abroad(entry, || found(page(external.names(path)?, after))),
+            None => self.read(entry, || found(rows::list(&self.store.snapshot()?, path, after, PAGE_MAX)?)),
+        };
         self.count("list", listing)
     }
 
@@ -203,6 +257,15 @@ fn counted<T>(ops: &IntCounterVec, op: &str, outcome: Result<T, VaultError>) -> 
     outcome
 }
 
+/// The names after one, as many as a page has.
+fn page(names: Vec<String>, after: Option<&str>) -> rows::Names {
+    let mut keys: Vec<String> =
+        names.into_iter().filter(|name| after.is_none_or(|after| name.as_str() > after)).collect();
+    let more = keys.len() > PAGE_MAX;
+    keys.truncate(PAGE_MAX);
+    rows::Names { keys, more }
+}
+
 fn read(
     view: &impl View,
     path: &SecretPath,
@@ -221,4 +284,25 @@ fn read(
 
 fn absent() -> VaultError {
     VaultError::NotFound("there is no such secret or version".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_a_foreign_folder_follow_each_other() {
+        let names: Vec<String> = (0..2_500).map(|n| format!("n{n:04}")).collect();
+        let (mut after, mut seen) = (None, Vec::new());
+        loop {
+            let mut found = page(names.clone(), after.as_deref());
+            assert!(found.keys.len() <= PAGE_MAX);
+            after = found.keys.last().cloned();
+            seen.append(&mut found.keys);
+            if !found.more {
+                break;
+            }
+        }
+        assert_eq!(seen, names);
+    }
 }

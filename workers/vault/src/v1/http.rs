@@ -33,11 +33,23 @@ pub(crate) async fn handle(State(context): State<Arc<Context>>, request: Request
     let head = request.method() == Method::HEAD;
     match answer(&context, request).await {
         Ok((answer, request_id)) => respond(answer.wire(&request_id), head),
-        Err(reject) => respond(reject, head),
+        Err(Refused { wire, retry_s }) => {
+            let mut response = respond(wire, head);
+            if let Some(seconds) = retry_s {
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            }
+            response
+        }
     }
 }
 
-async fn answer(context: &Arc<Context>, request: Request) -> Result<(Answer, String), Wire> {
+/// A refusal, and when it may be asked again.
+struct Refused {
+    wire: Wire,
+    retry_s: Option<u64>,
+}
+
+async fn answer(context: &Arc<Context>, request: Request) -> Result<(Answer, String), Refused> {
     let (parts, body) = request.into_parts();
     // What the probes of clients and load balancers ask has no caller and is no operation.
     let path = parts.uri.path().strip_prefix("/v1/").unwrap_or_default();
@@ -75,10 +87,12 @@ async fn answer(context: &Arc<Context>, request: Request) -> Result<(Answer, Str
     let trusted = context.vault().map_err(|reject| worded(&reject))?;
     let source = Source::of(&parts, &trusted.settings.trusted);
     let certified = certified(&parts, &trusted.settings.trust_domain);
+    // Asking another vault takes a thread.
+    let abroad = trusted.settings.external.is_some() && call.path.starts_with("secret/");
     drop(trusted);
     let seals = (call.path == "sys/seal" && call.op == Op::Write).then(|| act.clone());
     let call = Call { act, token, certified, source, ..call };
-    let done = if call.is_brief() {
+    let done = if call.is_brief() && !abroad {
         context.run_bare_here(|vault| vault.v1_begin(call)).await
     } else {
         context.run_bare(move |vault| vault.v1(call)).await
@@ -212,7 +226,12 @@ fn respond((status, content_type, body): Wire, head: bool) -> Response {
 }
 
 /// An error of an operation.
-fn of_error(error: &VaultError) -> Wire {
+fn of_error(error: &VaultError) -> Refused {
+    let retry_s = if let VaultError::Later(_, _, seconds) = error { Some(*seconds) } else { None };
+    Refused { wire: wire_of(error), retry_s }
+}
+
+fn wire_of(error: &VaultError) -> Wire {
     match error {
         VaultError::Worded(status, text) => refusal(*status, &[text]),
         VaultError::Forbidden(_) | VaultError::Lacking(_) | VaultError::Anonymous => {
@@ -236,13 +255,14 @@ fn of_error(error: &VaultError) -> Wire {
 }
 
 /// A refusal that was made before there was a call.
-fn worded(reject: &Reject) -> Wire {
+fn worded(reject: &Reject) -> Refused {
     let problem = reject.problem();
-    match problem.status() {
+    let wire = match problem.status() {
         401 => refusal(403, &["permission denied"]),
         _ if problem.code == Code::Sealed => refusal(503, &["Vault is sealed"]),
         status => refusal(status, &[problem.detail.as_deref().unwrap_or("")]),
-    }
+    };
+    Refused { wire, retry_s: None }
 }
 
 #[cfg(test)]

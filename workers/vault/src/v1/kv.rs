@@ -28,6 +28,9 @@ type Members = BTreeMap<String, Box<RawValue>>;
 impl Vault {
     pub(super) fn v1_kv(&self, ask: &Ask, path: &[&str]) -> Result<Answer, VaultError> {
         let Some((area, rest)) = path.split_first() else { return Err(unsupported_path()) };
+        if let Some(external) = &self.settings.external {
+            return self.v1_kv_abroad(ask, external, area, rest);
+        }
         if *area == "config" && rest.is_empty() {
             return self.v1_kv_config(ask);
         }
@@ -277,7 +280,7 @@ fn wanted(call: &Call) -> Result<Wanted, VaultError> {
 }
 
 /// `?version=`; 0 is the current one.
-fn version(call: &Call) -> Result<Option<u64>, VaultError> {
+pub(super) fn version(call: &Call) -> Result<Option<u64>, VaultError> {
     match call.fields.number("version")? {
         None | Some(0) => Ok(None),
         Some(version) => {

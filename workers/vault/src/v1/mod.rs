@@ -12,6 +12,7 @@ mod born;
 mod call;
 mod http;
 mod kv;
+mod kv_abroad;
 mod logical;
 mod mounts;
 mod pki;

@@ -128,7 +128,10 @@ impl Vault {
         let row = |key: String| Ok(view.raw(Table::Logical, key.as_bytes())?.is_some());
         match path {
             ["secret", "data" | "metadata", rest @ ..] => match SecretPath::parse(&rest.join("/")) {
-                Ok(path) => Ok(rows::head(&view, &path)?.is_some()),
+                Ok(path) => match &self.settings.external {
+                    Some(external) => external.exists(&path),
+                    None => Ok(rows::head(&view, &path)?.is_some()),
+                },
                 Err(_) => Ok(true),
             },
             ["auth", "approle", "role", role] => row(format!("approle/role/{role}")),

@@ -5,6 +5,7 @@
 mod acme;
 mod audit;
 mod credentials;
+mod external;
 mod falco;
 mod feed;
 mod harness;
