@@ -156,6 +156,42 @@ fn spelling_tricks_are_refused() {
     }
 }
 
+/// n - s for the order n of P-256: the other number that makes a signature fit.
+fn other_s(signature: &[u8]) -> Vec<u8> {
+    const ORDER: [u8; 32] = [
+        0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa,
+        0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+    ];
+    let mut other = signature.to_vec();
+    let mut borrow = 0;
+    for at in (0..32).rev() {
+        let left = i16::from(ORDER[at]) - i16::from(signature[32 + at]) - borrow;
+        borrow = i16::from(left < 0);
+        other[32 + at] = left.rem_euclid(256) as u8;
+    }
+    other
+}
+
+/// RFC 7515 asks for neither of the two, and signers that are in use give either. So both are one token: nothing is told
+/// apart by its spelling, and revoking it ends both.
+#[test]
+fn both_values_of_a_signature_are_the_same_token() {
+    let issuer = issuer();
+    let token = issuer.token(&good());
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let other = other_s(&URL_SAFE_NO_PAD.decode(signature).unwrap());
+    let twin = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(other));
+    assert_ne!(token, twin);
+    let claims = verify(&token, &issuer.trust, &rules(), NOW).unwrap();
+    assert_eq!(verify(&twin, &issuer.trust, &rules(), NOW).unwrap(), claims);
+    let jwks = vec![jwk::publish(issuer.pair.public_key().as_ref()).unwrap()];
+    let revoked = Revoked { jti: vec!["j1".into()], ..Revoked::default() };
+    let trust = Trust::from_snapshot(&Snapshot { epoch: "e".into(), seq: 2, jwks, revoked, crl: None });
+    for spelling in [&token, &twin] {
+        assert_eq!(verify(spelling, &trust, &rules(), NOW), Err(TokenError::Revoked));
+    }
+}
+
 #[test]
 fn every_flipped_byte_is_noticed() {
     let issuer = issuer();
