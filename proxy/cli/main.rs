@@ -26,6 +26,7 @@ mod tap;
 mod up;
 mod upgrade;
 mod upstream;
+mod vault;
 
 use std::process::ExitCode;
 
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         Command::Tap(tap) => tap::run(&tap),
         Command::KillSwitch(kill) => kill_switch::run(&kill),
         Command::Events(events) => events::run(&events),
+        Command::Vault(vault) => vault::run(&vault),
         Command::Audit(audit) => audit::run(&audit),
         Command::Health(health) => health::run(&health),
     };

@@ -29,8 +29,9 @@ const RUNTIME_THREADS_MAX: usize = 2;
 /// Time kept between the end of a drain and being killed.
 const DRAIN_MARGIN: Duration = Duration::from_millis(500);
 
-/// Where the event worker's address is noted, below the data directory.
+/// Where the addresses of workers are noted, below the data directory.
 pub(crate) const NOTED_EVENTS: &str = "events/api.addr";
+pub(crate) const NOTED_VAULT: &str = "vault/api.addr";
 /// LIMIT: bytes of one order of the supervisor.
 const ORDER_BYTES: u64 = 64 << 10;
 
@@ -173,8 +174,10 @@ fn start(
         Some(handoff) => handed_doors(handoff)?,
         None => own_doors(role, &config)?,
     };
-    if role == Role::Events {
-        note_address(&data_dir, &doors);
+    match role {
+        Role::Events => note_address(&data_dir.join(NOTED_EVENTS), &doors),
+        Role::Vault => note_address(&data_dir.join(NOTED_VAULT), &doors),
+        _ => {}
     }
     let keys = handoff
         .as_ref()
@@ -206,10 +209,9 @@ fn start(
     })
 }
 
-/// Notes where the event worker listens, for commands on this machine that do not know its port offset.
-fn note_address(data_dir: &Path, doors: &Doors) {
+/// Notes where a worker listens, for commands on this machine that do not know its port offset.
+fn note_address(path: &Path, doors: &Doors) {
     let Some(address) = doors.address("api") else { return };
-    let path = data_dir.join(NOTED_EVENTS);
     // Beside it, then over it: nobody reads half an address.
     let beside = path.with_extension(format!("addr.{}", std::process::id()));
     let noted = std::fs::write(&beside, address.to_string()).and_then(|()| std::fs::rename(&beside, &path));

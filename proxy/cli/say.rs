@@ -33,6 +33,14 @@ pub(crate) fn result(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Prints what would be lost otherwise: where it cannot be written that is a failure.
+pub(crate) fn must(text: &str) -> Result<(), Failure> {
+    let mut out = stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| anyhow::Error::from(error).into())
+}
+
 /// Prints what went wrong.
 pub(crate) fn problem(text: &str) {
     let _nobody_reads = stderr().lock().write_all(text.as_bytes());

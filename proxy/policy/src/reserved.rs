@@ -80,7 +80,7 @@ const fn withheld(prefix: &'static str) -> Reserved {
 
 /// Every reserved prefix. Those that are withheld open, close or rekey the vault, or make
 /// its first administrator: never through the edge.
-pub static RESERVED: [Reserved; 34] = [
+pub static RESERVED: [Reserved; 36] = [
     page("/health"),
     page("/livez"),
     page("/readyz"),
@@ -114,7 +114,9 @@ pub static RESERVED: [Reserved; 34] = [
     withheld("/v1/sys/seal"),
     withheld("/v1/sys/unseal"),
     withheld("/v1/sys/rekey"),
+    withheld("/v1/sys/rotate"),
     withheld("/v1/sys/generate-root"),
+    withheld("/v1/sys/generate-root-token"),
 ];
 
 /// The lane of a worker's requests; `None` where they never wait.

@@ -10,6 +10,7 @@
 
 mod ceremony;
 mod rekey;
+mod rooting;
 #[cfg(test)]
 mod tests;
 
@@ -32,8 +33,10 @@ use crate::seal::{KeyringError, RootKey, Shape, Share, Split};
 use crate::store::{Store, StoreError};
 use ceremony::{Ceremony, Given};
 use rekey::Rekey;
-#[allow(unused_imports, reason = "what the steps of a rekey answer, for the API")]
+use rooting::Rooting;
+
 pub(crate) use rekey::{RekeyGiven, RekeyStatus};
+pub(crate) use rooting::{RootGiven, RootStatus};
 
 /// How long closing waits for operations under way; what takes longer keeps the keys until it is done.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
@@ -41,6 +44,11 @@ const CLOSE_MAX: Duration = Duration::from_secs(2);
 const WRONG_SHARES: &str = "the shares do not open the vault; all of them have to be given anew";
 /// One text for a share that is there already and for one that says so because it is damaged.
 const REPEATED_SHARE: &str = "a share of this place was given already, or one of the two is damaged";
+
+/// One text for whatever is not the present root key.
+const WRONG_PROOF: &str = "this is not the root key; all of its shares have to be given anew";
+const NO_SHARES: &str = "this vault opens by a key file: its 64 digits are wanted, no shares";
+const NO_KEY_FILE: &str = "this vault opens by shares: they are wanted, no key file";
 
 /// The barrier.
 pub(crate) struct Barrier {
@@ -61,6 +69,7 @@ struct State {
     shape: Option<Shape>,
     unsealing: Option<Ceremony>,
     rekeying: Option<Rekey>,
+    rooting: Option<Rooting>,
 }
 
 /// How the vault stands.
@@ -121,7 +130,7 @@ impl Barrier {
             opened: Notify::new(),
         };
         if let Some(root) = root {
-            barrier.open(&root, now)?;
+            barrier.open_by_file(&root, now)?;
         }
         Ok(barrier)
     }
@@ -252,11 +261,31 @@ impl Barrier {
 
     /// Lets the vault go, if there is one, and waits a while for its operations to end.
     pub(crate) fn close(&self) {
-        self.state().rekeying = None;
+        {
+            let mut state = self.state();
+            (state.rekeying, state.rooting) = (None, None);
+        }
         if let Some(vault) = self.open.swap(None) {
             self.figures.sealed.set(1);
             vault.let_go(CLOSE_MAX);
         }
+    }
+
+    /// Opens by the key file, or by the one that a rekey has put beside it and not yet in its place.
+    fn open_by_file(&self, root: &RootKey, now: Timestamp) -> Result<(), UnsealError> {
+        let opened = self.open(root, now);
+        let Err(UnsealError::Store(StoreError::Keyring(KeyringError::WrongKey))) = opened else {
+            return opened;
+        };
+        let Some((path, root)) = self.settings.key_beside() else { return opened };
+        self.open(&root, now)?;
+        let file = path.display().to_string();
+        tracing::warn!(
+            component = "seal",
+            file,
+            "a rekey was broken off: the vault was opened by this new key file"
+        );
+        Ok(())
     }
 
     fn open(&self, root: &RootKey, now: Timestamp) -> Result<(), UnsealError> {

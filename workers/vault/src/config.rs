@@ -132,6 +132,23 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// The key that a rekey has put beside the key file, where there is one.
+    pub(crate) fn key_beside(&self) -> Option<(PathBuf, RootKey)> {
+        let beside = |path: &Path| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(".new");
+            PathBuf::from(name)
+        };
+        let (path, root) = match &self.opening {
+            Opening::File(path) => (beside(path), RootKey::production(&beside(path), &self.data_dir)),
+            Opening::Dev(path) => (beside(path), RootKey::dev(&beside(path), true)),
+            Opening::Shares | Opening::Sealed => return None,
+        };
+        root.ok().map(|root| (path, root))
+    }
+}
+
 fn make_private(dir: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }

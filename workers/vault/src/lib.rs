@@ -11,7 +11,6 @@
 mod access;
 mod acme;
 mod api;
-#[allow(dead_code, reason = "the steps that an API offers; it takes them one by one")]
 mod barrier;
 mod ca;
 mod config;

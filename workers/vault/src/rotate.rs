@@ -5,6 +5,7 @@
 //! key by themselves; so when one pass over all tables is done, no row uses an older one, and these go. A crash in
 //! between leaves more than one key in the ring, by which the next opening knows that the pass is to be made again.
 
+use jiff::Timestamp;
 use sluice_audit::Entry;
 use sluice_wire::code::Code;
 
@@ -12,22 +13,26 @@ use crate::context::Vault;
 use crate::error::VaultError;
 use crate::request::Act;
 use crate::seal::{Keyring, RootKey, Shape};
-use crate::store::{Change, KeyBytes, Range, Store, Table, View as _};
+use crate::store::{Change, KeyBytes, Range, Store, Table, View};
 
 /// LIMIT: rows sealed anew in one change.
 const BITE: usize = 128;
 /// LIMIT: rows looked at for one bite.
 const LOOK: usize = 4_096;
+/// Where it is kept since when the newest key is in use.
+const SINCE: &[u8] = b"sys/rotated";
 pub(crate) const FULL: &str = "the records of earlier rotations are still being sealed anew; try again later";
 
 impl Vault {
     /// Begins a new key-encryption key; its number.
     pub(crate) fn rotate(&self, act: &Act) -> Result<u32, VaultError> {
-        let number = self.write(act.entry("seal", "rotate", "keyring"), |change| {
+        let at = act.now;
+        let number = self.write(act.entry("seal", "rotate", "keyring"), move |change| {
             let ring = rotated(change)?;
             let number = ring.newest();
             change.audit_as(format!("keyring/{number}"));
             change.replace_keyring(ring)?;
+            change.save(Table::Logical, SINCE, &at);
             Ok(number)
         })?;
         self.rotated.notify_one();
@@ -36,8 +41,10 @@ impl Vault {
 
     /// Puts the keyring below another root key, and begins a new key-encryption key.
     pub(crate) fn rekey(&self, act: &Act, root: RootKey, shape: Shape) -> Result<(), VaultError> {
+        let at = act.now;
         self.write(act.entry("seal", "rekey_done", "keyring"), move |change| {
             let ring = rotated(change)?.under(root, shape);
+            change.save(Table::Logical, SINCE, &at);
             change.replace_keyring(ring)
         })?;
         self.rotated.notify_one();
@@ -111,6 +118,11 @@ impl Store {
             Ok(())
         })
     }
+}
+
+/// Since when the newest key is in use; `None`: since the vault was made.
+pub(crate) fn since(view: &impl View) -> Result<Option<Timestamp>, VaultError> {
+    view.load(Table::Logical, SINCE)
 }
 
 /// The ring of a change with one more key.

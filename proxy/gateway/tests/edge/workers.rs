@@ -55,7 +55,14 @@ fn the_vault_decides_about_its_own_credentials() {
     assert!(seen[2].fields("x-user").is_empty(), "nobody is vouched for");
     assert_eq!(seen[3].fields("x-vault-token"), ["s.abc"]);
     assert!(seen[3].fields("x-user").is_empty());
-    for hidden in ["/v1/sys/unseal", "/v1/sys/init", "/v1/sys/rekey/init", "/falco/alerts"] {
+    for hidden in [
+        "/v1/sys/unseal",
+        "/v1/sys/init",
+        "/v1/sys/rekey/init",
+        "/v1/sys/rotate/keyring",
+        "/v1/sys/generate-root-token/attempt",
+        "/falco/alerts",
+    ] {
         assert_eq!(edge.get(hidden).status, 404, "{hidden}");
     }
     let list = edge.send("LIST /v1/secret/metadata/ HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n");

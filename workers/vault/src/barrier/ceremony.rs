@@ -2,12 +2,15 @@
 
 use uuid::Uuid;
 
-use crate::seal::{RootKey, Share, unite};
+use super::{NO_KEY_FILE, NO_SHARES, REPEATED_SHARE};
+use crate::seal::{Proof, RootKey, Shape, Share, unite};
 
 /// A gathering of shares.
 pub(super) struct Ceremony {
     nonce: Uuid,
     threshold: u8,
+    /// Whether it is the key itself that is shown.
+    whole: bool,
     given: Vec<Share>,
 }
 
@@ -23,9 +26,35 @@ pub(super) enum Given {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Repeated;
 
+/// What is shown is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// [`Repeated`].
+    Repeated,
+    /// A share where the key itself is wanted.
+    Share,
+    /// A key where shares are wanted.
+    Key,
+}
+
+impl Unfit {
+    pub(super) const fn text(self) -> &'static str {
+        match self {
+            Self::Repeated => REPEATED_SHARE,
+            Self::Share => NO_SHARES,
+            Self::Key => NO_KEY_FILE,
+        }
+    }
+}
+
 impl Ceremony {
     pub(super) fn new(threshold: u8, nonce: Uuid) -> Self {
-        Self { nonce, threshold, given: Vec::new() }
+        Self { nonce, threshold, whole: false, given: Vec::new() }
+    }
+
+    /// A gathering of what shows a root key that is had like this.
+    pub(super) fn of(shape: Shape, nonce: Uuid) -> Self {
+        Self { whole: shape == Shape::File, ..Self::new(shape.counts().1, nonce) }
     }
 
     /// Names this gathering, so that shares meant for another one are not mixed in.
@@ -39,6 +68,16 @@ impl Ceremony {
 
     pub(super) fn progress(&self) -> u8 {
         self.given.len() as u8
+    }
+
+    /// Takes a share, or the key itself where that is what is had.
+    pub(super) fn show(&mut self, proof: Proof) -> Result<Given, Unfit> {
+        match (proof, self.whole) {
+            (Proof::Share(share), false) => self.give(share).map_err(|Repeated| Unfit::Repeated),
+            (Proof::Key(root), true) => Ok(Given::Enough(root)),
+            (Proof::Share(_), true) => Err(Unfit::Share),
+            (Proof::Key(_), false) => Err(Unfit::Key),
+        }
     }
 
     /// Takes a share. After [`Given::Enough`] it begins anew: nothing tells which of the shares was wrong.

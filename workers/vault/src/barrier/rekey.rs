@@ -1,4 +1,5 @@
-//! A new root key with new shares, for whoever shows enough of the present ones.
+//! A new root key, for whoever shows enough of the present one: other shares, a key file in the place of shares, shares
+//! in the place of a key file.
 //!
 //! With verification the new key counts only after enough of its shares have come back: the present shares stay
 //! good until then, so an answer that was lost on its way costs nothing. Without, it counts at once. In both cases
@@ -9,18 +10,16 @@ use sluice_audit::Entry;
 use uuid::Uuid;
 
 use super::ceremony::{Ceremony, Given};
-use super::{Barrier, REPEATED_SHARE, conflict, invalid, lock};
+use super::{Barrier, WRONG_PROOF, conflict, invalid, lock};
 use crate::error::VaultError;
 use crate::request::Act;
-use crate::seal::{RootKey, Shape, Share, Split};
+use crate::seal::{Proof, RootKey, Shape};
 
-/// One text for every share that does not fit.
-const WRONG_SHARES: &str = "the shares are not those of the root key; all of them have to be given anew";
 const NONE: &str = "no such rekey is under way";
 
 /// A rekey under way.
 pub(super) struct Rekey {
-    split: Split,
+    target: Shape,
     verify: bool,
     present: Ceremony,
     /// The new key and its shares that came back.
@@ -32,8 +31,8 @@ pub(super) struct Rekey {
 pub(crate) struct RekeyStatus {
     /// Name of the gathering of the present shares.
     pub(crate) nonce: Uuid,
-    /// The new numbers.
-    pub(crate) split: Split,
+    /// How the new key is to be had.
+    pub(crate) target: Shape,
     /// Shares given so far, of those now gathered.
     pub(crate) progress: u8,
     /// Shares it takes.
@@ -49,7 +48,7 @@ pub(crate) enum RekeyGiven {
     /// More are needed.
     More(RekeyStatus),
     /// The new shares, shown this once. With verification they do not count yet.
-    Made(Vec<Share>, RekeyStatus),
+    Made(Vec<Proof>, RekeyStatus),
     /// The new shares count, the former do not any more.
     Done,
 }
@@ -59,7 +58,7 @@ impl Rekey {
         let gathering = self.fresh.as_ref().map_or(&self.present, |(_, ceremony)| ceremony);
         RekeyStatus {
             nonce: self.present.nonce(),
-            split: self.split,
+            target: self.target,
             progress: gathering.progress(),
             required: gathering.threshold(),
             verify: self.verify,
@@ -83,26 +82,22 @@ impl Barrier {
         self.state().rekeying.as_ref().map(Rekey::status)
     }
 
-    /// Begins a rekey. The vault has to be open and to open by shares.
+    /// Begins a rekey. The vault has to be open.
     pub(crate) fn rekey_begin(
         &self,
         act: &Act,
-        split: Split,
+        target: Shape,
         verify: bool,
     ) -> Result<RekeyStatus, VaultError> {
         let _acting = lock(&self.acting);
         let entry = act.entry("seal", "rekey_begin", "vault");
         let vault = self.vault().ok_or(VaultError::Sealed)?;
-        let Shape::Shares(present) = vault.store.keyring().shape() else {
-            let error = conflict("this vault opens by a key file; only one that opens by shares is rekeyed");
-            return Err(self.refuse(entry, error));
-        };
         if self.rekey_status().is_some() {
             return Err(self.refuse(entry, conflict("a rekey is under way; cancel it first")));
         }
         self.record(entry)?;
-        let present = Ceremony::new(present.threshold(), Uuid::new_v4());
-        Ok(self.state().rekeying.insert(Rekey { split, verify, present, fresh: None }).status())
+        let present = Ceremony::of(vault.store.keyring().shape(), Uuid::new_v4());
+        Ok(self.state().rekeying.insert(Rekey { target, verify, present, fresh: None }).status())
     }
 
     /// Forgets a rekey; the present shares stay.
@@ -112,20 +107,40 @@ impl Barrier {
         self.record(act.entry("seal", "rekey_cancel", "vault"))
     }
 
-    /// Takes a share for the gathering named `nonce`: one of the present shares, or, when the new ones have been made
+    /// Forgets the new shares that came back; they are the same ones as before.
+    pub(crate) fn rekey_verify_restart(&self, act: &Act) -> Result<RekeyStatus, VaultError> {
+        let _acting = lock(&self.acting);
+        let entry = act.entry("seal", "rekey_restart", "vault");
+        let restarted = {
+            let mut state = self.state();
+            let rekey = state.rekeying.as_mut();
+            rekey.and_then(|rekey| {
+                let target = rekey.target;
+                let (_, ceremony) = rekey.fresh.as_mut()?;
+                *ceremony = Ceremony::of(target, Uuid::new_v4());
+                Some(rekey.status())
+            })
+        };
+        match restarted {
+            Some(status) => self.record(entry).map(|()| status),
+            None => Err(self.refuse(entry, conflict(NONE))),
+        }
+    }
+
+    /// Takes a share, or the key of a vault that opens by a key file, for the gathering named `nonce`: one of the present shares, or, when the new ones have been made
     /// and have to come back, one of these.
-    pub(crate) fn rekey_give(&self, act: &Act, nonce: Uuid, share: Share) -> Result<RekeyGiven, VaultError> {
+    pub(crate) fn rekey_give(&self, act: &Act, nonce: Uuid, proof: Proof) -> Result<RekeyGiven, VaultError> {
         let _acting = lock(&self.acting);
         let entry = act.entry("seal", "rekey", "vault");
         let (given, fresh) = {
             let mut state = self.state();
             let rekey = state.rekeying.as_mut();
             let fresh = rekey.as_ref().and_then(|rekey| rekey.fresh.as_ref().map(|(root, _)| root.clone()));
-            (rekey.and_then(|rekey| rekey.gathering(nonce)).map(|gathering| gathering.give(share)), fresh)
+            (rekey.and_then(|rekey| rekey.gathering(nonce)).map(|gathering| gathering.show(proof)), fresh)
         };
         match given {
             None => Err(self.refuse(entry, conflict(NONE))),
-            Some(Err(_)) => Err(self.refuse(entry, invalid(REPEATED_SHARE))),
+            Some(Err(unfit)) => Err(self.refuse(entry, invalid(unfit.text()))),
             Some(Ok(Given::More)) => {
                 self.record(entry)?;
                 self.rekey_status().map(RekeyGiven::More).ok_or_else(|| conflict(NONE))
@@ -144,7 +159,7 @@ impl Barrier {
         let vault = self.vault().ok_or(VaultError::Sealed)?;
         let keyring = vault.store.keyring();
         if !fresh.as_ref().unwrap_or(keyring.root()).is(root) {
-            return Err(self.refuse(entry, invalid(WRONG_SHARES)));
+            return Err(self.refuse(entry, invalid(WRONG_PROOF)));
         }
         self.record(entry)?;
         match fresh {
@@ -160,26 +175,28 @@ impl Barrier {
             let mut state = self.state();
             let rekey = state.rekeying.as_mut().ok_or_else(|| conflict(NONE))?;
             if rekey.verify {
-                let back = Ceremony::new(rekey.split.threshold(), Uuid::new_v4());
+                let back = Ceremony::of(rekey.target, Uuid::new_v4());
                 rekey.fresh = Some((fresh.clone(), back));
             }
             rekey.status()
         };
-        let shares = fresh.divide(status.split);
+        let keys = Proof::all_of(&fresh, status.target);
         if !status.verify {
             self.rekey_switch(act, fresh)?;
         }
-        Ok(RekeyGiven::Made(shares, status))
+        Ok(RekeyGiven::Made(keys, status))
     }
 
     fn rekey_switch(&self, act: &Act, root: RootKey) -> Result<(), VaultError> {
         let vault = self.vault().ok_or(VaultError::Sealed)?;
-        let split = self.rekey_status().ok_or_else(|| conflict(NONE))?.split;
-        vault.rekey(act, root, Shape::Shares(split))?;
+        let target = self.rekey_status().ok_or_else(|| conflict(NONE))?.target;
+        vault.rekey(act, root, target)?;
         let mut state = self.state();
         state.rekeying = None;
-        state.shape = Some(Shape::Shares(split));
-        tracing::warn!(component = "seal", "the vault has a new root key and new shares");
+        state.shape = Some(target);
+        // What was gathered of the former key shows nothing any more.
+        state.rooting = None;
+        tracing::warn!(component = "seal", "the vault has a new root key");
         Ok(())
     }
 }

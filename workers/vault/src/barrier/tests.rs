@@ -1,5 +1,7 @@
 //! The barrier from the first start to a new root key, and under load.
 
+mod kinds;
+
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -8,6 +10,7 @@ use sluice_audit::Entry;
 use tempfile::TempDir;
 
 use super::*;
+use crate::seal::Proof;
 use crate::store::{Range, Table, View as _};
 use crate::tests::{barrier, settings};
 
@@ -21,6 +24,19 @@ fn act() -> Act {
 
 fn split(shares: u64, threshold: u64) -> Split {
     Split::new(shares, threshold).unwrap()
+}
+
+fn shape(shares: u64, threshold: u64) -> Shape {
+    Shape::Shares(split(shares, threshold))
+}
+
+fn shown(share: &Share) -> Proof {
+    Proof::Share(share.clone())
+}
+
+fn shares_of(keys: Vec<Proof>) -> Vec<Share> {
+    let share = |key| if let Proof::Share(share) = key { share } else { panic!("a whole key") };
+    keys.into_iter().map(share).collect()
 }
 
 /// A barrier that was initialised with five shares of which three open it.
@@ -238,21 +254,22 @@ fn old_snapshots_keep_their_keys_and_a_full_ring_waits() {
 fn rekey_replaces_the_shares_at_once_or_when_the_new_ones_came_back() {
     let dir = TempDir::new().unwrap();
     let (barrier, first) = made(dir.path());
-    assert!(matches!(barrier.rekey_begin(&act(), split(2, 2), true), Err(VaultError::Sealed)));
+    assert!(matches!(barrier.rekey_begin(&act(), shape(2, 2), true), Err(VaultError::Sealed)));
     give(&barrier, &[&first[0], &first[1], &first[2]]).unwrap();
     put(&barrier, "a", "1").unwrap();
 
-    let status = barrier.rekey_begin(&act(), split(2, 2), true).unwrap();
-    assert!(refused(barrier.rekey_begin(&act(), split(3, 2), true)).contains("under way"));
-    assert!(refused(barrier.rekey_give(&act(), Uuid::new_v4(), first[0].clone())).contains("no such rekey"));
+    let status = barrier.rekey_begin(&act(), shape(2, 2), true).unwrap();
+    assert!(refused(barrier.rekey_begin(&act(), shape(3, 2), true)).contains("under way"));
+    assert!(refused(barrier.rekey_give(&act(), Uuid::new_v4(), shown(&first[0]))).contains("no such rekey"));
     for share in &first[..2] {
-        assert!(matches!(barrier.rekey_give(&act(), status.nonce, share.clone()), Ok(RekeyGiven::More(_))));
+        assert!(matches!(barrier.rekey_give(&act(), status.nonce, shown(&share)), Ok(RekeyGiven::More(_))));
     }
-    assert_eq!(refused(barrier.rekey_give(&act(), status.nonce, first[1].clone())), REPEATED_SHARE);
-    let Ok(RekeyGiven::Made(second, status)) = barrier.rekey_give(&act(), status.nonce, first[3].clone())
+    assert_eq!(refused(barrier.rekey_give(&act(), status.nonce, shown(&first[1]))), REPEATED_SHARE);
+    let Ok(RekeyGiven::Made(second, status)) = barrier.rekey_give(&act(), status.nonce, shown(&first[3]))
     else {
         panic!("three shares are enough");
     };
+    let second = shares_of(second);
     let verification = status.verification.unwrap();
     barrier.seal(&act()).unwrap();
     assert!(
@@ -260,19 +277,20 @@ fn rekey_replaces_the_shares_at_once_or_when_the_new_ones_came_back() {
         "the old ones are still good"
     );
     assert_eq!(barrier.rekey_status(), None, "closing ends a rekey");
-    assert!(barrier.rekey_give(&act(), verification, second[0].clone()).is_err());
+    assert!(barrier.rekey_give(&act(), verification, shown(&second[0])).is_err());
 
-    let status = barrier.rekey_begin(&act(), split(2, 2), true).unwrap();
+    let status = barrier.rekey_begin(&act(), shape(2, 2), true).unwrap();
     for share in &first[1..3] {
-        barrier.rekey_give(&act(), status.nonce, share.clone()).unwrap();
+        barrier.rekey_give(&act(), status.nonce, shown(&share)).unwrap();
     }
-    let Ok(RekeyGiven::Made(second, status)) = barrier.rekey_give(&act(), status.nonce, first[4].clone())
+    let Ok(RekeyGiven::Made(second, status)) = barrier.rekey_give(&act(), status.nonce, shown(&first[4]))
     else {
         panic!("three shares are enough");
     };
+    let second = shares_of(second);
     let verification = status.verification.unwrap();
-    barrier.rekey_give(&act(), verification, second[1].clone()).unwrap();
-    assert!(matches!(barrier.rekey_give(&act(), verification, second[0].clone()), Ok(RekeyGiven::Done)));
+    barrier.rekey_give(&act(), verification, shown(&second[1])).unwrap();
+    assert!(matches!(barrier.rekey_give(&act(), verification, shown(&second[0])), Ok(RekeyGiven::Done)));
     assert_eq!(barrier.vault().unwrap().store.keyring().newest(), 2, "a new key-encryption key begins too");
     barrier.seal(&act()).unwrap();
     assert_eq!((barrier.seal_status().shares, barrier.seal_status().threshold), (2, 2));
@@ -280,11 +298,12 @@ fn rekey_replaces_the_shares_at_once_or_when_the_new_ones_came_back() {
     assert!(!give(&barrier, &[&second[0], &second[1]]).unwrap().sealed);
     assert_eq!(read(&barrier, "a").as_deref(), Some("1"));
 
-    let status = barrier.rekey_begin(&act(), split(1, 1), false).unwrap();
-    barrier.rekey_give(&act(), status.nonce, second[0].clone()).unwrap();
-    let Ok(RekeyGiven::Made(third, _)) = barrier.rekey_give(&act(), status.nonce, second[1].clone()) else {
+    let status = barrier.rekey_begin(&act(), shape(1, 1), false).unwrap();
+    barrier.rekey_give(&act(), status.nonce, shown(&second[0])).unwrap();
+    let Ok(RekeyGiven::Made(third, _)) = barrier.rekey_give(&act(), status.nonce, shown(&second[1])) else {
         panic!("two shares are enough");
     };
+    let third = shares_of(third);
     barrier.close();
     drop(barrier);
     let barrier = shared(dir.path());
@@ -298,10 +317,10 @@ fn wrong_shares_do_not_rekey() {
     let (barrier, shares) = made(dir.path());
     let (_, foreign) = made(elsewhere.path());
     give(&barrier, &[&shares[0], &shares[1], &shares[2]]).unwrap();
-    let status = barrier.rekey_begin(&act(), split(2, 2), false).unwrap();
-    barrier.rekey_give(&act(), status.nonce, foreign[0].clone()).unwrap();
-    barrier.rekey_give(&act(), status.nonce, shares[1].clone()).unwrap();
-    assert!(refused(barrier.rekey_give(&act(), status.nonce, shares[2].clone())).contains("given anew"));
+    let status = barrier.rekey_begin(&act(), shape(2, 2), false).unwrap();
+    barrier.rekey_give(&act(), status.nonce, shown(&foreign[0])).unwrap();
+    barrier.rekey_give(&act(), status.nonce, shown(&shares[1])).unwrap();
+    assert!(refused(barrier.rekey_give(&act(), status.nonce, shown(&shares[2]))).contains("given anew"));
     barrier.rekey_cancel(&act()).unwrap();
     barrier.seal(&act()).unwrap();
     assert!(!give(&barrier, &[&shares[0], &shares[1], &shares[2]]).unwrap().sealed);

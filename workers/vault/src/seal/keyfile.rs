@@ -95,6 +95,21 @@ impl RootKey {
         self.0.bytes().ct_eq(other.0.bytes()).into()
     }
 
+    pub(super) fn bytes(&self) -> &[u8; KEY_BYTES] {
+        self.0.bytes()
+    }
+
+    /// The digits that its file holds.
+    pub(super) fn to_hex(&self) -> Zeroizing<String> {
+        let mut text = Zeroizing::new(String::with_capacity(2 * KEY_BYTES));
+        for byte in self.0.bytes() {
+            for nibble in [byte >> 4, byte & 15] {
+                text.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));
+            }
+        }
+        text
+    }
+
     pub(super) fn cipher(&self) -> LessSafeKey {
         self.0.cipher()
     }
@@ -144,7 +159,8 @@ fn read(path: &Path, mode_fits: fn(u32) -> bool, wanted: &'static str) -> Result
     parse(text[..length].trim_ascii_end()).ok_or_else(|| KeyFileError::Content { path: path.to_owned() })
 }
 
-fn parse(digits: &[u8]) -> Option<RootKey> {
+/// The key of 64 hexadecimal digits.
+pub(super) fn parse(digits: &[u8]) -> Option<RootKey> {
     let mut key = Zeroizing::new([0; KEY_BYTES]);
     if digits.len() != 2 * KEY_BYTES {
         return None;
@@ -159,17 +175,15 @@ fn parse(digits: &[u8]) -> Option<RootKey> {
 fn create(path: &Path) -> Result<RootKey, KeyFileError> {
     let fail = |source| KeyFileError::Io { path: path.to_owned(), source };
     let key = RootKey::random();
-    let mut text = Zeroizing::new(Vec::with_capacity(2 * KEY_BYTES + 1));
-    for byte in key.0.bytes() {
-        let digit = |value: u8| b"0123456789abcdef"[usize::from(value)];
-        text.extend_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
-    }
-    text.push(b'\n');
+    let text = key.to_hex();
     // Written aside, synced and renamed: a crash leaves no half a key behind that the next start believes.
     let aside = path.with_extension("key.new");
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside).map_err(fail)?;
-    file.write_all(&text).and_then(|()| file.sync_all()).map_err(fail)?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.write_all(b"\n"))
+        .and_then(|()| file.sync_all())
+        .map_err(fail)?;
     fs::rename(&aside, path).map_err(fail)?;
     let dir = path.parent().unwrap_or(Path::new("."));
     fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(fail)?;

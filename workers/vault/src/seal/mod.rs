@@ -9,6 +9,7 @@ mod envelope;
 mod keyfile;
 mod keyring;
 mod locked;
+mod proof;
 mod shamir;
 mod shape;
 
@@ -17,6 +18,7 @@ pub(crate) use keyfile::{KeyFileError, RootKey};
 #[cfg(test)]
 pub(crate) use keyring::KEKS_MAX;
 pub(crate) use keyring::{Keyring, KeyringError, Rows, SHAPE, fingerprint};
+pub(crate) use proof::Proof;
 pub(crate) use shamir::{Share, Split, unite};
 pub(crate) use shape::Shape;
 

@@ -93,7 +93,6 @@ impl Share {
         self.place() == other.place()
     }
 
-    #[allow(dead_code, reason = "for the API of the seal")]
     /// Reads a share in hexadecimal (66 digits) or base64 (44 characters); `None`: it is neither.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut bytes = Zeroizing::new([0; SHARE_BYTES]);
@@ -105,7 +104,6 @@ impl Share {
         (bytes[KEY_BYTES] != 0).then_some(Self(bytes))
     }
 
-    #[allow(dead_code, reason = "for the API of the seal")]
     /// The share as 66 hexadecimal digits.
     pub(crate) fn to_hex(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(String::with_capacity(2 * SHARE_BYTES));
@@ -117,7 +115,6 @@ impl Share {
         text
     }
 
-    #[allow(dead_code, reason = "for the API of the seal")]
     /// The share in base64.
     pub(crate) fn to_base64(&self) -> Zeroizing<String> {
         Zeroizing::new(STANDARD.encode(*self.0))

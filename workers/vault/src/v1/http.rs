@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::answer::{Answer, Wire, refusal};
 use super::call::{Call, Certified, Fields, Op, seconds};
+use super::sys::Step;
 use super::{fault, token};
 use crate::context::Context;
 use crate::error::VaultError;
@@ -78,6 +79,11 @@ async fn answer(context: &Arc<Context>, request: Request) -> Result<(Answer, Str
     if context.barrier.vault().is_none() {
         return Err(of_error(&VaultError::Sealed));
     }
+    if let Some(step) =
+        Step::of(&call).filter(|_| Step::is_for_the_locked_out(&call.path) && is_local(&parts))
+    {
+        return told(context.ask(move |barrier| step?.take(barrier, &call.act)).await);
+    }
     // Who logs in again shows his former token, which may have ended: what proves him is in the body.
     let (act, token) = if super::auth::is_login(&call.path, call.op) {
         (Act::unproved(&parts), None)
@@ -90,17 +96,17 @@ async fn answer(context: &Arc<Context>, request: Request) -> Result<(Answer, Str
     // Asking another vault takes a thread.
     let abroad = trusted.settings.external.is_some() && call.path.starts_with("secret/");
     drop(trusted);
-    let seals = (call.path == "sys/seal" && call.op == Op::Write).then(|| act.clone());
+    let step = Step::of(&call).map(|step| (step, act.clone()));
     let call = Call { act, token, certified, source, ..call };
     let done = if call.is_brief() && !abroad {
         context.run_bare_here(|vault| vault.v1_begin(call)).await
     } else {
         context.run_bare(move |vault| vault.v1(call)).await
     };
-    match seals.filter(|_| matches!(done, Ok(Ok(_)))) {
-        Some(act) => {
+    match step.filter(|_| matches!(done, Ok(Ok(_)))) {
+        Some((step, act)) => {
             drop(done);
-            told(context.ask(move |barrier| barrier.seal(&act).map(|()| Answer::Nothing)).await)
+            told(context.ask(move |barrier| step?.take(barrier, &act)).await)
         }
         None => told(done),
     }
@@ -117,6 +123,12 @@ async fn caller(
         }
         _ => Ok((Act::from_request_parts(parts, context).await?, None)),
     }
+}
+
+/// Whether it comes from a process of this machine, at the vault's own port.
+fn is_local(parts: &Parts) -> bool {
+    let peer = parts.extensions.get::<Peer>().and_then(|peer| peer.address);
+    peer.is_some_and(|address| address.ip().is_loopback())
 }
 
 /// The client's certificate, where it names a service of our own trust domain.

@@ -41,6 +41,10 @@ use crate::ca::hex;
 use crate::error::VaultError;
 use crate::store::{Change, Table, View};
 
+/// Bytes of a token.
+pub(crate) const ROOT_TOKEN_BYTES: usize = token::PREFIX.len() + WORD_CHARS;
+const WORD_CHARS: usize = 24;
+
 /// Default and longest life of a token, as Vault has it, seconds.
 const TTL_MAX_S: i64 = 32 * 86_400;
 
@@ -84,16 +88,23 @@ impl Keys {
 }
 
 /// A secret of letters and digits: 24 characters, 142 bits.
+/// Something as long as a token that nobody knows.
+pub(crate) fn root_pad() -> Result<Zeroizing<String>, VaultError> {
+    let mut pad = Zeroizing::new(random_word()? + &random_word()?);
+    pad.truncate(ROOT_TOKEN_BYTES);
+    Ok(pad)
+}
+
 fn random_word() -> Result<String, VaultError> {
     const SIGNS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let random = SystemRandom::new();
-    let mut word = String::with_capacity(24);
-    while word.len() < 24 {
+    let mut word = String::with_capacity(WORD_CHARS);
+    while word.len() < WORD_CHARS {
         let mut bytes = Zeroizing::new([0; 32]);
         random.fill(&mut *bytes).map_err(|_| VaultError::Crypto("random numbers"))?;
         // The last part of a byte's range would favour the first signs.
         let fair = bytes.iter().filter(|byte| **byte < 248).map(|byte| SIGNS[usize::from(*byte) % 62]);
-        word.extend(fair.take(24 - word.len()).map(char::from));
+        word.extend(fair.take(WORD_CHARS - word.len()).map(char::from));
     }
     Ok(word)
 }

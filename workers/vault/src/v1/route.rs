@@ -145,7 +145,9 @@ impl Vault {
 /// Operations that policies must grant `sudo` for, as in Vault.
 fn needs_sudo(path: &[&str], op: Op) -> bool {
     match path {
-        ["auth", "token", "create-orphan" | "revoke-orphan" | "accessors"] | ["sys", "seal"] => true,
+        ["auth", "token", "create-orphan" | "revoke-orphan" | "accessors"]
+        | ["sys", "seal"]
+        | ["sys", "rotate" | "rekey" | "generate-root" | "generate-root-token", ..] => true,
         ["sys", "auth", _, ..] => op != Op::Read,
         _ => false,
     }

@@ -9,6 +9,7 @@ mod external;
 mod falco;
 mod feed;
 mod harness;
+mod keys;
 mod oauth;
 mod role_certificates;
 mod secrets;

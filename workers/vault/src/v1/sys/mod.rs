@@ -1,5 +1,6 @@
 //! `sys/…`: health and seal, mounts, policies, capabilities, wrapping.
 
+pub(super) mod keys;
 pub(super) mod policies;
 
 use std::collections::BTreeMap;
@@ -21,7 +22,10 @@ use crate::barrier::{Barrier, SealStatus};
 use crate::context::{Context, Vault};
 use crate::error::VaultError;
 use crate::request::Act;
+use crate::rotate;
 use crate::seal::{Share, Split};
+use crate::store::View as _;
+pub(super) use keys::Step;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -60,7 +64,7 @@ fn status(context: &Context) -> Value {
 
 fn told(status: &SealStatus) -> Value {
     json!({
-        "type": "shamir", "initialized": status.initialized, "sealed": status.sealed, "t": status.threshold,
+        "type": "shamir", "seal": status.kind, "initialized": status.initialized, "sealed": status.sealed, "t": status.threshold,
         "n": status.shares, "progress": status.progress,
         "nonce": status.nonce.map(|nonce| nonce.to_string()).unwrap_or_default(),
         "version": VERSION, "build_date": "", "migration": false, "recovery_seal": false, "storage_type": "redb",
@@ -179,8 +183,9 @@ impl Vault {
                 let root = ask.who.is_root();
                 self.read(ask.entry(), || Answer::data(&json!({ "root": root })))
             }
-            // The handler seals once this has said that the caller may.
-            (["seal"], Op::Write) => Ok(Answer::Nothing),
+            (["key-status"], Op::Read) => self.v1_key_status(ask),
+            // The handler takes the step once this has said, and recorded, that the caller may.
+            _ if Step::is_one(&ask.call.path, ask.call.op) => self.read(ask.entry(), || Ok(Answer::Nothing)),
             (["wrapping", "wrap"], Op::Write) => self.v1_wrap_body(ask),
             (["leases", "lookup" | "renew" | "revoke"], Op::Write) => {
                 Err(self.refuse(ask.entry(), fault(400, "invalid lease")))
@@ -190,6 +195,16 @@ impl Vault {
             }
             _ => Err(unsupported_path()),
         }
+    }
+
+    /// The newest key-encryption key. How often it was used is not counted: each record has a key of its own.
+    fn v1_key_status(&self, ask: &Ask) -> Result<Answer, VaultError> {
+        self.read(ask.entry(), || {
+            let view = self.store.snapshot()?;
+            let since = rotate::since(&view)?.unwrap_or(self.authority.load().root.not_before);
+            let term = view.keyring().newest();
+            Answer::flat(&json!({ "term": term, "install_time": since.to_string(), "encryptions": 0 }))
+        })
     }
 
     fn v1_capabilities_of(&self, ask: &Ask, id: String) -> Result<Answer, VaultError> {
