@@ -15,9 +15,12 @@ const SET_BYTES_MAX: usize = 64 * 1024;
 /// A policy's row as it lies in the store. Each writing seals it anew, so the same bytes are the same rules.
 type Sealed = Option<Vec<u8>>;
 
+/// The rows of several policies, and what they allow together.
+type Kept = (Vec<Sealed>, Arc<Acl>);
+
 /// Rules by the names of their policies.
 #[derive(Default)]
-pub(super) struct Acls(Mutex<HashMap<Vec<String>, (Vec<Sealed>, Arc<Acl>)>>);
+pub(super) struct Acls(Mutex<HashMap<Vec<String>, Kept>>);
 
 impl Acls {
     /// What the policies of these names allow together, as the view has them.
