@@ -4,6 +4,7 @@ use sluice_wire::role::Role;
 
 use crate::claims::Claims;
 use crate::grants::Grants;
+use crate::proof::Proof;
 
 /// How a caller was verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub enum Via {
     Role(Role),
     /// The edge vouches for its verified client.
     Edge,
+    /// The edge vouches for a client that showed a key of its configuration.
+    ApiKey,
 }
 
 impl Via {
@@ -29,6 +32,7 @@ impl Via {
             Self::Certificate => "mtls",
             Self::Role(_) => "role",
             Self::Edge => "edge",
+            Self::ApiKey => "api_key",
         }
     }
 }
@@ -46,8 +50,12 @@ pub struct Caller {
     pub via: Via,
     /// Id of its token.
     pub jti: Option<String>,
-    /// When its token was issued, unix seconds; `None` where the token itself was not seen.
+    /// Serial of its certificate.
+    pub serial: Option<String>,
+    /// When its token or certificate was issued, unix seconds; `None` where neither was seen.
     pub issued_at_s: Option<i64>,
+    /// When that ends, unix seconds.
+    pub expires_at_s: Option<i64>,
 }
 
 impl Caller {
@@ -59,7 +67,9 @@ impl Caller {
             grants: claims.grants.clone(),
             via: if claims.legacy { Via::LegacyToken } else { Via::Token },
             jti: claims.jti.clone(),
+            serial: None,
             issued_at_s: claims.iat,
+            expires_at_s: Some(claims.exp),
         }
     }
 
@@ -79,7 +89,9 @@ impl Caller {
             grants: words.iter().copied().collect(),
             via: Via::Role(role),
             jti: None,
+            serial: None,
             issued_at_s: None,
+            expires_at_s: None,
         }
     }
 
@@ -88,7 +100,19 @@ impl Caller {
     pub fn forwarded(subject: String, account: Option<String>, grants: Grants, legacy: bool) -> Self {
         let via = if legacy { Via::LegacyToken } else { Via::Edge };
         let account = account.unwrap_or_else(|| subject.clone());
-        Self { account, subject, grants, via, jti: None, issued_at_s: None }
+        Self { account, subject, grants, via, jti: None, serial: None, issued_at_s: None, expires_at_s: None }
+    }
+
+    /// It with what it showed to whoever vouches for it.
+    #[must_use]
+    pub fn proven(mut self, proof: Option<Proof>) -> Self {
+        let Some(Proof { issued_at_s, expires_at_s, id }) = proof else { return self };
+        (self.issued_at_s, self.expires_at_s) = (Some(issued_at_s), Some(expires_at_s));
+        match self.via {
+            Via::Certificate => self.serial = Some(id),
+            _ => self.jti = Some(id),
+        }
+        self
     }
 
     /// The role, when a role speaks for itself.

@@ -30,6 +30,14 @@ impl Grants {
         others.0.iter().all(|needed| self.covers(needed))
     }
 
+    /// These grants without administration: what a role gives whoever bears its name. Administrators are made by
+    /// administrators, not by a certificate or a token of the right name.
+    #[must_use]
+    pub fn without_admin(mut self) -> Self {
+        self.0.remove(ADMIN);
+        self
+    }
+
     /// Whether the caller is an administrator.
     pub fn is_admin(&self) -> bool {
         self.0.contains(ADMIN)

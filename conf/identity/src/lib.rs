@@ -9,5 +9,6 @@ pub mod certificate;
 pub mod claims;
 pub mod grants;
 pub mod jwk;
+pub mod proof;
 pub mod token;
 pub mod trust;

@@ -10,6 +10,8 @@ pub const X_PERMISSIONS: &str = "x-permissions";
 pub const X_AUTH_METHOD: &str = "x-auth-method";
 /// Account of the verified caller where it differs from the subject; set by the edge only.
 pub const X_ACCOUNT: &str = "x-account";
+/// Which credential the edge verified, and from when until when it counts; set by the edge only, for workers only.
+pub const X_INTERNAL_PROOF: &str = "x-internal-proof";
 /// Proof of a role identity on an internal door.
 pub const X_INTERNAL_KEY: &str = "x-internal-key";
 /// Present when a role speaks for itself. The edge leaves it off what it forwards, so a forwarded

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use sluice_identity::claims::Claims;
+use sluice_identity::grants::Grants;
 use sluice_identity::token::TokenError;
 use sluice_identity::trust::Trust;
 use sluice_policy::authorize::Need;
@@ -166,8 +167,8 @@ impl Keys {
 }
 
 /// The caller that the client's certificate stands for. `[auth.roles]` says what it may: under the name of
-/// its service in our own trust domain, under the whole SPIFFE id in another. Our own has one authority: a name of
-/// it that another one has signed is nobody's.
+/// its service in our own trust domain, under the whole SPIFFE id in another; it makes nobody an administrator. Our
+/// own has one authority: a name of it that another one has signed is nobody's.
 fn certified(shared: &Shared, x: &Exchange) -> Option<Arc<Verified>> {
     let (generation, session) = (&x.generation, x.arrival.conn.tls.as_ref()?);
     let config = &generation.config;
@@ -183,8 +184,9 @@ fn certified(shared: &Shared, x: &Exchange) -> Option<Arc<Verified>> {
         }
         let own = id.service_in(domain).and_then(|name| roles.get(name));
         let granted = own.or_else(|| roles.get(&id.to_string()));
-        let grants = granted.into_iter().flatten().map(String::as_str).collect();
-        Verified::new(Claims::of_certificate(certificate, domain, grants)?, "mtls")
+        let grants: Grants = granted.into_iter().flatten().map(String::as_str).collect();
+        let grants = grants.without_admin();
+        Verified::of_certificate(Claims::of_certificate(certificate, domain, grants)?, &certificate.serial)
     })
 }
 

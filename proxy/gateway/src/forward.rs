@@ -70,7 +70,12 @@ pub(crate) fn prepare_fields(shared: &Shared, x: &Exchange, fields: &mut impl Fi
     due::tell(x, fields)?;
     match &x.target {
         Target::Service(route) => route.request_edits.apply(fields),
-        Target::Worker(_) => fields.set(name::INTERNAL_KEY, shared.internal_key.clone()),
+        Target::Worker(_) => {
+            if let Some(proof) = x.identity.as_ref().and_then(|identity| identity.proof.clone()) {
+                fields.set(name::PROOF, proof)?;
+            }
+            fields.set(name::INTERNAL_KEY, shared.internal_key.clone())
+        }
         Target::Page => Ok(()),
     }
 }

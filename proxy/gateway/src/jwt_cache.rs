@@ -15,7 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use foldhash::HashMap;
 use http::HeaderValue;
 use ring::digest;
+use sluice_identity::caller::Via;
 use sluice_identity::claims::Claims;
+use sluice_identity::proof::Proof;
 use sluice_identity::token::{self, Rules, TokenError};
 use sluice_identity::trust::Trust;
 
@@ -42,6 +44,8 @@ pub(crate) struct Verified {
     pub(crate) account: Option<HeaderValue>,
     /// `x-auth-method`.
     pub(crate) method: &'static str,
+    /// What workers learn of the token or certificate, `x-internal-proof`.
+    pub(crate) proof: Option<HeaderValue>,
     /// Digest of the API key that it showed, where it did.
     pub(crate) api_key: Option<[u8; 32]>,
 }
@@ -49,22 +53,35 @@ pub(crate) struct Verified {
 impl Verified {
     /// A caller as upstreams see it; `None` where that cannot be written in a header.
     pub(crate) fn new(claims: Claims, method: &'static str) -> Option<Arc<Self>> {
-        Self::made(claims, method, None)
+        Self::made(claims, method, None, None)
+    }
+
+    /// A caller that showed the certificate of this serial.
+    pub(crate) fn of_certificate(claims: Claims, serial: &str) -> Option<Arc<Self>> {
+        Self::made(claims, Via::Certificate.as_str(), Some(serial), None)
     }
 
     /// A caller that showed the API key of this digest.
     pub(crate) fn of_key(claims: Claims, method: &'static str, digest: [u8; 32]) -> Option<Arc<Self>> {
-        Self::made(claims, method, Some(digest))
+        Self::made(claims, method, None, Some(digest))
     }
 
-    fn made(claims: Claims, method: &'static str, api_key: Option<[u8; 32]>) -> Option<Arc<Self>> {
+    fn made(
+        claims: Claims,
+        method: &'static str,
+        serial: Option<&str>,
+        api_key: Option<[u8; 32]>,
+    ) -> Option<Arc<Self>> {
         let user = HeaderValue::from_str(&claims.sub).ok()?;
         let permissions = HeaderValue::from_str(&claims.grants.to_header()).ok()?;
         let account = match claims.account.as_deref() {
             Some(account) => Some(HeaderValue::from_str(account).ok()?),
             None => None,
         };
-        Some(Arc::new(Self { claims, user, permissions, account, method, api_key }))
+        let shown = serial.or(claims.jti.as_deref()).zip(claims.iat);
+        let proof = shown.and_then(|(id, issued)| Proof::new(issued, claims.exp, id));
+        let proof = proof.and_then(|proof| HeaderValue::from_str(&proof.to_string()).ok());
+        Some(Arc::new(Self { claims, user, permissions, account, method, proof, api_key }))
     }
 }
 

@@ -93,11 +93,13 @@ fn of_certificate(client: &ClientCertificate, headers: &HeaderMap, known: &Known
     }
     match (bearer(headers, &known.trust), own.and_then(SpiffeId::service)) {
         (Resolved::Anonymous, Some(service)) => {
-            let grants = known.config.auth.roles.get(service).into_iter().flatten().collect();
+            let grants: Grants = known.config.auth.roles.get(service).into_iter().flatten().collect();
+            let grants = grants.without_admin();
             let caller =
                 Claims::of_certificate(client, domain, grants).map(|claims| Caller::from_claims(&claims));
             caller.map_or(Resolved::Anonymous, |caller| {
-                let caller = Caller { via: Via::Certificate, ..caller };
+                let serial = Some(client.serial.clone());
+                let caller = Caller { via: Via::Certificate, serial, ..caller };
                 Resolved::Caller(Arc::new(caller), Standing::default())
             })
         }
@@ -117,10 +119,13 @@ fn of_role(role: Role, headers: &HeaderMap, trust: &TrustCell) -> Resolved {
             let method = single(headers, names::X_AUTH_METHOD);
             let legacy = method == Some(Via::LegacyToken.as_str());
             let mut caller = Caller::forwarded(user.to_owned(), account, grants, legacy);
-            if method == Some(Via::Certificate.as_str()) {
-                caller.via = Via::Certificate;
+            for via in [Via::Certificate, Via::ApiKey] {
+                if method == Some(via.as_str()) {
+                    caller.via = via;
+                }
             }
-            Resolved::Caller(Arc::new(caller), Standing::default())
+            let proof = single(headers, names::X_INTERNAL_PROOF).and_then(|proof| proof.parse().ok());
+            Resolved::Caller(Arc::new(caller.proven(proof)), Standing::default())
         }
         None => bearer(headers, trust),
     }

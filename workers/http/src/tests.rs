@@ -283,6 +283,8 @@ async fn identity_headers_count_only_from_the_edge() {
     let certificate =
         format!("{key}x-user: spiffe://d/service/bot\r\nx-account: bot\r\nx-auth-method: mtls\r\n");
     assert!(running.internal("/maybe", &certificate).await.ends_with("spiffe://d/service/bot mtls"));
+    let key_of_the_file = format!("{key}x-user: desk\r\nx-auth-method: api_key\r\n");
+    assert!(running.internal("/maybe", &key_of_the_file).await.ends_with("desk api_key"));
     let anonymous = running.internal("/maybe", &key).await;
     assert!(anonymous.ends_with("anonymous"), "{anonymous}");
     let own = running.internal("/maybe", &format!("{key}x-internal-self: 1\r\n")).await;

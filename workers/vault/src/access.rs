@@ -118,7 +118,7 @@ pub(crate) fn service(caller: &Caller) -> Option<&str> {
     match caller.via {
         Via::Role(_) | Via::LegacyToken => None,
         Via::Certificate => Some(&caller.account),
-        Via::Token | Via::Edge => Some(&caller.subject),
+        Via::Token | Via::Edge | Via::ApiKey => Some(&caller.subject),
     }
 }
 
@@ -136,7 +136,9 @@ mod tests {
             grants,
             via: Via::Token,
             jti: None,
+            serial: None,
             issued_at_s: None,
+            expires_at_s: None,
         }
     }
 

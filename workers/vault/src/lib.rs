@@ -22,6 +22,7 @@ mod feed;
 mod memory;
 mod oauth;
 mod outbox;
+mod own;
 mod path;
 mod refusals;
 mod request;

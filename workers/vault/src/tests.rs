@@ -76,7 +76,9 @@ pub(crate) fn act(subject: &str, grants: &str, now: Timestamp) -> Act {
         grants: grants.parse().unwrap(),
         via: Via::Token,
         jti: None,
+        serial: None,
         issued_at_s: Some(now.as_second()),
+        expires_at_s: None,
     };
     Act { caller: Some(caller), request_id: String::new(), remote: String::new(), now }
 }
@@ -184,6 +186,7 @@ fn caller_revoked_since_its_request_began_gets_no_token() {
     // Its own token ends, its subject stays.
     let request = serde_json::from_value(json!({ "permissions": ["read"] })).unwrap();
     let jti = vault.mint(&act("root", "admin", now), "bot", &request).unwrap().jti;
+    let other = vault.mint(&act("root", "admin", now), "bot", &request).unwrap().jti;
     let mut bot = act("bot", "read", now);
     bot.caller.as_mut().unwrap().jti = Some(jti.clone());
     assert!(own(&bot).is_ok() && vault.refresh(&bot, None).is_ok());
@@ -191,7 +194,8 @@ fn caller_revoked_since_its_request_began_gets_no_token() {
     assert!(matches!(own(&bot), Err(VaultError::Anonymous)));
     assert!(matches!(vault.refresh(&bot, None), Err(VaultError::Anonymous)));
     // Its subject ends; what the edge vouches for is judged by what has changed meanwhile.
-    let bot = act("bot", "read", now);
+    let mut bot = act("bot", "read", now);
+    bot.caller.as_mut().unwrap().jti = Some(other);
     let forwarded = Caller::forwarded("bot".into(), None, "read".parse().unwrap(), false);
     let before = token_void_until(&vault);
     let is_void = |before| is_caller_void(&vault.store.snapshot().unwrap(), &forwarded, before).unwrap();

@@ -13,6 +13,8 @@ pub(crate) const PERMISSIONS: HeaderName = HeaderName::from_static(header::X_PER
 pub(crate) const AUTH_METHOD: HeaderName = HeaderName::from_static(header::X_AUTH_METHOD);
 /// Its account.
 pub(crate) const ACCOUNT: HeaderName = HeaderName::from_static(header::X_ACCOUNT);
+/// Which credential was verified.
+pub(crate) const PROOF: HeaderName = HeaderName::from_static(header::X_INTERNAL_PROOF);
 /// Proof of a role identity.
 pub(crate) const INTERNAL_KEY: HeaderName = HeaderName::from_static(header::X_INTERNAL_KEY);
 /// Trace context.

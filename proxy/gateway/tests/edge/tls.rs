@@ -254,8 +254,9 @@ fn a_name_of_our_own_trust_domain_counts_from_the_vault_alone() {
     let (own, strange) = (Arc::new(Ca::new()), Ca::new());
     let upstream = Upstream::start(ok);
     let main = "[edge]\nthreads = 1\n[edge.tls]\nlisten = \"127.0.0.1:0\"\nnames = [\"shop.example\"]\n\
-        client_auth = \"optional\"\nclient_ca = \"ca.pem\"\n[auth.roles]\nbot = [\"read\"]\n\
-        \"spiffe://sluice.internal/service/bot\" = [\"read\"]\n\"spiffe://desk.example/service/bot\" = [\"read\"]\n";
+        client_auth = \"optional\"\nclient_ca = \"ca.pem\"\n[auth.roles]\nbot = [\"read\", \"admin\"]\n\
+        \"spiffe://sluice.internal/service/bot\" = [\"read\"]\n\
+        \"spiffe://desk.example/service/bot\" = [\"read\", \"admin\"]\n";
     let mut setup = Setup::new(main);
     let conf = setup.dir.path().join("conf");
     std::fs::create_dir_all(&conf).unwrap();
@@ -280,6 +281,10 @@ fn a_name_of_our_own_trust_domain_counts_from_the_vault_alone() {
     let users: Vec<_> = upstream.seen().iter().map(|seen| seen.fields("x-user")[0].to_owned()).collect();
     let (ours, theirs) = ("spiffe://sluice.internal/service/bot", "spiffe://desk.example/service/bot");
     assert_eq!(users, [ours, theirs, ours, theirs]);
+    for seen in upstream.seen() {
+        assert_eq!(seen.fields("x-permissions"), ["read"], "a certificate makes nobody an administrator");
+        assert!(seen.fields("x-internal-proof").is_empty(), "that is for workers");
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn workers_get_the_edges_key_and_the_verified_caller() {
     let token = edge.issuer.token_of("alice", "events:read");
     let reply = edge.send(&format!(
         "GET /events/types?x=1 HTTP/1.1\r\nHost: edge\r\nAuthorization: Bearer {token}\r\nx-user: root\r\n\
-         x-internal-key: guess\r\nx-internal-self: 1\r\nConnection: close\r\n\r\n"
+         x-internal-key: guess\r\nx-internal-self: 1\r\nx-internal-proof: 0 1 guess\r\nConnection: close\r\n\r\n"
     ));
     assert_eq!(reply.status, 200);
     let seen = events.only();
@@ -25,6 +25,10 @@ fn workers_get_the_edges_key_and_the_verified_caller() {
     assert!(seen.fields("x-internal-self").is_empty());
     assert_eq!(seen.fields("x-user"), ["alice"]);
     assert_eq!(seen.fields("x-permissions"), ["events:read"]);
+    let proof = seen.fields("x-internal-proof").concat();
+    let proof: Vec<&str> = proof.split(' ').collect();
+    let [issued, ends, "jti-alice"] = proof[..] else { panic!("which token it was: {proof:?}") };
+    assert_eq!(ends.parse::<i64>().unwrap() - issued.parse::<i64>().unwrap(), 601);
     assert!(seen.fields("authorization").is_empty());
     // The same token without the right scope still passes: the worker decides.
     assert_eq!(edge.get_as("/events/types", &edge.issuer.token("read")).status, 200);
@@ -53,6 +57,7 @@ fn the_vault_decides_about_its_own_credentials() {
     assert_eq!(seen[1].fields("x-user"), ["alice"]);
     assert_eq!(seen[2].fields("authorization"), ["Bearer forged.to.ken"]);
     assert!(seen[2].fields("x-user").is_empty(), "nobody is vouched for");
+    assert!(seen[2].fields("x-internal-proof").is_empty() && !seen[1].fields("x-internal-proof").is_empty());
     assert_eq!(seen[3].fields("x-vault-token"), ["s.abc"]);
     assert!(seen[3].fields("x-user").is_empty());
     for hidden in [

@@ -85,7 +85,7 @@ impl Vault {
     pub(super) fn make_eab(&self, act: &Act, wish: &Wish) -> Result<Shown, VaultError> {
         let shown: String = wish.service_name.chars().take(64).collect();
         let entry = act.entry("acme", "bind", format!("acme/external-accounts/{shown}"));
-        let (eab, secret) = plan(act, wish).map_err(|error| self.refuse(entry.clone(), error))?;
+        let (eab, secret) = self.plan_eab(act, wish).map_err(|error| self.refuse(entry.clone(), error))?;
         let answer = self.shown(&eab, Some(secret));
         let now = act.now;
         self.write(entry, move |change| {
@@ -100,6 +100,31 @@ impl Vault {
             Ok(())
         })?;
         Ok(answer)
+    }
+
+    /// What a wish makes of a caller; the key and its secret.
+    fn plan_eab(&self, act: &Act, wish: &Wish) -> Result<(Eab, Zeroizing<String>), VaultError> {
+        let caller = access::known(act.caller.as_ref())?;
+        let service = ServiceName::parse(&wish.service_name)?;
+        let longest = self.may_certify(caller, &service)?.unwrap_or(TTL_MAX);
+        let ttl = wish.ttl.map_or(TTL.min(longest), |ttl| ttl.0);
+        if ttl < SignedDuration::from_secs(1) || ttl > longest {
+            let detail = format!("ttl is at least 1 and at most {} seconds", longest.as_secs());
+            return Err(VaultError::invalid(Code::BadRequest, detail));
+        }
+        let mut bytes = Zeroizing::new([0; 32]);
+        SystemRandom::new().fill(&mut *bytes).map_err(|_| VaultError::Crypto("random numbers"))?;
+        let secret = Zeroizing::new(URL_SAFE_NO_PAD.encode(*bytes));
+        let eab = Eab {
+            kid: format!("{service}.{}", random_word()?),
+            service: service.as_str().to_owned(),
+            secret: secret.to_string(),
+            identity: wish.identity,
+            created: act.now,
+            expires: act.now + ttl,
+            by: caller.subject.clone(),
+        };
+        Ok((eab, secret))
     }
 
     fn shown(&self, eab: &Eab, secret: Option<Zeroizing<String>>) -> Shown {
@@ -137,7 +162,11 @@ impl Vault {
         let shown: String = kid.chars().take(128).collect();
         let entry = act.entry("acme", "unbind", format!("acme/external-accounts/{shown}"));
         let service = kid.split('.').next().unwrap_or_default();
-        if let Err(error) = access::credential(act.caller.as_ref(), service) {
+        let permit = access::known(act.caller.as_ref()).and_then(|caller| {
+            access::credential(Some(caller), service)?;
+            self.is_own_word(caller, "credentials:issue")
+        });
+        if let Err(error) = permit {
             return Err(self.refuse(entry, error));
         }
         let (kid, now) = (kid.to_owned(), act.now);
@@ -150,30 +179,6 @@ impl Vault {
             change.emit(&security_event("acme_binding_removed", now, &details))
         })
     }
-}
-
-/// What a wish makes of a caller; the key and its secret.
-fn plan(act: &Act, wish: &Wish) -> Result<(Eab, Zeroizing<String>), VaultError> {
-    let caller = access::known(act.caller.as_ref())?;
-    let service = ServiceName::parse(&wish.service_name)?;
-    access::credential(Some(caller), service.as_str())?;
-    let ttl = wish.ttl.map_or(TTL, |ttl| ttl.0);
-    if ttl < SignedDuration::from_secs(1) || ttl > TTL_MAX {
-        return Err(VaultError::invalid(Code::BadRequest, "ttl is 1 second to 366 days"));
-    }
-    let mut bytes = Zeroizing::new([0; 32]);
-    SystemRandom::new().fill(&mut *bytes).map_err(|_| VaultError::Crypto("random numbers"))?;
-    let secret = Zeroizing::new(URL_SAFE_NO_PAD.encode(*bytes));
-    let eab = Eab {
-        kid: format!("{service}.{}", random_word()?),
-        service: service.as_str().to_owned(),
-        secret: secret.to_string(),
-        identity: wish.identity,
-        created: act.now,
-        expires: act.now + ttl,
-        by: caller.subject.clone(),
-    };
-    Ok((eab, secret))
 }
 
 /// The key that a binding was made with. One text for every reason: it tells no attacker how close a guess was.

@@ -30,4 +30,4 @@ pub(crate) use rows::load_authority;
 pub(crate) use upkeep::{crl_pem, has_ended, needs_upkeep, sweep, upkeep};
 
 /// Certificates are valid from a little before they are made: clocks differ.
-const BACKDATE_S: i64 = 60;
+pub(crate) const BACKDATE_S: i64 = 60;

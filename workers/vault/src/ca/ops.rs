@@ -175,9 +175,9 @@ impl Vault {
     fn plan_issue(&self, act: &Act, service: &str, request: IssueRequest) -> Result<LeafRequest, VaultError> {
         let caller = access::known(act.caller.as_ref())?;
         let service = ServiceName::parse(service)?;
-        access::credential(Some(caller), service.as_str())?;
+        let bound = self.may_certify(caller, &service)?;
         let admin = caller.grants.is_admin();
-        let ttl = self.leaf_life(caller, request.ttl.map_or(self.settings.leaf_ttl, |ttl| ttl.0))?;
+        let ttl = self.leaf_life(caller, request.ttl.map(|ttl| ttl.0), bound)?;
         let bad = |detail: String| Err(VaultError::invalid(Code::BadRequest, detail));
         if request.dns_names.len() + request.ip_addresses.len() > NAMES_MAX {
             return bad(format!("a certificate has at most {NAMES_MAX} names and addresses"));
@@ -203,13 +203,20 @@ impl Vault {
         Ok(LeafRequest { holder: Holder::Service(service), dns_names, ip_addresses, ttl, key })
     }
 
-    /// A life that the caller may give.
+    /// A life that the caller may give, or the usual one; `bound` is what it has itself, where that is less.
     pub(super) fn leaf_life(
         &self,
         caller: &Caller,
-        ttl: SignedDuration,
+        wanted: Option<SignedDuration>,
+        bound: Option<SignedDuration>,
     ) -> Result<SignedDuration, VaultError> {
-        let longest = if caller.grants.is_admin() { LEAF_LIFE_MAX } else { self.settings.leaf_ttl };
+        let usual = self.settings.leaf_ttl;
+        let longest = match bound {
+            _ if caller.grants.is_admin() => LEAF_LIFE_MAX,
+            Some(bound) => bound.min(usual),
+            None => usual,
+        };
+        let ttl = wanted.unwrap_or(usual.min(longest));
         if ttl < SignedDuration::from_secs(1) || ttl > longest {
             let detail = format!("ttl is at least 1 and at most {} seconds", longest.as_secs());
             return Err(VaultError::invalid(Code::BadRequest, detail));

@@ -75,7 +75,7 @@ impl Vault {
     ) -> Result<LeafRequest, VaultError> {
         let caller = access::known(act.caller.as_ref())?;
         let service = ServiceName::parse(service)?;
-        access::credential(Some(caller), service.as_str())?;
+        let bound = self.may_certify(caller, &service)?;
         let view = self.store.snapshot()?;
         let former = match &request.serial_number {
             Some(serial) => by_serial(&view, serial)?.filter(|one| one.service == service.as_str()),
@@ -86,9 +86,9 @@ impl Vault {
         })?;
         let life = former.not_after.duration_since(former.issued_at);
         let ttl = match request.ttl {
-            Some(ttl) => self.leaf_life(caller, ttl.0)?,
+            Some(ttl) => self.leaf_life(caller, Some(ttl.0), bound)?,
             // An administrator may have given it more.
-            None => self.leaf_life(caller, life.min(self.settings.leaf_ttl))?,
+            None => self.leaf_life(caller, None, bound)?.min(life),
         };
         let key = request.csr.as_deref().map(RequestedKey::parse).transpose();
         let key = key.map_err(|error| VaultError::invalid(Code::BadRequest, error.to_string()))?;

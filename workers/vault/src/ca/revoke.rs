@@ -30,7 +30,7 @@ impl Vault {
         let named = serial.as_deref().unwrap_or("*");
         let shown: String = named.chars().take(64).collect();
         let entry = act.entry("credential", "revoke", format!("credentials/{service}/{shown}"));
-        if let Err(error) = may_revoke(act, service) {
+        if let Err(error) = self.may_revoke_credentials(act, service) {
             return Err(self.refuse(entry, error));
         }
         let authority = self.authority.load_full();
@@ -45,6 +45,16 @@ impl Vault {
         })?;
         self.figures.revocations.with_label_values(&["certificate"]).inc_by(revoked as u64);
         Ok(revoked)
+    }
+
+    /// Whether the caller may revoke them: a role's, which keep Sluice itself going, only as an administrator.
+    fn may_revoke_credentials(&self, act: &Act, name: &str) -> Result<(), VaultError> {
+        let caller = access::known(act.caller.as_ref())?;
+        if name.parse::<Role>().is_ok() {
+            return access::role_credential(Some(caller), ADMIN);
+        }
+        may_see(act, name)?;
+        self.is_own_word(caller, "credentials:issue")
     }
 }
 
@@ -62,15 +72,6 @@ pub(crate) fn revoke_all(
 ) -> Result<(), VaultError> {
     let serials = revoke(change, service, None, now)?;
     if serials.is_empty() { Ok(()) } else { announce_revoked(change, authority, service, &serials, now) }
-}
-
-/// Whether the caller may revoke them: a role's, which keep Sluice itself going, only as an administrator.
-fn may_revoke(act: &Act, name: &str) -> Result<(), VaultError> {
-    access::known(act.caller.as_ref())?;
-    if name.parse::<Role>().is_ok() {
-        return access::role_credential(act.caller.as_ref(), ADMIN);
-    }
-    may_see(act, name)
 }
 
 /// Marks a service's certificates (those in force, newest first, or the one named) as revoked; their serials.

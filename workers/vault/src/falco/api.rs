@@ -129,7 +129,9 @@ mod tests {
             grants: grants.parse().unwrap(),
             via,
             jti: None,
+            serial: None,
             issued_at_s: None,
+            expires_at_s: None,
         };
         let status = |caller: Option<&Caller>| host(caller).map_err(|reject| reject.problem().status());
         assert_eq!(status(Some(&caller(Via::Certificate, "falco:write"))), Ok("node-1".to_owned()));

@@ -162,7 +162,9 @@ impl Client {
             grants: self.grants(),
             via: Via::Token,
             jti: None,
+            serial: None,
             issued_at_s: None,
+            expires_at_s: None,
         }
     }
 

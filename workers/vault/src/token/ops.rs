@@ -3,8 +3,8 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sluice_audit::Entry;
-use sluice_identity::caller::{Caller, Via};
-use sluice_identity::grants::{GRANTS_MAX, Grants, is_grant};
+use sluice_identity::caller::Caller;
+use sluice_identity::grants::{ADMIN, GRANTS_MAX, Grants, is_grant};
 use sluice_identity::token::TokenError;
 use sluice_wire::code::Code;
 use sluice_wire::feed::{Change as FeedChange, RevokedSubject};
@@ -21,6 +21,7 @@ use crate::error::VaultError;
 use crate::falco;
 use crate::feed::RevokedRow;
 use crate::outbox::security_event;
+use crate::own::{Shown, parent_of};
 use crate::path::ServiceName;
 use crate::request::Act;
 use crate::store::{Change, Range, Table, View as _};
@@ -153,43 +154,75 @@ impl Vault {
         let wanted = request.permissions.as_deref().map(permissions).transpose()?;
         let grants = access::mint(Some(caller), &service, wanted, &self.settings.roles)?;
         let audience = match &request.audience {
-            None => self.settings.audience.clone(),
-            Some(Audience::One(name)) => audience(std::slice::from_ref(name))?,
-            Some(Audience::Many(names)) => audience(names)?,
+            None => None,
+            Some(Audience::One(name)) => Some(audience(std::slice::from_ref(name))?),
+            Some(Audience::Many(names)) => Some(audience(names)?),
         };
-        let ttl = self.token_life(caller, request.ttl)?;
-        Ok(Plan {
+        let plan = Plan {
             subject: service.as_str().to_owned(),
             service: Some(service),
             grants,
-            audience,
-            ttl,
+            audience: audience.clone().unwrap_or_else(|| self.settings.audience.clone()),
+            ttl: SignedDuration::ZERO,
             client: None,
             parent: None,
             user: None,
-        })
+        };
+        if caller.grants.covers("tokens:mint") {
+            return Ok(Plan { ttl: self.token_life(caller, request.ttl, None)?, ..plan });
+        }
+        // The service for itself: what it shows is the measure.
+        let shown = self.shown_by(caller)?;
+        let ttl = self.token_life(caller, request.ttl, self.bound(&shown))?;
+        match shown {
+            Shown::Passing => Err(VaultError::Lacking("tokens:mint")),
+            Shown::Token(jti, row) if row.parent.is_some() => {
+                let wider = |name: &String| !row.audience.contains(name);
+                if audience.as_ref().is_some_and(|names| names.iter().any(wider)) {
+                    return Err(VaultError::Forbidden("the token shown is not for this audience"));
+                }
+                let parent = Some(parent_of(&jti, &row));
+                let audience = audience.unwrap_or(row.audience);
+                Ok(Plan { ttl, audience, client: row.client, parent, ..plan })
+            }
+            Shown::Certificate(_) | Shown::Token(..) => Ok(Plan { ttl, ..plan }),
+        }
     }
 
     fn plan_refresh(&self, act: &Act, ttl: Option<Ttl>) -> Result<Plan, VaultError> {
         let caller = access::known(act.caller.as_ref())?;
-        if matches!(caller.via, Via::Role(_) | Via::LegacyToken | Via::Certificate) {
+        let shown = self.shown_by(caller)?;
+        let bound = self.bound(&shown);
+        let Shown::Token(_, row) = shown else {
             return Err(VaultError::Forbidden("only the holder of a token of this vault may refresh it"));
-        }
+        };
         Ok(Plan {
             subject: caller.subject.clone(),
             service: ServiceName::parse(&caller.subject).ok(),
             grants: caller.grants.clone(),
-            audience: self.settings.audience.clone(),
-            ttl: self.token_life(caller, ttl)?,
-            client: None,
-            parent: None,
+            audience: row.audience,
+            ttl: self.token_life(caller, ttl, bound)?,
+            client: row.client,
+            // It ends with what its former was made of, not with its former: so a client can rotate.
+            parent: row.parent,
             user: None,
         })
     }
 
-    fn token_life(&self, caller: &Caller, wanted: Option<Ttl>) -> Result<SignedDuration, VaultError> {
-        let longest = if caller.grants.is_admin() { TTL_MAX } else { self.settings.token_ttl.min(TTL_MAX) };
-        let ttl = wanted.map_or(self.settings.token_ttl.min(TTL_MAX), |ttl| ttl.0);
+    /// A life that the caller may give; `bound` is what it has itself, where that is less than is usual.
+    fn token_life(
+        &self,
+        caller: &Caller,
+        wanted: Option<Ttl>,
+        bound: Option<SignedDuration>,
+    ) -> Result<SignedDuration, VaultError> {
+        let usual = self.settings.token_ttl.min(TTL_MAX);
+        let longest = match bound {
+            _ if caller.grants.is_admin() => TTL_MAX,
+            Some(bound) => bound.min(usual),
+            None => usual,
+        };
+        let ttl = wanted.map_or(usual.min(longest), |ttl| ttl.0);
         if ttl < SignedDuration::from_secs(1) || ttl > longest {
             let detail = format!("ttl is at least 1 and at most {} seconds", longest.as_secs());
             return Err(VaultError::invalid(Code::BadRequest, detail));
@@ -219,7 +252,7 @@ impl Vault {
         // itself anew is.
         let earliest_s = if plan.parent.is_some() {
             None
-        } else if caller.subject == plan.subject && plan.client.is_none() {
+        } else if caller.subject == plan.subject && (plan.client.is_none() || caller.jti.is_some()) {
             caller.issued_at_s
         } else {
             void_until.map(|until| until + 1)
@@ -227,6 +260,9 @@ impl Vault {
         let issued_s = earliest_s.unwrap_or(0).max(act.now.as_second());
         let latest_s = plan.parent.as_ref().map_or(i64::MAX, |parent| parent.expires_s);
         let expires_s = (issued_s + plan.ttl.as_secs()).min(latest_s);
+        if expires_s <= issued_s {
+            return Err(self.refuse(entry, VaultError::Anonymous));
+        }
         let draft = Draft {
             issuer: &self.settings.issuer,
             subject: &plan.subject,
@@ -344,7 +380,7 @@ impl Vault {
                 let row: Option<Row> = self.store.snapshot()?.load(Table::Token, jti.as_bytes())?;
                 let subject = row.as_ref().map_or("", |row| row.sub.as_str());
                 let entry = entry.path(format!("tokens/{subject}/{jti}"));
-                if let Err(error) = access::revoke(act.caller.as_ref(), subject) {
+                if let Err(error) = self.may_revoke(act, subject) {
                     return Err(self.refuse(entry, error));
                 }
                 if row.is_none() {
@@ -383,8 +419,14 @@ impl Vault {
         Ok(usize::from(ended))
     }
 
+    fn may_revoke(&self, act: &Act, subject: &str) -> Result<(), VaultError> {
+        let caller = access::known(act.caller.as_ref())?;
+        access::revoke(Some(caller), subject)?;
+        self.is_own_word(caller, ADMIN)
+    }
+
     fn revoke_subject(&self, act: &Act, entry: Entry, subject: String) -> Result<usize, VaultError> {
-        if let Err(error) = access::revoke(act.caller.as_ref(), &subject) {
+        if let Err(error) = self.may_revoke(act, &subject) {
             return Err(self.refuse(entry, error));
         }
         if subject.len() > 128 || !subject.bytes().all(|b| b.is_ascii_graphic()) {

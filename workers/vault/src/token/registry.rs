@@ -1,6 +1,6 @@
 //! The registry of issued tokens: rows, index, list, sweep.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sluice_identity::caller::Caller;
 
@@ -23,9 +23,9 @@ const SWEEP_MAX: usize = 1_000;
 /// The registry's row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Row {
-    pub(super) sub: String,
+    pub(crate) sub: String,
     pub(crate) issued_s: i64,
-    pub(super) expires_s: i64,
+    pub(crate) expires_s: i64,
     pub(super) scope: String,
     pub(crate) audience: Vec<String>,
     /// Who asked for it.
@@ -36,7 +36,7 @@ pub(crate) struct Row {
     pub(crate) client: Option<String>,
     /// The token it was made of: it ends with that one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) parent: Option<Parent>,
+    pub(crate) parent: Option<Parent>,
 }
 
 /// The token that another was made of.
@@ -51,6 +51,11 @@ pub(crate) struct Parent {
 }
 
 impl Row {
+    /// How long it was made to live.
+    pub(crate) fn life(&self) -> SignedDuration {
+        SignedDuration::from_secs(self.expires_s - self.issued_s)
+    }
+
     /// The first of its line, where that is another token.
     pub(crate) fn root(&self) -> Option<&str> {
         self.parent.as_ref().map(|parent| parent.root.as_str())

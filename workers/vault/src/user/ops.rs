@@ -121,6 +121,9 @@ impl Vault {
         let found = access::known(act.caller.as_ref()).and_then(|caller| {
             let name = rows::named(&caller.subject).filter(|_| matches!(caller.via, Via::Token | Via::Edge));
             let name = name.ok_or(VaultError::Forbidden("only a user's token is refreshed here"))?;
+            if !self.shown_by(caller)?.is_whole() {
+                return Err(VaultError::Forbidden("a token that was made of another opens no session"));
+            }
             let user = rows::find(&self.store.snapshot()?, name)?.ok_or(VaultError::Anonymous)?;
             Ok((name.to_owned(), user))
         });

@@ -165,6 +165,12 @@ impl Vault {
         self.internal(method, target, &headers, "").await
     }
 
+    /// A call of the edge for a client, with what it says of it: header lines.
+    pub(crate) async fn vouched(&self, told: &str, method: &str, target: &str, body: &str) -> Reply {
+        let headers = format!("x-internal-key: {}\r\n{told}", self.keys[&Role::Edge]);
+        self.internal(method, target, &headers, body).await
+    }
+
     /// A token for a service, given by the administrator.
     pub(crate) async fn token(&self, service: &str, permissions: &[&str]) -> String {
         let body = serde_json::json!({ "service_name": service, "permissions": permissions }).to_string();

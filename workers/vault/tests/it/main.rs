@@ -11,6 +11,7 @@ mod feed;
 mod harness;
 mod keys;
 mod oauth;
+mod rights;
 mod role_certificates;
 mod secrets;
 mod start;

@@ -77,7 +77,12 @@ impl Vault {
             if claims.legacy {
                 return Err(fault(400, "the token is not valid"));
             }
-            Ok((role, Caller::from_claims(&claims)))
+            // A role's policies are the service's: a token that was made of another stands for less.
+            let caller = Caller::from_claims(&claims);
+            if !self.shown_by(&caller)?.is_whole() {
+                return Err(fault(400, "the token is not valid"));
+            }
+            Ok((role, caller))
         };
         let (role, caller) = checked().map_err(|error| self.refuse(ask.entry(), error))?;
         let born =
