@@ -100,8 +100,8 @@ pub static RESERVED: [Reserved; 36] = [
     secret(vault("/tokens", Credential::EdgeIfPresent)),
     secret(vault("/credentials", Credential::EdgeIfPresent)),
     secret(vault("/secrets", Credential::EdgeIfPresent)),
-    vault("/audit", Credential::EdgeIfPresent),
-    vault("/falco", Credential::EdgeIfPresent),
+    secret(vault("/audit", Credential::EdgeIfPresent)),
+    secret(vault("/falco", Credential::EdgeIfPresent)),
     secret(vault("/v1", Credential::Worker)),
     secret(vault("/oauth2", Credential::Worker)),
     guarded(secret(vault("/oauth2/token", Credential::Worker))),
@@ -171,6 +171,8 @@ mod tests {
         let of = |prefix: &str| RESERVED.iter().find(|reserved| reserved.prefix == prefix).unwrap();
         for prefix in [
             "/secrets",
+            "/audit",
+            "/falco",
             "/credentials",
             "/security",
             "/tokens",

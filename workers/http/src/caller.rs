@@ -55,6 +55,12 @@ pub(crate) struct Known {
     pub(crate) config: Arc<Config>,
 }
 
+/// Whether a role speaks for itself in a request: then it names no client.
+pub fn is_role_itself(parts: &Parts) -> bool {
+    let resolved = parts.extensions.get::<Resolved>();
+    matches!(resolved, Some(Resolved::Caller(caller, _)) if caller.as_role().is_some())
+}
+
 /// Refuses a caller that lacks a permission.
 pub fn require(caller: &Caller, permission: &str) -> Result<(), Reject> {
     if caller.grants.covers(permission) { Ok(()) } else { Err(Reject::lacking(permission)) }

@@ -29,7 +29,7 @@ mod tests;
 
 pub use asset::Asset;
 pub use body::{BODY_BYTES_DEFAULT, BodyBytes, BodyLimit, JsonBytes, StrictJson, StrictQuery};
-pub use caller::{Authenticated, MaybeCaller, is_token_good, require};
+pub use caller::{Authenticated, MaybeCaller, is_role_itself, is_token_good, require};
 pub use client_address::{address_key, client_ip, is_within, origin};
 pub use direct::Direct;
 pub use doors::{Door, Doors, Listener, Peer};

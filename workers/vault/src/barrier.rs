@@ -135,6 +135,11 @@ impl Barrier {
         Ok(barrier)
     }
 
+    /// Proxies whose word about their clients' addresses is taken.
+    pub(crate) fn trusted(&self) -> &[ipnet::IpNet] {
+        &self.settings.trusted
+    }
+
     /// The open vault.
     pub(crate) fn vault(&self) -> Option<Arc<Vault>> {
         self.open.load_full()

@@ -5,6 +5,7 @@
 //! nothing that would carry more. What was made to live shorter than is usual makes nothing that lives longer.
 
 use jiff::SignedDuration;
+use sluice_audit::Entry;
 use sluice_identity::caller::{Caller, Via};
 
 use crate::access;
@@ -12,7 +13,9 @@ use crate::ca::BACKDATE_S;
 use crate::context::Vault;
 use crate::error::VaultError;
 use crate::path::ServiceName;
-use crate::token::{Parent, Row};
+use crate::request::Act;
+use crate::store::Change;
+use crate::token::{Parent, Row, is_caller_void, void_until};
 
 const PART: &str = "this credential is less than the service itself: an exchanged or narrowed token, or an API key; \
                     a certificate wants all that [auth.roles] gives the service, or `credentials:issue`";
@@ -82,6 +85,34 @@ impl Vault {
         } else {
             Err(VaultError::Forbidden(PART))
         }
+    }
+
+    /// Runs a caller's change, unless what he showed was taken back since it was verified: what it makes would outlive
+    /// it.
+    pub(crate) fn write_as<T: Send + 'static>(
+        &self,
+        act: &Act,
+        entry: Entry,
+        work: impl FnOnce(&mut Change<'_>) -> Result<T, VaultError> + Send + 'static,
+    ) -> Result<T, VaultError> {
+        self.write(entry, self.looked_at_again(act, work)?)
+    }
+
+    /// A change that first looks at its caller again.
+    pub(crate) fn looked_at_again<T>(
+        &self,
+        act: &Act,
+        work: impl FnOnce(&mut Change<'_>) -> Result<T, VaultError> + Send + 'static,
+    ) -> Result<impl FnOnce(&mut Change<'_>) -> Result<T, VaultError> + Send + 'static, VaultError> {
+        let caller = act.caller.clone();
+        let before = match &caller {
+            Some(caller) => void_until(&self.store.snapshot()?, &caller.subject)?,
+            None => None,
+        };
+        Ok(move |change: &mut Change<'_>| match &caller {
+            Some(caller) if is_caller_void(change, caller, before)? => Err(VaultError::Anonymous),
+            _ => work(change),
+        })
     }
 
     /// Refuses a service's own word where it came with less than the service itself; `needed` stands in its place.

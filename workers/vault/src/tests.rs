@@ -80,7 +80,7 @@ pub(crate) fn act(subject: &str, grants: &str, now: Timestamp) -> Act {
         issued_at_s: Some(now.as_second()),
         expires_at_s: None,
     };
-    Act { caller: Some(caller), request_id: String::new(), remote: String::new(), now }
+    Act { caller: Some(caller), api_token: None, request_id: String::new(), remote: String::new(), now }
 }
 
 fn rows(vault: &Vault, table: Table) -> usize {
@@ -212,6 +212,34 @@ fn caller_revoked_since_its_request_began_gets_no_token() {
     assert!(vault.refresh(&bot, None).is_ok());
 }
 
+#[test]
+fn what_is_made_by_a_caller_who_was_revoked_meanwhile_is_not_made() {
+    let (dir, root, now) = (TempDir::new().unwrap(), RootKey::random(), Timestamp::now());
+    let vault = open(&dir, &root, now);
+    let request = serde_json::from_value(json!({ "permissions": ["read", "trade"] })).unwrap();
+    let jti = vault.mint(&act("root", "admin", now), "bot", &request).unwrap().jti;
+    let mut bot = act("bot", "read trade", now);
+    bot.caller.as_mut().unwrap().jti = Some(jti.clone());
+    let issue = |act: &Act| done(vault.issue(act, "bot", serde_json::from_value(json!({})).unwrap()));
+    let serial = serde_json::to_value(issue(&bot).unwrap()).unwrap()["serial_number"].clone();
+    let serial = serial.as_str().unwrap().to_owned();
+    let ended =
+        |done: Result<(), VaultError>| assert!(matches!(done, Err(VaultError::Anonymous)), "{done:?}");
+    let write = |act: &Act| vault.write_as(act, act.entry("test", "write", "x"), |_| Ok(()));
+    // A certificate, as the doors and the edge tell of it.
+    let mut certified = act("spiffe://sluice.internal/service/bot", "read trade", now);
+    let caller = certified.caller.as_mut().unwrap();
+    (caller.via, caller.account, caller.serial) = (Via::Certificate, "bot".into(), Some(serial.clone()));
+    assert!(write(&certified).is_ok() && write(&bot).is_ok());
+    vault.revoke_credentials(&act("root", "admin", now), "bot", Some(serial)).unwrap();
+    ended(write(&certified));
+    ended(issue(&certified).map(|_| ()));
+    let by_id = serde_json::from_value(json!({ "jti": jti })).unwrap();
+    vault.revoke_tokens(&act("root", "admin", now), by_id).unwrap();
+    ended(write(&bot));
+    ended(issue(&bot).map(|_| ()));
+}
+
 fn token_void_until(vault: &Vault) -> Option<i64> {
     void_until(&vault.store.snapshot().unwrap(), "bot").unwrap()
 }
@@ -246,7 +274,13 @@ fn clock_that_steps_back_does_not_repeat_a_list_number() {
 /// A certificate for a role at a time, whatever its pace.
 fn issue_role(vault: &Vault, role: Role, now: Timestamp) -> RoleCertificate {
     *vault.role_pace.lock().unwrap() = Pace::default();
-    let act = Act { caller: Some(Caller::role(role)), request_id: String::new(), remote: String::new(), now };
+    let act = Act {
+        caller: Some(Caller::role(role)),
+        api_token: None,
+        request_id: String::new(),
+        remote: String::new(),
+        now,
+    };
     let csr = RoleKey::generate().unwrap().request().unwrap();
     let request = CertificateRequest { csr, ..CertificateRequest::default() };
     vault.issue_role(&act, role, &request).unwrap()

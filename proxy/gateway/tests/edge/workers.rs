@@ -80,8 +80,15 @@ fn secrets_travel_in_clear_only_on_this_machine() {
     let mut setup = Setup::new("");
     let vault = Upstream::start_unix(&setup.door(Role::Vault), ok);
     let edge = setup.start();
-    for path in ["/secrets/a", "/credentials", "/security/tokens/validate", "/tokens", "/v1/x", "/auth/login"]
-    {
+    for path in [
+        "/audit",
+        "/secrets/a",
+        "/credentials",
+        "/security/tokens/validate",
+        "/tokens",
+        "/v1/x",
+        "/auth/login",
+    ] {
         let reply = edge.send(&format!(
             "GET {path} HTTP/1.1\r\nHost: edge\r\nX-Forwarded-For: 203.0.113.9\r\nConnection: close\r\n\r\n"
         ));
@@ -89,6 +96,20 @@ fn secrets_travel_in_clear_only_on_this_machine() {
     }
     assert!(vault.seen().is_empty());
     assert_eq!(edge.get("/ca/certificate").status, 200);
+}
+
+#[test]
+fn the_vaults_own_kind_of_token_is_for_the_vault_to_judge() {
+    let mut setup = Setup::new("");
+    let vault = Upstream::start_unix(&setup.door(Role::Vault), ok);
+    let edge = setup.start();
+    let mut client = edge.connect();
+    for field in ["X-Vault-Token: hvs.abc", "Authorization: Bearer hvs.abc"] {
+        let request = format!("GET /secrets/a HTTP/1.1\r\nHost: edge\r\n{field}\r\n\r\n");
+        assert!((0..40).all(|_| client.exchange(&request).status == 200), "none counts as a failure");
+    }
+    assert!(vault.seen().iter().all(|seen| seen.fields("x-user").is_empty()), "nobody is vouched for");
+    assert_eq!(edge.get_as("/events/types", "hvs.abc").status, 401, "elsewhere it is no credential");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use axum::extract::{FromRequest as _, Path, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sluice_http::{BodyBytes, BodyLimit, Reject, StrictJson, StrictQuery};
@@ -182,7 +183,7 @@ where
         Ok(vault) => vault,
         Err(reject) => return reject.into_response(),
     };
-    let posted = match posted(request).await {
+    let posted = match posted(request, context.trusted()).await {
         Ok(posted) => posted,
         Err(response) => return response.unwrap_or_else(|error| told(error, Some(&vault))),
     };
@@ -205,7 +206,7 @@ impl From<Answer> for (Answer, Option<Job>) {
 }
 
 /// The request, or what refuses it: ours to word, or the outer layers' own.
-async fn posted(request: Request) -> Result<Posted, Result<Response, VaultError>> {
+async fn posted(request: Request, trusted: &[IpNet]) -> Result<Posted, Result<Response, VaultError>> {
     let (parts, body) = request.into_parts();
     let kinds: Vec<&[u8]> =
         parts.headers.get_all(header::CONTENT_TYPE).iter().map(HeaderValue::as_bytes).collect();
@@ -214,7 +215,7 @@ async fn posted(request: Request) -> Result<Posted, Result<Response, VaultError>
         let wrong = Refusal { status: Some(415), ..Refusal::new(Word::Malformed, detail) };
         return Err(Err(wrong.into()));
     }
-    let (act, path) = (Act::unproved(&parts), parts.uri.path().to_owned());
+    let (act, path) = (Act::unproved(&parts, trusted), parts.uri.path().to_owned());
     if parts.uri.query().is_some() {
         return Err(Err(malformed("no address here has a query")));
     }

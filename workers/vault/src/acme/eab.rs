@@ -88,7 +88,7 @@ impl Vault {
         let (eab, secret) = self.plan_eab(act, wish).map_err(|error| self.refuse(entry.clone(), error))?;
         let answer = self.shown(&eab, Some(secret));
         let now = act.now;
-        self.write(entry, move |change| {
+        self.write_as(act, entry, move |change| {
             falco::check(change, &eab.service, now)?;
             rows::check_room(change)?;
             if rows::eabs(change, Some(&eab.service), KEYS_MAX)?.len() >= KEYS_MAX {

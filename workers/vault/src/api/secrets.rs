@@ -18,7 +18,7 @@ use super::{answer, raw_rest};
 use crate::context::Context;
 use crate::error::VaultError;
 use crate::path::SecretPath;
-use crate::request::Act;
+use crate::request::{Act, SecretAct};
 use crate::secret::{Fate, NewValue, VersionList, parse_body};
 
 /// Everything a query on a secret may say; each method takes its own part.
@@ -54,7 +54,7 @@ struct Changed {
 pub(super) async fn root(
     State(context): State<Arc<Context>>,
     method: Method,
-    act: Act,
+    SecretAct(act): SecretAct,
     StrictQuery(query): StrictQuery<SecretQuery>,
 ) -> Result<Response, Reject> {
     let Wanted::List(cursor) = wanted(&method, query)? else {
@@ -68,7 +68,7 @@ pub(super) async fn at(
     State(context): State<Arc<Context>>,
     method: Method,
     uri: Uri,
-    act: Act,
+    SecretAct(act): SecretAct,
     StrictQuery(query): StrictQuery<SecretQuery>,
     BodyBytes(body): BodyBytes,
 ) -> Result<Response, Reject> {
@@ -182,7 +182,7 @@ pub(super) struct StoreBody {
 
 pub(super) async fn store(
     State(context): State<Arc<Context>>,
-    act: Act,
+    SecretAct(act): SecretAct,
     StrictJson(body): StrictJson<StoreBody>,
 ) -> Result<Response, Reject> {
     let path = SecretPath::parse(&body.path)?;
@@ -198,7 +198,7 @@ pub(super) struct RetrieveQuery {
 
 pub(super) async fn retrieve(
     State(context): State<Arc<Context>>,
-    act: Act,
+    SecretAct(act): SecretAct,
     StrictQuery(query): StrictQuery<RetrieveQuery>,
 ) -> Result<Response, Reject> {
     let path = query.path.ok_or_else(|| VaultError::invalid(Code::BadQuery, "path is missing"))?;
@@ -209,7 +209,7 @@ pub(super) async fn retrieve(
 pub(super) async fn retrieve_path(
     State(context): State<Arc<Context>>,
     uri: Uri,
-    act: Act,
+    SecretAct(act): SecretAct,
     StrictQuery(query): StrictQuery<RetrieveQuery>,
 ) -> Result<Response, Reject> {
     if query.path.is_some() {

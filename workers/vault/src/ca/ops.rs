@@ -144,13 +144,13 @@ impl Vault {
             Err(error) => Err(self.refuse(entry.clone(), error)),
         };
         let (now, service) = (act.now, service.to_owned());
-        let made = made.map(|leaf| {
+        let made = made.and_then(|leaf| {
             let credential = Credential::of(&service, &leaf, now);
-            let kept = self.change(entry, move |change| {
+            let work = self.looked_at_again(act, move |change| {
                 falco::check(change, &credential.service, now)?;
                 keep(change, &credential, now)
-            });
-            (leaf, kept)
+            })?;
+            Ok((leaf, self.change(entry, work)))
         });
         let certificates = self.figures.certificates.clone();
         async move {

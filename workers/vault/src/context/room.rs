@@ -30,6 +30,11 @@ impl Context {
         Self { barrier, room: Arc::new(Semaphore::new(WORK_MAX)), stop }
     }
 
+    /// Proxies whose word about their clients' addresses is taken.
+    pub(crate) fn trusted(&self) -> &[ipnet::IpNet] {
+        self.barrier.trusted()
+    }
+
     /// The open vault, or 503 `sealed`.
     pub(crate) fn vault(&self) -> Result<Arc<Vault>, Reject> {
         self.barrier.vault().ok_or_else(|| VaultError::Sealed.into())

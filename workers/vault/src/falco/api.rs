@@ -53,7 +53,7 @@ async fn certified(State(context): State<Arc<Context>>, request: Request) -> Res
     direct(&request)?;
     let (mut parts, body) = request.into_parts();
     let MaybeCaller(caller) = MaybeCaller::from_request_parts(&mut parts, &()).await?;
-    let mut act = Act::unproved(&parts);
+    let mut act = Act::unproved(&parts, context.trusted());
     let host = host(caller.as_ref());
     act.caller = caller;
     let host = match host {
@@ -93,7 +93,7 @@ async fn local(
         return Err(nothing_here());
     }
     let (parts, body) = request.into_parts();
-    let act = Act::unproved(&parts);
+    let act = Act::unproved(&parts, context.trusted());
     take(&context, act, LOCAL.to_owned(), Request::from_parts(parts, body)).await
 }
 

@@ -8,6 +8,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
+use ipnet::IpNet;
 use serde::Serialize;
 use sluice_http::{BodyBytes, BodyLimit, MaybeCaller, Reject, StrictJson};
 
@@ -106,9 +107,9 @@ struct Asked {
 }
 
 impl Asked {
-    async fn of(request: Request) -> Result<Self, OauthError> {
+    async fn of(request: Request, trusted: &[IpNet]) -> Result<Self, OauthError> {
         let (mut parts, body) = request.into_parts();
-        let act = Act::unproved(&parts);
+        let act = Act::unproved(&parts, trusted);
         let caller = certified(&mut parts).await;
         let headers = parts.headers.clone();
         let BodyBytes(body) = BodyBytes::from_request(Request::from_parts(parts, body), &()).await?;
@@ -129,7 +130,7 @@ async fn run<T: Send + 'static>(
     request: Request,
     work: impl FnOnce(&Vault, &Asked) -> Result<T, OauthError> + Send + 'static,
 ) -> Result<T, OauthError> {
-    let asked = Asked::of(request).await?;
+    let asked = Asked::of(request, context.trusted()).await?;
     let done = context.run(move |vault| match work(vault, &asked) {
         Err(OauthError::Vault(error)) => Err(error),
         done => Ok(done),

@@ -27,7 +27,7 @@ use crate::outbox::security_event;
 use crate::path::ServiceName;
 use crate::request::Act;
 use crate::store::{Change, Range, Table, View};
-use crate::token::{TTL_MAX, Ttl};
+use crate::token::{TTL_MAX, Ttl, end_of_client, void_subject};
 
 /// LIMIT: clients.
 const CLIENTS_MAX: usize = 10_000;
@@ -331,7 +331,7 @@ impl Vault {
         client.secret = secret.as_deref().map(|secret| hash(secret));
         let shown = client.shown(secret);
         let now = act.now;
-        self.write(entry, move |change| {
+        self.write_as(act, entry, move |change| {
             let key = key_of(&client.id);
             if change.raw(Table::Oauth, &key)?.is_some() {
                 return Err(VaultError::invalid(Code::Conflict, "there is a client of this name"));
@@ -356,7 +356,7 @@ impl Vault {
         };
         let (id, secret) = (id.to_owned(), fresh_secret()?);
         let roles = self.settings.roles.clone();
-        self.write(entry, move |change| {
+        self.write_as(act, entry, move |change| {
             let mut client = find(change, &id)?.ok_or_else(none)?;
             if !client.method.has_secret() {
                 return Err(VaultError::invalid(Code::BadRequest, "this client has no secret"));
@@ -369,18 +369,25 @@ impl Vault {
         })
     }
 
-    /// Removes a client and ends every token of the service it acts as.
+    /// Removes a client and ends the tokens that were issued to it; an administrator ends all of its service.
     pub(super) fn remove_client(&self, act: &Act, id: &str) -> Result<(), VaultError> {
         let entry = act.entry("oauth", "remove", format!("oauth2/clients/{id}"));
-        if let Err(error) = registrar(act.caller.as_ref()) {
-            return Err(self.refuse(entry, error));
-        }
+        let caller = match registrar(act.caller.as_ref()) {
+            Ok(caller) => caller.clone(),
+            Err(error) => return Err(self.refuse(entry, error)),
+        };
         let (id, now, leeway_s) = (id.to_owned(), act.now, self.settings.leeway_s);
-        self.write(entry, move |change| {
-            find(change, &id)?.ok_or_else(none)?;
+        let roles = self.settings.roles.clone();
+        self.write_as(act, entry, move |change| {
+            let client = find(change, &id)?.ok_or_else(none)?;
+            // Who could not give as much takes nothing away.
+            access::mint(Some(&caller), &ServiceName::parse(&id)?, Some(client.grants()), &roles)?;
             change.remove(Table::Oauth, &key_of(&id));
             change.emit(&security_event("oauth_client_removed", now, &[("client", &id)]))?;
-            crate::token::void_subject(change, &id, now, leeway_s)
+            if caller.grants.is_admin() {
+                return void_subject(change, &id, now, leeway_s);
+            }
+            end_of_client(change, &id, now, leeway_s)
         })
     }
 

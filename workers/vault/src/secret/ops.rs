@@ -175,6 +175,7 @@ impl Vault {
         fate: Fate,
     ) -> Result<Vec<u64>, VaultError> {
         let op = match fate {
+            Fate::Delete if versions.is_some() => "delete_versions",
             Fate::Delete => "delete",
             Fate::Undelete => "undelete",
             Fate::Destroy => "destroy",
@@ -201,7 +202,7 @@ impl Vault {
             rows::save(change, &path, &head);
             Ok(versions)
         });
-        self.count(op, reached)
+        self.count(op.trim_end_matches("_versions"), reached)
     }
 
     /// The names directly below a path; `None`: below the root.
@@ -234,10 +235,18 @@ impl Vault {
         path: Option<&SecretPath>,
         wish: Wish,
     ) -> Result<Entry, VaultError> {
-        let entry = act.entry("secret", op, path.map_or("", SecretPath::as_str));
-        match access::secret(act.caller.as_ref(), path, wish) {
+        let word = op.trim_end_matches("_versions");
+        let entry = act.entry("secret", word, path.map_or("", SecretPath::as_str));
+        let (entry, verdict) = match &act.api_token {
+            Some(token) => {
+                let (actor, verdict) = self.v1_at_secrets(act, token.text(), op, path)?;
+                (entry.actor(actor), verdict)
+            }
+            None => (entry, access::secret(act.caller.as_ref(), path, wish)),
+        };
+        match verdict {
             Ok(()) => Ok(entry),
-            Err(error) => self.count(op, Err(self.refuse(entry, error))),
+            Err(error) => self.count(word, Err(self.refuse(entry, error))),
         }
     }
 

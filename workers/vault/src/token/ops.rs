@@ -11,8 +11,8 @@ use sluice_wire::feed::{Change as FeedChange, RevokedSubject};
 
 use super::mint::{Draft, TTL_MAX, Ttl, time};
 use super::registry::{
-    LINE_MAX, Parent, Row, descendants, index, is_caller_void, is_subject_revoked, line_prefix, save_void,
-    subject_prefix, void_until,
+    LINE_MAX, Parent, Row, descendants, index, is_caller_void, is_subject_revoked, jti_of, line_prefix,
+    save_void, subject_prefix, void_until,
 };
 use crate::access;
 use crate::acme;
@@ -31,6 +31,8 @@ use crate::user::Standing;
 const TOKENS_MAX: u64 = 1_000_000;
 /// LIMIT: live tokens of a revoked subject that are counted in the answer.
 const COUNTED_MAX: usize = 10_000;
+/// LIMIT: tokens of a removed client that are ended one by one.
+const ENDED_MAX: usize = 1_000;
 /// LIMIT: audiences of one token, and bytes of each.
 const AUDIENCES_MAX: usize = 8;
 const AUDIENCE_BYTES_MAX: usize = 128;
@@ -303,6 +305,9 @@ impl Vault {
                 ));
             }
             falco::check(change, &row.sub, now)?;
+            if let Some(client) = &row.client {
+                falco::check(change, client, now)?;
+            }
             if let Some(user) = &user {
                 user.check(change)?;
             }
@@ -489,6 +494,42 @@ pub(crate) fn void_subject(
 ) -> Result<(), VaultError> {
     void(change, subject, now, leeway_s)?;
     change.emit(&security_event("tokens_revoked", now, &[("service", subject)]))
+}
+
+/// Ends the tokens that were issued to an OAuth client, and what was made of them, within another change; what its
+/// service got otherwise stays.
+pub(crate) fn end_of_client(
+    change: &mut Change<'_>,
+    id: &str,
+    now: Timestamp,
+    leeway_s: i64,
+) -> Result<(), VaultError> {
+    let keys = change.keys(Table::TokenIndex, &Range::prefix(&subject_prefix(id), COUNTED_MAX))?;
+    let (mut own, mut others) = (Vec::new(), keys.len() == COUNTED_MAX);
+    for key in keys {
+        let jti = jti_of(&key);
+        let row: Row = change.require(Table::Token, jti.as_bytes())?;
+        if row.revoked || row.expires_s + leeway_s <= now.as_second() {
+            continue;
+        }
+        if row.client.as_deref() == Some(id) { own.push((jti, row)) } else { others = true }
+    }
+    if !others {
+        return void_subject(change, id, now, leeway_s);
+    }
+    if own.len() > ENDED_MAX {
+        let detail = "this client has too many live tokens to end one by one: an administrator ends all of its service";
+        return Err(VaultError::invalid(Code::Conflict, detail));
+    }
+    for (jti, row) in own {
+        let line = descendants(change, &jti, &row)?;
+        for (jti, row) in std::iter::once((jti, row)).chain(line) {
+            if !change.require::<Row>(Table::Token, jti.as_bytes())?.revoked {
+                end(change, &jti, row, now, leeway_s)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether a token may have another made of it: it is still good, and its line is not too long.

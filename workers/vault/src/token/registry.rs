@@ -235,7 +235,7 @@ pub(super) fn is_subject_revoked(view: &impl View, row: &Row) -> Result<bool, Va
     Ok(void_until(view, &row.sub)?.is_some_and(|until| row.issued_s <= until))
 }
 
-/// Whether the token `caller` came with has been revoked since it was verified. `before` is up to when the
+/// Whether the token or certificate `caller` came with has been revoked since it was verified. `before` is up to when the
 /// subject's tokens were void when its request began: a caller whose token was not seen here is void once
 /// that has changed.
 pub(crate) fn is_caller_void(
@@ -248,6 +248,11 @@ pub(crate) fn is_caller_void(
     }
     if let Some(jti) = &caller.jti
         && view.raw(Table::Revoked, format!("jti/{jti}").as_bytes())?.is_some()
+    {
+        return Ok(true);
+    }
+    if let Some(serial) = &caller.serial
+        && view.raw(Table::Revoked, format!("serial/{serial}").as_bytes())?.is_some()
     {
         return Ok(true);
     }
@@ -302,6 +307,6 @@ fn expiry_key(expires_s: i64, jti: &str) -> KeyBytes {
 }
 
 /// The token id at the end of a key: always a UUID's 36 characters.
-fn jti_of(key: &[u8]) -> String {
+pub(super) fn jti_of(key: &[u8]) -> String {
     String::from_utf8_lossy(&key[key.len().saturating_sub(36)..]).into_owned()
 }

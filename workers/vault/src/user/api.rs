@@ -46,7 +46,7 @@ impl FromRequestParts<Arc<Context>> for Open {
 
     async fn from_request_parts(parts: &mut Parts, context: &Arc<Context>) -> Result<Self, Reject> {
         let source = Source::of(parts, &context.vault()?.settings.trusted);
-        Ok(Self { act: Act::unproved(parts), source })
+        Ok(Self { act: Act::unproved(parts, context.trusted()), source })
     }
 }
 

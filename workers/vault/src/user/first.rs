@@ -27,7 +27,7 @@ use crate::ca::hex;
 use crate::context::Vault;
 use crate::error::VaultError;
 use crate::request::Act;
-use crate::store::{Table, View};
+use crate::store::{Change, Table, View};
 
 const KEY: &[u8] = b"sys/bootstrap";
 /// The file, in the data directory.
@@ -64,7 +64,34 @@ fn check(view: &impl View, digest: &[u8; 32]) -> Result<(), VaultError> {
     }
 }
 
+/// Ends the token: there is an administrator. One that was made otherwise needs no other by way of a file.
+pub(super) fn close(change: &mut Change<'_>, now: Timestamp) -> Result<(), VaultError> {
+    if matches!(change.load(Table::Logical, KEY)?, Some(Row::Open(_))) {
+        change.save(Table::Logical, KEY, &Row::Used(now));
+    }
+    Ok(())
+}
+
 impl Vault {
+    /// Removes the file of a token that has ended.
+    pub(super) fn remove_first(&self) {
+        let path = self.settings.data_dir.join(FILE);
+        if path.exists() {
+            remove(&path);
+        }
+    }
+
+    /// Whether a user is an administrator.
+    fn has_administrator(&self) -> Result<bool, VaultError> {
+        let view = self.store.snapshot()?;
+        for name in rows::names(&view, None, rows::USERS_MAX)? {
+            if rows::find(&view, &name)?.is_some_and(|user| user.roles.iter().any(|role| role == ADMIN)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Writes the token where one is to be had and none lies there.
     pub(crate) fn offer_first(&self, now: Timestamp) -> Result<(), VaultError> {
         if self.settings.dev {
@@ -78,6 +105,15 @@ impl Vault {
                 if kept.is_some() {
                     remove(&path);
                 }
+                return Ok(());
+            }
+            _ if self.has_administrator()? => {
+                let entry = Entry::new("auth", "withdraw").actor("vault").path("auth/bootstrap");
+                self.write(entry, move |change| {
+                    change.save(Table::Logical, KEY, &Row::Used(now));
+                    Ok(())
+                })?;
+                self.remove_first();
                 return Ok(());
             }
             Some(Row::Open(open)) if kept == Some(open) => {}

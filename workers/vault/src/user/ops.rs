@@ -4,10 +4,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sluice_audit::Entry;
 use sluice_identity::caller::{Caller, Via};
+use sluice_identity::grants::ADMIN;
 use sluice_wire::code::Code;
 use sluice_wire::role::Role;
 
 use super::attempt::{Source, Try};
+use super::first;
 use super::password::{PASSWORD_CHARS_MIN, Password, hash_new};
 use super::rows::{self, Standing, User};
 use crate::access;
@@ -220,9 +222,15 @@ impl Vault {
         let hash = password.map(|password| hash_new(&self.passwords, password)).transpose()?;
         let resets = hash.is_some();
         let (now, leeway_s, of) = (act.now, self.settings.leeway_s, name.clone());
-        let done = self.write(entry, move |change| {
+        let (done, is_admin) = self.write_as(act, entry, move |change| {
             let known = rows::find(change, &name)?;
             let is_new = known.is_none();
+            let raised = roles.as_ref().is_some_and(|roles| !roles.is_empty());
+            if raised && hash.is_none() && known.as_ref().is_some_and(|user| user.roles.is_empty()) {
+                // Whoever writes `auth/userpass` may know the one it has.
+                let why = "a user that had no role gets a password together with the first";
+                return Err(VaultError::invalid(Code::BadRequest, why));
+            }
             let mut user = match (known, &hash) {
                 (Some(user), _) => user,
                 (None, Some(hash)) => User::new(hash.clone(), now),
@@ -241,8 +249,15 @@ impl Vault {
             user.updated = now;
             rows::save(change, &name, &user)?;
             end_sessions(change, &name, is_new, now, leeway_s)?;
-            Ok((Shown::new(&name, &user), is_new))
+            let is_admin = user.roles.iter().any(|role| role == ADMIN);
+            if is_admin {
+                first::close(change, now)?;
+            }
+            Ok(((Shown::new(&name, &user), is_new), is_admin))
         })?;
+        if is_admin {
+            self.remove_first();
+        }
         if resets {
             self.guard.forget(&of);
         }

@@ -65,7 +65,7 @@ async fn answer(context: &Arc<Context>, request: Request) -> Result<(Answer, Str
             BodyBytes::from_request(request, context).await.map_err(|reject| worded(&reject))?;
         body
     };
-    let act = Act::unproved(&parts);
+    let act = Act::unproved(&parts, context.trusted());
     let request_id = act.request_id.clone();
     let call = call(&parts, &body, act).map_err(|error| of_error(&error))?;
     let told = |done: Result<Result<Answer, VaultError>, Reject>| match done {
@@ -86,7 +86,7 @@ async fn answer(context: &Arc<Context>, request: Request) -> Result<(Answer, Str
     }
     // Who logs in again shows his former token, which may have ended: what proves him is in the body.
     let (act, token) = if super::auth::is_login(&call.path, call.op) {
-        (Act::unproved(&parts), None)
+        (Act::unproved(&parts, context.trusted()), None)
     } else {
         caller(context, &mut parts).await.map_err(|reject| worded(&reject))?
     };
@@ -119,7 +119,7 @@ async fn caller(
 ) -> Result<(Act, Option<Zeroizing<String>>), Reject> {
     match shown(&parts.headers) {
         Some(token) if token.starts_with(token::PREFIX) => {
-            Ok((Act::unproved(parts), Some(Zeroizing::new(token.to_owned()))))
+            Ok((Act::unproved(parts, context.trusted()), Some(Zeroizing::new(token.to_owned()))))
         }
         _ => Ok((Act::from_request_parts(parts, context).await?, None)),
     }

@@ -10,6 +10,7 @@ mod answer;
 mod auth;
 mod born;
 mod call;
+mod door;
 mod http;
 mod kv;
 mod kv_abroad;
@@ -27,6 +28,7 @@ mod wrap;
 
 pub(crate) use auth::forget_user;
 pub(crate) use born::{Origin, end_born};
+pub(crate) use door::TOKEN_PREFIX;
 pub(crate) use http::handle;
 pub(crate) use logical::{has_ended, sweep};
 

@@ -361,7 +361,9 @@ impl Role {
     }
 
     fn allows(&self, name: &str, trust_domain: &str) -> bool {
-        if !is_dns_name(name) || is_ours(name, trust_domain) {
+        // A bare name is a service's: its certificates carry it.
+        let is_bare = !name.contains('.') && name != "localhost";
+        if !is_dns_name(name) || is_bare || is_ours(name, trust_domain) {
             return false;
         }
         let below =
@@ -420,7 +422,7 @@ mod tests {
         assert!(!role.allows_uri("spiffe://sluice.internal/service/bot", domain));
         assert!(!role.allows_uri("SPIFFE://sluice.internal/role/edge", domain));
         let any = Role { allow_any_name: true, ..role };
-        for ours in ["vault", "edge", "sluice.internal", "bot.sluice.internal"] {
+        for ours in ["vault", "edge", "bot", "trading_service", "sluice.internal", "bot.sluice.internal"] {
             assert!(!any.allows(ours, domain), "{ours}");
         }
     }

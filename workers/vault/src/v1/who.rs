@@ -127,7 +127,8 @@ impl Who {
             Self::Nobody => None,
             Self::Sluice(caller) if caller.via == Via::Certificate => {
                 let name = access::service(caller).unwrap_or(&caller.subject);
-                Some(Born::of_certificate(name, certified.map(|own| own.serial.clone()), now))
+                let serial = caller.serial.clone().or_else(|| certified.map(|own| own.serial.clone()));
+                Some(Born::of_certificate(name, serial, now))
             }
             Self::Sluice(caller) => Some(Born {
                 subject: caller.subject.clone(),

@@ -1,8 +1,11 @@
 //! Nobody makes more of a credential than he was given with it.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
+use sluice_schema::{FalcoAction, FalcoPriority, FalcoResponse, Secret};
 
 use crate::harness::{Reply, Setup, Vault};
 
@@ -164,4 +167,139 @@ async fn an_api_key_is_no_service_and_the_edge_names_what_it_verified() {
     }
     let session = "x-user: user:alice\r\nx-permissions: read\r\nx-auth-method: api_key\r\n";
     assert_eq!(vault.vouched(session, "POST", "/auth/refresh", "").await.status, 403);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_registers_clients_ends_no_tokens_but_theirs() {
+    let vault = Vault::start().await;
+    let ci = vault.token("ci", &["tokens:mint", "read"]).await;
+    let trading = vault.token("trading", &["read"]).await;
+    let wish = r#"{"client_id":"trading","scope":"read"}"#;
+    let made = vault.call("POST", "/oauth2/clients", Some(&ci), wish).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let secret = made.json()["client_secret"].as_str().unwrap().to_owned();
+    let proof = format!("{FORM}authorization: Basic {}\r\n", STANDARD.encode(format!("trading:{secret}")));
+    let issued = granted(&vault, &proof, "grant_type=client_credentials").await;
+    let narrowed = granted(&vault, &proof, &format!("{EXCHANGE}&subject_token={issued}")).await;
+    assert_eq!(vault.call("DELETE", "/oauth2/clients/trading", Some(&ci), "").await.status, 204);
+    assert!(!is_good(&vault, &issued).await && !is_good(&vault, &narrowed).await, "the client's own end");
+    assert!(is_good(&vault, &trading).await, "the service's other tokens stay");
+
+    let strong = client(&vault, "desk", "read trade").await;
+    let removed = vault.call("DELETE", "/oauth2/clients/desk", Some(&ci), "").await;
+    assert_eq!(removed.status, 403, "who could not give `trade` takes it from nobody: {removed:?}");
+    let issued = granted(&vault, &strong, "grant_type=client_credentials").await;
+    assert_eq!(vault.as_admin("DELETE", "/oauth2/clients/desk", "").await.status, 204);
+    assert!(!is_good(&vault, &issued).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_kinds_of_tokens_open_secrets_at_both_doors() {
+    let vault = Vault::start().await;
+    let root = std::fs::read_to_string(vault.dir.path().join("vault-token")).unwrap();
+    let shown = |token: &str| format!("x-vault-token: {token}\r\ncontent-type: application/json\r\n");
+    let v1 = async |path: &str, body: Value| {
+        vault.raw("POST", &format!("/v1/{path}"), &shown(&root), &body.to_string()).await
+    };
+    let policy = r#"path "secret/data/p/*" { capabilities = ["create", "read"] }
+        path "secret/data/p/no" { capabilities = ["deny"] } path "secret/metadata/p" { capabilities = ["list"] }"#;
+    assert_eq!(v1("sys/policies/acl/p", json!({ "policy": policy })).await.status, 204);
+    let token = async |uses: u64| {
+        let made = v1("auth/token/create", json!({ "policies": ["p"], "num_uses": uses })).await;
+        made.json()["auth"]["client_token"].as_str().unwrap().to_owned()
+    };
+    let held = token(0).await;
+    for (method, target, body, status) in [
+        ("PUT", "/secrets/p/a", r#"{"v":1}"#, 200),
+        ("GET", "/secrets/p/a", "", 200),
+        ("PUT", "/secrets/p/a", r#"{"v":2}"#, 403),
+        ("DELETE", "/secrets/p/a", "", 403),
+        ("POST", "/secrets/p/a?destroy=1", "", 403),
+        ("GET", "/secrets/p/a?metadata", "", 403),
+        ("GET", "/secrets/p?list=true", "", 200),
+        ("GET", "/secrets/p/no", "", 403),
+        ("GET", "/secrets/p/none", "", 404),
+        ("GET", "/secrets/services/bot/a", "", 403),
+        ("GET", "/secrets?list=true", "", 403),
+        ("GET", "/security/secrets/retrieve?path=p/a", "", 200),
+    ] {
+        let reply = vault.raw(method, target, &shown(&held), body).await;
+        assert_eq!(reply.status, status, "{method} {target}: {reply:?}");
+    }
+    assert_eq!(vault.raw("GET", "/secrets/services/x/y", &shown(&root), "").await.status, 404);
+    let once = token(1).await;
+    assert_eq!(vault.raw("GET", "/secrets/p/a", &shown(&once), "").await.status, 200);
+    vault.raw("GET", "/secrets/p/a", &shown(&once), "").await.is(401, "invalid_token");
+    vault.raw("GET", "/secrets/p/a", &shown("hvs.nobody"), "").await.is(401, "invalid_token");
+    vault.raw("POST", "/tokens/bot", &shown(&root), "").await.is(401, "invalid_token");
+    let two = format!("{}authorization: Bearer {held}\r\n", shown(&held));
+    vault.raw("GET", "/secrets/p/a", &two, "").await.is(401, "invalid_token");
+    let log = vault.as_admin("GET", "/audit?limit=500", "").await.text;
+    assert!(log.contains("token/token/") && !log.contains(&held), "who it was, and never the token: {log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_name_the_clients_address_as_the_edge_tells_it() {
+    let vault = Vault::start().await;
+    let told = "x-user: bot\r\nx-permissions: read\r\nx-forwarded-for: 203.0.113.9\r\n";
+    vault.vouched(told, "GET", "/secrets/services/bot/by-edge", "").await;
+    vault.vouched("x-forwarded-for: 203.0.113.8\r\n", "GET", "/v1/secret/data/by-nobody", "").await;
+    let other = format!("{}x-forwarded-for: 203.0.113.7\r\n", vault.proof(sluice_wire::role::Role::Calc));
+    vault.internal("GET", "/secrets/services/bot/by-calc", &other, "").await;
+    let spoofed = "x-forwarded-for: 203.0.113.6\r\n";
+    vault.raw("GET", "/secrets/services/bot/by-anybody", spoofed, "").await;
+    let log = vault.as_admin("GET", "/audit?limit=500", "").await.json();
+    let remote = |path: &str| {
+        let records = log["records"].as_array().unwrap();
+        let found = records.iter().find(|record| record["path"].as_str().unwrap_or("").ends_with(path));
+        found.unwrap_or_else(|| panic!("{path} in {log}"))["remote"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(remote("by-edge"), "203.0.113.9");
+    assert_eq!(remote("by-nobody"), "203.0.113.8");
+    assert_eq!(remote("by-calc"), "internal", "only the edge has clients");
+    assert!(remote("by-anybody").starts_with("127.0.0.1"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_role_of_a_user_comes_with_a_password() {
+    let vault = Vault::start().await;
+    let made = vault.as_admin("PUT", "/auth/users/eve", r#"{"password":"of her own choice"}"#).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    vault.as_admin("PUT", "/auth/users/eve", r#"{"roles":["admin"]}"#).await.is(400, "bad_request");
+    let both = r#"{"roles":["admin"],"password":"one that she does not know"}"#;
+    assert_eq!(vault.as_admin("PUT", "/auth/users/eve", both).await.status, 200);
+    assert_eq!(vault.as_admin("PUT", "/auth/users/eve", r#"{"roles":["admin"]}"#).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_in_quarantine_exchanges_nobodys_tokens() {
+    let secret = "a-path-that-nobody-guesses-0123456789";
+    let mut setup = Setup::default();
+    setup.config.falco.secret = Some(Secret::new(secret));
+    setup.config.falco.responses = vec![FalcoResponse {
+        rule: "Shell started by Sluice".into(),
+        priority: FalcoPriority::Critical,
+        action: FalcoAction::Quarantine,
+        identity: Some("gate".into()),
+        ttl: Duration::from_mins(10),
+        quorum: 1,
+        dry_run: false,
+    }];
+    let vault = setup.start();
+    vault.ready().await;
+    let gate = client(&vault, "gate", "read tokens:exchange").await;
+    let bot = vault.token("bot", &["read"]).await;
+    let exchange = format!("{EXCHANGE}&subject_token={bot}");
+    granted(&vault, &gate, &exchange).await;
+    let alert = json!({
+        "time": "2026-11-22T11:00:00.000000001Z", "rule": "Shell started by Sluice", "priority": "Critical",
+        "source": "syscall", "hostname": "h", "output": "it happened", "tags": [],
+        "output_fields": { "proc.name": "sh" },
+    });
+    let path = format!("/falco/alerts/{secret}");
+    let sent = vault.raw("POST", &path, "content-type: application/json\r\n", &alert.to_string()).await;
+    assert_eq!((sent.status, &sent.json()["responses"][0]["result"]), (202, &json!("done")), "{sent:?}");
+    let refused = vault.raw("POST", "/oauth2/token", &gate, &exchange).await;
+    assert!(refused.status >= 400 && refused.json().get("access_token").is_none(), "{refused:?}");
+    assert!(is_good(&vault, &bot).await, "the token's own service is not meant");
 }

@@ -173,6 +173,25 @@ async fn a_one_time_token_makes_the_first_administrator_and_no_second() {
     assert_eq!(vault.call("PUT", "/auth/users/second", Some(&session), body).await.status, 201);
     vault.stop().await.1.unwrap();
 
+    // Nor where an administrator was made otherwise: by whom the store was developed with, say.
+    let (dir_of_dev, _) = {
+        let vault = Setup::default().start();
+        vault.ready().await;
+        assert_eq!(vault.as_admin("PUT", "/auth/users/dev", body).await.status, 201);
+        vault.stop().await
+    };
+    let key_of_dev = fs::read(dir_of_dev.path().join("vault/unseal.key")).unwrap();
+    let kept = keys.path().join("dev.key");
+    fs::write(&kept, key_of_dev).unwrap();
+    fs::set_permissions(&kept, fs::Permissions::from_mode(0o400)).unwrap();
+    let mut config = Config::default();
+    config.vault.seal = Seal::File(kept);
+    let vault = Setup { dir: dir_of_dev, config, dev: false, events: None }.start();
+    vault.ready().await;
+    let offered = vault.dir.path().join("bootstrap-token");
+    assert!(!offered.exists(), "there is an administrator");
+    vault.stop().await.1.unwrap();
+
     // Never again, also where a copy of the file comes back.
     fs::write(&file, &token).unwrap();
     let vault = start().await;
