@@ -76,6 +76,76 @@ fn the_vault_decides_about_its_own_credentials() {
 }
 
 #[test]
+fn what_is_withheld_has_no_other_spelling() {
+    let mut setup = Setup::new("");
+    let vault = Upstream::start_unix(&setup.door(Role::Vault), ok);
+    let edge = setup.start();
+    let ask = |method: &str, target: &str| {
+        edge.send(&format!("{method} {target} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n")).status
+    };
+    for hidden in
+        ["sys/init", "sys/seal", "sys/unseal", "sys/rekey", "sys/rekey/init", "sys/generate-root/attempt"]
+    {
+        let tail = hidden.trim_start_matches("sys/");
+        let encoded: String = tail.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        for target in [
+            format!("/v1/{hidden}"),
+            format!("/v1/{hidden}/"),
+            format!("/v1/{hidden}?a=b"),
+            format!("//v1///{hidden}"),
+            format!("/v1/./sys/x/../{tail}"),
+            format!("/v1/sys/{encoded}"),
+            format!("/v1/%73ys/{tail}"),
+            format!("/%76%31/{hidden}"),
+            format!("/v1/sys%2f{tail}"),
+            format!("/v1/sys%5c{tail}"),
+            format!("/v1/sys;x/{tail}"),
+            format!("/v1/sys/%252e%252e/sys/{tail}"),
+            format!("/secrets/../v1/{hidden}"),
+            format!("/v1/sys/mounts/..%2f{tail}"),
+            format!("http://edge/v1/{hidden}"),
+        ] {
+            for method in ["PUT", "POST"] {
+                ask(method, &target);
+            }
+        }
+    }
+    // What the edge does not refuse itself arrives as something the vault has no such route for.
+    for seen in vault.seen() {
+        let line = seen.line();
+        let target = line.split(' ').nth(1).unwrap().to_ascii_lowercase();
+        let once = percent_decoded(&target);
+        assert!(!once.split('/').any(|part| part == ".."), "{line}");
+        let decoded = percent_decoded(&once);
+        let path = decoded.split('?').next().unwrap();
+        let segments: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+        let named = ["init", "seal", "unseal", "rekey", "generate-root"].map(|word| ["v1", "sys", word]);
+        assert!(!named.iter().any(|hidden| segments.starts_with(hidden)), "{line}");
+    }
+    assert_eq!(ask("GET", "/v1/sys/health"), 200, "and what is not withheld arrives");
+}
+
+/// Escapes undone once.
+fn percent_decoded(text: &str) -> String {
+    let mut decoded = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('%') {
+        decoded.push_str(&rest[..at]);
+        match rest.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                decoded.push(char::from(byte));
+                rest = &rest[at + 3..];
+            }
+            None => {
+                decoded.push('%');
+                rest = &rest[at + 1..];
+            }
+        }
+    }
+    decoded + rest
+}
+
+#[test]
 fn secrets_travel_in_clear_only_on_this_machine() {
     let mut setup = Setup::new("");
     let vault = Upstream::start_unix(&setup.door(Role::Vault), ok);
