@@ -24,7 +24,7 @@ use crate::conn::{Conn, is_within};
 use crate::drain;
 use crate::greeting;
 use crate::head::{self, Next, Refusal, unless};
-use crate::linger::linger;
+use crate::linger::{Patience, linger};
 use crate::link::Link;
 use crate::server::{App, Door};
 use crate::service::Intake;
@@ -96,7 +96,7 @@ async fn greet(
             shared.meters.handshake(fault.reason);
             if let Some(socket) = fault.told {
                 // The client is still sending, its request most likely: it is to read why that is the end.
-                linger(Socket::Plain(socket), Vec::new(), Some(permit)).await;
+                linger(Socket::Plain(socket), Vec::new(), Some(permit), Patience::SHORT).await;
             }
             Err("handshake")
         }

@@ -34,7 +34,7 @@ use crate::caps::ConnectionPermit;
 use crate::chunks::ChunkFault;
 use crate::conn::Conn;
 use crate::inbound::Inbound;
-use crate::linger::linger;
+use crate::linger::{Patience, linger};
 use crate::link::{Fault, Link};
 use crate::outbound::Outbound;
 use crate::remaining::Remaining;
@@ -405,7 +405,7 @@ impl Drop for Downstream {
         }
         if let (Some(socket), Ok(runtime)) = (self.socket.take(), tokio::runtime::Handle::try_current()) {
             let unsent = self.out.unsent().to_vec();
-            runtime.spawn(linger(socket, unsent, self.permit.take()));
+            runtime.spawn(linger(socket, unsent, self.permit.take(), Patience::SHORT));
         }
     }
 }

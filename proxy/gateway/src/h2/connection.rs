@@ -23,6 +23,7 @@ use super::session::{Asked, Known, Session};
 use super::{Io, head};
 use crate::conn::{Conn, is_within};
 use crate::connection::stopping;
+use crate::linger::Patience;
 use crate::server::App;
 use crate::service::Intake;
 use crate::state::Shared;
@@ -109,6 +110,11 @@ impl Running {
     /// Runs it to its end.
     pub(super) async fn run(mut self) {
         let end = self.serve().await;
+        let patience = match end {
+            End::Closed => Patience::LONG,
+            End::TimedOut if self.parting.is_begun() => Patience::LONG,
+            _ => Patience::SHORT,
+        };
         match end {
             End::Closed => {}
             End::Failed(error) => {
@@ -127,7 +133,8 @@ impl Running {
         // Streams learn of the end by this.
         drop(io);
         let aftermath = async { while streams.join_next().await.is_some() {} };
-        let (aftermath, ()) = tokio::join!(tokio::time::timeout(AFTERMATH, aftermath), watch.linger());
+        let (aftermath, ()) =
+            tokio::join!(tokio::time::timeout(AFTERMATH, aftermath), watch.linger(patience));
         if aftermath.is_err() {
             tracing::warn!(component = "h2", open = streams.len(), "streams cut off after their connection");
         }

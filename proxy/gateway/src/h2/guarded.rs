@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::parting::FIRST_WORD;
 use crate::caps::ConnectionPermit;
 use crate::clock;
-use crate::linger::linger;
+use crate::linger::{Patience, linger};
 use crate::socket::Socket;
 use crate::timer::Timer;
 
@@ -97,10 +97,10 @@ impl Watch {
     }
 
     /// Waits for the client to leave the connection that was dropped, should it still be there.
-    pub(super) async fn linger(&self) {
+    pub(super) async fn linger(&self, patience: Patience) {
         let left = self.state().left.take();
         if let Some(Left { socket, permit }) = left {
-            linger(socket, Vec::new(), permit).await;
+            linger(socket, Vec::new(), permit, patience).await;
         }
     }
 

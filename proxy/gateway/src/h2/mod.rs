@@ -51,6 +51,7 @@ use sluice_schema::Limits;
 
 use crate::caps::ConnectionPermit;
 use crate::conn::Conn;
+use crate::linger::Patience;
 use crate::server::App;
 use crate::socket::Socket;
 use crate::state::Shared;
@@ -96,7 +97,7 @@ pub(crate) async fn serve(
     let io = Guarded::new(socket, read, Arc::clone(&watch), limits.idle_timeout, permit);
     let greeting = builder(&limits).handshake(io);
     let Ok(Ok(io)) = tokio::time::timeout(limits.header_timeout, greeting).await else {
-        return watch.linger().await;
+        return watch.linger(Patience::SHORT).await;
     };
     let scene = Scene::new(shared, app, conn, &limits);
     Running::new(io, watch, scene, limits.idle_timeout).run().await;

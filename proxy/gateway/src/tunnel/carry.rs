@@ -27,7 +27,7 @@ use crate::conn::Protocol;
 use crate::ctx::Exchange;
 use crate::forward::{dress, settle};
 use crate::headers::drop_hop_by_hop;
-use crate::linger::linger;
+use crate::linger::{Patience, linger};
 use crate::socket::Socket;
 use crate::state::Shared;
 use crate::stream::Downstream;
@@ -146,7 +146,7 @@ async fn part(mut tunnel: Tunnel, stop: Stop, permit: Option<ConnectionPermit>) 
     // Both ends have had their chance.
     drop(tokio::time::timeout(LAST_WORDS, ends).await);
     drop(upstream);
-    linger(client, Vec::new(), permit).await;
+    linger(client, Vec::new(), permit, Patience::SHORT).await;
 }
 
 impl Tunnel {

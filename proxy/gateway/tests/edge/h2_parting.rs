@@ -128,17 +128,14 @@ fn ask_and_wait(edge: &Edge, upstream: &Upstream) -> Raw {
     raw
 }
 
-#[test]
-fn answers_that_a_slow_line_has_still_to_take_are_taken_whole() {
-    // All together more than the kernels hold; each of them little enough to be handed over whole before it is sent.
-    const BYTES: usize = 48_000;
+/// A client that reads nothing for longer than a parting waits takes all answers of `BYTES` nevertheless.
+fn takes_whole<const BYTES: usize>() {
     let upstream =
         Upstream::start(|_, wire| wire.write_all(reply("200 OK", &"z".repeat(BYTES)).as_bytes()).is_ok());
     let mut edge = edge(&upstream);
     let mut raw = ask_and_wait(&edge, &upstream);
     edge.begin_drain();
     eventually("the lame duck is over", || TcpStream::connect(edge.http).is_err().then_some(()));
-    // More than the kernels hold waits at the edge, longer than a goodbye takes.
     let begun = Instant::now();
     eventually("the line is slow", || (begun.elapsed() > SLOW).then_some(()));
     let (mut bytes, mut whole) = (HashMap::<u32, usize>::new(), 0);
@@ -157,4 +154,16 @@ fn answers_that_a_slow_line_has_still_to_take_are_taken_whole() {
     }
     assert_eq!((whole, bytes.values().filter(|bytes| **bytes == BYTES).count()), (100, 100));
     edge.join();
+}
+
+#[test]
+fn answers_that_a_slow_line_has_still_to_take_are_taken_whole() {
+    // All together more than the kernels hold; each of them little enough to be handed over whole before it is sent.
+    takes_whole::<48_000>();
+}
+
+#[test]
+fn answers_that_wait_in_the_kernel_are_taken_whole() {
+    // The edge is done with them; the client's answer to its ping comes long after that.
+    takes_whole::<16_000>();
 }
