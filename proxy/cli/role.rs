@@ -214,9 +214,9 @@ fn note_address(path: &Path, doors: &Doors) {
     let Some(address) = doors.address("api") else { return };
     // Beside it, then over it: nobody reads half an address.
     let beside = path.with_extension(format!("addr.{}", std::process::id()));
-    let noted = std::fs::write(&beside, address.to_string()).and_then(|()| std::fs::rename(&beside, &path));
+    let noted = std::fs::write(&beside, address.to_string()).and_then(|()| std::fs::rename(&beside, path));
     if let Err(error) = noted {
-        tracing::warn!(component = "start", %error, "the event worker's address is not noted");
+        tracing::warn!(component = "start", %error, "the address of this worker is not noted");
     }
 }
 

@@ -35,7 +35,7 @@ fn copy(from: &Path, to: &Path) {
         let entry = entry.unwrap();
         let (path, at) = (entry.path(), to.join(entry.file_name()));
         if entry.file_type().unwrap().is_dir() {
-            copy(&path, &at)
+            copy(&path, &at);
         } else {
             assert!(fs::copy(&path, &at).is_ok());
         }
