@@ -11,8 +11,8 @@ use sluice_wire::feed::{Change, Message, Snapshot};
 use sluice_wire::role::Role;
 use tokio::sync::watch;
 
-/// LIMIT: the kept snapshot, bytes.
-const FILE_BYTES: u64 = 64 << 20;
+/// LIMIT: the kept snapshot, bytes: two million revocations of about 40 bytes fit.
+const FILE_BYTES: u64 = 128 << 20;
 
 /// Restores what was kept and follows the feed until the process ends.
 pub(crate) fn follow_for(start: &Start) {
@@ -61,11 +61,10 @@ fn bring_up(kept: &mut Option<Snapshot>, message: &Message) {
                     kept.revoked.sub.retain(|known| known.sub != revoked.sub);
                     kept.revoked.sub.push(revoked.clone());
                 }
-                Change::Serial { serial, crl } => {
-                    kept.revoked.serial.push(serial.clone());
-                    if crl.is_some() {
-                        kept.crl.clone_from(crl);
-                    }
+                Change::Serial { serial } => kept.revoked.serial.push(serial.clone()),
+                Change::Identity(revoked) => {
+                    kept.revoked.identity.retain(|known| known.id != revoked.id);
+                    kept.revoked.identity.push(revoked.clone());
                 }
                 Change::Keys { jwks } => kept.jwks.clone_from(jwks),
             }
@@ -107,8 +106,7 @@ mod tests {
     #[test]
     fn a_revocation_after_the_snapshot_is_kept_too() {
         let mut kept = None;
-        let snapshot =
-            Snapshot { epoch: "e1".into(), seq: 7, jwks: Vec::new(), revoked: Revoked::default(), crl: None };
+        let snapshot = Snapshot { epoch: "e1".into(), seq: 7, jwks: Vec::new(), revoked: Revoked::default() };
         bring_up(&mut kept, &Message::Snapshot(snapshot));
         let change = Change::Jti { jti: "t1".into() };
         bring_up(&mut kept, &Message::Delta(Delta { epoch: "e1".into(), seq: 8, change }));
@@ -120,8 +118,7 @@ mod tests {
     fn a_kept_snapshot_comes_back_as_not_heard() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("feed.json");
-        let snapshot =
-            Snapshot { epoch: "e1".into(), seq: 7, jwks: Vec::new(), revoked: Revoked::default(), crl: None };
+        let snapshot = Snapshot { epoch: "e1".into(), seq: 7, jwks: Vec::new(), revoked: Revoked::default() };
         store(&path, &to_file(&snapshot)).unwrap();
         let trust = TrustCell::new(&Config::default(), Role::Edge);
         restore(&path, &trust);

@@ -10,5 +10,6 @@ pub mod claims;
 pub mod grants;
 pub mod jwk;
 pub mod proof;
+mod spread;
 pub mod token;
 pub mod trust;

@@ -1,12 +1,13 @@
 //! What a verifier believes: keys and revocations, kept current by the vault's feed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use sluice_wire::feed::{Change, Delta, Jwk, Message, Revoked, RevokedSubject, Snapshot};
+use sluice_wire::feed::{Change, Delta, Jwk, Message, Revoked, RevokedIdentity, RevokedSubject, Snapshot};
 
-use crate::certificate::SERIAL_OCTETS_MAX;
+use crate::certificate::{ClientCertificate, SERIAL_OCTETS_MAX, SpiffeId};
 use crate::claims::Claims;
 use crate::jwk::PublicKey;
+use crate::spread::Spread;
 
 /// LIMIT: revoked certificates remembered. The vault's own bound on certificates in force is half of it;
 /// when it is passed all the same, every certificate counts as revoked until a snapshot fits again: what
@@ -19,10 +20,12 @@ pub struct Trust {
     epoch: String,
     seq: u64,
     keys: HashMap<String, PublicKey>,
-    jti: HashSet<String>,
+    jti: Spread,
     sub: HashMap<String, i64>,
-    serial: HashSet<Box<str>>,
+    serial: Spread,
     serials_overflowed: bool,
+    /// Certificates from before a time, unix seconds, are void.
+    identity: HashMap<SpiffeId, i64>,
 }
 
 /// What applying a message did.
@@ -71,10 +74,11 @@ impl Trust {
         }
         match &delta.change {
             Change::Jti { jti } => {
-                self.jti.insert(jti.clone());
+                self.jti.insert(jti);
             }
             Change::Sub(revoked) => self.revoke_subject(revoked),
-            Change::Serial { serial, .. } => self.revoke_serial(serial),
+            Change::Serial { serial } => self.revoke_serial(serial),
+            Change::Identity(revoked) => self.revoke_identity(revoked),
             Change::Keys { jwks } => self.replace_keys(jwks),
         }
         self.seq = delta.seq;
@@ -90,8 +94,8 @@ impl Trust {
     }
 
     fn replace_revoked(&mut self, revoked: &Revoked) {
-        self.jti = revoked.jti.iter().cloned().collect();
-        self.serial.clear();
+        self.jti = revoked.jti.iter().collect();
+        self.serial = Spread::default();
         self.serials_overflowed = false;
         for serial in &revoked.serial {
             self.revoke_serial(serial);
@@ -100,11 +104,22 @@ impl Trust {
         for subject in &revoked.sub {
             self.revoke_subject(subject);
         }
+        self.identity.clear();
+        for identity in &revoked.identity {
+            self.revoke_identity(identity);
+        }
     }
 
     fn revoke_subject(&mut self, revoked: &RevokedSubject) {
         let until = self.sub.entry(revoked.sub.clone()).or_insert(revoked.issued_until);
         *until = (*until).max(revoked.issued_until);
+    }
+
+    /// What is no SPIFFE id is in no certificate: it is left out.
+    fn revoke_identity(&mut self, revoked: &RevokedIdentity) {
+        let Ok(id) = revoked.id.parse() else { return };
+        let from = self.identity.entry(id).or_insert(revoked.valid_from);
+        *from = (*from).max(revoked.valid_from);
     }
 
     /// A serial longer than any that [`crate::certificate`] accepts can match none: it is left out.
@@ -113,10 +128,38 @@ impl Trust {
             return;
         }
         if self.serial.len() < SERIALS_MAX {
-            self.serial.insert(serial.into());
+            self.serial.insert(serial);
         } else {
             self.serials_overflowed |= !self.serial.contains(serial);
         }
+    }
+
+    /// The revocations, in pieces that are numbered from 0; `None` after the last one. A piece may be empty; it holds
+    /// a small part of all there are.
+    pub fn piece(&self, number: usize) -> Option<Revoked> {
+        let owned = |shard: &mut dyn Iterator<Item = &str>| shard.map(str::to_owned).collect();
+        let (mut jti, mut serial) = (self.jti.shard(number)?, self.serial.shard(number)?);
+        // Subjects and identities are few: one for each that was revoked.
+        let (sub, identity) =
+            if number == 0 { (self.subjects(), self.identities()) } else { Default::default() };
+        Some(Revoked { jti: owned(&mut jti), sub, serial: owned(&mut serial), identity })
+    }
+
+    /// How many revocations there are.
+    pub fn revoked(&self) -> usize {
+        self.jti.len() + self.sub.len() + self.serial.len() + self.identity.len()
+    }
+
+    fn identities(&self) -> Vec<RevokedIdentity> {
+        let identity =
+            |(id, from): (&SpiffeId, &i64)| RevokedIdentity { id: id.to_string(), valid_from: *from };
+        self.identity.iter().map(identity).collect()
+    }
+
+    fn subjects(&self) -> Vec<RevokedSubject> {
+        let subject =
+            |(sub, until): (&String, &i64)| RevokedSubject { sub: sub.clone(), issued_until: *until };
+        self.sub.iter().map(subject).collect()
     }
 
     /// Whether any key is known.
@@ -147,6 +190,13 @@ impl Trust {
             || self.sub.get(&claims.sub).is_some_and(|until| claims.iat.is_none_or(|iat| iat <= *until))
     }
 
+    /// Whether a certificate was revoked, by its serial or with all that its identity had. Nothing is allocated.
+    pub fn is_certificate_revoked(&self, certificate: &ClientCertificate) -> bool {
+        let from = || certificate.spiffe.as_ref().and_then(|id| self.identity.get(id));
+        self.is_serial_revoked(&certificate.serial)
+            || (!self.identity.is_empty() && from().is_some_and(|from| certificate.not_before_unix_s < *from))
+    }
+
     /// Whether a certificate was revoked, by serial in lower-case hex, as
     /// [`crate::certificate::ClientCertificate`] has it. One lookup, nothing allocated.
     pub fn is_serial_revoked(&self, serial: &str) -> bool {
@@ -168,7 +218,6 @@ mod tests {
             seq: 4,
             jwks: vec![],
             revoked: Revoked::default(),
-            crl: None,
         })
     }
 
@@ -205,27 +254,58 @@ mod tests {
     #[test]
     fn revoked_serials_come_by_snapshot_and_by_delta() {
         let mut trust = trust();
-        let serial = |serial: &str| Change::Serial { serial: serial.into(), crl: None };
+        let serial = |serial: &str| Change::Serial { serial: serial.into() };
         trust.apply(&delta(5, serial("4a")));
         assert!(trust.is_serial_revoked("4a") && !trust.is_serial_revoked("4A"));
         trust.apply(&delta(6, serial(&"4b".repeat(21))));
         assert_eq!(trust.serial.len(), 1, "no certificate has such a serial");
         let revoked = Revoked { serial: vec!["4c".into()], ..Revoked::default() };
-        let snapshot = Snapshot { epoch: "e".into(), seq: 9, jwks: vec![], revoked, crl: None };
+        let snapshot = Snapshot { epoch: "e".into(), seq: 9, jwks: vec![], revoked };
         trust.apply(&Message::Snapshot(snapshot));
         assert!(trust.is_serial_revoked("4c") && !trust.is_serial_revoked("4a"));
+    }
+
+    #[test]
+    fn one_change_reaches_every_former_certificate_of_an_identity_and_no_other() {
+        let mut trust = trust();
+        let certificate = |id: &str, serial: &str, not_before_unix_s| ClientCertificate {
+            spiffe: id.parse().ok(),
+            serial: serial.into(),
+            not_before_unix_s,
+            not_after_unix_s: 1_000,
+            subject: String::new(),
+            fingerprint: [0; 32],
+        };
+        let (bot, other) = ("spiffe://sluice.internal/service/bot", "spiffe://partner.example/service/bot");
+        let identity = |id: &str, valid_from| Change::Identity(RevokedIdentity { id: id.into(), valid_from });
+        trust.apply(&delta(5, identity(bot, 100)));
+        trust.apply(&delta(6, identity(bot, 90)));
+        trust.apply(&delta(7, identity("bot", 900)));
+        for trust in [
+            &trust,
+            &Trust::from_snapshot(&Snapshot {
+                epoch: "e".into(),
+                seq: 8,
+                jwks: vec![],
+                revoked: trust.piece(0).unwrap(),
+            }),
+        ] {
+            let revoked = |id, at| trust.is_certificate_revoked(&certificate(id, "4a", at));
+            assert!(revoked(bot, 99) && !revoked(bot, 100) && !revoked(other, 99) && !revoked("", 99));
+        }
+        trust.apply(&delta(8, Change::Serial { serial: "4a".into() }));
+        assert!(trust.is_certificate_revoked(&certificate(bot, "4a", 500)));
     }
 
     #[test]
     fn more_revocations_than_fit_revoke_every_certificate() {
         let full = (0..SERIALS_MAX).map(|number| format!("{number:x}")).collect();
         let revoked = Revoked { serial: full, ..Revoked::default() };
-        let mut trust =
-            Trust::from_snapshot(&Snapshot { epoch: "e".into(), seq: 4, jwks: vec![], revoked, crl: None });
+        let mut trust = Trust::from_snapshot(&Snapshot { epoch: "e".into(), seq: 4, jwks: vec![], revoked });
         assert!(trust.is_serial_revoked("0") && !trust.is_serial_revoked("strange"));
-        trust.apply(&delta(5, Change::Serial { serial: "0".into(), crl: None }));
+        trust.apply(&delta(5, Change::Serial { serial: "0".into() }));
         assert!(!trust.is_serial_revoked("strange"), "known already: nothing was left out");
-        trust.apply(&delta(6, Change::Serial { serial: "strange".into(), crl: None }));
+        trust.apply(&delta(6, Change::Serial { serial: "strange".into() }));
         assert!(trust.is_serial_revoked("strange") && trust.is_serial_revoked("any other"));
         assert_eq!(trust.serial.len(), SERIALS_MAX);
         trust.apply(&Message::Snapshot(Snapshot {
@@ -233,7 +313,6 @@ mod tests {
             seq: 7,
             jwks: vec![],
             revoked: Revoked::default(),
-            crl: None,
         }));
         assert!(!trust.is_serial_revoked("strange"), "a snapshot that fits heals it");
     }

@@ -40,6 +40,46 @@ pub struct Revoked {
     pub sub: Vec<RevokedSubject>,
     /// Certificate serials, lower-case hex.
     pub serial: Vec<String>,
+    /// Identities, each with the time before which its certificates are void.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub identity: Vec<RevokedIdentity>,
+}
+
+/// A SPIFFE id whose certificates from before a time are void, however many they are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedIdentity {
+    /// The id: `spiffe://trust domain/service/name`.
+    pub id: String,
+    /// Unix seconds; certificates with `notBefore` before it are void.
+    pub valid_from: i64,
+}
+
+/// A piece of the revocations in force. On the wire: the SSE event `part`; those before a snapshot belong to it, so
+/// that no event of the stream grows with what is revoked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// What is to be added to the next snapshot.
+    pub revoked: Revoked,
+}
+
+impl Revoked {
+    /// Takes in what another holds.
+    pub fn add(&mut self, more: Self) {
+        self.jti.extend(more.jti);
+        self.sub.extend(more.sub);
+        self.serial.extend(more.serial);
+        self.identity.extend(more.identity);
+    }
+
+    /// How many revocations these are.
+    pub fn len(&self) -> usize {
+        self.jti.len() + self.sub.len() + self.serial.len() + self.identity.len()
+    }
+
+    /// Whether nothing is revoked.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// A subject whose tokens issued at or before a time are void.
@@ -60,11 +100,8 @@ pub struct Snapshot {
     pub seq: u64,
     /// Verification keys, current and next.
     pub jwks: Vec<Jwk>,
-    /// Revocations in force.
+    /// Revocations in force, beside those of the parts before.
     pub revoked: Revoked,
-    /// Certificate revocation list, PEM.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub crl: Option<String>,
 }
 
 /// One change.
@@ -93,9 +130,9 @@ pub enum Change {
     Serial {
         /// Serial, lower-case hex.
         serial: String,
-        /// The list that now contains it, PEM.
-        crl: Option<String>,
     },
+    /// All certificates of an identity until now were revoked.
+    Identity(RevokedIdentity),
     /// The set of verification keys is now this.
     Keys {
         /// All keys in force.

@@ -111,7 +111,7 @@ fn check_connection(shared: &Shared, x: &mut Exchange) -> Result<(), Answer> {
         return Err(decided(x, "misdirected", answer.closing()));
     }
     let Some(certificate) = &tls.client else { return check_rules(shared, x, tls) };
-    let revoked = shared.trust.load().is_serial_revoked(&certificate.serial);
+    let revoked = shared.trust.load().is_certificate_revoked(certificate);
     if !revoked && certificate.is_valid_at(clock::unix_s()) {
         return check_rules(shared, x, tls);
     }

@@ -62,7 +62,7 @@ impl<'a> Moment<'a> {
     pub(crate) fn ended(&self, conn: &Conn, caller: Option<&Verified>) -> Option<Ended> {
         let certificate = conn.tls.as_ref().and_then(|tls| tls.client.as_ref());
         let claims = caller.map(|caller| &caller.claims);
-        if certificate.is_some_and(|certificate| self.trust.is_serial_revoked(&certificate.serial))
+        if certificate.is_some_and(|certificate| self.trust.is_certificate_revoked(certificate))
             || claims.is_some_and(|claims| self.trust.is_revoked(claims))
             || caller.is_some_and(|caller| self.generation.api_keys.forgot(caller))
         {

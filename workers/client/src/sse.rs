@@ -8,8 +8,7 @@ use sluice_wire::header as names;
 
 use crate::call::{CALL_TIMEOUT, Client, ClientError, read};
 
-/// Longest event, bytes; a longer one ends the stream with an error. The vault's snapshot holds up
-/// to a million revocations of about 40 bytes.
+/// Longest event, bytes; a longer one ends the stream with an error. The vault's snapshots come in parts.
 pub(crate) const EVENT_BYTES_MAX: usize = 64 << 20;
 
 /// One event of a stream.

@@ -186,7 +186,6 @@ fn demo(mtls: bool, renew_after: SignedDuration) -> Demo {
         seq: 1,
         jwks: vec![sluice_identity::jwk::publish(&[4; 65]).unwrap()],
         revoked: Revoked::default(),
-        crl: None,
     }));
     let trust = start.trust.clone();
     tokio::spawn(async move { sluice_demo::run(start).await.unwrap() });
@@ -261,7 +260,7 @@ async fn revoked_certificate_is_replaced_at_once() {
     let demo = demo(true, SignedDuration::from_hours(1));
     let connector = demo.ca.connector(true);
     let (first, _) = demo.shown_after(&connector, "").await;
-    let change = Change::Serial { serial: first.clone(), crl: None };
+    let change = Change::Serial { serial: first.clone() };
     demo.trust.apply(&Message::Delta(Delta { epoch: "e".into(), seq: 2, change }));
     assert_eq!(demo.shown_after(&connector, &first).await.0, "02");
 }

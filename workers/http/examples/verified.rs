@@ -80,7 +80,7 @@ impl Issuer {
         let kid = published.kid.clone();
         let trust = TrustCell::new(&Config::default(), Role::Vault);
         let revoked = Revoked::default();
-        let snapshot = Snapshot { epoch: "e".into(), seq: 1, jwks: vec![published], revoked, crl: None };
+        let snapshot = Snapshot { epoch: "e".into(), seq: 1, jwks: vec![published], revoked };
         trust.apply(&Message::Snapshot(snapshot));
         Self { key, kid, trust }
     }

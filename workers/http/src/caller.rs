@@ -89,7 +89,7 @@ fn of_certificate(client: &ClientCertificate, headers: &HeaderMap, known: &Known
         // No snapshot yet: revocations are not known either.
         return Resolved::Invalid(TokenError::NoKeys);
     }
-    if trust.is_serial_revoked(&client.serial) || !client.is_valid_at(now_s()) {
+    if trust.is_certificate_revoked(client) || !client.is_valid_at(now_s()) {
         return Resolved::Unproven;
     }
     let domain = &known.config.vault.trust_domain;

@@ -74,7 +74,7 @@ impl Standing {
             }
         }
         let (certificate, trust) = self.certificate.as_ref()?;
-        if trust.load().is_serial_revoked(&certificate.serial) {
+        if trust.load().is_certificate_revoked(certificate) {
             return Some(Ended::Revoked);
         }
         (!certificate.is_valid_at(now_s)).then_some(Ended::Expired)

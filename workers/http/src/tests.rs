@@ -139,7 +139,6 @@ fn running() -> Running {
         seq: 1,
         jwks: vec![publish(&[4; 65]).unwrap()],
         revoked: Revoked::default(),
-        crl: None,
     }));
     let task = tokio::spawn(async move {
         serve_with(&start, routes(), Some(Arc::new(Echo)), Arc::new(Well)).await.unwrap();

@@ -26,10 +26,10 @@ use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
 
 use crate::acme;
-use crate::ca::{self, Authority, Expiring, Pace};
+use crate::ca::{self, Authority, Expiring, Lists, Pace};
 use crate::config::Settings;
 use crate::error::VaultError;
-use crate::falco::{self, Rules, Watch};
+use crate::falco::{self, Rules, ShutOut, Watch};
 use crate::feed::{self, Hub};
 use crate::oauth;
 use crate::refusals::Refusals;
@@ -42,7 +42,7 @@ use crate::witness;
 
 /// Life of the development administrator's token.
 const DEV_TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(12);
-/// How often the revocation lists and the followers' state are made anew.
+/// How often the followers' state is made anew.
 const REFRESH: SignedDuration = SignedDuration::from_hours(1);
 
 /// Why the vault does not open.
@@ -76,6 +76,7 @@ pub(crate) struct Vault {
     pub(crate) hub: Arc<Hub>,
     pub(crate) trust: TrustCell,
     pub(crate) authority: ArcSwap<Authority>,
+    pub(crate) lists: Lists,
     pub(crate) signers: ArcSwap<Signers>,
     pub(crate) figures: Figures,
     pub(crate) outbox_bell: Arc<Notify>,
@@ -85,6 +86,7 @@ pub(crate) struct Vault {
     pub(crate) role_pace: Mutex<Pace>,
     pub(crate) expiring: Mutex<Expiring>,
     pub(crate) falco: Mutex<Watch>,
+    pub(crate) shut_out: ShutOut,
     pub(crate) rules: Rules,
     pub(crate) acme: acme::Desk,
     pub(crate) refusals: Refusals,
@@ -145,7 +147,7 @@ impl Vault {
         let idle = idle.map_err(UnsealError::Store)?;
         let (epoch, seq) = idle.feed();
         let view = idle.snapshot().map_err(UnsealError::State)?;
-        let state = feed::snapshot(&view, epoch, seq, None).map_err(UnsealError::State)?;
+        let state = feed::snapshot(&view, epoch, seq).map_err(UnsealError::State)?;
         drop(view);
         let hub = Arc::new(Hub::new(state, trust.clone()));
         let publisher = Arc::clone(&hub);
@@ -166,6 +168,7 @@ impl Vault {
             hub,
             trust,
             authority: ArcSwap::from_pointee(authority),
+            lists: Lists::default(),
             signers: ArcSwap::from_pointee(signers),
             figures,
             outbox_bell: Arc::default(),
@@ -174,6 +177,7 @@ impl Vault {
             role_pace: Mutex::new(Pace::default()),
             expiring: Mutex::new(Expiring::default()),
             falco: Mutex::new(watch),
+            shut_out: ShutOut::default(),
             rules,
             acme: acme::Desk::new().map_err(UnsealError::State)?,
             refusals: Refusals::new(now),
@@ -183,7 +187,7 @@ impl Vault {
             ending: CancellationToken::new(),
             closed: Closed::default(),
         };
-        vault.refresh_lists(now).map_err(UnsealError::State)?;
+        vault.look_at_quarantines().map_err(UnsealError::State)?;
         vault.show_days_left(now);
         vault.tell_hidden().map_err(UnsealError::State)?;
         let signed = vault.audit.sign_with(Some(signer), now);
@@ -191,7 +195,7 @@ impl Vault {
         Ok(vault)
     }
 
-    /// What is due: ended rows go, keys and CAs rotate, once an hour lists are made anew. `last` is when that
+    /// What is due: ended rows go, keys and CAs rotate, once an hour followers are told the whole state. `last` is when that
     /// was done last; the answer is when it is now.
     pub(crate) fn maintain(&self, last: Timestamp, now: Timestamp) -> Result<Timestamp, VaultError> {
         let (authority, signers) = make_ready(&self.store, &self.settings, now)?;
@@ -203,6 +207,7 @@ impl Vault {
         if let Some(entry) = self.refusals.counted() {
             self.record(entry)?;
         }
+        self.revoke_rests(now)?;
         let leeway_s = self.settings.leeway_s;
         if self.has_ended_rows(now)? {
             self.store.write(own_entry("sweep"), move |change| {
@@ -215,7 +220,7 @@ impl Vault {
             })?;
         }
         if rotated || now.duration_since(last) >= REFRESH {
-            self.refresh_lists(now)?;
+            self.store.write(own_entry("refresh"), |change| change.announce_all())?;
             return Ok(now);
         }
         Ok(last)
@@ -230,15 +235,6 @@ impl Vault {
             || falco::has_ended(&view, now)?
             || acme::has_ended(&view, now)?
             || v1::has_ended(&view, now)?)
-    }
-
-    /// Signs new revocation lists and hands every follower the whole state.
-    fn refresh_lists(&self, now: Timestamp) -> Result<(), VaultError> {
-        let authority = self.authority.load_full();
-        self.store.write(own_entry("refresh"), move |change| {
-            let crl = ca::crl_pem(change, &authority, now)?;
-            change.announce_all(Some(crl))
-        })
     }
 
     /// Secrets that were kept here are neither served nor lost while an external vault keeps them.

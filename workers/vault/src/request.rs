@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use sluice_audit::{Decision, Entry};
 use sluice_http::{Door, MaybeCaller, Peer, Reject, RequestIdExt, is_role_itself, origin};
 use sluice_identity::caller::Caller;
+use sluice_wire::code::Code;
 use sluice_wire::header::X_VAULT_TOKEN;
 use zeroize::Zeroizing;
 
@@ -113,6 +114,11 @@ fn remote(peer: &Peer, parts: &Parts, trusted: &[IpNet]) -> String {
     }
 }
 
+/// A service in quarantine is refused here, before any operation can forget to ask. Sealed, nothing is served at all.
+fn is_shut_out(context: &Context, caller: &Caller, now: Timestamp) -> bool {
+    context.vault().is_ok_and(|vault| vault.is_shut_out(caller, now))
+}
+
 /// Times are kept and shown in microseconds.
 fn whole_micros(at: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at)
@@ -126,6 +132,12 @@ impl FromRequestParts<Arc<Context>> for Act {
         let resolved = MaybeCaller::from_request_parts(parts, context).await;
         let act = Self::unproved(parts, context.trusted());
         match resolved {
+            Ok(MaybeCaller(Some(caller))) if is_shut_out(context, &caller, act.now) => {
+                let op = parts.method.as_str().to_ascii_lowercase();
+                let entry = Self { caller: Some(caller), ..act }.entry("auth", op, parts.uri.path());
+                context.run(move |vault| vault.note(entry, true)).await?;
+                Err(Reject::new(Code::Forbidden, "the service is in quarantine"))
+            }
             Ok(MaybeCaller(caller)) => Ok(Self { caller, ..act }),
             Err(reject) => {
                 let op = parts.method.as_str().to_ascii_lowercase();

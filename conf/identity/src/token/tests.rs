@@ -20,8 +20,7 @@ fn issuer() -> Issuer {
     let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, document.as_ref(), &rng).unwrap();
     let key = jwk::publish(pair.public_key().as_ref()).unwrap();
     let kid = key.kid.clone();
-    let snapshot =
-        Snapshot { epoch: "e".into(), seq: 1, jwks: vec![key], revoked: Revoked::default(), crl: None };
+    let snapshot = Snapshot { epoch: "e".into(), seq: 1, jwks: vec![key], revoked: Revoked::default() };
     Issuer { pair, kid, trust: Trust::from_snapshot(&snapshot) }
 }
 
@@ -186,7 +185,7 @@ fn both_values_of_a_signature_are_the_same_token() {
     assert_eq!(verify(&twin, &issuer.trust, &rules(), NOW).unwrap(), claims);
     let jwks = vec![jwk::publish(issuer.pair.public_key().as_ref()).unwrap()];
     let revoked = Revoked { jti: vec!["j1".into()], ..Revoked::default() };
-    let trust = Trust::from_snapshot(&Snapshot { epoch: "e".into(), seq: 2, jwks, revoked, crl: None });
+    let trust = Trust::from_snapshot(&Snapshot { epoch: "e".into(), seq: 2, jwks, revoked });
     for spelling in [&token, &twin] {
         assert_eq!(verify(spelling, &trust, &rules(), NOW), Err(TokenError::Revoked));
     }

@@ -23,7 +23,7 @@ fn tell(edge: &Edge, seq: u64, change: Change) {
 }
 
 fn revoke(edge: &Edge, seq: u64, leaf: &Leaf) {
-    tell(edge, seq, Change::Serial { serial: leaf.serial.clone(), crl: None });
+    tell(edge, seq, Change::Serial { serial: leaf.serial.clone() });
 }
 
 /// Another authority of clients takes the place of the file.
@@ -219,7 +219,7 @@ fn the_edge_replaces_its_own_certificate_at_once_when_it_is_revoked() {
     let serial = x509_parser::parse_x509_certificate(&first).unwrap().1.raw_serial_as_string();
     let serial = serial.replace(':', "");
     let serial = serial.strip_prefix("00").filter(|rest| !rest.is_empty()).unwrap_or(&serial).to_owned();
-    tell(&edge, 2, Change::Serial { serial, crl: None });
+    tell(&edge, 2, Change::Serial { serial });
     eventually("another certificate", || (look() != first).then_some(()));
     assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
 }

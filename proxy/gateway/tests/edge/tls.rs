@@ -295,7 +295,7 @@ fn a_revoked_certificate_ends_standing_and_resumed_sessions() {
     let config = ca.client(Some(&pricer));
     let mut standing = connect(&edge, &config, "shop.example");
     assert_eq!(ask(&mut standing, "shop.example"), Some(200));
-    let change = Change::Serial { serial: pricer.serial.clone(), crl: None };
+    let change = Change::Serial { serial: pricer.serial.clone() };
     let epoch = edge.issuer.snapshot.epoch.clone();
     edge.trust.apply(&Message::Delta(Delta { epoch, seq: 2, change }));
     assert_eq!(ask(&mut standing, "shop.example"), Some(401));
@@ -329,7 +329,7 @@ fn a_websocket_ends_when_its_clients_certificate_is_revoked() {
     client.socket.flush().unwrap();
     client.read_until("there");
     let begun = Instant::now();
-    let change = Change::Serial { serial: pricer.serial.clone(), crl: None };
+    let change = Change::Serial { serial: pricer.serial.clone() };
     let epoch = edge.issuer.snapshot.epoch.clone();
     edge.trust.apply(&Message::Delta(Delta { epoch, seq: 2, change }));
     assert!(client.read_until("credential revoked").ends_with("credential revoked"));

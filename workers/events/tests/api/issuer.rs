@@ -25,8 +25,7 @@ impl Issuer {
             EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, document.as_ref(), &rng).unwrap();
         let key = jwk::publish(pair.public_key().as_ref()).unwrap();
         let kid = key.kid.clone();
-        let snapshot =
-            Snapshot { epoch: "e".into(), seq: 1, jwks: vec![key], revoked: Revoked::default(), crl: None };
+        let snapshot = Snapshot { epoch: "e".into(), seq: 1, jwks: vec![key], revoked: Revoked::default() };
         trust.apply(&Message::Snapshot(snapshot));
         Self { pair, kid, trust }
     }

@@ -125,7 +125,6 @@ fn opened(handshake_max: Duration) -> Door {
         seq: 1,
         jwks: vec![publish(&[4; 65]).unwrap()],
         revoked: Revoked::default(),
-        crl: None,
     }));
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -150,7 +149,7 @@ impl Door {
     }
 
     fn revoke(&self, seq: u64, serial: &str) {
-        let change = Change::Serial { serial: serial.into(), crl: None };
+        let change = Change::Serial { serial: serial.into() };
         self.trust.apply(&Message::Delta(Delta { epoch: "e".into(), seq, change }));
     }
 

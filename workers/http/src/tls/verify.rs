@@ -76,7 +76,7 @@ impl ClientCertVerifier for ClientVerifier {
             tracing::debug!(component = "tls", reason = error.reason(), "a client certificate is refused");
             CertificateError::ApplicationVerificationFailure
         })?;
-        if self.trust.load().is_serial_revoked(&read.serial) {
+        if self.trust.load().is_certificate_revoked(&read) {
             return Err(CertificateError::Revoked.into());
         }
         Ok(verified)

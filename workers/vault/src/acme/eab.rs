@@ -16,7 +16,7 @@ use super::problem::{Word, refused};
 use super::rows::{self, Account, Eab, Standing};
 use super::{holder, random_word};
 use crate::access;
-use crate::ca::{self, Authority};
+use crate::ca;
 use crate::context::Vault;
 use crate::error::VaultError;
 use crate::falco;
@@ -210,12 +210,7 @@ pub(crate) fn has_any(view: &impl View, service: &str) -> Result<bool, VaultErro
 }
 
 /// Ends everything a service has here, within the change that revokes it: binding keys, accounts, certificates.
-pub(crate) fn end_service(
-    change: &mut Change<'_>,
-    authority: &Authority,
-    service: &str,
-    now: Timestamp,
-) -> Result<(), VaultError> {
+pub(crate) fn end_service(change: &mut Change<'_>, service: &str, now: Timestamp) -> Result<(), VaultError> {
     // Tokens have subjects that are no services.
     if ServiceName::parse(service).is_err() {
         return Ok(());
@@ -224,5 +219,5 @@ pub(crate) fn end_service(
         rows::remove_eab(change, &eab.kid);
     }
     end_accounts(change, service, |_| true)?;
-    ca::revoke_all(change, authority, &holder(service), now)
+    ca::revoke_all(change, &holder(service), None, now).map(drop)
 }

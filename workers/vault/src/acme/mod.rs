@@ -65,7 +65,7 @@ impl Desk {
 }
 
 /// Under which name the certificates of a service's accounts are kept.
-fn holder(service: &str) -> String {
+pub(crate) fn holder(service: &str) -> String {
     format!("acme/{service}")
 }
 

@@ -209,9 +209,8 @@ fn quarantine_ends_accounts_and_their_certificates() {
     bot.prove(vault, &id, now);
     let order = bot.finalize(vault, &id, "bot.example.com", now).unwrap();
     let serial = order["certificate"].as_str().unwrap().rsplit('/').next().unwrap();
-    let authority = vault.authority.load_full();
     let entry = act("root", "admin", now).entry("falco", "quarantine", "falco/quarantine/bot");
-    vault.write(entry, move |change| super::end_service(change, &authority, "bot", now)).unwrap();
+    vault.write(entry, move |change| super::end_service(change, "bot", now)).unwrap();
     assert!(vault.known_certificate(serial).unwrap().unwrap().revoked_at.is_some());
     assert_eq!(word(bot.order(vault, "bot.example.com", now)), Word::Unauthorized);
 }

@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sluice_http::{Reject, StrictQuery};
 use sluice_wire::code::Code;
@@ -49,7 +50,7 @@ pub(super) async fn crl(
     StrictQuery(query): StrictQuery<CrlQuery>,
 ) -> Result<Response, Reject> {
     let missing = || Reject::new(Code::Internal, "there is no revocation list");
-    let lists = context.vault()?.hub.crl().ok_or_else(missing)?;
+    let lists = context.run(|vault| vault.revocation_lists(Timestamp::now())).await?;
     match query.format {
         Format::Pem => Ok(public(PEM, lists, "no-cache")),
         Format::Der => {

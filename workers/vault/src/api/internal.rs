@@ -16,14 +16,13 @@ use sluice_http::{MaybeCaller, Reject, Stop, StrictJson, sse};
 use sluice_identity::caller::Caller;
 use sluice_wire::certificate::CertificateRequest;
 use sluice_wire::code::Code;
-use sluice_wire::feed::Message;
 use sluice_wire::header as names;
 use sluice_wire::role::Role;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::answer;
 use crate::context::{Context, Vault};
-use crate::feed::{Follower, frame};
+use crate::feed::{Follower, heartbeat};
 use crate::request::Act;
 
 /// Pause between heartbeats of the feed.
@@ -47,22 +46,17 @@ pub(super) async fn feed(
     only_roles(&caller)?;
     let vault = context.vault()?;
     let last = headers.get(names::LAST_EVENT_ID).and_then(|value| value.to_str().ok()?.parse().ok());
-    let mut heartbeat = interval(HEARTBEAT);
-    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    heartbeat.reset();
+    let mut beat = interval(HEARTBEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    beat.reset();
     let counted = Counted::new(vault.figures.followers.clone());
     let follower = vault.hub.follow(last);
-    Ok(sse::response(frames(Following {
-        follower,
-        heartbeat,
-        stop: context.stop.clone(),
-        _counted: counted,
-    })))
+    Ok(sse::response(frames(Following { follower, beat, stop: context.stop.clone(), _counted: counted })))
 }
 
 struct Following {
     follower: Follower,
-    heartbeat: Interval,
+    beat: Interval,
     stop: Stop,
     _counted: Counted,
 }
@@ -90,7 +84,7 @@ fn frames(following: Following) -> impl Stream<Item = Bytes> + Send + 'static {
             biased;
             () = following.stop.wait() => None,
             news = following.follower.next() => news,
-            _ = following.heartbeat.tick() => Some(frame(&Message::Heartbeat)),
+            _ = following.beat.tick() => Some(heartbeat()),
         };
         bytes.map(|bytes| (bytes, following))
     })

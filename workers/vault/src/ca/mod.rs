@@ -8,6 +8,7 @@ mod authority;
 mod csr;
 mod expiry;
 mod leaf;
+mod lists;
 mod named;
 mod ops;
 mod pace;
@@ -21,13 +22,14 @@ pub(crate) use authority::{Authority, hex, pem};
 pub(crate) use csr::RequestedKey;
 pub(crate) use expiry::Expiring;
 pub(crate) use leaf::{is_dns_name, is_ours};
+pub(crate) use lists::Lists;
 pub(crate) use named::{Known, Named, NamedRequest, serial_of};
 pub(crate) use ops::IssueRequest;
 pub(crate) use pace::Pace;
 pub(crate) use renew::RenewRequest;
 pub(crate) use revoke::{has_any, revoke_all};
 pub(crate) use rows::load_authority;
-pub(crate) use upkeep::{crl_pem, has_ended, needs_upkeep, sweep, upkeep};
+pub(crate) use upkeep::{has_ended, needs_upkeep, sweep, upkeep};
 
 /// Certificates are valid from a little before they are made: clocks differ.
 pub(crate) const BACKDATE_S: i64 = 60;

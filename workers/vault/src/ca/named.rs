@@ -137,7 +137,7 @@ impl Vault {
         serial: &str,
         now: Timestamp,
     ) -> Result<Option<Timestamp>, VaultError> {
-        let (authority, serial) = (self.authority.load_full(), serial.to_owned());
+        let serial = serial.to_owned();
         let since = self.write(entry, move |change| {
             let Some(row) = change.load::<Vec<u8>>(Table::Serial, serial.as_bytes())? else {
                 return Ok(None);
@@ -148,19 +148,18 @@ impl Vault {
             }
             let holder = credential.service.clone();
             revoke_row(change, &row, credential, now);
-            announce_revoked(change, &authority, &holder, &[serial], now)?;
+            announce_revoked(change, &holder, &[serial], now)?;
             Ok(Some(now))
         })?;
         self.figures.revocations.with_label_values(&["certificate"]).inc();
         Ok(since)
     }
 
-    /// Signs new revocation lists.
+    /// Has new revocation lists made.
     pub(crate) fn renew_lists(&self, entry: Entry, now: Timestamp) -> Result<(), VaultError> {
-        let authority = self.authority.load_full();
-        self.write(entry, move |change| {
-            let crl = super::crl_pem(change, &authority, now)?;
-            change.announce_all(Some(crl))
+        self.read(entry, || {
+            self.lists.forget();
+            self.revocation_lists(now).map(drop)
         })
     }
 }

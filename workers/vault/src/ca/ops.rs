@@ -33,7 +33,7 @@ const PAGE_MAX: usize = 200;
 /// LIMIT: certificates looked through for those that end soon.
 const IN_FORCE_MAX: usize = 10_000;
 /// Longest life an administrator can ask for; the issuer's own end comes first.
-const LEAF_LIFE_MAX: SignedDuration = SignedDuration::from_hours(24 * 90);
+pub(super) const LEAF_LIFE_MAX: SignedDuration = SignedDuration::from_hours(24 * 90);
 
 /// A wish for a certificate.
 #[derive(Debug, Clone, Default, Deserialize)]

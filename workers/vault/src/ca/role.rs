@@ -6,7 +6,7 @@
 //! whatever is valid is also listed. What has ended is swept like every other.
 
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -15,7 +15,6 @@ use sluice_wire::certificate::{CertificateRequest, NAMES_MAX, RoleCertificate};
 use sluice_wire::code::Code;
 use sluice_wire::role::Role;
 
-use super::authority::Authority;
 use super::csr::RequestedKey;
 use super::leaf::{Holder, Leaf, LeafRequest, is_dns_name};
 use super::ops::{Credential, keep};
@@ -59,9 +58,9 @@ impl Vault {
         let issuing = authority.issuing();
         let leaf = Leaf::issue(issuing, &self.settings.trust_domain, wanted, act.now)?;
         let credential = Credential::of(role.as_str(), &leaf, act.now);
-        let (now, lists) = (act.now, Arc::clone(&authority));
+        let now = act.now;
         let superseded = self.write(entry, move |change| {
-            let superseded = supersede(change, &lists, role, now)?;
+            let superseded = supersede(change, role, now)?;
             keep(change, &credential, now)?;
             Ok(superseded)
         })?;
@@ -132,12 +131,7 @@ fn may_name(role: Role, name: &str, trust_domain: &str) -> bool {
 
 /// Makes room for one more certificate in force: revokes the oldest when there are as many as may be. Whether
 /// it did. INVARIANT: of a role's rows, oldest first, all but the last [`LIVE_MAX`] have ended or are revoked.
-fn supersede(
-    change: &mut Change<'_>,
-    authority: &Authority,
-    role: Role,
-    now: Timestamp,
-) -> Result<bool, VaultError> {
+fn supersede(change: &mut Change<'_>, role: Role, now: Timestamp) -> Result<bool, VaultError> {
     let keys = change.keys(Table::Credential, &rows::of_service(role.as_str(), ROWS_MAX))?;
     if keys.len() == ROWS_MAX {
         return Err(VaultError::invalid(
@@ -154,7 +148,7 @@ fn supersede(
     }
     let serials = [credential.serial.clone()];
     revoke_row(change, key, credential, now);
-    announce_revoked(change, authority, role.as_str(), &serials, now)?;
+    announce_revoked(change, role.as_str(), &serials, now)?;
     Ok(true)
 }
 

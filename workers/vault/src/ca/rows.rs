@@ -15,8 +15,8 @@ const ROOT: &[u8] = b"root";
 const INTERMEDIATES: &[u8] = b"intermediate/";
 /// LIMIT: intermediates kept at a time; they end after 90 days and are made every 45.
 const INTERMEDIATES_MAX: usize = 16;
-/// LIMIT: certificates named in one revocation list.
-const REVOKED_MAX: usize = 100_000;
+/// LIMIT: certificates named in one revocation list: as many as there are.
+const REVOKED_MAX: usize = super::ops::CREDENTIALS_MAX as usize;
 const SERIALS: &[u8] = b"serial/";
 
 /// Reads the CAs that have not ended; `None` when there is no root yet.
@@ -80,8 +80,13 @@ pub(super) fn of_service(service: &str, limit: usize) -> Range {
 
 /// Index row by which an ended credential is found.
 pub(super) fn expiry_key(credential: &Credential) -> Vec<u8> {
-    let end = u64::try_from(credential.not_after.as_second()).unwrap_or(0);
-    [&end.to_be_bytes(), credential.serial.as_bytes()].concat()
+    ending(credential.not_after, credential.serial.as_bytes())
+}
+
+/// Index row of what ends.
+pub(super) fn ending(end: Timestamp, key: &[u8]) -> Vec<u8> {
+    let end = u64::try_from(end.as_second()).unwrap_or(0);
+    [&end.to_be_bytes(), key].concat()
 }
 
 /// Key of a revoked serial.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::authority::{self, Authority, Issuing, pem};
+use super::authority::{self, Issuing};
 use super::ops::{Credential, KeyOwner};
 use super::rows;
 use crate::error::VaultError;
@@ -50,22 +50,16 @@ fn ended(now: Timestamp) -> Range {
     Range { from: Vec::new(), to: end.to_vec(), limit: SWEEP_MAX }
 }
 
-/// The revocation lists as they are now, PEM, with a new number.
-pub(crate) fn crl_pem(
-    change: &mut Change<'_>,
-    authority: &Authority,
-    now: Timestamp,
-) -> Result<String, VaultError> {
-    let number = change.next_crl_number();
-    let lists = authority.crls(&rows::revoked(change)?, number, now)?;
-    Ok(lists.iter().map(|list| pem("X509 CRL", list)).collect())
-}
-
 /// Removes certificates that have ended, with what points to them; how many.
 pub(crate) fn sweep(change: &mut Change<'_>, now: Timestamp) -> Result<usize, VaultError> {
     let ended = change.keys(Table::CredentialExpiry, &ended(now))?;
     for key in &ended {
         let serial = &key[8..];
+        if serial.starts_with(b"id/") {
+            change.remove(Table::CredentialExpiry, key);
+            change.remove(Table::Revoked, serial);
+            continue;
+        }
         let row: Vec<u8> = change.require(Table::Serial, serial)?;
         let credential: Credential = change.require(Table::Credential, &row)?;
         // The mark goes with the row: first goes what lives on only as long as nobody knows of the revocation.

@@ -12,6 +12,6 @@ mod rules;
 mod watch;
 
 pub(crate) use api::routes;
-pub(crate) use quarantine::{check, has_ended, lift_ended};
+pub(crate) use quarantine::{ShutOut, check, has_ended, lift_ended};
 pub(crate) use rules::Rules;
 pub(crate) use watch::{Action, Response, Watch};

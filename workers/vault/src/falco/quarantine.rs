@@ -1,8 +1,13 @@
 //! Identities that are shut out: their tokens and certificates end, and they get no new ones until the time is over
 //! or an administrator lets them go. What has ended stays ended; the service asks for new ones.
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use sluice_identity::caller::Caller;
 use sluice_identity::grants::ADMIN;
 
 use crate::access;
@@ -44,6 +49,15 @@ pub(super) struct Cause {
     pub(super) rule: String,
     pub(super) host: String,
     pub(super) ttl_ms: i64,
+}
+
+/// The services that are refused, and until when; how many there are, to be looked at with every request.
+#[derive(Default)]
+pub(crate) struct ShutOut(Mutex<HashMap<String, Timestamp>>, AtomicUsize);
+
+fn rows(view: &impl View) -> Result<Vec<Row>, VaultError> {
+    let keys = view.keys(Table::Quarantine, &Range::prefix(b"", LISTED_MAX))?;
+    keys.iter().map(|key| view.require(Table::Quarantine, key)).collect()
 }
 
 /// Refuses whatever a service in quarantine asks for, and what others ask for it.
@@ -91,9 +105,9 @@ impl Vault {
     /// Shuts a service out; whether there is one of this name. One that is shut out already stays so longer.
     pub(super) fn quarantine(&self, act: &Act, service: &str, cause: Cause) -> Result<bool, VaultError> {
         let entry = act.entry("falco", "quarantine", format!("falco/quarantine/{service}"));
+        let (named, domain) = (service, self.settings.trust_domain.clone());
         let (service, now, leeway_s) = (service.to_owned(), act.now, self.settings.leeway_s);
-        let authority = self.authority.load_full();
-        self.write(entry, move |change| {
+        let done = self.write(entry, move |change| {
             if !is_registered(change, &service)? {
                 return Ok(false);
             }
@@ -101,12 +115,34 @@ impl Vault {
             let row = Row { service: service.clone(), since: now, until, rule: cause.rule, host: cause.host };
             change.save(Table::Quarantine, service.as_bytes(), &row);
             token::void_subject(change, &service, now, leeway_s)?;
-            ca::revoke_all(change, &authority, &service, now)?;
-            acme::end_service(change, &authority, &service, now)?;
+            ca::revoke_all(change, &service, Some(&domain), now)?;
+            acme::end_service(change, &service, now)?;
             let details = [("service", service.as_str()), ("rule", &row.rule), ("host", &row.host)];
             change.emit(&security_event("quarantined", now, &details))?;
             Ok(true)
-        })
+        })?;
+        self.look_at_quarantines()?;
+        // All are refused by one row already; this names the rest of them one by one.
+        self.revoke_rest(named, act.now)?;
+        self.revoke_rest(&acme::holder(named), act.now)?;
+        Ok(done)
+    }
+
+    /// Brings up to the store who is refused before anything else is looked at.
+    pub(crate) fn look_at_quarantines(&self) -> Result<(), VaultError> {
+        let mut shut_out = self.shut_out.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *shut_out = rows(&self.store.snapshot()?)?.into_iter().map(|row| (row.service, row.until)).collect();
+        self.shut_out.1.store(shut_out.len(), Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether a caller is a service in quarantine, whatever it shows.
+    pub(crate) fn is_shut_out(&self, caller: &Caller, now: Timestamp) -> bool {
+        if self.shut_out.1.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        let shut_out = self.shut_out.0.lock().unwrap_or_else(PoisonError::into_inner);
+        access::service(caller).and_then(|name| shut_out.get(name)).is_some_and(|until| now < *until)
     }
 
     /// The identities that are shut out.
@@ -117,10 +153,7 @@ impl Vault {
         }
         self.read(entry, || {
             let view = self.store.snapshot()?;
-            let keys = view.keys(Table::Quarantine, &Range::prefix(b"", LISTED_MAX))?;
-            let rows = keys.iter().map(|key| view.require(Table::Quarantine, key));
-            let rows: Vec<Row> = rows.collect::<Result<_, _>>()?;
-            let quarantines: Vec<Row> = rows.into_iter().filter(|row| act.now < row.until).collect();
+            let quarantines: Vec<Row> = rows(&view)?.into_iter().filter(|row| act.now < row.until).collect();
             Ok(Page { count: quarantines.len(), quarantines })
         })
     }
@@ -142,6 +175,7 @@ impl Vault {
             change.remove(Table::Quarantine, service.as_bytes());
             change.emit(&security_event("quarantine_released", now, &[("service", &service)]))
         })?;
+        self.look_at_quarantines()?;
         self.watch().rearm(&self.settings.falco.responses, &released);
         Ok(())
     }

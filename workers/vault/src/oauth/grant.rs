@@ -185,7 +185,7 @@ impl Vault {
     pub(super) fn oauth_revoke(&self, act: &Act, proof: &Proof, form: &Form) -> Result<(), OauthError> {
         let client = self.authenticate(act, proof)?;
         let act = Act { caller: Some(client.caller()), ..act.clone() };
-        let Ok(Claims { jti: Some(jti), sub, .. }) = self.trust.verify(form.need("token")?) else {
+        let Ok(Claims { jti: Some(jti), sub, .. }) = self.trust.verify_issued(form.need("token")?) else {
             return Ok(());
         };
         let Some(row) = self.find_token(&jti)? else { return Ok(()) };

@@ -113,8 +113,8 @@ impl<'t> Change<'t> {
     }
 
     /// Hands every follower the whole state anew, as this change leaves it.
-    pub(crate) fn announce_all(&mut self, crl: Option<String>) -> Result<(), VaultError> {
-        let snapshot = crate::feed::snapshot(self, &self.head.epoch, self.head.feed_seq, crl)?;
+    pub(crate) fn announce_all(&mut self) -> Result<(), VaultError> {
+        let snapshot = crate::feed::snapshot(self, &self.head.epoch, self.head.feed_seq)?;
         self.messages.push(feed::Message::Snapshot(snapshot));
         Ok(())
     }

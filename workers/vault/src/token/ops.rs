@@ -368,8 +368,8 @@ impl Vault {
     pub(crate) fn revoke_tokens(&self, act: &Act, request: RevokeRequest) -> Result<usize, VaultError> {
         let entry = act.entry("token", "revoke", "tokens");
         match (request.token, request.jti, request.service) {
-            (Some(token), None, None) => match self.trust.verify(&token) {
-                // Whoever holds a token may end it.
+            (Some(token), None, None) => match self.trust.verify_issued(&token) {
+                // Whoever holds a token may end it, also one that is not meant for the vault.
                 Ok(claims) => {
                     let jti = claims.jti.unwrap_or_default();
                     self.revoke_token(act, entry.path(format!("tokens/{}/{jti}", claims.sub)), jti)
@@ -442,10 +442,9 @@ impl Vault {
             return Err(self.refuse(entry, error));
         }
         let (now, leeway_s) = (act.now, self.settings.leeway_s);
-        let authority = self.authority.load_full();
         let ended = self.write(entry, move |change| {
             void(change, &subject, now, leeway_s)?;
-            acme::end_service(change, &authority, &subject, now)?;
+            acme::end_service(change, &subject, now)?;
             let live =
                 change.keys(Table::TokenIndex, &Range::prefix(&subject_prefix(&subject), COUNTED_MAX))?.len();
             change.emit(&security_event("tokens_revoked", now, &[("service", &subject)]))?;

@@ -51,7 +51,7 @@ impl Vault {
     /// What anybody may have: certificates of the authority and its lists, not as JSON.
     pub(super) fn v1_pki_open(&self, path: &[&str]) -> Option<Result<Answer, VaultError>> {
         let authority = self.authority.load_full();
-        let lists = || self.hub.crl().ok_or(VaultError::Crypto("there is no revocation list"));
+        let lists = || self.revocation_lists(Timestamp::now());
         let answer = match path {
             ["ca"] => Ok(Answer::Raw("application/pkix-cert", authority.issuing().der.clone())),
             ["ca", "pem"] => {
@@ -194,7 +194,7 @@ impl Vault {
         let fixed = match serial {
             "ca" => Some(authority.issuing().pem().to_owned()),
             "ca_chain" => Some(authority.chain_pem()),
-            "crl" => self.hub.crl().map(|lists| first(&lists)),
+            "crl" => Some(first(&self.revocation_lists(ask.call.act.now)?)),
             _ => None,
         };
         if let Some(text) = fixed {

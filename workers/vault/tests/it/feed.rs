@@ -20,7 +20,6 @@ async fn followers_get_a_snapshot_and_every_change_after_it() {
     let mut feed = vault.follow(&vault.proof(Role::Edge)).await;
     let snapshot = feed.event("snapshot").await;
     assert_eq!(snapshot["jwks"].as_array().unwrap().len(), 2);
-    assert!(snapshot["crl"].as_str().unwrap().contains("BEGIN X509 CRL"));
     feed.event("heartbeat").await;
 
     let bot = vault.token("bot", &["read"]).await;
@@ -35,8 +34,8 @@ async fn followers_get_a_snapshot_and_every_change_after_it() {
     let serial = vault.as_admin("POST", "/credentials/bot", "").await.json()["serial_number"].clone();
     vault.as_admin("POST", "/credentials/bot/revoke", "").await;
     let second = feed.event("delta").await;
-    assert_eq!(second["change"]["serial"], serial);
-    assert!(second["change"]["crl"].as_str().unwrap().contains("BEGIN X509 CRL"));
+    // The serial alone: what is told does not grow with what was told before.
+    assert_eq!(second["change"], json!({ "kind": "serial", "serial": serial }));
 
     let resumed = format!("{}last-event-id: {}\r\n", vault.proof(Role::Calc), first["seq"]);
     assert_eq!(vault.follow(&resumed).await.event("delta").await, second, "only what was missed");

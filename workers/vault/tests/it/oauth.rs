@@ -88,6 +88,14 @@ async fn a_client_gets_the_tokens_of_its_service() {
     assert_eq!(unknown.text, r#"{"active":false}"#);
     assert_eq!(ask(&vault, "/oauth2/revoke", "bot", &secret, "token=x").await.status, 200);
     assert!(!is_good(&vault, access).await);
+
+    // One for another audience is ended too, and not only said to be.
+    let minted = json!({ "permissions": ["read"], "audience": "calc" }).to_string();
+    let minted = vault.as_admin("POST", "/tokens/bot", &minted).await.json()["token"].clone();
+    let held = format!("token={}", minted.as_str().unwrap());
+    assert_eq!(ask(&vault, "/oauth2/revoke", "bot", &secret, &held).await.status, 200);
+    let again = vault.as_admin("POST", "/tokens/revoke", &json!({ "token": minted }).to_string()).await;
+    assert_eq!(again.json()["revoked"], 0, "{again:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -160,6 +160,15 @@ async fn revoked_tokens_end_at_once() {
     assert_eq!(verdict(&vault, &two).await["valid"], true);
     assert_eq!(vault.call("GET", "/credentials", Some(&one), "").await.status, 401);
 
+    // A token for somebody else is the vault's to end all the same.
+    let for_calc = json!({ "permissions": ["read"], "audience": "calc" }).to_string();
+    let for_calc = vault.as_admin("POST", "/tokens/bot", &for_calc).await.json()["token"].clone();
+    let by_token = json!({ "token": for_calc }).to_string();
+    for revoked in [1, 0] {
+        let told = vault.call("POST", "/tokens/revoke", None, &by_token).await;
+        assert_eq!(told.json()["revoked"], revoked, "{told:?}");
+    }
+
     let by_service = json!({ "service": "bot" }).to_string();
     assert_eq!(vault.call("POST", "/tokens/revoke", Some(&other), &by_service).await.status, 403);
     assert_eq!(vault.call("POST", "/tokens/revoke", Some(&two), &by_service).await.status, 200);

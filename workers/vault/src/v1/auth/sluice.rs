@@ -17,6 +17,7 @@ use super::super::{fault, logical};
 use super::Tokens;
 use crate::context::Vault;
 use crate::error::VaultError;
+use crate::falco;
 
 /// Who may take a role: these services.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -100,6 +101,7 @@ impl Vault {
         let (name, now) = (logical::name(name)?.to_owned(), ask.call.act.now);
         let (keys, path) = (Arc::clone(&self.api_keys), ask.call.path.clone());
         let (token, row) = self.write(ask.entry(), move |change| {
+            falco::check(change, &born.subject, now)?;
             let role: Option<Role> = logical::load(change, &format!("{kind}/role/{name}"))?;
             let role = role.filter(|role| role.subjects.contains(&born.subject));
             let role = role.ok_or_else(|| fault(400, "no role of this name is open to this caller"))?;
