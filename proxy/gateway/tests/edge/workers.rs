@@ -131,16 +131,9 @@ fn percent_decoded(text: &str) -> String {
     let mut rest = text;
     while let Some(at) = rest.find('%') {
         decoded.push_str(&rest[..at]);
-        match rest.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                decoded.push(char::from(byte));
-                rest = &rest[at + 3..];
-            }
-            None => {
-                decoded.push('%');
-                rest = &rest[at + 1..];
-            }
-        }
+        let escaped = rest.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        decoded.push(escaped.map_or('%', char::from));
+        rest = &rest[at + if escaped.is_some() { 3 } else { 1 }..];
     }
     decoded + rest
 }
