@@ -74,6 +74,11 @@ const fn guarded(entry: Reserved) -> Reserved {
     Reserved { per_ip_minute: Some(60), ..entry }
 }
 
+/// Where a worker judges credentials that programs show often: nobody's flood reaches it.
+const fn paced(entry: Reserved) -> Reserved {
+    Reserved { per_ip_minute: Some(6_000), ..entry }
+}
+
 const fn withheld(prefix: &'static str) -> Reserved {
     Reserved { target: Target::Withheld, ..secret(vault(prefix, Credential::Worker)) }
 }
@@ -102,8 +107,8 @@ pub static RESERVED: [Reserved; 36] = [
     secret(vault("/secrets", Credential::EdgeIfPresent)),
     secret(vault("/audit", Credential::EdgeIfPresent)),
     secret(vault("/falco", Credential::EdgeIfPresent)),
-    secret(vault("/v1", Credential::Worker)),
-    secret(vault("/oauth2", Credential::Worker)),
+    paced(secret(vault("/v1", Credential::Worker))),
+    paced(secret(vault("/oauth2", Credential::Worker))),
     guarded(secret(vault("/oauth2/token", Credential::Worker))),
     guarded(secret(vault("/acme", Credential::Worker))),
     vault("/.well-known", Credential::Worker),
@@ -186,6 +191,9 @@ mod tests {
         }
         for prefix in ["/auth", "/oauth2/token", "/acme"] {
             assert_eq!(of(prefix).per_ip_minute, Some(60), "{prefix}");
+        }
+        for prefix in ["/v1", "/oauth2"] {
+            assert_eq!(of(prefix).per_ip_minute, Some(6_000), "{prefix}");
         }
         assert!(!of("/ca").tls_required && of("/events").per_ip_minute.is_none());
     }
