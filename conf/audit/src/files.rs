@@ -2,13 +2,17 @@
 //!
 //! A full file is renamed after its first record, twenty digits, and a new one begins; the chain goes on from file to
 //! file. The head is brought to disk with it, so it never names a record further back than the newest of the earlier
-//! files. When all together are larger than [`Limits::keep`], a record says up to where the log is retired, and with
-//! which hash it ended there; once that is durable, the oldest file is removed. A log that begins later than at record
-//! 1 is whole only when it holds that record.
+//! files. When all together are larger than [`Limits::keep`], or the oldest ended longer ago than [`Limits::age`], a
+//! record says up to where the log is retired, and with which hash it ended there; once that is durable, the oldest file
+//! is removed. A log that begins later than at record 1 is whole only when it holds that record. With
+//! [`WhenFull::Refuse`] nothing is removed for want of room: the log takes no record any more, until it is opened with
+//! more room.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+
+use jiff::SignedDuration;
 
 use crate::record::{Digest, Entry, Record};
 use crate::scan::{self, Line, Scan};
@@ -24,12 +28,33 @@ pub struct Limits {
     pub file: u64,
     /// Bytes of the earlier files together at which the oldest is removed; the newest of them always stays.
     pub keep: u64,
+    /// How long ago the oldest file's last record was made when it is removed; `None`: its age does not matter.
+    pub age: Option<SignedDuration>,
+    /// What happens when `keep` is reached.
+    pub when_full: WhenFull,
+}
+
+/// What happens to a log that has as much as it may keep.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum WhenFull {
+    /// The oldest file goes, after a record that names its end.
+    #[default]
+    Retire,
+    /// No record is taken any more.
+    Refuse,
+}
+
+impl Limits {
+    /// Limits of a log that keeps so much, in files of a sixteenth of it, 64 MiB at most.
+    pub fn keeping(keep: u64, age: Option<SignedDuration>, when_full: WhenFull) -> Self {
+        Self { file: (keep / 16).clamp(4_096, 64 << 20), keep, age, when_full }
+    }
 }
 
 impl Default for Limits {
     /// 64 MiB a file and 4 GiB in all: some ten million records.
     fn default() -> Self {
-        Self { file: 64 << 20, keep: 4 << 30 }
+        Self::keeping(4 << 30, None, WhenFull::Retire)
     }
 }
 

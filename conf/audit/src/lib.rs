@@ -58,7 +58,7 @@ mod verify;
 mod writer;
 
 pub use checkpoint::{CheckpointKey, Signer};
-pub use files::Limits;
+pub use files::{Limits, WhenFull};
 pub use head::{Head, HeadError};
 pub use log::{AuditError, Log, OpenError};
 pub use pending::Pending;

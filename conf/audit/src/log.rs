@@ -166,6 +166,11 @@ impl Log {
         !self.shared.failed.load(Ordering::Relaxed) && self.writer.as_ref().is_some_and(|w| !w.is_finished())
     }
 
+    /// Bytes of all its files, of those it may keep.
+    pub fn fill(&self) -> (u64, u64) {
+        (self.shared.bytes.load(Ordering::Relaxed), self.shared.keep)
+    }
+
     /// The log's file.
     pub fn path(&self) -> &Path {
         &self.path

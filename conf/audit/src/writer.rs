@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -12,7 +12,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use crate::checkpoint::{self, Signer};
-use crate::files::{self, Limits};
+use crate::files::{self, Earlier, Limits, WhenFull};
 use crate::head::{Head, HeadFile};
 use crate::log::{AuditError, OpenError};
 use crate::pending::Completion;
@@ -44,6 +44,9 @@ pub(crate) enum Work {
 pub(crate) struct Shared {
     pub(crate) head: Mutex<Head>,
     pub(crate) failed: AtomicBool,
+    /// Bytes of all files, and of those that may be kept.
+    pub(crate) bytes: AtomicU64,
+    pub(crate) keep: u64,
 }
 
 /// Owns the file.
@@ -63,6 +66,8 @@ pub(crate) struct Writer {
     /// Records since the last checkpoint, and since when there are any.
     unsigned: u64,
     unsigned_since: Option<Instant>,
+    /// Bytes of the earlier files.
+    earlier_bytes: u64,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -89,7 +94,13 @@ impl Writer {
         file.sync_all().map_err(fail)?;
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(fail)?;
         let first = files::first_record(path).map_err(fail)?.map_or(head.seq + 1, |record| record.seq);
-        let shared = Arc::new(Shared { head: Mutex::new(head), failed: AtomicBool::new(false) });
+        let earlier_bytes = bytes_of(&earlier).map_err(fail)?;
+        let shared = Arc::new(Shared {
+            head: Mutex::new(head),
+            failed: AtomicBool::new(false),
+            bytes: AtomicU64::new(earlier_bytes + head.end),
+            keep: limits.keep,
+        });
         let mut writer = Self {
             path: path.to_owned(),
             role: role.to_owned(),
@@ -104,6 +115,7 @@ impl Writer {
             signer: None,
             unsigned: 0,
             unsigned_since: None,
+            earlier_bytes,
             shared,
         };
         writer.head_file.store(head).map_err(fail)?;
@@ -178,7 +190,7 @@ impl Writer {
     /// Makes one batch durable and answers it, with a checkpoint at its end where `sign` is the time for one and there
     /// is a signer. The last record.
     fn commit(&mut self, batch: Vec<Job>, sign: Option<Timestamp>) -> Result<u64, AuditError> {
-        let turned = self.turn_page();
+        let turned = self.turn_page(batch.first().map(|job| job.ts).or(sign));
         let mut head = self.head;
         let mut lines = Vec::new();
         let mut answers = Vec::with_capacity(batch.len());
@@ -218,12 +230,13 @@ impl Writer {
         if let Some(oldest) = retired {
             // One that stays is tried again when the next file is full.
             drop(fs::remove_file(oldest));
+            self.measure();
         }
         Ok(head.seq)
     }
 
     /// Begins a new file when this one is full. The answer is what is to be removed once its entry is durable.
-    fn turn_page(&mut self) -> Result<Option<(Entry, PathBuf)>, AuditError> {
+    fn turn_page(&mut self, now: Option<Timestamp>) -> Result<Option<(Entry, PathBuf)>, AuditError> {
         if self.head.end < self.limits.file {
             return Ok(None);
         }
@@ -232,6 +245,10 @@ impl Writer {
         }
         if let Some(reason) = self.intrusion() {
             return Err(self.fail(reason));
+        }
+        let full = self.earlier_bytes + self.head.end > self.limits.keep;
+        if full && self.limits.when_full == WhenFull::Refuse {
+            return Err(self.fail("it has as much as it may keep, and is not to drop its oldest records"));
         }
         fs::rename(&self.path, files::full_path(&self.path, self.first))
             .map_err(|error| AuditError::Write(Arc::new(error)))?;
@@ -251,21 +268,26 @@ impl Writer {
         (self.device, self.inode, self.file) = (metadata.dev(), metadata.ino(), file);
         self.first = self.head.seq + 1;
         *self.shared.head.lock().unwrap_or_else(PoisonError::into_inner) = self.head;
-        self.oldest_too_many().map_err(|error| AuditError::Write(Arc::new(error)))
+        self.measure();
+        self.oldest_too_many(now).map_err(|error| AuditError::Write(Arc::new(error)))
     }
 
-    /// The oldest file, with the entry that retires it, when all together are too large.
-    fn oldest_too_many(&self) -> io::Result<Option<(Entry, PathBuf)>> {
+    /// Looks how large the earlier files are.
+    fn measure(&mut self) {
+        let measured = files::earlier(&self.path).and_then(|earlier| bytes_of(&earlier));
+        self.earlier_bytes = measured.unwrap_or(self.earlier_bytes);
+        self.shared.bytes.store(self.earlier_bytes + self.head.end, Ordering::Relaxed);
+    }
+
+    /// The oldest file, with the entry that retires it, when all together are too large, or it is too old.
+    fn oldest_too_many(&self, now: Option<Timestamp>) -> io::Result<Option<(Entry, PathBuf)>> {
         let earlier = files::earlier(&self.path)?;
-        let mut bytes = 0;
-        for file in &earlier {
-            bytes += fs::metadata(&file.path)?.len();
-        }
-        let Some(oldest) = earlier.first().filter(|_| bytes > self.limits.keep && earlier.len() > 1) else {
-            return Ok(None);
-        };
-        let last = files::last_record(&oldest.path)?;
-        Ok(last.map(|last| (files::retire(&self.role, last.seq, last.hash), oldest.path.clone())))
+        let Some(oldest) = earlier.first().filter(|_| earlier.len() > 1) else { return Ok(None) };
+        let Some(last) = files::last_record(&oldest.path)? else { return Ok(None) };
+        let is_old = self.limits.age.zip(now).is_some_and(|(age, now)| now.duration_since(last.ts) > age);
+        let too_many = self.limits.when_full == WhenFull::Retire && bytes_of(&earlier)? > self.limits.keep;
+        let goes = is_old || too_many;
+        Ok(goes.then(|| (files::retire(&self.role, last.seq, last.hash), oldest.path.clone())))
     }
 
     fn write(&mut self, lines: &[u8], head: Head) -> Result<(), AuditError> {
@@ -286,6 +308,7 @@ impl Writer {
             return Err(self.fail("a sync to disk failed"));
         }
         self.head = head;
+        self.shared.bytes.store(self.earlier_bytes + head.end, Ordering::Relaxed);
         *self.shared.head.lock().unwrap_or_else(PoisonError::into_inner) = head;
         match self.head_file.store(head) {
             Ok(()) => Ok(()),
@@ -310,4 +333,8 @@ impl Writer {
         self.shared.failed.store(true, Ordering::Relaxed);
         AuditError::Failed(reason)
     }
+}
+
+fn bytes_of(files: &[Earlier]) -> io::Result<u64> {
+    files.iter().map(|file| Ok(fs::metadata(&file.path)?.len())).sum()
 }

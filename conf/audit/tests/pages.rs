@@ -6,10 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use sluice_audit::{Entry, Fault, FaultKind, Limits, Log, OpenError, Query, Since, verify};
+use sluice_audit::{Entry, Fault, FaultKind, Limits, Log, OpenError, Query, Since, WhenFull, verify};
 use tempfile::TempDir;
 
-const SMALL: Limits = Limits { file: 2_000, keep: 1 << 40 };
+const SMALL: Limits = Limits { file: 2_000, keep: 1 << 40, age: None, when_full: WhenFull::Retire };
 
 fn ts(second: u64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second as i64).unwrap()
@@ -94,7 +94,7 @@ fn pages_are_found_across_files_from_any_record_and_time() {
 
 #[test]
 fn oldest_files_go_after_a_record_says_so() {
-    let limits = Limits { file: 2_000, keep: 5_000 };
+    let limits = Limits { keep: 5_000, ..SMALL };
     let (_dir, path) = written(limits, 80);
     let first = files(&path)[0].clone();
     assert!(!first.to_str().unwrap().ends_with("00000000000000000001.jsonl"), "{first:?}");
@@ -179,4 +179,50 @@ fn cut_in_a_later_file_is_not_reopened() {
     assert!(matches!(Log::open(&path, "vault"), Err(OpenError::Broken { .. })));
     fs::remove_file(&path).unwrap();
     assert!(Log::open(&path, "vault").is_err());
+}
+
+#[test]
+fn a_full_log_that_must_not_forget_takes_nothing_until_it_has_more_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vault.jsonl");
+    let limits = Limits { keep: 5_000, when_full: WhenFull::Refuse, ..SMALL };
+    let log = Log::open_with(&path, "vault", limits).unwrap();
+    let now = Timestamp::UNIX_EPOCH;
+    let write = |log: &Log| log.append(Entry::new("secret", "read").path("a".repeat(100)), now);
+    let mut taken = 0;
+    let refused = loop {
+        match write(&log) {
+            Ok(_) => taken += 1,
+            Err(error) => break error,
+        }
+        assert!(taken < 1_000, "it never refuses");
+    };
+    assert!(refused.to_string().contains("as much as it may keep"), "{refused}");
+    assert!(!log.is_writable() && write(&log).is_err());
+    let (bytes, keep) = log.fill();
+    assert!(bytes >= keep && bytes < keep + 2_500, "{bytes} of {keep}");
+    drop(log);
+    let log = Log::open_with(&path, "vault", Limits { keep: 50_000, ..limits }).unwrap();
+    assert_eq!(write(&log).unwrap(), taken + 1);
+    drop(log);
+    assert!(verify(dir.path()).unwrap().is_whole());
+}
+
+#[test]
+fn what_is_older_than_is_kept_goes_whatever_room_there_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vault.jsonl");
+    let limits = Limits { age: Some(jiff::SignedDuration::from_hours(24)), ..SMALL };
+    let log = Log::open_with(&path, "vault", limits).unwrap();
+    let at = |hours: i64| Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_hours(hours);
+    for hour in 0..100 {
+        log.append(Entry::new("secret", "read").path("a".repeat(100)), at(hour)).unwrap();
+    }
+    drop(log);
+    let report = verify(dir.path()).unwrap();
+    assert!(report.is_whole(), "{report:?}");
+    let text = fs::read_dir(dir.path()).unwrap();
+    let texts = text.map(|file| fs::read_to_string(file.unwrap().path()).unwrap_or_default());
+    let records: usize = texts.map(|text| text.matches("\"op\":\"read\"").count()).sum();
+    assert!((24..60).contains(&records), "{records}");
 }

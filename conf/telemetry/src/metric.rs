@@ -134,6 +134,7 @@ catalogue! {
     VaultRevocations "sluice_vault_revocations_total" ["kind"] "Tokens, subjects and certificates revoked";
     VaultSecretOps "sluice_vault_secret_operations_total" ["operation", "decision"] "Secret operations";
     VaultAuditSeconds "sluice_vault_audit_seconds" [] "Time to write an audit record durably";
+    VaultAuditFill "sluice_vault_audit_fill_ratio" [] "Bytes of the audit log over those that are kept";
     VaultSealed "sluice_vault_sealed" [] "1 while the vault is sealed";
     VaultFeedFollowers "sluice_vault_feed_followers" [] "Roles following the feed";
     VaultOutbox "sluice_vault_outbox_depth" [] "Events waiting for the event worker";

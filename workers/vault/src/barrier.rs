@@ -15,7 +15,7 @@ mod rooting;
 mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
@@ -31,7 +31,7 @@ use crate::error::VaultError;
 use crate::request::Act;
 use crate::seal::{KeyringError, RootKey, Shape, Share, Split};
 use crate::store::{Store, StoreError};
-use ceremony::{Ceremony, Given};
+use ceremony::{Ceremony, Given, Wrong};
 use rekey::Rekey;
 use rooting::Rooting;
 
@@ -68,6 +68,7 @@ struct State {
     /// How the root key of the store is had; `None`: there is no store yet.
     shape: Option<Shape>,
     unsealing: Option<Ceremony>,
+    wrong: Wrong,
     rekeying: Option<Rekey>,
     rooting: Option<Rooting>,
 }
@@ -109,7 +110,7 @@ impl Barrier {
     ) -> Result<Self, UnsealError> {
         figures.sealed.set(1);
         let root = settings.root_key().map_err(UnsealError::KeyFile)?;
-        let log = Log::open(&settings.data_dir.join("audit/vault.jsonl"), "vault");
+        let log = Log::open_with(&settings.data_dir.join("audit/vault.jsonl"), "vault", settings.audit);
         let audit = Arc::new(log.map_err(UnsealError::Audit)?);
         let shape = Store::shape(&settings.store()).map_err(UnsealError::Store)?;
         match (shape, &settings.opening) {
@@ -212,9 +213,15 @@ impl Barrier {
         if self.vault().is_some() {
             return Ok(self.seal_status());
         }
+        self.forget_stale();
+        let shut_s = self.state().wrong.shut_s(Instant::now());
+        if let Some(left_s) = shut_s {
+            let error = VaultError::Later(Code::TooManyFailures, "too many wrong shares".into(), left_s);
+            return Err(self.refuse(entry, error));
+        }
         let given = {
             let mut state = self.state();
-            let fresh = || Ceremony::new(split.threshold(), Uuid::new_v4());
+            let fresh = || Ceremony::new(split.threshold(), Uuid::new_v4(), Instant::now());
             state.unsealing.get_or_insert_with(fresh).give(share)
         };
         match given {
@@ -222,6 +229,11 @@ impl Barrier {
             Ok(Given::More) => self.record(entry)?,
             Ok(Given::Enough(root)) => {
                 self.state().unsealing = None;
+                // Looked at before the whole file is: wrong shares are not to cost as much as right ones.
+                if Store::is_key(&self.settings.store(), &root).is_ok_and(|fits| !fits) {
+                    self.state().wrong.add(Instant::now());
+                    return Err(self.refuse(entry, invalid(WRONG_SHARES)));
+                }
                 self.open_by(&root, entry, act.now)?;
             }
         }
@@ -236,6 +248,14 @@ impl Barrier {
                 Err(self.refuse(entry, invalid(WRONG_SHARES)))
             }
             Err(error) => Err(self.refuse(entry, VaultError::opening(error))),
+        }
+    }
+
+    /// Forgets shares that were given too long ago and never became enough.
+    pub(crate) fn forget_stale(&self) {
+        let mut state = self.state();
+        if state.unsealing.as_ref().is_some_and(|gathering| gathering.is_stale(Instant::now())) {
+            state.unsealing = None;
         }
     }
 
@@ -301,6 +321,7 @@ impl Barrier {
         if self.settings.dev {
             vault.write_dev_token(now).map_err(UnsealError::State)?;
         }
+        self.state().wrong = Wrong::default();
         self.open.store(Some(vault));
         self.figures.sealed.set(0);
         self.opened.notify_waiters();

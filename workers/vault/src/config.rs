@@ -8,13 +8,14 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use jiff::SignedDuration;
 use ring::digest;
+use sluice_audit::{Limits, WhenFull};
 use sluice_http::Start;
 use sluice_identity::grants::Grants;
 use sluice_schema::{FalcoAction, Seal};
 
 use crate::external::{External, OpenError};
 use crate::falco::{Action, Response};
-
+use crate::quota::Quotas;
 use crate::seal::{KeyFileError, RootKey};
 
 /// The vault's settings.
@@ -40,6 +41,10 @@ pub(crate) struct Settings {
     pub(crate) roles: BTreeMap<String, Grants>,
     /// How alerts are taken and answered.
     pub(crate) falco: Falco,
+    /// How much of the audit log is kept.
+    pub(crate) audit: Limits,
+    /// How much of the store one identity may hold.
+    pub(crate) quotas: Quotas,
     /// Who orders which names over ACME, and where that is proved.
     pub(crate) acme: sluice_schema::Acme,
     /// Proxies whose word about a client's address the edge takes.
@@ -106,6 +111,8 @@ impl Settings {
             leaf_ttl: SignedDuration::from_secs(vault.leaf_ttl.as_secs() as i64),
             roles: roles.iter().map(|(name, words)| (name.clone(), words.iter().collect())).collect(),
             falco: falco(&start.config.falco),
+            audit: limits(&vault.audit),
+            quotas: Quotas(vault.quota.clone()),
             acme: start.config.acme.clone(),
             trusted: start.config.edge.trusted_proxies.clone(),
             leeway_s: start.config.auth.leeway.as_secs() as i64,
@@ -147,6 +154,15 @@ impl Settings {
         };
         root.ok().map(|root| (path, root))
     }
+}
+
+fn limits(audit: &sluice_schema::VaultAudit) -> Limits {
+    let age = audit.keep_age.map(|age| SignedDuration::from_secs(age.as_secs() as i64));
+    let when_full = match audit.when_full {
+        sluice_schema::WhenFull::Retire => WhenFull::Retire,
+        sluice_schema::WhenFull::Refuse => WhenFull::Refuse,
+    };
+    Limits::keeping(audit.keep_bytes, age, when_full)
 }
 
 fn make_private(dir: &Path) -> std::io::Result<()> {

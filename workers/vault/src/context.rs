@@ -32,9 +32,9 @@ use crate::error::VaultError;
 use crate::falco::{self, Rules, ShutOut, Watch};
 use crate::feed::{self, Hub};
 use crate::oauth;
-use crate::refusals::Refusals;
+use crate::refusals::{Refusals, is_unknown};
 use crate::seal::{KeyFileError, RootKey, Shape};
-use crate::store::{Change, Store, StoreError, Table, View as _};
+use crate::store::{Change, SWEEP_MAX, Store, StoreError, Table, View as _};
 use crate::token::{self, Signers};
 use crate::user::{Cost, Guard, Pool};
 use crate::v1;
@@ -42,6 +42,8 @@ use crate::witness;
 
 /// Life of the development administrator's token.
 const DEV_TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(12);
+/// How full the audit log is when it is said.
+const FILL_WARNED: f64 = 0.8;
 /// How often the followers' state is made anew.
 const REFRESH: SignedDuration = SignedDuration::from_hours(1);
 
@@ -144,7 +146,7 @@ impl Vault {
         now: Timestamp,
     ) -> Result<Self, UnsealError> {
         let idle = Store::open(&settings.store(), root, shape, Arc::clone(&audit), now);
-        let idle = idle.map_err(UnsealError::Store)?;
+        let idle = idle.map_err(UnsealError::Store)?.with_quotas(settings.quotas.clone());
         let (epoch, seq) = idle.feed();
         let view = idle.snapshot().map_err(UnsealError::State)?;
         let state = feed::snapshot(&view, epoch, seq).map_err(UnsealError::State)?;
@@ -180,7 +182,7 @@ impl Vault {
             shut_out: ShutOut::default(),
             rules,
             acme: acme::Desk::new().map_err(UnsealError::State)?,
-            refusals: Refusals::new(now),
+            refusals: Refusals::new(),
             passwords: Pool::sized(Cost::CURRENT),
             guard: Guard::new(),
             rotated: Notify::new(),
@@ -190,6 +192,7 @@ impl Vault {
         vault.look_at_quarantines().map_err(UnsealError::State)?;
         vault.show_days_left(now);
         vault.tell_hidden().map_err(UnsealError::State)?;
+        vault.watch_log();
         let signed = vault.audit.sign_with(Some(signer), now);
         signed.map_err(|error| UnsealError::State(VaultError::Audit(error)))?;
         Ok(vault)
@@ -204,37 +207,60 @@ impl Vault {
         self.signers.store(Arc::new(signers));
         self.show_days_left(now);
         self.tell_expiring(now)?;
-        if let Some(entry) = self.refusals.counted() {
-            self.record(entry)?;
+        let counted = self.refusals.counted();
+        if !counted.is_empty() {
+            self.record_all(counted, now)?;
         }
+        self.tend_alerts(now)?;
+        self.watch_log();
         self.revoke_rests(now)?;
-        let leeway_s = self.settings.leeway_s;
-        if self.has_ended_rows(now)? {
-            self.store.write(own_entry("sweep"), move |change| {
-                token::sweep(change, now, leeway_s)?;
-                oauth::forget_used(change, now)?;
-                falco::lift_ended(change, now)?;
-                v1::sweep(change, now)?;
-                acme::sweep(change, now)?;
-                ca::sweep(change, now)
-            })?;
-        }
+        self.sweep(now)?;
         if rotated || now.duration_since(last) >= REFRESH {
+            #[allow(clippy::redundant_closure_for_method_calls, reason = "the method is of one lifetime")]
             self.store.write(own_entry("refresh"), |change| change.announce_all())?;
             return Ok(now);
         }
         Ok(last)
     }
 
-    /// Whether a sweep would find something: a sweep that finds nothing is not worth a record.
-    fn has_ended_rows(&self, now: Timestamp) -> Result<bool, VaultError> {
+    /// Removes what has ended, a slice a commit, until nothing is left: tables do not fill with what is over, and
+    /// nobody waits for more than a slice.
+    fn sweep(&self, now: Timestamp) -> Result<(), VaultError> {
+        let leeway_s = self.settings.leeway_s;
+        // A sweep that finds nothing is not worth a record.
+        while !self.ending.is_cancelled() && (self.has_ended(now, 1)? || self.has_ended_quarantine(now)?) {
+            let swept = self.store.write(own_entry("sweep"), move |change| {
+                Ok(token::sweep(change, now, leeway_s)?
+                    + oauth::forget_used(change, now)?
+                    + falco::lift_ended(change, now)?
+                    + v1::sweep(change, now)?
+                    + acme::sweep(change, now)?
+                    + ca::sweep(change, now)?)
+            })?;
+            if swept == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sweeps ahead of time when a slice is full: under a flood of what lives a second, tables stay small.
+    pub(crate) fn sweep_crowd(&self, now: Timestamp) -> Result<(), VaultError> {
+        if self.has_ended(now, SWEEP_MAX)? { self.sweep(now) } else { Ok(()) }
+    }
+
+    /// Whether so many rows of a table have ended.
+    fn has_ended(&self, now: Timestamp, least: usize) -> Result<bool, VaultError> {
         let view = self.store.snapshot()?;
-        Ok(token::has_ended(&view, now, self.settings.leeway_s)?
-            || ca::has_ended(&view, now)?
-            || self.has_used_assertions(now)?
-            || falco::has_ended(&view, now)?
-            || acme::has_ended(&view, now)?
-            || v1::has_ended(&view, now)?)
+        Ok(token::have_ended(&view, now, self.settings.leeway_s, least)?
+            || ca::have_ended(&view, now, least)?
+            || oauth::have_ended(&view, now, least)?
+            || acme::have_ended(&view, now, least)?
+            || v1::have_ended(&view, now, least)?)
+    }
+
+    fn has_ended_quarantine(&self, now: Timestamp) -> Result<bool, VaultError> {
+        falco::has_ended(&self.store.snapshot()?, now)
     }
 
     /// Secrets that were kept here are neither served nor lost while an external vault keeps them.
@@ -248,6 +274,22 @@ impl Vault {
             );
         }
         Ok(())
+    }
+
+    /// Shows how full the audit log is, and says it before records go or nothing is answered any more.
+    pub(crate) fn watch_log(&self) {
+        let (bytes, keep) = self.audit.fill();
+        let before = self.figures.audit_fill.get();
+        let fill = bytes as f64 / keep.max(1) as f64;
+        self.figures.audit_fill.set(fill);
+        if fill >= FILL_WARNED && before < FILL_WARNED {
+            tracing::warn!(
+                component = "audit",
+                bytes,
+                keep,
+                "the audit log is 80 % of what is kept; see [vault.audit]"
+            );
+        }
     }
 
     fn show_days_left(&self, now: Timestamp) {
@@ -325,11 +367,10 @@ impl Vault {
 
     /// Records a refusal; the error to answer with.
     pub(crate) fn refuse(&self, entry: Entry, error: VaultError) -> VaultError {
-        if matches!(error, VaultError::Anonymous) || is_unknown(&entry) {
+        if matches!(error, VaultError::Anonymous) {
             return self.refuse_unknown(entry).err().unwrap_or(error);
         }
-        let decision = if error.is_denial() { Decision::Deny } else { Decision::Error };
-        self.record(entry.decision(decision)).err().unwrap_or(error)
+        self.note(entry, error.is_denial()).err().unwrap_or(error)
     }
 
     /// Records what was refused before it became an operation.
@@ -337,14 +378,19 @@ impl Vault {
         if is_unknown(&entry) {
             return self.refuse_unknown(entry);
         }
-        self.record(entry.decision(if denied { Decision::Deny } else { Decision::Error }))
+        let entry = entry.decision(if denied { Decision::Deny } else { Decision::Error });
+        self.refused(entry, true)
     }
 
     /// Records or counts the refusal of a caller nobody knows.
     pub(crate) fn refuse_unknown(&self, entry: Entry) -> Result<(), VaultError> {
+        self.refused(entry.decision(Decision::Deny), false)
+    }
+
+    /// Records or counts a refusal.
+    fn refused(&self, entry: Entry, is_known: bool) -> Result<(), VaultError> {
         let now = Timestamp::now();
-        let entries = self.refusals.entries(entry.decision(Decision::Deny), now);
-        self.record_all(entries, now)
+        self.record_all(self.refusals.entries(entry, is_known, now), now)
     }
 
     /// Whether the audit log takes records and has those of every commit.
@@ -410,11 +456,6 @@ fn ready_api(store: &Store) -> Result<v1::Keys, VaultError> {
         store.write(own_entry("create"), v1::Keys::make)?;
     }
     v1::Keys::load(&store.snapshot()?)
-}
-
-/// Whether nobody knows who asked; no service has such a name.
-fn is_unknown(entry: &Entry) -> bool {
-    ["anonymous", "unverified"].contains(&entry.actor.as_str())
 }
 
 pub(crate) fn own_entry(op: &'static str) -> Entry {

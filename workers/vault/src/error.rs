@@ -8,7 +8,7 @@ use sluice_wire::problem::Problem;
 use crate::context::UnsealError;
 
 /// What `Retry-After` says when a bound is reached, seconds.
-const RETRY_S: u64 = 5;
+pub(crate) const RETRY_S: u64 = 5;
 
 /// A refused or failed operation. The text of the first five is public.
 #[derive(Debug, thiserror::Error)]

@@ -24,6 +24,7 @@ mod oauth;
 mod outbox;
 mod own;
 mod path;
+mod quota;
 mod refusals;
 mod request;
 mod rotate;
@@ -54,6 +55,8 @@ use error::VaultError;
 
 /// How often the vault looks for what is due.
 const MAINTAIN: Duration = Duration::from_secs(30);
+/// How often it looks whether so much has ended that a sweep cannot wait for that.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// Why the vault does not run.
 #[derive(Debug, thiserror::Error)]
@@ -105,10 +108,11 @@ pub async fn run(start: Start) -> Result<(), RunError> {
 /// Runs what an open vault needs for as long as it is open, and again for the next one; ends when one is lost.
 async fn tend(barrier: &Barrier, events: Option<Client>) -> RunError {
     loop {
-        let vault = barrier.opened().await;
+        let vault = opened(barrier).await;
         let (ending, lost) = (vault.ending(), vault.store.ended());
         let mut tasks = Tasks::default();
         tasks.spawn(maintain(Arc::clone(&vault)));
+        tasks.spawn(sweep(Arc::clone(&vault)));
         tasks.spawn(keep_wrapped(Arc::clone(&vault)));
         if let Some(client) = &events {
             tasks.spawn(outbox::drain(Arc::clone(&vault), client.clone()));
@@ -121,6 +125,16 @@ async fn tend(barrier: &Barrier, events: Option<Client>) -> RunError {
             () = lost.cancelled() => return RunError::StoreLost,
         }
         tasks.0.shutdown().await;
+    }
+}
+
+/// Waits for an open vault; meanwhile shares that never become enough are forgotten.
+async fn opened(barrier: &Barrier) -> Arc<Vault> {
+    loop {
+        tokio::select! {
+            vault = barrier.opened() => return vault,
+            () = tokio::time::sleep(MAINTAIN) => barrier.forget_stale(),
+        }
     }
 }
 
@@ -157,6 +171,22 @@ async fn maintain(vault: Arc<Vault>) {
             Ok(Ok(at)) => last = at,
             Ok(Err(error)) => warn(&error),
             Err(_) => tracing::error!(component = "vault", "maintenance broke off"),
+        }
+    }
+}
+
+/// Sweeps between two maintenances while much ends.
+async fn sweep(vault: Arc<Vault>) {
+    let mut tick = tokio::time::interval(SWEEP);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let worker = Arc::clone(&vault);
+        let done = tokio::task::spawn_blocking(move || worker.sweep_crowd(Timestamp::now())).await;
+        match done {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn(&error),
+            Err(_) => tracing::error!(component = "vault", "a sweep broke off"),
         }
     }
 }

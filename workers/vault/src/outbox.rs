@@ -1,8 +1,9 @@
 //! Events the vault tells the event worker, through a bounded outbox in the store.
 //!
-//! An event is queued in the same commit as the fact it reports, so it is neither lost nor invented. It is
-//! published in order, one at a time, and removed after the event worker has it; its id makes a repeat after
-//! a crash harmless. The vault never waits for the event worker.
+//! An event is queued in the same commit as the fact it reports, so it is neither lost nor invented. Events are
+//! published in order, a batch at a time, and removed after the event worker has them; their ids make a repeat after
+//! a crash harmless. The vault never waits for the event worker. What anybody can cause at will fills four fifths of the
+//! outbox at most; the rest is kept for alerts, and the last of it for what was done about them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +18,9 @@ use crate::context::Vault;
 use crate::error::VaultError;
 use crate::store::{KeyBytes, Range, Table, View as _};
 
-/// Events taken from the outbox at a time.
-const BATCH_MAX: usize = 64;
+/// Events taken from the outbox at a time, and their bytes, of what the event worker takes in one body.
+const BATCH_MAX: usize = 256;
+const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Pause after the event worker did not take an event; doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -34,6 +36,25 @@ pub(crate) fn security_event(kind: &str, now: Timestamp, details: &[(&str, &str)
         source: "vault".to_owned(),
         data,
         metadata: Map::new(),
+    }
+}
+
+/// How many places of the outbox an event leaves to graver ones.
+pub(crate) fn kept_free(event: &NewEvent) -> u64 {
+    let kind = event.data.get("kind").and_then(Value::as_str).unwrap_or_default();
+    match (event.event_type.as_str(), kind) {
+        (
+            _,
+            "falco_response"
+            | "quarantined"
+            | "quarantine_ended"
+            | "quarantine_released"
+            | "login_locked_out"
+            | "alerts_held_back",
+        ) => 0,
+        ("risk_alert", _) => 500,
+        ("security_alert", _) => 1_000,
+        _ => 2_000,
     }
 }
 
@@ -78,8 +99,38 @@ async fn drain_once(vault: &Arc<Vault>, client: &Client) -> Result<bool, DrainEr
     if queued.is_empty() {
         return Ok(false);
     }
+    let (sent, failed) = publish(client, queued).await;
+    let writer = Arc::clone(vault);
+    let removed =
+        tokio::task::spawn_blocking(move || remove(&writer, sent)).await.map_err(DrainError::Thread)?;
+    removed.map_err(DrainError::Store)?;
+    failed.map_or(Ok(true), |error| Err(DrainError::Publish(error)))
+}
+
+/// Hands the event worker what is queued; what it has, and why it has no more.
+async fn publish(client: &Client, queued: Vec<(KeyBytes, NewEvent)>) -> (Vec<KeyBytes>, Option<ClientError>) {
+    let (keys, events): (Vec<_>, Vec<_>) = queued.into_iter().unzip();
+    match client.publish_batch(&events).await {
+        Ok(answer) => {
+            // What it refuses for good would block everything behind it.
+            if let Some(refused) = answer["failed"].as_u64().filter(|refused| *refused > 0) {
+                tracing::warn!(component = "outbox", refused, "the event worker refused events");
+            }
+            (keys, None)
+        }
+        // As a whole it is refused for one of them, or for their number.
+        Err(ClientError::Status { status, .. }) if status.is_client_error() => {
+            one_by_one(client, keys.into_iter().zip(events)).await
+        }
+        Err(error) => (Vec::new(), Some(error)),
+    }
+}
+
+async fn one_by_one(
+    client: &Client,
+    queued: impl Iterator<Item = (KeyBytes, NewEvent)>,
+) -> (Vec<KeyBytes>, Option<ClientError>) {
     let mut sent = Vec::new();
-    let mut failed = None;
     for (key, event) in queued {
         match client.publish(&event).await {
             Ok(_) => sent.push(key),
@@ -92,17 +143,10 @@ async fn drain_once(vault: &Arc<Vault>, client: &Client) -> Result<bool, DrainEr
                 );
                 sent.push(key);
             }
-            Err(error) => {
-                failed = Some(error);
-                break;
-            }
+            Err(error) => return (sent, Some(error)),
         }
     }
-    let writer = Arc::clone(vault);
-    let removed =
-        tokio::task::spawn_blocking(move || remove(&writer, sent)).await.map_err(DrainError::Thread)?;
-    removed.map_err(DrainError::Store)?;
-    failed.map_or(Ok(true), |error| Err(DrainError::Publish(error)))
+    (sent, None)
 }
 
 fn is_final(status: http::StatusCode) -> bool {
@@ -113,7 +157,15 @@ fn peek(vault: &Vault) -> Result<Vec<(KeyBytes, NewEvent)>, VaultError> {
     let view = vault.store.snapshot()?;
     vault.figures.outbox.set(view.count(Table::Outbox)? as i64);
     let keys = view.keys(Table::Outbox, &Range::prefix(b"", BATCH_MAX))?;
-    keys.into_iter().map(|key| Ok((key.clone(), view.require(Table::Outbox, &key)?))).collect()
+    let (mut queued, mut bytes) = (Vec::new(), 0);
+    for key in keys {
+        bytes += view.raw(Table::Outbox, &key)?.map_or(0, |row| row.len());
+        if bytes > BATCH_BYTES_MAX && !queued.is_empty() {
+            break;
+        }
+        queued.push((key.clone(), view.require(Table::Outbox, &key)?));
+    }
+    Ok(queued)
 }
 
 fn remove(vault: &Vault, keys: Vec<KeyBytes>) -> Result<(), VaultError> {
@@ -127,4 +179,29 @@ fn remove(vault: &Vault, keys: Vec<KeyBytes>) -> Result<(), VaultError> {
         }
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::OUTBOX_MAX;
+
+    fn event(kind: &str, of: &str) -> NewEvent {
+        let plain = security_event(of, Timestamp::UNIX_EPOCH, &[]);
+        NewEvent { event_type: EventType::parse(kind).unwrap(), ..plain }
+    }
+
+    #[test]
+    fn what_anybody_can_cause_leaves_room_for_what_was_done_about_it() {
+        let free = |kind, of| kept_free(&event(kind, of));
+        for cheap in ["credential_issued", "token_revoked", "user_changed", ""] {
+            assert_eq!(free("security_event", cheap), 2_000, "{cheap}");
+        }
+        assert!(free("security_alert", "falco") < 2_000 && free("risk_alert", "falco") < 1_000);
+        for grave in ["quarantined", "quarantine_released", "login_locked_out"] {
+            assert_eq!(free("security_event", grave), 0, "{grave}");
+        }
+        assert_eq!(free("security_alert", "falco_response"), 0);
+        assert!(free("risk_alert", "falco") > 0 && OUTBOX_MAX > 2_000);
+    }
 }

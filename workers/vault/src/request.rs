@@ -83,9 +83,23 @@ impl Act {
         Self { caller: None, api_token: None, request_id, remote, now: whole_micros(Timestamp::now()) }
     }
 
+    /// Whether it came to the API port from this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        let address: Result<std::net::SocketAddr, _> = self.remote.parse();
+        address.is_ok_and(|address| address.ip().to_canonical().is_loopback())
+    }
+
     /// Who it is, for records.
     pub(crate) fn actor(&self) -> &str {
         self.caller.as_ref().map_or("anonymous", |caller| &caller.subject)
+    }
+
+    /// Whose quota pays what is asked for `holder`, where that is not the holder: whoever asks and is neither the
+    /// holder nor an administrator.
+    pub(crate) fn payer(&self, holder: &str) -> Option<String> {
+        let caller = self.caller.as_ref()?;
+        let pays = caller.as_role().is_none() && !caller.grants.is_admin();
+        (pays && caller.account != holder && caller.subject != holder).then(|| caller.account.clone())
     }
 
     /// An audit entry about this act.
@@ -161,6 +175,22 @@ impl FromRequestParts<Arc<Context>> for SecretAct {
                 Ok(Self(Act { api_token: Some(token), ..act }))
             }
             None => Act::from_request_parts(parts, context).await.map(Self),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_address_of_this_machine_is_local() {
+        let from = |remote: &str| Act { remote: remote.into(), ..Act::own(Timestamp::UNIX_EPOCH) };
+        for local in ["127.0.0.1:1", "[::1]:2", "[::ffff:127.0.0.1]:3"] {
+            assert!(from(local).is_local(), "{local}");
+        }
+        for other in ["10.0.0.1:1", "internal", "", "127.0.0.1", "[2001:db8::1]:2"] {
+            assert!(!from(other).is_local(), "{other}");
         }
     }
 }

@@ -22,10 +22,13 @@ use crate::ca::Pace;
 use crate::config::{Opening, Settings};
 use crate::context::{Figures, Health, Vault};
 use crate::error::VaultError;
+use crate::quota::Quotas;
 use crate::request::Act;
 use crate::seal::{RootKey, Shape};
 use crate::store::{Range, Table, View as _};
 use crate::token::{is_caller_void, void_until};
+
+mod bounds;
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
@@ -41,6 +44,8 @@ pub(crate) fn settings(dir: &Path) -> Settings {
         leaf_ttl: DAY,
         roles: BTreeMap::from([("bot".to_owned(), ["read", "trade"].into_iter().collect())]),
         falco: crate::config::Falco { secret: None, window_ms: 60_000, rate: 100, responses: Vec::new() },
+        audit: sluice_audit::Limits::default(),
+        quotas: Quotas::default(),
         acme: sluice_schema::Acme::default(),
         trusted: Vec::new(),
         leeway_s: 5,

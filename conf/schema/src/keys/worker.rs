@@ -9,8 +9,8 @@ use crate::form::{
 };
 use crate::kind::{Choice, Duration, Flag, List, Maybe, Number, Size, count};
 use crate::model::{
-    Calc, Candles, Demo, EventStore, Events, ExternalVault, OnRedisDown, PartitionBy, Partitions, Retention,
-    UnknownTypes, Vault,
+    Calc, Candles, Demo, EventStore, Events, ExternalVault, OnRedisDown, PartitionBy, Partitions, Quota,
+    Retention, UnknownTypes, Vault, VaultAudit, WhenFull,
 };
 use crate::table::Table;
 
@@ -27,6 +27,9 @@ const PARTITION_BY: Choice<PartitionBy> = Choice {
     words: &[("none", PartitionBy::None), ("type", PartitionBy::Type), ("symbol", PartitionBy::Symbol)],
     planned: &[],
 };
+
+const WHEN_FULL: Choice<WhenFull> =
+    Choice { words: &[("retire", WhenFull::Retire), ("refuse", WhenFull::Refuse)], planned: &[] };
 
 /// A year in milliseconds.
 const YEAR: u64 = 31_536_000_000;
@@ -122,6 +125,10 @@ pub(super) fn vault(t: &mut Table<'_, '_>, vault: &mut Vault) {
         t.key("trust_domain", doc, TRUST_DOMAIN, &mut vault.trust_domain);
         let doc = "A HashiCorp Vault or OpenBao that keeps the secrets in its stead.";
         t.table("external", doc, |t| external(t, &mut vault.external));
+        let doc = "How much of the store one identity may hold; what would be more is refused (429).";
+        t.table("quota", doc, |t| quota(t, &mut vault.quota));
+        let doc = "How much of the audit log is kept.";
+        t.table("audit", doc, |t| audit(t, &mut vault.audit));
     });
 }
 
@@ -137,6 +144,31 @@ fn external(t: &mut Table<'_, '_>, external: &mut ExternalVault) {
     resolve(t, external.ca.as_mut());
     t.key("mount", "Where its KV engine, version 2, is mounted.", MOUNT, &mut external.mount);
     t.key("timeout", "Time for one call.", span(10, 60_000), &mut external.timeout);
+}
+
+fn audit(t: &mut Table<'_, '_>, audit: &mut VaultAudit) {
+    let doc = "Size of all files of the log at most.";
+    t.key("keep_bytes", doc, Size(64 << 10..=1 << 50), &mut audit.keep_bytes);
+    let doc =
+        "How long ago a file's last record was made when it is removed; unset, its age does not matter.";
+    t.key("keep_age", doc, Maybe(span(1_000, 100 * YEAR)), &mut audit.keep_age);
+    let doc = "When there is as much as is kept: retire, the oldest file goes, or refuse, nothing is answered (503).";
+    t.key("when_full", doc, WHEN_FULL, &mut audit.when_full);
+}
+
+fn quota(t: &mut Table<'_, '_>, quota: &mut Quota) {
+    t.key("tokens", "Tokens that have not ended.", count(1..=1_000_000), &mut quota.tokens);
+    let doc = "Certificates that have not ended.";
+    t.key("certificates", doc, count(1..=500_000), &mut quota.certificates);
+    let doc = "Tokens of Vault's API, wrapped answers among them.";
+    t.key("vault_tokens", doc, count(1..=200_000), &mut quota.vault_tokens);
+    let doc = "Wrapped answers, all together.";
+    t.key("wrapped_bytes", doc, Size(1 << 10..=1 << 40), &mut quota.wrapped_bytes);
+    t.key("secrets", "Secrets.", count(1..=1_000_000), &mut quota.secrets);
+    let doc = "Kept versions of its secrets, all together.";
+    t.key("secret_bytes", doc, Size(1 << 10..=1 << 50), &mut quota.secret_bytes);
+    let doc = "Used assertions of an OAuth client that have not ended.";
+    t.key("assertions", doc, count(1..=1_000_000), &mut quota.assertions);
 }
 
 pub(super) fn calc(t: &mut Table<'_, '_>, calc: &mut Calc) {

@@ -43,7 +43,7 @@ pub(crate) use value::is_host;
 pub use value::{InstanceUrl, Scheme, Secret, UNIX_PATH_BYTES_MAX, UrlError};
 pub use worker::{
     Calc, Candles, Demo, EventStore, Events, ExternalVault, Fsync, OnRedisDown, PartitionBy, Partitions,
-    Retention, Seal, UnknownTypes, Vault,
+    Quota, Retention, Seal, UnknownTypes, Vault, VaultAudit, WhenFull,
 };
 
 /// Everything an operator can set, checked.

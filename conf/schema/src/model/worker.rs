@@ -149,6 +149,37 @@ pub struct Vault {
     pub trust_domain: String,
     /// `[vault.external]`: the server that keeps the secrets in its stead.
     pub external: ExternalVault,
+    /// How much of its store one identity may hold.
+    pub quota: Quota,
+    /// How much of its audit log is kept.
+    pub audit: VaultAudit,
+}
+
+/// `[vault.audit]`: how much of the vault's audit log is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VaultAudit {
+    /// Bytes of all files.
+    pub keep_bytes: u64,
+    /// Time since a file's last record; unset, its age does not matter.
+    pub keep_age: Option<Duration>,
+    /// What happens when there is as much as is kept.
+    pub when_full: WhenFull,
+}
+
+/// What happens to an audit log that has as much as it may keep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenFull {
+    /// The oldest file goes.
+    #[default]
+    Retire,
+    /// Nothing is answered any more.
+    Refuse,
+}
+
+impl Default for VaultAudit {
+    fn default() -> Self {
+        Self { keep_bytes: 4 << 30, keep_age: None, when_full: WhenFull::default() }
+    }
 }
 
 /// `[vault.external]`: a HashiCorp Vault or OpenBao that keeps the secrets.
@@ -166,6 +197,25 @@ pub struct ExternalVault {
     pub mount: String,
     /// Time for one call.
     pub timeout: Duration,
+}
+
+/// `[vault.quota]`: how much of the vault's store one identity may hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// Sluice tokens that have not ended.
+    pub tokens: u64,
+    /// Certificates that have not ended.
+    pub certificates: u64,
+    /// Tokens of Vault's API, wrapped answers among them.
+    pub vault_tokens: u64,
+    /// Wrapped answers, bytes.
+    pub wrapped_bytes: u64,
+    /// Secrets.
+    pub secrets: u64,
+    /// All kept versions of its secrets, bytes.
+    pub secret_bytes: u64,
+    /// Used assertions of an OAuth client that have not ended.
+    pub assertions: u64,
 }
 
 /// How the vault opens.
@@ -255,6 +305,8 @@ impl Default for Vault {
             leaf_ttl: Duration::from_secs(24 * 3600),
             trust_domain: "sluice.internal".to_owned(),
             external: ExternalVault::default(),
+            quota: Quota::default(),
+            audit: VaultAudit::default(),
         }
     }
 }
@@ -268,6 +320,21 @@ impl Default for ExternalVault {
             ca: None,
             mount: "secret".to_owned(),
             timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A tenth of what the store holds of each.
+impl Default for Quota {
+    fn default() -> Self {
+        Self {
+            tokens: 100_000,
+            certificates: 50_000,
+            vault_tokens: 20_000,
+            wrapped_bytes: 64 << 20,
+            secrets: 100_000,
+            secret_bytes: 1 << 30,
+            assertions: 20_000,
         }
     }
 }

@@ -249,6 +249,28 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
     ),
     (KEYS, "a_connection_has_its_own_time", &["service.timeouts.connect"]),
     (KEYS, "a_silent_stream_ends_after_the_idle_time", &["service.timeouts.idle"]),
+    (
+        "workers/vault/tests/it/bounds.rs",
+        "nobody_takes_the_store_from_the_others",
+        &[
+            "vault.quota.certificates",
+            "vault.quota.secret_bytes",
+            "vault.quota.secrets",
+            "vault.quota.tokens",
+            "vault.quota.vault_tokens",
+            "vault.quota.wrapped_bytes",
+        ],
+    ),
+    (
+        "workers/vault/tests/it/audit.rs",
+        "the_log_keeps_as_much_as_it_is_told_and_says_so",
+        &["vault.audit.keep_age", "vault.audit.keep_bytes", "vault.audit.when_full"],
+    ),
+    (
+        "workers/vault/tests/it/oauth.rs",
+        "a_key_of_its_own_proves_a_client_once_an_assertion",
+        &["vault.quota.assertions"],
+    ),
     (KEYS, "a_drain_ends_at_its_deadline", &["drain.deadline"]),
     (
         INSTANCE,
@@ -348,13 +370,14 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
 ];
 
 /// What a test calls that runs the product: a helper of one of the harnesses.
-const STARTS: [&str; 8] = [
+const STARTS: [&str; 9] = [
     "Setup::new(",
     "edge_for(",
     "edge_at(",
     "Up::new(",
     "World::with(",
     "setup().start()",
+    "Setup::default()",
     "setup(acme).start()",
     "setup(ca).start()",
 ];

@@ -35,7 +35,7 @@ use tokio::sync::Semaphore;
 pub(crate) use api::routes;
 pub(crate) use eab::{end_service, has_any};
 pub(crate) use problem::Refusal;
-pub(crate) use rows::{has_ended, sweep};
+pub(crate) use rows::{have_ended, sweep};
 
 use crate::ca::{Pace, hex};
 use crate::error::VaultError;

@@ -12,12 +12,10 @@ use super::order::Order;
 use super::problem::{Word, not_found, refused};
 use crate::error::VaultError;
 use crate::path::ServiceName;
-use crate::store::{Change, Range, Table, View};
+use crate::store::{Change, Range, SWEEP_MAX, Table, View};
 
 /// LIMIT: rows of all kinds.
 const ROWS_MAX: u64 = 200_000;
-/// LIMIT: orders one sweep forgets.
-const SWEEP_MAX: usize = 1_000;
 /// LIMIT: characters of a word of an id.
 const WORD_MAX: usize = 43;
 const END: &[u8] = b"end/";
@@ -203,18 +201,19 @@ fn ended(now: Timestamp, limit: usize) -> Range {
     Range { from: END.to_vec(), to: end_key(now, &[]), limit }
 }
 
-/// Whether [`sweep`] has anything to do.
-pub(crate) fn has_ended(view: &impl View, now: Timestamp) -> Result<bool, VaultError> {
-    Ok(!view.keys(Table::Acme, &ended(now, 1))?.is_empty())
+/// Whether [`sweep`] has so many orders to forget.
+pub(crate) fn have_ended(view: &impl View, now: Timestamp, least: usize) -> Result<bool, VaultError> {
+    Ok(view.keys(Table::Acme, &ended(now, least))?.len() >= least)
 }
 
-/// Forgets orders that have ended; certificates are kept elsewhere.
-pub(crate) fn sweep(change: &mut Change<'_>, now: Timestamp) -> Result<(), VaultError> {
-    for key in change.keys(Table::Acme, &ended(now, SWEEP_MAX))? {
+/// Forgets orders that have ended; how many. Certificates are kept elsewhere.
+pub(crate) fn sweep(change: &mut Change<'_>, now: Timestamp) -> Result<usize, VaultError> {
+    let ended = change.keys(Table::Acme, &ended(now, SWEEP_MAX))?;
+    for key in &ended {
         change.remove(Table::Acme, &key[END.len() + 8..]);
-        change.remove(Table::Acme, &key);
+        change.remove(Table::Acme, key);
     }
-    Ok(())
+    Ok(ended.len())
 }
 
 #[cfg(test)]

@@ -147,6 +147,22 @@ fn wrong_shares_open_nothing_and_do_not_say_which_is_wrong() {
 }
 
 #[test]
+fn wrong_shares_are_bounded_and_whoever_has_the_right_ones_waits() {
+    let (dir, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (barrier, shares) = made(dir.path());
+    let (_, foreign) = made(elsewhere.path());
+    for _ in 0..5 {
+        let wrong = give(&barrier, &[&foreign[0], &foreign[1], &foreign[2]]);
+        assert_eq!(refused(wrong), WRONG_SHARES);
+    }
+    let Err(VaultError::Later(Code::TooManyFailures, _, left_s)) = give(&barrier, &[&shares[0]]) else {
+        panic!("a sixth set is not looked at");
+    };
+    assert!((1..=900).contains(&left_s), "{left_s}");
+    assert_eq!(barrier.seal_status().progress, 0);
+}
+
+#[test]
 fn configuration_and_store_must_agree_on_how_it_opens() {
     let (dir, keys) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     drop(made(dir.path()));

@@ -29,7 +29,7 @@ pub(crate) use pace::Pace;
 pub(crate) use renew::RenewRequest;
 pub(crate) use revoke::{has_any, revoke_all};
 pub(crate) use rows::load_authority;
-pub(crate) use upkeep::{has_ended, needs_upkeep, sweep, upkeep};
+pub(crate) use upkeep::{have_ended, needs_upkeep, sweep, upkeep};
 
 /// Certificates are valid from a little before they are made: clocks differ.
 pub(crate) const BACKDATE_S: i64 = 60;

@@ -20,6 +20,7 @@ use crate::error::VaultError;
 use crate::falco;
 use crate::outbox::security_event;
 use crate::path::ServiceName;
+use crate::quota::Held;
 use crate::request::Act;
 use crate::store::{Change, Range, Table, View};
 use crate::token::Ttl;
@@ -84,6 +85,9 @@ pub(crate) struct Credential {
     /// SHA-256 of its public key, hex.
     pub(super) key_digest: String,
     pub(super) revoked_at: Option<Timestamp>,
+    /// Who asked for it in another's place: it counts to that one's quota.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) requested_by: Option<String>,
 }
 
 /// The newest certificates of some services, and the last of these where there are more.
@@ -143,9 +147,10 @@ impl Vault {
             Ok(wanted) => Leaf::issue(authority.issuing(), &self.settings.trust_domain, wanted, act.now),
             Err(error) => Err(self.refuse(entry.clone(), error)),
         };
-        let (now, service) = (act.now, service.to_owned());
+        let (now, service, payer) = (act.now, service.to_owned(), act.payer(service));
         let made = made.and_then(|leaf| {
-            let credential = Credential::of(&service, &leaf, now);
+            let mut credential = Credential::of(&service, &leaf, now);
+            credential.requested_by = payer;
             let work = self.looked_at_again(act, move |change| {
                 falco::check(change, &credential.service, now)?;
                 keep(change, &credential, now)
@@ -345,7 +350,14 @@ impl Credential {
             issuer: leaf.issuer.clone(),
             key_digest: authority::hex(&leaf.key_digest),
             revoked_at: None,
+            requested_by: None,
         }
+    }
+
+    /// Whose quota it counts to; a role's to nobody's.
+    pub(super) fn payer(&self) -> Option<&str> {
+        let named = self.requested_by.as_deref().unwrap_or(&self.service);
+        self.service.parse::<Role>().is_err().then_some(named)
     }
 
     /// The certificate, PEM.
@@ -364,8 +376,12 @@ pub(super) fn keep(
     credential: &Credential,
     now: Timestamp,
 ) -> Result<(), VaultError> {
-    if change.count(Table::Credential)? >= CREDENTIALS_MAX {
-        return Err(VaultError::invalid(Code::RateLimited, "too many certificates in force"));
+    // Roles have a bound of their own: theirs are had also when others took all there is.
+    if let Some(payer) = credential.payer() {
+        if change.count(Table::Credential)? >= CREDENTIALS_MAX {
+            return Err(VaultError::invalid(Code::RateLimited, "too many certificates in force"));
+        }
+        change.charge(Held::Certificates, payer, 1)?;
     }
     let key = credential.key_digest.as_bytes();
     let owner: Option<KeyOwner> = change.load(Table::LeafKey, key)?;

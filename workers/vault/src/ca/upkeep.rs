@@ -8,11 +8,9 @@ use super::authority::{self, Issuing};
 use super::ops::{Credential, KeyOwner};
 use super::rows;
 use crate::error::VaultError;
-use crate::store::{Change, Range, Table, View};
+use crate::quota::Held;
+use crate::store::{Change, Range, SWEEP_MAX, Table, View};
 use crate::v1::{self, Origin};
-
-/// LIMIT: rows one sweep removes.
-const SWEEP_MAX: usize = 1_000;
 
 /// Whether [`upkeep`] has anything to do.
 pub(crate) fn needs_upkeep(view: &impl View, now: Timestamp) -> Result<bool, VaultError> {
@@ -40,19 +38,19 @@ pub(crate) fn upkeep(change: &mut Change<'_>, trust_domain: &str, now: Timestamp
     Ok(())
 }
 
-/// Whether [`sweep`] has anything to do.
-pub(crate) fn has_ended(view: &impl View, now: Timestamp) -> Result<bool, VaultError> {
-    Ok(!view.keys(Table::CredentialExpiry, &Range { limit: 1, ..ended(now) })?.is_empty())
+/// Whether [`sweep`] has so many certificates to remove.
+pub(crate) fn have_ended(view: &impl View, now: Timestamp, least: usize) -> Result<bool, VaultError> {
+    Ok(view.keys(Table::CredentialExpiry, &ended(now, least))?.len() >= least)
 }
 
-fn ended(now: Timestamp) -> Range {
+fn ended(now: Timestamp, limit: usize) -> Range {
     let end = u64::try_from(now.as_second()).unwrap_or(0).to_be_bytes();
-    Range { from: Vec::new(), to: end.to_vec(), limit: SWEEP_MAX }
+    Range { from: Vec::new(), to: end.to_vec(), limit }
 }
 
 /// Removes certificates that have ended, with what points to them; how many.
 pub(crate) fn sweep(change: &mut Change<'_>, now: Timestamp) -> Result<usize, VaultError> {
-    let ended = change.keys(Table::CredentialExpiry, &ended(now))?;
+    let ended = change.keys(Table::CredentialExpiry, &ended(now, SWEEP_MAX))?;
     for key in &ended {
         let serial = &key[8..];
         if serial.starts_with(b"id/") {
@@ -66,6 +64,9 @@ pub(crate) fn sweep(change: &mut Change<'_>, now: Timestamp) -> Result<usize, Va
         let is_revoked = credential.revoked_at.is_some();
         if is_revoked && !v1::end_born(change, Origin::Certificate(&credential.serial))? {
             continue;
+        }
+        if let Some(payer) = credential.payer() {
+            change.give_back(Held::Certificates, payer, 1)?;
         }
         change.remove(Table::CredentialExpiry, key);
         change.remove(Table::Serial, serial);

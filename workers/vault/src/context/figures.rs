@@ -1,6 +1,6 @@
 //! The vault's metrics.
 
-use prometheus::{GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, Registry};
+use prometheus::{Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, Registry};
 use sluice_telemetry::metric::{self, LATENCY_BUCKETS_S, Name};
 
 /// The vault's metrics.
@@ -13,6 +13,7 @@ pub(crate) struct Figures {
     pub(crate) revocations: IntCounterVec,
     pub(crate) secret_ops: IntCounterVec,
     pub(crate) audit_seconds: Histogram,
+    pub(crate) audit_fill: Gauge,
     pub(crate) sealed: IntGauge,
     pub(crate) followers: IntGauge,
     pub(crate) outbox: IntGauge,
@@ -30,6 +31,7 @@ impl Figures {
             revocations: metric::counters(registry, Name::VaultRevocations),
             secret_ops: metric::counters(registry, Name::VaultSecretOps),
             audit_seconds: metric::histogram(registry, Name::VaultAuditSeconds, LATENCY_BUCKETS_S),
+            audit_fill: metric::gauge_f64(registry, Name::VaultAuditFill),
             sealed: metric::gauge(registry, Name::VaultSealed),
             followers: metric::gauge(registry, Name::VaultFeedFollowers),
             outbox: metric::gauge(registry, Name::VaultOutbox),

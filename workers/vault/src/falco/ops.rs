@@ -2,6 +2,7 @@
 
 use std::sync::{MutexGuard, PoisonError};
 
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sluice_audit::Decision;
@@ -9,9 +10,10 @@ use sluice_wire::event::{EventType, NewEvent};
 
 use super::alert::Alert;
 use super::quarantine::Cause;
-use super::watch::{Action, Key, Priority, Response, Verdict, Watch};
+use super::watch::{Action, Due, Key, Priority, Verdict, Watch};
 use crate::context::Vault;
 use crate::error::VaultError;
+use crate::outbox::security_event;
 use crate::request::Act;
 
 /// What became of a request's alerts.
@@ -34,19 +36,14 @@ struct Outcome {
     result: &'static str,
 }
 
-/// A response that is due, and the alert that made it so.
-struct Due {
-    response: Response,
-    rule: String,
-}
-
 impl Vault {
     pub(super) fn watch(&self) -> MutexGuard<'_, Watch> {
         self.falco.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes alerts of a host whose identity was proved. Every alert is counted; new ones are told of in one commit,
-    /// with one audit record; then the responses that are due are made.
+    /// with one audit record; then the responses that are due are made. What could not be made stays due, and is
+    /// tried again with the next alert and at each maintenance: the sender does not repeat itself.
     pub(super) fn take_alerts(
         &self,
         act: &Act,
@@ -60,7 +57,10 @@ impl Vault {
             let labels = [alert.priority.as_str(), self.rules.label(&alert.rule)];
             self.figures.falco_alerts.with_label_values(&labels).inc();
             let key = alert.key(host);
-            let verdict = self.watch().admit(now_ms, &key);
+            let verdict = self.watch().admit(now_ms, &key, alert.priority);
+            if verdict != Verdict::Repeated {
+                self.vote(now_ms, &key, &alert);
+            }
             match verdict {
                 Verdict::New => fresh.push((key, alert)),
                 Verdict::Repeated => receipt.repeated += 1,
@@ -69,6 +69,7 @@ impl Vault {
         }
         receipt.accepted = fresh.len();
         if fresh.is_empty() {
+            receipt.responses = self.respond_due(act)?;
             return Ok(receipt);
         }
         let keys: Vec<Key> = fresh.iter().map(|(key, _)| key.clone()).collect();
@@ -78,10 +79,43 @@ impl Vault {
                 watch.unsee(key);
             }
         })?;
-        for due in self.due(now_ms, &fresh) {
-            receipt.responses.push(self.respond(act, host, due)?);
-        }
+        receipt.responses = self.respond_due(act)?;
         Ok(receipt)
+    }
+
+    /// Makes the responses that are due; the first error, when all were tried.
+    fn respond_due(&self, act: &Act) -> Result<Vec<Outcome>, VaultError> {
+        let due = self.watch().due();
+        let (mut made, mut failed) = (Vec::new(), None);
+        for due in due {
+            let position = due.position;
+            match self.respond(act, due) {
+                Ok(outcome) => {
+                    self.watch().made(position);
+                    made.push(outcome);
+                }
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.map_or(Ok(made), Err)
+    }
+
+    /// What is left of alerts: responses that could not be made yet, and how much of each host was held back.
+    pub(crate) fn tend_alerts(&self, now: Timestamp) -> Result<(), VaultError> {
+        let act = Act::own(now);
+        self.respond_due(&act)?;
+        let held_back = self.watch().held_back();
+        if held_back.is_empty() {
+            return Ok(());
+        }
+        let sum: u64 = held_back.iter().map(|(_, many)| many).sum();
+        let entry = act.entry("falco", "limited", format!("falco/{sum} more alerts"));
+        self.write(entry, move |change| {
+            held_back.iter().try_for_each(|(host, many)| {
+                let details = [("host", host.as_str()), ("alerts", &many.to_string())];
+                change.emit(&security_event("alerts_held_back", now, &details))
+            })
+        })
     }
 
     fn tell(&self, act: &Act, host: &str, fresh: &[(Key, Alert)]) -> Result<(), VaultError> {
@@ -96,29 +130,24 @@ impl Vault {
         self.write(entry, move |change| events.iter().try_for_each(|event| change.emit(event)))
     }
 
-    fn due(&self, now_ms: i64, fresh: &[(Key, Alert)]) -> Vec<Due> {
+    fn vote(&self, now_ms: i64, key: &Key, alert: &Alert) {
         let mut watch = self.watch();
-        let mut due = Vec::new();
-        for (key, alert) in fresh {
-            for (position, response) in self.settings.falco.responses.iter().enumerate() {
-                if response.answers(&alert.rule, alert.priority)
-                    && watch.is_due(now_ms, position, response, key)
-                {
-                    due.push(Due { response: response.clone(), rule: alert.rule.clone() });
-                }
+        for (position, response) in self.settings.falco.responses.iter().enumerate() {
+            if response.answers(&alert.rule, alert.priority) {
+                watch.vote(now_ms, position, response, key);
             }
         }
-        due
     }
 
-    fn respond(&self, act: &Act, host: &str, due: Due) -> Result<Outcome, VaultError> {
-        let Due { response, rule } = due;
+    fn respond(&self, act: &Act, due: Due) -> Result<Outcome, VaultError> {
+        let Due { position, rule, host } = due;
+        let response = self.settings.falco.responses[position].clone();
         let identity = response.identity.clone().unwrap_or_default();
         let result = match response.action {
             _ if response.dry_run => "dry_run",
             Action::Notify => "done",
             Action::Quarantine => {
-                let cause = Cause { rule: rule.clone(), host: host.to_owned(), ttl_ms: response.ttl_ms };
+                let cause = Cause { rule: rule.clone(), host: host.clone(), ttl_ms: response.ttl_ms };
                 if self.quarantine(act, &identity, cause)? { "done" } else { "unknown_identity" }
             }
         };
@@ -132,7 +161,7 @@ impl Vault {
             ("action", action),
             ("result", result),
             ("rule", &rule),
-            ("host", host),
+            ("host", &host),
             ("service", &identity),
         ] {
             data.insert(name.to_owned(), Value::from(value));

@@ -112,7 +112,14 @@ impl Vault {
                 return Ok(false);
             }
             let until = now + SignedDuration::from_millis(cause.ttl_ms);
-            let row = Row { service: service.clone(), since: now, until, rule: cause.rule, host: cause.host };
+            let before: Option<Row> = change.load(Table::Quarantine, service.as_bytes())?;
+            let row = match before.filter(|before| before.until > until) {
+                // A shorter response never lets it go sooner.
+                Some(before) => before,
+                None => {
+                    Row { service: service.clone(), since: now, until, rule: cause.rule, host: cause.host }
+                }
+            };
             change.save(Table::Quarantine, service.as_bytes(), &row);
             token::void_subject(change, &service, now, leeway_s)?;
             ca::revoke_all(change, &service, Some(&domain), now)?;

@@ -1,13 +1,16 @@
 //! Whether an alert is new, and what is due for it. Pure: time is an argument, in milliseconds.
 //!
 //! - An alert that came already within the window is repeated: counted, told to nobody.
-//! - New ones pass a bucket of `rate` a second that holds one second's worth; what does not is counted and dropped.
-//! - A response fires when alerts of as many different keys as its quorum came within [`QUORUM_MS`]. One key is one
-//!   rule on one host in one container by one process: a single noisy process can not fill a quorum. Then it rests for
-//!   its time to live.
+//! - New ones pass their host's bucket of `rate` a second that holds one second's worth, so a flood from one host
+//!   silences no other; a quarter of it is kept for alerts from critical up. What does not pass is not told one by one,
+//!   but summed.
+//! - A response is due when as many hosts as its quorum told of it within [`QUORUM_MS`]; what the bucket held back
+//!   counts too. Processes and containers are names that a host gives: it fills no quorum by inventing some. Then the
+//!   response rests for its time to live. It stays due until somebody says that it was made.
 //!
-//! LIMIT: [`SEEN_MAX`] alerts remembered, the oldest forgotten first. Nothing of this outlives the process: after a
-//! restart an alert may be told once more, and a quorum begins anew.
+//! LIMIT: [`SEEN_MAX`] alerts remembered, the oldest forgotten first; [`HOSTS_MAX`] hosts, of which the one that was
+//! silent longest is forgotten. Nothing of this outlives the process: after a restart an alert may be told once more,
+//! and a quorum begins anew.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::str::FromStr;
@@ -16,6 +19,8 @@ use serde::{Deserialize, Serialize};
 
 /// LIMIT: alerts remembered as told.
 pub(super) const SEEN_MAX: usize = 10_000;
+/// LIMIT: hosts whose rate is known, and that vote for one response.
+pub(super) const HOSTS_MAX: usize = 1_024;
 /// How long alerts count together toward a quorum, milliseconds.
 pub(super) const QUORUM_MS: i64 = 600_000;
 
@@ -82,7 +87,7 @@ pub(crate) struct Response {
     /// The service it acts on. From the configuration, never from an alert: a forged one reaches nobody else.
     pub(crate) identity: Option<String>,
     pub(crate) ttl_ms: i64,
-    /// How many different alerts it takes.
+    /// How many hosts it takes.
     pub(crate) quorum: usize,
     /// It only says what it would do.
     pub(crate) dry_run: bool,
@@ -118,16 +123,33 @@ pub(crate) struct Watch {
     rate: i64,
     seen: HashMap<Key, i64>,
     order: VecDeque<(i64, Key)>,
+    buckets: HashMap<String, Bucket>,
+    votes: Vec<Votes>,
+    due: VecDeque<Due>,
+}
+
+/// What a host may still tell.
+#[derive(Debug)]
+struct Bucket {
     /// Thousandths of an alert that may still pass.
     level: i64,
     filled_ms: i64,
-    votes: Vec<Votes>,
+    held_back: u64,
 }
 
 #[derive(Debug, Default)]
 struct Votes {
-    by: BTreeMap<Key, i64>,
+    by: BTreeMap<String, i64>,
     rests_until: i64,
+}
+
+/// A response that is due, and what made it so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Due {
+    /// Its place in the configuration.
+    pub(super) position: usize,
+    pub(super) rule: String,
+    pub(super) host: String,
 }
 
 impl Watch {
@@ -138,14 +160,14 @@ impl Watch {
             rate,
             seen: HashMap::new(),
             order: VecDeque::new(),
-            level: rate * 1_000,
-            filled_ms: i64::MIN,
+            buckets: HashMap::new(),
             votes: (0..responses).map(|_| Votes::default()).collect(),
+            due: VecDeque::new(),
         }
     }
 
     /// Takes in an alert.
-    pub(super) fn admit(&mut self, now_ms: i64, key: &Key) -> Verdict {
+    pub(super) fn admit(&mut self, now_ms: i64, key: &Key, priority: Priority) -> Verdict {
         while let Some((at, _)) = self.order.front()
             && (*at + self.window_ms <= now_ms || self.order.len() >= SEEN_MAX)
         {
@@ -155,7 +177,7 @@ impl Watch {
         if self.seen.get(key).is_some_and(|at| now_ms < at + self.window_ms) {
             return Verdict::Repeated;
         }
-        if !self.passes(now_ms) {
+        if !self.passes(now_ms, &key.host, priority) {
             return Verdict::Limited;
         }
         self.seen.insert(key.clone(), now_ms);
@@ -176,32 +198,69 @@ impl Watch {
         self.seen.remove(key);
     }
 
-    fn passes(&mut self, now_ms: i64) -> bool {
+    fn passes(&mut self, now_ms: i64, host: &str, priority: Priority) -> bool {
+        self.make_room_for(host);
         let full = self.rate * 1_000;
-        let since = now_ms.saturating_sub(self.filled_ms).clamp(0, 1_000);
-        self.level = (self.level + since * self.rate).min(full);
-        self.filled_ms = self.filled_ms.max(now_ms);
-        let passes = self.level >= 1_000;
+        let fresh = || Bucket { level: full, filled_ms: i64::MIN, held_back: 0 };
+        let bucket = self.buckets.entry(host.to_owned()).or_insert_with(fresh);
+        let since = now_ms.saturating_sub(bucket.filled_ms).clamp(0, 1_000);
+        bucket.level = (bucket.level + since * self.rate).min(full);
+        bucket.filled_ms = bucket.filled_ms.max(now_ms);
+        let kept = if priority >= Priority::Critical { 0 } else { self.rate / 4 * 1_000 };
+        let passes = bucket.level >= 1_000 + kept;
         if passes {
-            self.level -= 1_000;
+            bucket.level -= 1_000;
+        } else {
+            bucket.held_back += 1;
         }
         passes
     }
 
-    /// Counts a new alert toward a response; whether it is due now.
-    pub(super) fn is_due(&mut self, now_ms: i64, position: usize, response: &Response, key: &Key) -> bool {
-        let Some(votes) = self.votes.get_mut(position) else { return false };
+    fn make_room_for(&mut self, host: &str) {
+        if self.buckets.len() >= HOSTS_MAX
+            && !self.buckets.contains_key(host)
+            && let Some(silent) = self.buckets.iter().min_by_key(|(_, bucket)| bucket.filled_ms)
+        {
+            let silent = silent.0.clone();
+            self.buckets.remove(&silent);
+        }
+    }
+
+    /// How many alerts of each host were held back since this was asked last.
+    pub(super) fn held_back(&mut self) -> Vec<(String, u64)> {
+        let taken = self.buckets.iter_mut().map(|(host, b)| (host.clone(), std::mem::take(&mut b.held_back)));
+        taken.filter(|(_, many)| *many > 0).collect()
+    }
+
+    /// Counts an alert toward a response, which may become due.
+    pub(super) fn vote(&mut self, now_ms: i64, position: usize, response: &Response, key: &Key) {
+        let Some(votes) = self.votes.get_mut(position) else { return };
         if now_ms < votes.rests_until {
-            return false;
+            return;
         }
         votes.by.retain(|_, at| now_ms < *at + QUORUM_MS);
-        votes.by.insert(key.clone(), now_ms);
+        if votes.by.len() < HOSTS_MAX || votes.by.contains_key(&key.host) {
+            votes.by.insert(key.host.clone(), now_ms);
+        }
         if votes.by.len() < response.quorum {
-            return false;
+            return;
         }
         votes.by.clear();
-        votes.rests_until = now_ms + response.ttl_ms;
-        true
+        votes.rests_until = now_ms.saturating_add(response.ttl_ms);
+        // LIMIT: one of each response waits at a time.
+        if !self.due.iter().any(|due| due.position == position) {
+            self.due.push_back(Due { position, rule: key.rule.clone(), host: key.host.clone() });
+        }
+    }
+
+    /// The responses that are to be made, the oldest first.
+    pub(super) fn due(&self) -> Vec<Due> {
+        self.due.iter().cloned().collect()
+    }
+
+    /// A response was made, durably.
+    pub(super) fn made(&mut self, position: usize) {
+        self.due.retain(|due| due.position != position);
     }
 
     /// Lets the responses that act on an identity be due again: it was released.
@@ -222,6 +281,19 @@ mod tests {
     fn key(number: u8) -> Key {
         let text = |part: &str| format!("{part}{number}");
         Key { rule: text("r"), host: text("h"), container: text("c"), process: text("p") }
+    }
+
+    /// Different alerts of the same host.
+    fn one_host(number: u8) -> Key {
+        Key { host: "h".into(), ..key(number) }
+    }
+
+    /// Whether an alert makes a response due, which is made at once.
+    fn is_due(watch: &mut Watch, now_ms: i64, response: &Response, key: &Key) -> bool {
+        watch.vote(now_ms, 0, response, key);
+        let due = !watch.due().is_empty();
+        watch.made(0);
+        due
     }
 
     fn response(quorum: usize, ttl_ms: i64) -> Response {
@@ -249,16 +321,45 @@ mod tests {
     }
 
     #[test]
-    fn one_process_alone_fills_no_quorum_and_a_release_arms_again() {
+    fn one_host_alone_fills_no_quorum_and_a_release_arms_again() {
         let mut watch = Watch::new(60_000, 100, 1);
         let two = response(2, 900_000);
-        assert!(!watch.is_due(0, 0, &two, &key(1)) && !watch.is_due(1, 0, &two, &key(1)));
-        assert!(!watch.is_due(QUORUM_MS + 1, 0, &two, &key(2)), "the first is too old");
-        assert!(watch.is_due(QUORUM_MS + 2, 0, &two, &key(1)));
-        assert!(!watch.is_due(QUORUM_MS + 3, 0, &two, &key(3)), "it rests");
+        assert!(!is_due(&mut watch, 0, &two, &key(1)));
+        let invented = Key { container: "other".into(), process: "other".into(), ..key(1) };
+        assert!(!is_due(&mut watch, 1, &two, &invented));
+        assert!(!is_due(&mut watch, QUORUM_MS + 1, &two, &key(2)), "the first is too old");
+        assert!(is_due(&mut watch, QUORUM_MS + 2, &two, &key(1)));
+        assert!(!is_due(&mut watch, QUORUM_MS + 3, &two, &key(3)), "it rests");
         watch.rearm(std::slice::from_ref(&two), "bot");
-        assert!(!watch.is_due(QUORUM_MS + 4, 0, &two, &key(1)));
-        assert!(watch.is_due(QUORUM_MS + 5, 0, &two, &key(2)));
+        assert!(!is_due(&mut watch, QUORUM_MS + 4, &two, &key(1)));
+        assert!(is_due(&mut watch, QUORUM_MS + 5, &two, &key(2)));
+    }
+
+    #[test]
+    fn what_is_due_stays_so_until_it_was_made() {
+        let (mut watch, one) = (Watch::new(60_000, 100, 2), response(1, 1_000));
+        watch.vote(0, 0, &one, &key(1));
+        watch.vote(0, 1, &one, &key(2));
+        watch.vote(2_000, 0, &one, &key(3));
+        let told: Vec<_> = watch.due().iter().map(|due| (due.position, due.host.clone())).collect();
+        assert_eq!(told, [(0, "h1".to_owned()), (1, "h2".to_owned())], "each once, the first first");
+        watch.made(0);
+        assert_eq!(watch.due().len(), 1);
+    }
+
+    #[test]
+    fn a_flood_of_one_host_silences_no_other_and_no_grave_alert_of_its_own() {
+        let mut watch = Watch::new(60_000, 8, 0);
+        let named = |host: &str, number: usize| Key { rule: number.to_string(), host: host.into(), ..key(0) };
+        let mut told = |host: &str, numbers: std::ops::Range<usize>, priority| {
+            let admitted = numbers.map(|number| watch.admit(0, &named(host, number), priority));
+            admitted.filter(|verdict| *verdict == Verdict::New).count()
+        };
+        assert_eq!(told("loud", 0..100, Priority::Notice), 6, "a quarter is kept");
+        assert_eq!(told("loud", 100..200, Priority::Critical), 2);
+        assert_eq!(told("calm", 0..3, Priority::Notice), 3);
+        assert_eq!(watch.held_back(), [("loud".to_owned(), 192)]);
+        assert!(watch.held_back().is_empty());
     }
 
     #[test]
@@ -266,11 +367,18 @@ mod tests {
         let mut watch = Watch::new(i64::MAX / 4, 1_000_000, 0);
         let many = |number: usize| Key { rule: number.to_string(), ..key(0) };
         for number in 0..SEEN_MAX + 5 {
-            assert_eq!(watch.admit(number as i64, &many(number)), Verdict::New);
+            assert_eq!(watch.admit(number as i64, &many(number), Priority::Critical), Verdict::New);
         }
         assert!(watch.seen.len() <= SEEN_MAX && watch.order.len() <= SEEN_MAX);
-        assert_eq!(watch.admit(SEEN_MAX as i64 + 6, &many(0)), Verdict::New, "forgotten");
-        assert_eq!(watch.admit(SEEN_MAX as i64 + 7, &many(SEEN_MAX)), Verdict::Repeated);
+        let later = SEEN_MAX as i64 + 6;
+        assert_eq!(watch.admit(later, &many(0), Priority::Critical), Verdict::New, "forgotten");
+        assert_eq!(watch.admit(later + 1, &many(SEEN_MAX), Priority::Critical), Verdict::Repeated);
+        for number in 0..=HOSTS_MAX {
+            let host = Key { host: number.to_string(), ..many(number + SEEN_MAX) };
+            watch.admit(later + number as i64, &host, Priority::Critical);
+        }
+        assert_eq!(watch.buckets.len(), HOSTS_MAX);
+        assert!(!watch.buckets.contains_key("h0"), "the silent one is forgotten");
     }
 
     proptest! {
@@ -284,7 +392,7 @@ mod tests {
             for (pause, number) in steps {
                 now += pause;
                 let repeated = told.iter().any(|(at, known)| *known == number && now < at + window_ms);
-                let verdict = watch.admit(now, &key(number));
+                let verdict = watch.admit(now, &one_host(number), Priority::Critical);
                 prop_assert_eq!(verdict == Verdict::Repeated, repeated);
                 if verdict == Verdict::New {
                     told.push((now, number));
@@ -317,7 +425,7 @@ mod tests {
                 let distinct: std::collections::BTreeSet<u8> =
                     history.iter().filter(|(at, _)| now < at + QUORUM_MS).map(|(_, number)| *number).collect();
                 let due = !rests && distinct.len() >= quorum;
-                prop_assert_eq!(watch.is_due(now, 0, &response, &key(number)), due);
+                prop_assert_eq!(is_due(&mut watch, now, &response, &key(number)), due);
                 if due {
                     fired = Some(now);
                     history.clear();

@@ -25,8 +25,9 @@ use crate::context::Vault;
 use crate::error::VaultError;
 use crate::outbox::security_event;
 use crate::path::ServiceName;
+use crate::quota::Held;
 use crate::request::Act;
-use crate::store::{Change, Range, Table, View};
+use crate::store::{Change, Range, SWEEP_MAX, Table, View};
 use crate::token::{TTL_MAX, Ttl, end_of_client, void_subject};
 
 /// LIMIT: clients.
@@ -35,8 +36,6 @@ const CLIENTS_MAX: usize = 10_000;
 const KEYS_MAX: usize = 4;
 /// LIMIT: a client's own name, bytes.
 const NAME_BYTES_MAX: usize = 128;
-/// LIMIT: used assertions one sweep forgets.
-const SWEEP_MAX: usize = 1_000;
 const CLIENT: &str = "client/";
 const USED: &str = "used/";
 
@@ -296,7 +295,8 @@ pub(crate) fn is_client(view: &impl View, id: &str) -> Result<bool, VaultError> 
 /// Under what an assertion's use is remembered until it has ended: its end first, so that a sweep is a range.
 pub(super) fn used_key(client: &str, jti: &str, until_s: i64) -> Vec<u8> {
     let id = digest::digest(&digest::SHA256, format!("{client}\0{jti}").as_bytes());
-    [USED.as_bytes(), &u64::try_from(until_s).unwrap_or(0).to_be_bytes(), id.as_ref()].concat()
+    let end = u64::try_from(until_s).unwrap_or(0).to_be_bytes();
+    [USED.as_bytes(), &end, id.as_ref(), client.as_bytes()].concat()
 }
 
 fn ended(now: Timestamp, limit: usize) -> Range {
@@ -304,15 +304,17 @@ fn ended(now: Timestamp, limit: usize) -> Range {
     Range { from: USED.as_bytes().to_vec(), to, limit }
 }
 
-/// Whether [`forget_used`] has anything to do.
-pub(super) fn has_ended(view: &impl View, now: Timestamp) -> Result<bool, VaultError> {
-    Ok(!view.keys(Table::Oauth, &ended(now, 1))?.is_empty())
+/// Whether [`forget_used`] has so many assertions to forget.
+pub(crate) fn have_ended(view: &impl View, now: Timestamp, least: usize) -> Result<bool, VaultError> {
+    Ok(view.keys(Table::Oauth, &ended(now, least))?.len() >= least)
 }
 
 /// Forgets assertions that have ended; how many.
 pub(crate) fn forget_used(change: &mut Change<'_>, now: Timestamp) -> Result<usize, VaultError> {
     let ended = change.keys(Table::Oauth, &ended(now, SWEEP_MAX))?;
     for key in &ended {
+        let client = key.get(USED.len() + 8 + digest::SHA256_OUTPUT_LEN..).unwrap_or_default();
+        change.give_back(Held::Assertions, &String::from_utf8_lossy(client), 1)?;
         change.remove(Table::Oauth, key);
     }
     Ok(ended.len())

@@ -14,4 +14,4 @@ mod judge;
 mod proof;
 
 pub(crate) use api::{at, routes};
-pub(crate) use client::{forget_used, is_client};
+pub(crate) use client::{forget_used, have_ended, is_client};

@@ -1,7 +1,6 @@
 //! How a client proves that it is the client: exactly one of its ways, in each request anew.
 
 use http::HeaderMap;
-use jiff::Timestamp;
 use sluice_identity::assertion::{self, Expected};
 use sluice_identity::caller::{Caller, Via};
 
@@ -10,6 +9,7 @@ use super::error::OauthError;
 use super::form::{Form, basic};
 use crate::context::Vault;
 use crate::error::VaultError;
+use crate::quota::Held;
 use crate::request::Act;
 use crate::store::{Table, View as _};
 
@@ -112,16 +112,15 @@ impl Vault {
         let told = assertion::verify(jwt, expected, act.now.as_second()).map_err(|_| OauthError::client())?;
         let key = used_key(&client.id, &told.jti, told.exp + leeway_s);
         let entry = act.entry("oauth", "assert", format!("oauth2/clients/{}", client.id)).actor(&client.id);
+        let id = client.id.clone();
         let is_new = self.write(entry, move |change| {
             let is_new = change.raw(Table::Oauth, &key)?.is_none();
-            change.mark(Table::Oauth, &key);
+            if is_new {
+                change.charge(Held::Assertions, &id, 1)?;
+                change.mark(Table::Oauth, &key);
+            }
             Ok(is_new)
         })?;
         if is_new { Ok(()) } else { Err(OauthError::client()) }
-    }
-
-    /// Whether used assertions are kept that have ended.
-    pub(crate) fn has_used_assertions(&self, now: Timestamp) -> Result<bool, VaultError> {
-        client::has_ended(&self.store.snapshot()?, now)
     }
 }

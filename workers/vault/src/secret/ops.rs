@@ -192,7 +192,7 @@ impl Vault {
             let versions = versions.map_or_else(|| vec![head.current], |versions| versions.0);
             for version in &versions {
                 let known = head.versions.contains_key(version);
-                if !rows::decide(change, &path, &mut head, *version, fate, now) {
+                if !rows::decide(change, &path, &mut head, *version, fate, now)? {
                     let destroyed =
                         || VaultError::invalid(Code::Conflict, format!("version {version} was destroyed"));
                     return Err(if known { destroyed() } else { absent() });

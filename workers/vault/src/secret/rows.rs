@@ -12,10 +12,13 @@ use super::ops::Fate;
 use super::{VERSIONS_DEFAULT, body::NewValue};
 use crate::error::VaultError;
 use crate::path::SecretPath;
+use crate::quota::Held;
 use crate::store::{Change, Range, Table, View};
 
 /// LIMIT: secrets.
 const SECRETS_MAX: u64 = 1_000_000;
+/// LIMIT: bytes of a secret's value, as one request can carry; merging reaches no further.
+pub(crate) const VALUE_BYTES_MAX: usize = 1 << 20;
 /// Key of the mount's own settings.
 const CONFIG: &[u8] = b"kv/config";
 
@@ -144,8 +147,25 @@ pub(crate) fn head_or_new(
         None if change.count(Table::SecretHead)? >= SECRETS_MAX => {
             Err(VaultError::invalid(Code::RateLimited, "too many secrets"))
         }
-        None => Ok(Head::new(now)),
+        None => {
+            change.charge(Held::Secrets, payer(path), 1)?;
+            Ok(Head::new(now))
+        }
     }
+}
+
+/// Whose quota a secret counts to: the service's whose part of the tree it is in, else that of its first folder.
+fn payer(path: &SecretPath) -> &str {
+    path.tenant().unwrap_or_else(|| path.as_str().split('/').next().unwrap_or_default())
+}
+
+/// Removes a version's value.
+fn remove_value(change: &mut Change<'_>, path: &SecretPath, version: u64) -> Result<(), VaultError> {
+    let key = version_key(path, version);
+    let bytes = change.stored_bytes(Table::SecretVersion, &key)?;
+    change.give_back(Held::SecretBytes, payer(path), bytes)?;
+    change.remove(Table::SecretVersion, &key);
+    Ok(())
 }
 
 /// Writes the next version; its head.
@@ -156,6 +176,11 @@ pub(crate) fn write(
     rule: Cas,
     now: Timestamp,
 ) -> Result<Head, VaultError> {
+    if value.data.len() > VALUE_BYTES_MAX {
+        let detail =
+            format!("the secret would have {} bytes; at most {VALUE_BYTES_MAX} are kept", value.data.len());
+        return Err(VaultError::invalid(Code::BodyTooLarge, detail));
+    }
     let mut head = head_or_new(change, path, now)?;
     let settings = head.settings.over(config(change)?);
     // A secret whose current version is deleted counts as absent for `cas: 0`, as clients expect.
@@ -174,18 +199,22 @@ pub(crate) fn write(
     head.current = version;
     head.updated_at = now;
     head.versions.insert(version, Version { created_at: now, deleted_at, destroyed: false });
-    trim(change, path, &mut head, settings.kept());
-    change.put(Table::SecretVersion, &version_key(path, version), &value.data);
+    trim(change, path, &mut head, settings.kept())?;
+    let key = version_key(path, version);
+    change.put(Table::SecretVersion, &key, &value.data);
+    let bytes = change.stored_bytes(Table::SecretVersion, &key)?;
+    change.charge(Held::SecretBytes, payer(path), bytes)?;
     save(change, path, &head);
     Ok(head)
 }
 
-fn trim(change: &mut Change<'_>, path: &SecretPath, head: &mut Head, kept: usize) {
+fn trim(change: &mut Change<'_>, path: &SecretPath, head: &mut Head, kept: usize) -> Result<(), VaultError> {
     while head.versions.len() > kept {
         if let Some((oldest, _)) = head.versions.pop_first() {
-            change.remove(Table::SecretVersion, &version_key(path, oldest));
+            remove_value(change, path, oldest)?;
         }
     }
+    Ok(())
 }
 
 /// A version, the current one when none is named; `None`: there is none.
@@ -215,28 +244,29 @@ pub(crate) fn decide(
     version: u64,
     fate: Fate,
     now: Timestamp,
-) -> bool {
-    let Some(state) = head.versions.get_mut(&version) else { return false };
+) -> Result<bool, VaultError> {
+    let Some(state) = head.versions.get_mut(&version) else { return Ok(false) };
     match fate {
         Fate::Delete if !state.destroyed => {
             state.deleted_at = Some(state.deleted_at.map_or(now, |at| at.min(now)));
         }
         Fate::Undelete if !state.destroyed => state.deleted_at = None,
-        Fate::Delete | Fate::Undelete => return false,
+        Fate::Delete | Fate::Undelete => return Ok(false),
         Fate::Destroy => {
             state.destroyed = true;
-            change.remove(Table::SecretVersion, &version_key(path, version));
+            remove_value(change, path, version)?;
         }
     }
-    true
+    Ok(true)
 }
 
 /// Removes a secret with everything that is known of it.
 pub(crate) fn forget(change: &mut Change<'_>, path: &SecretPath) -> Result<(), VaultError> {
     if let Some(head) = head(change, path)? {
         for version in head.versions.keys() {
-            change.remove(Table::SecretVersion, &version_key(path, *version));
+            remove_value(change, path, *version)?;
         }
+        change.give_back(Held::Secrets, payer(path), 1)?;
         change.remove(Table::SecretHead, path.as_str().as_bytes());
     }
     Ok(())

@@ -19,10 +19,11 @@ use super::open::Head;
 use super::snapshot::{KeyBytes, Range, View, keys, last_key};
 use super::table::Table;
 use crate::error::VaultError;
+use crate::quota::Quotas;
 use crate::seal::{Keyring, fingerprint};
 
 /// LIMIT: events that wait for the event worker; when it is reached, further events are not queued (the audit
-/// log has the fact in any case) and counted.
+/// log has the fact in any case) and counted. The last of it is kept for grave ones (`outbox::kept_free`).
 pub(crate) const OUTBOX_MAX: u64 = 10_000;
 
 /// LIMIT: rows of the keyring, far above what [`crate::seal::KEKS_MAX`] keys need.
@@ -33,6 +34,7 @@ pub(super) type Writes = BTreeMap<(Table, KeyBytes), Option<Vec<u8>>>;
 /// A change in the making.
 pub(crate) struct Change<'t> {
     txn: &'t WriteTransaction,
+    quotas: &'t Quotas,
     /// The keys as this change leaves them.
     pub(super) keyring: Arc<Keyring>,
     now: Timestamp,
@@ -44,9 +46,16 @@ pub(crate) struct Change<'t> {
 }
 
 impl<'t> Change<'t> {
-    pub(super) fn new(txn: &'t WriteTransaction, keyring: Arc<Keyring>, head: Head, now: Timestamp) -> Self {
+    pub(super) fn new(
+        txn: &'t WriteTransaction,
+        quotas: &'t Quotas,
+        keyring: Arc<Keyring>,
+        head: Head,
+        now: Timestamp,
+    ) -> Self {
         Self {
             txn,
+            quotas,
             keyring,
             now,
             head,
@@ -55,6 +64,11 @@ impl<'t> Change<'t> {
             audit_path: None,
             events_refused: 0,
         }
+    }
+
+    /// How much an identity may hold.
+    pub(crate) const fn quotas(&self) -> &'t Quotas {
+        self.quotas
     }
 
     /// Seals and writes a row's content.
@@ -121,7 +135,7 @@ impl<'t> Change<'t> {
 
     /// Queues an event for the event worker.
     pub(crate) fn emit(&mut self, event: &NewEvent) -> Result<(), VaultError> {
-        if self.count(Table::Outbox)? >= OUTBOX_MAX {
+        if self.count(Table::Outbox)? >= OUTBOX_MAX - crate::outbox::kept_free(event) {
             self.events_refused += 1;
             return Ok(());
         }

@@ -19,9 +19,11 @@ mod table;
 mod writer;
 
 pub(crate) use change::Change;
+#[cfg(test)]
+pub(crate) use change::OUTBOX_MAX;
 pub(crate) use open::StoreError;
 pub(crate) use snapshot::{KeyBytes, Range, View};
-pub(crate) use table::Table;
+pub(crate) use table::{SWEEP_MAX, Table};
 pub(crate) use writer::{Queued, Store};
 
 #[cfg(test)]

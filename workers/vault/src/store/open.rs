@@ -165,6 +165,21 @@ pub(super) fn shape(path: &Path) -> Result<Option<Shape>, StoreError> {
     shape.map(Some)
 }
 
+/// Whether a root key opens the keys of the store at `path`.
+pub(super) fn is_key(path: &Path, root: &RootKey) -> Result<bool, StoreError> {
+    let wrap = |error: VaultError| damaged(path, Some(error));
+    let read = || {
+        let db = Builder::new().set_cache_size(CACHE_BYTES).open(path).map_err(|error| wrap(error.into()))?;
+        let txn = db.begin_read().map_err(|error| wrap(error.into()))?;
+        match Keyring::open(root, &keyring_rows(&txn).map_err(wrap)?) {
+            Err(KeyringError::WrongKey) => Ok(false),
+            Err(error) => Err(StoreError::Keyring(error)),
+            Ok(_) => Ok(true),
+        }
+    };
+    quiet::catch(read).unwrap_or_else(|| Err(damaged(path, None)))
+}
+
 fn damaged(path: &Path, source: Option<VaultError>) -> StoreError {
     StoreError::Damaged { path: path.to_owned(), source: source.map(Box::new) }
 }

@@ -6,6 +6,9 @@ use crate::seal::Place;
 
 pub(crate) type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
+/// LIMIT: rows of a table that one sweep removes: a slice between which others use the store.
+pub(crate) const SWEEP_MAX: usize = 256;
+
 /// Mount of the secrets.
 const SECRET_MOUNT: &str = "secret";
 
@@ -42,7 +45,7 @@ pub(crate) enum Table {
     Outbox,
     /// Keys of other roles' stores: `role/` and the number, four bytes big endian.
     StoreKey,
-    /// OAuth clients: `client/name`; used assertions: `used/‖end‖digest`, no values.
+    /// OAuth clients: `client/name`; used assertions: `used/‖end‖digest‖client`, no values.
     Oauth,
     /// Services that are shut out, by name.
     Quarantine,
@@ -56,11 +59,13 @@ pub(crate) enum Table {
     LogicalExpiry,
     /// What ACME keeps, by path: binding keys, accounts, orders; `end/‖end‖key` of orders, no values.
     Acme,
+    /// What an identity holds: `kind/identity`, eight bytes big endian.
+    Quota,
 }
 
 impl Table {
     /// Every table.
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::Meta,
         Self::Keyring,
         Self::Authority,
@@ -83,6 +88,7 @@ impl Table {
         Self::Logical,
         Self::LogicalExpiry,
         Self::Acme,
+        Self::Quota,
     ];
 
     /// Its name in the file and in sealed places.
@@ -110,6 +116,7 @@ impl Table {
             Self::Logical => "logical",
             Self::LogicalExpiry => "logical_expiry",
             Self::Acme => "acme",
+            Self::Quota => "quota",
         }
     }
 

@@ -28,6 +28,7 @@ use super::open::{self, Head, PENDING, StoreError, write_head};
 use super::snapshot::Snapshot;
 use super::table::Table;
 use crate::error::VaultError;
+use crate::quota::Quotas;
 use crate::seal::{Keyring, RootKey, Shape};
 
 /// LIMIT: operations in one transaction.
@@ -66,6 +67,7 @@ struct Writer {
     /// Records of the last commit that the log does not have yet, and their time.
     owed: Option<(Vec<Entry>, Timestamp)>,
     arrears: Arrears,
+    quotas: Quotas,
 }
 
 /// An operation of any result type.
@@ -113,12 +115,17 @@ impl Store {
     ) -> Result<Idle, StoreError> {
         let opened = open::open(path, root, shape, &audit, now)?;
         let keyring = Arc::new(ArcSwap::new(opened.keyring));
-        Ok(Idle { db: Arc::new(opened.db), keyring, head: opened.head, audit })
+        Ok(Idle { db: Arc::new(opened.db), keyring, head: opened.head, audit, quotas: Quotas::default() })
     }
 
     /// How the root key of the store at `path` is had; `None`: there is no store.
     pub(crate) fn shape(path: &Path) -> Result<Option<Shape>, StoreError> {
         open::shape(path)
+    }
+
+    /// Whether this root key opens the keys of the store at `path`; the rest of it is not looked at.
+    pub(crate) fn is_key(path: &Path, root: &RootKey) -> Result<bool, StoreError> {
+        open::is_key(path, root)
     }
 
     /// The keys in force.
@@ -181,9 +188,15 @@ pub(crate) struct Idle {
     keyring: Arc<ArcSwap<Keyring>>,
     head: Head,
     audit: Arc<Log>,
+    quotas: Quotas,
 }
 
 impl Idle {
+    /// The same with other quotas than the default ones.
+    pub(crate) fn with_quotas(self, quotas: Quotas) -> Self {
+        Self { quotas, ..self }
+    }
+
     /// The rows as they stand.
     pub(crate) fn snapshot(&self) -> Result<Snapshot, VaultError> {
         Snapshot::take(&self.db, &self.keyring)
@@ -215,6 +228,7 @@ impl Idle {
             publish,
             owed: None,
             arrears: Arc::clone(&arrears),
+            quotas: self.quotas,
         };
         let guard = ended.clone().drop_guard();
         let thread = std::thread::Builder::new().name("vault-store".into()).spawn(move || {
@@ -325,7 +339,7 @@ impl Writer {
         let mut kept = false;
         let mut keyring = self.keyring.load_full();
         for job in batch {
-            let mut change = Change::new(&txn, Arc::clone(&keyring), head.clone(), now);
+            let mut change = Change::new(&txn, &self.quotas, Arc::clone(&keyring), head.clone(), now);
             let keep = job.run(&mut change);
             entries.push(job.entry(change.audit_path.take()));
             let Change { head: after, keyring: ring, writes, messages: announced, events_refused, .. } =

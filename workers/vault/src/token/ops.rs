@@ -23,6 +23,7 @@ use crate::feed::RevokedRow;
 use crate::outbox::security_event;
 use crate::own::{Shown, parent_of};
 use crate::path::ServiceName;
+use crate::quota::Held;
 use crate::request::Act;
 use crate::store::{Change, Range, Table, View as _};
 use crate::user::Standing;
@@ -287,6 +288,7 @@ impl Vault {
             revoked: false,
             client: plan.client,
             parent: plan.parent,
+            payer: act.payer(&plan.subject),
         };
         let (id, now, user) = (jti.clone(), act.now, plan.user);
         self.write(entry, move |change| {
@@ -314,6 +316,7 @@ impl Vault {
             if let Some(parent) = &row.parent {
                 check_line(change, parent)?;
             }
+            change.charge(Held::Tokens, row.payer(), 1)?;
             for key in index(&row, &id) {
                 change.mark(Table::TokenIndex, &key);
             }

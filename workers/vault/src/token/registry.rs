@@ -9,16 +9,15 @@ use crate::access;
 use crate::context::Vault;
 use crate::error::VaultError;
 use crate::feed::RevokedRow;
+use crate::quota::Held;
 use crate::request::Act;
-use crate::store::{Change, KeyBytes, Range, Table, View};
+use crate::store::{Change, KeyBytes, Range, SWEEP_MAX, Table, View};
 use crate::v1::{self, Origin};
 
 /// LIMIT: tokens in one page of the list.
 const PAGE_MAX: usize = 500;
 /// LIMIT: tokens that descend from one: what ends with it ends in one commit.
 pub(super) const LINE_MAX: usize = 256;
-/// LIMIT: rows one sweep removes.
-const SWEEP_MAX: usize = 1_000;
 
 /// The registry's row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +36,9 @@ pub(crate) struct Row {
     /// The token it was made of: it ends with that one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) parent: Option<Parent>,
+    /// Whose quota it counts to, where that is not its subject.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) payer: Option<String>,
 }
 
 /// The token that another was made of.
@@ -51,6 +53,11 @@ pub(crate) struct Parent {
 }
 
 impl Row {
+    /// Whose quota it counts to.
+    pub(super) fn payer(&self) -> &str {
+        self.payer.as_deref().unwrap_or(&self.sub)
+    }
+
     /// How long it was made to live.
     pub(crate) fn life(&self) -> SignedDuration {
         SignedDuration::from_secs(self.expires_s - self.issued_s)
@@ -153,21 +160,27 @@ pub(crate) fn has_any(view: &impl View, subject: &str) -> Result<bool, VaultErro
     Ok(!view.keys(Table::TokenIndex, &Range::prefix(&subject_prefix(subject), 1))?.is_empty())
 }
 
-/// Whether [`sweep`] has anything to do.
-pub(crate) fn has_ended(view: &impl View, now: Timestamp, leeway_s: i64) -> Result<bool, VaultError> {
-    let any =
-        |range| Ok::<_, VaultError>(!view.keys(Table::TokenIndex, &Range { limit: 1, ..range })?.is_empty());
-    Ok(any(ended(now, leeway_s))? || any(ended_voids(now))?)
+/// Whether [`sweep`] has so many tokens, or so many revocations of subjects, to remove.
+pub(crate) fn have_ended(
+    view: &impl View,
+    now: Timestamp,
+    leeway_s: i64,
+    least: usize,
+) -> Result<bool, VaultError> {
+    let so_many = |range| {
+        Ok::<_, VaultError>(view.keys(Table::TokenIndex, &Range { limit: least, ..range })?.len() >= least)
+    };
+    Ok(so_many(ended(now, leeway_s, least))? || so_many(ended_voids(now))?)
 }
 
-fn ended(now: Timestamp, leeway_s: i64) -> Range {
+fn ended(now: Timestamp, leeway_s: i64, limit: usize) -> Range {
     let end = now.as_second() - leeway_s;
-    Range { from: b"x".to_vec(), to: expiry_key(end, ""), limit: SWEEP_MAX }
+    Range { from: b"x".to_vec(), to: expiry_key(end, ""), limit }
 }
 
 /// Removes tokens and revocations that no longer matter; how many rows went.
 pub(crate) fn sweep(change: &mut Change<'_>, now: Timestamp, leeway_s: i64) -> Result<usize, VaultError> {
-    let range = ended(now, leeway_s);
+    let range = ended(now, leeway_s, SWEEP_MAX);
     let ended = change.keys(Table::TokenIndex, &range)?;
     let mut swept = ended.len();
     for key in ended {
@@ -180,6 +193,7 @@ pub(crate) fn sweep(change: &mut Change<'_>, now: Timestamp, leeway_s: i64) -> R
         for key in index(&row, &jti) {
             change.remove(Table::TokenIndex, &key);
         }
+        change.give_back(Held::Tokens, row.payer(), 1)?;
         change.remove(Table::Token, jti.as_bytes());
         change.remove(Table::Revoked, format!("jti/{jti}").as_bytes());
     }

@@ -131,6 +131,28 @@ impl Guard {
         }
     }
 
+    /// Judges something else than a password that a source shows for a name, under the same bounds; also whether this
+    /// was the try that shuts the name out from there. What `is_wrong` says no to was not judged.
+    pub(crate) fn judge<T>(
+        &self,
+        name: &str,
+        source: &str,
+        judge: impl FnOnce() -> Result<T, VaultError>,
+        is_wrong: impl FnOnce(&VaultError) -> bool,
+    ) -> (Result<T, VaultError>, bool) {
+        let _inside = match self.begin(name, source) {
+            Ok(inside) => inside,
+            Err(error) => return (Err(error), false),
+        };
+        let judged = judge();
+        let end = match &judged {
+            Ok(_) => End::Right,
+            Err(error) if is_wrong(error) => End::Wrong,
+            Err(_) => End::Dropped,
+        };
+        (judged, self.end(name, source, end))
+    }
+
     fn end(&self, name: &str, source: &str, end: End) -> bool {
         let mut lockout = self.lockout.lock().unwrap_or_else(PoisonError::into_inner);
         let shuts = lockout.end(name, source, end, self.now_ms());

@@ -44,12 +44,6 @@ pub(crate) async fn handle(State(context): State<Arc<Context>>, request: Request
     }
 }
 
-/// A refusal, and when it may be asked again.
-struct Refused {
-    wire: Wire,
-    retry_s: Option<u64>,
-}
-
 async fn answer(context: &Arc<Context>, request: Request) -> Result<(Answer, String), Refused> {
     let (parts, body) = request.into_parts();
     // What the probes of clients and load balancers ask has no caller and is no operation.
@@ -237,9 +231,20 @@ fn respond((status, content_type, body): Wire, head: bool) -> Response {
     response
 }
 
+/// A call that was not answered.
+struct Refused {
+    wire: Wire,
+    /// Seconds until it may be tried again.
+    retry_s: Option<u64>,
+}
+
 /// An error of an operation.
 fn of_error(error: &VaultError) -> Refused {
-    let retry_s = if let VaultError::Later(_, _, seconds) = error { Some(*seconds) } else { None };
+    let retry_s = match error {
+        VaultError::Later(_, _, retry_s) => Some(*retry_s),
+        VaultError::Invalid(Code::RateLimited, _) => Some(crate::error::RETRY_S),
+        _ => None,
+    };
     Refused { wire: wire_of(error), retry_s }
 }
 
@@ -253,7 +258,9 @@ fn wire_of(error: &VaultError) -> Wire {
         VaultError::Invalid(Code::VersionConflict, _) => {
             refusal(400, &["check-and-set parameter did not match the current version"])
         }
-        VaultError::Invalid(Code::RateLimited, text) => refusal(429, &[text]),
+        VaultError::Invalid(code @ (Code::RateLimited | Code::BodyTooLarge), text) => {
+            refusal(code.status(), &[text])
+        }
         VaultError::Invalid(_, text) => refusal(400, &[text]),
         VaultError::Later(code, text, _) => refusal(code.status(), &[text]),
         VaultError::Integrity(_) => refusal(500, &["a stored record failed its integrity check"]),
@@ -274,7 +281,7 @@ fn worded(reject: &Reject) -> Refused {
         _ if problem.code == Code::Sealed => refusal(503, &["Vault is sealed"]),
         status => refusal(status, &[problem.detail.as_deref().unwrap_or("")]),
     };
-    Refused { wire, retry_s: None }
+    Refused { wire, retry_s: problem.retry_after_s }
 }
 
 #[cfg(test)]

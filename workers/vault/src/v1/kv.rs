@@ -115,7 +115,7 @@ impl Vault {
             let versions = if named.is_empty() { vec![head.current] } else { named };
             let mut reached = false;
             for version in versions {
-                reached |= rows::decide(change, &path, &mut head, version, fate, now);
+                reached |= rows::decide(change, &path, &mut head, version, fate, now)?;
             }
             if reached {
                 head.updated_at = now;

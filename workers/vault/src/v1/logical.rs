@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use super::{fault, token};
 use crate::error::VaultError;
-use crate::store::{Change, Range, Table, View};
+use crate::store::{Change, Range, SWEEP_MAX, Table, View};
 
 /// LIMIT: rows under one prefix: policies, roles, users, keys.
 pub(super) const NAMES_MAX: usize = 10_000;
@@ -14,8 +14,6 @@ pub(super) const NAMES_MAX: usize = 10_000;
 const ENDING_MAX: u64 = 200_000;
 /// LIMIT: bytes of a name.
 const NAME_BYTES_MAX: usize = 128;
-/// LIMIT: rows removed by one sweep.
-pub(super) const SWEEP_MAX: usize = 1_000;
 
 /// A row.
 pub(super) fn load<T: DeserializeOwned>(view: &impl View, key: &str) -> Result<Option<T>, VaultError> {
@@ -82,20 +80,30 @@ fn ended(now: Timestamp, limit: usize) -> Range {
     Range { from: Vec::new(), to: ending(now.as_second() + 1, ""), limit }
 }
 
-/// Whether [`sweep`] has anything to do.
-pub(crate) fn has_ended(view: &impl View, now: Timestamp) -> Result<bool, VaultError> {
-    let other = !view.keys(Table::LogicalExpiry, &ended(now, 1))?.is_empty();
-    Ok(other || !token::ended(view, now, 1)?.is_empty())
+/// Whether [`sweep`] has so many tokens, or so many other rows, to remove.
+pub(crate) fn have_ended(view: &impl View, now: Timestamp, least: usize) -> Result<bool, VaultError> {
+    let others = view.keys(Table::LogicalExpiry, &ended(now, least))?.len();
+    Ok(others >= least || token::ended(view, now, least)?.len() >= least)
 }
 
-/// Removes tokens and other rows that have ended.
-pub(crate) fn sweep(change: &mut Change<'_>, now: Timestamp) -> Result<(), VaultError> {
+/// Removes tokens, with what is wrapped under them, and other rows that have ended; how many.
+pub(crate) fn sweep(change: &mut Change<'_>, now: Timestamp) -> Result<usize, VaultError> {
+    let mut swept = 0;
+    for id in token::ended(change, now, SWEEP_MAX)? {
+        if swept >= SWEEP_MAX {
+            break;
+        }
+        swept += token::remove_tree(change, &id)?;
+    }
     for key in change.keys(Table::LogicalExpiry, &ended(now, SWEEP_MAX))? {
+        // What is wrapped goes with its token, and is given back to whom it counts.
+        let wrapped = key[8..].strip_prefix(b"wrap/").is_some_and(|id| !id.is_empty());
+        if wrapped && change.raw(Table::ApiToken, &key[8 + b"wrap/".len()..])?.is_some() {
+            continue;
+        }
         change.remove(Table::Logical, &key[8..]);
         change.remove(Table::LogicalExpiry, &key);
+        swept += 1;
     }
-    for id in token::ended(change, now, SWEEP_MAX)? {
-        token::remove_tree(change, &id)?;
-    }
-    Ok(())
+    Ok(swept)
 }

@@ -30,7 +30,7 @@ pub(crate) use auth::forget_user;
 pub(crate) use born::{Origin, end_born};
 pub(crate) use door::TOKEN_PREFIX;
 pub(crate) use http::handle;
-pub(crate) use logical::{has_ended, sweep};
+pub(crate) use logical::{have_ended, sweep};
 
 use jiff::Timestamp;
 use ring::hmac;

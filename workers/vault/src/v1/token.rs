@@ -12,6 +12,7 @@ use super::answer::Auth;
 use super::born::Born;
 use super::{Keys, TTL_MAX_S, at, fault, random_word};
 use crate::error::VaultError;
+use crate::quota::Held;
 use crate::store::{Change, Range, Table, View};
 
 /// What tokens begin with.
@@ -52,6 +53,9 @@ pub(super) struct Row {
     pub(super) term: Term,
     pub(super) role: Option<String>,
     pub(super) born: Option<Born>,
+    /// Whose quota it counts to.
+    #[serde(default)]
+    pub(super) payer: String,
 }
 
 /// How long a token lives. All in seconds; 0 is nothing said.
@@ -78,6 +82,7 @@ pub(super) struct Draft {
     pub(super) role: Option<String>,
     pub(super) born: Option<Born>,
     pub(super) wrapping: bool,
+    pub(super) payer: String,
 }
 
 impl Term {
@@ -172,6 +177,7 @@ pub(super) fn create(
     if change.count(Table::ApiToken)? >= TOKENS_MAX {
         return Err(fault(429, "too many tokens"));
     }
+    change.charge(Held::VaultTokens, &draft.payer, 1)?;
     let token = format!("{PREFIX}{}", random_word()?);
     let id = keys.digest("token", &token);
     let now_s = now.as_second();
@@ -194,6 +200,7 @@ pub(super) fn create(
         term: draft.term,
         role: draft.role,
         born: draft.born,
+        payer: draft.payer,
     };
     if let Some(parent) = &row.parent {
         if above(change, parent)?.is_none_or(|above| above.len() >= DEPTH_MAX) {
@@ -290,8 +297,8 @@ pub(super) fn ended(view: &impl View, now: Timestamp, limit: usize) -> Result<Ve
     Ok(view.keys(Table::ApiTokenIndex, &range)?.iter().map(|key| id_of(key)).collect())
 }
 
-/// Removes a token and what lies below it.
-pub(super) fn remove_tree(change: &mut Change<'_>, id: &str) -> Result<(), VaultError> {
+/// Removes a token and what lies below it; how many tokens.
+pub(super) fn remove_tree(change: &mut Change<'_>, id: &str) -> Result<usize, VaultError> {
     let mut waiting = vec![id.to_owned()];
     let mut removed = 0;
     while let Some(id) = waiting.pop() {
@@ -302,7 +309,7 @@ pub(super) fn remove_tree(change: &mut Change<'_>, id: &str) -> Result<(), Vault
         waiting.extend(children(change, &id, TREE_MAX)?);
         remove(change, &id)?;
     }
-    Ok(())
+    Ok(removed)
 }
 
 /// Removes a token alone; what lay below it has no parent from now on.
@@ -332,7 +339,10 @@ fn remove(change: &mut Change<'_>, id: &str) -> Result<(), VaultError> {
     for key in row.born.iter().flat_map(|born| born.keys(id)) {
         change.remove(Table::ApiTokenIndex, &key);
     }
+    change.give_back(Held::VaultTokens, &row.payer, 1)?;
     if row.kind == Kind::Wrapping {
+        let bytes = change.stored_bytes(Table::Logical, format!("wrap/{id}").as_bytes())?;
+        change.give_back(Held::WrappedBytes, &row.payer, bytes)?;
         super::logical::remove_ending(change, &format!("wrap/{id}"), row.expires_s.unwrap_or_default());
     }
     change.remove(Table::ApiToken, id.as_bytes());
@@ -344,7 +354,7 @@ pub(super) fn spend(change: &mut Change<'_>, id: &str) -> Result<(), VaultError>
     let row = change.load::<Row>(Table::ApiToken, id.as_bytes())?;
     let mut row = row.ok_or_else(|| fault(403, "permission denied"))?;
     match row.uses {
-        Some(0 | 1) => remove_tree(change, id),
+        Some(0 | 1) => remove_tree(change, id).map(drop),
         Some(uses) => {
             row.uses = Some(uses - 1);
             change.save(Table::ApiToken, id.as_bytes(), &row);

@@ -133,7 +133,7 @@ impl Vault {
 
     fn v1_revoke(&self, ask: &Ask, id: String, tree: bool) -> Result<Answer, VaultError> {
         self.write(ask.entry(), move |change| {
-            if tree { token::remove_tree(change, &id) } else { token::remove_alone(change, &id) }
+            if tree { token::remove_tree(change, &id).map(drop) } else { token::remove_alone(change, &id) }
         })?;
         Ok(Answer::Nothing)
     }
@@ -298,6 +298,7 @@ fn plan(ask: &Ask, role: Option<&(String, Role)>, orphan: bool) -> Result<Draft,
         // An orphan outlives a token of its own kind, never the Sluice token that made it.
         born: ask.who.born(ask.call.certified.as_ref(), ask.call.act.now),
         wrapping: false,
+        payer: ask.who.payer(),
     })
 }
 
@@ -364,6 +365,7 @@ impl Vault {
             policies: vec!["root".to_owned()],
             path: "auth/token/root".to_owned(),
             display_name: "root".to_owned(),
+            payer: "root".to_owned(),
             term: Term { ttl_s, explicit_max_s: ttl_s, ..Term::default() },
             ..Draft::default()
         };

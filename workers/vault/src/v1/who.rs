@@ -120,6 +120,15 @@ impl Who {
         }
     }
 
+    /// Whose quota pays what it asks for. Whoever shows no credential (a login that is to be wrapped) shares one.
+    pub(super) fn payer(&self) -> String {
+        match self {
+            Self::Nobody => "anonymous".to_owned(),
+            Self::Sluice(caller) => caller.account.clone(),
+            Self::Token(held) => held.row.payer.clone(),
+        }
+    }
+
     /// What binds a token that it makes at `now` to it: what a token of Vault's kind makes ends with what made that
     /// one, also without a parent. `certified` is the certificate of the connection.
     pub(super) fn born(&self, certified: Option<&Certified>, now: Timestamp) -> Option<Born> {

@@ -11,6 +11,7 @@ use super::who::Who;
 use super::{fault, logical};
 use crate::context::Vault;
 use crate::error::VaultError;
+use crate::quota::Held;
 use crate::store::{Change, Table, View};
 
 /// LIMIT: longest time an answer is kept, seconds.
@@ -34,6 +35,7 @@ impl Vault {
         let body = String::from_utf8_lossy(&reply.body(&ask.call.act.request_id)).into_owned();
         let (keys, now, path) = (Arc::clone(&self.api_keys), ask.call.act.now, ask.call.path.clone());
         let born = ask.who.born(ask.call.certified.as_ref(), now);
+        let payer = ask.who.payer();
         let info = self.write(entry, move |change| {
             let draft = Draft {
                 path: path.clone(),
@@ -42,12 +44,16 @@ impl Vault {
                 uses: 1,
                 born,
                 wrapping: true,
+                payer: payer.clone(),
                 ..Draft::default()
             };
             let (token, row) = token::create(change, &keys, draft, now)?;
             let id = keys.digest("token", &token);
             let end_s = row.expires_s.unwrap_or_default();
-            logical::save_until(change, &format!("wrap/{id}"), &Wrapped { body, ttl_s }, end_s)?;
+            let key = format!("wrap/{id}");
+            logical::save_until(change, &key, &Wrapped { body, ttl_s }, end_s)?;
+            let bytes = change.stored_bytes(Table::Logical, key.as_bytes())?;
+            change.charge(Held::WrappedBytes, &payer, bytes)?;
             Ok(WrapInfo {
                 token,
                 accessor: row.accessor,

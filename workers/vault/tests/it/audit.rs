@@ -1,12 +1,13 @@
 //! Every access leaves a record before it is answered.
 
 use std::fs;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sluice_audit::{CheckpointKey, verify_signed};
+use sluice_schema::WhenFull;
 
-use crate::harness::{Setup, Vault};
+use crate::harness::{PATIENCE, Setup, Vault};
 
 async fn records(vault: &Vault, query: &str) -> Vec<Value> {
     let reply = vault.as_admin("GET", &format!("/audit{query}"), "").await;
@@ -106,11 +107,63 @@ async fn flood_of_unknown_callers_is_counted_not_recorded_one_by_one() {
     };
     let counted: usize = counts.iter().map(counted).sum();
     assert!(single.len() + counted <= 300, "{} and {counted}", single.len());
-    // A caller who is known is recorded all the same.
+    // Of a caller who is known as many are recorded, beside the others'.
+    let loud = vault.token("loud", &["read"]).await;
+    for _ in 0..150 {
+        vault.call("GET", "/secrets/services/other/db", Some(&loud), "").await.is(403, "forbidden");
+    }
+    let told = records(&vault, "?actor=loud&limit=500").await.len();
+    assert!((64..150).contains(&told), "{told}");
+    // Another one is recorded all the same.
     let bot = vault.token("bot", &["read"]).await;
     vault.call("GET", "/secrets/services/other/db", Some(&bot), "").await.is(403, "forbidden");
     assert!(!records(&vault, "?actor=bot").await.is_empty());
     assert!(sluice_audit::verify(&vault.dir.path().join("audit")).unwrap().is_whole());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_keeps_as_much_as_it_is_told_and_says_so() {
+    let mut setup = Setup::default();
+    setup.config.vault.audit.keep_bytes = 64 << 10;
+    setup.config.vault.audit.when_full = WhenFull::Refuse;
+    let vault = setup.start();
+    vault.ready().await;
+    vault.as_admin("PUT", "/secrets/a", r#"{"x":1}"#).await;
+    let admin = vault.admin();
+    let mut answered = 0;
+    let refused = loop {
+        let reply = vault.call("GET", "/secrets/a", Some(&admin), "").await;
+        if reply.status != 200 {
+            break reply;
+        }
+        answered += 1;
+        assert!(answered < 2_000, "it never refuses");
+    };
+    refused.is(503, "audit_unavailable");
+    assert!(answered > 50 && vault.call("GET", "/readyz", None, "").await.status == 503, "{answered}");
+    let (dir, ended) = vault.stop().await;
+    ended.unwrap();
+
+    // The same log with files that end by their age: the oldest are gone, whatever room there is.
+    let mut setup = Setup { dir, ..Setup::default() };
+    setup.config.vault.audit.keep_bytes = 1 << 20;
+    setup.config.vault.audit.keep_age = Some(Duration::from_secs(1));
+    let vault = setup.start();
+    vault.ready().await;
+    let fill = vault.call("GET", "/metrics", None, "").await.text;
+    let fill = fill.lines().find_map(|line| line.strip_prefix("sluice_vault_audit_fill_ratio "));
+    assert!(fill.unwrap().parse::<f64>().unwrap() > 0.05, "{fill:?}");
+    let folder = vault.dir.path().join("audit");
+    let oldest = || {
+        let names = fs::read_dir(&folder).unwrap().map(|file| file.unwrap().file_name());
+        names.filter_map(|name| name.into_string().ok()).filter(|name| name.matches('.').count() == 2).min()
+    };
+    let (first, began, admin) = (oldest(), Instant::now(), vault.admin());
+    while oldest() == first {
+        assert_eq!(vault.call("GET", "/secrets/a", Some(&admin), "").await.status, 200);
+        assert!(began.elapsed() < PATIENCE, "{first:?} stays");
+    }
+    assert!(sluice_audit::verify(&folder).unwrap().is_whole());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

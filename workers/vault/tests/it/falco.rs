@@ -38,7 +38,8 @@ fn setup() -> Setup {
     falco.dedup_window = Duration::from_hours(1);
     falco.rate = 4;
     falco.responses = vec![
-        response("Shell started by Sluice", "bot", 2, false),
+        response("Shell started by Sluice", "bot", 1, false),
+        response("Secrets of Sluice read", "data", 2, false),
         response("Memory of Sluice read", "data", 1, true),
         response("Memory of Sluice read", "nobody", 1, false),
     ];
@@ -68,10 +69,13 @@ async fn the_configuration_decides_what_is_told_and_done() {
     vault.token("data", &["read"]).await;
 
     let shell = alert("Shell started by Sluice", "sh");
-    let first = sent(&vault, &shell).await;
-    assert_eq!((&first["accepted"], &first["responses"]), (&json!(1), &json!([])), "a quorum is two");
+    for process in ["cat", "less"] {
+        let one = sent(&vault, &alert("Secrets of Sluice read", process)).await;
+        let told = (&one["accepted"], &one["responses"]);
+        assert_eq!(told, (&json!(1), &json!([])), "a quorum is of hosts, whatever names one gives");
+    }
+    let second = sent(&vault, &shell).await;
     assert_eq!(sent(&vault, &shell).await["repeated"], 1);
-    let second = sent(&vault, &alert("Shell started by Sluice", "perl")).await;
     let done = json!([{ "action": "quarantine", "identity": "bot", "rule": "Shell started by Sluice", "result": "done" }]);
     assert_eq!(second["responses"], done);
     let third = sent(&vault, &alert("Memory of Sluice read", "gdb")).await;
@@ -92,7 +96,7 @@ async fn the_configuration_decides_what_is_told_and_done() {
     assert_eq!(listed["quarantines"][0]["host"], "localhost", "not the name an alert gives itself");
 
     let text = figures(&vault).await;
-    let line = r#"falco_alerts_total{priority="critical",rule="Shell started by Sluice"} 3"#;
+    let line = r#"falco_alerts_total{priority="critical",rule="Shell started by Sluice"} 2"#;
     assert!(text.contains(line), "{text}");
     let log = vault.as_admin("GET", "/audit?limit=500", "").await.text;
     for path in ["falco/localhost/1", "falco/quarantine/bot"] {

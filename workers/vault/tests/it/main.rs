@@ -4,6 +4,7 @@
 
 mod acme;
 mod audit;
+mod bounds;
 mod credentials;
 mod external;
 mod falco;

@@ -232,10 +232,16 @@ async fn a_key_of_its_own_proves_a_client_once_an_assertion() {
     told(&vault.raw("POST", "/oauth2/token", FORM, &typeless).await, 400, "invalid_request");
     let (dir, ended) = vault.stop().await;
     ended.unwrap();
-    let vault = Setup { dir, ..Setup::default() }.start();
+    let mut setup = Setup { dir, ..Setup::default() };
+    setup.config.vault.quota.assertions = 2;
+    let vault = setup.start();
     vault.ready().await;
     told(&vault.raw("POST", "/oauth2/token", FORM, &form).await, 401, "invalid_client");
     assert_eq!(vault.raw("POST", "/oauth2/token", FORM, &assertion("4", ours)).await.status, 200);
+    // What is remembered of a client's assertions is bounded, also over a restart.
+    let full = vault.raw("POST", "/oauth2/token", FORM, &assertion("5", ours)).await;
+    told(&full, 429, "temporarily_unavailable");
+    assert!(full.text.contains("assertions") && full.head.contains("retry-after: "), "{full:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

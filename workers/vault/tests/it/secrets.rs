@@ -2,7 +2,7 @@
 
 use std::sync::{LazyLock, Mutex};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::field::{Field, Visit};
 
 use crate::harness::{Vault, bytes_below};
@@ -80,7 +80,7 @@ async fn services_see_their_own_secrets_and_learn_nothing_of_others() {
     vault.as_admin("PUT", "/secrets/services/other/db", r#"{"a":1}"#).await;
     vault.as_admin("PUT", "/secrets/services/bot_x/db", r#"{"a":1}"#).await;
     let strip = |text: &str| {
-        let mut body: serde_json::Value = serde_json::from_str(text).unwrap();
+        let mut body: Value = serde_json::from_str(text).unwrap();
         body["request_id"] = json!("");
         body["instance"] = json!("");
         body
@@ -242,9 +242,11 @@ async fn no_secret_token_or_key_lies_or_travels_in_the_clear() {
     let issued = vault.as_admin("POST", "/credentials/bot", "").await.json();
     let key = issued["private_key"].as_str().unwrap();
     let key_line = key.lines().nth(1).unwrap().to_owned();
+    let others = other_secrets(&vault).await;
     let metrics = vault.call("GET", "/metrics", None, "").await.text;
     let admin = vault.admin();
-    for needle in [canary, key_line.as_str(), bot.as_str(), admin.as_str()] {
+    let needles = [canary, key_line.as_str(), bot.as_str(), admin.as_str()];
+    for needle in needles.into_iter().chain(others.iter().map(String::as_str)) {
         assert!(!metrics.contains(needle) && !refusals.contains(needle));
         assert!(!LOGGED.lock().unwrap().contains(needle), "in the log");
         for (path, bytes) in bytes_below(vault.dir.path()) {
@@ -256,4 +258,33 @@ async fn no_secret_token_or_key_lies_or_travels_in_the_clear() {
         }
     }
     assert!(LOGGED.lock().unwrap().contains("ready"), "the capture sees lines");
+}
+
+/// Has the vault make and keep what else is secret; all of it.
+async fn other_secrets(vault: &Vault) -> Vec<String> {
+    let root = std::fs::read_to_string(vault.dir.path().join("vault-token")).unwrap();
+    let client = r#"{"client_id":"desk","scope":"read"}"#;
+    let client = vault.as_admin("POST", "/oauth2/clients", client).await.json();
+    assert_eq!(vault.v1(&root, "POST", "auth/approle/role/r", &json!({})).await.status, 204);
+    let secret_id = vault.v1(&root, "POST", "auth/approle/role/r/secret-id", &json!({})).await.json();
+    let headers = format!("x-vault-token: {root}\r\nx-vault-wrap-ttl: 60\r\n");
+    let wrapped = "canary-5d1e-wrapped";
+    let body = json!({ "key": wrapped }).to_string();
+    let opener = vault.raw("POST", "/v1/sys/wrapping/wrap", &headers, &body).await.json();
+    assert_eq!(vault.v1(&root, "POST", "transit/keys/k", &json!({})).await.status / 100, 2);
+    // "canary-88ab-transit" in base64.
+    let plain = "Y2FuYXJ5LTg4YWItdHJhbnNpdA==";
+    let sealed = vault.v1(&root, "POST", "transit/encrypt/k", &json!({ "plaintext": plain })).await.json();
+    let sealed = sealed["data"]["ciphertext"].as_str().unwrap();
+    let opened = vault.v1(&root, "POST", "transit/decrypt/k", &json!({ "ciphertext": sealed })).await.json();
+    assert_eq!(opened["data"]["plaintext"], plain);
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    vec![
+        text(&client["client_secret"]),
+        text(&secret_id["data"]["secret_id"]),
+        text(&opener["wrap_info"]["token"]),
+        wrapped.to_owned(),
+        plain.to_owned(),
+        "canary-88ab-transit".to_owned(),
+    ]
 }

@@ -13,7 +13,7 @@ impl Vault {
     }
 
     /// A call with a token in the header that Vault's clients use.
-    async fn v1(&self, token: &str, method: &str, path: &str, body: &Value) -> Reply {
+    pub(crate) async fn v1(&self, token: &str, method: &str, path: &str, body: &Value) -> Reply {
         let headers = format!("x-vault-token: {token}\r\n");
         let body = if body.is_null() { String::new() } else { body.to_string() };
         self.raw(method, &format!("/v1/{path}"), &headers, &body).await
@@ -34,7 +34,7 @@ impl Vault {
 }
 
 impl Reply {
-    fn errors(&self, status: u16) -> String {
+    pub(crate) fn errors(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{self:?}");
         assert!(self.head.contains("content-type: application/json\r\n"), "{self:?}");
         assert!(self.head.contains("cache-control: no-store"), "{self:?}");

@@ -3,11 +3,13 @@
 //! A secret id is known by its HMAC and lies under its role, so removing a role's rows ends all of them.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use sluice_wire::code::Code;
 
 use super::super::answer::Answer;
 use super::super::call::Op;
@@ -16,8 +18,11 @@ use super::super::{Keys, at, fault, logical, nothing, token};
 use super::Tokens;
 use crate::context::Vault;
 use crate::error::VaultError;
+use crate::outbox::security_event;
 use crate::store::{Change, Range, Table, View};
 
+/// LIMIT: bytes of a secret id that its maker chose: what is shorter can be guessed.
+const SECRET_BYTES: RangeInclusive<usize> = 16..=256;
 /// LIMIT: secret ids of one role.
 const SECRETS_MAX: usize = 10_000;
 
@@ -196,8 +201,11 @@ impl Vault {
         let fields = &ask.call.fields;
         let meta = fields.pairs("metadata")?.unwrap_or_default();
         let (ttl_s, uses) = (fields.seconds("ttl")?, fields.number("num_uses")?);
-        if custom.as_ref().is_some_and(|secret| secret.len() > 256) {
-            return Err(self.refuse(ask.entry(), fault(400, "a secret_id has at most 256 bytes")));
+        let fits = |secret: &String| SECRET_BYTES.contains(&secret.len());
+        if !custom.as_ref().is_none_or(fits) {
+            let (least, most) = (SECRET_BYTES.start(), SECRET_BYTES.end());
+            let text = format!("a secret_id has at least {least} and at most {most} bytes");
+            return Err(self.refuse(ask.entry(), fault(400, text)));
         }
         let secret_id = custom.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
         let (keys, name, now) = (Arc::clone(&self.api_keys), name.to_owned(), ask.call.act.now);
@@ -302,12 +310,62 @@ impl Vault {
             (Ok(role_id), Ok(secret_id)) => (role_id, secret_id),
             (Err(error), _) | (_, Err(error)) => return Err(self.refuse(ask.entry(), error)),
         };
-        let (keys, now) = (Arc::clone(&self.api_keys), ask.call.act.now);
-        let (token, row) =
-            self.write(ask.entry(), move |change| login(change, &keys, &role_id, &secret_id, now))?;
+        let (keys, now, source) = (Arc::clone(&self.api_keys), ask.call.act.now, ask.call.source.text());
+        let judge = || {
+            // What is wrong takes no place in the writer's queue.
+            find(&self.store.snapshot()?, &keys, &role_id, &secret_id, now)?;
+            let (keys, role_id) = (Arc::clone(&keys), role_id.clone());
+            self.write(ask.entry(), move |change| login(change, &keys, &role_id, &secret_id, now))
+        };
+        let (judged, shuts) = self.guard.judge(&format!("approle/{role_id}"), &source, judge, is_wrong);
+        if shuts {
+            let role: Option<String> = logical::load(&self.store.snapshot()?, &id_key(&keys, &role_id))?;
+            let shown = role.unwrap_or_else(|| "?".to_owned());
+            let event = security_event("login_locked_out", now, &[("role", &shown), ("source", &source)]);
+            let entry = ask.entry().path(format!("auth/approle/role/{shown}"));
+            self.write(entry, move |change| change.emit(&event))?;
+        }
+        let (token, row) = match judged {
+            Ok(made) => made,
+            Err(error) if is_wrong(&error) || is_shut(&error) => {
+                return Err(self.refuse(ask.entry(), error));
+            }
+            Err(error) => return Err(error),
+        };
         self.figures.tokens.inc();
         Ok(Answer::auth(row.auth(&token, now)))
     }
+}
+
+const WRONG: &str = "invalid role or secret ID";
+
+fn is_wrong(error: &VaultError) -> bool {
+    matches!(error, VaultError::Worded(400, text) if text == WRONG)
+}
+
+/// Whether it was refused before it was judged.
+fn is_shut(error: &VaultError) -> bool {
+    matches!(error, VaultError::Later(Code::TooManyFailures | Code::Overloaded, ..))
+}
+
+/// The role's name and the secret that two ids name, with the key of its row. One text and the same steps for every
+/// reason; rows are found by HMAC, so nothing is compared.
+fn find(
+    view: &impl View,
+    keys: &Keys,
+    role_id: &str,
+    secret_id: &str,
+    now: Timestamp,
+) -> Result<(String, String, Secret), VaultError> {
+    let refused = || fault(400, WRONG);
+    let name: Option<String> = logical::load(view, &id_key(keys, role_id))?;
+    let key = secret_key(keys, name.as_deref().unwrap_or("-"), secret_id);
+    let secret: Option<Secret> = logical::load(view, &key)?;
+    let (name, secret) = name.zip(secret).ok_or_else(refused)?;
+    if secret.end_s.is_some_and(|end| end <= now.as_second()) {
+        return Err(refused());
+    }
+    Ok((name, key, secret))
 }
 
 fn secrets(view: &impl View, name: &str) -> Result<Vec<(String, Secret)>, VaultError> {
@@ -327,16 +385,8 @@ fn login(
     secret_id: &str,
     now: Timestamp,
 ) -> Result<(String, token::Row), VaultError> {
-    // One text and the same steps for every reason; rows are found by HMAC, so nothing is compared.
-    let refused = || fault(400, "invalid role or secret ID");
-    let name: Option<String> = logical::load(change, &id_key(keys, role_id))?;
-    let key = secret_key(keys, name.as_deref().unwrap_or("-"), secret_id);
-    let secret: Option<Secret> = logical::load(change, &key)?;
-    let (name, mut secret) = name.zip(secret).ok_or_else(refused)?;
-    let role: Role = logical::load(change, &role_key(&name))?.ok_or_else(refused)?;
-    if secret.end_s.is_some_and(|end| end <= now.as_second()) {
-        return Err(refused());
-    }
+    let (name, key, mut secret) = find(change, keys, role_id, secret_id, now)?;
+    let role: Role = logical::load(change, &role_key(&name))?.ok_or_else(|| fault(400, WRONG))?;
     if secret.counted {
         secret.uses -= 1;
         secret.updated = now;

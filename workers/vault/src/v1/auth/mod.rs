@@ -81,6 +81,7 @@ impl Tokens {
             policies: token_ops::tidy(self.policies.clone(), !self.no_default_policy)?,
             path: path.to_owned(),
             meta: Some(meta),
+            payer: format!("{path}/{name}"),
             display_name: name,
             term: Term {
                 ttl_s: self.ttl_s,

@@ -82,6 +82,10 @@ pub(super) async fn barrier(
 ) -> Option<Result<Result<Answer, VaultError>, Reject>> {
     let act = act.clone();
     let done = match (path, op) {
+        // Whoever makes the vault holds its shares: only somebody on this machine.
+        ("sys/init", Op::Write) if !act.is_local() => {
+            Ok(Err(fault(403, "a vault is made from its own machine only")))
+        }
         ("sys/init", Op::Write) => match split(fields) {
             Ok(split) => context.ask(move |barrier| init(barrier, &act, split)).await,
             Err(error) => Ok(Err(error)),
