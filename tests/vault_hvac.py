@@ -170,9 +170,9 @@ def approle():
     texts = {refused(InvalidRequest, login.login, role_id=one, secret_id=other)
              for one, other in ((role_id, secret["secret_id"]), (role_id, "none"), ("none", "none"))}
     assert len(texts) == 1 and "invalid role or secret ID" in texts.pop()
-    role.create_custom_secret_id(role_name=folder, secret_id="mine-" + folder)
-    role.destroy_secret_id(role_name=folder, secret_id="mine-" + folder)
-    refused(InvalidRequest, login.login, role_id=role_id, secret_id="mine-" + folder)
+    role.create_custom_secret_id(role_name=folder, secret_id="chosen-by-hand-" + folder)
+    role.destroy_secret_id(role_name=folder, secret_id="chosen-by-hand-" + folder)
+    refused(InvalidRequest, login.login, role_id=role_id, secret_id="chosen-by-hand-" + folder)
     role.delete_role(role_name=folder)
     refused(InvalidPath, role.read_role, role_name=folder)
 

@@ -278,7 +278,7 @@ fn rekey_replaces_the_shares_at_once_or_when_the_new_ones_came_back() {
     assert!(refused(barrier.rekey_begin(&act(), shape(3, 2), true)).contains("under way"));
     assert!(refused(barrier.rekey_give(&act(), Uuid::new_v4(), shown(&first[0]))).contains("no such rekey"));
     for share in &first[..2] {
-        assert!(matches!(barrier.rekey_give(&act(), status.nonce, shown(&share)), Ok(RekeyGiven::More(_))));
+        assert!(matches!(barrier.rekey_give(&act(), status.nonce, shown(share)), Ok(RekeyGiven::More(_))));
     }
     assert_eq!(refused(barrier.rekey_give(&act(), status.nonce, shown(&first[1]))), REPEATED_SHARE);
     let Ok(RekeyGiven::Made(second, status)) = barrier.rekey_give(&act(), status.nonce, shown(&first[3]))
@@ -297,7 +297,7 @@ fn rekey_replaces_the_shares_at_once_or_when_the_new_ones_came_back() {
 
     let status = barrier.rekey_begin(&act(), shape(2, 2), true).unwrap();
     for share in &first[1..3] {
-        barrier.rekey_give(&act(), status.nonce, shown(&share)).unwrap();
+        barrier.rekey_give(&act(), status.nonce, shown(share)).unwrap();
     }
     let Ok(RekeyGiven::Made(second, status)) = barrier.rekey_give(&act(), status.nonce, shown(&first[4]))
     else {
