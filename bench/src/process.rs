@@ -9,6 +9,7 @@ use std::fs::File;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -200,10 +201,15 @@ pub(crate) fn pin_thread(thread: Option<Pid>, core: usize) -> anyhow::Result<()>
     rustix::thread::sched_setaffinity(thread, &set).with_context(|| format!("pin to core {core}"))
 }
 
-/// Cores this process may run on, in order.
+/// Cores this process was given, in order: what it pinned since, for a scenario before this one, does not count.
 pub(crate) fn allowed_cores() -> anyhow::Result<Vec<usize>> {
+    static GIVEN: OnceLock<Vec<usize>> = OnceLock::new();
+    if let Some(given) = GIVEN.get() {
+        return Ok(given.clone());
+    }
     let set = rustix::thread::sched_getaffinity(None).context("read allowed cores")?;
-    Ok((0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect())
+    let cores = (0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect();
+    Ok(GIVEN.get_or_init(|| cores).clone())
 }
 
 #[cfg(test)]
@@ -219,7 +225,13 @@ mod tests {
     }
 
     #[test]
-    fn at_least_one_core_is_allowed() {
-        assert!(!allowed_cores().unwrap().is_empty());
+    fn the_cores_that_were_given_stay_known_after_pinning() {
+        std::thread::spawn(|| {
+            let given = allowed_cores().unwrap();
+            pin_thread(None, given[0]).unwrap();
+            assert_eq!(allowed_cores().unwrap(), given);
+        })
+        .join()
+        .unwrap();
     }
 }

@@ -156,6 +156,17 @@ impl RedisServer {
     pub fn ask(&self, command: &str) -> String {
         try_ask(self.port, command, PATIENCE).expect("an answer")
     }
+
+    /// The answer to `ROLE`, asked again where the line is cut: sentinels do that to who changes roles.
+    pub fn role(&self) -> String {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(role) = try_ask(self.port, "ROLE", PATIENCE) {
+                return role;
+            }
+            assert!(Instant::now() < until, "an answer");
+        }
+    }
 }
 
 impl Drop for RedisServer {

@@ -92,9 +92,9 @@ async fn what_sentinels_make_the_primary_is_written_to() {
     until("the replica has everything", || length(&replica) == ":10");
     primary.kill();
     taken(&world, 10).await;
-    assert!(replica.ask("ROLE").contains("master"));
+    assert!(replica.role().contains("master"));
     primary.again();
-    until("the old primary follows", || primary.ask("ROLE").contains("slave"));
+    until("the old primary follows", || primary.role().contains("slave"));
     taken(&world, 11).await;
     stored(&world, 0..12).await;
     // Nothing was lost: nobody is told of a gap.
