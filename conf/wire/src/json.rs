@@ -258,6 +258,30 @@ mod tests {
         })
     }
 
+    /// Has it a number whose size only a parser knows: many digits, or an exponent of three and more?
+    fn has_long_number(text: &str) -> bool {
+        let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
+        text.char_indices().any(|(at, char)| match char {
+            'e' | 'E' => digits(text[at + 1..].trim_start_matches(['+', '-'])) > 2,
+            '0'..='9' => digits(&text[at..]) > scan::DIGITS_SURE,
+            _ => false,
+        })
+    }
+
+    #[test]
+    fn numbers_near_the_ends_of_f64_take_two_looks() {
+        for (number, is_good) in [
+            ("2e-701", true),
+            ("1e308", true),
+            ("1e309", false),
+            (&"9".repeat(308), true),
+            (&"9".repeat(310), false),
+        ] {
+            assert_eq!(passes(number.as_bytes()), Err(Refused), "{number}");
+            assert_eq!(check(number.as_bytes()).is_ok(), is_good, "{number}");
+        }
+    }
+
     #[test]
     fn many_names_are_compared_too() {
         let object = |last: usize| {
@@ -278,7 +302,8 @@ mod tests {
                 prop_assert!(judged.is_ok(), "{judged:?}");
             } else if judged.is_ok() {
                 let text = String::from_utf8(text).unwrap();
-                prop_assert!(text.contains("\\u0061"), "only an escaped name takes two looks: {text}");
+                let takes_two_looks = text.contains("\\u0061") || has_long_number(&text);
+                prop_assert!(takes_two_looks, "only an escaped name or a long number does: {text}");
             }
         }
 

@@ -11,7 +11,7 @@ use super::DEPTH_MAX;
 /// Member names of one object that are compared one by one; more are kept in a set.
 const NAMES_COMPARED_MAX: usize = 16;
 /// Digits before the point that no exponent of two digits takes out of f64.
-const DIGITS_SURE: usize = 200;
+pub(super) const DIGITS_SURE: usize = 200;
 
 /// The text is wrong, or takes [`super::check`] to judge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
