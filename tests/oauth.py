@@ -1,8 +1,9 @@
-"""OAuth 2.0 as real clients speak it: Authlib, unmodified, against a running instance, directly and through the edge.
+"""OAuth 2.0 and SPIFFE as real clients speak them: Authlib and spiffe (py-spiffe), unmodified, against a running instance,
+directly and through the edge.
 
     oauth.py --sluice PATH
 
-Authlib comes from the package index into the virtual environment of deploy.py. Where it cannot be had this fails:
+Both come from the package index into the virtual environment of deploy.py. Where they cannot be had this fails:
 nothing is passed over. Prints a line a check, then `oauth: N passed, N failed`; exits 0 or 1.
 """
 
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 from deploy import VENV, Fault, run
 from instance import Instance, StartError, bare
 
-PACKAGES = "authlib==1.9.9 joserfc==1.8.0 requests==2.34.2 httpx==0.28.1"
+PACKAGES = "authlib==1.9.9 joserfc==1.8.0 requests==2.34.2 httpx==0.28.1 spiffe==0.3.2"
 # How long one client's conversation may take, seconds.
 TALK_S = 60
 
@@ -114,9 +115,76 @@ for _ in range(2):
 check("private_key_jwt: an assertion a request")
 '''
 
+# What a workload does that has the trust bundle: SVIDs of both kinds are parsed and verified by it alone.
+WORKLOAD = r'''
+import base64, json, sys
+import requests
+from cryptography import x509
+from cryptography.x509 import verification
+from spiffe.bundle.jwt_bundle.jwt_bundle import JwtBundle
+from spiffe.bundle.x509_bundle.x509_bundle import X509Bundle
+from spiffe.spiffe_id.spiffe_id import TrustDomain
+from spiffe.svid.errors import JwtSvidError
+from spiffe.svid.jwt_svid import JwtSvid
+from spiffe.svid.x509_svid import X509Svid
+
+base, admin, name = sys.argv[1:]
+headers = {"authorization": "Bearer " + admin}
+domain = TrustDomain("sluice.internal")
+identity = f"spiffe://sluice.internal/service/{name}"
+
+def check(what):
+    print("ok", what)
+
+def ask(path, body):
+    answer = requests.post(base + path, json=body, headers=headers, timeout=10)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+bundle = requests.get(base + "/ca/bundle", timeout=10).json()
+assert bundle["spiffe_sequence"] >= 1 and bundle["spiffe_refresh_hint"] >= 1, bundle
+of = {use: [key for key in bundle["keys"] if key["use"] == use] for use in ("jwt-svid", "x509-svid")}
+assert len(of["jwt-svid"]) + len(of["x509-svid"]) == len(bundle["keys"]), bundle
+jwts = JwtBundle.parse(domain, json.dumps({"keys": of["jwt-svid"]}).encode())
+assert len(jwts.jwt_authorities) == 2, "the next key is published early"
+told = ask(f"/credentials/{name}/jwt-svid", {"audience": ["data", "calc"]})
+for audience in ({"data"}, {"calc"}):
+    svid = JwtSvid.parse_and_validate(told["svid"], jwts, audience)
+    assert str(svid.spiffe_id) == identity and svid.audience == {"data", "calc"}, svid
+JwtSvid.parse_insecure(told["svid"], {"data"})
+head, body, signature = told["svid"].split(".")
+token = ask("/tokens/" + name, {"audience": "data"})["token"]
+claims = json.loads(base64.urlsafe_b64decode(body + "=="))
+forged = base64.urlsafe_b64encode(json.dumps({**claims, "sub": identity + "x"}).encode()).decode().rstrip("=")
+for wrong, audience in ((told["svid"], {"elsewhere"}), (f"{head}.{forged}.{signature}", {"data"}), (token, {"data"})):
+    try:
+        JwtSvid.parse_and_validate(wrong, jwts, audience)
+        raise SystemExit(f"taken: {wrong}")
+    except JwtSvidError:
+        pass
+check("JWT-SVID: parsed and verified by the bundle, for its audiences alone")
+
+roots = X509Bundle.parse_raw(domain, base64.b64decode(of["x509-svid"][0]["x5c"][0]))
+issued = ask("/credentials/" + name, {})
+svid = X509Svid.parse(issued["certificate"].encode(), issued["private_key"].encode())
+assert str(svid.spiffe_id) == identity, svid.spiffe_id
+store = verification.Store(list(roots.x509_authorities))
+names = verification.PolicyBuilder().store(store).build_client_verifier().verify(svid.leaf, svid.cert_chain[1:])
+assert identity in [name.value for name in names.subjects], names.subjects
+check("X.509-SVID: parsed, and its chain verified to the bundle")
+
+for method, path in (("GET", "/tokens"), ("POST", "/tokens/refresh"), ("GET", "/events?limit=1")):
+    if path.startswith("/events") and "edge" not in name:
+        continue
+    answer = requests.request(method, base + path, headers={"authorization": "Bearer " + told["svid"]}, timeout=10)
+    assert answer.status_code == 401, (path, answer.status_code, answer.text)
+assert requests.post(base + "/tokens/validate", json={"token": told["svid"]}, timeout=10).json()["valid"] is False
+check("a JWT-SVID is no access token")
+'''
+
 
 def install():
-    """Authlib and the HTTP clients it is used with."""
+    """The clients' libraries."""
     stamp = VENV / "oauth.release"
     if not (stamp.is_file() and stamp.read_text() == PACKAGES):
         if not (VENV / "bin/pip").exists():
@@ -125,9 +193,9 @@ def install():
         stamp.write_text(PACKAGES)
 
 
-def talk(base, token, name):
+def talk(client, base, token, name):
     """One client's conversation; how many checks it passed."""
-    command = [VENV / "bin/python", "-c", CLIENT, base, token, name]
+    command = [VENV / "bin/python", "-c", client, base, token, name]
     done = subprocess.run(command, env=bare(), capture_output=True, text=True, timeout=TALK_S, check=False)
     for line in done.stdout.splitlines():
         print(f"{line} ({name})")
@@ -191,11 +259,12 @@ def main():
         with Instance(options.sluice) as instance:
             banner = instance.banner
             for name in ("vault", "edge"):
-                try:
-                    passed += talk(banner[name], banner["token"], f"oauth-{name}")
-                except (Fault, subprocess.TimeoutExpired) as fault:
-                    failed += 1
-                    print(f"FAILED {fault}")
+                for kind, client in (("oauth", CLIENT), ("spiffe", WORKLOAD)):
+                    try:
+                        passed += talk(client, banner[name], banner["token"], f"{kind}-{name}")
+                    except (Fault, subprocess.TimeoutExpired) as fault:
+                        failed += 1
+                        print(f"FAILED {fault}")
             passed += revocations(banner)
     except (Fault, StartError) as fault:
         failed += 1

@@ -41,6 +41,7 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .route("/credentials/issue", post(credentials::issue))
         .route("/credentials/{service}", post(credentials::issue_for).get(credentials::read))
         .route("/credentials/{service}/renew", post(credentials::renew))
+        .route("/credentials/{service}/jwt-svid", post(credentials::jwt_svid))
         .route("/credentials/{service}/revoke", post(credentials::revoke))
         .route("/credentials", get(credentials::list))
         .route("/ca/certificate", get(authority::certificate))

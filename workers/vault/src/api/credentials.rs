@@ -12,6 +12,7 @@ use super::{answer, optional_json};
 use crate::ca::{IssueRequest, RenewRequest};
 use crate::context::Context;
 use crate::request::Act;
+use crate::token::SvidRequest;
 
 pub(super) async fn issue(
     State(context): State<Arc<Context>>,
@@ -55,6 +56,16 @@ pub(super) async fn renew(
     let request: RenewRequest = optional_json(&body)?;
     let issued = context.run_here(|vault| vault.renew_credential(&act, &service, &request)).await?;
     Ok(answer(&issued))
+}
+
+pub(super) async fn jwt_svid(
+    State(context): State<Arc<Context>>,
+    Path(service): Path<String>,
+    act: Act,
+    StrictJson(request): StrictJson<SvidRequest>,
+) -> Result<Response, Reject> {
+    let made = context.run_here(|vault| vault.jwt_svid(&act, &service, &request)).await?;
+    Ok(answer(&made))
 }
 
 pub(super) async fn read(

@@ -28,11 +28,12 @@ pub(super) struct Draft<'a> {
     pub(super) expires_s: i64,
 }
 
+/// The header of everything that is signed here, and no member more: SPIFFE refuses any other.
 #[derive(Serialize)]
-struct Header<'a> {
-    alg: &'a str,
-    typ: &'a str,
-    kid: &'a str,
+pub(super) struct Header<'a> {
+    pub(super) alg: &'a str,
+    pub(super) typ: &'a str,
+    pub(super) kid: &'a str,
 }
 
 #[derive(Serialize)]
@@ -68,12 +69,21 @@ impl Draft<'_> {
             service: self.service,
             permissions: self.grants.iter().collect(),
         };
-        let mut token = format!("{}.{}", part(&header), part(&claims));
-        let signature = signers.sign(token.as_bytes())?;
-        token.push('.');
-        token.push_str(&URL_SAFE_NO_PAD.encode(signature));
-        Ok(token)
+        compact(&header, &claims, signers)
     }
+}
+
+/// A signed JWS in its compact form.
+pub(super) fn compact(
+    header: &impl Serialize,
+    claims: &impl Serialize,
+    signers: &Signers,
+) -> Result<String, VaultError> {
+    let mut token = format!("{}.{}", part(header), part(claims));
+    let signature = signers.sign(token.as_bytes())?;
+    token.push('.');
+    token.push_str(&URL_SAFE_NO_PAD.encode(signature));
+    Ok(token)
 }
 
 fn part(value: &impl Serialize) -> String {

@@ -4,6 +4,7 @@ mod mint;
 mod ops;
 mod registry;
 mod signer;
+mod svid;
 
 pub(crate) use mint::{TTL_MAX, Ttl};
 pub(crate) use ops::{MintAnswer, MintRequest, Plan, RevokeRequest, end_of_client, void_subject};
@@ -11,3 +12,4 @@ pub(crate) use registry::{Parent, Row, has_any, have_ended, sweep};
 pub(crate) use registry::{is_caller_void, void_until};
 pub(crate) use signer::{Signers, load as load_signers, needs_rotation, published, rotate};
 pub(crate) use signer::{generate as generate_key, parse as parse_key, publish as publish_key};
+pub(crate) use svid::SvidRequest;

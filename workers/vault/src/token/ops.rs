@@ -49,11 +49,22 @@ pub(crate) struct MintRequest {
     audience: Option<Audience>,
 }
 
+/// For whom it is meant, one or several.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
-enum Audience {
+pub(super) enum Audience {
     One(String),
     Many(Vec<String>),
+}
+
+impl Audience {
+    /// The names, within their bounds.
+    pub(super) fn names(&self) -> Result<Vec<String>, VaultError> {
+        match self {
+            Self::One(name) => audience(std::slice::from_ref(name)),
+            Self::Many(names) => audience(names),
+        }
+    }
 }
 
 /// What to revoke: exactly one of the three.
@@ -156,11 +167,7 @@ impl Vault {
         let service = ServiceName::parse(service)?;
         let wanted = request.permissions.as_deref().map(permissions).transpose()?;
         let grants = access::mint(Some(caller), &service, wanted, &self.settings.roles)?;
-        let audience = match &request.audience {
-            None => None,
-            Some(Audience::One(name)) => Some(audience(std::slice::from_ref(name))?),
-            Some(Audience::Many(names)) => Some(audience(names)?),
-        };
+        let audience = request.audience.as_ref().map(Audience::names).transpose()?;
         let plan = Plan {
             subject: service.as_str().to_owned(),
             service: Some(service),

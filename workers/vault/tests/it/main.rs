@@ -17,6 +17,7 @@ mod role_certificates;
 mod secrets;
 mod start;
 mod store_keys;
+mod svid;
 mod tokens;
 mod users;
 mod vault_api;
