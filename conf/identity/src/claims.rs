@@ -1,5 +1,7 @@
 //! The claims of a verified token.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Deserializer};
 
 use crate::certificate::ClientCertificate;
@@ -23,6 +25,8 @@ pub struct Claims {
     pub grants: Grants,
     /// Signed with the shared legacy secret: such tokens are believed on service routes only.
     pub legacy: bool,
+    /// SHA-256 of the one client certificate it may be shown with (RFC 8705, `cnf`); `None`: any, or none.
+    pub bound: Option<[u8; 32]>,
 }
 
 impl Claims {
@@ -45,7 +49,16 @@ impl Claims {
             exp: certificate.not_after_unix_s,
             grants,
             legacy: false,
+            bound: None,
         })
+    }
+
+    /// Whether what was shown on a connection with this client certificate (or none) may be believed there.
+    pub fn is_held_by(&self, certificate: Option<&ClientCertificate>) -> bool {
+        match &self.bound {
+            None => true,
+            Some(bound) => certificate.is_some_and(|shown| shown.fingerprint == *bound),
+        }
     }
 }
 
@@ -73,6 +86,8 @@ pub(crate) struct RawClaims {
     pub(crate) account: Option<String>,
     pub(crate) service: Option<String>,
     pub(crate) user_id: Option<String>,
+    #[serde(default, deserialize_with = "confirmation")]
+    pub(crate) cnf: Option<[u8; 32]>,
 }
 
 impl RawClaims {
@@ -98,6 +113,19 @@ fn audience<'de, D: Deserializer<'de>>(raw: D) -> Result<Option<Vec<String>>, D:
     }))
 }
 
+/// The only confirmation that can be checked here: a token that asks for another one is refused.
+fn confirmation<'de, D: Deserializer<'de>>(raw: D) -> Result<Option<[u8; 32]>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Confirmation {
+        #[serde(rename = "x5t#S256")]
+        certificate: String,
+    }
+    let Confirmation { certificate } = Confirmation::deserialize(raw)?;
+    let digest = URL_SAFE_NO_PAD.decode(certificate).ok().and_then(|bytes| bytes.try_into().ok());
+    digest.map(Some).ok_or_else(|| serde::de::Error::custom("not the SHA-256 of a certificate"))
+}
+
 /// NumericDate: a JSON number, whole or with a fraction (older issuers send floats).
 fn time<'de, D: Deserializer<'de>>(raw: D) -> Result<Option<i64>, D::Error> {
     const FAR_FUTURE_S: f64 = 253_402_300_799.0; // 9999-12-31
@@ -121,6 +149,18 @@ mod tests {
             subject: "CN=bot".into(),
             fingerprint: [0; 32],
         }
+    }
+
+    #[test]
+    fn a_bound_token_is_for_its_certificate_alone() {
+        let shown = certificate("spiffe://sluice.internal/service/bot");
+        let free = Claims::of_certificate(&shown, "sluice.internal", Grants::default()).unwrap();
+        assert!(free.is_held_by(None) && free.is_held_by(Some(&shown)));
+        let bound = Claims { bound: Some([0; 32]), ..free };
+        assert!(bound.is_held_by(Some(&shown)) && !bound.is_held_by(None));
+        let mut other = shown;
+        other.fingerprint[31] = 1;
+        assert!(!bound.is_held_by(Some(&other)));
     }
 
     #[test]

@@ -92,6 +92,9 @@ pub enum TokenError {
     /// Revoked by id or subject.
     #[error("token was revoked")]
     Revoked,
+    /// Bound to a certificate that its connection does not show.
+    #[error("token is bound to another certificate")]
+    OtherCertificate,
 }
 
 impl TokenError {
@@ -113,6 +116,7 @@ impl TokenError {
             Self::Lifetime => "lifetime",
             Self::LegacyGrant => "legacy_grant",
             Self::Revoked => "revoked",
+            Self::OtherCertificate => "other_certificate",
         }
     }
 }
@@ -125,7 +129,8 @@ pub(crate) struct Header {
     typ: Option<String>,
 }
 
-/// Verifies a token at a time (unix seconds) and returns its claims.
+/// Verifies a token at a time (unix seconds) and returns its claims. Whether it is [held](Claims::is_held_by) by whoever
+/// shows it is the caller's to check: a token may be asked about by others.
 pub fn verify(token: &str, trust: &Trust, rules: &Rules, now_s: i64) -> Result<Claims, TokenError> {
     verify_for(token, trust, rules, Some(&rules.audiences), now_s)
 }
@@ -251,6 +256,7 @@ fn claims(raw: &RawClaims, sub: &str, exp: i64, legacy: bool) -> Result<Claims, 
         exp,
         grants: raw.grants().ok_or(TokenError::MissingClaim)?,
         legacy,
+        bound: raw.cnf,
     })
 }
 

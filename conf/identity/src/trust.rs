@@ -245,6 +245,7 @@ mod tests {
             exp: 1_000,
             grants: crate::grants::Grants::default(),
             legacy: false,
+            bound: None,
         };
         assert!(trust.is_revoked(&claims(Some(100))));
         assert!(!trust.is_revoked(&claims(Some(101))));

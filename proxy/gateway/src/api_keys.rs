@@ -58,6 +58,7 @@ fn caller(key: &ApiKey) -> Option<Arc<Verified>> {
         exp: i64::MAX,
         grants: key.permissions.iter().map(String::as_str).collect(),
         legacy: false,
+        bound: None,
     };
     Verified::of_key(claims, METHOD, key.sha256)
 }

@@ -111,12 +111,18 @@ pub(crate) fn verify(
         Presented::Token(token) => {
             let (rules, last) = (shared.trust.rules(), &x.arrival.conn.token);
             let verified = shared.tokens.verify(token, last, &trust, rules, clock::unix_s());
-            verified.map(|(verified, found)| {
+            verified.and_then(|(verified, found)| {
                 match found {
                     Found::Cached => shared.meters.token_hits.inc(),
                     Found::Verified => shared.meters.token_misses.inc(),
                 }
-                verified
+                // With each request: the memory of tokens is everybody's, the certificate the connection's.
+                let certificate = x.arrival.conn.tls.as_ref().and_then(|session| session.client.as_ref());
+                if verified.claims.is_held_by(certificate) {
+                    Ok(verified)
+                } else {
+                    Err(TokenError::OtherCertificate)
+                }
             })
         }
         Presented::Key(key) => return of_key(shared, x, key, &trust).map(Some),

@@ -223,6 +223,7 @@ mod tests {
             exp,
             grants: Grants::default(),
             legacy: false,
+            bound: None,
         };
         Entry { epoch: "".into(), seq, verified: Verified::new(claims, "token").unwrap() }
     }

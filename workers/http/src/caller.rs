@@ -79,7 +79,7 @@ pub(crate) fn resolve(peer: &Peer, headers: &HeaderMap, known: &Known, shown: Op
             }
             other => other,
         },
-        (Door::Api, None) => bearer_of(headers, &known.trust, shown),
+        (Door::Api, None) => bearer(headers, &known.trust, None, shown),
     }
 }
 
@@ -97,7 +97,7 @@ fn of_certificate(client: &ClientCertificate, headers: &HeaderMap, known: &Known
     if let Some(role) = own.and_then(SpiffeId::role) {
         return of_role(role, headers, &known.trust);
     }
-    match (bearer(headers, &known.trust), own.and_then(SpiffeId::service)) {
+    match (bearer(headers, &known.trust, Some(client), None), own.and_then(SpiffeId::service)) {
         (Resolved::Anonymous, Some(service)) => {
             let grants: Grants = known.config.auth.roles.get(service).into_iter().flatten().collect();
             let grants = grants.without_admin();
@@ -133,35 +133,49 @@ fn of_role(role: Role, headers: &HeaderMap, trust: &TrustCell) -> Resolved {
             let proof = single(headers, names::X_INTERNAL_PROOF).and_then(|proof| proof.parse().ok());
             Resolved::Caller(Arc::new(caller.proven(proof)), Standing::default())
         }
-        None => bearer(headers, trust),
+        // The edge vouches for whom it verified; of a client's certificate it says nothing here.
+        None => bearer(headers, trust, None, None),
     }
 }
 
-fn bearer(headers: &HeaderMap, trust: &TrustCell) -> Resolved {
-    bearer_of(headers, trust, None)
-}
-
-fn bearer_of(headers: &HeaderMap, trust: &TrustCell, shown: Option<&Shown>) -> Resolved {
-    let authorization = headers.get_all(header::AUTHORIZATION).iter().count();
-    let vault_token = headers.get_all(names::X_VAULT_TOKEN).iter().count();
-    let token = match (authorization, vault_token) {
-        (0, 0) => return Resolved::Anonymous,
-        (1, 0) => single(headers, "authorization").and_then(bearer_token),
-        (0, 1) => single(headers, names::X_VAULT_TOKEN),
-        _ => None,
-    };
-    match token.ok_or(TokenError::Malformed).and_then(|token| match shown {
+/// The bearer of a request on a connection with this certificate.
+fn bearer(
+    headers: &HeaderMap,
+    trust: &TrustCell,
+    certificate: Option<&ClientCertificate>,
+    shown: Option<&Shown>,
+) -> Resolved {
+    let Some(token) = token_of(headers) else { return Resolved::Anonymous };
+    let verified = token.and_then(|token| match shown {
         Some(shown) => trust.recognise_again(token, shown),
         None => trust.recognise(token),
-    }) {
+    });
+    match verified {
+        Ok(Verified { claims, .. }) if !claims.is_held_by(certificate) => {
+            Resolved::Invalid(TokenError::OtherCertificate)
+        }
         Ok(Verified { claims, caller }) => Resolved::Caller(caller, Standing::of_token(claims, trust)),
         Err(error) => Resolved::Invalid(error),
     }
 }
 
-/// Whether the token that a request came with would be taken now: what it opened may outlive it.
+/// The one token of a request, where it shows any.
+fn token_of(headers: &HeaderMap) -> Option<Result<&str, TokenError>> {
+    let authorization = headers.get_all(header::AUTHORIZATION).iter().count();
+    let vault_token = headers.get_all(names::X_VAULT_TOKEN).iter().count();
+    let token = match (authorization, vault_token) {
+        (0, 0) => return None,
+        (1, 0) => single(headers, "authorization").and_then(bearer_token),
+        (0, 1) => single(headers, names::X_VAULT_TOKEN),
+        _ => None,
+    };
+    Some(token.ok_or(TokenError::Malformed))
+}
+
+/// Whether the token that a request came with would be taken now: what it opened may outlive it. That it is held by
+/// its certificate was seen when the request came.
 pub fn is_token_good(headers: &HeaderMap, trust: &TrustCell) -> bool {
-    matches!(bearer(headers, trust), Resolved::Caller(..))
+    token_of(headers).is_some_and(|token| token.is_ok_and(|token| trust.recognise(token).is_ok()))
 }
 
 fn bearer_token(value: &str) -> Option<&str> {

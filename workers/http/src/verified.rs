@@ -131,6 +131,7 @@ mod tests {
             exp,
             grants: Grants::default(),
             legacy: false,
+            bound: None,
         })
     }
 

@@ -103,6 +103,39 @@ fn claims_of_wrong_value_or_type_are_refused() {
 }
 
 #[test]
+fn the_one_confirmation_that_can_be_checked_is_read_and_any_other_refused() {
+    let issuer = issuer();
+    let read = |cnf: Value| verify(&issuer.token(&with("cnf", cnf)), &issuer.trust, &rules(), NOW);
+    let digest = URL_SAFE_NO_PAD.encode([7; 32]);
+    assert_eq!(read(json!({ "x5t#S256": digest })).unwrap().bound, Some([7; 32]));
+    assert_eq!(verify(&issuer.token(&good()), &issuer.trust, &rules(), NOW).unwrap().bound, None);
+    for other in [
+        Value::Null,
+        json!({}),
+        json!(digest),
+        json!({ "jkt": digest }),
+        json!({ "x5t#S256": digest, "jkt": digest }),
+        json!({ "x5t#S256": [digest] }),
+        json!({ "x5t#S256": format!("{digest}=") }),
+        json!({ "x5t#S256": URL_SAFE_NO_PAD.encode([7; 31]) }),
+        json!({ "x5t#S256": "" }),
+    ] {
+        assert_eq!(read(other.clone()), Err(TokenError::MissingClaim), "{other}");
+    }
+}
+
+/// What SPIFFE calls a JWT-SVID is signed with the same keys.
+#[test]
+fn a_jwt_svid_is_no_access_token() {
+    let issuer = issuer();
+    let header = json!({"alg":"ES256","kid":issuer.kid,"typ":"JWT"});
+    let claims =
+        json!({"sub":"spiffe://sluice.internal/service/bot","aud":["sluice"],"exp":NOW+60,"iat":NOW});
+    let svid = issuer.sign(&header, &claims.to_string());
+    assert_eq!(verify(&svid, &issuer.trust, &rules(), NOW), Err(TokenError::MissingClaim));
+}
+
+#[test]
 fn duplicate_claims_are_refused() {
     let issuer = issuer();
     let doubled = good().to_string().replacen('{', r#"{"sub":"admin","#, 1);

@@ -6,6 +6,7 @@ mod admission;
 mod announced;
 mod api_keys;
 mod balance;
+mod bound;
 mod calls;
 mod control;
 mod corpus;

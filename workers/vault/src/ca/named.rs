@@ -4,12 +4,16 @@
 
 use std::net::IpAddr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose,
     PublicKeyData as _, SanType, SerialNumber,
 };
+use ring::digest;
 use sluice_audit::Entry;
+use x509_parser::pem::parse_x509_pem;
 use zeroize::Zeroizing;
 
 use super::BACKDATE_S;
@@ -122,6 +126,14 @@ impl Vault {
             issuer: credential.issuer,
             holder: credential.service,
         }))
+    }
+
+    /// SHA-256 of the certificate with a serial (hex) as tokens name it, base64url; `None` where it was not issued here.
+    pub(crate) fn digest_of(&self, serial: &str) -> Result<Option<String>, VaultError> {
+        let Some(known) = self.known_certificate(serial)? else { return Ok(None) };
+        let wrong = |_| VaultError::Crypto("a certificate that was issued here");
+        let (_, block) = parse_x509_pem(known.pem.as_bytes()).map_err(wrong)?;
+        Ok(Some(URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, &block.contents))))
     }
 
     /// Serials of certificates that have not ended, hex.

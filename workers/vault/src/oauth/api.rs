@@ -93,7 +93,7 @@ async fn metadata(State(context): State<Arc<Context>>) -> Result<Response, Rejec
             "metrics:read",
             "tokens:exchange",
         ],
-        tls_client_certificate_bound_access_tokens: false,
+        tls_client_certificate_bound_access_tokens: true,
     };
     let body = serde_json::to_vec(&document).expect("strings always serialise");
     Ok(public("application/json", body, "public, max-age=300"))

@@ -75,6 +75,9 @@ pub(super) struct Client {
     scope: String,
     /// Life of its tokens, seconds; none: as configured.
     pub(super) ttl_s: Option<i64>,
+    /// Whether its tokens are bound to the certificate by which it proves itself.
+    #[serde(default)]
+    pub(super) bound: bool,
     created: Timestamp,
     by: String,
 }
@@ -91,6 +94,9 @@ pub(super) struct Registration {
     scope: String,
     jwks: Option<Keys>,
     token_ttl: Option<Ttl>,
+    /// RFC 8705, 3.4.
+    #[serde(default)]
+    tls_client_certificate_bound_access_tokens: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -120,6 +126,7 @@ pub(super) struct Shown {
     client_name: String,
     token_endpoint_auth_method: Method,
     scope: String,
+    tls_client_certificate_bound_access_tokens: bool,
     client_id_issued_at: i64,
     registered_by: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -173,6 +180,7 @@ impl Client {
             client_name: self.name.clone(),
             token_endpoint_auth_method: self.method,
             scope: self.scope.clone(),
+            tls_client_certificate_bound_access_tokens: self.bound,
             client_id_issued_at: self.created.as_second(),
             registered_by: self.by.clone(),
             client_secret_expires_at: secret.is_some().then_some(0),
@@ -224,6 +232,10 @@ fn judge(
         return Err(bad("token_ttl is 1 second to 30 days"));
     }
     let method = wish.token_endpoint_auth_method;
+    let bound = wish.tls_client_certificate_bound_access_tokens;
+    if bound && method != Method::TlsClientAuth {
+        return Err(bad("tokens are bound to the certificate of a client of tls_client_auth"));
+    }
     let keys = wish.jwks.map(|jwks| jwks.keys).unwrap_or_default();
     if (method == Method::PrivateKeyJwt) == keys.is_empty() {
         return Err(bad("jwks is for private_key_jwt, and needed there"));
@@ -243,6 +255,7 @@ fn judge(
         keys,
         scope: scope.to_header(),
         ttl_s,
+        bound,
         created: now,
         by: caller.subject.clone(),
     })

@@ -12,7 +12,7 @@ use super::proof::Proof;
 use crate::context::Vault;
 use crate::path::ServiceName;
 use crate::request::Act;
-use crate::token::{MintAnswer, Parent, Plan, TTL_MAX};
+use crate::token::{Bound, MintAnswer, Parent, Plan, TTL_MAX};
 
 pub(super) const CLIENT_CREDENTIALS: &str = "client_credentials";
 pub(super) const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -59,6 +59,8 @@ pub(super) struct Known {
     iat: i64,
     nbf: i64,
     jti: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cnf: Option<Bound>,
 }
 
 impl Vault {
@@ -67,8 +69,10 @@ impl Vault {
         let client = self.authenticate(act, proof)?;
         let act = Act { caller: Some(client.caller()), ..act.clone() };
         let (op, plan, kind) = match form.need("grant_type")? {
-            CLIENT_CREDENTIALS => ("grant", self.plan_grant(&client, form), None),
-            TOKEN_EXCHANGE => ("exchange", self.plan_exchange(&client, form, &act), Some(ACCESS_TOKEN)),
+            CLIENT_CREDENTIALS => ("grant", self.plan_grant(&client, proof, form), None),
+            TOKEN_EXCHANGE => {
+                ("exchange", self.plan_exchange(&client, proof, form, &act), Some(ACCESS_TOKEN))
+            }
             _ => {
                 let text = "only client_credentials and token-exchange are granted here";
                 return Err(OauthError::new(Word::UnsupportedGrantType, text));
@@ -87,8 +91,23 @@ impl Vault {
         Ok(Granted { access_token: token, token_type: "Bearer", expires_in, scope, issued_token_type: kind })
     }
 
-    fn plan_grant(&self, client: &Client, form: &Form) -> Result<Plan, OauthError> {
+    /// The certificate a client proves itself by, as tokens name it.
+    fn shown_certificate(&self, proof: &Proof) -> Result<Option<String>, OauthError> {
+        let digest = proof.serial().map(|serial| self.digest_of(serial)).transpose()?;
+        Ok(digest.flatten())
+    }
+
+    /// What the tokens of a client are bound to, where they are; never none in its place.
+    fn binding_of(&self, client: &Client, proof: &Proof) -> Result<Option<String>, OauthError> {
+        if !client.bound {
+            return Ok(None);
+        }
+        self.shown_certificate(proof)?.ok_or_else(OauthError::client).map(Some)
+    }
+
+    fn plan_grant(&self, client: &Client, proof: &Proof, form: &Form) -> Result<Plan, OauthError> {
         Ok(Plan {
+            bound: self.binding_of(client, proof)?,
             subject: client.id.clone(),
             service: ServiceName::parse(&client.id).ok(),
             grants: judge::of_client(&client.grants(), form.find("scope"))?,
@@ -105,7 +124,14 @@ impl Vault {
     }
 
     /// A token about the same subject that carries less and ends no later. It ends with the one it is made of.
-    fn plan_exchange(&self, client: &Client, form: &Form, act: &Act) -> Result<Plan, OauthError> {
+    /// One that is bound to a certificate is exchanged by whoever shows that one, for one that is bound to it.
+    fn plan_exchange(
+        &self,
+        client: &Client,
+        proof: &Proof,
+        form: &Form,
+        act: &Act,
+    ) -> Result<Plan, OauthError> {
         let access_token = |name| matches!(form.find(name), None | Some(ACCESS_TOKEN | JWT));
         form.need("subject_token_type")?;
         if !access_token("subject_token_type") || !access_token("requested_token_type") {
@@ -119,6 +145,11 @@ impl Vault {
         }
         let bad = || OauthError::new(Word::InvalidGrant, "the subject token is not good");
         let claims = self.trust.verify(form.need("subject_token")?).map_err(|_| bad())?;
+        let bound = match Bound::of(&claims).map(Bound::into_text) {
+            None => self.binding_of(client, proof)?,
+            bound if bound == self.shown_certificate(proof)? => bound,
+            Some(_) => return Err(bad()),
+        };
         let known = claims.jti.as_deref().filter(|_| !claims.legacy).map(|jti| self.find_token(jti));
         let row = known.transpose()?.flatten().ok_or_else(bad)?;
         if claims.sub != client.id && !client.grants().covers(EXCHANGE_SCOPE) {
@@ -139,6 +170,7 @@ impl Vault {
         }
         let jti = claims.jti.clone().unwrap_or_default();
         Ok(Plan {
+            bound,
             service: ServiceName::parse(&claims.sub).ok(),
             grants: judge::narrowed(&claims.grants, form.find("scope"))?,
             subject: claims.sub,
@@ -160,6 +192,7 @@ impl Vault {
         self.authenticate(act, proof)?;
         let inactive = Standing::Inactive { active: false };
         let Ok(claims) = self.trust.verify(form.need("token")?) else { return Ok(inactive) };
+        let cnf = Bound::of(&claims);
         let Claims { jti: Some(jti), sub, iat, exp, grants, legacy: false, .. } = claims else {
             return Ok(inactive);
         };
@@ -178,6 +211,7 @@ impl Vault {
             iat,
             nbf: iat,
             jti,
+            cnf,
         })))
     }
 

@@ -24,8 +24,8 @@ pub(super) struct Proof {
 enum Way {
     Secret(String),
     Assertion(String),
-    /// The name in a certificate whose key and chain were verified when the connection began.
-    Certificate(String),
+    /// The name in a certificate whose key and chain were verified when the connection began, and its serial.
+    Certificate(String, Option<String>),
 }
 
 impl Proof {
@@ -57,11 +57,24 @@ impl Proof {
         } else {
             let shown =
                 caller.filter(|caller| caller.via == Via::Certificate).ok_or_else(OauthError::client)?;
-            (named.clone().ok_or_else(OauthError::client)?, Way::Certificate(shown.account.clone()))
+            (
+                named.clone().ok_or_else(OauthError::client)?,
+                Way::Certificate(shown.account.clone(), shown.serial.clone()),
+            )
         };
         match named {
             Some(named) if named != id => Err(OauthError::request("client_id names another client")),
             _ => Ok(Self { id, way }),
+        }
+    }
+}
+
+impl Proof {
+    /// The serial of the certificate by which it proves itself.
+    pub(super) fn serial(&self) -> Option<&str> {
+        match &self.way {
+            Way::Certificate(_, serial) => serial.as_deref(),
+            Way::Secret(_) | Way::Assertion(_) => None,
         }
     }
 }
@@ -94,7 +107,7 @@ impl Vault {
                 self.assert_once(act, &client, jwt)?;
                 Ok(client)
             }
-            (Way::Certificate(name), Some(client))
+            (Way::Certificate(name, _), Some(client))
                 if client.method == Method::TlsClientAuth && *name == client.id =>
             {
                 Ok(client)

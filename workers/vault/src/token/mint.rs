@@ -23,6 +23,8 @@ pub(super) struct Draft<'a> {
     pub(super) service: Option<&'a str>,
     pub(super) audience: &'a [String],
     pub(super) grants: &'a Grants,
+    /// The certificate it is bound to.
+    pub(super) bound: Option<&'a str>,
     pub(super) jti: &'a str,
     pub(super) issued_s: i64,
     pub(super) expires_s: i64,
@@ -50,6 +52,15 @@ struct Claims<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     service: Option<&'a str>,
     permissions: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cnf: Option<Confirmation<'a>>,
+}
+
+/// What a token is bound to (RFC 8705, 3.1): the SHA-256 of a certificate, base64url.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Confirmation<'a> {
+    #[serde(rename = "x5t#S256")]
+    pub(crate) certificate: &'a str,
 }
 
 impl Draft<'_> {
@@ -68,6 +79,7 @@ impl Draft<'_> {
             scope: self.grants.to_header(),
             service: self.service,
             permissions: self.grants.iter().collect(),
+            cnf: self.bound.map(|certificate| Confirmation { certificate }),
         };
         compact(&header, &claims, signers)
     }

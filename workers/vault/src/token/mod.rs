@@ -7,7 +7,7 @@ mod signer;
 mod svid;
 
 pub(crate) use mint::{TTL_MAX, Ttl};
-pub(crate) use ops::{MintAnswer, MintRequest, Plan, RevokeRequest, end_of_client, void_subject};
+pub(crate) use ops::{Bound, MintAnswer, MintRequest, Plan, RevokeRequest, end_of_client, void_subject};
 pub(crate) use registry::{Parent, Row, has_any, have_ended, sweep};
 pub(crate) use registry::{is_caller_void, void_until};
 pub(crate) use signer::{Signers, load as load_signers, needs_rotation, published, rotate};

@@ -1,9 +1,12 @@
 //! What callers do with tokens: mint, refresh, validate, revoke.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sluice_audit::Entry;
 use sluice_identity::caller::Caller;
+use sluice_identity::claims::Claims;
 use sluice_identity::grants::{ADMIN, GRANTS_MAX, Grants, is_grant};
 use sluice_identity::token::TokenError;
 use sluice_wire::code::Code;
@@ -47,6 +50,9 @@ pub(crate) struct MintRequest {
     permissions: Option<Vec<String>>,
     ttl: Option<Ttl>,
     audience: Option<Audience>,
+    /// Whether it is to be good only with the certificate that is shown here.
+    #[serde(default)]
+    certificate_bound: bool,
 }
 
 /// For whom it is meant, one or several.
@@ -105,6 +111,27 @@ pub(crate) struct Verdict {
     expires_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     jti: Option<String>,
+    /// What whoever showed it must hold too: it cannot be seen from here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cnf: Option<Bound>,
+}
+
+/// The certificate that a token is bound to, as its claim `cnf` says it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Bound {
+    #[serde(rename = "x5t#S256")]
+    certificate: String,
+}
+
+impl Bound {
+    /// Of verified claims.
+    pub(crate) fn of(claims: &Claims) -> Option<Self> {
+        claims.bound.map(|digest| Self { certificate: URL_SAFE_NO_PAD.encode(digest) })
+    }
+
+    pub(crate) fn into_text(self) -> String {
+        self.certificate
+    }
 }
 
 /// A token to be made, decided and checked.
@@ -120,6 +147,8 @@ pub(crate) struct Plan {
     pub(crate) parent: Option<Parent>,
     /// The user whose password or session asks, where one does.
     pub(crate) user: Option<Standing>,
+    /// The certificate it is to be bound to: SHA-256, base64url.
+    pub(crate) bound: Option<String>,
 }
 
 impl Vault {
@@ -151,6 +180,7 @@ impl Vault {
             client: None,
             parent: None,
             user: None,
+            bound: None,
         };
         self.issue_token(&act, act.entry("token", "mint", "tokens/dev-admin"), Ok(plan))
     }
@@ -177,12 +207,15 @@ impl Vault {
             client: None,
             parent: None,
             user: None,
+            bound: None,
         };
+        // The service for itself: what it shows is the measure.
+        let shown = self.shown_by(caller)?;
+        let bound = self.binding(caller, &plan.subject, &shown, request.certificate_bound)?;
+        let plan = Plan { bound, ..plan };
         if caller.grants.covers("tokens:mint") {
             return Ok(Plan { ttl: self.token_life(caller, request.ttl, None)?, ..plan });
         }
-        // The service for itself: what it shows is the measure.
-        let shown = self.shown_by(caller)?;
         let ttl = self.token_life(caller, request.ttl, self.bound(&shown))?;
         match shown {
             Shown::Passing => Err(VaultError::Lacking("tokens:mint")),
@@ -216,7 +249,31 @@ impl Vault {
             // It ends with what its former was made of, not with its former: so a client can rotate.
             parent: row.parent,
             user: None,
+            bound: row.bound,
         })
+    }
+
+    /// The certificate that a token made of `shown` is bound to: the one that is shown, where that is wished, and
+    /// what is made of a bound token for the same service stays so.
+    fn binding(
+        &self,
+        caller: &Caller,
+        subject: &str,
+        shown: &Shown,
+        wished: bool,
+    ) -> Result<Option<String>, VaultError> {
+        let own = access::is_service(caller, subject);
+        let bound = match (shown, &caller.serial) {
+            (Shown::Token(_, row), _) if own => row.bound.clone(),
+            (Shown::Certificate(_), Some(serial)) if wished && own => self.digest_of(serial)?,
+            _ => None,
+        };
+        if wished && bound.is_none() {
+            let detail =
+                "a token is bound to the certificate that its service shows, and that was issued here";
+            return Err(VaultError::invalid(Code::BadRequest, detail));
+        }
+        Ok(bound)
     }
 
     /// A life that the caller may give; `bound` is what it has itself, where that is less than is usual.
@@ -280,6 +337,7 @@ impl Vault {
             service: plan.service.as_ref().map(ServiceName::as_str),
             audience: &plan.audience,
             grants: &plan.grants,
+            bound: plan.bound.as_deref(),
             jti: &jti,
             issued_s,
             expires_s,
@@ -296,6 +354,7 @@ impl Vault {
             client: plan.client,
             parent: plan.parent,
             payer: act.payer(&plan.subject),
+            bound: plan.bound,
         };
         let (id, now, user) = (jti.clone(), act.now, plan.user);
         self.write(entry, move |change| {
@@ -354,6 +413,7 @@ impl Vault {
                 issued_at: claims.iat.map(time),
                 expires_at: Some(time(claims.exp)),
                 jti: claims.jti.clone(),
+                cnf: Bound::of(&claims),
             },
             Err(error) => Verdict {
                 valid: false,
@@ -367,6 +427,7 @@ impl Vault {
                 issued_at: None,
                 expires_at: None,
                 jti: None,
+                cnf: None,
             },
         };
         self.figures.validations.with_label_values(&[verdict.reason.unwrap_or("valid")]).inc();

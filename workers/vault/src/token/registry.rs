@@ -39,6 +39,9 @@ pub(crate) struct Row {
     /// Whose quota it counts to, where that is not its subject.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) payer: Option<String>,
+    /// The certificate it is bound to: SHA-256, base64url.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bound: Option<String>,
 }
 
 /// The token that another was made of.

@@ -154,6 +154,7 @@ impl Vault {
             Err(VaultError::invalid(Code::BadRequest, "ttl is at least one second"))
         } else {
             Ok(Plan {
+                bound: None,
                 subject: rows::subject(&name),
                 service: None,
                 grants: grants.clone(),

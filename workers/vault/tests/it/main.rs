@@ -5,6 +5,7 @@
 mod acme;
 mod audit;
 mod bounds;
+mod certificate_bound;
 mod credentials;
 mod external;
 mod falco;

@@ -74,8 +74,8 @@ impl Vault {
             let jwt = ask.call.fields.needed("jwt")?;
             let role = ask.call.fields.needed("role")?;
             let claims = self.trust.verify(&jwt).map_err(|_| fault(400, "the token is not valid"))?;
-            // Whoever has the old shared secret makes such tokens himself.
-            if claims.legacy {
+            // Whoever has the old shared secret makes such tokens himself; one that is bound proves nothing in a body.
+            if claims.legacy || claims.bound.is_some() {
                 return Err(fault(400, "the token is not valid"));
             }
             // A role's policies are the service's: a token that was made of another stands for less.
