@@ -5,6 +5,7 @@
 mod breaker;
 mod cli;
 mod events;
+mod falco;
 mod harness;
 mod hostile;
 mod keys;

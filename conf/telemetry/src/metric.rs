@@ -70,7 +70,7 @@ catalogue! {
     KillOn "sluice_kill_switches" ["scope"] "Kill switches that are on";
     KillRefused "sluice_kill_switch_refused_total" ["scope"] "Requests refused by a kill switch, and orders without the symbol that it needs";
     KillEnded "sluice_kill_switch_ended_total" [] "Streams, calls and WebSockets ended by a kill switch";
-    KillPassedOver "sluice_kill_switch_events_ignored_total" ["reason"] "Events that tell of kill switches and are not obeyed: of no edge, not signed with the edges' key, malformed";
+    KillPassedOver "sluice_kill_switch_events_ignored_total" ["reason"] "Events that tell of kill switches and are not obeyed: of neither edge nor vault, not theirs to tell, not signed with the shared key, malformed";
     KillPending "sluice_kill_switch_pending" ["what"] "Switches that wait for the ledger, for the audit log, for the event stream";
     EdgeReloads "sluice_config_reloads_total" ["result"] "Configuration reloads";
     EdgeGeneration "sluice_config_generation" [] "Number of the configuration in force";

@@ -19,11 +19,10 @@ pub mod book;
 use std::collections::BTreeMap;
 
 use sluice_schema::Lane;
+use sluice_wire::kill::{Change, NAME_BYTES_MAX, is_target};
 
 /// LIMIT: switches at once.
 pub const SWITCHES_MAX: usize = 10_000;
-/// LIMIT: bytes of a name.
-pub const NAME_BYTES_MAX: usize = 256;
 
 /// What a switch stops, the widest first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,19 +109,24 @@ impl Scope {
     pub fn parse(scope: &str, target: Option<&str>) -> Result<Self, ScopeFault> {
         let name = || {
             let name = target.unwrap_or_default();
-            let good = (1..=NAME_BYTES_MAX).contains(&name.len())
-                && name.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-            if good && name.trim() == name { Ok(name) } else { Err(ScopeFault::Target) }
+            if is_target(scope, name) { Ok(name) } else { Err(ScopeFault::Target) }
         };
         match scope {
             "all" if target.is_some() => Err(ScopeFault::Targeted),
             "all" => Ok(Self::All),
             "service" => Ok(Self::Service(name()?.to_owned())),
             "account" => Ok(Self::Account(name()?.to_owned())),
-            "symbol" if name()?.contains(',') => Err(ScopeFault::Target),
             "symbol" => Ok(Self::Symbol(name()?.to_ascii_uppercase())),
             _ => Err(ScopeFault::Scope),
         }
+    }
+
+    /// What a change is about.
+    ///
+    /// # Errors
+    /// Texts that are no scope.
+    pub fn of(change: &Change) -> Result<Self, ScopeFault> {
+        Self::parse(&change.scope, change.target.as_deref())
     }
 
     /// The word of the scope.

@@ -11,10 +11,11 @@ use ring::digest;
 use sluice_audit::{Limits, WhenFull};
 use sluice_http::Start;
 use sluice_identity::grants::Grants;
-use sluice_schema::{FalcoAction, Seal};
+use sluice_identity::kill::KillKey;
+use sluice_schema::{Config, FalcoAction, Seal};
 
 use crate::external::{External, OpenError};
-use crate::falco::{Action, Response};
+use crate::falco::{Action, Response, Stop};
 use crate::quota::Quotas;
 use crate::seal::{KeyFileError, RootKey};
 
@@ -66,6 +67,8 @@ pub(crate) struct Falco {
     pub(crate) rate: i64,
     /// What is done for which alerts.
     pub(crate) responses: Vec<Response>,
+    /// Seals kill switches, so that edges believe them over Redis.
+    pub(crate) kill_key: Option<KillKey>,
 }
 
 /// Where the root key comes from.
@@ -110,7 +113,7 @@ impl Settings {
             token_ttl: SignedDuration::from_secs(vault.token_ttl.as_secs() as i64),
             leaf_ttl: SignedDuration::from_secs(vault.leaf_ttl.as_secs() as i64),
             roles: roles.iter().map(|(name, words)| (name.clone(), words.iter().collect())).collect(),
-            falco: falco(&start.config.falco),
+            falco: falco(&start.config),
             audit: limits(&vault.audit),
             quotas: Quotas(vault.quota.clone()),
             acme: start.config.acme.clone(),
@@ -169,7 +172,8 @@ fn make_private(dir: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
-fn falco(config: &sluice_schema::Falco) -> Falco {
+fn falco(config: &Config) -> Falco {
+    let (kill_switch, config) = (&config.kill_switch, &config.falco);
     let hash = |secret: &[u8]| {
         let mut hash = [0; 32];
         hash.copy_from_slice(digest::digest(&digest::SHA256, secret).as_ref());
@@ -181,8 +185,12 @@ fn falco(config: &sluice_schema::Falco) -> Falco {
         action: match written.action {
             FalcoAction::Notify => Action::Notify,
             FalcoAction::Quarantine => Action::Quarantine,
+            FalcoAction::KillSwitch => Action::Kill,
         },
         identity: written.identity.clone(),
+        stop: written
+            .scope
+            .map(|scope| Stop { scope: scope.as_str().to_owned(), target: written.target.clone() }),
         ttl_ms: written.ttl.as_millis() as i64,
         quorum: written.quorum as usize,
         dry_run: written.dry_run,
@@ -192,5 +200,6 @@ fn falco(config: &sluice_schema::Falco) -> Falco {
         window_ms: config.dedup_window.as_millis() as i64,
         rate: config.rate as i64,
         responses: config.responses.iter().map(response).collect(),
+        kill_key: kill_switch.secret.as_ref().map(|secret| KillKey::new(secret.expose())),
     }
 }

@@ -244,8 +244,9 @@ impl Vault {
         Ok(())
     }
 
-    /// Sweeps ahead of time when a slice is full: under a flood of what lives a second, tables stay small.
+    /// What cannot wait for the maintenance: responses that are due or over, and a sweep when a slice is full: under a flood of what lives a second, tables stay small.
     pub(crate) fn sweep_crowd(&self, now: Timestamp) -> Result<(), VaultError> {
+        self.tend_responses(now)?;
         if self.has_ended(now, SWEEP_MAX)? { self.sweep(now) } else { Ok(()) }
     }
 

@@ -1,7 +1,7 @@
 //! Events the vault tells the event worker, through a bounded outbox in the store.
 //!
 //! An event is queued in the same commit as the fact it reports, so it is neither lost nor invented. Events are
-//! published in order, a batch at a time, and removed after the event worker has them; their ids make a repeat after
+//! published in order, graver ones first, a batch at a time, and removed after the event worker has them; their ids make a repeat after
 //! a crash harmless. The vault never waits for the event worker. What anybody can cause at will fills four fifths of the
 //! outbox at most; the rest is kept for alerts, and the last of it for what was done about them.
 
@@ -24,6 +24,7 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Pause after the event worker did not take an event; doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+const KILL_SWITCH: &str = "kill_switch";
 
 /// A `security_event` of a kind, with details that are no secrets.
 pub(crate) fn security_event(kind: &str, now: Timestamp, details: &[(&str, &str)]) -> NewEvent {
@@ -37,6 +38,22 @@ pub(crate) fn security_event(kind: &str, now: Timestamp, details: &[(&str, &str)
         data,
         metadata: Map::new(),
     }
+}
+
+/// The key of an event in the outbox: graver ones go first, each kind in its order.
+pub(crate) fn key(event: &NewEvent, number: u64) -> KeyBytes {
+    let class = match event.event_type.as_str() {
+        KILL_SWITCH => 0,
+        "risk_alert" => 1,
+        _ if kept_free(event) == 0 => 1,
+        _ => 2,
+    };
+    (class << 56 | number & (u64::MAX >> 8)).to_be_bytes().to_vec()
+}
+
+/// Whether an event is queued however many wait. There are no more of it than responses.
+pub(crate) fn always_fits(event: &NewEvent) -> bool {
+    event.event_type.as_str() == KILL_SWITCH
 }
 
 /// How many places of the outbox an event leaves to graver ones.

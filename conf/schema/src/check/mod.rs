@@ -12,7 +12,10 @@ use std::collections::HashMap;
 
 use crate::code::Code;
 use crate::kind::show_duration;
-use crate::model::{Config, EventStore, PartitionBy, Partitions, RateLimit, RateStore, Scheme, Service};
+use crate::model::{
+    Config, EventStore, FalcoAction, FalcoResponse, PartitionBy, Partitions, RateLimit, RateStore, Scheme,
+    Service,
+};
 use crate::reader::Reader;
 use crate::report::{Diagnostic, Place, Severity, quote};
 use crate::table::Table;
@@ -148,6 +151,22 @@ fn event_store(reader: &mut Reader<'_>, config: &Config) {
     reader.report(wrong.help("set `redis.url` (or REDIS_URL), or `store = \"embedded\"`"));
 }
 
+/// Edges obey the vault's kill switch: over Redis by the key that they share.
+fn falco_kill(reader: &mut Reader<'_>, config: &Config) {
+    let kills = |response: &FalcoResponse| response.action == FalcoAction::KillSwitch && !response.dry_run;
+    if config.event_redis().is_none()
+        // What it says is not handed to every role that reads this.
+        || reader.place("kill_switch.secret").is_some()
+        || !config.falco.responses.iter().any(kills)
+    {
+        return;
+    }
+    let message =
+        "no edge obeys this kill switch: events are stored in Redis, and there is no key for switches";
+    let wrong = Diagnostic::new(Code::MissingKey, message).at(reader.place("falco.responses"));
+    reader.report(wrong.help("set `kill_switch.secret`, the same for the edges and the vault"));
+}
+
 /// An external vault can be reached, is proved to, and hears nothing in the clear.
 fn external_vault(reader: &mut Reader<'_>, config: &Config) {
     let external = &config.vault.external;
@@ -205,6 +224,7 @@ fn partitions(reader: &mut Reader<'_>, config: &Config) {
 pub(crate) fn config(reader: &mut Reader<'_>, config: &Config) {
     rate_store(reader, config);
     event_store(reader, config);
+    falco_kill(reader, config);
     external_vault(reader, config);
     partitions(reader, config);
     names(reader, config);

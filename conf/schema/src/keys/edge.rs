@@ -83,7 +83,7 @@ pub(super) fn kill_switch(t: &mut Table<'_, '_>, kill: &mut KillSwitch) {
     t.table("kill_switch", "What is stopped by hand.", |t| {
         let doc = "Header in which a request names its symbols.";
         t.key("symbol_header", doc, SYMBOL_HEADER, &mut kill.symbol_header);
-        let doc = "Where the key is that edges share: env:NAME or file:PATH. Over Redis they obey each other only with it.";
+        let doc = "Where the key is that edges and vault share: env:NAME or file:PATH. Over Redis edges obey each other and the vault only with it.";
         secret(t, "kill_switch", "secret", doc, &mut kill.secret);
     });
 }

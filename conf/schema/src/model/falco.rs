@@ -29,9 +29,13 @@ pub struct FalcoResponse {
     pub action: FalcoAction,
     /// The service it is done to; a quarantine has one.
     pub identity: Option<String>,
+    /// What a kill switch stops; it has one.
+    pub scope: Option<KillScope>,
+    /// Which service, account or symbol that is; none for everything.
+    pub target: Option<String>,
     /// How long it lasts.
     pub ttl: Duration,
-    /// How many different alerts it takes, 1 to 16.
+    /// How many hosts it takes, 1 to 16.
     pub quorum: u64,
     /// Whether it is only told of.
     pub dry_run: bool,
@@ -44,6 +48,36 @@ pub enum FalcoAction {
     Notify,
     /// The service loses its tokens and certificates, and gets no new ones.
     Quarantine,
+    /// Edges stop what it names, but for cancels.
+    KillSwitch,
+}
+
+/// What a kill switch stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KillScope {
+    /// Every service.
+    All,
+    /// One service.
+    Service,
+    /// One account.
+    Account,
+    /// One symbol.
+    Symbol,
+}
+
+impl KillScope {
+    /// The words, as the edge has them.
+    pub(crate) const WORDS: [(&'static str, Self); 4] = [
+        ("all", Self::All),
+        ("service", Self::Service),
+        ("account", Self::Account),
+        ("symbol", Self::Symbol),
+    ];
+
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, scope)| *scope == self).map_or("", |(word, _)| word)
+    }
 }
 
 /// Falco's priorities.

@@ -24,7 +24,7 @@ pub use auth::{ApiKey, Auth};
 pub use edge::{
     AccessLog, Control, Drain, Edge, Keys, KillSwitch, Limits, Log, LogLevel, MetricsAccess, Otlp, Registry,
 };
-pub use falco::{Falco, FalcoAction, FalcoPriority, FalcoResponse};
+pub use falco::{Falco, FalcoAction, FalcoPriority, FalcoResponse, KillScope};
 pub use lane::{Concurrency, ConcurrencyLimit, Lane};
 pub use notify::{Notify, NotifyKind, NotifyLevel};
 pub use redis::{RedisPem, RedisTls, RedisUrl};

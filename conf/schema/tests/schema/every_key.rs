@@ -84,7 +84,8 @@ pub(crate) const OTHER_VALUES: &[(&str, &str)] = &[
     ("falco.rate", "7"),
     (
         "falco.responses",
-        "[{ rule = \"*\", priority = \"alert\", action = \"quarantine\", identity = \"bot\", ttl = \"1m\", quorum = 2, dry_run = false }]",
+        "[{ rule = \"*\", priority = \"alert\", action = \"quarantine\", identity = \"bot\", ttl = \"1m\", quorum = 2, dry_run = false }, \
+         { rule = \"r\", action = \"kill_switch\", scope = \"symbol\", target = \"BTC/USDT\", dry_run = false }]",
     ),
     ("falco.secret", "\"env:OTHER_KEY\""),
     ("kill_switch.secret", "\"env:OTHER_KEY\""),

@@ -98,7 +98,7 @@ pub(crate) enum OffError {
 impl Desk {
     pub(super) fn new() -> Self {
         Self {
-            book: Book::new(EdgeId(ids::random())),
+            book: Book::new(EdgeId::of_edge(ids::random())),
             position: None,
             announced: BTreeMap::new(),
             untold: BTreeSet::new(),

@@ -1,4 +1,4 @@
-//! What an operator has stopped: judged for every request, changed at the control port, kept in the ledger,
+//! What an operator, or the vault for an alert, has stopped: judged for every request, changed at the control port, kept in the ledger,
 //! told to the other edges.
 //!
 //! A request reads two atomics at most while nothing is on: whether anything is, before its caller is known and
@@ -191,7 +191,7 @@ fn refuse(shared: &Shared, x: &mut Exchange, stopped: Stopped) -> Answer {
 /// Why nothing is sent. Nobody knows when a switch goes off, so no time is named after which to ask again: what
 /// would then come at once is what was to be kept away.
 fn problem(x: &Exchange, stopped: Stopped) -> Problem {
-    let by = |what: &str| Problem::new(Code::KillSwitch).detail(format!("an operator has stopped {what}"));
+    let by = |what: &str| Problem::new(Code::KillSwitch).detail(format!("the kill switch stops {what}"));
     match stopped {
         Stopped::By("service") => by("this service"),
         Stopped::By("account") => by("this account"),

@@ -1,8 +1,9 @@
 //! Switches on the event stream: own changes go out until they are delivered, those of other edges come in.
 //!
 //! Both ends are the event worker's: it lets roles alone publish `kill_switch`, and notes in `metadata.role`
-//! which one did, whatever a publisher wrote there. A change that says another role than the edge's, or is of a
-//! replay, is passed over; over Redis also one that is not sealed with the edges' key ([`super::seal`]). What arrives twice or late does nothing (`sluice_policy::kill_switch::book`), so an
+//! which one did, whatever a publisher wrote there. A change of another role than edge and vault, one that its role may
+//! not make ([`Change::may_be_of`]), or of a replay, is passed over; over Redis also one that is not sealed with the
+//! shared key ([`super::seal`]). What arrives twice or late does nothing (`sluice_policy::kill_switch::book`), so an
 //! edge reads its own changes too, and nothing it hears is told on.
 
 use std::convert::Infallible;
@@ -201,22 +202,24 @@ fn pass_over(shared: &Shared, id: &str, reason: &'static str) {
     }
 }
 
-/// The change that an event tells of, where an edge says so; a word says why it is passed over.
+/// The change that an event tells of, where an edge or a vault says so; a word says why it is passed over.
 fn understand(data: &str, belief: &Belief) -> Result<(Scope, Change), &'static str> {
     let mut event: Value = serde_json::from_str(data).map_err(|_| "malformed")?;
-    if event["metadata"]["role"] != Role::Edge.as_str() {
-        return Err("not_an_edge");
-    }
+    let role = event["metadata"]["role"].as_str().and_then(|role| role.parse::<Role>().ok());
+    let Some(role @ (Role::Edge | Role::Vault)) = role else { return Err("not_an_edge") };
     if event["metadata"]["replay"] == true {
         return Err("replay");
     }
     let Value::Object(mut data) = event["data"].take() else { return Err("malformed") };
-    belief.check(&mut data)?;
+    belief.check(role, &mut data)?;
     let change: Change = serde_json::from_value(Value::Object(data)).map_err(|_| "malformed")?;
     if !change.is_sound() {
         return Err("malformed");
     }
-    let scope = change.scope().map_err(|_| "malformed")?;
+    let scope = Scope::of(&change).map_err(|_| "malformed")?;
+    if !change.may_be_of(role) {
+        return Err("not_its_own");
+    }
     Ok((scope, change))
 }
 
@@ -227,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_edges_own_words_count() {
+    fn only_an_edges_and_a_vaults_own_words_count() {
         let change = json!({
             "scope": "service", "target": "orders", "on": true, "cancel_lane_open": true, "reason": "r", "by": "ops",
             "at_ms": 1, "since_ms": 1, "edge": "00000000000000ab", "epoch": 7, "seen": {},
@@ -248,6 +251,13 @@ mod tests {
             assert_eq!(event(metadata, &change).unwrap_err(), "not_an_edge");
         }
         assert_eq!(event(json!({"role": "edge", "replay": true}), &change).unwrap_err(), "replay");
+        assert_eq!(event(json!({"role": "vault"}), &change).unwrap_err(), "not_its_own");
+        let mut vaults = change.clone();
+        vaults["edge"] = "7661756c00000001".into();
+        assert_eq!(event(json!({"role": "vault"}), &vaults).unwrap().1.epoch, 7);
+        assert_eq!(event(json!({"role": "edge"}), &vaults).unwrap_err(), "not_its_own");
+        assert_eq!(event(json!({"role": "calc"}), &vaults).unwrap_err(), "not_an_edge");
+        assert_eq!(event(json!({"role": "vault", "replay": true}), &vaults).unwrap_err(), "replay");
         let mut odd = change.clone();
         odd["scope"] = "some".into();
         assert_eq!(event(json!({"role": "edge"}), &odd).unwrap_err(), "malformed");

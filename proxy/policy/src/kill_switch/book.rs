@@ -16,62 +16,15 @@
 //! Recovery: by the edges' own records and the event stream. Cost: nothing in a request's way.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+pub use sluice_wire::kill::{BY_BYTES_MAX, Change, EDGES_MAX, EdgeId, REASON_BYTES_MAX};
 
 use super::{SWITCHES_MAX, Scope, Switch, Switches, TooMany};
 
 /// LIMIT: scopes that are off and remembered.
 pub const TOMBSTONES_MAX: usize = 10_000;
-/// LIMIT: edges that are told apart in one scope.
-pub const EDGES_MAX: usize = 64;
-/// LIMIT: bytes of a reason.
-pub const REASON_BYTES_MAX: usize = 512;
-/// LIMIT: bytes of a subject.
-pub const BY_BYTES_MAX: usize = 256;
-
-/// An edge, by a number it drew once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct EdgeId(pub u64);
-
-/// Not 16 hexadecimal digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an edge is 16 hexadecimal digits")]
-pub struct EdgeIdError;
-
-impl fmt::Display for EdgeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
-impl FromStr for EdgeId {
-    type Err = EdgeIdError;
-
-    fn from_str(text: &str) -> Result<Self, EdgeIdError> {
-        let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let number = digits.then(|| u64::from_str_radix(text, 16).ok()).flatten();
-        number.map(Self).ok_or(EdgeIdError)
-    }
-}
-
-impl TryFrom<String> for EdgeId {
-    type Error = EdgeIdError;
-
-    fn try_from(text: String) -> Result<Self, EdgeIdError> {
-        text.parse()
-    }
-}
-
-impl From<EdgeId> for String {
-    fn from(edge: EdgeId) -> Self {
-        edge.to_string()
-    }
-}
-
 /// What an operator wants of a switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
@@ -85,37 +38,6 @@ pub struct Wanted {
     pub by: String,
     /// When, milliseconds since the epoch.
     pub at_ms: u64,
-}
-
-/// One change, as one edge made it and as it travels.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Change {
-    /// `all`, `service`, `account` or `symbol`.
-    pub scope: String,
-    /// What is stopped; none for `all`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target: Option<String>,
-    /// On or off.
-    pub on: bool,
-    /// Whether cancels pass.
-    #[serde(default)]
-    pub cancel_lane_open: bool,
-    /// Why.
-    pub reason: String,
-    /// Who.
-    pub by: String,
-    /// When it was made, milliseconds since the epoch.
-    pub at_ms: u64,
-    /// Since when the scope is on, the same.
-    #[serde(default)]
-    pub since_ms: u64,
-    /// The edge that made it.
-    pub edge: EdgeId,
-    /// Number of the change; grows with each of this edge.
-    pub epoch: u64,
-    /// The newest ON of each edge that is taken back.
-    #[serde(default)]
-    pub seen: BTreeMap<EdgeId, u64>,
 }
 
 /// One edge's ON.
@@ -222,38 +144,19 @@ impl Entry {
     }
 }
 
-impl Change {
-    /// The scope it is about.
-    ///
-    /// # Errors
-    /// Texts that are no scope.
-    pub fn scope(&self) -> Result<Scope, super::ScopeFault> {
-        Scope::parse(&self.scope, self.target.as_deref())
-    }
-
-    /// Whether it is as an edge makes them: bounded, and numbered.
-    pub fn is_sound(&self) -> bool {
-        self.scope().is_ok()
-            && self.reason.len() <= REASON_BYTES_MAX
-            && self.by.len() <= BY_BYTES_MAX
-            && self.seen.len() <= EDGES_MAX
-            && self.epoch > 0
-            && self.epoch < u64::MAX
-            && self.seen.values().all(|epoch| *epoch < u64::MAX)
-    }
-
-    /// As an entry that knows nothing else.
-    fn entry(&self) -> Entry {
+impl From<&Change> for Entry {
+    /// An entry that knows nothing but this change.
+    fn from(change: &Change) -> Self {
         let hold = Hold {
-            epoch: self.epoch,
-            cancel_lane_open: self.cancel_lane_open,
-            reason: self.reason.clone(),
-            by: self.by.clone(),
-            at_ms: self.at_ms,
-            since_ms: if self.since_ms == 0 { self.at_ms } else { self.since_ms },
+            epoch: change.epoch,
+            cancel_lane_open: change.cancel_lane_open,
+            reason: change.reason.clone(),
+            by: change.by.clone(),
+            at_ms: change.at_ms,
+            since_ms: if change.since_ms == 0 { change.at_ms } else { change.since_ms },
         };
-        let holds = self.on.then_some((self.edge, hold)).into_iter().collect();
-        Entry { holds, undone: self.seen.clone() }
+        let holds = change.on.then_some((change.edge, hold)).into_iter().collect();
+        Self { holds, undone: change.seen.clone() }
     }
 }
 
@@ -331,7 +234,7 @@ impl Book {
         if change.edge == self.own {
             self.last = self.last.max(change.epoch);
         }
-        self.merge(scope, &change.entry())
+        self.merge(scope, &Entry::from(change))
     }
 
     /// Takes in what another copy knows of a scope: a record of the ledger, or a change.

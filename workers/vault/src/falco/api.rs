@@ -9,12 +9,13 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use http::StatusCode;
 use ring::digest;
-use sluice_http::{BodyBytes, BodyLimit, Door, MaybeCaller, Peer, Reject};
+use sluice_http::{BodyBytes, BodyLimit, Door, MaybeCaller, Peer, Reject, StrictJson};
 use sluice_identity::caller::{Caller, Via};
 use sluice_wire::code::Code;
 use subtle::ConstantTimeEq as _;
 
 use super::alert::{BODY_BYTES_MAX, parse};
+use super::watch::Stop;
 use crate::api::answer;
 use crate::context::Context;
 use crate::request::Act;
@@ -33,6 +34,8 @@ pub(crate) fn routes() -> Router<Arc<Context>> {
     Router::new()
         .route("/falco/quarantine", get(quarantines))
         .route("/falco/quarantine/{service}/release", post(release))
+        .route("/falco/kill-switch", get(kills))
+        .route("/falco/kill-switch/release", post(release_kill))
         .merge(alerts)
 }
 
@@ -114,6 +117,19 @@ async fn release(
     act: Act,
 ) -> Result<Response, Reject> {
     context.run(move |vault| vault.release(&act, &service)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn kills(State(context): State<Arc<Context>>, act: Act) -> Result<Response, Reject> {
+    Ok(answer(&context.run(move |vault| vault.kills(&act)).await?))
+}
+
+async fn release_kill(
+    State(context): State<Arc<Context>>,
+    act: Act,
+    StrictJson(stop): StrictJson<Stop>,
+) -> Result<Response, Reject> {
+    context.run(move |vault| vault.release_kill(&act, &stop)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

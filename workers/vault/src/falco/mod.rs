@@ -2,10 +2,11 @@
 //!
 //! The life of an alert: `api` finds out where it comes from (a certificate, or this machine and a secret path, never
 //! the alert's own text), `alert` parses it within bounds, `watch` decides purely whether it is new, too much, and
-//! whether a response is due, `ops` does it: one commit with events and audit record, metrics, quarantine.
+//! whether a response is due, `ops` does it: one commit with events and audit record, metrics, `quarantine`, `kill` switch.
 
 mod alert;
 mod api;
+mod kill;
 mod ops;
 mod quarantine;
 mod rules;
@@ -14,4 +15,4 @@ mod watch;
 pub(crate) use api::routes;
 pub(crate) use quarantine::{ShutOut, check, has_ended, lift_ended};
 pub(crate) use rules::Rules;
-pub(crate) use watch::{Action, Response, Watch};
+pub(crate) use watch::{Action, Response, Stop, Watch};

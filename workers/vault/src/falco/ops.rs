@@ -9,8 +9,9 @@ use sluice_audit::Decision;
 use sluice_wire::event::{EventType, NewEvent};
 
 use super::alert::Alert;
+use super::kill;
 use super::quarantine::Cause;
-use super::watch::{Action, Due, Key, Priority, Verdict, Watch};
+use super::watch::{Action, Due, Key, Priority, Stop, Verdict, Watch};
 use crate::context::Vault;
 use crate::error::VaultError;
 use crate::outbox::security_event;
@@ -31,6 +32,8 @@ struct Outcome {
     action: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     identity: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop: Option<Stop>,
     rule: String,
     /// `done`, `dry_run` or `unknown_identity`.
     result: &'static str,
@@ -43,7 +46,7 @@ impl Vault {
 
     /// Takes alerts of a host whose identity was proved. Every alert is counted; new ones are told of in one commit,
     /// with one audit record; then the responses that are due are made. What could not be made stays due, and is
-    /// tried again with the next alert and at each maintenance: the sender does not repeat itself.
+    /// tried again with the next alert and each second: the sender does not repeat itself.
     pub(super) fn take_alerts(
         &self,
         act: &Act,
@@ -100,10 +103,15 @@ impl Vault {
         failed.map_or(Ok(made), Err)
     }
 
-    /// What is left of alerts: responses that could not be made yet, and how much of each host was held back.
+    /// Makes what is still due, and ends kill switches whose time is over.
+    pub(crate) fn tend_responses(&self, now: Timestamp) -> Result<(), VaultError> {
+        self.tend_kills(now)?;
+        self.respond_due(&Act::own(now)).map(drop)
+    }
+
+    /// What is left of alerts: how much of each host was held back.
     pub(crate) fn tend_alerts(&self, now: Timestamp) -> Result<(), VaultError> {
         let act = Act::own(now);
-        self.respond_due(&act)?;
         let held_back = self.watch().held_back();
         if held_back.is_empty() {
             return Ok(());
@@ -143,17 +151,21 @@ impl Vault {
         let Due { position, rule, host } = due;
         let response = self.settings.falco.responses[position].clone();
         let identity = response.identity.clone().unwrap_or_default();
-        let result = match response.action {
-            _ if response.dry_run => "dry_run",
-            Action::Notify => "done",
-            Action::Quarantine => {
-                let cause = Cause { rule: rule.clone(), host: host.clone(), ttl_ms: response.ttl_ms };
-                if self.quarantine(act, &identity, cause)? { "done" } else { "unknown_identity" }
+        let about = response.stop.as_ref().map_or_else(|| identity.clone(), kill::name);
+        let cause = Cause { rule: rule.clone(), host: host.clone(), ttl_ms: response.ttl_ms };
+        let (action, result) = match (response.action, &response.stop) {
+            (Action::Kill, _) if response.dry_run => ("kill_switch", "dry_run"),
+            (Action::Quarantine, _) if response.dry_run => ("quarantine", "dry_run"),
+            (Action::Notify, _) if response.dry_run => ("notify", "dry_run"),
+            (Action::Kill, Some(stop)) => {
+                self.kill(act, stop, cause)?;
+                ("kill_switch", "done")
             }
-        };
-        let action = match response.action {
-            Action::Notify => "notify",
-            Action::Quarantine => "quarantine",
+            (Action::Quarantine, _) => {
+                let is_ours = self.quarantine(act, &identity, cause)?;
+                ("quarantine", if is_ours { "done" } else { "unknown_identity" })
+            }
+            (Action::Notify | Action::Kill, _) => ("notify", "done"),
         };
         let mut data = Map::new();
         for (name, value) in [
@@ -163,14 +175,16 @@ impl Vault {
             ("rule", &rule),
             ("host", &host),
             ("service", &identity),
+            ("stops", &response.stop.as_ref().map(kill::name).unwrap_or_default()),
         ] {
-            data.insert(name.to_owned(), Value::from(value));
+            if !(name == "stops" && value.is_empty()) {
+                data.insert(name.to_owned(), Value::from(value));
+            }
         }
         let event = event("security_alert", act, data);
-        let entry =
-            act.entry("falco", action, format!("falco/response/{identity}")).decision(Decision::Allow);
+        let entry = act.entry("falco", action, format!("falco/response/{about}")).decision(Decision::Allow);
         self.write(entry, move |change| change.emit(&event))?;
-        Ok(Outcome { action, identity: response.identity, rule, result })
+        Ok(Outcome { action, identity: response.identity, stop: response.stop, rule, result })
     }
 }
 

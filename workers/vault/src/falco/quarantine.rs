@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sluice_identity::caller::Caller;
 use sluice_identity::grants::ADMIN;
 
+use super::watch::Response;
 use crate::access;
 use crate::acme;
 use crate::ca;
@@ -183,12 +184,14 @@ impl Vault {
             change.emit(&security_event("quarantine_released", now, &[("service", &service)]))
         })?;
         self.look_at_quarantines()?;
-        self.watch().rearm(&self.settings.falco.responses, &released);
+        let is_it = |response: &Response| response.identity.as_deref() == Some(released.as_str());
+        self.watch().rearm(&self.settings.falco.responses, is_it);
         Ok(())
     }
 }
 
-fn administrator(act: &Act) -> Result<(), VaultError> {
+/// Refuses everybody but an administrator.
+pub(super) fn administrator(act: &Act) -> Result<(), VaultError> {
     let caller = access::known(act.caller.as_ref())?;
     if caller.grants.is_admin() { Ok(()) } else { Err(VaultError::Lacking(ADMIN)) }
 }

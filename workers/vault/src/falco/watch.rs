@@ -74,6 +74,19 @@ pub(crate) enum Action {
     Notify,
     /// The identity loses its tokens and certificates and gets no new ones.
     Quarantine,
+    /// Edges stop what it names.
+    Kill,
+}
+
+/// What a kill switch stops, from the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Stop {
+    /// `all`, `service`, `account` or `symbol`.
+    pub(crate) scope: String,
+    /// Which one; none for `all`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) target: Option<String>,
 }
 
 /// A rule of response, from `[falco]`.
@@ -86,6 +99,8 @@ pub(crate) struct Response {
     pub(crate) action: Action,
     /// The service it acts on. From the configuration, never from an alert: a forged one reaches nobody else.
     pub(crate) identity: Option<String>,
+    /// What a kill switch stops, likewise.
+    pub(crate) stop: Option<Stop>,
     pub(crate) ttl_ms: i64,
     /// How many hosts it takes.
     pub(crate) quorum: usize,
@@ -263,10 +278,10 @@ impl Watch {
         self.due.retain(|due| due.position != position);
     }
 
-    /// Lets the responses that act on an identity be due again: it was released.
-    pub(super) fn rearm(&mut self, responses: &[Response], identity: &str) {
+    /// Lets responses be due again: what they did was released.
+    pub(super) fn rearm(&mut self, responses: &[Response], did: impl Fn(&Response) -> bool) {
         for (votes, response) in self.votes.iter_mut().zip(responses) {
-            if response.identity.as_deref() == Some(identity) {
+            if did(response) {
                 *votes = Votes::default();
             }
         }
@@ -302,6 +317,7 @@ mod tests {
             priority: Priority::Critical,
             action: Action::Quarantine,
             identity: Some("bot".into()),
+            stop: None,
             ttl_ms,
             quorum,
             dry_run: false,
@@ -330,7 +346,7 @@ mod tests {
         assert!(!is_due(&mut watch, QUORUM_MS + 1, &two, &key(2)), "the first is too old");
         assert!(is_due(&mut watch, QUORUM_MS + 2, &two, &key(1)));
         assert!(!is_due(&mut watch, QUORUM_MS + 3, &two, &key(3)), "it rests");
-        watch.rearm(std::slice::from_ref(&two), "bot");
+        watch.rearm(std::slice::from_ref(&two), |response| response.identity.as_deref() == Some("bot"));
         assert!(!is_due(&mut watch, QUORUM_MS + 4, &two, &key(1)));
         assert!(is_due(&mut watch, QUORUM_MS + 5, &two, &key(2)));
     }

@@ -19,6 +19,7 @@ use super::open::Head;
 use super::snapshot::{KeyBytes, Range, View, keys, last_key};
 use super::table::Table;
 use crate::error::VaultError;
+use crate::outbox;
 use crate::quota::Quotas;
 use crate::seal::{Keyring, fingerprint};
 
@@ -135,12 +136,13 @@ impl<'t> Change<'t> {
 
     /// Queues an event for the event worker.
     pub(crate) fn emit(&mut self, event: &NewEvent) -> Result<(), VaultError> {
-        if self.count(Table::Outbox)? >= OUTBOX_MAX - crate::outbox::kept_free(event) {
+        let is_full = self.count(Table::Outbox)? >= OUTBOX_MAX - outbox::kept_free(event);
+        if is_full && !outbox::always_fits(event) {
             self.events_refused += 1;
             return Ok(());
         }
         self.head.outbox_seq += 1;
-        let key = self.head.outbox_seq.to_be_bytes();
+        let key = outbox::key(event, self.head.outbox_seq);
         self.save(Table::Outbox, &key, event);
         Ok(())
     }

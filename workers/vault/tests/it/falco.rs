@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sluice_schema::{FalcoAction, FalcoPriority, FalcoResponse, Secret};
+use sluice_schema::{FalcoAction, FalcoPriority, FalcoResponse, KillScope, Secret};
 
 use crate::harness::{Reply, Setup, Vault};
 
@@ -24,6 +24,8 @@ fn response(rule: &str, identity: &str, quorum: u64, dry_run: bool) -> FalcoResp
         priority: FalcoPriority::Critical,
         action: FalcoAction::Quarantine,
         identity: Some(identity.into()),
+        scope: None,
+        target: None,
         ttl: Duration::from_mins(10),
         quorum,
         dry_run,
@@ -110,6 +112,61 @@ async fn the_configuration_decides_what_is_told_and_done() {
     vault.as_admin("POST", release, "").await.is(404, "not_found");
     assert_eq!(vault.as_admin("POST", "/tokens/bot", "").await.status, 200);
     assert_eq!(vault.as_admin("POST", "/credentials/bot", "").await.status, 200);
+}
+
+/// A kill switch over everything, or over a service.
+fn kill(rule: &str, target: Option<&str>, quorum: u64, dry_run: bool) -> FalcoResponse {
+    FalcoResponse {
+        action: FalcoAction::KillSwitch,
+        identity: None,
+        scope: Some(if target.is_some() { KillScope::Service } else { KillScope::All }),
+        target: target.map(str::to_owned),
+        ..response(rule, "", quorum, dry_run)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_switch_stops_what_the_configuration_names_until_it_is_released() {
+    let mut setup = setup();
+    setup.config.falco.rate = 100;
+    setup.config.falco.responses =
+        vec![kill("one", Some("orders"), 1, false), kill("one", None, 2, false), kill("one", None, 1, true)];
+    let vault = setup.start();
+    vault.ready().await;
+    let told = sent(&vault, &alert("one", "a")).await;
+    let stops = json!({ "scope": "service", "target": "orders" });
+    assert_eq!(
+        told["responses"],
+        json!([
+            { "action": "kill_switch", "stop": stops, "rule": "one", "result": "done" },
+            { "action": "kill_switch", "stop": { "scope": "all" }, "rule": "one", "result": "dry_run" },
+        ])
+    );
+    let again = sent(&vault, &alert("one", "b")).await;
+    assert_eq!(again["responses"], json!([]), "it rests, and one host is no quorum of two");
+    let on = vault.as_admin("GET", "/falco/kill-switch", "").await.json();
+    assert_eq!((&on["count"], &on["switches"][0]["scope"]), (&json!(1), &json!("service")), "{on}");
+    assert_eq!(
+        (&on["switches"][0]["target"], &on["switches"][0]["host"]),
+        (&json!("orders"), &json!("localhost"))
+    );
+
+    let release = "/falco/kill-switch/release";
+    vault.call("GET", "/falco/kill-switch", None, "").await.is(401, "invalid_token");
+    vault.call("POST", release, None, &stops.to_string()).await.is(401, "invalid_token");
+    let stranger = vault.token("ci", &["tokens:mint", "events:publish"]).await;
+    vault.call("POST", release, Some(&stranger), &stops.to_string()).await.is(403, "insufficient_scope");
+    vault.as_admin("POST", release, r#"{"scope":"all"}"#).await.is(404, "not_found");
+    assert_eq!(vault.as_admin("POST", release, r#"{"scope":"all","on":true}"#).await.status, 400);
+    assert_eq!(vault.as_admin("POST", release, &stops.to_string()).await.status, 204);
+    vault.as_admin("POST", release, &stops.to_string()).await.is(404, "not_found");
+    assert_eq!(vault.as_admin("GET", "/falco/kill-switch", "").await.json()["count"], 0);
+    assert_eq!(sent(&vault, &alert("one", "c")).await["responses"][0]["result"], "done", "armed again");
+    let log = vault.as_admin("GET", "/audit?limit=500", "").await.text;
+    for of in ["kill_switch_on", "kill_switch_off", "falco/kill-switch/service:orders", "falco/response/all"]
+    {
+        assert!(log.contains(of), "{of}: {log}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

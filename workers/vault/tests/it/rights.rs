@@ -281,6 +281,8 @@ async fn a_client_in_quarantine_exchanges_nobodys_tokens() {
         priority: FalcoPriority::Critical,
         action: FalcoAction::Quarantine,
         identity: Some("gate".into()),
+        scope: None,
+        target: None,
         ttl: Duration::from_mins(10),
         quorum: 1,
         dry_run: false,

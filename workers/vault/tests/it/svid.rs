@@ -160,6 +160,8 @@ async fn nobody_in_quarantine_gets_one() {
         priority: FalcoPriority::Critical,
         action: FalcoAction::Quarantine,
         identity: Some("bot".into()),
+        scope: None,
+        target: None,
         ttl: std::time::Duration::from_mins(10),
         quorum: 1,
         dry_run: false,

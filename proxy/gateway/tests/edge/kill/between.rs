@@ -164,6 +164,48 @@ fn what_no_edge_says_is_passed_over() {
 }
 
 #[test]
+fn a_vault_stops_too_and_takes_back_its_own_alone() {
+    let upstream = Upstream::start(ok);
+    let (hub, edges) = edges(&upstream, 1);
+    let edge = &edges[0];
+    let vaults = |on: bool, epoch: u64, seen: Value| {
+        json!({
+            "scope": "service", "target": "order", "on": on, "cancel_lane_open": true, "reason": "falco: shell at node-1",
+            "by": "role/vault", "at_ms": 1, "since_ms": 1, "edge": "7661756c000000aa", "epoch": epoch, "seen": seen,
+        })
+    };
+    hub.publish(Some("vault"), &vaults(true, 5, json!({})));
+    eventually("it stops", || stopped(edge).then_some(()));
+    let one = listed(edge)["switches"][0].clone();
+    assert_eq!((&one["by"], &one["edge"]), (&json!("role/vault"), &json!("7661756c000000aa")));
+    hub.publish(Some("vault"), &vaults(false, 6, json!({"7661756c000000aa": 5})));
+    eventually("its time is over", || (!stopped(edge)).then_some(()));
+    // Also an operator's: the vault's word does not end that, his ends both.
+    hub.publish(Some("vault"), &vaults(true, 7, json!({})));
+    eventually("it stops again", || stopped(edge).then_some(()));
+    on(edge, "service", Some("order"));
+    let own = listed(edge)["edge"].as_str().unwrap().to_owned();
+    let mut greedy = vaults(false, 8, json!({"7661756c000000aa": 7}));
+    greedy["seen"][&own] = (u64::MAX - 1).into();
+    hub.publish(Some("vault"), &greedy);
+    hub.publish(Some("vault"), &vaults(false, 8, json!({"7661756c000000aa": 7})));
+    eventually("both were heard", || {
+        let ignored = "sluice_kill_switch_events_ignored_total{reason=\"not_its_own\"}";
+        let held = listed(edge)["switches"][0]["by"] == "operator";
+        (metric(edge, ignored) == Some(1.0) && held).then_some(())
+    });
+    assert!(stopped(edge));
+    hub.publish(Some("vault"), &vaults(true, 9, json!({})));
+    eventually("a newer one", || {
+        let log = std::fs::read_to_string(edge.data.join("audit/edge.jsonl")).unwrap();
+        // His ON stands in the place of the one before, so that the OFF of that one changed nothing.
+        (log.matches("[edge 7661756c000000aa]").count() == 4 && log.contains("role/vault")).then_some(())
+    });
+    assert_eq!(off(edge, "service", Some("order")).json()["changed"], true);
+    assert!(!stopped(edge));
+}
+
+#[test]
 fn what_could_not_be_told_is_told_when_the_worker_is_back() {
     let upstream = Upstream::start(ok);
     let (hub, mut edges) = edges(&upstream, 2);

@@ -131,9 +131,10 @@ fn a_change_travels_as_json_and_odd_ones_are_known() {
     assert_eq!(serde_json::from_str::<Change>(&text).unwrap(), off);
     assert!(text.contains(r#""edge":"00000000000000ab""#), "{text}");
     assert!(off.is_sound());
+    for odd in [Change { scope: "some".into(), ..off.clone() }, Change { target: None, ..off.clone() }] {
+        assert!(Scope::of(&odd).is_err(), "{odd:?}");
+    }
     for odd in [
-        Change { scope: "some".into(), ..off.clone() },
-        Change { target: None, ..off.clone() },
         Change { reason: "x".repeat(REASON_BYTES_MAX + 1), ..off.clone() },
         Change { epoch: 0, ..off.clone() },
         Change { epoch: u64::MAX, ..off.clone() },
