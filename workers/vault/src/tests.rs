@@ -251,6 +251,28 @@ fn what_is_made_by_a_caller_who_was_revoked_meanwhile_is_not_made() {
     ended(issue(&bot).map(|_| ()));
 }
 
+#[test]
+fn a_client_that_was_removed_meanwhile_gets_no_token() {
+    let (dir, root, now) = (TempDir::new().unwrap(), RootKey::random(), Timestamp::now());
+    let vault = open(&dir, &root, now);
+    let bot = act("bot", "read", now);
+    let issued = |client: Option<&str>| {
+        let plan = crate::token::Plan {
+            subject: "bot".into(),
+            service: None,
+            grants: "read".parse().unwrap(),
+            audience: vec!["sluice".into()],
+            ttl: SignedDuration::from_secs(60),
+            client: client.map(str::to_owned),
+            parent: None,
+            user: None,
+            bound: None,
+        };
+        vault.issue_token(&bot, bot.entry("oauth", "grant", "tokens/bot"), Ok(plan))
+    };
+    assert!(issued(None).is_ok() && matches!(issued(Some("bot")), Err(VaultError::Anonymous)));
+}
+
 fn token_void_until(vault: &Vault) -> Option<i64> {
     void_until(&vault.store.snapshot().unwrap(), "bot").unwrap()
 }

@@ -95,17 +95,18 @@ impl External {
     async fn look(&self) -> Result<u64, VaultError> {
         let look: Envelope<Look> = self.told(Method::GET, "auth/token/lookup-self", None).await?;
         let mut look = look.data;
+        // Before the mount is looked at: what is wrong there must not cost the token.
+        if is_due(look) {
+            let body = Some(Bytes::from_static(b"{}"));
+            let renewed: Renewed = self.told(Method::POST, "auth/token/renew-self", body).await?;
+            look.ttl = renewed.auth.lease_duration;
+        }
         let mount = format!("sys/internal/ui/mounts/{}", self.mount);
         let mount: Envelope<Mount> = self.told(Method::GET, &mount, None).await?;
         let version = mount.data.options.and_then(|options| options.version);
         if mount.data.kind != "kv" || version.as_deref() != Some("2") {
             self.stand(Standing::NoEngine);
             return Err(unexpected());
-        }
-        if is_due(look) {
-            let body = Some(Bytes::from_static(b"{}"));
-            let renewed: Renewed = self.told(Method::POST, "auth/token/renew-self", body).await?;
-            look.ttl = renewed.auth.lease_duration;
         }
         self.stand(standing(look));
         Ok(look.ttl)
@@ -155,12 +156,16 @@ impl External {
 
 /// A token is renewed when a third of its life is over.
 const fn is_due(look: Look) -> bool {
-    look.renewable && look.ttl > 0 && look.ttl * 3 < look.creation_ttl * 2
+    look.renewable && look.ttl > 0 && look.ttl.saturating_mul(3) < look.creation_ttl.saturating_mul(2)
 }
 
 /// What is left when everything was done that can be: with less than half its life left, it ends.
 const fn standing(look: Look) -> Standing {
-    if look.ttl > 0 && look.ttl * 2 < look.creation_ttl { Standing::Ending(look.ttl) } else { Standing::Good }
+    if look.ttl > 0 && look.ttl.saturating_mul(2) < look.creation_ttl {
+        Standing::Ending(look.ttl)
+    } else {
+        Standing::Good
+    }
 }
 
 /// Often enough to renew in time, seldom enough not to matter.
@@ -204,6 +209,9 @@ mod tests {
         assert_eq!(standing(look(0, 0, false)), Standing::Good);
         assert_eq!(standing(look(60, 100, false)), Standing::Good);
         assert_eq!(standing(look(40, 100, false)), Standing::Ending(40));
+        // Whatever the server says.
+        assert!(!is_due(look(u64::MAX, u64::MAX, true)) && is_due(look(1, u64::MAX, true)));
+        assert_eq!(standing(look(1, u64::MAX, true)), Standing::Ending(1));
         assert_eq!((next_look_s(0), next_look_s(3), next_look_s(60)), (300, 1, 10));
     }
 }

@@ -23,6 +23,7 @@ use crate::context::Vault;
 use crate::error::VaultError;
 use crate::falco;
 use crate::feed::RevokedRow;
+use crate::oauth;
 use crate::outbox::security_event;
 use crate::own::{Shown, parent_of};
 use crate::path::ServiceName;
@@ -375,6 +376,10 @@ impl Vault {
             falco::check(change, &row.sub, now)?;
             if let Some(client) = &row.client {
                 falco::check(change, client, now)?;
+                // Its tokens were ended when it was removed; none is made after that.
+                if !oauth::is_client(change, client)? {
+                    return Err(VaultError::Anonymous);
+                }
             }
             if let Some(user) = &user {
                 user.check(change)?;
@@ -512,7 +517,7 @@ impl Vault {
             );
             return Err(self.refuse(entry, error));
         }
-        let (now, leeway_s) = (act.now, self.settings.leeway_s);
+        let (now, leeway_s, holder) = (act.now, self.settings.leeway_s, acme::holder(&subject));
         let ended = self.write(entry, move |change| {
             void(change, &subject, now, leeway_s)?;
             acme::end_service(change, &subject, now)?;
@@ -521,6 +526,8 @@ impl Vault {
             change.emit(&security_event("tokens_revoked", now, &[("service", &subject)]))?;
             Ok(live)
         })?;
+        // No row refuses the rest of its ACME certificates meanwhile.
+        self.revoke_rest(&holder, now)?;
         self.figures.revocations.with_label_values(&["subject"]).inc();
         Ok(ended)
     }

@@ -50,11 +50,9 @@ impl Vault {
         let who = Who::Token(Box::new(held));
         let (op, part) = place(op);
         let at = path.map_or_else(|| format!("secret/{part}"), |path| format!("secret/{part}/{path}"));
+        let here = self.settings.external.is_none();
         let exists = match path {
-            Some(path) if op == Op::Write && part == "data" => match &self.settings.external {
-                Some(external) => external.exists(path)?,
-                None => rows::head(&view, path)?.is_some(),
-            },
+            Some(path) if here && op == Op::Write && part == "data" => rows::head(&view, path)?.is_some(),
             _ => true,
         };
         drop(view);
@@ -62,6 +60,16 @@ impl Vault {
             let entry = act.entry("v1", "use", "auth/token").actor(who.actor());
             self.write(entry, move |change| token::spend(change, &id))?;
         }
+        let exists = match (&self.settings.external, path) {
+            // Only who may create but not change is told apart there.
+            (Some(external), Some(path))
+                if part == "data" && !who.may(op, &at, true) && who.may(op, &at, false) =>
+            {
+                let entry = act.entry("secret", "exists", path.as_str()).actor(who.actor());
+                self.abroad(entry, || external.exists(path))?
+            }
+            _ => exists,
+        };
         let verdict = if who.may(op, &at, exists) { Ok(()) } else { Err(VaultError::Forbidden(NOT_YOURS)) };
         Ok((who.actor(), verdict))
     }

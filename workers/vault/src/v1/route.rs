@@ -119,17 +119,17 @@ impl Vault {
             return Ok(true);
         }
         // Only what was not to be had as a change is looked up: whether it would be a creation.
-        Ok(call.op == Op::Write && ask.who.may(call.op, &call.path, false) && !self.v1_exists(path)?)
+        Ok(call.op == Op::Write && ask.who.may(call.op, &call.path, false) && !self.v1_exists(ask, path)?)
     }
 
     /// Whether a write would change something; where that is not known, it does.
-    fn v1_exists(&self, path: &[&str]) -> Result<bool, VaultError> {
+    fn v1_exists(&self, ask: &Ask, path: &[&str]) -> Result<bool, VaultError> {
         let view = self.store.snapshot()?;
         let row = |key: String| Ok(view.raw(Table::Logical, key.as_bytes())?.is_some());
         match path {
             ["secret", "data" | "metadata", rest @ ..] => match SecretPath::parse(&rest.join("/")) {
                 Ok(path) => match &self.settings.external {
-                    Some(external) => external.exists(&path),
+                    Some(external) => self.abroad(ask.entry(), || external.exists(&path)),
                     None => Ok(rows::head(&view, &path)?.is_some()),
                 },
                 Err(_) => Ok(true),

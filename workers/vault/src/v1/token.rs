@@ -82,7 +82,10 @@ pub(super) struct Draft {
     pub(super) role: Option<String>,
     pub(super) born: Option<Born>,
     pub(super) wrapping: bool,
+    /// Whose quota it counts to; nobody named: its own, with all that it will make.
     pub(super) payer: String,
+    /// Whether it is had also when others took all there is: a root token for who lost every other one.
+    pub(super) is_last_resort: bool,
 }
 
 impl Term {
@@ -174,10 +177,12 @@ pub(super) fn create(
     draft: Draft,
     now: Timestamp,
 ) -> Result<(String, Row), VaultError> {
-    if change.count(Table::ApiToken)? >= TOKENS_MAX {
+    if change.count(Table::ApiToken)? >= TOKENS_MAX && !draft.is_last_resort {
         return Err(fault(429, "too many tokens"));
     }
-    change.charge(Held::VaultTokens, &draft.payer, 1)?;
+    let accessor = random_word()?;
+    let payer = if draft.payer.is_empty() { format!("token/{accessor}") } else { draft.payer };
+    change.charge(Held::VaultTokens, &payer, 1)?;
     let token = format!("{PREFIX}{}", random_word()?);
     let id = keys.digest("token", &token);
     let now_s = now.as_second();
@@ -185,7 +190,7 @@ pub(super) fn create(
         && draft.term == Term { max_s: draft.term.max_s, ..Term::default() }
         && !draft.wrapping;
     let row = Row {
-        accessor: random_word()?,
+        accessor,
         kind: if draft.wrapping { Kind::Wrapping } else { Kind::Service },
         parent: draft.parent,
         policies: draft.policies,
@@ -200,7 +205,7 @@ pub(super) fn create(
         term: draft.term,
         role: draft.role,
         born: draft.born,
-        payer: draft.payer,
+        payer,
     };
     if let Some(parent) = &row.parent {
         if above(change, parent)?.is_none_or(|above| above.len() >= DEPTH_MAX) {
@@ -282,6 +287,15 @@ pub(super) fn by_accessor(view: &impl View, accessor: &str) -> Result<Option<Str
     }
     let found = view.keys(Table::ApiTokenIndex, &Range::prefix(format!("a/{accessor}/").as_bytes(), 1))?;
     Ok(found.first().map(|key| id_of(key)))
+}
+
+/// Whose quota the token with an accessor counts to.
+pub(super) fn payer_of(view: &impl View, accessor: &str) -> Result<String, VaultError> {
+    let row: Option<Row> = match by_accessor(view, accessor)? {
+        Some(id) => view.load(Table::ApiToken, id.as_bytes())?,
+        None => None,
+    };
+    Ok(row.map(|row| row.payer).unwrap_or_default())
 }
 
 /// Accessors of tokens, as many as are asked for.

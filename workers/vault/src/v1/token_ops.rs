@@ -10,7 +10,7 @@ use super::call::{Fields, Op};
 use super::route::{Ask, unsupported_operation, unsupported_path};
 use super::token::{self, Draft, Term};
 use super::who::Who;
-use super::{fault, logical};
+use super::{denied, fault, logical};
 use crate::context::Vault;
 use crate::error::VaultError;
 
@@ -83,7 +83,19 @@ impl Vault {
             Err(error) => return Err(self.refuse(ask.entry(), error)),
         };
         let (keys, now) = (Arc::clone(&self.api_keys), ask.call.act.now);
-        let (token, row) = self.write(ask.entry(), move |change| token::create(change, &keys, draft, now))?;
+        let maker = match &ask.who {
+            Who::Token(held) => Some(held.id.clone()),
+            _ => None,
+        };
+        let (token, row) = self.write(ask.entry(), move |change| {
+            // Ended since it was looked at: an orphan would outlive it.
+            if let Some(maker) = maker
+                && token::live(change, &maker, now)?.is_none()
+            {
+                return Err(denied());
+            }
+            token::create(change, &keys, draft, now)
+        })?;
         self.figures.tokens.inc();
         Ok(Answer::auth(row.auth(&token, now)))
     }
@@ -297,8 +309,9 @@ fn plan(ask: &Ask, role: Option<&(String, Role)>, orphan: bool) -> Result<Draft,
         role: role.map(|(name, _)| name.clone()),
         // An orphan outlives a token of its own kind, never the Sluice token that made it.
         born: ask.who.born(ask.call.certified.as_ref(), ask.call.act.now),
-        wrapping: false,
-        payer: ask.who.payer(),
+        // What an administrator makes is its holder's: no holder takes from the others of that administrator.
+        payer: if ask.who.is_root() { String::new() } else { ask.who.payer() },
+        ..Draft::default()
     })
 }
 
@@ -365,7 +378,7 @@ impl Vault {
             policies: vec!["root".to_owned()],
             path: "auth/token/root".to_owned(),
             display_name: "root".to_owned(),
-            payer: "root".to_owned(),
+            is_last_resort: true,
             term: Term { ttl_s, explicit_max_s: ttl_s, ..Term::default() },
             ..Draft::default()
         };

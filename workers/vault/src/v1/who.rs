@@ -120,7 +120,7 @@ impl Who {
         }
     }
 
-    /// Whose quota pays what it asks for. Whoever shows no credential (a login that is to be wrapped) shares one.
+    /// Whose quota pays what it asks for.
     pub(super) fn payer(&self) -> String {
         match self {
             Self::Nobody => "anonymous".to_owned(),

@@ -215,6 +215,12 @@ async fn policy_and_records_stay_here() {
     {
         assert_eq!(vault.call("GET", target, Some(&bot), "").await.status, 400, "{target}");
     }
+    let wish = r#"{"policies":["default"]}"#;
+    let default = vault.as_admin("POST", "/v1/auth/token/create", wish).await.json();
+    let default = default["auth"]["client_token"].as_str().unwrap();
+    for target in ["/secrets/services/bot/db", "/v1/secret/data/services/bot/db"] {
+        assert_eq!(vault.call("PUT", target, Some(default), r#"{"data":{}}"#).await.status, 403, "{target}");
+    }
     assert!(fake.asked("/v1/secret").is_empty(), "nothing of this goes out");
     let read = vault.call("GET", "/secrets/services/bot/db", Some(&bot), "").await;
     assert!(read.text.contains("canary-of-a-value"));
@@ -233,10 +239,22 @@ async fn policy_and_records_stay_here() {
             assert!(!found, "{needle} in {}", path.display());
         }
     }
+    // Whether a write would be a creation is asked there: recorded before, too.
+    let policy = r#"{"policy":"path \"secret/data/new/*\" { capabilities = [\"create\"] }"}"#;
+    assert_eq!(vault.as_admin("PUT", "/v1/sys/policies/acl/new", policy).await.status, 204);
+    let maker = vault.as_admin("POST", "/v1/auth/token/create", r#"{"policies":["new"]}"#).await.json();
+    let maker = maker["auth"]["client_token"].as_str().unwrap();
+    for target in ["/secrets/new/a", "/v1/secret/data/new/b"] {
+        vault.call("PUT", target, Some(maker), r#"{"data":{}}"#).await;
+    }
+    assert_eq!(fake.asked("GET /v1/secret/metadata/new/").len(), 2);
     let asked = fake.asked("/v1/secret").len();
     std::fs::remove_file(vault.dir.path().join("audit/vault.jsonl")).unwrap();
     for target in ["/secrets/services/bot/db", "/v1/secret/data/services/bot/db"] {
         assert_eq!(vault.call("GET", target, Some(&bot), "").await.status, 503, "{target}");
+    }
+    for target in ["/secrets/new/a", "/v1/secret/data/new/b"] {
+        assert_eq!(vault.call("PUT", target, Some(maker), r#"{"data":{}}"#).await.status, 503, "{target}");
     }
     assert_eq!(fake.asked("/v1/secret").len(), asked, "nothing is asked that cannot be recorded");
 }
