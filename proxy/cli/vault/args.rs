@@ -46,6 +46,9 @@ pub(super) enum VaultCommand {
     GenerateRoot {
         #[command(flatten)]
         proof: Proof,
+        /// Give up one that was broken off
+        #[arg(long, conflicts_with = "key_file")]
+        cancel: bool,
         #[command(flatten)]
         asked: Asked,
     },

@@ -35,7 +35,11 @@ impl Door {
     }
 
     pub(super) fn seal_status(&self) -> Result<Value, Failure> {
-        self.get("sys/seal-status")
+        let status = self.get("sys/seal-status")?;
+        if status["sealed"].is_boolean() {
+            return Ok(status);
+        }
+        Err(Failure::usage("what answers at this address is no vault"))
     }
 
     pub(super) fn get(&self, path: &str) -> Result<Value, Failure> {

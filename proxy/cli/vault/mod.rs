@@ -42,7 +42,11 @@ pub(crate) fn run(args: &Vault) -> Result<Code, Failure> {
             done(asked, &json!({ "term": term, "install_time": since }), &text)
         }
         VaultCommand::Rekey(rekey) => rekey::run(rekey),
-        VaultCommand::GenerateRoot { proof, asked } => rekey::generate_root(proof, asked),
+        VaultCommand::GenerateRoot { cancel: true, asked, .. } => {
+            Door::open(asked)?.delete("sys/generate-root/attempt")?;
+            done(asked, &json!({ "cancelled": true }), "no root token is being made\n")
+        }
+        VaultCommand::GenerateRoot { proof, asked, .. } => rekey::generate_root(proof, asked),
     }
 }
 
@@ -62,12 +66,22 @@ fn init(shares: u8, threshold: u8, asked: &Asked) -> Result<Code, Failure> {
 fn unseal(asked: &Asked) -> Result<Code, Failure> {
     let door = Door::open(asked)?;
     let mut status = door.seal_status()?;
+    let mut given = false;
     while status["sealed"] == true {
         if status["initialized"] == false {
             return Err(Failure::usage("there is no vault yet: sluice vault init"));
         }
+        if status["seal"] == "file" {
+            return Err(Failure::usage(format!("it is {}", words(&status).trim_end())));
+        }
         let next = status["progress"].as_u64().unwrap_or(0) + 1;
-        let Some(share) = secret::line(&format!("share {next} of {}: ", status["t"]))? else { break };
+        let Some(share) = secret::line(&format!("share {next} of {}: ", status["t"]))? else {
+            if given {
+                break;
+            }
+            return Err(Failure::usage("no share was given: the vault stays sealed"));
+        };
+        given = true;
         status = door.put("sys/unseal", &json!({ "key": share.as_str() }))?;
     }
     done(asked, &status, &words(&status))
@@ -79,6 +93,9 @@ fn words(status: &Value) -> String {
     }
     if status["sealed"] == false {
         return "open\n".to_owned();
+    }
+    if status["seal"] == "file" {
+        return "sealed until the vault worker is started again: it opens by its key file\n".to_owned();
     }
     let (progress, t, n) = (&status["progress"], &status["t"], &status["n"]);
     format!("sealed; {progress} of {t} shares given, {n} exist\n")
@@ -133,6 +150,8 @@ mod tests {
         assert_eq!(words(&status(false, true)), "there is no vault yet\n");
         assert_eq!(words(&status(true, true)), "sealed; 1 of 3 shares given, 5 exist\n");
         assert_eq!(words(&status(true, false)), "open\n");
+        let by_file = json!({ "initialized": true, "sealed": true, "seal": "file", "t": 1, "n": 1 });
+        assert!(words(&by_file).contains("started again"));
         assert_eq!(share_lines(&json!(["aa", "bb"])), "share 1: aa\nshare 2: bb\n");
     }
 }

@@ -144,6 +144,10 @@ fn unsure(target: &Target, failure: Failure) -> Failure {
 pub(super) fn generate_root(proof: &Proof, asked: &Asked) -> Result<Code, Failure> {
     shown_once()?;
     let door = Door::open(asked)?;
+    if door.get("sys/generate-root/attempt")?["started"] == true {
+        let text = "a root token is being made; where that was broken off give it up with: sluice vault generate-root --cancel";
+        return Err(Failure::usage(text));
+    }
     let begun = door.put("sys/generate-root/attempt", &json!({}))?;
     let made = show_all(&door, "sys/generate-root/update", &begun, proof).inspect_err(|_| {
         let _nothing_more_to_do = door.delete("sys/generate-root/attempt");

@@ -253,9 +253,15 @@ impl Barrier {
 
     /// Forgets shares that were given too long ago and never became enough.
     pub(crate) fn forget_stale(&self) {
-        let mut state = self.state();
-        if state.unsealing.as_ref().is_some_and(|gathering| gathering.is_stale(Instant::now())) {
+        let (mut state, now) = (self.state(), Instant::now());
+        if state.unsealing.as_ref().is_some_and(|gathering| gathering.is_stale(now)) {
             state.unsealing = None;
+        }
+        if state.rooting.as_ref().is_some_and(|rooting| rooting.is_stale(now)) {
+            state.rooting = None;
+        }
+        if state.rekeying.as_ref().is_some_and(|rekey| rekey.is_stale(now)) {
+            state.rekeying = None;
         }
     }
 

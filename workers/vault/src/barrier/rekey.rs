@@ -6,6 +6,8 @@
 //! the switch is one commit, and a new key-encryption key begins with it, so that an older copy of the keyring opens
 //! nothing new.
 
+use std::time::Instant;
+
 use sluice_audit::Entry;
 use uuid::Uuid;
 
@@ -54,6 +56,11 @@ pub(crate) enum RekeyGiven {
 }
 
 impl Rekey {
+    /// Whether its shares are to be forgotten. A new key that was shown is not: it may be in somebody's hands.
+    pub(super) fn is_stale(&self, now: Instant) -> bool {
+        self.fresh.is_none() && self.present.is_stale(now)
+    }
+
     fn status(&self) -> RekeyStatus {
         let gathering = self.fresh.as_ref().map_or(&self.present, |(_, ceremony)| ceremony);
         RekeyStatus {
@@ -92,6 +99,7 @@ impl Barrier {
         let _acting = lock(&self.acting);
         let entry = act.entry("seal", "rekey_begin", "vault");
         let vault = self.vault().ok_or(VaultError::Sealed)?;
+        self.forget_stale();
         if self.rekey_status().is_some() {
             return Err(self.refuse(entry, conflict("a rekey is under way; cancel it first")));
         }
@@ -132,6 +140,7 @@ impl Barrier {
     pub(crate) fn rekey_give(&self, act: &Act, nonce: Uuid, proof: Proof) -> Result<RekeyGiven, VaultError> {
         let _acting = lock(&self.acting);
         let entry = act.entry("seal", "rekey", "vault");
+        self.forget_stale();
         let (given, fresh) = {
             let mut state = self.state();
             let rekey = state.rekeying.as_mut();
@@ -198,5 +207,22 @@ impl Barrier {
         state.rooting = None;
         tracing::warn!(component = "seal", "the vault has a new root key");
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn shares_are_forgotten_but_no_key_that_was_shown() {
+        let (begun, later) = (Instant::now(), Instant::now() + Duration::from_secs(15 * 60));
+        let gathering = || Ceremony::new(3, Uuid::nil(), begun);
+        let mut rekey = Rekey { target: Shape::File, verify: true, present: gathering(), fresh: None };
+        assert!(!rekey.is_stale(begun) && rekey.is_stale(later));
+        rekey.fresh = Some((RootKey::random(), gathering()));
+        assert!(!rekey.is_stale(later));
     }
 }

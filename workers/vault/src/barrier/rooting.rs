@@ -3,6 +3,8 @@
 //! Whoever begins it hands over, or is given, a pad as long as the token; the token leaves the vault XORed with it, so
 //! those who give the last share do not learn it.
 
+use std::time::Instant;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use uuid::Uuid;
@@ -21,6 +23,12 @@ const NONE: &str = "no such root generation is under way";
 pub(super) struct Rooting {
     pad: Zeroizing<String>,
     present: Ceremony,
+}
+
+impl Rooting {
+    pub(super) fn is_stale(&self, now: Instant) -> bool {
+        self.present.is_stale(now)
+    }
 }
 
 /// How it stands.
@@ -65,6 +73,7 @@ impl Barrier {
         let _acting = lock(&self.acting);
         let entry = act.entry("seal", "root_begin", "vault");
         let vault = self.vault().ok_or(VaultError::Sealed)?;
+        self.forget_stale();
         if self.root_status().nonce.is_some() {
             return Err(self.refuse(entry, conflict("a root generation is under way; cancel it first")));
         }
@@ -91,6 +100,7 @@ impl Barrier {
         let _acting = lock(&self.acting);
         let entry = act.entry("seal", "root", "vault");
         let vault = self.vault().ok_or(VaultError::Sealed)?;
+        self.forget_stale();
         let given = {
             let mut state = self.state();
             let rooting = state.rooting.as_mut().filter(|rooting| rooting.present.nonce() == nonce);
