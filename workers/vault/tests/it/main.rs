@@ -12,6 +12,7 @@ mod falco;
 mod feed;
 mod harness;
 mod keys;
+mod kinds;
 mod oauth;
 mod rights;
 mod role_certificates;
