@@ -1,5 +1,6 @@
 //! The store against crashes and a hostile disk.
 
+mod disk;
 mod log;
 mod tamper;
 
