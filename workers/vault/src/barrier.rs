@@ -189,6 +189,8 @@ impl Barrier {
         if self.state().shape.is_some() {
             return Err(self.refuse(entry, conflict("the vault is initialised already")));
         }
+        // Before there is a store: one whose shares nobody was given could only be deleted.
+        self.record(entry.clone())?;
         let root = RootKey::random();
         let shape = Shape::Shares(split);
         let vault = match self.make(&root, shape, act.now) {
@@ -198,7 +200,6 @@ impl Barrier {
         self.state().shape = Some(shape);
         let first = first(&vault);
         vault.let_go(CLOSE_MAX);
-        self.record(entry)?;
         tracing::info!(component = "seal", "the vault was initialised");
         Ok(Made { shares: root.divide(split), first })
     }

@@ -135,6 +135,62 @@ fn vault_is_made_once_opened_by_enough_shares_closed_and_opened_again() {
 }
 
 #[test]
+fn a_vault_whose_making_cannot_be_recorded_is_not_made() {
+    let dir = TempDir::new().unwrap();
+    let barrier = shared(dir.path());
+    let log = dir.path().join("audit/vault.jsonl");
+    fs::remove_file(&log).unwrap();
+    assert!(matches!(barrier.init(&act(), split(5, 3), |_| Ok(())), Err(VaultError::Audit(_))));
+    assert!(!barrier.seal_status().initialized && !dir.path().join("vault/store.redb").exists());
+    drop(barrier);
+    fs::remove_dir_all(dir.path().join("audit")).unwrap();
+    let (barrier, shares) = made(dir.path());
+    assert!(
+        !give(&barrier, &[&shares[0], &shares[1], &shares[2]]).unwrap().sealed,
+        "nothing stood in the way"
+    );
+}
+
+/// As kill -9 leaves it, at every commit of a rotation: before it, behind each bite, and when the older key is gone.
+#[test]
+fn a_rotation_that_ends_anywhere_loses_nothing() {
+    let dir = TempDir::new().unwrap();
+    let (barrier, shares) = made(dir.path());
+    give(&barrier, &[&shares[0], &shares[1], &shares[2]]).unwrap();
+    (0..150).for_each(|n| put(&barrier, &format!("kept/{n}"), "kept").unwrap());
+    let left = |keks: std::ops::RangeInclusive<usize>| {
+        let copy = TempDir::new().unwrap();
+        kinds::copy(dir.path(), copy.path());
+        let barrier = shared(copy.path());
+        assert!(!give(&barrier, &[&shares[1], &shares[2], &shares[4]]).unwrap().sealed);
+        let vault = barrier.vault().unwrap();
+        let count = vault.store.keyring().keks();
+        assert!(keks.contains(&count), "{count} keys");
+        vault.rewrap(|| false).unwrap();
+        assert_eq!(vault.store.keyring().keks(), 1);
+        (0..150).for_each(|n| assert_eq!(read(&barrier, &format!("kept/{n}")).as_deref(), Some("kept")));
+        assert!(sluice_audit::verify(&copy.path().join("audit")).unwrap().is_whole());
+    };
+    left(1..=1);
+    barrier.rotate(&act()).unwrap();
+    left(2..=2);
+    let vault = barrier.vault().unwrap();
+    let mut pauses = 0;
+    while vault.store.keyring().keks() == 2 {
+        // Each time one look further than before: it begins anew and finds what is left.
+        let looks = AtomicU32::new(0);
+        pauses += 1;
+        vault.rewrap(|| looks.fetch_add(1, Ordering::Relaxed) == pauses).unwrap();
+        if pauses % 6 == 0 || vault.store.keyring().keks() == 1 {
+            left(1..=2);
+        }
+    }
+    assert!(pauses >= 8, "{pauses} pauses");
+    put(&barrier, "kept/0", "kept").unwrap();
+    left(1..=1);
+}
+
+#[test]
 fn wrong_shares_open_nothing_and_do_not_say_which_is_wrong() {
     let (dir, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let (barrier, shares) = made(dir.path());

@@ -28,7 +28,7 @@ fn write_key(path: &Path, key: &str) {
     std::io::Write::write_all(&mut file, key.as_bytes()).unwrap();
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     fs::set_permissions(to, fs::Permissions::from_mode(0o700)).unwrap();
     for entry in fs::read_dir(from).unwrap() {
