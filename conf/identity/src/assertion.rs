@@ -16,6 +16,15 @@ pub const ASSERTION_LIFE_MAX_S: i64 = 3_600;
 /// LIMIT: longest id of an assertion, bytes.
 const JTI_BYTES_MAX: usize = 128;
 
+/// A point that stands in for the key of a client there is not, so that it costs as much as one there is: the base
+/// point of P-256. What fits it is not believed either.
+const DECOY: [u8; 65] = [
+    0x04, 0x6b, 0x17, 0xd1, 0xf2, 0xe1, 0x2c, 0x42, 0x47, 0xf8, 0xbc, 0xe6, 0xe5, 0x63, 0xa4, 0x40, 0xf2,
+    0x77, 0x03, 0x7d, 0x81, 0x2d, 0xeb, 0x33, 0xa0, 0xf4, 0xa1, 0x39, 0x45, 0xd8, 0x98, 0xc2, 0x96, 0x4f,
+    0xe3, 0x42, 0xe2, 0xfe, 0x1a, 0x7f, 0x9b, 0x8e, 0xe7, 0xeb, 0x4a, 0x7c, 0x0f, 0x9e, 0x16, 0x2b, 0xce,
+    0x33, 0x57, 0x6b, 0x31, 0x5e, 0xce, 0xcb, 0xb6, 0x40, 0x68, 0x37, 0xbf, 0x51, 0xf5,
+];
+
 /// A verified assertion: to be believed once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assertion {
@@ -45,7 +54,8 @@ pub fn claimed_subject(assertion: &str) -> Option<String> {
     claims.sub
 }
 
-/// Verifies an assertion at a time (unix seconds).
+/// Verifies an assertion at a time (unix seconds). One that is in form costs one signature check, whether or not there is
+/// a key for it: the time tells nobody which clients there are.
 pub fn verify(assertion: &str, expected: Expected<'_>, now_s: i64) -> Result<Assertion, TokenError> {
     if assertion.len() > TOKEN_BYTES_MAX {
         return Err(TokenError::TooLong);
@@ -57,12 +67,22 @@ pub fn verify(assertion: &str, expected: Expected<'_>, now_s: i64) -> Result<Ass
         return Err(TokenError::Algorithm);
     }
     let (payload, signature) = (decode(payload)?, decode(signature)?);
-    let key = key_of(&header, expected.keys).ok_or(TokenError::UnknownKey)?;
-    signature::UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, &key.point)
-        .verify(signed.as_bytes(), &signature)
-        .map_err(|_| TokenError::BadSignature)?;
+    let key = key_of(&header, expected.keys);
+    let is_signed = is_signed_by(key.map_or(DECOY.as_slice(), PublicKey::point), signed, &signature);
+    match (key, is_signed) {
+        (None, _) => return Err(TokenError::UnknownKey),
+        (Some(_), false) => return Err(TokenError::BadSignature),
+        (Some(_), true) => {}
+    }
     let claims: RawClaims = serde_json::from_slice(&payload).map_err(|_| TokenError::MissingClaim)?;
     judge(&claims, expected, now_s)
+}
+
+fn is_signed_by(point: &[u8], signed: &str, signature: &[u8]) -> bool {
+    #[cfg(test)]
+    tests::CHECKS.with(|checks| checks.set(checks.get() + 1));
+    let key = signature::UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, point);
+    key.verify(signed.as_bytes(), signature).is_ok()
 }
 
 fn key_of<'a>(header: &Header, keys: &'a [PublicKey]) -> Option<&'a PublicKey> {
@@ -110,6 +130,11 @@ mod tests {
     use crate::jwk::publish;
 
     const NOW: i64 = 1_800_000_000;
+
+    thread_local! {
+        /// Signatures that were checked.
+        pub(super) static CHECKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    }
 
     struct Signer(EcdsaKeyPair, PublicKey);
 
@@ -204,5 +229,37 @@ mod tests {
         let two = [signer.1.clone(), other.1.clone()];
         assert_eq!(judged(&signer, &plain, &good(), &two), Err(TokenError::UnknownKey), "which of two?");
         assert_eq!(judged(&signer, &plain, &good(), &[]), Err(TokenError::UnknownKey));
+    }
+
+    #[test]
+    fn known_and_unknown_clients_cost_one_signature_check_each() {
+        let (signer, other) = (Signer::new(), Signer::new());
+        let checks = |assertion: &str, keys: &[PublicKey]| {
+            let before = CHECKS.with(std::cell::Cell::get);
+            let expected = Expected {
+                client: "bot",
+                audiences: &["https://v/oauth2/token".to_owned()],
+                keys,
+                leeway_s: 5,
+            };
+            let is_good = verify(assertion, expected, NOW).is_ok();
+            (is_good, CHECKS.with(std::cell::Cell::get) - before)
+        };
+        let sole = [signer.1.clone()];
+        let both = [signer.1.clone(), other.1.clone()];
+        let plain = signer.sign(&json!({"alg": "ES256"}), &good());
+        let named = signer.sign(&json!({"alg": "ES256", "kid": signer.1.kid}), &good());
+        let strange = signer.sign(&json!({"alg": "ES256", "kid": "another"}), &good());
+        for (assertion, keys, is_good) in [
+            (&plain, &sole[..], true),
+            (&named, &both[..], true),
+            (&plain, &both[..], false),
+            (&strange, &sole[..], false),
+            (&other.sign(&json!({"alg": "ES256"}), &good()), &sole[..], false),
+            (&plain, &[], false),
+            (&named, &[], false),
+        ] {
+            assert_eq!(checks(assertion, keys), (is_good, 1), "{assertion}");
+        }
     }
 }

@@ -156,8 +156,8 @@ impl Client {
 
     /// Whether this is its secret. Digests are compared, in constant time.
     pub(super) fn has_secret(&self, secret: &str) -> bool {
-        let known = self.secret.as_deref().unwrap_or_default();
-        self.method.has_secret() && bool::from(known.as_bytes().ct_eq(hash(secret).as_bytes()))
+        let (known, shown) = (self.secret.as_deref().unwrap_or_default(), hash(secret));
+        self.method.has_secret() && bool::from(known.as_bytes().ct_eq(shown.as_bytes()))
     }
 
     /// It as a caller of the vault.

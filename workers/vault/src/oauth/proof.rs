@@ -1,8 +1,9 @@
 //! How a client proves that it is the client: exactly one of its ways, in each request anew.
 
 use http::HeaderMap;
-use sluice_identity::assertion::{self, Expected};
+use sluice_identity::assertion::{self, Assertion, Expected};
 use sluice_identity::caller::{Caller, Via};
+use sluice_identity::jwk::PublicKey;
 
 use super::client::{self, Client, Method, hash, used_key};
 use super::error::OauthError;
@@ -103,8 +104,13 @@ impl Vault {
                 let _never_equal = hash(secret);
                 Err(OauthError::client())
             }
-            (Way::Assertion(jwt), Some(client)) if client.method == Method::PrivateKeyJwt => {
-                self.assert_once(act, &client, jwt)?;
+            (Way::Assertion(jwt), found) => {
+                let known = found.filter(|client| client.method == Method::PrivateKeyJwt);
+                let keys = known.as_ref().map(Client::keys).unwrap_or_default();
+                // With no key at all it costs what it costs with the client's: time tells nobody who is a client.
+                let told = self.told_by(act, &proof.id, &keys, jwt);
+                let client = known.ok_or_else(OauthError::client)?;
+                self.use_up(act, &client, &told?)?;
                 Ok(client)
             }
             (Way::Certificate(name, _), Some(client))
@@ -116,14 +122,23 @@ impl Vault {
         }
     }
 
-    /// Verifies an assertion and uses it up: of two at a time one is refused.
-    fn assert_once(&self, act: &Act, client: &Client, jwt: &str) -> Result<(), OauthError> {
+    /// What an assertion says that is signed by one of these keys.
+    fn told_by(
+        &self,
+        act: &Act,
+        client: &str,
+        keys: &[PublicKey],
+        jwt: &str,
+    ) -> Result<Assertion, OauthError> {
         let audiences =
             [self.settings.issuer.clone(), super::api::at(&self.settings.issuer, "/oauth2/token")];
-        let leeway_s = self.settings.leeway_s;
-        let expected = Expected { client: &client.id, audiences: &audiences, keys: &client.keys(), leeway_s };
-        let told = assertion::verify(jwt, expected, act.now.as_second()).map_err(|_| OauthError::client())?;
-        let key = used_key(&client.id, &told.jti, told.exp + leeway_s);
+        let expected = Expected { client, audiences: &audiences, keys, leeway_s: self.settings.leeway_s };
+        assertion::verify(jwt, expected, act.now.as_second()).map_err(|_| OauthError::client())
+    }
+
+    /// Uses an assertion up: of two at a time one is refused.
+    fn use_up(&self, act: &Act, client: &Client, told: &Assertion) -> Result<(), OauthError> {
+        let key = used_key(&client.id, &told.jti, told.exp + self.settings.leeway_s);
         let entry = act.entry("oauth", "assert", format!("oauth2/clients/{}", client.id)).actor(&client.id);
         let id = client.id.clone();
         let is_new = self.write(entry, move |change| {
