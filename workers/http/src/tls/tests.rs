@@ -1,5 +1,7 @@
 //! A secured door over real sockets, with certificates made for the purpose.
 
+mod chains;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
