@@ -8,6 +8,7 @@ mod api_keys;
 mod balance;
 mod bound;
 mod calls;
+mod chains;
 mod control;
 mod corpus;
 mod defects;

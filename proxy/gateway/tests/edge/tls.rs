@@ -23,7 +23,7 @@ pub type Secure = Client<StreamOwned<ClientConnection, TcpStream>>;
 
 /// An authority of the test.
 pub struct Ca {
-    issuer: Issuer<'static, KeyPair>,
+    pub issuer: Issuer<'static, KeyPair>,
     pub root: CertificateDer<'static>,
 }
 
@@ -84,6 +84,11 @@ impl Ca {
 }
 
 impl Leaf {
+    /// What a client shows.
+    pub fn of(chain: Vec<CertificateDer<'static>>, der: PrivateKeyDer<'static>) -> Self {
+        Self { cert: String::new(), key: String::new(), chain, der, serial: String::new() }
+    }
+
     pub fn write(&self, dir: &Path, name: &str) {
         // Both files at once for a reader that looks between.
         std::fs::write(dir.join(format!("{name}.key.new")), &self.key).unwrap();
