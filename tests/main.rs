@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where its assumption does")]
 
 mod breaker;
+mod canaries;
 mod cli;
+mod crash;
 mod events;
 mod falco;
 mod harness;
