@@ -26,6 +26,10 @@ pub const HIDDEN: &str = "***";
 /// LIMIT: bytes of one text that is shown.
 pub const TEXT_BYTES_MAX: usize = 512;
 
+/// What stands below it in a path is a secret: Falco sends no header, so its alerts come by a path that nobody guesses,
+/// and show it to the edge where they are sent to the wrong port.
+const SECRET_BELOW: &str = "/falco/alerts/";
+
 /// Header fields whose values are shown.
 const SHOWN: [&str; 25] = [
     "accept",
@@ -92,6 +96,7 @@ pub fn field<'a>(name: &str, value: &'a str) -> Option<Cow<'a, str>> {
 /// A path and its query as they may be shown.
 pub fn target(path: &str, query: Option<&str>) -> String {
     let mut shown = String::with_capacity(path.len().min(TEXT_BYTES_MAX) + 16);
+    let path = without_secret(path);
     for (at, segment) in path.split('/').enumerate() {
         if at > 0 {
             shown.push('/');
@@ -115,6 +120,9 @@ pub fn target(path: &str, query: Option<&str>) -> String {
 
 /// A path as the access log may keep it.
 pub fn path(path: &str) -> Cow<'_, str> {
+    if let hidden @ Cow::Owned(_) = without_secret(path) {
+        return hidden;
+    }
     let hides = |segment: &str| parts(segment).any(is_credential);
     if path.len() < CREDENTIAL_BYTES_MIN || !path.split('/').any(hides) {
         return Cow::Borrowed(path);
@@ -122,6 +130,13 @@ pub fn path(path: &str) -> Cow<'_, str> {
     let shown: Vec<&str> =
         path.split('/').map(|segment| if hides(segment) { HIDDEN } else { segment }).collect();
     Cow::Owned(shown.join("/"))
+}
+
+fn without_secret(path: &str) -> Cow<'_, str> {
+    match path.strip_prefix(SECRET_BELOW) {
+        Some(secret) if !secret.is_empty() => Cow::Owned(format!("{SECRET_BELOW}{HIDDEN}")),
+        _ => Cow::Borrowed(path),
+    }
 }
 
 fn shown_segment(segment: &str) -> Cow<'_, str> {
@@ -271,6 +286,18 @@ mod tests {
         assert_eq!(path(&format!("/tokens/{JWT}/x")), "/tokens/***/x");
         assert_eq!(path(&format!("/a;t={JWT}/hvs.{}", "a".repeat(20))), "/***/***");
         assert!(matches!(path("/api/data/market/BTC/USDT/1m/candles"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn the_secret_path_of_falco_is_hidden_from_everybody() {
+        for secret in ["short", "a-path-that-nobody-guesses-0123456789", "a/b"] {
+            let asked = format!("/falco/alerts/{secret}");
+            assert_eq!(path(&asked), "/falco/alerts/***");
+            assert_eq!(target(&asked, None), "/falco/alerts/***");
+        }
+        for open in ["/falco/alerts", "/falco/alerts/", "/falco/quarantine/x", "/x/falco/alerts/y"] {
+            assert_eq!((path(open).as_ref(), target(open, None).as_str()), (open, open));
+        }
     }
 
     #[test]
