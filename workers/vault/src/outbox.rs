@@ -176,11 +176,13 @@ fn peek(vault: &Vault) -> Result<Vec<(KeyBytes, NewEvent)>, VaultError> {
     let keys = view.keys(Table::Outbox, &Range::prefix(b"", BATCH_MAX))?;
     let (mut queued, mut bytes) = (Vec::new(), 0);
     for key in keys {
-        bytes += view.raw(Table::Outbox, &key)?.map_or(0, |row| row.len());
+        let damaged = || VaultError::Integrity(Table::Outbox.name());
+        let event = view.bytes(Table::Outbox, &key)?.ok_or_else(damaged)?;
+        bytes += event.len();
         if bytes > BATCH_BYTES_MAX && !queued.is_empty() {
             break;
         }
-        queued.push((key.clone(), view.require(Table::Outbox, &key)?));
+        queued.push((key, serde_json::from_slice(&event).map_err(|_| damaged())?));
     }
     Ok(queued)
 }

@@ -377,3 +377,23 @@ fn a_certificate_that_nobody_renews_is_told_once() {
     let names: Vec<String> = expiring(&vault).into_iter().skip(1).map(|(_, kind)| kind).collect();
     assert_eq!(names, ["root"]);
 }
+
+#[test]
+fn certificates_that_an_older_version_listed_are_found_by_serial() {
+    let (dir, root, start) = (TempDir::new().unwrap(), RootKey::random(), Timestamp::now());
+    let vault = open(&dir, &root, start);
+    let serial = issue_role(&vault, Role::Demo, start).serial_number;
+    let key =
+        vault.store.snapshot().unwrap().bytes(Table::Serial, serial.as_bytes()).unwrap().unwrap().to_vec();
+    let older = serial.clone();
+    let entry = crate::context::own_entry("test");
+    let save = move |change: &mut crate::store::Change<'_>| {
+        change.save(Table::Serial, older.as_bytes(), &key);
+        Ok(())
+    };
+    vault.store.write(entry, save).unwrap();
+    assert!(vault.known_certificate(&serial).unwrap().is_some());
+    assert_eq!(vault.revoke_credentials(&act("root", "admin", start), "demo", Some(serial)).unwrap(), 1);
+    vault.maintain(start, start + DAY + SignedDuration::from_secs(2)).unwrap();
+    assert_eq!([Table::Credential, Table::Serial].map(|table| rows(&vault, table)), [0; 2]);
+}

@@ -9,6 +9,7 @@ use rcgen::{
     SerialNumber,
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
+use serde_json::value::{RawValue, to_raw_value};
 use x509_parser::prelude::{ASN1Time, FromDer as _, X509Certificate};
 use zeroize::Zeroizing;
 
@@ -21,8 +22,10 @@ const ROOT_LIFE: SignedDuration = SignedDuration::from_hours(24 * 3_652);
 const INTERMEDIATE_LIFE: SignedDuration = SignedDuration::from_hours(24 * 90);
 /// Life of a revocation list; a new one is made every hour and at every revocation.
 const CRL_LIFE: SignedDuration = SignedDuration::from_hours(24);
-/// Bytes of a serial: first bit clear, second set, so its length is always the same.
-const SERIAL_BYTES: usize = 16;
+/// Bytes of a serial.
+const SERIAL_BYTES: usize = 19;
+/// Bytes of it that tell the time: what is issued one after another lies side by side in the store.
+const SERIAL_TIME_BYTES: usize = 5;
 
 /// A CA certificate with its key.
 pub(crate) struct Issuing {
@@ -36,6 +39,8 @@ pub(crate) struct Issuing {
     pub(crate) point: Vec<u8>,
     pub(super) issuer: Issuer<'static, KeyPair>,
     pem: String,
+    /// The same as JSON, once for every answer that shows it.
+    shown: Box<RawValue>,
 }
 
 /// The root and every intermediate that has not ended, oldest first.
@@ -80,12 +85,18 @@ impl Issuing {
         let issuer = Issuer::from_ca_cert_der(&kept.der.as_slice().into(), key)
             .map_err(|_| crypto("a CA certificate cannot issue"))?;
         let pem = pem("CERTIFICATE", &kept.der);
-        Ok(Self { der: kept.der.clone(), serial, not_before, not_after, key_id, point, issuer, pem })
+        let shown = to_raw_value(&pem).map_err(|_| crypto("a CA certificate does not show"))?;
+        Ok(Self { der: kept.der.clone(), serial, not_before, not_after, key_id, point, issuer, pem, shown })
     }
 
     /// The certificate, PEM.
     pub(crate) fn pem(&self) -> &str {
         &self.pem
+    }
+
+    /// The certificate, PEM, as JSON.
+    pub(super) fn shown(&self) -> &RawValue {
+        &self.shown
     }
 
     /// Whether a successor is due: half of its life is over.
@@ -182,9 +193,11 @@ fn ca_params(
     let mut params = CertificateParams::default();
     let mut subject = DistinguishedName::new();
     subject.push(DnType::OrganizationName, "Sluice");
-    subject.push(DnType::CommonName, format!("{name} {trust_domain} {}", &hex(&random_serial())[..8]));
+    let mut mark = [0; 4];
+    SystemRandom::new().fill(&mut mark).expect("the kernel's random source does not fail once seeded");
+    subject.push(DnType::CommonName, format!("{name} {trust_domain} {}", hex(&mark)));
     params.distinguished_name = subject;
-    params.serial_number = Some(SerialNumber::from_slice(&random_serial()));
+    params.serial_number = Some(SerialNumber::from_slice(&new_serial(now)));
     params.not_before = date(now - SignedDuration::from_secs(BACKDATE_S))?.to_datetime();
     params.not_after = date(end)?.to_datetime();
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -198,10 +211,14 @@ pub(super) fn generate() -> Result<KeyPair, VaultError> {
     KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|_| VaultError::Crypto("key generation"))
 }
 
-pub(super) fn random_serial() -> [u8; SERIAL_BYTES] {
+/// A serial: the milliseconds of 8.7 years, then 112 random bits. Its first bit is clear and its second set, so its length
+/// is always the same.
+pub(super) fn new_serial(now: Timestamp) -> [u8; SERIAL_BYTES] {
     let mut serial = [0; SERIAL_BYTES];
-    SystemRandom::new().fill(&mut serial).expect("the kernel's random source does not fail once seeded");
-    serial[0] = serial[0] & 0x3f | 0x40;
+    let (time, random) = serial.split_at_mut(SERIAL_TIME_BYTES);
+    time.copy_from_slice(&now.as_millisecond().to_be_bytes()[8 - SERIAL_TIME_BYTES..]);
+    time[0] = time[0] & 0x3f | 0x40;
+    SystemRandom::new().fill(random).expect("the kernel's random source does not fail once seeded");
     serial
 }
 
@@ -238,11 +255,8 @@ pub(crate) fn pem(label: &str, der: &[u8]) -> String {
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _never_fails = write!(text, "{byte:02x}");
-        text
-    })
+    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {

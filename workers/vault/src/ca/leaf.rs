@@ -11,7 +11,7 @@ use sluice_wire::role::Role;
 use zeroize::Zeroizing;
 
 use super::BACKDATE_S;
-use super::authority::{Issuing, date, generate, hex, pem, random_serial};
+use super::authority::{Issuing, date, generate, hex, new_serial, pem};
 use super::csr::{RequestedKey, spki_digest};
 use crate::error::VaultError;
 use crate::path::ServiceName;
@@ -88,7 +88,7 @@ impl Leaf {
                 dns_names.push(name);
             }
         }
-        let serial = random_serial();
+        let serial = new_serial(now);
         let not_before = now - SignedDuration::from_secs(BACKDATE_S);
         let not_after = (now + request.ttl).min(issuing.not_after);
         let mut params = params(holder, &spiffe_id, &dns_names, &request.ip_addresses)?;
@@ -276,8 +276,9 @@ mod tests {
     #[test]
     fn serials_are_unique_also_for_one_key() {
         let authority = authority();
-        let serials: HashSet<_> = (0..200).map(|_| random_serial()).collect();
+        let serials: HashSet<_> = (0..200).map(|_| new_serial(now())).collect();
         assert_eq!(serials.len(), 200);
+        assert!(new_serial(now()) < new_serial(now() + SignedDuration::from_millis(1)), "they lie by time");
         let key = generate().unwrap();
         let csr = CertificateParams::default().serialize_request(&key).unwrap();
         let text = pem("CERTIFICATE REQUEST", csr.der());
@@ -295,7 +296,7 @@ mod tests {
         let authority = authority();
         let middle = &authority.intermediates[0];
         let revoked = authority::RevokedCertificate {
-            serial: hex(&random_serial()),
+            serial: hex(&new_serial(now())),
             issuer: middle.key_id.clone(),
             at: now(),
         };

@@ -17,11 +17,12 @@ use x509_parser::pem::parse_x509_pem;
 use zeroize::Zeroizing;
 
 use super::BACKDATE_S;
-use super::authority::{Issuing, date, generate, hex, pem, random_serial, unhex};
+use super::authority::{Issuing, date, generate, hex, new_serial, pem, unhex};
 use super::csr::{RequestedKey, spki_digest};
 use super::leaf::Leaf;
 use super::ops::{Credential, keep};
 use super::revoke::{announce_revoked, revoke_row};
+use super::rows;
 use crate::context::Vault;
 use crate::error::VaultError;
 use crate::store::{Change, Range, Table, View as _};
@@ -118,7 +119,7 @@ impl Vault {
     /// The certificate with a serial (hex), whosever it is.
     pub(crate) fn known_certificate(&self, serial: &str) -> Result<Option<Known>, VaultError> {
         let view = self.store.snapshot()?;
-        let Some(row) = view.load::<Vec<u8>>(Table::Serial, serial.as_bytes())? else { return Ok(None) };
+        let Some(row) = rows::key_of(&view, serial.as_bytes())? else { return Ok(None) };
         let credential: Credential = view.require(Table::Credential, &row)?;
         Ok(Some(Known {
             pem: credential.certificate_pem().to_owned(),
@@ -151,7 +152,7 @@ impl Vault {
     ) -> Result<Option<Timestamp>, VaultError> {
         let serial = serial.to_owned();
         let since = self.write(entry, move |change| {
-            let Some(row) = change.load::<Vec<u8>>(Table::Serial, serial.as_bytes())? else {
+            let Some(row) = rows::key_of(change, serial.as_bytes())? else {
                 return Ok(None);
             };
             let credential: Credential = change.require(Table::Credential, &row)?;
@@ -178,7 +179,7 @@ impl Vault {
 
 fn make(issuing: &Issuing, request: NamedRequest, now: Timestamp) -> Result<Leaf, VaultError> {
     let failed = |_| VaultError::Crypto("leaf certificate");
-    let serial = random_serial();
+    let serial = new_serial(now);
     let not_after = (now + request.ttl).min(issuing.not_after);
     let mut params = CertificateParams::default();
     let mut subject = DistinguishedName::new();

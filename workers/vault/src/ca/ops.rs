@@ -1,9 +1,10 @@
 //! What callers do with certificates: issue, look up.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use sluice_audit::Entry;
 use sluice_identity::caller::Caller;
 use sluice_wire::code::Code;
@@ -58,12 +59,21 @@ pub(crate) struct IssueAnswer {
     certificate: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     private_key: Option<String>,
-    ca_certificate: String,
-    ca_chain: Vec<String>,
+    ca_certificate: Shown,
+    ca_chain: [Shown; 2],
     serial_number: String,
     spiffe_id: String,
     issued_at: Timestamp,
     expires_at: Timestamp,
+}
+
+/// A CA's certificate in an answer.
+struct Shown(Arc<Issuing>);
+
+impl Serialize for Shown {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.0.shown().serialize(to)
+    }
 }
 
 /// A certificate as it is kept and shown: never with a key.
@@ -162,13 +172,13 @@ impl Vault {
             let (leaf, kept) = made?;
             kept.done().await?;
             certificates.inc();
-            let (issuing, root) = (authority.issuing().pem(), authority.root.pem());
+            let (issuing, root) = (authority.issuing(), &authority.root);
             Ok(IssueAnswer {
                 service_name: service,
-                certificate: leaf.pem + issuing,
+                certificate: leaf.pem + issuing.pem(),
                 private_key: leaf.private_key.map(|key| key.as_str().to_owned()),
-                ca_certificate: root.to_owned(),
-                ca_chain: vec![issuing.to_owned(), root.to_owned()],
+                ca_certificate: Shown(Arc::clone(root)),
+                ca_chain: [Shown(Arc::clone(issuing)), Shown(Arc::clone(root))],
                 serial_number: leaf.serial,
                 spiffe_id: leaf.spiffe_id,
                 issued_at: now,
@@ -395,7 +405,7 @@ pub(super) fn keep(
     change.save(Table::LeafKey, key, &KeyOwner { service: credential.service.clone(), until });
     let row = rows::credential_key(credential);
     change.audit_as(format!("credentials/{}/{}", credential.service, credential.serial));
-    change.save(Table::Serial, credential.serial.as_bytes(), &row);
+    change.put(Table::Serial, credential.serial.as_bytes(), &row);
     change.mark(Table::CredentialExpiry, &rows::expiry_key(credential));
     change.save(Table::Credential, &row, credential);
     change.emit(&security_event(

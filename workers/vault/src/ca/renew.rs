@@ -14,6 +14,7 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate, parse_x50
 use super::csr::RequestedKey;
 use super::leaf::{Holder, LeafRequest};
 use super::ops::{Credential, IssueAnswer, newest};
+use super::rows;
 use crate::access;
 use crate::context::Vault;
 use crate::error::VaultError;
@@ -98,7 +99,7 @@ impl Vault {
 }
 
 fn by_serial(view: &impl View, serial: &str) -> Result<Option<Credential>, VaultError> {
-    let row: Option<Vec<u8>> = view.load(Table::Serial, serial.as_bytes())?;
+    let row = rows::key_of(view, serial.as_bytes())?;
     row.map(|row| view.require(Table::Credential, &row)).transpose()
 }
 

@@ -174,7 +174,7 @@ fn revoke_one(
     serial: &str,
     now: Timestamp,
 ) -> Result<usize, VaultError> {
-    let key = change.load::<Vec<u8>>(Table::Serial, serial.as_bytes())?;
+    let key = rows::key_of(change, serial.as_bytes())?;
     revoke(change, service, &key.into_iter().collect::<Vec<_>>(), now)
 }
 

@@ -78,6 +78,16 @@ pub(super) fn of_service(service: &str, limit: usize) -> Range {
     Range::prefix(&[service.as_bytes(), &[0]].concat(), limit)
 }
 
+/// Key of the credential with a serial.
+pub(super) fn key_of(view: &impl View, serial: &[u8]) -> Result<Option<Vec<u8>>, VaultError> {
+    let Some(row) = view.bytes(Table::Serial, serial)? else { return Ok(None) };
+    // Older versions wrote it as JSON; no service's name begins so.
+    if row.starts_with(b"[") {
+        return view.load(Table::Serial, serial);
+    }
+    Ok(Some(row.to_vec()))
+}
+
 /// Index row by which an ended credential is found.
 pub(super) fn expiry_key(credential: &Credential) -> Vec<u8> {
     ending(credential.not_after, credential.serial.as_bytes())

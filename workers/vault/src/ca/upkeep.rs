@@ -58,7 +58,7 @@ pub(crate) fn sweep(change: &mut Change<'_>, now: Timestamp) -> Result<usize, Va
             change.remove(Table::Revoked, serial);
             continue;
         }
-        let row: Vec<u8> = change.require(Table::Serial, serial)?;
+        let row = rows::key_of(change, serial)?.ok_or(VaultError::Integrity(Table::Serial.name()))?;
         let credential: Credential = change.require(Table::Credential, &row)?;
         // The mark goes with the row: first goes what lives on only as long as nobody knows of the revocation.
         let is_revoked = credential.revoked_at.is_some();

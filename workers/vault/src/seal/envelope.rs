@@ -89,8 +89,12 @@ pub(super) fn sealed_at_us(sealed: &[u8]) -> Option<i64> {
 
 pub(super) fn seal(kek: &LessSafeKey, key_id: u32, place: Place<'_>, now_us: i64, plain: &[u8]) -> Vec<u8> {
     let aad = place.aad(key_id, now_us);
-    let nonce: [u8; NONCE_LEN] = random();
-    let data_key = Zeroizing::new(random::<KEY_BYTES>());
+    // One call of the kernel for both.
+    let drawn = Zeroizing::new(random::<{ NONCE_LEN + KEY_BYTES }>());
+    let (nonce, data_key) = drawn.split_at(NONCE_LEN);
+    let nonce: [u8; NONCE_LEN] = nonce.try_into().expect("it was split there");
+    let data_key: Zeroizing<[u8; KEY_BYTES]> =
+        Zeroizing::new(data_key.try_into().expect("the rest is a key"));
     let mut sealed = Vec::with_capacity(SEALED_AT + plain.len() + TAG_BYTES);
     sealed.push(FORMAT);
     sealed.extend_from_slice(&key_id.to_be_bytes());

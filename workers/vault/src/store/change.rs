@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use redb::{ReadableTable as _, ReadableTableMetadata as _, WriteTransaction};
 use serde::Serialize;
 use sluice_audit::Digest;
 use sluice_wire::event::NewEvent;
@@ -16,8 +15,9 @@ use sluice_wire::feed;
 use zeroize::Zeroizing;
 
 use super::open::Head;
-use super::snapshot::{KeyBytes, Range, View, keys, last_key};
+use super::snapshot::{KeyBytes, Range, View};
 use super::table::Table;
+use super::tables::Stored;
 use crate::error::VaultError;
 use crate::outbox;
 use crate::quota::Quotas;
@@ -34,7 +34,7 @@ pub(super) type Writes = BTreeMap<(Table, KeyBytes), Option<Vec<u8>>>;
 
 /// A change in the making.
 pub(crate) struct Change<'t> {
-    txn: &'t WriteTransaction,
+    tables: &'t dyn Stored,
     quotas: &'t Quotas,
     /// The keys as this change leaves them.
     pub(super) keyring: Arc<Keyring>,
@@ -48,14 +48,14 @@ pub(crate) struct Change<'t> {
 
 impl<'t> Change<'t> {
     pub(super) fn new(
-        txn: &'t WriteTransaction,
+        tables: &'t dyn Stored,
         quotas: &'t Quotas,
         keyring: Arc<Keyring>,
         head: Head,
         now: Timestamp,
     ) -> Self {
         Self {
-            txn,
+            tables,
             quotas,
             keyring,
             now,
@@ -169,15 +169,14 @@ impl View for Change<'_> {
         if let Some(written) = self.writes.get(&(table, key.to_vec())) {
             return Ok(written.clone());
         }
-        let rows = self.txn.open_table(table.definition())?;
-        Ok(rows.get(key)?.map(|value| value.value().to_vec()))
+        self.tables.raw(table, key)
     }
 
     fn keys(&self, table: Table, range: &Range) -> Result<Vec<KeyBytes>, VaultError> {
         let own = self.own(table, range);
         // Every own removal may hide one stored key.
         let widened = Range { limit: range.limit.saturating_add(own.len()), ..range.clone() };
-        let stored = keys(&self.txn.open_table(table.definition())?, &widened)?;
+        let stored = self.tables.keys(table, &widened)?;
         let mut merged: BTreeMap<KeyBytes, bool> = stored.into_iter().map(|key| (key, true)).collect();
         merged.extend(own);
         let present = merged.into_iter().filter_map(|(key, present)| present.then_some(key));
@@ -189,7 +188,7 @@ impl View for Change<'_> {
         let mut narrowed = range.clone();
         let own_last = own.iter().rev().find(|(_, present)| **present).map(|(key, _)| key.clone());
         loop {
-            let stored = last_key(&self.txn.open_table(table.definition())?, &narrowed)?;
+            let stored = self.tables.last_key(table, &narrowed)?;
             match stored {
                 Some(key) if own.get(&key) == Some(&false) => narrowed.to = key,
                 stored => return Ok(stored.max(own_last)),
@@ -198,7 +197,7 @@ impl View for Change<'_> {
     }
 
     fn count(&self, table: Table) -> Result<u64, VaultError> {
-        let stored = self.txn.open_table(table.definition())?.len()?;
+        let stored = self.tables.count(table)?;
         let added =
             self.writes.iter().filter(|((own, _), value)| *own == table && value.is_some()).count() as u64;
         Ok(stored + added)

@@ -16,6 +16,7 @@ mod quiet;
 mod rows;
 mod snapshot;
 mod table;
+mod tables;
 mod writer;
 
 pub(crate) use change::Change;

@@ -19,7 +19,7 @@ use crate::error::VaultError;
 use crate::seal::{Keyring, KeyringError, RootKey, Rows, SHAPE, Shape, fingerprint};
 
 /// LIMIT: memory for cached pages; the system's own cache holds the rest.
-const CACHE_BYTES: usize = 8 << 20;
+const CACHE_BYTES: usize = 2 << 20;
 pub(super) const HEAD: &[u8] = b"head";
 pub(super) const PENDING: &[u8] = b"pending";
 
@@ -228,21 +228,16 @@ fn fill(db: &Database, keyring: &Keyring, audit: &Log, now: Timestamp) -> Result
             table.insert(name.as_bytes(), sealed.as_slice())?;
         }
     }
-    write_head(&txn, keyring, &head, now_us)?;
+    let sealed = sealed_head(keyring, &head, now_us);
+    txn.open_table(Table::Meta.definition())?.insert(HEAD, sealed.as_slice())?;
     txn.commit()?;
     Ok(())
 }
 
-pub(super) fn write_head(
-    txn: &redb::WriteTransaction,
-    keyring: &Keyring,
-    head: &Head,
-    now_us: i64,
-) -> Result<(), VaultError> {
+/// The row that says where the store stands.
+pub(super) fn sealed_head(keyring: &Keyring, head: &Head, now_us: i64) -> Vec<u8> {
     let plain = serde_json::to_vec(head).expect("the head is a plain struct");
-    let sealed = keyring.seal(Table::Meta.place(HEAD), now_us, &plain);
-    txn.open_table(Table::Meta.definition())?.insert(HEAD, sealed.as_slice())?;
-    Ok(())
+    keyring.seal(Table::Meta.place(HEAD), now_us, &plain)
 }
 
 fn read(path: &Path, root: &RootKey) -> Result<Opened, StoreError> {

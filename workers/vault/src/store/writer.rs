@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use redb::{Database, WriteTransaction};
+use redb::Database;
 use sluice_audit::{AuditError, Decision, Entry, Log};
 use sluice_wire::feed::Message;
 use tokio::sync::oneshot;
@@ -24,9 +24,10 @@ use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
 
 use super::change::{Change, Writes};
-use super::open::{self, Head, PENDING, StoreError, write_head};
+use super::open::{self, HEAD, Head, PENDING, StoreError, sealed_head};
 use super::snapshot::Snapshot;
 use super::table::Table;
+use super::tables::Tables;
 use crate::error::VaultError;
 use crate::quota::Quotas;
 use crate::seal::{Keyring, RootKey, Shape};
@@ -333,13 +334,14 @@ impl Writer {
         let now = Timestamp::now();
         let mut txn = self.db.begin_write()?;
         txn.set_two_phase_commit(true);
+        let tables = Tables::of(&txn);
         let mut head = self.head.clone();
         let mut messages = Vec::new();
         let mut entries = Vec::with_capacity(batch.len());
         let mut kept = false;
         let mut keyring = self.keyring.load_full();
         for job in batch {
-            let mut change = Change::new(&txn, &self.quotas, Arc::clone(&keyring), head.clone(), now);
+            let mut change = Change::new(&tables, &self.quotas, Arc::clone(&keyring), head.clone(), now);
             let keep = job.run(&mut change);
             entries.push(job.entry(change.audit_path.take()));
             let Change { head: after, keyring: ring, writes, messages: announced, events_refused, .. } =
@@ -352,12 +354,13 @@ impl Writer {
                 head = Head { rows, ..after };
                 kept |= !writes.is_empty();
                 keyring = ring;
-                apply(&txn, &keyring, writes, &mut head)?;
+                apply(&tables, &keyring, writes, &mut head)?;
                 messages.extend(announced);
             }
         }
         let recorded = if kept {
-            self.seal_batch(&txn, &keyring, &mut head, &mut entries, now)?;
+            self.seal_batch(&tables, &keyring, &mut head, &mut entries, now)?;
+            drop(tables);
             // Before the rows that use it can be read.
             if !Arc::ptr_eq(&keyring, &self.keyring.load()) {
                 self.keyring.store(keyring);
@@ -367,6 +370,7 @@ impl Writer {
             self.owed = Some((entries, now));
             self.settle()
         } else {
+            drop(tables);
             txn.abort()?;
             (self.append)(entries, now)
         };
@@ -377,7 +381,7 @@ impl Writer {
 
     fn seal_batch(
         &self,
-        txn: &WriteTransaction,
+        tables: &Tables<'_>,
         keyring: &Keyring,
         head: &mut Head,
         entries: &mut [Entry],
@@ -393,32 +397,26 @@ impl Writer {
         let now_us = now.as_microsecond();
         let plain = serde_json::to_vec(entries).expect("entries are plain structs");
         let sealed = keyring.seal(Table::Meta.place(PENDING), now_us, &plain);
-        txn.open_table(Table::Meta.definition())?.insert(PENDING, sealed.as_slice())?;
-        write_head(txn, keyring, head, now_us)
+        tables.insert(Table::Meta, PENDING, &sealed)?;
+        tables.insert(Table::Meta, HEAD, &sealed_head(keyring, head, now_us))
     }
 }
 
-fn apply(
-    txn: &WriteTransaction,
-    keyring: &Keyring,
-    writes: Writes,
-    head: &mut Head,
-) -> Result<(), VaultError> {
+fn apply(tables: &Tables<'_>, keyring: &Keyring, writes: Writes, head: &mut Head) -> Result<(), VaultError> {
     let key = keyring.digest_key();
     for ((table, row), value) in writes {
-        let mut rows = txn.open_table(table.definition())?;
-        let old = match &value {
-            Some(value) => rows.insert(row.as_slice(), value.as_slice())?,
-            None => rows.remove(row.as_slice())?,
-        };
-        if !table.is_digested() {
-            continue;
-        }
-        if let Some(old) = old {
-            head.rows.remove(&key, table, &row, old.value());
-        }
-        if let Some(value) = &value {
-            head.rows.add(&key, table, &row, value);
+        tables.with(table, |rows| {
+            let old = match &value {
+                Some(value) => rows.insert(row.as_slice(), value.as_slice())?,
+                None => rows.remove(row.as_slice())?,
+            };
+            if let Some(old) = old.filter(|_| table.is_digested()) {
+                head.rows.remove(&key, table, &row, old.value());
+            }
+            Ok(())
+        })?;
+        if let Some(value) = value.filter(|_| table.is_digested()) {
+            head.rows.add(&key, table, &row, &value);
         }
     }
     Ok(())
