@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use redb::{Builder, Database, ReadableDatabase as _, TableHandle as _};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase as _, TableHandle as _};
 use serde::{Deserialize, Serialize};
 use sluice_audit::{AuditError, Digest, Entry, Log, Query, Since};
 
@@ -20,6 +20,9 @@ use crate::seal::{Keyring, KeyringError, RootKey, Rows, SHAPE, Shape, fingerprin
 
 /// LIMIT: memory for cached pages; the system's own cache holds the rest.
 const CACHE_BYTES: usize = 2 << 20;
+/// LIMIT: the same while a whole file is looked at, of which nothing is needed twice: what is reused at once stays in
+/// the processor's own cache.
+const ONCE_CACHE_BYTES: usize = 128 << 10;
 pub(super) const HEAD: &[u8] = b"head";
 pub(super) const PENDING: &[u8] = b"pending";
 
@@ -152,32 +155,32 @@ pub(super) fn shape(path: &Path) -> Result<Option<Shape>, StoreError> {
     if !path.try_exists().map_err(fail)? {
         return Ok(None);
     }
-    let wrap = |error: VaultError| damaged(path, Some(error));
-    let read = || {
-        let db = Builder::new().set_cache_size(CACHE_BYTES).open(path).map_err(|error| wrap(error.into()))?;
-        let txn = db.begin_read().map_err(|error| wrap(error.into()))?;
-        match keyring_rows(&txn).map_err(wrap)?.get(SHAPE) {
-            None => Ok(Shape::File),
-            Some(row) => Shape::parse(row).ok_or(StoreError::Keyring(KeyringError::Replaced)),
-        }
-    };
-    let shape = quiet::catch(read).unwrap_or_else(|| Err(damaged(path, None)));
-    shape.map(Some)
+    match glance(path)?.get(SHAPE) {
+        None => Ok(Some(Shape::File)),
+        Some(row) => Shape::parse(row).map(Some).ok_or(StoreError::Keyring(KeyringError::Replaced)),
+    }
 }
 
 /// Whether a root key opens the keys of the store at `path`.
 pub(super) fn is_key(path: &Path, root: &RootKey) -> Result<bool, StoreError> {
-    let wrap = |error: VaultError| damaged(path, Some(error));
-    let read = || {
-        let db = Builder::new().set_cache_size(CACHE_BYTES).open(path).map_err(|error| wrap(error.into()))?;
-        let txn = db.begin_read().map_err(|error| wrap(error.into()))?;
-        match Keyring::open(root, &keyring_rows(&txn).map_err(wrap)?) {
-            Err(KeyringError::WrongKey) => Ok(false),
-            Err(error) => Err(StoreError::Keyring(error)),
-            Ok(_) => Ok(true),
-        }
+    match Keyring::open(root, &glance(path)?) {
+        Err(KeyringError::WrongKey) => Ok(false),
+        Err(error) => Err(StoreError::Keyring(error)),
+        Ok(_) => Ok(true),
+    }
+}
+
+/// The keyring's rows, of a store that is not open otherwise. Nothing is written, unless it was not closed in order.
+fn glance(path: &Path) -> Result<Rows, StoreError> {
+    let mut builder = Builder::new();
+    builder.set_cache_size(ONCE_CACHE_BYTES);
+    let look = || match builder.open_read_only(path) {
+        Ok(db) => keyring_rows(&db.begin_read()?),
+        Err(DatabaseError::RepairAborted) => keyring_rows(&builder.open(path)?.begin_read()?),
+        Err(error) => Err(error.into()),
     };
-    quiet::catch(read).unwrap_or_else(|| Err(damaged(path, None)))
+    let rows = quiet::catch(look).ok_or_else(|| damaged(path, None))?;
+    rows.map_err(|error| damaged(path, Some(error)))
 }
 
 fn damaged(path: &Path, source: Option<VaultError>) -> StoreError {
@@ -242,7 +245,24 @@ pub(super) fn sealed_head(keyring: &Keyring, head: &Head, now_us: i64) -> Vec<u8
 
 fn read(path: &Path, root: &RootKey) -> Result<Opened, StoreError> {
     let wrap = |error: VaultError| damaged(path, Some(error));
-    let mut db = Builder::new().set_cache_size(CACHE_BYTES).open(path).map_err(|error| wrap(error.into()))?;
+    let (keyring, head) = check(path, root)?;
+    let db = Builder::new().set_cache_size(CACHE_BYTES).open(path).map_err(|error| wrap(error.into()))?;
+    let txn = db.begin_read().map_err(|error| wrap(error.into()))?;
+    let snapshot = Snapshot { txn, keyring };
+    // It was closed for a moment.
+    if snapshot.require::<Head>(Table::Meta, HEAD).map_err(wrap)? != head {
+        return Err(StoreError::Tampered);
+    }
+    let keyring = snapshot.keyring;
+    drop(snapshot.txn);
+    Ok(Opened { db, keyring, head })
+}
+
+/// Looks at every page and every row.
+fn check(path: &Path, root: &RootKey) -> Result<(Arc<Keyring>, Head), StoreError> {
+    let wrap = |error: VaultError| damaged(path, Some(error));
+    let db = Builder::new().set_cache_size(ONCE_CACHE_BYTES).open(path);
+    let mut db = db.map_err(|error| wrap(error.into()))?;
     // Also the pages that only its closing would read, where damage ends in a panic.
     if !db.check_integrity().map_err(|error| wrap(error.into()))? {
         return Err(damaged(path, None));
@@ -259,9 +279,7 @@ fn read(path: &Path, root: &RootKey) -> Result<Opened, StoreError> {
     if digest(&snapshot).map_err(wrap)? != head.rows {
         return Err(StoreError::Tampered);
     }
-    let keyring = snapshot.keyring;
-    drop(snapshot.txn);
-    Ok(Opened { db, keyring, head })
+    Ok((snapshot.keyring, head))
 }
 
 /// A store of an older version lacks the tables that came later; empty ones change no digest. (One that was removed

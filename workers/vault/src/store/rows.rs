@@ -39,10 +39,14 @@ impl RowsDigest {
 
 fn term(key: &hmac::Key, table: Table, row: &[u8], value: &[u8]) -> [u64; 4] {
     let mut context = hmac::Context::with_key(key);
-    for part in [table.name().as_bytes(), row] {
-        context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part);
+    // In as few pieces as can be: each costs a copy and a call.
+    let name = table.name().as_bytes();
+    let mut head = Vec::with_capacity(16 + name.len() + row.len());
+    for part in [name, row] {
+        head.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        head.extend_from_slice(part);
     }
+    context.update(&head);
     context.update(value);
     let tag = context.sign();
     let mut limbs = [0; 4];
