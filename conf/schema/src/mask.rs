@@ -37,6 +37,9 @@ static BEHIND_HOST: LazyLock<Regex> =
 /// Keys of the file whose name smells of a secret and whose value is none.
 const HARMLESS: [&str; 3] = ["token_ttl", "vault.token_ttl", "plain_secrets"];
 
+/// Numbers that are named after what they bound, in a table of their own.
+const QUOTAS: [&str; 4] = ["tokens", "vault_tokens", "secrets", "secret_bytes"];
+
 /// True where what a name holds should not be shown.
 pub(crate) fn names_a_secret(name: &str) -> bool {
     SECRET_NAME.is_match(name)
@@ -47,7 +50,7 @@ pub(crate) fn mask(text: &str) -> String {
     let mut bytes = text.as_bytes().to_vec();
     for found in ASSIGNMENT.find_iter(text) {
         let name = found.as_str().trim_end_matches([' ', '\t', '=', '"', '\'']);
-        if !HARMLESS.contains(&name) {
+        if !HARMLESS.contains(&name) && !is_quota(text, found.start(), name) {
             hide(&mut bytes[value_after(text, found.end())]);
         }
     }
@@ -63,6 +66,21 @@ pub(crate) fn mask(text: &str) -> String {
         }
     }
     String::from_utf8(bytes).expect("whole characters were replaced by ASCII")
+}
+
+/// Whether the name at a place is a key of `[vault.quota]`: below its header, or with the table before it.
+fn is_quota(text: &str, at: usize, name: &str) -> bool {
+    let (table, key) = name.rsplit_once('.').unwrap_or(("", name));
+    if !QUOTAS.contains(&key) {
+        return false;
+    }
+    let header = || text[..at].lines().rev().map(str::trim).find(|line| line.starts_with('['));
+    match table {
+        "vault.quota" => true,
+        "quota" => header() == Some("[vault]"),
+        "" => header() == Some("[vault.quota]"),
+        _ => false,
+    }
 }
 
 /// The lines that may belong to targets of alerts, whose addresses are secrets: from `[[notify]]` or `notify =` to
@@ -145,6 +163,9 @@ mod tests {
                 r#"key = "-----BEGIN PRIVATE KEY-----\nMII\n-----END PRIVATE KEY-----""#,
                 r#"key = "****************************************** PRIVATE KEY-----""#,
             ),
+            ("[vault.quota]\n[x]\ntokens = 17", "[vault.quota]\n[x]\ntokens = **"),
+            ("[vault.quota]\ntoken = 17", "[vault.quota]\ntoken = **"),
+            ("quota.tokens = 17", "quota.tokens = **"),
             (r#"secret = "never closed"#, r#"secret = "************"#),
             (r#"url = "http://me:pw@host""#, r#"url = "http://*****@host""#),
             (
@@ -167,6 +188,9 @@ mod tests {
             r#"hs256_secret = "env:NAME""#,
             r#"hs256_secret = "file:/run/key""#,
             r#"token_ttl = "1h""#,
+            "[vault.quota]\n# how many\ntokens = 0\nvault_tokens = 1\nsecrets = 2\nsecret_bytes = \"a lot\"",
+            "vault.quota.tokens = -1",
+            "[vault]\nquota.secret_bytes = 7",
             r#"listen = "127.0.0.1:1""#,
         ] {
             assert_eq!(mask(text), text);
