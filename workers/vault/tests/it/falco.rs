@@ -1,11 +1,12 @@
 //! Alerts of Falco: who may send them, what becomes of them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sluice_schema::{FalcoAction, FalcoPriority, FalcoResponse, KillScope, Secret};
 
-use crate::harness::{Reply, Setup, Vault};
+use crate::feed::batches_at;
+use crate::harness::{PATIENCE, Reply, Setup, Vault};
 
 const PATH: &str = "/falco/alerts/a-path-that-nobody-guesses-0123456789";
 
@@ -205,4 +206,41 @@ async fn alerts_are_taken_from_nobody_else() {
     send(&closed, &body).await.is(404, "not_found");
     let log = vault.as_admin("GET", "/audit?limit=500", "").await.text;
     assert!(!log.contains("a-path-that-nobody-guesses"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waited_goes_gravest_first_and_nothing_is_lost() {
+    let setup = setup();
+    let socket = setup.dir.path().join("events.sock");
+    let mut setup = Setup { events: Some(socket.clone()), ..setup };
+    setup.config.falco.rate = 10_000;
+    setup.config.falco.responses = vec![kill("last", None, 1, false)];
+    let vault = setup.start();
+    vault.ready().await;
+    // More than one batch, told while nobody listens; what matters most comes last.
+    let notice = |number: usize| alert(&format!("rule {number}"), "p").replace("Critical", "Notice");
+    let many: Vec<String> = (0..300).map(notice).collect();
+    let headers = "content-type: application/json\r\n";
+    for body in [many[..150].join("\n"), many[150..].join("\n"), alert("last", "p")] {
+        assert_eq!(vault.raw("POST", PATH, headers, &body).await.status, 202);
+    }
+    let seen = batches_at(&socket, vault.peer_keys(), 2);
+    let began = Instant::now();
+    // 301 alerts, of which one is critical; the response and its switch.
+    while seen.lock().unwrap().len() < 304 {
+        assert!(began.elapsed() < PATIENCE, "{}", seen.lock().unwrap().len());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let seen = seen.lock().unwrap().clone();
+    let kinds: Vec<&str> = seen.iter().map(|event| event.event_type.as_str()).collect();
+    assert_eq!(kinds[..2], ["kill_switch", "risk_alert"]);
+    assert_eq!(seen[2].data["kind"], "falco_response");
+    let rules: Vec<String> =
+        seen[3..].iter().map(|event| event.data["rule"].as_str().unwrap().into()).collect();
+    let told = (0..300).map(|number| format!("rule {number}")).chain(["last".to_owned()]);
+    assert_eq!(rules, told.collect::<Vec<String>>(), "the others in their order");
+    let ids: std::collections::BTreeSet<_> = seen.iter().map(|event| event.event_id).collect();
+    assert_eq!(ids.len(), seen.len(), "each once");
+    let (switch, data) = (&seen[0], &seen[0].data);
+    assert_eq!((switch.source.as_str(), &data["scope"], &data["on"]), ("vault", &json!("all"), &json!(true)));
 }

@@ -96,6 +96,34 @@ fn events_at(socket: &std::path::Path, keys: sluice_http::InternalKeys) -> Arc<M
     seen
 }
 
+/// An event worker that takes batches, once it has refused the first few.
+pub(crate) fn batches_at(
+    socket: &std::path::Path,
+    keys: sluice_http::InternalKeys,
+    refusals: usize,
+) -> Arc<Mutex<Vec<NewEvent>>> {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&seen);
+    let left = Arc::new(Mutex::new(refusals));
+    let batch = async move |StrictJson(mut batch): StrictJson<BTreeMap<String, Vec<NewEvent>>>| {
+        let mut left = left.lock().unwrap();
+        if *left > 0 {
+            *left -= 1;
+            return Err(sluice_http::Reject::new(sluice_wire::code::Code::Overloaded, "not now"));
+        }
+        kept.lock().unwrap().append(&mut batch.remove("events").unwrap());
+        Ok(axum_json(&json!({ "failed": 0 })))
+    };
+    let (start, stopper) = Setup::default().prepare(Role::Events, keys);
+    start.doors().insert("internal", sluice_http::Listener::Unix(UnixListener::bind(socket).unwrap()));
+    tokio::spawn(async move {
+        let _serves_until_the_runtime_ends = stopper;
+        let routes = Router::new().route("/events/batch", post(batch));
+        sluice_http::serve(&start, routes, Arc::new(Well)).await.unwrap();
+    });
+    seen
+}
+
 fn axum_json(value: &Value) -> impl axum::response::IntoResponse + use<> {
     ([("content-type", "application/json")], value.to_string())
 }
