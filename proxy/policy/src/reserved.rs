@@ -74,7 +74,7 @@ const fn guarded(entry: Reserved) -> Reserved {
     Reserved { per_ip_minute: Some(60), ..entry }
 }
 
-/// Where a worker judges credentials that programs show often: nobody's flood reaches it.
+/// Where a worker makes, reads or judges what programs ask for often: nobody's flood reaches it.
 const fn paced(entry: Reserved) -> Reserved {
     Reserved { per_ip_minute: Some(6_000), ..entry }
 }
@@ -101,10 +101,10 @@ pub static RESERVED: [Reserved; 36] = [
     laned(Lane::Query, worker("/state", Role::Events, Credential::Edge, 8 * MIB)),
     laned(Lane::Analytics, worker("/calculations", Role::Calc, Credential::Edge, 64 * MIB)),
     laned(Lane::Analytics, worker("/series", Role::Calc, Credential::Edge, 64 * MIB)),
-    secret(vault("/security", Credential::EdgeIfPresent)),
-    secret(vault("/tokens", Credential::EdgeIfPresent)),
-    secret(vault("/credentials", Credential::EdgeIfPresent)),
-    secret(vault("/secrets", Credential::EdgeIfPresent)),
+    paced(secret(vault("/security", Credential::EdgeIfPresent))),
+    paced(secret(vault("/tokens", Credential::EdgeIfPresent))),
+    paced(secret(vault("/credentials", Credential::EdgeIfPresent))),
+    paced(secret(vault("/secrets", Credential::EdgeIfPresent))),
     secret(vault("/audit", Credential::EdgeIfPresent)),
     secret(vault("/falco", Credential::EdgeIfPresent)),
     paced(secret(vault("/v1", Credential::Worker))),
@@ -192,7 +192,7 @@ mod tests {
         for prefix in ["/auth", "/oauth2/token", "/acme"] {
             assert_eq!(of(prefix).per_ip_minute, Some(60), "{prefix}");
         }
-        for prefix in ["/v1", "/oauth2"] {
+        for prefix in ["/v1", "/oauth2", "/secrets", "/security", "/tokens", "/credentials"] {
             assert_eq!(of(prefix).per_ip_minute, Some(6_000), "{prefix}");
         }
         assert!(!of("/ca").tls_required && of("/events").per_ip_minute.is_none());
