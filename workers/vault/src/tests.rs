@@ -29,6 +29,7 @@ use crate::store::{Range, Table, View as _};
 use crate::token::{is_caller_void, void_until};
 
 mod bounds;
+mod rotation;
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
