@@ -13,6 +13,7 @@ mod handover;
 mod health;
 mod keys;
 mod layer;
+pub mod openapi;
 mod reject;
 mod server;
 pub mod sse;

@@ -65,6 +65,7 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .merge(crate::user::routes())
         .route_layer(from_fn_with_state(Arc::clone(&context), refuse_while_sealed))
         .route("/v1/{*path}", any(crate::v1::handle))
+        .route("/openapi.json", get(crate::openapi::served))
         .with_state(context)
 }
 

@@ -21,6 +21,7 @@ mod falco;
 mod feed;
 mod memory;
 mod oauth;
+mod openapi;
 mod outbox;
 mod own;
 mod path;
@@ -47,6 +48,8 @@ use jiff::Timestamp;
 use sluice_client::Client;
 use sluice_http::{ServeError, Start, serve};
 use sluice_wire::role::Role;
+
+pub use openapi::document as openapi;
 
 use barrier::Barrier;
 use config::Settings;

@@ -1,29 +1,6 @@
 //! Every call: what it is asked, what it answers, what it needs.
 
-/// A query parameter: its name; its type, its words by `|`, or `strings` for a repeatable one; what it means.
-pub(super) type Parameter = (&'static str, &'static str, &'static str);
-
-/// What a call takes: media types with their shapes.
-pub(super) enum Body {
-    None,
-    Maybe(&'static [(&'static str, &'static str)]),
-    Needed(&'static [(&'static str, &'static str)]),
-}
-
-/// One call.
-pub(super) struct Call {
-    pub(super) method: &'static str,
-    pub(super) path: &'static str,
-    pub(super) summary: &'static str,
-    /// Permission; `None` where nobody is asked who they are.
-    pub(super) scope: Option<&'static str>,
-    pub(super) query: &'static [&'static [Parameter]],
-    pub(super) body: Body,
-    /// What a good answer means.
-    pub(super) answered: &'static str,
-    /// Its status, media type and shape; empty where there is none.
-    pub(super) answer: (&'static str, &'static str, &'static str),
-}
+use sluice_http::openapi::{ANY, Call, Parameter};
 
 const JSON: &str = "application/json";
 const LINES: &str = "application/x-ndjson";
@@ -75,55 +52,9 @@ const AT: &[Parameter] = &[("at", "string", "as of this event time")];
 const EVENT: &[(&str, &str)] = &[(JSON, "Event"), (CLOUD, "CloudEvent"), (CLOUDS, "CloudEvents")];
 
 const fn call(method: &'static str, path: &'static str, summary: &'static str, scope: &'static str) -> Call {
-    let answer = ("200", JSON, "");
-    Call {
-        method,
-        path,
-        summary,
-        scope: Some(scope),
-        query: &[],
-        body: Body::None,
-        answered: "Done.",
-        answer,
-    }
+    Call::new(method, path, summary, scope)
 }
 
-impl Call {
-    const fn open(mut self) -> Self {
-        self.scope = None;
-        self
-    }
-
-    const fn query(mut self, query: &'static [&'static [Parameter]]) -> Self {
-        self.query = query;
-        self
-    }
-
-    const fn needs(mut self, body: &'static [(&'static str, &'static str)]) -> Self {
-        self.body = Body::Needed(body);
-        self
-    }
-
-    const fn takes(mut self, body: &'static [(&'static str, &'static str)]) -> Self {
-        self.body = Body::Maybe(body);
-        self
-    }
-
-    const fn answers(mut self, answered: &'static str, shape: &'static str) -> Self {
-        self.answered = answered;
-        self.answer.2 = shape;
-        self
-    }
-
-    const fn by(mut self, status: &'static str, content_type: &'static str) -> Self {
-        self.answer.0 = status;
-        self.answer.1 = content_type;
-        self
-    }
-}
-
-/// Who has a token, whatever it permits.
-pub(super) const ANY: &str = "";
 const PUBLISH: &str = "events:publish";
 const READ: &str = "events:read";
 const ADMIN: &str = "events:admin";

@@ -1,6 +1,7 @@
 //! The shapes of bodies, as JSON Schema.
 
 use serde_json::{Map, Value, json};
+use sluice_http::openapi::{any, count, flag, list, object, shape, text};
 
 /// Every shape by its name.
 pub(super) fn all() -> Map<String, Value> {
@@ -13,22 +14,6 @@ fn named(shapes: Vec<(&str, Value)>) -> Shapes {
     shapes.into_iter().map(|(name, shape)| (name.to_owned(), shape)).collect()
 }
 
-/// An object: members by name, those with `!` at the end are needed.
-fn object(members: &[(&str, Value)]) -> Value {
-    let required: Vec<&str> = members.iter().filter_map(|(name, _)| name.strip_suffix('!')).collect();
-    let properties: Map<String, Value> =
-        members.iter().map(|(name, shape)| (name.trim_end_matches('!').to_owned(), shape.clone())).collect();
-    let mut object = json!({ "type": "object", "properties": properties });
-    if !required.is_empty() {
-        object["required"] = json!(required);
-    }
-    object
-}
-
-fn text() -> Value {
-    json!({ "type": "string" })
-}
-
 fn maybe_text() -> Value {
     json!({ "type": ["string", "null"] })
 }
@@ -37,28 +22,8 @@ fn number() -> Value {
     json!({ "type": "number" })
 }
 
-fn count() -> Value {
-    json!({ "type": "integer", "minimum": 0 })
-}
-
-fn flag() -> Value {
-    json!({ "type": "boolean" })
-}
-
-fn any() -> Value {
-    json!({ "type": "object" })
-}
-
 fn time() -> Value {
     json!({ "type": ["string", "integer"], "description": "ISO 8601, without a zone UTC, or milliseconds since 1970" })
-}
-
-fn list(of: Value) -> Value {
-    json!({ "type": "array", "items": of })
-}
-
-fn shape(name: &str) -> Value {
-    super::shape(name)
 }
 
 fn one_or_many() -> Value {

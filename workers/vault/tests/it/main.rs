@@ -14,6 +14,7 @@ mod harness;
 mod keys;
 mod kinds;
 mod oauth;
+mod openapi;
 mod rights;
 mod role_certificates;
 mod secrets;
