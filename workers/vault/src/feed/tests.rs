@@ -75,3 +75,43 @@ async fn one_more_revocation_is_known_at_once_and_told_by_itself() {
     }
     assert_eq!(trust.revoked(), BEFORE + 20);
 }
+
+/// What every start of a follower may have to take: as many as tokens and certificates are kept. Fewer here, unless the
+/// number is given; what one event holds grows with them and is bounded by the follower.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_takes_as_much_as_can_be_revoked() {
+    let many = std::env::var("SLUICE_TEST_REVOKED").map_or(30_000, |text| text.parse().unwrap());
+    let (dir, now) = (TempDir::new().unwrap(), Timestamp::now());
+    let vault = open(&dir, &RootKey::random(), now);
+    let revoked = Revoked {
+        jti: (0..many).map(|n| format!("0192aaaa-0000-7000-8000-{n:012x}")).collect(),
+        serial: (0..many / 2).map(|n| format!("{n:032x}")).collect(),
+        ..Revoked::default()
+    };
+    let snapshot = Snapshot { epoch: "e".into(), seq: 1, jwks: vault.hub.jwks(), revoked };
+    vault.hub.publish(&[Message::Snapshot(snapshot)]);
+    let began = Instant::now();
+    let mut follower = vault.hub.follow(None);
+    let (mut parts, mut largest, mut total) = (Revoked::default(), 0, 0);
+    let trust = loop {
+        let frame = follower.next().await.unwrap();
+        (largest, total) = (largest.max(frame.len()), total + frame.len());
+        match event_of(&frame) {
+            (name, data) if name == "part" => parts.add(serde_json::from_str::<Part>(&data).unwrap().revoked),
+            (_, data) => {
+                let mut snapshot: Snapshot = serde_json::from_str(&data).unwrap();
+                snapshot.revoked.add(parts);
+                break Trust::from_snapshot(&snapshot);
+            }
+        }
+    };
+    eprintln!(
+        "{} revoked: {total} bytes, {largest} at most an event, {:?}",
+        trust.revoked(),
+        began.elapsed()
+    );
+    assert_eq!(trust.revoked(), many + many / 2);
+    assert!(trust.is_serial_revoked(&format!("{:032x}", many / 2 - 1)));
+    // A 256th each, and what chance adds: far below the 64 MiB at which a follower gives up (1 MiB for all there can be).
+    assert!(largest < 64 * (many + many / 2) / 256 + (8 << 10), "{largest} of {total} bytes in one event");
+}
