@@ -1,10 +1,10 @@
 //! Prints nanoseconds a bar and kernel, beside those of the `ta-lib` crate: one thread, a million
-//! bars, reused buffers, best of several runs. `cargo run --release -p sluice-calc --example kernels [BARS]`.
+//! bars, reused buffers, best of several runs. `cargo run --release -p sluice-calc --example kernels [BARS [NAME]]`.
 #![allow(clippy::print_stdout, reason = "a table on standard output is its purpose")]
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
 
 use sluice_calc::risk::{self, Settings};
-use sluice_calc::{Bar, Bars, Compat, Indicator, Stream, Value};
+use sluice_calc::{Bar, Bars, Compat, Cpu, Indicator, Value, Workspace};
 use std::hint::black_box;
 use std::time::Instant;
 use ta_lib::{Core, MAType, OutRange, RetCode};
@@ -20,13 +20,16 @@ fn main() {
     let rows: Vec<Bar> = (0..bars).filter_map(|row| view.bar(row)).collect();
     println!("{bars} bars, ns a bar (best of {})", runs(bars));
     println!("{:<22} {:>8} {:>8} {:>8}", "kernel", "batch", "stream", "ta-lib");
+    let Ok(cpu) = Cpu::proven() else { return };
+    let mut work = Workspace::new(cpu);
     let mut outs = vec![vec![0.0; bars]; 3];
-    for (name, given) in KERNELS {
+    let only = std::env::args().nth(2);
+    for (name, given) in KERNELS.iter().filter(|(name, _)| only.as_deref().is_none_or(|only| *name == only)) {
         let Ok(indicator) = Indicator::parse(name, Compat::TaLib, given) else { continue };
         let batch = best(bars, || {
             let wanted = indicator.outputs().len();
             let mut slices: Vec<&mut [f64]> = outs.iter_mut().take(wanted).map(Vec::as_mut_slice).collect();
-            black_box(indicator.compute(black_box(&view), &mut slices)).is_ok()
+            black_box(indicator.compute(&mut work, black_box(&view), &mut slices)).is_ok()
         });
         let stream = best(bars, || {
             let mut stream = indicator.stream();

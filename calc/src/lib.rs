@@ -1,7 +1,7 @@
 //! Technical indicators, trading signals and risk figures as pure functions.
 //!
-//! Knows: series of `f64` bars, checked parameters, the nine indicators with their batch and
-//! streaming forms, three signal rules with their validation, and the risk figures of a return
+//! Knows: series of `f64` bars, checked parameters, the indicators with their batch and
+//! streaming forms, the signal rules with their validation, and the risk figures of a return
 //! series.
 //!
 //! Must not know: files, sockets, clocks, threads, JSON, or who is asking. Everything goes in as a
@@ -14,37 +14,39 @@
 //! - the bits are the same on every build: no fused multiply-add, no reassociation.
 //!
 //! ```
-//! use sluice_calc::{Sma, Span, Stream};
+//! use sluice_calc::{Bar, Bars, Compat, Cpu, Indicator, Value, Workspace};
 //!
 //! let close = [1.0, 2.0, 3.0, 4.0];
-//! let sma = Sma::new(Span::of::<2>());
+//! let sma = Indicator::parse("sma", Compat::TaLib, &[("period", Value::Number(2.0))])?;
 //! let mut out = [0.0; 4];
-//! sma.batch(&close, &mut out)?;
+//! let mut work = Workspace::new(Cpu::proven()?);
+//! sma.compute(&mut work, &Bars::from_close(&close), &mut [&mut out])?;
 //! assert_eq!(out[1..], [1.5, 2.5, 3.5]);
 //!
+//! let bar = |close| Bar { open: close, high: close, low: close, close, volume: 0.0 };
 //! let mut live = sma.stream();
-//! assert!(live.push(1.0).is_nan());
-//! assert_eq!(live.peek(9.0), 5.0); // the forming bar, not committed
-//! assert_eq!(live.push(2.0), 1.5);
-//! # Ok::<(), sluice_calc::ShapeError>(())
+//! assert!(live.push(bar(1.0)).as_slice()[0].is_nan());
+//! assert_eq!(live.peek(bar(9.0)).as_slice(), [5.0]); // the forming bar, not committed
+//! assert_eq!(live.push(bar(2.0)).as_slice(), [1.5]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 pub mod catalog;
 pub mod compat;
-pub mod indicator;
+pub mod dispatch;
+mod entry;
+mod indicator;
+mod lanes;
 pub mod params;
+mod recursion;
 pub mod risk;
 pub mod series;
 pub mod signal;
 mod window;
 
-pub use catalog::{
-    CatalogError, ComputeError, Entry, Indicator, IndicatorStream, Outputs, Param, Range, Value,
-};
+pub use catalog::{ComputeError, Indicator, IndicatorStream, Outputs, Workspace};
 pub use compat::Compat;
-pub use indicator::{
-    Adx, AdxStream, Atr, AtrStream, Bands, Bbands, BbandsStream, Ema, EmaStream, Macd, MacdPoint, MacdStream,
-    Obv, ObvStream, Rsi, RsiStream, Sma, SmaStream, Stoch, StochPoint, StochStream, Stream,
-};
+pub use dispatch::Cpu;
+pub use entry::{CatalogError, Entry, Param, Range, Value};
 pub use params::{Ddof, Deviations, FirstRange, Period, RangeError, Seed, Smoothing, Span};
 pub use series::{Bar, Bars, Column, Columns, RowFault, RowFaultKind, ShapeError};

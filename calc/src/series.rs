@@ -17,6 +17,21 @@ pub struct Bar {
     pub volume: f64,
 }
 
+impl Bar {
+    /// The value of a column.
+    #[inline]
+    #[must_use]
+    pub const fn value(&self, column: Column) -> f64 {
+        match column {
+            Column::Open => self.open,
+            Column::High => self.high,
+            Column::Low => self.low,
+            Column::Close => self.close,
+            Column::Volume => self.volume,
+        }
+    }
+}
+
 /// A column of a bar series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Column {

@@ -1,8 +1,8 @@
 //! The rolling mean and deviation against two passes over every window, where the running sums of
 //! other libraries lose their digits.
 
-use crate::series::{Kind, columns};
-use sluice_calc::{Bbands, Ddof, Deviations, Period};
+use crate::series::{Kind, columns, compute};
+use sluice_calc::{Compat, Indicator, Value};
 
 /// A sum with its rounding errors carried along.
 fn exact_sum(values: impl Iterator<Item = f64>) -> f64 {
@@ -26,14 +26,15 @@ fn two_pass(window: &[f64], ddof: f64) -> (f64, f64) {
 
 /// Checks a band one deviation wide. The deviation must be right to 1e-9 beside what adding it to
 /// the mean rounds off.
-fn check(kind: Kind, bars: u32, ddof: Ddof) {
+fn check(kind: Kind, bars: u32, ddof: u32) {
     let columns = columns(kind, 21, 6_000);
     let close = &columns.close;
-    let [mut upper, mut middle, mut lower] = [(); 3].map(|()| vec![0.0; close.len()]);
-    let one = Deviations::new(1.0).unwrap();
-    let bands = Bbands::new(Period::new(bars).unwrap(), one, one, ddof);
-    bands.batch(close, &mut upper, &mut middle, &mut lower).unwrap();
-    let degrees = f64::from(u8::from(ddof == Ddof::Sample));
+    let degrees = f64::from(ddof);
+    let given = [("period", f64::from(bars)), ("up", 1.0), ("down", 1.0), ("ddof", degrees)];
+    let given = given.map(|(name, value)| (name, Value::Number(value)));
+    let bands = Indicator::parse("bbands", Compat::TaLib, &given).unwrap();
+    let outs = compute(&bands, &columns.bars());
+    let [upper, middle, lower] = outs.as_slice() else { panic!("three bands") };
     let window = bars as usize;
     for row in window - 1..close.len() {
         let seen = &close[row + 1 - window..=row];
@@ -54,8 +55,8 @@ fn check(kind: Kind, bars: u32, ddof: Ddof) {
 fn deviations_are_those_of_two_passes() {
     for kind in Kind::ALL {
         for bars in [2, 3, 20, 100] {
-            check(kind, bars, Ddof::Population);
+            check(kind, bars, 0);
         }
-        check(kind, 20, Ddof::Sample);
+        check(kind, 20, 1);
     }
 }

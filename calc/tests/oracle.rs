@@ -4,7 +4,7 @@
 //! being the largest price, 100 for an oscillator or the largest volume total. Where the two differ
 //! on purpose, a test of its own says so.
 
-use crate::series::{Columns, Kind, columns, same_bits};
+use crate::series::{self, Columns, Kind, columns, same_bits};
 use sluice_calc::{Compat, Indicator, Value};
 use ta_lib::{Core, MAType, OutRange, RetCode};
 
@@ -25,10 +25,7 @@ const KINDS: [Kind; 8] = [
 fn compute(name: &str, given: &[(&str, u32)], columns: &Columns) -> Vec<Vec<f64>> {
     let given: Vec<_> = given.iter().map(|(name, bars)| (*name, Value::Number(f64::from(*bars)))).collect();
     let indicator = Indicator::parse(name, Compat::TaLib, &given).unwrap();
-    let mut outs = vec![vec![0.0; columns.close.len()]; indicator.outputs().len()];
-    let mut slices: Vec<&mut [f64]> = outs.iter_mut().map(Vec::as_mut_slice).collect();
-    indicator.compute(&columns.bars(), &mut slices).unwrap();
-    outs
+    series::compute(&indicator, &columns.bars())
 }
 
 /// The oracle's outputs moved to the bars they belong to, `NaN` before.

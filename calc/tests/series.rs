@@ -1,7 +1,7 @@
 //! Series of every kind, made from a seed.
 
 use proptest::prelude::*;
-use sluice_calc::Bars;
+use sluice_calc::{Bars, Cpu, Indicator, Workspace};
 
 /// A small generator of uniform numbers; the tests need repeatable series, not good randomness.
 pub(crate) struct Dice(u64);
@@ -126,6 +126,14 @@ fn next_close(kind: Kind, close: f64, bar: usize, len: usize, dice: &mut Dice) -
 pub(crate) fn any_columns(len_max: usize) -> impl Strategy<Value = Columns> {
     (prop::sample::select(&Kind::ALL), any::<u64>(), 0..len_max)
         .prop_map(|(kind, seed, len)| columns(kind, seed, len))
+}
+
+/// Every output of an indicator.
+pub(crate) fn compute(indicator: &Indicator, bars: &Bars<'_>) -> Vec<Vec<f64>> {
+    let mut outs = vec![vec![f64::INFINITY; bars.len()]; indicator.outputs().len()];
+    let mut slices: Vec<&mut [f64]> = outs.iter_mut().map(Vec::as_mut_slice).collect();
+    indicator.compute(&mut Workspace::new(Cpu::proven().unwrap()), bars, &mut slices).unwrap();
+    outs
 }
 
 /// Equal bits; one `NaN` is as good as another.

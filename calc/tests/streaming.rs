@@ -1,14 +1,16 @@
 //! A stream returns the bits of the batch, and a bar's value does not depend on later bars.
 
-use crate::series::{Columns, Kind, any_columns, columns, same_bits};
+use crate::series::{Columns, Kind, any_columns, columns, compute, same_bits};
 use proptest::prelude::*;
-use sluice_calc::{Compat, Indicator, Stream, Value, catalog};
+use sluice_calc::{Compat, Entry, Indicator, Value, catalog};
 
 fn batch(indicator: &Indicator, columns: &Columns, len: usize) -> Vec<Vec<f64>> {
-    let mut outs = vec![vec![f64::INFINITY; len]; indicator.outputs().len()];
-    let mut slices: Vec<&mut [f64]> = outs.iter_mut().map(Vec::as_mut_slice).collect();
-    indicator.compute(&columns.bars().head(len), &mut slices).unwrap();
-    outs
+    compute(indicator, &columns.bars().head(len))
+}
+
+/// Every entry of the catalogue.
+fn entries() -> Vec<&'static Entry> {
+    catalog::entries().collect()
 }
 
 /// The outputs of every bar pushed, each peeked at twice before.
@@ -47,7 +49,7 @@ fn assert_agreement(indicator: &Indicator, columns: &Columns) {
 /// An indicator of random parameters, windows up to `longest`.
 fn any_indicator(longest: u32) -> impl Strategy<Value = Indicator> {
     let compat = prop::sample::select(&Compat::ALL);
-    (prop::sample::select(&catalog::ENTRIES), compat, prop::array::uniform3(2..=longest)).prop_map(
+    (prop::sample::select(entries()), compat, prop::array::uniform3(2..=longest)).prop_map(
         |(entry, compat, windows)| {
             let bars = entry
                 .params
@@ -82,7 +84,7 @@ proptest! {
 
 #[test]
 fn every_length_up_to_twice_the_lookback_agrees() {
-    for entry in catalog::ENTRIES {
+    for entry in catalog::entries() {
         for compat in Compat::ALL {
             let indicator = Indicator::parse(entry.name, compat, &[]).unwrap();
             for len in 0..=2 * indicator.lookback() + 2 {
@@ -92,12 +94,15 @@ fn every_length_up_to_twice_the_lookback_agrees() {
     }
 }
 
+/// Long enough for segments and chunks side by side, and for many restarts.
 #[test]
-fn restarts_agree_over_many_segments_of_every_kind() {
+fn long_series_of_every_kind_agree() {
     for kind in Kind::ALL {
-        let columns = columns(kind, 3, 12_000);
-        for name in ["sma", "bbands", "stoch", "atr"] {
-            assert_agreement(&Indicator::parse(name, Compat::TradPal, &[]).unwrap(), &columns);
+        let columns = columns(kind, 3, 20_011);
+        for entry in catalog::entries() {
+            for compat in [Compat::TaLib, Compat::TradPal] {
+                assert_agreement(&Indicator::parse(entry.name, compat, &[]).unwrap(), &columns);
+            }
         }
     }
 }
@@ -141,7 +146,7 @@ fn values_that_are_not_finite_do_not_panic() {
         columns.close[row] = value;
         columns.volume[row] = value;
     }
-    for entry in catalog::ENTRIES {
+    for entry in catalog::entries() {
         let indicator = Indicator::parse(entry.name, Compat::TaLib, &[]).unwrap();
         let batch = batch(&indicator, &columns, 300);
         assert_eq!(streamed(&indicator, &columns).len(), batch.len());

@@ -1,79 +1,87 @@
-//! The indicators: each a checked parameter set with its lookback, a batch over one series and a
-//! streaming state.
+//! The indicators: each a checked parameter set with its lookback, a batch over one series, a
+//! streaming state, and its row of the catalogue.
 //!
 //! Inputs must be finite ([`Bars::first_fault`](crate::Bars::first_fault) tells): after a value
 //! that is not, the outputs are unspecified from that bar on, though nothing panics.
 
-mod adx;
-mod atr;
-mod bbands;
-mod ema;
-mod macd;
-mod obv;
-mod rsi;
-mod sma;
-mod stoch;
+pub(crate) mod average;
+pub(crate) mod momentum;
+pub(crate) mod trend;
+pub(crate) mod volatility;
+pub(crate) mod volume;
 
-pub use adx::{Adx, AdxStream};
-pub use atr::{Atr, AtrStream};
-pub use bbands::{Bands, Bbands, BbandsStream};
-pub use ema::{Ema, EmaStream};
-pub use macd::{Macd, MacdPoint, MacdStream};
-pub use obv::{Obv, ObvStream};
-pub use rsi::{Rsi, RsiStream};
-pub use sma::{Sma, SmaStream};
-pub use stoch::{Stoch, StochPoint, StochStream};
+use crate::lanes::Lanes;
+use crate::series::{Bar, Bars, Column};
+use std::fmt::Debug;
 
-use crate::series::{ShapeError, same_length};
+/// An indicator ready to compute.
+pub(crate) trait Kernel: Debug + Send + Sync {
+    /// Bars before the first value of every output.
+    fn lookback(&self) -> usize;
 
-/// A streaming indicator: constant work a bar, and the bits of the batch.
-pub trait Stream: Clone {
-    /// What a bar brings: a price, or a whole [`Bar`](crate::Bar).
-    type Input: Copy;
-    /// What a bar yields, `NaN` until the lookback is over.
-    type Output: Copy;
-
-    /// Takes a closed bar and returns its output.
-    fn push(&mut self, input: Self::Input) -> Self::Output;
-
-    /// Returns what [`push`](Self::push) would, and keeps the state: for the bar still forming.
-    fn peek(&self, input: Self::Input) -> Self::Output {
-        self.clone().push(input)
-    }
-}
-
-/// High, low and close of equal length.
-#[derive(Clone, Copy)]
-struct Ranges<'a> {
-    high: &'a [f64],
-    low: &'a [f64],
-    close: &'a [f64],
-}
-
-impl<'a> Ranges<'a> {
-    fn new(high: &'a [f64], low: &'a [f64], close: &'a [f64]) -> Result<Self, ShapeError> {
-        same_length("high", high.len(), close.len())?;
-        same_length("low", low.len(), close.len())?;
-        Ok(Self { high, low, close })
+    /// Columns of scratch that [`batch`](Self::batch) needs, each as long as the series.
+    fn scratch_columns(&self) -> usize {
+        0
     }
 
-    fn len(&self) -> usize {
-        self.close.len()
+    /// Writes every output of every bar, `NaN` for the lookback. Rows, outputs and scratch have one
+    /// length; `rows` has the columns of the entry.
+    fn batch(&self, rows: &Rows<'_>, outs: &mut [&mut [f64]], scratch: &mut [&mut [f64]]);
+
+    /// The streaming state before the first bar.
+    fn stream(&self) -> Box<dyn Live>;
+}
+
+/// An indicator's streaming state: the bits of the batch, bar by bar.
+pub(crate) trait Live: Debug + Send + Sync {
+    /// Takes a closed bar and writes its outputs.
+    fn push(&mut self, bar: Bar, outs: &mut [f64]);
+
+    /// Writes what [`push`](Self::push) would, and keeps the state: for the bar still forming.
+    fn peek(&self, bar: Bar, outs: &mut [f64]);
+
+    /// A copy.
+    fn boxed(&self) -> Box<dyn Live>;
+}
+
+/// The columns of a series; a column that it lacks is empty.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rows<'a> {
+    columns: [&'a [f64]; Column::ALL.len()],
+}
+
+impl<'a> Rows<'a> {
+    pub(crate) fn of(bars: &Bars<'a>) -> Self {
+        Self { columns: Column::ALL.map(|column| bars.column(column).unwrap_or_default()) }
+    }
+
+    #[inline]
+    pub(crate) fn column(&self, column: Column) -> &'a [f64] {
+        self.columns[column as usize]
+    }
+
+    /// Number of bars.
+    pub(crate) fn len(&self) -> usize {
+        self.column(Column::Close).len()
     }
 }
 
 /// The true range: the farthest apart of today's high, today's low and yesterday's close.
 #[inline]
-fn true_range(high: f64, low: f64, close_before: f64) -> f64 {
+pub(crate) fn true_range<V: Lanes>(high: V, low: V, close_before: V) -> V {
     let above = (high - close_before).abs();
     let below = (low - close_before).abs();
-    let range = high - low;
-    let range = if above > range { above } else { range };
-    if below > range { below } else { range }
+    below.top(above.top(high - low))
 }
 
 /// Marks the warm-up: the first `lookback` values, or all when there are fewer.
-fn fill_warm_up(out: &mut [f64], lookback: usize) {
+pub(crate) fn fill_warm_up(out: &mut [f64], lookback: usize) {
     let warm_up = lookback.min(out.len());
     out[..warm_up].fill(f64::NAN);
+}
+
+/// The outputs of a kernel that has so many; the catalogue has counted them.
+pub(crate) fn outputs<'a, const O: usize>(outs: &'a mut [&mut [f64]]) -> [&'a mut [f64]; O] {
+    let mut outs = outs.iter_mut();
+    std::array::from_fn(|_| outs.next().map_or(&mut [][..], |out| &mut **out))
 }

@@ -2,47 +2,46 @@
 //! band SELL.
 
 use super::{Action, Context, Figures, Reading, Reason, Signal};
-use crate::indicator::{Bands, Bbands, Stream};
+use crate::indicator::Kernel;
+use crate::indicator::volatility::bbands::Bbands;
 use crate::series::Bars;
 
 /// How sure a touch is.
 const CONFIDENCE: f64 = 0.65;
 
 /// Return from a Bollinger band.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 pub struct BbReversal {
     bands: Bbands,
 }
 
 impl BbReversal {
     /// Watches these bands.
-    #[must_use]
-    pub const fn new(bands: Bbands) -> Self {
+    pub(crate) const fn new(bands: Bbands) -> Self {
         Self { bands }
     }
 
     /// Closes needed before the rule speaks.
     #[must_use]
-    pub const fn window(&self) -> usize {
+    pub fn window(&self) -> usize {
         self.bands.lookback() + 1
     }
 
     /// What the newest bar says.
     #[must_use]
     pub fn evaluate(&self, bars: &Bars<'_>, context: &Context) -> Signal {
-        let none = Bands { upper: f64::NAN, middle: f64::NAN, lower: f64::NAN };
-        let mut stream = self.bands.stream();
-        let bands = bars.close().iter().fold(none, |_, &close| stream.push(close));
+        let mut stream = self.bands.running();
+        let [upper, middle, lower] =
+            bars.close().iter().fold([f64::NAN; 3], |_, &close| stream.after([close]));
         let close = bars.close().last().copied().unwrap_or(f64::NAN);
-        let (action, reason) = if close <= bands.lower {
+        let (action, reason) = if close <= lower {
             (Action::Buy, Reason::AtLowerBand)
-        } else if close >= bands.upper {
+        } else if close >= upper {
             (Action::Sell, Reason::AtUpperBand)
         } else {
             (Action::Hold, Reason::InsideBands)
         };
-        let figures =
-            Figures::of([("bb_upper", bands.upper), ("bb_middle", bands.middle), ("bb_lower", bands.lower)]);
+        let figures = Figures::of([("bb_upper", upper), ("bb_middle", middle), ("bb_lower", lower)]);
         Reading { action, reason, figures, window: self.window() }.signal(bars, CONFIDENCE, context)
     }
 }

@@ -1,7 +1,7 @@
 //! The fast average crossing the slow one: upwards BUY, downwards SELL.
 
 use super::{Action, Context, Figures, Reading, Reason, Signal};
-use crate::indicator::{Ema, EmaStream, Stream};
+use crate::indicator::average::ema::Ema;
 use crate::params::{Seed, Span};
 use crate::series::Bars;
 
@@ -9,7 +9,7 @@ use crate::series::Bars;
 const CONFIDENCE: f64 = 0.7;
 
 /// Crossing of two exponential averages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct EmaCrossover {
     fast: Ema,
     slow: Ema,
@@ -34,11 +34,11 @@ impl EmaCrossover {
     /// What the newest bar says: compares it with the bar before.
     #[must_use]
     pub fn evaluate(&self, bars: &Bars<'_>, context: &Context) -> Signal {
-        let (mut fast, mut slow) = (self.fast.stream(), self.slow.stream());
+        let (mut fast, mut slow) = (self.fast.running(), self.slow.running());
         let (mut before, mut now) = ([f64::NAN; 2], [f64::NAN; 2]);
         for &close in bars.close() {
             before = now;
-            now = [EmaStream::push(&mut fast, close), EmaStream::push(&mut slow, close)];
+            now = [fast.after([close])[0], slow.after([close])[0]];
         }
         let (action, reason) = crossing(before, now);
         let figures = Figures::of([("ema_short", now[0]), ("ema_long", now[1])]);

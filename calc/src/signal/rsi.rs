@@ -1,15 +1,16 @@
 //! The relative strength index beyond its levels: oversold BUY, overbought SELL.
 
 use super::{Action, Context, Figures, Reading, Reason, Signal};
-use crate::indicator::{Rsi, Stream};
+use crate::indicator::momentum::rsi::Rsi;
 use crate::params::Period;
+use crate::recursion::Recursive;
 use crate::series::Bars;
 
 /// How sure a level is.
 const CONFIDENCE: f64 = 0.6;
 
 /// Two levels of the relative strength index.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 pub struct RsiLevels {
     rsi: Rsi,
     oversold: f64,
@@ -27,15 +28,15 @@ impl RsiLevels {
 
     /// Closes needed before the rule speaks.
     #[must_use]
-    pub const fn window(&self) -> usize {
-        self.rsi.lookback() + 1
+    pub fn window(&self) -> usize {
+        self.rsi.0.lookback() + 1
     }
 
     /// What the newest bar says.
     #[must_use]
     pub fn evaluate(&self, bars: &Bars<'_>, context: &Context) -> Signal {
-        let mut stream = self.rsi.stream();
-        let rsi = bars.close().iter().fold(f64::NAN, |_, &close| stream.push(close));
+        let mut stream = self.rsi.running();
+        let [rsi] = bars.close().iter().fold([f64::NAN], |_, &close| stream.after([close]));
         let (action, reason) = if rsi < self.oversold {
             (Action::Buy, Reason::Oversold)
         } else if rsi > self.overbought {

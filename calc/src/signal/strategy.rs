@@ -1,14 +1,14 @@
 //! The signal rules by name.
 
 use super::{BbReversal, Context, EmaCrossover, RsiLevels, Signal};
-use crate::catalog::{Args, CatalogError, Param, Value};
 use crate::compat::Compat;
-use crate::indicator::Bbands;
+use crate::entry::{Args, CatalogError, Param, Value};
+use crate::indicator::volatility::bbands::Bbands;
 use crate::params::DEVIATIONS_MAX;
 use crate::series::Bars;
 
 /// A signal rule with checked parameters.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Strategy {
     /// Crossing of two exponential averages.
     EmaCrossover(EmaCrossover),
@@ -39,7 +39,7 @@ impl Strategy {
 
     /// Closes needed before the rule speaks.
     #[must_use]
-    pub const fn window(&self) -> usize {
+    pub fn window(&self) -> usize {
         match self {
             Self::EmaCrossover(rule) => rule.window(),
             Self::Rsi(rule) => rule.window(),

@@ -9,15 +9,16 @@
 //! bar by bar, so no push costs more than another.
 
 mod extreme;
-mod lanes;
 mod mean;
 mod moments;
 mod ring;
+mod rolling;
 
 pub(crate) use extreme::{Highest, Lowest, Rolling, suffix_extremes};
-pub(crate) use mean::{Mean, rolling_means, rolling_means_by};
-pub(crate) use moments::{Spread, rolling_variances};
+pub(crate) use mean::{Mean, Means};
+pub(crate) use moments::Moments;
 use ring::Ring;
+pub(crate) use rolling::{Sliding, Windowed};
 
 /// Longest segment for short windows, in bars: long enough to hide the restart, short enough that
 /// eight segments stay in the second-level cache, and no multiple of the 4 KiB page.

@@ -10,208 +10,115 @@
 //! Cost: restarts are gathered bar by bar. Summing again costs one window, and only a fall of the
 //! spread by two orders of magnitude, which takes about a window of bars, brings it about.
 
-use super::lanes::{LANES, each_bar};
-use super::mean::Sum;
-use super::{Clock, Ring, segment_bars};
-use wide::f64x8;
+use crate::lanes::Lanes;
 
 /// Smallest trusted ratio of the variance to the peak mean square. At 1e-4 the twelve digits that
 /// a segment's rounding leaves come down to eight in the variance at worst, and in a steady trend
 /// the rule first fires after some 29 windows, about where the segment ends anyway.
 const TRUST: f64 = 1e-4;
 
-/// Sum and square sum of a window, relative to an anchor.
-#[derive(Clone, Copy, Debug, Default)]
-struct Moments {
-    anchor: f64,
-    sum: f64,
-    square: f64,
-    peak: f64,
-}
-
-impl Moments {
-    /// No value yet, relative to `anchor`.
-    #[inline]
-    fn around(anchor: f64) -> Self {
-        Self { anchor, ..Self::default() }
-    }
-
-    #[inline]
-    fn add(&mut self, value: f64) {
-        let newest = value - self.anchor;
-        self.sum += newest;
-        self.square += newest * newest;
-        self.peak = self.square;
-    }
-
-    #[inline]
-    fn slide(&mut self, oldest: f64, newest: f64) {
-        let (oldest, newest) = (oldest - self.anchor, newest - self.anchor);
-        self.sum = (self.sum - oldest) + newest;
-        self.square = (self.square - oldest * oldest) + newest * newest;
-        self.peak = if self.square > self.peak { self.square } else { self.peak };
-    }
-
-    /// The moments of a whole window around its oldest value.
-    fn over(mut window: impl Iterator<Item = f64>) -> Self {
-        let oldest = window.next().unwrap_or_default();
-        let mut moments = Self::around(oldest);
-        moments.add(oldest);
-        window.for_each(|value| moments.add(value));
-        moments
-    }
-
-    /// The population variance; `per_bar` is one over the window. Rounding may leave it negative.
-    #[inline]
-    fn variance(&self, per_bar: f64) -> f64 {
-        let mean = self.sum * per_bar;
-        self.square * per_bar - mean * mean
-    }
-
-    #[inline]
-    fn distrusts(&self, variance: f64, per_bar: f64) -> bool {
-        variance < TRUST * (self.peak * per_bar)
-    }
-}
-
-/// Rounding must not make a variance negative; `NaN` stays.
-#[inline]
-fn not_negative(variance: f64) -> f64 {
-    if variance < 0.0 { 0.0 } else { variance }
-}
-
-/// The streaming rolling mean and population variance; `NaN` until the window is full.
-#[derive(Clone, Debug)]
-pub(crate) struct Spread {
-    ring: Ring,
-    clock: Clock,
-    sum: Sum,
-    running: Moments,
-    fresh: Moments,
-    count: f64,
+/// The variance of a window, out of four words: the anchor, the sum and the square sum relative to
+/// it, and the largest square sum since it was set.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moments {
+    window: usize,
     per_bar: f64,
 }
 
-/// A streaming window's sums after a bar.
-type Sums = (Sum, Moments, Moments);
+/// The words.
+type Words<V> = [V; 4];
 
-impl Spread {
+impl Moments {
     pub(crate) fn new(window: usize) -> Self {
-        Self {
-            ring: Ring::new(window),
-            clock: Clock::new(window),
-            sum: Sum::default(),
-            running: Moments::default(),
-            fresh: Moments::default(),
-            count: window as f64,
-            per_bar: 1.0 / window as f64,
-        }
+        Self { window, per_bar: 1.0 / window as f64 }
     }
 
-    fn after(&self, newest: f64) -> (Sums, (f64, f64)) {
-        let oldest = self.ring.oldest();
-        let sum = self.sum.after(&self.clock, oldest, newest);
-        let mut fresh = if self.clock.opens() { Moments::around(newest) } else { self.fresh };
-        fresh.add(newest);
-        if !self.clock.full() {
-            return ((sum, self.running, fresh), (f64::NAN, f64::NAN));
-        }
-        let mut running = self.running;
-        if self.clock.restarts() {
-            running = fresh;
-        } else {
-            running.slide(oldest, newest);
-            if running.distrusts(running.variance(self.per_bar), self.per_bar) {
-                running = Moments::over(self.ring.window_with(newest));
-            }
-        }
-        let variance = not_negative(running.variance(self.per_bar));
-        ((sum, running, fresh), (sum.running / self.count, variance))
+    /// Bars in the window.
+    pub(crate) const fn window(&self) -> usize {
+        self.window
     }
 
-    pub(crate) fn push(&mut self, newest: f64) -> (f64, f64) {
-        let (sums, mean_and_variance) = self.after(newest);
-        (self.sum, self.running, self.fresh) = sums;
-        self.ring.push(newest);
-        self.clock.tick();
-        mean_and_variance
+    /// The words of the oldest value alone, which is the anchor.
+    #[inline]
+    pub(crate) fn open<V: Lanes>(oldest: V) -> Words<V> {
+        let zero = V::splat(0.0);
+        [oldest, zero, zero, zero]
     }
 
-    pub(crate) fn peek(&self, newest: f64) -> (f64, f64) {
-        self.after(newest).1
+    #[inline]
+    pub(crate) fn add<V: Lanes>([anchor, sum, square, peak]: &mut Words<V>, next: V) {
+        let newest = next - *anchor;
+        *sum = *sum + newest;
+        *square = *square + newest * newest;
+        *peak = *square;
     }
-}
 
-/// Writes the population variance of `input[i + 1 - window..=i]` to `out[i]` for every full window;
-/// leaves the first `window - 1` values of `out` as they are. Both slices have one length.
-pub(crate) fn rolling_variances(input: &[f64], window: usize, out: &mut [f64]) {
-    let segment = segment_bars(window);
-    let ready = (window - 1).min(out.len());
-    let mut groups = out[ready..].chunks_exact_mut(LANES * segment);
-    let mut from = 0;
-    for out in &mut groups {
-        let distrusted = group_variances(&input[from..], window, out);
-        for (lane, out) in out.chunks_exact_mut(segment).enumerate() {
-            if distrusted & (1 << lane) != 0 {
-                segment_variances(&input[from + lane * segment..], window, out);
-            }
-        }
-        from += LANES * segment;
+    #[inline]
+    pub(crate) fn slide<V: Lanes>([anchor, sum, square, peak]: &mut Words<V>, oldest: V, newest: V) {
+        let (oldest, newest) = (oldest - *anchor, newest - *anchor);
+        *sum = (*sum - oldest) + newest;
+        *square = (*square - oldest * oldest) + newest * newest;
+        *peak = square.top(*peak);
     }
-    for out in groups.into_remainder().chunks_mut(segment) {
-        segment_variances(&input[from..], window, out);
-        from += segment;
-    }
-}
 
-/// One segment: `input` begins with the first window.
-fn segment_variances(input: &[f64], window: usize, out: &mut [f64]) {
-    let per_bar = 1.0 / window as f64;
-    let mut moments = Moments::over(input[..window].iter().copied());
-    out[0] = not_negative(moments.variance(per_bar));
-    for (bar, out) in out.iter_mut().enumerate().skip(1) {
-        moments.slide(input[bar - 1], input[bar + window - 1]);
-        let mut variance = moments.variance(per_bar);
-        if moments.distrusts(variance, per_bar) {
-            moments = Moments::over(input[bar..bar + window].iter().copied());
-            variance = moments.variance(per_bar);
-        }
-        *out = not_negative(variance);
+    #[inline]
+    fn raw<V: Lanes>(&self, [_, sum, square, _]: &Words<V>) -> V {
+        let per_bar = V::splat(self.per_bar);
+        let mean = *sum * per_bar;
+        *square * per_bar - mean * mean
     }
-}
 
-/// [`LANES`] segments as [`segment_variances`] does them, but without summing any window again:
-/// returns a bit for every lane that would have had to, whose values are then not to be used.
-fn group_variances(input: &[f64], window: usize, out: &mut [f64]) -> u32 {
-    let segment = out.len() / LANES;
-    let per_bar = 1.0 / window as f64;
-    let fresh: [Moments; LANES] =
-        std::array::from_fn(|lane| Moments::over(input[lane * segment..][..window].iter().copied()));
-    for (lane, moments) in fresh.iter().enumerate() {
-        out[lane * segment] = not_negative(moments.variance(per_bar));
+    /// The population variance. Rounding must not make it negative; `NaN` stays.
+    #[inline]
+    pub(crate) fn variance<V: Lanes>(&self, words: &Words<V>) -> V {
+        let (zero, raw) = (V::splat(0.0), self.raw(words));
+        V::select(raw.lt(zero), zero, raw)
     }
-    let anchor = f64x8::new(fresh.map(|moments| moments.anchor));
-    let mut sum = f64x8::new(fresh.map(|moments| moments.sum));
-    let mut square = f64x8::new(fresh.map(|moments| moments.square));
-    let mut peak = square;
-    let mut distrusted = f64x8::ZERO;
-    let (per_bar, trust) = (f64x8::splat(per_bar), f64x8::splat(TRUST));
-    each_bar(input, window, out, |oldest, newest| {
-        let (oldest, newest) = (oldest - anchor, newest - anchor);
-        sum = (sum - oldest) + newest;
-        square = (square - oldest * oldest) + newest * newest;
-        peak = square.fast_max(peak);
-        let mean = sum * per_bar;
-        let variance = square * per_bar - mean * mean;
-        distrusted |= variance.simd_lt(trust * (peak * per_bar));
-        variance
-    });
-    distrusted.to_bitmask()
+
+    /// Where too few digits are left.
+    #[inline]
+    pub(crate) fn distrusts<V: Lanes>(&self, words: &Words<V>) -> V::Mask {
+        self.raw(words).lt(V::splat(TRUST) * (words[3] * V::splat(self.per_bar)))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::series::Column;
+    use crate::window::{Sliding, Windowed};
+
+    /// The variance alone.
+    #[derive(Clone, Copy, Debug)]
+    struct Variance(Moments);
+
+    impl Sliding<1, 4, 1> for Variance {
+        const READS: [Column; 1] = [Column::Close];
+
+        fn window(&self) -> usize {
+            self.0.window
+        }
+
+        fn open<V: Lanes>(&self, [oldest]: [V; 1]) -> [V; 4] {
+            Moments::open(oldest)
+        }
+
+        fn add<V: Lanes>(&self, sums: &mut [V; 4], [next]: [V; 1]) {
+            Moments::add(sums, next);
+        }
+
+        fn slide<V: Lanes>(&self, sums: &mut [V; 4], [oldest]: [V; 1], [newest]: [V; 1]) {
+            Moments::slide(sums, oldest, newest);
+        }
+
+        fn distrusts<V: Lanes>(&self, sums: &[V; 4]) -> Option<V::Mask> {
+            Some(self.0.distrusts(sums))
+        }
+
+        fn value<V: Lanes>(&self, sums: &[V; 4], _: [V; 1]) -> [V; 1] {
+            [self.0.variance(sums)]
+        }
+    }
 
     /// The variance in two passes, around the window's own first value.
     fn two_pass(window: &[f64]) -> f64 {
@@ -248,7 +155,7 @@ mod tests {
         for (kind, input) in hard_series().iter().enumerate() {
             for window in [2, 3, 20, 100, 1_500] {
                 let mut out = vec![0.0; input.len()];
-                rolling_variances(input, window, &mut out);
+                Windowed(Variance(Moments::new(window))).run([input], [&mut out]);
                 for end in window..=input.len() {
                     let (ours, plain) = (out[end - 1], two_pass(&input[end - window..end]));
                     let close = (ours - plain).abs() <= 2e-9 * plain;
@@ -263,7 +170,7 @@ mod tests {
         let mut input = vec![0.1; 60];
         input[20] = 1e9;
         let mut out = vec![f64::NAN; input.len()];
-        rolling_variances(&input, 20, &mut out);
+        Windowed(Variance(Moments::new(20))).run([&input], [&mut out]);
         assert_eq!(out[40..], [0.0; 20]);
         assert!(out[39] > 1e15);
     }

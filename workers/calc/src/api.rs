@@ -9,7 +9,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Value, json};
-use sluice_calc::catalog::ENTRIES;
+use sluice_calc::catalog;
 use sluice_http::{Authenticated, BodyBytes, BodyLimit, Reject, require};
 use sluice_wire::code::Code;
 use sluice_wire::problem::Problem;
@@ -121,8 +121,7 @@ fn accepts_json(headers: &HeaderMap) -> Result<(), Reject> {
 
 async fn get_catalog(Authenticated(caller): Authenticated) -> Result<Json<Value>, Reject> {
     require(&caller, "read")?;
-    let listed: Vec<Value> = ENTRIES
-        .iter()
+    let listed: Vec<Value> = catalog::entries()
         .map(|entry| {
             json!({"name": entry.name, "outputs": entry.outputs, "parameters": signals::describe(entry.params)})
         })

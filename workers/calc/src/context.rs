@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prometheus::{HistogramVec, IntCounter, IntCounterVec, Registry};
+use sluice_calc::Cpu;
 use sluice_http::{Component, HealthSource, Status, TrustCell};
 use sluice_telemetry::metric::{self, LATENCY_BUCKETS_S, Name};
 use tokio::sync::Semaphore;
@@ -29,10 +30,11 @@ pub struct Context {
 impl Context {
     /// The state at start.
     pub fn new(registry: &Registry, settings: Settings, trust: TrustCell) -> Result<Self, CalcError> {
+        let cpu = Cpu::proven()?;
         let waiting = metric::gauge(registry, Name::CalcQueue);
         Ok(Self {
             settings,
-            pool: Pool::start(settings.threads, QUEUE_MAX, waiting).map_err(CalcError::Thread)?,
+            pool: Pool::start(settings.threads, QUEUE_MAX, waiting, cpu).map_err(CalcError::Thread)?,
             requests: metric::counters(registry, Name::CalcRequests),
             seconds: metric::histograms(registry, Name::CalcSeconds, LATENCY_BUCKETS_S),
             rows: metric::counter(registry, Name::CalcRows),

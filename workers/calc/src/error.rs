@@ -11,6 +11,9 @@ pub enum CalcError {
     /// A computing thread could not be started.
     #[error("a computing thread could not be started")]
     Thread(#[source] std::io::Error),
+    /// This binary was compiled for another processor.
+    #[error(transparent)]
+    Processor(#[from] sluice_calc::dispatch::MissingFeature),
     /// The doors could not be served.
     #[error("the calculation worker could not serve")]
     Serve(#[from] sluice_http::ServeError),

@@ -2,8 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
-use sluice_calc::catalog::ENTRIES;
-use sluice_calc::{CatalogError, Compat, Indicator, Value};
+use sluice_calc::{CatalogError, Compat, Indicator, Value, catalog};
 use sluice_wire::symbol::{Symbol, Timeframe};
 
 use crate::bounds::{CELLS_MAX, ID_BYTES_MAX, INDICATORS_MAX};
@@ -175,7 +174,7 @@ pub(crate) fn refusal(error: CatalogError, kind: &'static str) -> Refusal {
             let known: Vec<&str> = if kind == "strategy" {
                 sluice_calc::signal::STRATEGIES.iter().map(|entry| entry.name).collect()
             } else {
-                ENTRIES.iter().map(|entry| entry.name).collect()
+                catalog::entries().map(|entry| entry.name).collect()
             };
             let nearest = known
                 .into_iter()
@@ -250,7 +249,7 @@ pub(crate) fn compute(
     let names = indicator.outputs();
     let mut buffers: Vec<Vec<f64>> = names.iter().map(|_| scratch.take(bars.len())).collect();
     let mut outs: Vec<&mut [f64]> = buffers.iter_mut().map(Vec::as_mut_slice).collect();
-    let computed = indicator.compute(&bars, &mut outs);
+    let computed = indicator.compute(scratch.workspace(), &bars, &mut outs);
     for (name, buffer) in names.iter().zip(buffers) {
         if computed.is_ok() {
             take(name, &buffer);
@@ -266,7 +265,11 @@ mod tests {
     use serde_json::json;
 
     fn ask(body: Json) -> Result<Json, Refusal> {
-        let (bytes, _) = answer(body.to_string().as_bytes(), 1_000, &mut Scratch::default())?;
+        let (bytes, _) = answer(
+            body.to_string().as_bytes(),
+            1_000,
+            &mut Scratch::new(sluice_calc::Cpu::proven().unwrap()),
+        )?;
         Ok(serde_json::from_slice(&bytes).unwrap())
     }
 

@@ -8,12 +8,13 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::IntGauge;
+use sluice_calc::{Cpu, Workspace};
 use tokio::sync::oneshot;
 
 /// Buffers that a thread reuses from job to job.
-#[derive(Default)]
 pub(crate) struct Scratch {
     free: Vec<Vec<f64>>,
+    work: Workspace,
 }
 
 impl Scratch {
@@ -21,6 +22,15 @@ impl Scratch {
     const KEPT_MAX: usize = 64;
     /// Largest buffer kept, values: one unusual request must not hold memory for ever.
     const KEPT_LEN_MAX: usize = 1 << 21;
+
+    pub(crate) const fn new(cpu: Cpu) -> Self {
+        Self { free: Vec::new(), work: Workspace::new(cpu) }
+    }
+
+    /// What kernels work in.
+    pub(crate) const fn workspace(&mut self) -> &mut Workspace {
+        &mut self.work
+    }
 
     /// A buffer of a length; its values are whatever was in it before.
     pub(crate) fn take(&mut self, len: usize) -> Vec<f64> {
@@ -51,7 +61,7 @@ pub(crate) struct Full;
 
 impl Pool {
     /// Starts `threads` threads with a queue of `queue` jobs.
-    pub(crate) fn start(threads: usize, queue: usize, waiting: IntGauge) -> std::io::Result<Self> {
+    pub(crate) fn start(threads: usize, queue: usize, waiting: IntGauge, cpu: Cpu) -> std::io::Result<Self> {
         let (jobs, take) = sync_channel::<Job>(queue);
         let take = Arc::new(Mutex::new(take));
         for number in 0..threads {
@@ -59,7 +69,7 @@ impl Pool {
             let waiting = waiting.clone();
             std::thread::Builder::new()
                 .name(format!("calc-{number}"))
-                .spawn(move || work(&take, &waiting))?;
+                .spawn(move || work(&take, &waiting, cpu))?;
         }
         Ok(Self { jobs, waiting })
     }
@@ -88,8 +98,8 @@ impl Pool {
     }
 }
 
-fn work(take: &Mutex<Receiver<Job>>, waiting: &IntGauge) {
-    let mut scratch = Scratch::default();
+fn work(take: &Mutex<Receiver<Job>>, waiting: &IntGauge, cpu: Cpu) {
+    let mut scratch = Scratch::new(cpu);
     loop {
         let job = take.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
@@ -97,8 +107,9 @@ fn work(take: &Mutex<Receiver<Job>>, waiting: &IntGauge) {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(&mut scratch)));
         if outcome.is_err() {
             tracing::error!(component = "pool", "a computation panicked");
-            scratch = Scratch::default();
+            scratch = Scratch::new(cpu);
         }
+        scratch.work.trim(Scratch::KEPT_LEN_MAX);
     }
 }
 
@@ -107,7 +118,7 @@ mod tests {
     use super::*;
 
     fn pool(queue: usize) -> Pool {
-        Pool::start(1, queue, IntGauge::new("waiting", "test").unwrap()).unwrap()
+        Pool::start(1, queue, IntGauge::new("waiting", "test").unwrap(), Cpu::proven().unwrap()).unwrap()
     }
 
     #[tokio::test]

@@ -137,7 +137,8 @@ mod tests {
     use super::*;
 
     fn ask(body: &Json) -> Result<Json, Refusal> {
-        let (bytes, _) = answer(body.to_string().as_bytes(), 100, &mut Scratch::default())?;
+        let (bytes, _) =
+            answer(body.to_string().as_bytes(), 100, &mut Scratch::new(sluice_calc::Cpu::proven().unwrap()))?;
         Ok(serde_json::from_slice(&bytes).unwrap())
     }
 

@@ -135,8 +135,12 @@ mod tests {
             (0..60).map(|at| json!([at, 10.0, 12.0, 8.0, 10.0 + f64::from(at % 7), 5.0])).collect();
         let body = json!({"symbol": "BTC/USDT", "timeframe": "1h", "data": rows,
             "indicators": ["ema", "rsi", "bb", "atr", "adx", "macd", "obv", "stochastic"]});
-        let (bytes, _) =
-            crate::indicators::answer(body.to_string().as_bytes(), 1_000, &mut Scratch::default()).unwrap();
+        let (bytes, _) = crate::indicators::answer(
+            body.to_string().as_bytes(),
+            1_000,
+            &mut Scratch::new(sluice_calc::Cpu::proven().unwrap()),
+        )
+        .unwrap();
         let answer: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
         for key in [
             "ema_short",

@@ -4,28 +4,36 @@
 //! Lookback 0: the first value is the first volume. Plainly summed, as TA-Lib does, which is exact
 //! for whole volumes below 2^53 in total.
 
-use super::Stream;
-use crate::series::{Bar, ShapeError, same_length};
+use crate::entry::{Entry, SINGLE};
+use crate::indicator::{Kernel, Live, Rows, outputs};
+use crate::series::{Bar, Column};
+use std::sync::Arc;
+
+pub(super) static OBV: Entry = Entry {
+    name: "obv",
+    aliases: &[],
+    summary: "on-balance volume",
+    columns: &[Column::Close, Column::Volume],
+    params: &[],
+    outputs: SINGLE,
+    build: |_| Ok(Arc::new(Obv)),
+};
 
 /// Bars whose signed volumes are worked out together before they are summed.
 const BLOCK_BARS: usize = 1_024;
 
-/// On-balance volume.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Obv;
+#[derive(Clone, Copy, Debug)]
+struct Obv;
 
-impl Obv {
-    /// Bars before the first value.
-    #[must_use]
-    pub const fn lookback(&self) -> usize {
+impl Kernel for Obv {
+    fn lookback(&self) -> usize {
         0
     }
 
-    /// Writes the total of every bar; fails when `volume` or `out` is not as long as `close`.
-    pub fn batch(&self, close: &[f64], volume: &[f64], out: &mut [f64]) -> Result<(), ShapeError> {
-        same_length("volume", volume.len(), close.len())?;
-        same_length("output", out.len(), close.len())?;
-        let Some(&first) = volume.first() else { return Ok(()) };
+    fn batch(&self, rows: &Rows<'_>, outs: &mut [&mut [f64]], _: &mut [&mut [f64]]) {
+        let [out] = outputs(outs);
+        let (close, volume) = (rows.column(Column::Close), rows.column(Column::Volume));
+        let Some(&first) = volume.first() else { return };
         out[0] = first;
         let mut total = first;
         let before = close.chunks(BLOCK_BARS);
@@ -39,13 +47,10 @@ impl Obv {
                 *out = total;
             }
         }
-        Ok(())
     }
 
-    /// The state before the first bar.
-    #[must_use]
-    pub fn stream(&self) -> ObvStream {
-        ObvStream { last: None }
+    fn stream(&self) -> Box<dyn Live> {
+        Box::new(ObvStream { last: None })
     }
 }
 
@@ -57,37 +62,49 @@ fn flow(before: f64, after: f64, volume: f64) -> f64 {
     if after < before { -volume } else { rising }
 }
 
-/// Streaming [`Obv`] over bars; reads close and volume.
+/// The streaming state: close and total of the last bar.
 #[derive(Clone, Copy, Debug)]
-pub struct ObvStream {
-    /// Close and total of the last bar.
+struct ObvStream {
     last: Option<(f64, f64)>,
 }
 
-impl Stream for ObvStream {
-    type Input = Bar;
-    type Output = f64;
-
-    fn push(&mut self, bar: Bar) -> f64 {
-        let total = match self.last {
+impl ObvStream {
+    fn total(&self, bar: Bar) -> f64 {
+        match self.last {
             None => bar.volume,
             Some((close, total)) => total + flow(close, bar.close, bar.volume),
-        };
+        }
+    }
+}
+
+impl Live for ObvStream {
+    fn push(&mut self, bar: Bar, outs: &mut [f64]) {
+        let total = self.total(bar);
         self.last = Some((bar.close, total));
-        total
+        outs[0] = total;
+    }
+
+    fn peek(&self, bar: Bar, outs: &mut [f64]) {
+        outs[0] = self.total(bar);
+    }
+
+    fn boxed(&self) -> Box<dyn Live> {
+        Box::new(*self)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::series::{Bars, Columns};
 
     #[test]
     fn volume_follows_the_close() {
+        let (close, volume) = ([1.0, 2.0, 2.0, 1.0], [5.0, 7.0, 9.0, 2.0]);
+        let bars = Bars::new(Columns { close: &close, volume: Some(&volume), ..Columns::default() }).unwrap();
         let mut out = [0.0; 4];
-        Obv.batch(&[1.0, 2.0, 2.0, 1.0], &[5.0, 7.0, 9.0, 2.0], &mut out).unwrap();
+        Obv.batch(&Rows::of(&bars), &mut [&mut out], &mut []);
         assert_eq!(out, [5.0, 12.0, 12.0, 10.0]);
-        assert!(Obv.batch(&[1.0], &[], &mut [0.0]).is_err());
-        Obv.batch(&[], &[], &mut []).unwrap();
+        Obv.batch(&Rows::of(&Bars::from_close(&[])), &mut [&mut []], &mut []);
     }
 }
