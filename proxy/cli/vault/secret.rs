@@ -92,6 +92,7 @@ fn guard(before: &Termios) {
             let _nothing_more_to_do = tcsetattr(stdin(), OptionalActions::Now, &before);
             say::problem("\n");
             // As a shell has it of a process that a signal ended.
+            #[expect(clippy::exit, reason = "the prompt's own thread is held by a read of the terminal")]
             std::process::exit(128 + kind.as_raw_value());
         });
     });
