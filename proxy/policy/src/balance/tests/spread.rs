@@ -159,7 +159,8 @@ proptest! {
             let share = f64::from(*weight) / total;
             let spread = (f64::from(draws) * share * (1.0 - share)).sqrt();
             let off = (f64::from(*hit) - f64::from(draws) * share).abs();
-            prop_assert!(off <= 4.5 * spread + 1.0, "{hits:?} {weights:?}");
+            // Six deviations: of the 1,500 comparisons a run, 4.5 let one fail in a hundred runs.
+            prop_assert!(off <= 6.0 * spread + 3.0, "{hits:?} {weights:?}");
         }
     }
 
