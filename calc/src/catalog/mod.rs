@@ -22,14 +22,21 @@ pub use workspace::Workspace;
 
 use crate::compat::Compat;
 use crate::entry::{Args, CatalogError, Entry, Value};
-use crate::indicator::{Kernel, Rows, average, momentum, trend, volatility, volume};
+use crate::indicator::{Kernel, Rows, average, candle, momentum, price, trend, volatility, volume};
 use crate::series::{Bars, Column, ShapeError, same_length};
 use std::fmt;
 use std::sync::Arc;
 
 /// Every family's rows.
-static FAMILIES: [&[&Entry]; 5] =
-    [average::ENTRIES, momentum::ENTRIES, trend::ENTRIES, volatility::ENTRIES, volume::ENTRIES];
+static FAMILIES: [&[&Entry]; 7] = [
+    average::ENTRIES,
+    momentum::ENTRIES,
+    trend::ENTRIES,
+    volatility::ENTRIES,
+    volume::ENTRIES,
+    price::ENTRIES,
+    candle::ENTRIES,
+];
 
 /// Every indicator, family by family.
 pub fn entries() -> impl Iterator<Item = &'static Entry> {

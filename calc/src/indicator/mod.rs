@@ -5,7 +5,9 @@
 //! that is not, the outputs are unspecified from that bar on, though nothing panics.
 
 pub(crate) mod average;
+pub(crate) mod candle;
 pub(crate) mod momentum;
+pub(crate) mod price;
 pub(crate) mod trend;
 pub(crate) mod volatility;
 pub(crate) mod volume;

@@ -8,7 +8,7 @@ use crate::series::{self, Columns, Kind, columns, same_bits};
 use sluice_calc::{Compat, Indicator, Value};
 use ta_lib::{Core, MAType, OutRange, RetCode};
 
-const BARS: usize = 3_000;
+pub(crate) const BARS: usize = 3_000;
 
 /// Markets on which the two must agree everywhere.
 const KINDS: [Kind; 8] = [
@@ -22,14 +22,14 @@ const KINDS: [Kind; 8] = [
     Kind::ZeroVolume,
 ];
 
-fn compute(name: &str, given: &[(&str, u32)], columns: &Columns) -> Vec<Vec<f64>> {
+pub(crate) fn compute(name: &str, given: &[(&str, u32)], columns: &Columns) -> Vec<Vec<f64>> {
     let given: Vec<_> = given.iter().map(|(name, bars)| (*name, Value::Number(f64::from(*bars)))).collect();
     let indicator = Indicator::parse(name, Compat::TaLib, &given).unwrap();
     series::compute(&indicator, &columns.bars())
 }
 
 /// The oracle's outputs moved to the bars they belong to, `NaN` before.
-fn reference<const OUTPUTS: usize>(
+pub(crate) fn reference<const OUTPUTS: usize>(
     len: usize,
     call: impl FnOnce(&Core, usize, &mut [Vec<f64>; OUTPUTS]) -> Result<OutRange, RetCode>,
 ) -> Vec<Vec<f64>> {
@@ -44,7 +44,7 @@ fn reference<const OUTPUTS: usize>(
 }
 
 #[track_caller]
-fn assert_close(what: &str, ours: &[Vec<f64>], theirs: &[Vec<f64>], scale: f64) {
+pub(crate) fn assert_close(what: &str, ours: &[Vec<f64>], theirs: &[Vec<f64>], scale: f64) {
     for (output, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
         assert_eq!(ours.len(), theirs.len());
         for (row, (our, their)) in ours.iter().zip(theirs).enumerate() {
@@ -55,7 +55,7 @@ fn assert_close(what: &str, ours: &[Vec<f64>], theirs: &[Vec<f64>], scale: f64) 
     }
 }
 
-fn each_market(check: impl Fn(Kind, &Columns)) {
+pub(crate) fn each_market(check: impl Fn(Kind, &Columns)) {
     for (seed, kind) in KINDS.into_iter().enumerate() {
         check(kind, &columns(kind, seed as u64 + 1, BARS));
     }
