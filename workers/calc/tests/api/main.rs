@@ -1,0 +1,7 @@
+//! The worker's calls, over real sockets, as a client behind the edge.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
+
+mod access;
+mod indicators;
+mod world;
