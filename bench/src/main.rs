@@ -87,7 +87,7 @@ enum Command {
 /// Arguments of `run`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RunArgs {
-    /// Scenario: a name shipped with the bench (edge, edge-orders, routes, events-publish, events-batch, events-fanout, vault-read, vault-write, vault-issue, vault-sign, vault-validate, vault-revoke, vault-unseal; vault is all of the last seven) or a path to a TOML file
+    /// Scenario: a name shipped with the bench (edge, edge-orders, routes, events-publish, events-batch, events-fanout, vault-read, vault-write, vault-issue, vault-sign, vault-sign-shared, vault-validate, vault-revoke, vault-unseal; vault is all of the last eight) or a path to a TOML file
     #[arg(default_value = "edge")]
     scenario: String,
     /// Short windows and sanity thresholds only; everything ends within a minute

@@ -196,9 +196,16 @@ pub(crate) fn become_command(
 
 /// Pins one thread (`None`: the calling one, and what it starts from now on) to `core`.
 pub(crate) fn pin_thread(thread: Option<Pid>, core: usize) -> anyhow::Result<()> {
+    pin_thread_to(thread, &[core])
+}
+
+/// The same to some cores.
+pub(crate) fn pin_thread_to(thread: Option<Pid>, cores: &[usize]) -> anyhow::Result<()> {
     let mut set = CpuSet::new();
-    set.set(core);
-    rustix::thread::sched_setaffinity(thread, &set).with_context(|| format!("pin to core {core}"))
+    for core in cores {
+        set.set(*core);
+    }
+    rustix::thread::sched_setaffinity(thread, &set).with_context(|| format!("pin to cores {cores:?}"))
 }
 
 /// Cores this process was given, in order: what it pinned since, for a scenario before this one, does not count.

@@ -13,10 +13,10 @@ use crate::RunArgs;
 use crate::check::{ask, equal_answer};
 use crate::compare::Baseline;
 use crate::machine::{Machine, Neighbours};
-use crate::process::{allowed_cores, pin_thread};
+use crate::process::{allowed_cores, pin_thread, pin_thread_to};
 use crate::program::{FETCH_LIMIT, Identity, Programs};
 use crate::report::{Described, Figures, Report, SCHEMA, passed, ratios};
-use crate::scenario::{Scenario, ScenarioError};
+use crate::scenario::{Placing, Scenario, ScenarioError};
 use crate::stored::holds_what_it_acknowledges;
 use crate::subject::{Cores, Direct, PATH, Running, Site, StartError, Subject};
 use crate::threshold::judge;
@@ -125,7 +125,10 @@ async fn whole(
     let (began, began_at) = (SystemTime::now().duration_since(UNIX_EPOCH)?, Instant::now());
     let allowed = allowed_cores()?;
     let machine = Machine::describe(allowed.len());
-    let (cores, pinning_note) = split_cores(&allowed);
+    let (cores, pinning_note) = match scenario.cores {
+        Placing::Apart => split_cores(&allowed),
+        Placing::Shared => (None, Some(share_cores(&allowed)?)),
+    };
     let stage = Stage::set(args, cores)?;
     let mut fleet = tokio::select! {
         fleet = stage.start(&scenario, subjects) => fleet?,
@@ -222,6 +225,12 @@ fn split_cores(allowed: &[usize]) -> (Option<Cores>, Option<String>) {
         Ok(()) => (Some(Cores { proxy, load }), None),
         Err(error) => (None, Some(format!("{error:#}"))),
     }
+}
+
+/// Subjects and load on every allowed core, whatever a scenario before this one pinned; what the report says of it.
+fn share_cores(allowed: &[usize]) -> anyhow::Result<String> {
+    pin_thread_to(None, allowed)?;
+    Ok(format!("the scenario shares {} cores with the generator", allowed.len()))
 }
 
 impl Fleet {

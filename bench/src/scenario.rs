@@ -12,7 +12,7 @@ use crate::threshold::Threshold;
 use crate::work::Work;
 
 /// Scenarios that the bench carries, by name.
-const SHIPPED: [(&str, &str); 13] = [
+const SHIPPED: [(&str, &str); 14] = [
     ("edge", include_str!("../scenarios/edge.toml")),
     ("edge-orders", include_str!("../scenarios/edge-orders.toml")),
     ("routes", include_str!("../scenarios/routes.toml")),
@@ -23,6 +23,7 @@ const SHIPPED: [(&str, &str); 13] = [
     ("vault-write", include_str!("../scenarios/vault-write.toml")),
     ("vault-issue", include_str!("../scenarios/vault-issue.toml")),
     ("vault-sign", include_str!("../scenarios/vault-sign.toml")),
+    ("vault-sign-shared", include_str!("../scenarios/vault-sign-shared.toml")),
     ("vault-validate", include_str!("../scenarios/vault-validate.toml")),
     ("vault-revoke", include_str!("../scenarios/vault-revoke.toml")),
     ("vault-unseal", include_str!("../scenarios/vault-unseal.toml")),
@@ -35,6 +36,7 @@ const GROUPS: [(&str, &[&str]); 1] = [(
         "vault-write",
         "vault-issue",
         "vault-sign",
+        "vault-sign-shared",
         "vault-validate",
         "vault-revoke",
         "vault-unseal",
@@ -53,7 +55,7 @@ const SCENARIO_BYTES_MAX: u64 = 64 * 1024;
 #[derive(Debug, Error)]
 pub(crate) enum ScenarioError {
     #[error(
-        "no scenario `{0}`: use edge, edge-orders, routes, events-publish, events-batch, events-fanout, vault, vault-read, vault-write, vault-issue, vault-sign, vault-validate, vault-revoke, vault-unseal or a path to a TOML file"
+        "no scenario `{0}`: use edge, edge-orders, routes, events-publish, events-batch, events-fanout, vault, vault-read, vault-write, vault-issue, vault-sign, vault-sign-shared, vault-validate, vault-revoke, vault-unseal or a path to a TOML file"
     )]
     Unknown(String),
     #[error("read scenario {path}")]
@@ -70,6 +72,17 @@ pub(crate) enum ScenarioError {
     TooLarge { path: String },
 }
 
+/// Which cores a subject has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Placing {
+    /// One for itself; the generator has another.
+    #[default]
+    Apart,
+    /// All, with the generator.
+    Shared,
+}
+
 /// A checked scenario.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Scenario {
@@ -81,6 +94,7 @@ pub(crate) struct Scenario {
     pub body_bytes: u32,
     pub request: Question,
     pub work: Work,
+    pub cores: Placing,
     /// Who is measured, beside the direct line to the origin where there is one.
     pub subjects: Vec<String>,
     pub warmup_ms: u64,
@@ -105,6 +119,8 @@ struct RawScenario {
     request: Question,
     #[serde(default)]
     work: Work,
+    #[serde(default)]
+    cores: Placing,
     full: RawTiming,
     quick: RawTiming,
     #[serde(default)]
@@ -163,6 +179,7 @@ impl Scenario {
             body_bytes: raw.body_bytes,
             request: raw.request,
             work: timing.work.unwrap_or(raw.work),
+            cores: raw.cores,
             subjects: timing.subjects.unwrap_or(raw.subjects),
             warmup_ms: timing.warmup_ms,
             window_ms: timing.window_ms,
@@ -310,6 +327,7 @@ pub(crate) mod tests {
             ("connections = 32", "connections = 32\nwork = { kind = \"publish\", batch = 0 }", "batch"),
             ("connections = 32", "connections = 32\nwork = { kind = \"publish\", batch = 1000 }", "at most"),
             ("connections = 32", "connections = 32\nwork = { kind = \"sing\" }", "sing"),
+            ("connections = 32", "connections = 32\ncores = \"most\"", "most"),
         ];
         let (_, edge) = SHIPPED[0];
         for (good, bad, word) in cases {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::figures::Spread;
 use crate::report::{Figures, Report};
-use crate::scenario::Scenario;
+use crate::scenario::{Placing, Scenario};
 use crate::threshold::Judgement;
 use crate::work::Work;
 
@@ -120,6 +120,9 @@ fn question(scenario: &Scenario) -> String {
 
 fn pinning(report: &Report) -> String {
     match (&report.cores, &report.pinning_note) {
+        (None, _) if report.scenario.cores == Placing::Shared => {
+            "Everything on every core, the generator too.".into()
+        }
         (Some(cores), _) => {
             let (first, second) = match report.scenario.work {
                 Work::Forward | Work::Revoke => ("Proxy", "generator and origin"),

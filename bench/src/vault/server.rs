@@ -76,7 +76,8 @@ pub(crate) fn all(program: Option<&Path>) -> Vec<Server> {
         Server {
             name: "openbao",
             policies: "Raft on the disk (one node, synced), audit file (written before each answer, not synced), a token with \
-                       the same policy, KV 2, PKI with stored P-256 certificates and no leases, GOMAXPROCS=1",
+                       the same policy, KV 2, PKI with stored P-256 certificates and no leases, GOMAXPROCS=1 \
+                       where it has a core of its own",
             kind: Kind::OpenBao,
         },
     ]
@@ -199,9 +200,10 @@ async fn openbao(site: &Site<'_>) -> Result<Running, StartError> {
     let config = site.dir.join("openbao.hcl");
     write(&config, &fill(OPENBAO, &values)?)?;
     let arguments = ["server", "-config", path_text(&config)?].iter().map(OsString::from).collect();
-    // One thread runs its routines, as one thread serves in other peers.
-    let environment = vec![("GOMAXPROCS".into(), "1".into()), ("HOME".into(), site.dir.clone().into())];
     let core = site.cores.map(|cores| cores.proxy);
+    // Where it has one core, one thread runs its routines, as one thread serves in other peers.
+    let threads = core.map(|_| ("GOMAXPROCS".into(), "1".into()));
+    let environment = threads.into_iter().chain([("HOME".into(), site.dir.clone().into())]).collect();
     let launch = Launch { program: &program, arguments, core, dir: &site.dir, environment };
     let mut child = launch.start()?;
     let mut desk = closed(address, site.dir.join("audit.log"));
