@@ -52,6 +52,12 @@ step format cargo fmt --all --check
 step clippy cargo clippy --workspace --all-targets --locked -- -D warnings
 step documentation env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 tests rust cargo test --workspace --locked --no-fail-fast
+# The kernels once more as `sluice-v3` has them: the same bits.
+if grep -qw avx2 /proc/cpuinfo; then
+    tests kernels-v3 env RUSTFLAGS="-C target-cpu=x86-64-v3" cargo test -p sluice-calc --locked --target-dir "$target/v3" --tests
+else
+    printf '== kernels-v3: not run: this processor has no AVX2\n'
+fi
 tests deployment python3 tests/deploy.py
 tests falco python3 tests/falco.py
 step release cargo build --release --locked --bins --workspace --quiet

@@ -10,6 +10,7 @@ mod events;
 mod falco;
 mod harness;
 mod hostile;
+mod kernels;
 mod keys;
 mod kill;
 mod layout;

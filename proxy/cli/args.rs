@@ -164,7 +164,16 @@ enum WorkerName {
     Vault(RoleArgs),
     /// Indicators, signals, risk
     #[command(after_help = "Example:\n  sluice worker calc --data-dir /var/lib/sluice")]
-    Calc(RoleArgs),
+    Calc(CalcArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+struct CalcArgs {
+    #[command(flatten)]
+    role: RoleArgs,
+    /// Say for which processors this binary was made, and end
+    #[arg(long, hide = true)]
+    kernels: bool,
 }
 
 impl Worker {
@@ -178,8 +187,14 @@ impl Worker {
 
     pub(crate) const fn args(&self) -> &RoleArgs {
         match &self.worker {
-            WorkerName::Events(args) | WorkerName::Vault(args) | WorkerName::Calc(args) => args,
+            WorkerName::Events(args) | WorkerName::Vault(args) => args,
+            WorkerName::Calc(args) => &args.role,
         }
+    }
+
+    /// Asked by its twin what it is.
+    pub(crate) const fn says_kernels(&self) -> bool {
+        matches!(&self.worker, WorkerName::Calc(args) if args.kernels)
     }
 }
 

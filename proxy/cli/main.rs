@@ -15,6 +15,7 @@ mod explain;
 mod feed;
 mod fmt;
 mod health;
+mod kernels;
 mod kill_switch;
 mod load;
 mod notify;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
     let result = match args.command {
         Command::Up(up) => up::run(&up),
         Command::Proxy(role) => role::run(sluice_wire::role::Role::Edge, &role),
+        Command::Worker(worker) if worker.says_kernels() => kernels::say(),
         Command::Worker(worker) => role::run(worker.role(), worker.args()),
         Command::Demo(role) => role::run(sluice_wire::role::Role::Demo, &role),
         Command::Upgrade(upgrade) => upgrade::run(&upgrade),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use listenfd::ListenFd;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sluice_calc_worker::kernels::BUILD;
 use sluice_http::{Doors, Handover, InternalKeys, Listener, Start, Stop, Stopper, TrustCell};
 use sluice_schema::{Config, Mode};
 use sluice_telemetry::log;
@@ -22,7 +23,7 @@ use tokio::sync::mpsc;
 use crate::args::RoleArgs;
 use crate::exit::{self, Code, Failure};
 use crate::successor::Seat;
-use crate::{feed, load, up};
+use crate::{feed, kernels, load, up};
 
 /// Threads of a role's runtime, where there are so many cores for it. The edge has threads of its own beside it.
 const RUNTIME_THREADS_MAX: usize = 2;
@@ -42,6 +43,8 @@ fn runtime_threads() -> usize {
 
 /// Runs one role until it is told to end.
 pub(crate) fn run(role: Role, args: &RoleArgs) -> Result<Code, Failure> {
+    // Before anything is read or started: what follows is the twin's to do.
+    let stays = (role == Role::Calc).then(|| kernels::choose(std::env::args_os()));
     let handoff = if args.supervised { Some(read_handoff(role)?) } else { None };
     // Nobody stands above it: it has its own environment, secrets and successors.
     let alone = handoff.as_ref().is_none_or(|handoff| handoff.detached);
@@ -59,6 +62,9 @@ pub(crate) fn run(role: Role, args: &RoleArgs) -> Result<Code, Failure> {
     let mut config = load::config_with(&args.common.conf, &environment, mode)?.config;
     config.port_offset(args.port_offset).map_err(Failure::usage)?;
     let guard = log::init(role.as_str(), config.log.level.as_str());
+    if let Some(reason) = stays {
+        tracing::info!(component = "kernels", build = BUILD.name(), reason, "computes with");
+    }
     let end_within = handoff.as_ref().filter(|_| !alone);
     let end_within = end_within.map(|handoff| Duration::from_millis(handoff.end_within_ms));
     if let (Some(within), false) = (end_within, role == Role::Edge) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use prometheus::{HistogramVec, IntCounter, IntCounterVec, Registry};
 use sluice_calc::Cpu;
+use sluice_calc::dispatch::BUILD;
 use sluice_http::{Component, HealthSource, Status, TrustCell};
 use sluice_telemetry::metric::{self, LATENCY_BUCKETS_S, Name};
 use tokio::sync::Semaphore;
@@ -56,6 +57,11 @@ impl HealthSource for Context {
         } else {
             Component::new(Status::Degraded, "no verification keys yet")
         };
-        BTreeMap::from([("pool".to_owned(), Component::healthy()), ("keys".to_owned(), keys)])
+        let kernels = Component::new(Status::Healthy, BUILD.name());
+        BTreeMap::from([
+            ("pool".to_owned(), Component::healthy()),
+            ("keys".to_owned(), keys),
+            ("kernels".to_owned(), kernels),
+        ])
     }
 }

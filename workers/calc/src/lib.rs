@@ -16,6 +16,11 @@ mod risk;
 mod seeds;
 mod signals;
 
+/// For which processors the calculations were compiled.
+pub mod kernels {
+    pub use sluice_calc::dispatch::{BUILD, Build};
+}
+
 use std::sync::Arc;
 
 use sluice_http::Start;
