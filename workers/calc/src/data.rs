@@ -123,7 +123,7 @@ impl Series {
     }
 
     /// The column of a name, made when it is not there yet; `None` for names of other things.
-    fn column(&mut self, name: &str) -> Option<&mut Vec<f64>> {
+    pub(crate) fn column(&mut self, name: &str) -> Option<&mut Vec<f64>> {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         Some(if is("close") || is("c") {
             &mut self.close

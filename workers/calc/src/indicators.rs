@@ -5,6 +5,7 @@ use serde_json::{Map, Value as Json};
 use sluice_calc::{CatalogError, Compat, Indicator, Value, catalog};
 use sluice_wire::symbol::{Symbol, Timeframe};
 
+use crate::body::{self, WithData};
 use crate::bounds::{CELLS_MAX, ID_BYTES_MAX, INDICATORS_MAX};
 use crate::data::{NanRule, Series};
 use crate::encode;
@@ -18,7 +19,8 @@ use crate::seeds;
 pub(crate) struct Request {
     pub(crate) symbol: Option<Symbol>,
     pub(crate) timeframe: Option<Timeframe>,
-    pub(crate) data: Series,
+    /// Checked to be there before anything is computed.
+    pub(crate) data: Option<Series>,
     pub(crate) indicators: Vec<Ask>,
     #[serde(default)]
     pub(crate) output: Output,
@@ -28,6 +30,12 @@ pub(crate) struct Request {
     /// Sent by the platforms' older clients beside the indicators; it has no meaning here.
     #[serde(default, rename = "strategy_config")]
     _strategy_config: Option<serde::de::IgnoredAny>,
+}
+
+impl WithData for Request {
+    fn data(&mut self) -> &mut Option<Series> {
+        &mut self.data
+    }
 }
 
 /// One wished indicator: a name, or a name with parameters and an id.
@@ -80,7 +88,7 @@ pub(crate) fn answer(
     rows_max: usize,
     scratch: &mut Scratch,
 ) -> Result<(Vec<u8>, usize), Refusal> {
-    let mut request: Request = sluice_wire::json::from_slice(body)?;
+    let mut request: Request = body::parse(body)?;
     if request.indicators.len() > INDICATORS_MAX {
         return Err(Refusal::TooMuch(format!("more than {INDICATORS_MAX} indicators")));
     }
@@ -89,14 +97,15 @@ pub(crate) fn answer(
         return Err(Refusal::Unknown { kind: "indicator", name: start, nearest: None });
     }
     let compat = compat(&request)?;
-    let from = request.data.check(rows_max, request.nan)?;
-    let rows = request.data.close.len();
+    let mut data = request.data.take().ok_or_else(|| Refusal::Shape("missing field `data`".to_owned()))?;
+    let from = data.check(rows_max, request.nan)?;
+    let rows = data.close.len();
     if compat == Compat::TradPal {
-        return seeds::answer(&request, from, scratch).map(|answer| (answer, rows));
+        return seeds::answer(&request, &data, from, scratch).map(|answer| (answer, rows));
     }
     let wishes = wishes(&request.indicators, compat)?;
     bounded(wishes.iter().map(|wish| wish.indicator.outputs().len() * rows).sum())?;
-    write(&request, &wishes, from, scratch).map(|answer| (answer, rows))
+    write(&request, &data, &wishes, from, scratch).map(|answer| (answer, rows))
 }
 
 /// Refuses an answer with more values than the limit.
@@ -187,14 +196,20 @@ pub(crate) fn refusal(error: CatalogError, kind: &'static str) -> Refusal {
     }
 }
 
-fn write(request: &Request, wishes: &[Wish], from: usize, scratch: &mut Scratch) -> Result<Vec<u8>, Refusal> {
-    let mut out = head(request);
+fn write(
+    request: &Request,
+    data: &Series,
+    wishes: &[Wish],
+    from: usize,
+    scratch: &mut Scratch,
+) -> Result<Vec<u8>, Refusal> {
+    let mut out = head(request, data.close.len());
     let mut first = true;
     for wish in wishes {
         encode::key(&mut out, &mut first, &wish.id);
         out.push(b'{');
         let mut first_output = true;
-        compute(&wish.indicator, &request.data, from, scratch, |name, values| {
+        compute(&wish.indicator, data, from, scratch, |name, values| {
             encode::key(&mut out, &mut first_output, name);
             let (skipped, values) = cut(request.output, from, values);
             encode::column(&mut out, skipped, values);
@@ -212,8 +227,8 @@ fn write(request: &Request, wishes: &[Wish], from: usize, scratch: &mut Scratch)
 }
 
 /// Everything up to the opening brace of `indicators`.
-pub(crate) fn head(request: &Request) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256 + request.data.close.len() * 20);
+pub(crate) fn head(request: &Request, rows: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256 + rows * 20);
     out.extend_from_slice(b"{\"success\":true");
     let texts = [
         ("symbol", request.symbol.as_ref().map(Symbol::as_str)),
@@ -225,7 +240,7 @@ pub(crate) fn head(request: &Request) -> Vec<u8> {
             encode::text(&mut out, value);
         }
     }
-    out.extend_from_slice(format!(",\"count\":{},\"indicators\":{{", request.data.close.len()).as_bytes());
+    out.extend_from_slice(format!(",\"count\":{rows},\"indicators\":{{").as_bytes());
     out
 }
 

@@ -4,6 +4,7 @@
 //! that computes. Must not know: how a figure is defined; that is sluice-calc.
 
 pub mod api;
+mod body;
 mod bounds;
 pub mod config;
 pub mod context;
@@ -13,8 +14,11 @@ pub mod error;
 mod indicators;
 mod pool;
 mod risk;
+mod scan;
 mod seeds;
 mod signals;
+#[doc(hidden)]
+pub mod timing;
 
 /// For which processors the calculations were compiled.
 pub mod kernels {

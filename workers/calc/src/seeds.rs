@@ -26,19 +26,24 @@ struct Flat {
 }
 
 /// Computes a request in the older shape.
-pub(crate) fn answer(request: &Request, from: usize, scratch: &mut Scratch) -> Result<Vec<u8>, Refusal> {
+pub(crate) fn answer(
+    request: &Request,
+    data: &Series,
+    from: usize,
+    scratch: &mut Scratch,
+) -> Result<Vec<u8>, Refusal> {
     let asked = || request.indicators.iter().map(Ask::name);
     if let Some((_, twice)) =
         asked().enumerate().find(|(at, name)| asked().take(*at).any(|before| before == *name))
     {
         return Err(Refusal::Shape(format!("`{twice}` is asked for twice")));
     }
-    bounded(request.indicators.len() * OUTPUTS_MAX * request.data.close.len())?;
+    bounded(request.indicators.len() * OUTPUTS_MAX * data.close.len())?;
     let mut flat = Flat { columns: Vec::new() };
     for ask in &request.indicators {
-        flat.add(ask, &request.data, from, scratch)?;
+        flat.add(ask, data, from, scratch)?;
     }
-    let mut out = head(request);
+    let mut out = head(request, data.close.len());
     let mut first = true;
     for (name, values) in &flat.columns {
         encode::key(&mut out, &mut first, name);

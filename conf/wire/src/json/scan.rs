@@ -112,6 +112,18 @@ impl<'a> Scanner<'a> {
         self.close(b']')
     }
 
+    /// Passes a value by a parser of the caller's, for values whose kind is known and worth one. It is given the text
+    /// from the value's first byte on and says how many bytes the value takes; for what is in them it answers alone.
+    pub fn by(&mut self, parser: impl FnOnce(&'a str) -> Result<usize, Refused>) -> Result<(), Refused> {
+        let rest = &self.text[self.at..];
+        let taken = parser(rest)?;
+        if !rest.is_char_boundary(taken) {
+            return Err(Refused);
+        }
+        self.at += taken;
+        Ok(())
+    }
+
     /// What the given steps pass, as it stands in the text.
     pub fn span(
         &mut self,

@@ -126,9 +126,8 @@ impl World {
                 tokio::task::yield_now().await;
             }
         };
-        if tokio::time::timeout(DEADLINE, waiting).await.is_err() {
-            panic!("{sample} stays {}", self.metric(sample).await);
-        }
+        let held = tokio::time::timeout(DEADLINE, waiting).await;
+        assert!(held.is_ok(), "{sample} stays {}", self.metric(sample).await);
     }
 }
 
