@@ -1,20 +1,13 @@
 //! Volatility, and return measured against it.
 
+use super::moments::Moments;
 use super::returns::positive;
-use super::{Figure, Settings, Undefined, finite, usable};
+use super::{Figure, Settings, Undefined, logarithm};
 use crate::series::{ShapeError, same_length};
-
-/// A deviation up to so many roundings of `1 + r` is none: returns of prices carry that much noise,
-/// and a ratio to noise is noise.
-const NOISE_ROUNDINGS: f64 = 8.0;
-
-/// Sums are kept in so many independent lanes, for speed and for half their rounding error.
-const LANES: usize = 8;
 
 /// Standard deviation of the returns a year. Needs two returns.
 pub fn volatility(returns: &[f64], settings: &Settings) -> Figure {
-    let spread = Spread::of(returns)?;
-    finite(spread.deviation * settings.periods_per_year.sqrt())
+    Moments::of(returns, settings)?.volatility(settings)
 }
 
 /// Standard deviation a year of the logarithmic returns of `prices`. Needs three prices; `scratch`
@@ -31,82 +24,23 @@ pub fn close_to_close_volatility(
         return Ok(Err(undefined));
     }
     for (log, pair) in logs.iter_mut().zip(prices.windows(2)) {
-        *log = (pair[1] / pair[0]).ln();
+        *log = logarithm::ln(pair[1] / pair[0]);
     }
     Ok(volatility(logs, settings))
 }
 
 /// Mean excess return over its standard deviation, a year. Needs two returns that vary.
 pub fn sharpe(returns: &[f64], settings: &Settings) -> Figure {
-    let spread = Spread::of(returns)?;
-    let excess = spread.mean - settings.risk_free;
-    if !spread.deviation.is_finite() || !excess.is_finite() {
-        return Err(Undefined::NotFinite);
+    if returns.len() < 2 {
+        return Err(Undefined::TooFewPeriods);
     }
-    if spread.deviation <= noise(returns) {
-        return Err(Undefined::NoVariation);
-    }
-    finite(excess / spread.deviation * settings.periods_per_year.sqrt())
+    Moments::of(returns, settings)?.sharpe(settings)
 }
 
 /// Mean return beyond the required one over the downside deviation, a year. Needs one return, and
 /// one below the required return.
 pub fn sortino(returns: &[f64], settings: &Settings) -> Figure {
-    usable(returns, 1)?;
-    let required = settings.required_return;
-    let count = returns.len() as f64;
-    let beyond = lane_sum(returns, |r| r - required) / count;
-    let below = lane_sum(returns, |r| {
-        let short = if r < required { r - required } else { 0.0 };
-        short * short
-    });
-    let downside = (below / count).sqrt();
-    if downside == 0.0 {
-        return Err(Undefined::NoDownside);
-    }
-    finite(beyond / downside * settings.periods_per_year.sqrt())
-}
-
-/// Mean and sample standard deviation.
-struct Spread {
-    mean: f64,
-    deviation: f64,
-}
-
-impl Spread {
-    /// In two passes; the sum of the deviations, which would be zero without rounding, corrects the
-    /// mean's rounding in the second.
-    fn of(returns: &[f64]) -> Result<Self, Undefined> {
-        usable(returns, 2)?;
-        let count = returns.len() as f64;
-        let mean = lane_sum(returns, |r| r) / count;
-        let residue = lane_sum(returns, |r| r - mean);
-        let square = lane_sum(returns, |r| (r - mean) * (r - mean));
-        let variance = (square - residue * residue / count) / (count - 1.0);
-        let variance = if variance < 0.0 { 0.0 } else { variance };
-        Ok(Self { mean, deviation: variance.sqrt() })
-    }
-}
-
-/// The deviation that rounding alone may cause.
-fn noise(returns: &[f64]) -> f64 {
-    let largest = returns.iter().fold(0.0, |largest: f64, r| largest.max(r.abs()));
-    NOISE_ROUNDINGS * f64::EPSILON * (1.0 + largest)
-}
-
-/// The sum of `term` over the returns, always in the same order.
-fn lane_sum(returns: &[f64], term: impl Fn(f64) -> f64) -> f64 {
-    let mut lanes = [0.0; LANES];
-    let (chunks, rest) = returns.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, &r) in lanes.iter_mut().zip(chunk) {
-            *lane += term(r);
-        }
-    }
-    for (lane, &r) in lanes.iter_mut().zip(rest) {
-        *lane += term(r);
-    }
-    lanes.iter().sum()
+    Moments::of(returns, settings)?.sortino(settings)
 }
 
 #[cfg(test)]
