@@ -47,7 +47,7 @@ fn main() {
     println!("{:<22} {all:>8.2}", "risk, every figure");
 }
 
-const KERNELS: [(&str, &[(&str, Value<'static>)]); 9] = [
+const KERNELS: &[(&str, &[(&str, Value<'static>)])] = &[
     ("sma", &[("period", Value::Number(20.0))]),
     ("ema", &[("period", Value::Number(20.0))]),
     ("rsi", &[("period", Value::Number(14.0))]),
@@ -57,6 +57,7 @@ const KERNELS: [(&str, &[(&str, Value<'static>)]); 9] = [
     ("stoch", &[("fast_k", Value::Number(14.0))]),
     ("adx", &[("period", Value::Number(14.0))]),
     ("obv", &[]),
+    ("wma", &[]),
 ];
 
 /// The same kernel of the `ta-lib` crate.
@@ -73,7 +74,9 @@ fn ta_lib(name: &str, columns: &[Vec<f64>; 5], outs: &mut [Vec<f64>]) -> Result<
         "atr" => core.atr(0, last, high, low, close, 14, first),
         "stoch" => core.stoch(0, last, high, low, close, 14, 3, sma, 3, sma, first, second),
         "adx" => core.adx(0, last, high, low, close, 14, first),
-        _ => core.obv(0, last, close, volume, first),
+        "obv" => core.obv(0, last, close, volume, first),
+        "wma" => core.wma(0, last, close, 30, first),
+        _ => Err(RetCode::BadParam),
     }
 }
 

@@ -29,6 +29,7 @@ fn every_build_gives_the_same_bits() {
         ("rsi", 0x5c06_0bb6_5c7d_8aae),
         ("sma", 0x3fb5_69ad_f109_9855),
         ("stoch", 0xb488_09e0_b8e6_93c1),
+        ("wma", 0xc626_20ac_cd2b_0d13),
     ];
     assert_eq!(found, expected, "{found:#x?}");
 }

@@ -11,12 +11,14 @@
 mod extreme;
 mod mean;
 mod moments;
+mod ramp;
 mod ring;
 mod rolling;
 
 pub(crate) use extreme::{Highest, Lowest, Rolling, suffix_extremes};
 pub(crate) use mean::{Mean, Means};
 pub(crate) use moments::Moments;
+pub(crate) use ramp::Ramp;
 use ring::Ring;
 pub(crate) use rolling::{Sliding, Windowed};
 

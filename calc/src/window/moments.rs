@@ -83,7 +83,7 @@ impl Moments {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::series::Column;
     use crate::window::{Sliding, Windowed};
@@ -128,7 +128,7 @@ mod tests {
     }
 
     /// A walk in the `digit`-th digit of its offset, a steep ramp, spikes of falling size, halts.
-    fn hard_series() -> [Vec<f64>; 5] {
+    pub(in crate::window) fn hard_series() -> [Vec<f64>; 5] {
         let mut state = 1_u64;
         let mut roll = move || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -4,6 +4,8 @@
 //! being the largest price, 100 for an oscillator or the largest volume total. Where the two differ
 //! on purpose, a test of its own says so.
 
+mod average;
+
 use crate::series::{self, Columns, Kind, columns, same_bits};
 use sluice_calc::{Compat, Indicator, Value};
 use ta_lib::{Core, MAType, OutRange, RetCode};

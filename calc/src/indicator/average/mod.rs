@@ -2,8 +2,14 @@
 
 pub(crate) mod ema;
 mod sma;
+mod wma;
 
 use crate::entry::Entry;
+use crate::window::Means;
 
 /// This family's rows of the catalogue.
-pub(crate) static ENTRIES: &[&Entry] = &[&sma::SMA, &ema::EMA];
+pub(crate) static ENTRIES: &[&Entry] = &[&sma::SMA, &ema::EMA, &wma::WMA];
+
+/// The average over one bar, whatever its weights: the value itself, where a recursion or an anchor
+/// would round.
+const COPY: Means = Means::new(1);
