@@ -147,6 +147,7 @@ catalogue! {
     CalcRows "sluice_calc_rows_total" [] "Bars computed over";
     CalcQueue "sluice_calc_queue_depth" [] "Calculations waiting for a thread";
     CalcRejected "sluice_calc_rejected_total" ["reason"] "Calculations refused";
+    CalcTransportBytes "sluice_calc_transport_bytes_total" ["format", "direction"] "Bytes of series taken and answered, by their form";
 
     // Demo.
     DemoEvents "sluice_demo_events_published_total" ["event_type"] "Events published by the tape and the pipeline";

@@ -54,6 +54,7 @@ codes! {
     NoRoute "no_route" 404 "No service for this path";
     LoginDisabled "login_disabled" 404 "No users are configured";
     MethodNotAllowed "method_not_allowed" 405 "Method not allowed";
+    NotAcceptable "not_acceptable" 406 "No acceptable form of the answer";
     RequestTimeout "request_timeout" 408 "Request not received in time";
     Conflict "conflict" 409 "Conflict";
     EventIdConflict "event_id_conflict" 409 "Event id known with other content";

@@ -7,19 +7,23 @@ use axum::extract::{FromRequest as _, FromRequestParts as _, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Value, json};
 use sluice_calc::catalog;
-use sluice_http::{Authenticated, BodyBytes, BodyLimit, Reject, require};
+use sluice_http::{Authenticated, BodyBytes, BodyLimit, Reject, StrictQuery, require};
 use sluice_wire::code::Code;
 use sluice_wire::problem::Problem;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::bounds::{BODY_UNIT, BODY_UNITS_MAX};
+use crate::body::Incoming;
+use crate::bounds::{BODY_UNIT, BODY_UNITS_MAX, QUERY_BYTES_MAX};
 use crate::context::Context;
 use crate::error::Refusal;
+use crate::indicators::Answer;
+use crate::negotiate::Format;
 use crate::pool::Scratch;
-use crate::{indicators, risk, signals};
+use crate::{indicators, negotiate, risk, signals};
 
 /// The routes of the worker.
 pub fn routes(context: Arc<Context>) -> Router {
@@ -35,10 +39,27 @@ pub fn routes(context: Arc<Context>) -> Router {
         .with_state(context)
 }
 
+#[derive(Debug, serde::Deserialize)]
+struct IndicatorsQuery {
+    /// The fields of the request, for a body that has no place for them.
+    request: Option<String>,
+}
+
 async fn post_indicators(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Reject> {
+    let (mut parts, body) = request.into_parts();
+    let format = negotiate::of_body(&parts.headers)?;
+    let accepted = negotiate::of_answer(&parts.headers)?;
+    let StrictQuery(IndicatorsQuery { request: query }) =
+        StrictQuery::from_request_parts(&mut parts, &()).await?;
+    if query.as_ref().is_some_and(|query| format != Format::Csv || query.len() > QUERY_BYTES_MAX) {
+        let text = format!("`request` goes with a body of text/csv and has at most {QUERY_BYTES_MAX} bytes");
+        return Err(Reject::new(Code::BadQuery, text));
+    }
     let rows_max = context.settings.rows_max;
-    let compute = move |body: &[u8], scratch: &mut Scratch| indicators::answer(body, rows_max, scratch);
-    compute_in_pool(&context, "indicators", request, compute).await
+    let compute = move |bytes: Bytes, scratch: &mut Scratch| {
+        indicators::answer(Incoming { format, bytes, query }, accepted, rows_max, scratch)
+    };
+    pooled(&context, "indicators", format, Request::from_parts(parts, body), compute).await
 }
 
 async fn post_signals(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Reject> {
@@ -53,35 +74,54 @@ async fn post_risk(State(context): State<Arc<Context>>, request: Request) -> Res
     compute_in_pool(&context, "risk", request, compute).await
 }
 
-/// Checks who asks before a byte of the body is read, takes room for the body, then parses and
-/// computes on a thread of the pool: both take time that the async threads must not spend.
+/// As [`pooled`], for calls that take and answer JSON alone.
 async fn compute_in_pool(
     context: &Context,
     call: &'static str,
     request: Request,
     compute: impl FnOnce(&[u8], &mut Scratch) -> Result<(Vec<u8>, usize), Refusal> + Send + 'static,
 ) -> Result<Response, Reject> {
+    if negotiate::of_body(request.headers()).ok() != Some(Format::Json) {
+        return Err(Reject::new(Code::UnsupportedMediaType, "the body must be application/json"));
+    }
+    let compute = |body: Bytes, scratch: &mut Scratch| {
+        let (bytes, rows) = compute(&body, scratch)?;
+        Ok(Answer { bytes, format: Format::Json, rows })
+    };
+    pooled(context, call, Format::Json, request, compute).await
+}
+
+/// Checks who asks before a byte of the body is read, takes room for the body, then parses and
+/// computes on a thread of the pool: both take time that the async threads must not spend.
+async fn pooled(
+    context: &Context,
+    call: &'static str,
+    format: Format,
+    request: Request,
+    compute: impl FnOnce(Bytes, &mut Scratch) -> Result<Answer, Refusal> + Send + 'static,
+) -> Result<Response, Reject> {
     let (mut parts, body) = request.into_parts();
     let Authenticated(caller) = Authenticated::from_request_parts(&mut parts, &()).await?;
     require(&caller, "read")?;
-    accepts_json(&parts.headers)?;
     let room = room(context, &parts.headers)?;
     let BodyBytes(body) = BodyBytes::from_request(Request::from_parts(parts, body), &()).await?;
+    context.transported(format, "in", body.len());
     let seconds = context.seconds.with_label_values(&[call]);
     let done = context.pool.run(move |scratch| {
         let began = Instant::now();
-        let outcome = compute(&body, scratch);
+        let outcome = compute(body, scratch);
         seconds.observe(began.elapsed().as_secs_f64());
         drop(room);
         outcome
     });
     let outcome = done.await.map_err(|_| busy(context))?;
     match outcome {
-        Some(Ok((answer, rows))) => {
+        Some(Ok(answer)) => {
             context.requests.with_label_values(&[call, "ok"]).inc();
-            context.rows.inc_by(rows as u64);
-            Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], answer)
-                .into_response())
+            context.rows.inc_by(answer.rows as u64);
+            context.transported(answer.format, "out", answer.bytes.len());
+            let media = HeaderValue::from_static(answer.format.media());
+            Ok(([(header::CONTENT_TYPE, media)], answer.bytes).into_response())
         }
         Some(Err(refusal)) => {
             context.requests.with_label_values(&[call, "refused"]).inc();
@@ -107,16 +147,6 @@ fn room(context: &Context, headers: &HeaderMap) -> Result<OwnedSemaphorePermit, 
 fn busy(context: &Context) -> Reject {
     context.rejected.with_label_values(&["queue_full"]).inc();
     Problem::new(Code::QueueFull).detail("every computing thread is busy").retry_after_s(1).into()
-}
-
-fn accepts_json(headers: &HeaderMap) -> Result<(), Reject> {
-    let essence = headers.get(header::CONTENT_TYPE).map_or("application/json", |value| {
-        value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim()
-    });
-    if essence.eq_ignore_ascii_case("application/json") {
-        return Ok(());
-    }
-    Err(Reject::new(Code::UnsupportedMediaType, "the body must be application/json"))
 }
 
 async fn get_catalog(Authenticated(caller): Authenticated) -> Result<Json<Value>, Reject> {

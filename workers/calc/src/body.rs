@@ -6,11 +6,23 @@
 //! go to the strict parser with `null` in its place. What this does not understand is read whole by the strict parser,
 //! so that every refusal is worded there, with the line and column of the body as it came.
 
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value as Json};
 use sluice_wire::json::{self, JsonError, Refused, Scanner};
 
 use crate::data::Series;
-use crate::scan;
+use crate::error::Refusal;
+use crate::negotiate::Format;
+use crate::{arrow, columns, csv, scan};
+
+/// A body as it came.
+pub(crate) struct Incoming {
+    pub(crate) format: Format,
+    pub(crate) bytes: Bytes,
+    /// The fields beside the data, of a form that has no place for them.
+    pub(crate) query: Option<String>,
+}
 
 /// A request with a series in its member `data`.
 pub(crate) trait WithData: DeserializeOwned {
@@ -18,7 +30,29 @@ pub(crate) trait WithData: DeserializeOwned {
     fn data(&mut self) -> &mut Option<Series>;
 }
 
-/// Parses a body.
+/// Reads a body of any form.
+pub(crate) fn read<T: WithData>(incoming: Incoming, rows_max: usize) -> Result<T, Refusal> {
+    let Incoming { format, bytes, query } = incoming;
+    let (fields, series) = match format {
+        Format::Json => return Ok(parse(&bytes)?),
+        Format::Columns => columns::read(&bytes, rows_max)?,
+        Format::Arrow => arrow::read(bytes, rows_max)?,
+        Format::Csv => {
+            let fields = query.map_or_else(|| Ok(Map::new()), |query| json::from_slice(query.as_bytes()))?;
+            (fields, csv::read(&bytes, rows_max)?)
+        }
+    };
+    if fields.contains_key("data") {
+        return Err(Refusal::Shape(
+            "`data` stands in the columns of this body, not in its request".to_owned(),
+        ));
+    }
+    let mut request: T = json::from_slice(Json::Object(fields).to_string().as_bytes())?;
+    *request.data() = Some(series);
+    Ok(request)
+}
+
+/// Parses a body of JSON.
 pub(crate) fn parse<T: WithData>(body: &[u8]) -> Result<T, JsonError> {
     if let Ok((rest, series)) = split(body)
         && let Ok(mut request) = json::from_slice::<T>(&rest)

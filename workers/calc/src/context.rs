@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use crate::bounds::{BODY_UNITS_MAX, QUEUE_MAX};
 use crate::config::Settings;
 use crate::error::CalcError;
+use crate::negotiate::Format;
 use crate::pool::Pool;
 
 /// State of the calculation worker.
@@ -23,6 +24,7 @@ pub struct Context {
     pub(crate) seconds: HistogramVec,
     pub(crate) rows: IntCounter,
     pub(crate) rejected: IntCounterVec,
+    transport_bytes: IntCounterVec,
     /// Room for bodies: the queue alone would bound their number, not their size.
     pub(crate) room: Arc<Semaphore>,
     trust: TrustCell,
@@ -40,9 +42,17 @@ impl Context {
             seconds: metric::histograms(registry, Name::CalcSeconds, LATENCY_BUCKETS_S),
             rows: metric::counter(registry, Name::CalcRows),
             rejected: metric::counters(registry, Name::CalcRejected),
+            transport_bytes: metric::counters(registry, Name::CalcTransportBytes),
             room: Arc::new(Semaphore::new(BODY_UNITS_MAX)),
             trust,
         })
+    }
+}
+
+impl Context {
+    /// Counts the bytes of a body that came in or goes out.
+    pub(crate) fn transported(&self, format: Format, direction: &str, bytes: usize) {
+        self.transport_bytes.with_label_values(&[format.word(), direction]).inc_by(bytes as u64);
     }
 }
 

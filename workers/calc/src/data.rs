@@ -124,22 +124,24 @@ impl Series {
 
     /// The column of a name, made when it is not there yet; `None` for names of other things.
     pub(crate) fn column(&mut self, name: &str) -> Option<&mut Vec<f64>> {
-        let is = |known: &str| name.eq_ignore_ascii_case(known);
-        Some(if is("close") || is("c") {
-            &mut self.close
-        } else if is("open") || is("o") {
-            self.open.get_or_insert_default()
-        } else if is("high") || is("h") {
-            self.high.get_or_insert_default()
-        } else if is("low") || is("l") {
-            self.low.get_or_insert_default()
-        } else if is("volume") || is("v") {
-            self.volume.get_or_insert_default()
-        } else if ["timestamp", "time", "date", "datetime", "ts", "t"].iter().any(|known| is(known)) {
-            self.time_ms.get_or_insert_default()
-        } else {
-            return None;
+        Some(match kind(name)? {
+            Kind::Time => self.time_ms.get_or_insert_default(),
+            Kind::Open => self.open.get_or_insert_default(),
+            Kind::High => self.high.get_or_insert_default(),
+            Kind::Low => self.low.get_or_insert_default(),
+            Kind::Close => &mut self.close,
+            Kind::Volume => self.volume.get_or_insert_default(),
         })
+    }
+
+    /// Whether a name is that of a column.
+    pub(crate) fn is_column(name: &str) -> bool {
+        kind(name).is_some()
+    }
+
+    /// Whether two names are of one column.
+    pub(crate) fn is_same_column(one: &str, other: &str) -> bool {
+        kind(one).is_some() && kind(one) == kind(other)
     }
 
     fn push_row(&mut self, row: &Row, at: usize) -> Result<(), String> {
@@ -164,6 +166,41 @@ impl Series {
         }
         Ok(())
     }
+}
+
+/// What a column is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Time,
+    Open,
+    High,
+    Low,
+    Close,
+    Volume,
+}
+
+/// Names of columns, in any case.
+const NAMES: [(&str, Kind); 16] = [
+    ("timestamp", Kind::Time),
+    ("open", Kind::Open),
+    ("high", Kind::High),
+    ("low", Kind::Low),
+    ("close", Kind::Close),
+    ("volume", Kind::Volume),
+    ("time", Kind::Time),
+    ("date", Kind::Time),
+    ("datetime", Kind::Time),
+    ("ts", Kind::Time),
+    ("t", Kind::Time),
+    ("o", Kind::Open),
+    ("h", Kind::High),
+    ("l", Kind::Low),
+    ("c", Kind::Close),
+    ("v", Kind::Volume),
+];
+
+fn kind(name: &str) -> Option<Kind> {
+    NAMES.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)).map(|(_, kind)| *kind)
 }
 
 fn fill(column: &mut [f64]) {

@@ -1,17 +1,22 @@
-//! `POST /calculations/indicators`.
+//! `POST /calculations/indicators`: what is asked for, checked.
+//!
+//! [`prepare`] makes of a body everything that computing needs; [`crate::coalesce`] computes, for one request or for
+//! several of one kind at once.
 
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 use sluice_calc::{CatalogError, Compat, Indicator, Value, catalog};
 use sluice_wire::symbol::{Symbol, Timeframe};
 
-use crate::body::{self, WithData};
-use crate::bounds::{CELLS_MAX, ID_BYTES_MAX, INDICATORS_MAX};
+use crate::body::{self, Incoming, WithData};
+use crate::bounds::{
+    BINARY_CELLS_MAX, CELLS_MAX, ID_BYTES_MAX, INDICATORS_MAX, SWEEP_BARS_MAX, SWEEP_SETS_MAX, UNSTABLE_MAX,
+};
 use crate::data::{NanRule, Series};
-use crate::encode;
 use crate::error::Refusal;
+use crate::negotiate::Format;
 use crate::pool::Scratch;
-use crate::seeds;
+use crate::{coalesce, seeds, sweep};
 
 /// The body.
 #[derive(Debug, Deserialize)]
@@ -20,13 +25,20 @@ pub(crate) struct Request {
     pub(crate) symbol: Option<Symbol>,
     pub(crate) timeframe: Option<Timeframe>,
     /// Checked to be there before anything is computed.
-    pub(crate) data: Option<Series>,
+    data: Option<Series>,
     pub(crate) indicators: Vec<Ask>,
     #[serde(default)]
     pub(crate) output: Output,
     #[serde(default)]
-    pub(crate) nan: NanRule,
-    pub(crate) compat: Option<String>,
+    nan: NanRule,
+    compat: Option<String>,
+    /// So many values more are left out after the lookback: those of recursions that still remember their seed.
+    #[serde(default)]
+    pub(crate) unstable: usize,
+    #[serde(default)]
+    pub(crate) reduce: Reduce,
+    /// The form of the answer, where the client's `Accept` names none.
+    format: Option<Format>,
     /// Sent by the platforms' older clients beside the indicators; it has no meaning here.
     #[serde(default, rename = "strategy_config")]
     _strategy_config: Option<serde::de::IgnoredAny>,
@@ -39,7 +51,7 @@ impl WithData for Request {
 }
 
 /// One wished indicator: a name, or a name with parameters and an id.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Ask {
     /// `"rsi"`.
@@ -59,6 +71,17 @@ pub(crate) enum Output {
     Tail(usize),
 }
 
+/// How much of each output of a sweep is answered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Reduce {
+    /// As much as of any other.
+    #[default]
+    None,
+    /// The newest value.
+    Last,
+}
+
 impl TryFrom<String> for Output {
     type Error = String;
 
@@ -76,19 +99,47 @@ impl TryFrom<String> for Output {
     }
 }
 
-/// An indicator with the id it is answered under.
-struct Wish {
-    id: String,
-    indicator: Indicator,
+/// An indicator with the id it is answered under, once or for each set of parameters.
+pub(crate) struct Wish {
+    pub(crate) id: String,
+    pub(crate) is_swept: bool,
+    pub(crate) points: Vec<Point>,
 }
 
-/// Computes a body; returns the answer and the number of rows.
-pub(crate) fn answer(
-    body: &[u8],
+/// An indicator, and the parameters that were swept.
+pub(crate) struct Point {
+    pub(crate) params: Map<String, Json>,
+    pub(crate) indicator: Indicator,
+}
+
+/// A request that can be computed.
+pub(crate) struct Prepared {
+    pub(crate) request: Request,
+    pub(crate) series: Series,
+    /// Row at which computing begins.
+    pub(crate) from: usize,
+    pub(crate) compat: Compat,
+    /// Empty under the older conventions, whose answers have a shape of their own.
+    pub(crate) wishes: Vec<Wish>,
+    pub(crate) format: Format,
+}
+
+/// An answer in its form.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) format: Format,
+    /// Rows of the series.
+    pub(crate) rows: usize,
+}
+
+/// Reads and checks a body. The form of the answer is what the client accepts, else what the body says.
+pub(crate) fn prepare(
+    incoming: Incoming,
+    accepted: Option<Format>,
     rows_max: usize,
-    scratch: &mut Scratch,
-) -> Result<(Vec<u8>, usize), Refusal> {
-    let mut request: Request = body::parse(body)?;
+) -> Result<Prepared, Refusal> {
+    let mut request: Request = body::read(incoming, rows_max)?;
     if request.indicators.len() > INDICATORS_MAX {
         return Err(Refusal::TooMuch(format!("more than {INDICATORS_MAX} indicators")));
     }
@@ -96,24 +147,77 @@ pub(crate) fn answer(
         let start: String = ask.name().chars().take(ID_BYTES_MAX).collect();
         return Err(Refusal::Unknown { kind: "indicator", name: start, nearest: None });
     }
-    let compat = compat(&request)?;
-    let mut data = request.data.take().ok_or_else(|| Refusal::Shape("missing field `data`".to_owned()))?;
-    let from = data.check(rows_max, request.nan)?;
-    let rows = data.close.len();
-    if compat == Compat::TradPal {
-        return seeds::answer(&request, &data, from, scratch).map(|answer| (answer, rows));
+    if request.unstable > UNSTABLE_MAX {
+        return Err(Refusal::Parameter(format!("unstable is 0 to {UNSTABLE_MAX}")));
     }
-    let wishes = wishes(&request.indicators, compat)?;
-    bounded(wishes.iter().map(|wish| wish.indicator.outputs().len() * rows).sum())?;
-    write(&request, &data, &wishes, from, scratch).map(|answer| (answer, rows))
+    let compat = compat(&request)?;
+    let mut series = request.data.take().ok_or_else(|| Refusal::Shape("missing field `data`".to_owned()))?;
+    let from = series.check(rows_max, request.nan)?;
+    let format = accepted.or(request.format).unwrap_or(Format::Json);
+    let wishes = if compat == Compat::TradPal { Vec::new() } else { wishes(&request.indicators, compat)? };
+    let prepared = Prepared { request, series, from, compat, wishes, format };
+    prepared.bounded()?;
+    Ok(prepared)
 }
 
-/// Refuses an answer with more values than the limit.
-pub(crate) fn bounded(cells: usize) -> Result<(), Refusal> {
-    if cells > CELLS_MAX {
-        return Err(Refusal::TooMuch(format!("{cells} values are more than the limit of {CELLS_MAX}")));
+/// Computes a body.
+pub(crate) fn answer(
+    incoming: Incoming,
+    accepted: Option<Format>,
+    rows_max: usize,
+    scratch: &mut Scratch,
+) -> Result<Answer, Refusal> {
+    let prepared = prepare(incoming, accepted, rows_max)?;
+    if prepared.compat == Compat::TradPal {
+        return seeds::answer(&prepared, scratch);
     }
-    Ok(())
+    let mut answers = coalesce::compute(std::slice::from_ref(&prepared), scratch);
+    answers.pop().unwrap_or_else(|| Err(Refusal::Shape("nothing was asked for".to_owned())))
+}
+
+impl Prepared {
+    /// Values in each column of a wish.
+    pub(crate) fn rows_of(&self, wish: &Wish) -> usize {
+        if wish.is_swept && self.request.reduce == Reduce::Last { self.rows().min(1) } else { self.rows() }
+    }
+
+    /// Values in each column.
+    pub(crate) fn rows(&self) -> usize {
+        let count = self.series.close.len();
+        match self.request.output {
+            Output::Full => count,
+            Output::Tail(bars) => bars.min(count - self.from),
+        }
+    }
+
+    /// Refuses a sweep of more bars, or an answer of more values, than the limits.
+    fn bounded(&self) -> Result<(), Refusal> {
+        let swept: usize =
+            self.wishes.iter().filter(|wish| wish.is_swept).map(|wish| wish.points.len()).sum();
+        if swept > SWEEP_SETS_MAX {
+            return Err(Refusal::TooMuch(format!("a sweep has at most {SWEEP_SETS_MAX} sets of parameters")));
+        }
+        let bars = swept * self.series.close.len();
+        if bars > SWEEP_BARS_MAX {
+            let text = format!("a sweep over {bars} bars is more than the limit of {SWEEP_BARS_MAX}");
+            return Err(Refusal::TooMuch(text));
+        }
+        let columns =
+            |wish: &Wish| wish.points.iter().map(|point| point.indicator.outputs().len()).sum::<usize>();
+        self.bounded_cells(self.wishes.iter().map(|wish| columns(wish) * self.rows_of(wish)).sum())
+    }
+
+    /// Refuses an answer with more values than the limit of its form.
+    pub(crate) fn bounded_cells(&self, cells: usize) -> Result<(), Refusal> {
+        let max = match self.format {
+            Format::Json | Format::Csv => CELLS_MAX,
+            Format::Arrow | Format::Columns => BINARY_CELLS_MAX,
+        };
+        if cells > max {
+            return Err(Refusal::TooMuch(format!("{cells} values are more than the limit of {max}")));
+        }
+        Ok(())
+    }
 }
 
 /// The conventions asked for; the names of the older platform bring its conventions with them.
@@ -139,19 +243,43 @@ impl Ask {
 fn wishes(asks: &[Ask], compat: Compat) -> Result<Vec<Wish>, Refusal> {
     let mut wishes: Vec<Wish> = Vec::with_capacity(asks.len());
     for ask in asks {
-        let (id, parameters) = match ask {
-            Ask::Name(name) => (name.clone(), Vec::new()),
-            Ask::Full(fields) => (id(fields)?.to_owned(), parameters(fields)?),
+        let wish = match ask {
+            Ask::Name(name) => {
+                let point = point(name, compat, &Map::new(), Map::new())?;
+                Wish { id: name.clone(), is_swept: false, points: vec![point] }
+            }
+            Ask::Full(fields) => wish(ask.name(), id(fields)?, fields, compat)?,
         };
-        if wishes.iter().any(|wish| wish.id == id) {
-            let id: String = id.chars().take(ID_BYTES_MAX).collect();
+        if wishes.iter().any(|known| known.id == wish.id) {
+            let id: String = wish.id.chars().take(ID_BYTES_MAX).collect();
             return Err(Refusal::Shape(format!("id `{id}` is used twice")));
         }
-        let indicator =
-            Indicator::parse(ask.name(), compat, &parameters).map_err(|error| refusal(error, "indicator"))?;
-        wishes.push(Wish { id, indicator });
+        wishes.push(wish);
     }
     Ok(wishes)
+}
+
+fn wish(name: &str, id: &str, fields: &Map<String, Json>, compat: Compat) -> Result<Wish, Refusal> {
+    let sets = sweep::sets(fields)?;
+    let is_swept = sets.is_some();
+    let points = match sets {
+        None => vec![point(name, compat, fields, Map::new())?],
+        Some(sets) => {
+            let points = sets.into_iter().map(|set| point(name, compat, &set.all, set.own));
+            points.collect::<Result<_, _>>()?
+        }
+    };
+    Ok(Wish { id: id.to_owned(), is_swept, points })
+}
+
+fn point(
+    name: &str,
+    compat: Compat,
+    fields: &Map<String, Json>,
+    params: Map<String, Json>,
+) -> Result<Point, Refusal> {
+    let indicator = Indicator::parse(name, compat, &parameters(fields)?);
+    Ok(Point { params, indicator: indicator.map_err(|error| refusal(error, "indicator"))? })
 }
 
 fn id(fields: &Map<String, Json>) -> Result<&str, Refusal> {
@@ -196,54 +324,6 @@ pub(crate) fn refusal(error: CatalogError, kind: &'static str) -> Refusal {
     }
 }
 
-fn write(
-    request: &Request,
-    data: &Series,
-    wishes: &[Wish],
-    from: usize,
-    scratch: &mut Scratch,
-) -> Result<Vec<u8>, Refusal> {
-    let mut out = head(request, data.close.len());
-    let mut first = true;
-    for wish in wishes {
-        encode::key(&mut out, &mut first, &wish.id);
-        out.push(b'{');
-        let mut first_output = true;
-        compute(&wish.indicator, data, from, scratch, |name, values| {
-            encode::key(&mut out, &mut first_output, name);
-            let (skipped, values) = cut(request.output, from, values);
-            encode::column(&mut out, skipped, values);
-        })?;
-        out.push(b'}');
-    }
-    out.extend_from_slice(b"},\"lookback\":{");
-    let mut first = true;
-    for wish in wishes {
-        encode::key(&mut out, &mut first, &wish.id);
-        out.extend_from_slice(wish.indicator.lookback().to_string().as_bytes());
-    }
-    out.extend_from_slice(b"}}");
-    Ok(out)
-}
-
-/// Everything up to the opening brace of `indicators`.
-pub(crate) fn head(request: &Request, rows: usize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256 + rows * 20);
-    out.extend_from_slice(b"{\"success\":true");
-    let texts = [
-        ("symbol", request.symbol.as_ref().map(Symbol::as_str)),
-        ("timeframe", request.timeframe.as_ref().map(Timeframe::as_str)),
-    ];
-    for (name, value) in texts {
-        if let Some(value) = value {
-            encode::key(&mut out, &mut false, name);
-            encode::text(&mut out, value);
-        }
-    }
-    out.extend_from_slice(format!(",\"count\":{rows},\"indicators\":{{").as_bytes());
-    out
-}
-
 /// The part of an output that is answered, and how many nulls stand before it.
 pub(crate) fn cut(output: Output, from: usize, values: &[f64]) -> (usize, &[f64]) {
     match output {
@@ -258,16 +338,16 @@ pub(crate) fn compute(
     data: &Series,
     from: usize,
     scratch: &mut Scratch,
-    mut take: impl FnMut(&'static str, &[f64]),
+    mut take: impl FnMut(&'static str, &mut [f64]),
 ) -> Result<(), Refusal> {
     let bars = data.bars(from)?;
     let names = indicator.outputs();
     let mut buffers: Vec<Vec<f64>> = names.iter().map(|_| scratch.take(bars.len())).collect();
     let mut outs: Vec<&mut [f64]> = buffers.iter_mut().map(Vec::as_mut_slice).collect();
     let computed = indicator.compute(scratch.workspace(), &bars, &mut outs);
-    for (name, buffer) in names.iter().zip(buffers) {
+    for (name, mut buffer) in names.iter().zip(buffers) {
         if computed.is_ok() {
-            take(name, &buffer);
+            take(name, &mut buffer);
         }
         scratch.give(buffer);
     }
@@ -275,75 +355,4 @@ pub(crate) fn compute(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn ask(body: Json) -> Result<Json, Refusal> {
-        let (bytes, _) = answer(
-            body.to_string().as_bytes(),
-            1_000,
-            &mut Scratch::new(sluice_calc::Cpu::proven().unwrap()),
-        )?;
-        Ok(serde_json::from_slice(&bytes).unwrap())
-    }
-
-    fn closes(count: u32) -> Vec<f64> {
-        (0..count).map(|at| 100.0 + f64::from(at % 5)).collect()
-    }
-
-    #[test]
-    fn outputs_are_named_and_as_long_as_the_data() {
-        let answer = ask(json!({"symbol": "X", "timeframe": "1m", "data": {"close": closes(60)},
-            "indicators": ["sma", {"name": "macd", "id": "m1"}]}))
-        .unwrap();
-        assert_eq!((answer["success"].as_bool(), answer["symbol"].as_str()), (Some(true), Some("X")));
-        assert_eq!(answer["count"], 60);
-        for output in ["macd", "signal", "histogram"] {
-            assert_eq!(answer["indicators"]["m1"][output].as_array().unwrap().len(), 60);
-        }
-        assert_eq!(answer["lookback"]["m1"], 33);
-        assert!(answer["indicators"]["m1"]["macd"][32].is_null());
-        assert!(answer["indicators"]["m1"]["macd"][33].is_f64());
-    }
-
-    #[test]
-    fn last_and_tail_cut_the_arrays() {
-        let body = |output| json!({"data": {"close": closes(30)}, "indicators": ["sma"], "output": output});
-        assert_eq!(ask(body("last")).unwrap()["indicators"]["sma"]["value"].as_array().unwrap().len(), 1);
-        assert_eq!(ask(body("tail:7")).unwrap()["indicators"]["sma"]["value"].as_array().unwrap().len(), 7);
-        assert!(matches!(ask(body("tail:0")), Err(Refusal::Shape(_))));
-    }
-
-    #[test]
-    fn leading_gaps_stay_null() {
-        let mut data = vec![Json::Null; 3];
-        data.extend(closes(30).into_iter().map(Json::from));
-        let answer = ask(
-            json!({"data": {"close": data}, "indicators": [{"name": "sma", "period": 2}], "nan": "skip_leading"}),
-        );
-        let answer = answer.unwrap();
-        let values = answer["indicators"]["sma"]["value"].as_array().unwrap();
-        assert_eq!(values.len(), 33);
-        assert!(values[..4].iter().all(Json::is_null) && values[4].is_f64());
-    }
-
-    #[test]
-    fn refusals_say_what_is_wrong() {
-        let with = |indicators: Json| ask(json!({"data": {"close": closes(30)}, "indicators": indicators}));
-        match with(json!(["rsii"])) {
-            Err(Refusal::Unknown { nearest, .. }) => assert_eq!(nearest.as_deref(), Some("rsi")),
-            other => panic!("{other:?}"),
-        }
-        assert!(matches!(with(json!([{"name": "sma", "period": -5}])), Err(Refusal::Parameter(_))));
-        assert!(matches!(with(json!([{"name": "sma", "period": [5]}])), Err(Refusal::Parameter(_))));
-        assert!(matches!(with(json!(["sma", "sma"])), Err(Refusal::Shape(_))));
-        assert!(matches!(with(json!(["atr"])), Err(Refusal::Series { row: None, .. })));
-        let many: Vec<_> = (0..65).map(|at| json!({"name": "sma", "id": format!("s{at}")})).collect();
-        assert!(matches!(with(json!(many)), Err(Refusal::TooMuch(_))));
-        assert!(matches!(
-            ask(json!({"data": {"close": []}, "indicators": [], "x": 1})),
-            Err(Refusal::Shape(_))
-        ));
-    }
-}
+mod tests;

@@ -4,19 +4,25 @@
 //! that computes. Must not know: how a figure is defined; that is sluice-calc.
 
 pub mod api;
+mod arrow;
 mod body;
 mod bounds;
+mod coalesce;
+mod columns;
 pub mod config;
 pub mod context;
+mod csv;
 mod data;
 mod encode;
 pub mod error;
 mod indicators;
+mod negotiate;
 mod pool;
 mod risk;
 mod scan;
 mod seeds;
 mod signals;
+mod sweep;
 #[doc(hidden)]
 pub mod timing;
 

@@ -39,7 +39,6 @@ pub(crate) fn series(text: &str) -> Result<(Series, usize), Refused> {
 }
 
 /// A number that stands alone in a text, as JSON has it.
-#[cfg(test)]
 pub(crate) fn number(text: &str) -> Option<f64> {
     let mut cursor = Cursor::new(text);
     cursor.number().ok().filter(|_| cursor.at == text.len())
@@ -284,12 +283,13 @@ impl<'a> Cursor<'a> {
         }
         let before = points.trailing_zeros() as usize;
         let after = length - before - 1;
-        // Whole digits and decimals there are, not too many of them, and one point.
-        let is_plain = (length <= DIGITS + 1)
-            & (before > 0)
-            & (after.wrapping_sub(1) < 8)
-            & (points & (points - 1) == 0);
-        if !is_plain || (first == b'0' && before > 1) {
+        let is_padded = first == b'0' && before > 1;
+        if before == 0
+            || is_padded
+            || length > DIGITS + 1
+            || after.wrapping_sub(1) >= 8
+            || !points.is_power_of_two()
+        {
             return None;
         }
         let whole = whole(bytes, begin + before, before)?;

@@ -4,10 +4,11 @@
 
 use sluice_calc::{Compat, Indicator, Value};
 
+use crate::coalesce;
 use crate::data::Series;
-use crate::encode;
+use crate::encode::{Encoder, Item, Shape};
 use crate::error::Refusal;
-use crate::indicators::{Ask, Request, bounded, compute, cut, head, parameters, refusal};
+use crate::indicators::{Answer, Ask, Prepared, compute, cut, parameters, refusal};
 use crate::pool::Scratch;
 
 /// Most columns that one name brings.
@@ -26,32 +27,30 @@ struct Flat {
 }
 
 /// Computes a request in the older shape.
-pub(crate) fn answer(
-    request: &Request,
-    data: &Series,
-    from: usize,
-    scratch: &mut Scratch,
-) -> Result<Vec<u8>, Refusal> {
+pub(crate) fn answer(prepared: &Prepared, scratch: &mut Scratch) -> Result<Answer, Refusal> {
+    let Prepared { request, series, from, format, .. } = prepared;
     let asked = || request.indicators.iter().map(Ask::name);
     if let Some((_, twice)) =
         asked().enumerate().find(|(at, name)| asked().take(*at).any(|before| before == *name))
     {
         return Err(Refusal::Shape(format!("`{twice}` is asked for twice")));
     }
-    bounded(request.indicators.len() * OUTPUTS_MAX * data.close.len())?;
+    let count = series.close.len();
+    prepared.bounded_cells(request.indicators.len() * OUTPUTS_MAX * count)?;
     let mut flat = Flat { columns: Vec::new() };
     for ask in &request.indicators {
-        flat.add(ask, data, from, scratch)?;
+        flat.add(ask, series, *from, scratch)?;
     }
-    let mut out = head(request, data.close.len());
-    let mut first = true;
-    for (name, values) in &flat.columns {
-        encode::key(&mut out, &mut first, name);
-        let (skipped, values) = cut(request.output, from, values);
-        encode::column(&mut out, skipped, values);
+    let rows = prepared.rows();
+    let item =
+        |(name, _): &(&'static str, Vec<f64>)| Item { id: (*name).to_owned(), shape: Shape::Flat, rows };
+    let layout = coalesce::layout(prepared, flat.columns.iter().map(item).collect(), rows);
+    let mut encoder = Encoder::begin(&layout, *format, Vec::new())?;
+    for (_, values) in &flat.columns {
+        let (skipped, values) = cut(request.output, *from, values);
+        encoder.column(skipped, values);
     }
-    out.extend_from_slice(b"}}");
-    Ok(out)
+    Ok(Answer { bytes: encoder.finish()?, format: *format, rows: count })
 }
 
 impl Flat {
@@ -140,13 +139,11 @@ mod tests {
             (0..60).map(|at| json!([at, 10.0, 12.0, 8.0, 10.0 + f64::from(at % 7), 5.0])).collect();
         let body = json!({"symbol": "BTC/USDT", "timeframe": "1h", "data": rows,
             "indicators": ["ema", "rsi", "bb", "atr", "adx", "macd", "obv", "stochastic"]});
-        let (bytes, _) = crate::indicators::answer(
-            body.to_string().as_bytes(),
-            1_000,
-            &mut Scratch::new(sluice_calc::Cpu::proven().unwrap()),
-        )
-        .unwrap();
-        let answer: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        let bytes = body.to_string().into();
+        let incoming = crate::body::Incoming { format: crate::negotiate::Format::Json, bytes, query: None };
+        let mut scratch = Scratch::new(sluice_calc::Cpu::proven().unwrap());
+        let answer = crate::indicators::answer(incoming, None, 1_000, &mut scratch).unwrap();
+        let answer: serde_json::Value = serde_json::from_slice(&answer.bytes).unwrap();
         for key in [
             "ema_short",
             "ema_long",

@@ -15,7 +15,7 @@ async fn an_answer_has_named_arrays_as_long_as_the_data() {
     assert_eq!(
         answer,
         json!({"success": true, "symbol": "BTC/USDT", "timeframe": "1m", "count": 4,
-            "indicators": {"fast": {"value": [null, 1.5, 3.0, 6.0]}}, "lookback": {"fast": 1}})
+            "indicators": {"fast": {"value": [null, 1.5, 3.0, 6.0]}}, "lookback": {"fast": 1}, "begin": {"fast": 1}})
     );
     world.until("sluice_calc_rows_total", |rows| rows == 4.0).await;
 }

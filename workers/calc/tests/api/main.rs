@@ -4,4 +4,5 @@
 
 mod access;
 mod indicators;
+mod transport;
 mod world;
