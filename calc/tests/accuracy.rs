@@ -1,7 +1,7 @@
 //! The rolling mean and deviation against two passes over every window, where the running sums of
 //! other libraries lose their digits.
 
-use crate::series::{Kind, columns, compute};
+use crate::series::{Columns, Kind, columns, compute};
 use sluice_calc::{Compat, Indicator, Value};
 
 /// A sum with its rounding errors carried along.
@@ -58,5 +58,59 @@ fn deviations_are_those_of_two_passes() {
             check(kind, bars, 0);
         }
         check(kind, 20, 1);
+    }
+}
+
+/// The one output of an indicator over so many bars.
+fn single(name: &str, bars: usize, columns: &Columns) -> Vec<f64> {
+    let given = [("period", Value::Number(bars as f64))];
+    let indicator = Indicator::parse(name, Compat::TaLib, &given).unwrap();
+    compute(&indicator, &columns.bars()).remove(0)
+}
+
+/// Volumes now and then a billionfold, and long stretches without any.
+fn hard_volume(kind: Kind) -> Columns {
+    let mut columns = columns(kind, 23, 6_000);
+    for (row, volume) in columns.volume.iter_mut().enumerate() {
+        *volume *= [1.0, 1e9, 0.0][usize::from(row % 211 == 50) + 2 * usize::from(row % 211 > 120)];
+    }
+    columns
+}
+
+/// Checks shares of `whole` that are within -1 and 1, times `scale`.
+fn check_shares(what: &str, out: &[f64], [part, whole]: [&[f64]; 2], bars: usize, scale: f64) {
+    let late = out.len() - part.len();
+    for (row, &ours) in out.iter().enumerate().skip(late + bars - 1) {
+        let seen = row + 1 - bars - late..row + 1 - late;
+        let [part, whole] = [part, whole].map(|terms| exact_sum(terms[seen.clone()].iter().copied()));
+        let plain = if whole > 0.0 { part / whole * scale } else { 0.0 };
+        assert!((ours - plain).abs() <= 1e-9 * scale, "{what} {bars} row {row}: {ours} for {plain}");
+        assert!(whole > 0.0 || ours.to_bits() == 0, "{what} {bars} row {row}: {ours}");
+    }
+}
+
+#[test]
+fn money_flows_are_those_of_two_passes() {
+    for kind in Kind::ALL {
+        let c = hard_volume(kind);
+        let bars = || c.high.iter().zip(&c.low).zip(&c.close).zip(&c.volume);
+        let flows: Vec<f64> = bars()
+            .map(|(((high, low), close), volume)| {
+                let range = high - low;
+                if range > 0.0 { ((close - low) - (high - close)) / range * volume } else { 0.0 }
+            })
+            .collect();
+        let typical: Vec<f64> = bars().map(|(((high, low), close), _)| (high + low + close) / 3.0).collect();
+        let moves = || typical.iter().zip(&typical[1..]).zip(&c.volume[1..]);
+        let moved = |before: f64, now: f64| (now - before).abs() > 1e-14 * (now.abs() + before.abs());
+        let money: Vec<f64> =
+            moves().map(|((b, n), volume)| if moved(*b, *n) { n * volume } else { 0.0 }).collect();
+        let rising: Vec<f64> =
+            moves().zip(&money).map(|(((b, n), _), money)| if n > b { *money } else { 0.0 }).collect();
+        for bars in [2, 14, 50, 200] {
+            let what = format!("{kind:?}");
+            check_shares(&what, &single("cmf", bars, &c), [&flows, &c.volume], bars, 1.0);
+            check_shares(&what, &single("mfi", bars, &c), [&rising, &money], bars, 100.0);
+        }
     }
 }

@@ -20,11 +20,15 @@ fn every_build_gives_the_same_bits() {
         catalog::entries().map(|entry| (entry.name, fingerprint(entry.name))).collect();
     found.sort_unstable();
     let expected = [
+        ("ad", 0xaae4_b831_41da_77b9),
+        ("adosc", 0x1e1e_385b_33f8_c0e5),
         ("adx", 0xb97a_320f_f987_4b7a),
         ("atr", 0x85b2_5d64_c043_195d),
         ("bbands", 0x38fe_714a_2b14_9022),
+        ("cmf", 0xb5a1_62fe_bfb6_56c0),
         ("ema", 0x98ba_32f5_ff9d_ef82),
         ("macd", 0x214a_1f6b_3d11_40f1),
+        ("mfi", 0xca0c_b658_5d8e_f64c),
         ("obv", 0x430b_752b_3a62_8a7c),
         ("rsi", 0x5c06_0bb6_5c7d_8aae),
         ("sma", 0x3fb5_69ad_f109_9855),

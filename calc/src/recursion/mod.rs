@@ -10,7 +10,7 @@
 mod drive;
 mod live;
 
-pub(crate) use live::Recursion;
+pub(crate) use live::{Recursion, Running};
 
 use crate::lanes::Lanes;
 use crate::series::Column;

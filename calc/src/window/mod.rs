@@ -8,19 +8,23 @@
 //! drift and lets the batch compute several at once; the streaming form gathers the next fresh sum
 //! bar by bar, so no push costs more than another.
 
+mod derive;
 mod extreme;
 mod mean;
 mod moments;
 mod ramp;
 mod ring;
 mod rolling;
+mod share;
 
+pub(crate) use derive::{Derived, Over};
 pub(crate) use extreme::{Highest, Lowest, Rolling, suffix_extremes};
 pub(crate) use mean::{Mean, Means};
 pub(crate) use moments::Moments;
 pub(crate) use ramp::Ramp;
 use ring::Ring;
 pub(crate) use rolling::{Sliding, Windowed};
+pub(crate) use share::{Itself, Ratio, Shown};
 
 /// Longest segment for short windows, in bars: long enough to hide the restart, short enough that
 /// eight segments stay in the second-level cache, and no multiple of the 4 KiB page.

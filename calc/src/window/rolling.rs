@@ -66,14 +66,22 @@ impl<W: Sliding<I, S, O>, const I: usize, const S: usize, const O: usize> Window
         for out in &mut outs {
             fill_warm_up(out, window - 1);
         }
+        if len >= window {
+            self.full(input, outs.map(|out| &mut out[window - 1..]));
+        }
+    }
+
+    /// Writes the outputs of the full windows alone; `outs` begin where the first one ends.
+    pub(crate) fn full(&self, input: [&[f64]; I], mut outs: [&mut [f64]; O]) {
+        let (window, len) = (self.0.window(), outs[0].len());
         let segment = segment_bars(window);
         let mut from = 0;
         // Bar `from` is the oldest of the first window of a segment, or of several side by side.
-        while from + window <= len {
-            let left = len + 1 - window - from;
+        while from < len {
+            let left = len - from;
             let bars = if left >= LANES * segment { LANES * segment } else { left.min(segment) };
             let input = input.map(|column| &column[from..from + bars + window - 1]);
-            let outs = outs.each_mut().map(|out| &mut out[from + window - 1..][..bars]);
+            let outs = outs.each_mut().map(|out| &mut out[from..][..bars]);
             if bars == LANES * segment {
                 self.group(input, outs);
             } else {

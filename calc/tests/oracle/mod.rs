@@ -6,6 +6,9 @@
 
 mod average;
 
+mod volume;
+mod window;
+
 use crate::series::{self, Columns, Kind, columns, same_bits};
 use sluice_calc::{Compat, Indicator, Value};
 use ta_lib::{Core, MAType, OutRange, RetCode};
@@ -183,15 +186,6 @@ fn adx_agrees_though_we_divide_once() {
             let ours = compute("adx", &[("period", period)], c);
             assert_close(&format!("{kind:?} {period}"), &ours, &theirs, 100.0);
         }
-    });
-}
-
-#[test]
-fn obv_has_the_same_bits() {
-    each_market(|kind, c| {
-        let theirs = reference(BARS, |core, last, [out]| core.obv(0, last, &c.close, &c.volume, out));
-        let ours = compute("obv", &[], c);
-        assert!(same_bits(&ours[0], &theirs[0]), "{kind:?}");
     });
 }
 

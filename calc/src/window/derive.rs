@@ -1,0 +1,150 @@
+//! Windows over what is made of a bar and the one before: money flows, buying pressure, ranges.
+
+use super::rolling::{Sliding, Window, Windowed};
+use super::segment_bars;
+use crate::indicator::{Kernel, Live, Rows, fill_warm_up, outputs};
+use crate::lanes::{Lanes, Wide};
+use crate::series::{Bar, Column};
+use std::fmt::Debug;
+use std::marker::PhantomData;
+
+/// `I` columns made of `C`.
+pub(crate) trait Derived<const C: usize, const I: usize>:
+    Copy + Debug + Send + Sync + 'static
+{
+    /// The columns it reads.
+    const READS: [Column; C];
+
+    /// It needs the bar before, so bar 0 has none.
+    const LATE: bool;
+
+    /// The derived values of a bar; `before` is the bar itself where the one before is not needed.
+    fn of<V: Lanes>(before: [V; C], now: [V; C]) -> [V; I];
+
+    /// Writes the derived values of every bar that has them: one fewer than the input's bars where
+    /// it needs the bar before.
+    fn fill(input: [&[f64]; C], mut outs: [&mut [f64]; I]) {
+        let len = outs[0].len();
+        let before = input.map(|column| &column[..len]);
+        let now = input.map(|column| &column[usize::from(Self::LATE)..][..len]);
+        let whole = len / Wide::WIDTH * Wide::WIDTH;
+        for at in (0..whole).step_by(Wide::WIDTH) {
+            let lanes = |columns: [&[f64]; C]| columns.map(|column| Wide::load(&column[at..]));
+            for (out, value) in outs.iter_mut().zip(Self::of(lanes(before), lanes(now))) {
+                value.store(&mut out[at..]);
+            }
+        }
+        for at in whole..len {
+            let bar = |columns: [&[f64]; C]| columns.map(|column| column[at]);
+            for (out, value) in outs.iter_mut().zip(Self::of(bar(before), bar(now))) {
+                out[at] = value;
+            }
+        }
+    }
+}
+
+/// What a stream keeps to derive the next bar's values.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deriving<D, const C: usize, const I: usize> {
+    before: Option<[f64; C]>,
+    of: PhantomData<D>,
+}
+
+impl<D: Derived<C, I>, const C: usize, const I: usize> Deriving<D, C, I> {
+    pub(crate) const fn new() -> Self {
+        Self { before: None, of: PhantomData }
+    }
+
+    /// The derived values of a bar, if it has them; the state stays.
+    #[inline]
+    pub(crate) fn glance(&self, bar: Bar) -> Option<[f64; I]> {
+        let now = D::READS.map(|column| bar.value(column));
+        let before = if D::LATE { self.before? } else { now };
+        Some(D::of(before, now))
+    }
+
+    /// The derived values of a bar, which becomes the one before.
+    #[inline]
+    pub(crate) fn after(&mut self, bar: Bar) -> Option<[f64; I]> {
+        let values = self.glance(bar);
+        self.before = Some(D::READS.map(|column| bar.value(column)));
+        values
+    }
+}
+
+/// The sums `W` over what `D` derives, as an indicator.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Over<D, W, const C: usize, const I: usize, const S: usize, const O: usize> {
+    sums: Windowed<W, I, S, O>,
+    of: PhantomData<D>,
+}
+
+impl<D, W, const C: usize, const I: usize, const S: usize, const O: usize> Over<D, W, C, I, S, O> {
+    pub(crate) const fn new(sums: W) -> Self {
+        Self { sums: Windowed(sums), of: PhantomData }
+    }
+}
+
+impl<D, W, const C: usize, const I: usize, const S: usize, const O: usize> Kernel for Over<D, W, C, I, S, O>
+where
+    D: Derived<C, I>,
+    W: Sliding<I, S, O>,
+{
+    fn lookback(&self) -> usize {
+        usize::from(D::LATE) + self.sums.0.window() - 1
+    }
+
+    fn scratch_columns(&self) -> usize {
+        I
+    }
+
+    /// In tiles that the sums take in one go and that stay in the cache in between.
+    fn batch(&self, rows: &Rows<'_>, outs: &mut [&mut [f64]], scratch: &mut [&mut [f64]]) {
+        let (mut outs, mut derived): ([_; O], [_; I]) = (outputs(outs), outputs(scratch));
+        let input = D::READS.map(|column| rows.column(column));
+        let (window, lookback) = (self.sums.0.window(), self.lookback());
+        for out in &mut outs {
+            fill_warm_up(out, lookback);
+        }
+        let tile = Wide::WIDTH * segment_bars(window);
+        for from in (lookback..rows.len()).step_by(tile) {
+            let bars = tile.min(rows.len() - from);
+            let first = from - lookback;
+            let input = input.map(|column| &column[first..from + bars]);
+            D::fill(input, derived.each_mut().map(|column| &mut column[..bars + window - 1]));
+            let derived = derived.each_ref().map(|column| &column[..bars + window - 1]);
+            self.sums.full(derived, outs.each_mut().map(|out| &mut out[from..][..bars]));
+        }
+    }
+
+    fn stream(&self) -> Box<dyn Live> {
+        Box::new(OverStream::<D, W, C, I, S, O> { deriving: Deriving::new(), sums: self.sums.running() })
+    }
+}
+
+#[derive(Clone, Debug)]
+struct OverStream<D, W, const C: usize, const I: usize, const S: usize, const O: usize> {
+    deriving: Deriving<D, C, I>,
+    sums: Window<W, I, S, O>,
+}
+
+impl<D, W, const C: usize, const I: usize, const S: usize, const O: usize> Live
+    for OverStream<D, W, C, I, S, O>
+where
+    D: Derived<C, I>,
+    W: Sliding<I, S, O>,
+{
+    fn push(&mut self, bar: Bar, outs: &mut [f64]) {
+        let values = self.deriving.after(bar);
+        outs.copy_from_slice(&values.map_or([f64::NAN; O], |values| self.sums.after(values)));
+    }
+
+    fn peek(&self, bar: Bar, outs: &mut [f64]) {
+        let values = self.deriving.glance(bar);
+        outs.copy_from_slice(&values.map_or([f64::NAN; O], |values| self.sums.glance(values)));
+    }
+
+    fn boxed(&self) -> Box<dyn Live> {
+        Box::new(self.clone())
+    }
+}
