@@ -58,6 +58,18 @@ const KERNELS: &[(&str, &[(&str, Value<'static>)])] = &[
     ("adx", &[("period", Value::Number(14.0))]),
     ("obv", &[]),
     ("wma", &[]),
+    ("dema", &[]),
+    ("tema", &[]),
+    ("t3", &[]),
+    ("cmo", &[]),
+    ("trix", &[]),
+    ("mom", &[]),
+    ("roc", &[]),
+    ("natr", &[]),
+    ("trange", &[]),
+    ("dx", &[]),
+    ("di", &[]),
+    ("adxr", &[]),
 ];
 
 /// The same kernel of the `ta-lib` crate.
@@ -76,6 +88,21 @@ fn ta_lib(name: &str, columns: &[Vec<f64>; 5], outs: &mut [Vec<f64>]) -> Result<
         "adx" => core.adx(0, last, high, low, close, 14, first),
         "obv" => core.obv(0, last, close, volume, first),
         "wma" => core.wma(0, last, close, 30, first),
+        "dema" => core.dema(0, last, close, 30, first),
+        "tema" => core.tema(0, last, close, 30, first),
+        "t3" => core.t3(0, last, close, 5, 0.7, first),
+        "cmo" => core.cmo(0, last, close, 14, first),
+        "trix" => core.trix(0, last, close, 30, first),
+        "mom" => core.mom(0, last, close, 10, first),
+        "roc" => core.roc(0, last, close, 10, first),
+        "natr" => core.natr(0, last, high, low, close, 14, first),
+        "trange" => core.trange(0, last, high, low, close, first),
+        "dx" => core.dx(0, last, high, low, close, 14, first),
+        "di" => {
+            core.plus_di(0, last, high, low, close, 14, first)?;
+            core.minus_di(0, last, high, low, close, 14, second)
+        }
+        "adxr" => core.adxr(0, last, high, low, close, 14, first),
         _ => Err(RetCode::BadParam),
     }
 }

@@ -22,7 +22,7 @@ pub(crate) use extreme::{Highest, Lowest, Rolling, suffix_extremes};
 pub(crate) use mean::{Mean, Means};
 pub(crate) use moments::Moments;
 pub(crate) use ramp::Ramp;
-use ring::Ring;
+pub(crate) use ring::Ring;
 pub(crate) use rolling::{Sliding, Windowed};
 pub(crate) use share::{Itself, Ratio, Shown};
 

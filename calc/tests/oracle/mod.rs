@@ -5,6 +5,8 @@
 //! on purpose, a test of its own says so.
 
 mod average;
+mod momentum;
+mod recursive;
 
 mod volume;
 mod window;
@@ -203,6 +205,17 @@ fn lookbacks_are_the_same() {
         assert_eq!(ours("rsi", &period), core.rsi_lookback(bars).unwrap());
         assert_eq!(ours("atr", &period), core.atr_lookback(bars).unwrap());
         assert_eq!(ours("adx", &period), core.adx_lookback(bars).unwrap());
+        assert_eq!(ours("wma", &period), core.wma_lookback(bars).unwrap());
+        assert_eq!(ours("dema", &period), core.dema_lookback(bars).unwrap());
+        assert_eq!(ours("tema", &period), core.tema_lookback(bars).unwrap());
+        assert_eq!(ours("t3", &period), core.t3_lookback(bars, 0.7).unwrap());
+        assert_eq!(ours("trix", &period), core.trix_lookback(bars).unwrap());
+        assert_eq!(ours("cmo", &period), core.cmo_lookback(bars).unwrap());
+        assert_eq!(ours("mom", &period), core.mom_lookback(bars).unwrap());
+        assert_eq!(ours("natr", &period), core.natr_lookback(bars).unwrap());
+        assert_eq!(ours("dx", &period), core.dx_lookback(bars).unwrap());
+        assert_eq!(ours("di", &period), core.plus_di_lookback(bars).unwrap());
+        assert_eq!(ours("adxr", &period), core.adxr_lookback(bars).unwrap());
     }
     assert_eq!(ours("macd", &[]), core.macd_lookback(12, 26, 9).unwrap());
     assert_eq!(ours("bbands", &[]), core.bbands_lookback(20, 2.0, 2.0, MAType::SMA).unwrap());

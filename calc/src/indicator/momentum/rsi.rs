@@ -1,4 +1,5 @@
-//! Relative strength index: `100 * gain / (gain + loss)`, both Wilder averages of closing changes.
+//! Relative strength index: `100 * gain / (gain + loss)`, both Wilder averages of closing changes; and
+//! Chande's momentum oscillator, `100 * (gain - loss) / (gain + loss)` of the same averages.
 //!
 //! Lookback `period`: the averages are seeded by the mean of the first `period` changes. Where
 //! nothing has moved there is neither gain nor loss and the index is 0, as TA-Lib has it up to
@@ -22,8 +23,18 @@ pub(super) static RSI: Entry = Entry {
     build: |args| Ok(Arc::new(Rsi::new(args.window("period")?))),
 };
 
+pub(super) static CMO: Entry = Entry {
+    name: "cmo",
+    aliases: &[],
+    summary: "Chande's momentum oscillator, -100 to 100",
+    columns: CLOSE,
+    params: &[Param::bars("period", 2, |_| Value::Number(14.0))],
+    outputs: SINGLE,
+    build: |args| Ok(Arc::new(Recursion(RelativeStrength::<true> { period: args.window("period")? }))),
+};
+
 /// Relative strength index of closes.
-pub(crate) type Rsi = Recursion<RelativeStrength, 1, 3, 2, 1>;
+pub(crate) type Rsi = Recursion<RelativeStrength<false>, 1, 3, 2, 1>;
 
 impl Rsi {
     /// The index over `period` changes.
@@ -32,9 +43,9 @@ impl Rsi {
     }
 }
 
-/// Relative strength index.
+/// Relative strength index, or with losses as numbers below zero, Chande's oscillator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RelativeStrength {
+pub(crate) struct RelativeStrength<const SIGNED: bool> {
     period: Period,
 }
 
@@ -50,16 +61,17 @@ fn moved<V: Lanes>(change: V) -> (V, V) {
 }
 
 #[inline]
-fn strength<V: Lanes>([_, gain, loss]: State<V>) -> V {
+fn strength<V: Lanes, const SIGNED: bool>([_, gain, loss]: State<V>) -> V {
     let (zero, total) = (V::splat(0.0), gain + loss);
+    let share = if SIGNED { gain - loss } else { gain };
     // Exact test: a threshold would be a price, and zero the index of a cheap instrument. The
     // inner selection keeps a division by zero out of the lanes that are not chosen.
     let still = total.le(zero);
-    V::select(still, zero, V::splat(100.0) * (gain / V::select(still, V::splat(1.0), total)))
+    V::select(still, zero, V::splat(100.0) * (share / V::select(still, V::splat(1.0), total)))
 }
 
-impl Recursive<1, 3, 2, 1> for RelativeStrength {
-    type Seed = RsiSeed;
+impl<const SIGNED: bool> Recursive<1, 3, 2, 1> for RelativeStrength<SIGNED> {
+    type Seed = RsiSeed<SIGNED>;
     const READS: [Column; 1] = [Column::Close];
 
     fn lookback(&self) -> usize {
@@ -70,7 +82,7 @@ impl Recursive<1, 3, 2, 1> for RelativeStrength {
         [self.period.count() - 1.0, 1.0 / self.period.count()]
     }
 
-    fn seed(&self) -> RsiSeed {
+    fn seed(&self) -> RsiSeed<SIGNED> {
         RsiSeed { period: self.period, seen: 0, state: [0.0; 3] }
     }
 
@@ -79,7 +91,7 @@ impl Recursive<1, 3, 2, 1> for RelativeStrength {
         let [close, gain, loss] = *state;
         let (up, down) = moved(input - close);
         *state = [input, (gain * *others + up) * *per_bar, (loss * *others + down) * *per_bar];
-        [strength(*state)]
+        [strength::<V, SIGNED>(*state)]
     }
 
     fn guess<V: Lanes>([close]: [V; 1]) -> State<V> {
@@ -93,13 +105,13 @@ impl Recursive<1, 3, 2, 1> for RelativeStrength {
 
 /// The sums of the first `period` movements.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct RsiSeed {
+pub(crate) struct RsiSeed<const SIGNED: bool> {
     period: Period,
     seen: usize,
     state: State<f64>,
 }
 
-impl Seed<1, 3, 1> for RsiSeed {
+impl<const SIGNED: bool> Seed<1, 3, 1> for RsiSeed<SIGNED> {
     fn push(&mut self, [input]: [f64; 1]) -> Option<(State<f64>, [f64; 1])> {
         let [close, gain, loss] = self.state;
         let (up, down) = if self.seen == 0 { (0.0, 0.0) } else { moved(input - close) };
@@ -111,7 +123,7 @@ impl Seed<1, 3, 1> for RsiSeed {
         let per_bar = 1.0 / self.period.count();
         let [close, gain, loss] = self.state;
         let state = [close, gain * per_bar, loss * per_bar];
-        Some((state, [strength(state)]))
+        Some((state, [strength::<f64, SIGNED>(state)]))
     }
 }
 

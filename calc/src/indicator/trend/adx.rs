@@ -12,7 +12,7 @@
 use crate::entry::{Entry, HIGH_LOW_CLOSE, Param, SINGLE, Value};
 use crate::indicator::true_range;
 use crate::lanes::Lanes;
-use crate::params::Period;
+use crate::params::{Period, Span};
 use crate::recursion::{Recursion, Recursive, Seed};
 use crate::series::Column;
 use std::sync::Arc;
@@ -32,15 +32,15 @@ const STILL: f64 = 1e-16;
 
 /// Average directional index.
 #[derive(Clone, Copy, Debug)]
-struct Adx {
-    period: Period,
+pub(super) struct Adx {
+    pub(super) period: Period,
 }
 
 /// High, low and close of the bar before.
-type Edge<V> = [V; 3];
+pub(super) type Edge<V> = [V; 3];
 
 /// Upward and downward movement and true range, of one bar or smoothed over many.
-type Moves<V> = [V; 3];
+pub(super) type Moves<V> = [V; 3];
 
 /// The edge, the moves, the index.
 type State<V> = [V; 7];
@@ -64,9 +64,20 @@ fn plus<V: Lanes>([up, down, range]: Moves<V>, [more_up, more_down, more_range]:
     [up + more_up, down + more_down, range + more_range]
 }
 
+/// The smoothed moves after one more bar.
+#[inline]
+pub(super) fn smoothed<V: Lanes>(
+    per_bar: V,
+    edge: Edge<V>,
+    sums: Moves<V>,
+    [high, low, _]: Edge<V>,
+) -> Moves<V> {
+    plus(decayed(sums, per_bar), moves(edge, high, low))
+}
+
 /// Where there is a direction to speak of, and DX: 0 elsewhere, by a division by infinity.
 #[inline]
-fn one_sidedness<V: Lanes>([up, down, range]: Moves<V>) -> (V::Mask, V) {
+pub(super) fn one_sidedness<V: Lanes>([up, down, range]: Moves<V>) -> (V::Mask, V) {
     let whole = up + down;
     let moves = (V::splat(STILL) * range).le(whole) & V::splat(0.0).lt(range);
     let divisor = V::select(moves, whole, V::splat(f64::INFINITY));
@@ -86,14 +97,14 @@ impl Recursive<3, 7, 1, 1> for Adx {
     }
 
     fn seed(&self) -> AdxSeed {
-        AdxSeed { period: self.period, seen: 0, before: [0.0; 3], sums: [0.0; 3], total: 0.0 }
+        AdxSeed { moves: MovesSeed::of(self.period.into()), seen: 0, total: 0.0 }
     }
 
     #[inline]
     fn step<V: Lanes>([per_bar]: &[V; 1], state: &mut State<V>, [high, low, close]: [V; 3]) -> [V; 1] {
         let [high_before, low_before, close_before, up, down, range, index] = *state;
-        let moved = moves([high_before, low_before, close_before], high, low);
-        let sums = plus(decayed([up, down, range], *per_bar), moved);
+        let edge = [high_before, low_before, close_before];
+        let sums = smoothed(*per_bar, edge, [up, down, range], [high, low, close]);
         let (moves, dx) = one_sidedness(sums);
         // The selection stands beside the recursion, not in it: a step of no length keeps the index.
         let index = index + (dx - index) * V::select(moves, *per_bar, V::splat(0.0));
@@ -112,36 +123,56 @@ impl Recursive<3, 7, 1, 1> for Adx {
     }
 }
 
-/// The sums of the first moves, then of the first DX.
+/// The sums of the first moves.
 #[derive(Clone, Copy, Debug)]
-struct AdxSeed {
-    period: Period,
+pub(super) struct MovesSeed {
+    period: Span,
     seen: usize,
     before: Edge<f64>,
     sums: Moves<f64>,
-    total: f64,
 }
 
-impl Seed<3, 7, 1> for AdxSeed {
-    fn push(&mut self, bar: [f64; 3]) -> Option<(State<f64>, [f64; 1])> {
-        let (row, [high, low, close]) = (self.seen, bar);
+impl MovesSeed {
+    pub(super) const fn of(period: Span) -> Self {
+        Self { period, seen: 0, before: [0.0; 3], sums: [0.0; 3] }
+    }
+
+    /// The smoothed moves from bar `period` on.
+    pub(super) fn add(&mut self, bar: [f64; 3]) -> Option<Moves<f64>> {
+        let (row, [high, low, _]) = (self.seen, bar);
         let before = std::mem::replace(&mut self.before, bar);
         self.seen += 1;
         if row == 0 {
             return None;
         }
-        if row >= self.period.bars() {
+        let complete = row >= self.period.bars();
+        if complete {
             self.sums = decayed(self.sums, 1.0 / self.period.count());
         }
         self.sums = plus(self.sums, moves(before, high, low));
-        if row >= self.period.bars() {
-            self.total += one_sidedness(self.sums).1;
-        }
-        if self.seen < 2 * self.period.bars() {
+        complete.then_some(self.sums)
+    }
+}
+
+/// The sums of the first moves, then of the first DX.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AdxSeed {
+    moves: MovesSeed,
+    /// DX so far.
+    seen: usize,
+    total: f64,
+}
+
+impl Seed<3, 7, 1> for AdxSeed {
+    fn push(&mut self, bar: [f64; 3]) -> Option<(State<f64>, [f64; 1])> {
+        let sums = self.moves.add(bar)?;
+        self.total += one_sidedness(sums).1;
+        self.seen += 1;
+        if self.seen < self.moves.period.bars() {
             return None;
         }
-        let index = self.total / self.period.count();
-        let [up, down, range] = self.sums;
+        let index = self.total / self.moves.period.count();
+        let ([high, low, close], [up, down, range]) = (bar, sums);
         Some(([high, low, close, up, down, range, index], [index]))
     }
 }

@@ -1,8 +1,11 @@
 //! Whether prices go somewhere.
 
 mod adx;
+mod adxr;
+mod di;
+mod dx;
 
 use crate::entry::Entry;
 
 /// This family's rows of the catalogue.
-pub(crate) static ENTRIES: &[&Entry] = &[&adx::ADX];
+pub(crate) static ENTRIES: &[&Entry] = &[&adx::ADX, &adxr::ADXR, &dx::DX, &di::DI];

@@ -2,8 +2,9 @@
 
 mod atr;
 pub(crate) mod bbands;
+mod trange;
 
 use crate::entry::Entry;
 
 /// This family's rows of the catalogue.
-pub(crate) static ENTRIES: &[&Entry] = &[&atr::ATR, &bbands::BBANDS];
+pub(crate) static ENTRIES: &[&Entry] = &[&atr::ATR, &atr::NATR, &trange::TRANGE, &bbands::BBANDS];
