@@ -39,10 +39,21 @@ pub(crate) enum Kind {
     /// Long stretches without any move between wild ones.
     Halts,
     ZeroVolume,
+    /// Opens up to a tenth away from the close before.
+    Gaps,
+    /// Nothing moves for nine tenths of the series, then single ticks.
+    LongFlat,
+    /// Volumes that are no whole numbers.
+    Fractions,
+    /// One and minus one in turn: no price, but an input.
+    Alternating,
+    /// Moves at the end of what a number can hold.
+    Denormal,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 11] = [
+    /// What a market may do.
+    pub(crate) const ALL: [Self; 14] = [
         Self::Walk,
         Self::Trend,
         Self::Flat,
@@ -54,7 +65,13 @@ impl Kind {
         Self::Spikes,
         Self::Halts,
         Self::ZeroVolume,
+        Self::Gaps,
+        Self::LongFlat,
+        Self::Fractions,
     ];
+
+    /// What none does, but a caller may send.
+    pub(crate) const STRANGE: [Self; 2] = [Self::Alternating, Self::Denormal];
 }
 
 #[derive(Clone, Debug, Default)]
@@ -83,11 +100,11 @@ pub(crate) fn columns(kind: Kind, seed: u64, len: usize) -> Columns {
     let mut columns = Columns::default();
     let mut close = 100.0;
     for bar in 0..len {
-        let open = close;
+        let open = if kind == Kind::Gaps { close * (0.9 + 0.2 * dice.roll()) } else { close };
         close = next_close(kind, close, bar, len, &mut dice);
         let wick = match kind {
             Kind::Flat | Kind::OneStep | Kind::Ticks => 0.0,
-            Kind::Halts if open == close => 0.0,
+            Kind::Halts | Kind::LongFlat if open == close => 0.0,
             _ => (close - open).abs(),
         };
         let spike = if kind == Kind::Spikes && dice.roll() < 0.02 { 1e9 } else { 1.0 };
@@ -95,6 +112,7 @@ pub(crate) fn columns(kind: Kind, seed: u64, len: usize) -> Columns {
             Kind::Tiny => (1e-11, 0.0),
             Kind::Huge => (1e7, 0.0),
             Kind::Offset => (1e-3, 1e6),
+            Kind::Denormal => (1e-312, 0.0),
             _ => (1.0, 0.0),
         };
         let price = |value: f64| (value * spike) * scale + offset;
@@ -102,8 +120,12 @@ pub(crate) fn columns(kind: Kind, seed: u64, len: usize) -> Columns {
         columns.close.push(price(close));
         columns.high.push(price(open.max(close) + wick * dice.roll()));
         columns.low.push(price(open.min(close) - wick * dice.roll()));
-        let volume = (dice.roll() * 1e6).floor();
-        columns.volume.push(if kind == Kind::ZeroVolume { 0.0 } else { volume });
+        let volume = dice.roll() * 1e6;
+        columns.volume.push(match kind {
+            Kind::ZeroVolume => 0.0,
+            Kind::Fractions => volume / 3.0,
+            _ => volume.floor(),
+        });
     }
     columns
 }
@@ -118,9 +140,38 @@ fn next_close(kind: Kind, close: f64, bar: usize, len: usize, dice: &mut Dice) -
         }
         Kind::Trend => close + 0.1 + 0.001 * dice.roll(),
         Kind::Halts if bar % 97 > 40 => close,
+        Kind::LongFlat => {
+            100.1 + if bar > len / 10 * 9 { 0.01 * f64::from(u8::from(bar % 3 == 0)) } else { 0.0 }
+        }
+        Kind::Alternating => [1.0, -1.0][bar % 2],
         _ => close * (1.0 + (dice.roll() - 0.5) * 0.04),
     }
 }
+
+/// Daily bars of a share or an index, as they were traded: `conf/demo` says where they are from.
+pub(crate) fn real(name: &str) -> Columns {
+    let text = match name {
+        "AAPL" => include_str!("../../conf/demo/AAPL.csv"),
+        "FB" => include_str!("../../conf/demo/FB.csv"),
+        "GOOG" => include_str!("../../conf/demo/GOOG.csv"),
+        "IBM" => include_str!("../../conf/demo/IBM.csv"),
+        "MSFT" => include_str!("../../conf/demo/MSFT.csv"),
+        "NASDAQ" => include_str!("../../conf/demo/NASDAQ.csv"),
+        "SP500" => include_str!("../../conf/demo/SP500.csv"),
+        _ => panic!("there is no file of {name}"),
+    };
+    let mut columns = Columns::default();
+    let all =
+        [&mut columns.open, &mut columns.high, &mut columns.low, &mut columns.close, &mut columns.volume];
+    for (at, column) in all.into_iter().enumerate() {
+        let values = text.lines().skip(1).map(|line| line.split(',').nth(at + 1).unwrap());
+        *column = values.map(|value| value.parse().unwrap()).collect();
+    }
+    columns
+}
+
+/// The names that [`real`] knows.
+pub(crate) const REAL: [&str; 7] = ["AAPL", "FB", "GOOG", "IBM", "MSFT", "NASDAQ", "SP500"];
 
 /// Any kind, any seed, any length below the bound.
 pub(crate) fn any_columns(len_max: usize) -> impl Strategy<Value = Columns> {

@@ -1,6 +1,6 @@
 //! A stream returns the bits of the batch, and a bar's value does not depend on later bars.
 
-use crate::series::{Columns, Kind, any_columns, columns, compute, same_bits};
+use crate::series::{Columns, Kind, REAL, any_columns, columns, compute, real, same_bits};
 use proptest::prelude::*;
 use sluice_calc::{Compat, Entry, Indicator, Value, catalog};
 
@@ -102,6 +102,31 @@ fn long_series_of_every_kind_agree() {
         for entry in catalog::entries() {
             for compat in [Compat::TaLib, Compat::TradPal] {
                 assert_agreement(&Indicator::parse(entry.name, compat, &[]).unwrap(), &columns);
+            }
+        }
+    }
+}
+
+#[test]
+fn real_markets_agree() {
+    for name in REAL {
+        let columns = real(name);
+        for entry in catalog::entries() {
+            assert_agreement(&Indicator::parse(entry.name, Compat::TaLib, &[]).unwrap(), &columns);
+        }
+    }
+}
+
+/// Whether the values are of any use is not asked here.
+#[test]
+fn inputs_that_are_no_prices_stream_as_they_batch() {
+    for kind in Kind::STRANGE {
+        let columns = columns(kind, 3, 3_011);
+        for entry in catalog::entries() {
+            let indicator = Indicator::parse(entry.name, Compat::TaLib, &[]).unwrap();
+            let batch = batch(&indicator, &columns, 3_011);
+            for (batch, stream) in batch.iter().zip(&streamed(&indicator, &columns)) {
+                assert!(same_bits(batch, stream), "{indicator:?} {kind:?}");
             }
         }
     }
