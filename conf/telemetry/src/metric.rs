@@ -147,6 +147,8 @@ catalogue! {
     CalcRows "sluice_calc_rows_total" [] "Bars computed over";
     CalcQueue "sluice_calc_queue_depth" [] "Calculations waiting for a thread";
     CalcRejected "sluice_calc_rejected_total" ["reason"] "Calculations refused";
+    CalcCancelled "sluice_calc_cancelled_total" [] "Calculations whose client left before the answer";
+    CalcCoalesced "sluice_calc_coalesced_total" [] "Small calculations that were computed beside another of their kind";
     CalcTransportBytes "sluice_calc_transport_bytes_total" ["format", "direction"] "Bytes of series taken and answered, by their form";
 
     // Demo.

@@ -17,12 +17,12 @@ use sluice_wire::problem::Problem;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::body::Incoming;
-use crate::bounds::{BODY_UNIT, BODY_UNITS_MAX, QUERY_BYTES_MAX};
+use crate::bounds::{BODY_UNIT, BODY_UNITS_MAX, QUERY_BYTES_MAX, SMALL_BODY_BYTES_MAX};
 use crate::context::Context;
 use crate::error::Refusal;
 use crate::indicators::Answer;
 use crate::negotiate::Format;
-use crate::pool::Scratch;
+use crate::pool::{Full, Lane, Scratch};
 use crate::{indicators, negotiate, risk, signals};
 
 /// The routes of the worker.
@@ -55,11 +55,15 @@ async fn post_indicators(State(context): State<Arc<Context>>, request: Request) 
         let text = format!("`request` goes with a body of text/csv and has at most {QUERY_BYTES_MAX} bytes");
         return Err(Reject::new(Code::BadQuery, text));
     }
+    let (body, room) = admit(&context, format, Request::from_parts(parts, body)).await?;
+    let incoming = Incoming { format, bytes: body, query };
+    if incoming.bytes.len() <= SMALL_BODY_BYTES_MAX {
+        let done = context.inbox.run(&context.pool, incoming, accepted, room).await;
+        return conclude(&context, "indicators", done);
+    }
     let rows_max = context.settings.rows_max;
-    let compute = move |bytes: Bytes, scratch: &mut Scratch| {
-        indicators::answer(Incoming { format, bytes, query }, accepted, rows_max, scratch)
-    };
-    pooled(&context, "indicators", format, Request::from_parts(parts, body), compute).await
+    let compute = move |scratch: &mut Scratch| indicators::answer(incoming, accepted, rows_max, scratch);
+    pooled(&context, "indicators", Lane::Large, room, compute).await
 }
 
 async fn post_signals(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Reject> {
@@ -84,44 +88,64 @@ async fn compute_in_pool(
     if negotiate::of_body(request.headers()).ok() != Some(Format::Json) {
         return Err(Reject::new(Code::UnsupportedMediaType, "the body must be application/json"));
     }
-    let compute = |body: Bytes, scratch: &mut Scratch| {
+    let (body, room) = admit(context, Format::Json, request).await?;
+    let lane = if body.len() <= SMALL_BODY_BYTES_MAX { Lane::Small } else { Lane::Large };
+    let compute = move |scratch: &mut Scratch| {
         let (bytes, rows) = compute(&body, scratch)?;
-        Ok(Answer { bytes, format: Format::Json, rows })
+        Ok(Answer { bytes, format: Format::Json, rows, room: None })
     };
-    pooled(context, call, Format::Json, request, compute).await
+    pooled(context, call, lane, room, compute).await
 }
 
-/// Checks who asks before a byte of the body is read, takes room for the body, then parses and
-/// computes on a thread of the pool: both take time that the async threads must not spend.
-async fn pooled(
+/// Checks who asks before a byte of the body is read, and takes room for the body.
+async fn admit(
     context: &Context,
-    call: &'static str,
     format: Format,
     request: Request,
-    compute: impl FnOnce(Bytes, &mut Scratch) -> Result<Answer, Refusal> + Send + 'static,
-) -> Result<Response, Reject> {
+) -> Result<(Bytes, OwnedSemaphorePermit), Reject> {
     let (mut parts, body) = request.into_parts();
     let Authenticated(caller) = Authenticated::from_request_parts(&mut parts, &()).await?;
     require(&caller, "read")?;
     let room = room(context, &parts.headers)?;
     let BodyBytes(body) = BodyBytes::from_request(Request::from_parts(parts, body), &()).await?;
     context.transported(format, "in", body.len());
+    Ok((body, room))
+}
+
+/// Parses and computes on a thread of the pool: both take time that the async threads must not spend.
+async fn pooled(
+    context: &Context,
+    call: &'static str,
+    lane: Lane,
+    room: OwnedSemaphorePermit,
+    compute: impl FnOnce(&mut Scratch) -> Result<Answer, Refusal> + Send + 'static,
+) -> Result<Response, Reject> {
     let seconds = context.seconds.with_label_values(&[call]);
-    let done = context.pool.run(move |scratch| {
+    let done = context.pool.run(lane, move |scratch| {
         let began = Instant::now();
-        let outcome = compute(body, scratch);
+        let outcome = compute(scratch);
         seconds.observe(began.elapsed().as_secs_f64());
         drop(room);
         outcome
     });
-    let outcome = done.await.map_err(|_| busy(context))?;
-    match outcome {
+    conclude(context, call, done.await)
+}
+
+/// The answer to what became of a calculation.
+fn conclude(
+    context: &Context,
+    call: &'static str,
+    done: Result<Option<Result<Answer, Refusal>>, Full>,
+) -> Result<Response, Reject> {
+    let done = done.map_err(|Full| busy(context))?;
+    match done {
         Some(Ok(answer)) => {
             context.requests.with_label_values(&[call, "ok"]).inc();
             context.rows.inc_by(answer.rows as u64);
             context.transported(answer.format, "out", answer.bytes.len());
             let media = HeaderValue::from_static(answer.format.media());
-            Ok(([(header::CONTENT_TYPE, media)], answer.bytes).into_response())
+            let bytes = context.answers.lend(answer.bytes, answer.room);
+            Ok(([(header::CONTENT_TYPE, media)], bytes).into_response())
         }
         Some(Err(refusal)) => {
             context.requests.with_label_values(&[call, "refused"]).inc();

@@ -10,8 +10,24 @@ pub(crate) const SIGNAL_ROWS_MAX: usize = 5_000;
 pub(crate) const ID_BYTES_MAX: usize = 64;
 /// Longest cool-down, milliseconds: a year.
 pub(crate) const COOL_DOWN_MS_MAX: u64 = 366 * 86_400_000;
-/// Requests that wait for a thread.
-pub(crate) const QUEUE_MAX: usize = 256;
+/// Jobs that wait for a thread: small ones, large ones, slices of searches.
+pub(crate) const QUEUES_MAX: [usize; 3] = [256, 64, 16];
+/// Largest body of a small job, bytes: 2,048 candles of text.
+pub(crate) const SMALL_BODY_BYTES_MAX: usize = 128 << 10;
+/// Small jobs after which a large one has its turn.
+pub(crate) const SMALL_IN_A_ROW: usize = 8;
+/// Jobs after which a slice of a search has its turn.
+pub(crate) const OTHERS_IN_A_ROW: usize = 32;
+/// Small requests that a thread takes at once.
+pub(crate) const TAKEN_MAX: usize = 8;
+/// Bytes of answers that are written or not yet read, all together, in units of [`ANSWER_UNIT`]: one of the largest fits.
+pub(crate) const ANSWER_UNITS_MAX: usize = 1_024;
+/// One unit of an answer, bytes.
+pub(crate) const ANSWER_UNIT: usize = 1 << 20;
+/// Buffers of answers that are kept for the next ones.
+pub(crate) const ANSWERS_KEPT_MAX: usize = 16;
+/// Largest buffer that is kept, bytes.
+pub(crate) const ANSWER_BYTES_KEPT_MAX: usize = 8 << 20;
 /// Bytes of bodies that wait or are computed, all together, in units of [`BODY_UNIT`].
 pub(crate) const BODY_UNITS_MAX: usize = 256;
 /// One unit of a body, bytes.

@@ -10,9 +10,11 @@ use sluice_http::{Component, HealthSource, Status, TrustCell};
 use sluice_telemetry::metric::{self, LATENCY_BUCKETS_S, Name};
 use tokio::sync::Semaphore;
 
-use crate::bounds::{BODY_UNITS_MAX, QUEUE_MAX};
+use crate::answers::Answers;
+use crate::bounds::BODY_UNITS_MAX;
 use crate::config::Settings;
 use crate::error::CalcError;
+use crate::inbox::Inbox;
 use crate::negotiate::Format;
 use crate::pool::Pool;
 
@@ -20,6 +22,8 @@ use crate::pool::Pool;
 pub struct Context {
     pub(crate) settings: Settings,
     pub(crate) pool: Pool,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) answers: Arc<Answers>,
     pub(crate) requests: IntCounterVec,
     pub(crate) seconds: HistogramVec,
     pub(crate) rows: IntCounter,
@@ -35,11 +39,21 @@ impl Context {
     pub fn new(registry: &Registry, settings: Settings, trust: TrustCell) -> Result<Self, CalcError> {
         let cpu = Cpu::proven()?;
         let waiting = metric::gauge(registry, Name::CalcQueue);
+        let cancelled = metric::counter(registry, Name::CalcCancelled);
+        let coalesced = metric::counter(registry, Name::CalcCoalesced);
+        let seconds = metric::histograms(registry, Name::CalcSeconds, LATENCY_BUCKETS_S);
+        let answers = Arc::new(Answers::default());
+        let pool = Pool::start(settings.threads, waiting, cancelled.clone(), cpu, &answers);
+        let pool = pool.map_err(CalcError::Thread)?;
+        let inbox =
+            Inbox::new(settings.rows_max, coalesced, cancelled, seconds.with_label_values(&["indicators"]));
         Ok(Self {
             settings,
-            pool: Pool::start(settings.threads, QUEUE_MAX, waiting, cpu).map_err(CalcError::Thread)?,
+            pool,
+            inbox: Arc::new(inbox),
+            answers,
+            seconds,
             requests: metric::counters(registry, Name::CalcRequests),
-            seconds: metric::histograms(registry, Name::CalcSeconds, LATENCY_BUCKETS_S),
             rows: metric::counter(registry, Name::CalcRows),
             rejected: metric::counters(registry, Name::CalcRejected),
             transport_bytes: metric::counters(registry, Name::CalcTransportBytes),

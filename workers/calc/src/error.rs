@@ -34,6 +34,10 @@ pub(crate) enum Refusal {
     Parameter(String),
     /// More than the limits allow.
     TooMuch(String),
+    /// Answers that others read take all the room.
+    Busy,
+    /// The client has gone; nobody reads this.
+    Left,
     /// Named in the contract, not in this version.
     NotAvailable(&'static str),
 }
@@ -48,6 +52,8 @@ impl Refusal {
             Self::Unknown { .. } => "unknown",
             Self::Parameter(_) => "parameter",
             Self::TooMuch(_) => "limit",
+            Self::Busy => "queue_full",
+            Self::Left => "left",
             Self::NotAvailable(_) => "not_available",
         }
     }
@@ -82,6 +88,10 @@ impl From<Refusal> for Reject {
                 Problem::new(Code::UnknownIndicator).detail(format!("there is no {kind} `{name}`{hint}"))
             }
             Refusal::Parameter(text) => Problem::new(Code::BadParameter).detail(text),
+            Refusal::Busy => Problem::new(Code::QueueFull)
+                .detail("answers that are being read take all the room")
+                .retry_after_s(1),
+            Refusal::Left => Problem::new(Code::Internal),
             Refusal::NotAvailable(name) => {
                 Problem::new(Code::NotAvailable).detail(format!("`{name}` is not available in this version"))
             }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value as Json};
 use sluice_calc::{CatalogError, Compat, Indicator, Value, catalog};
 use sluice_wire::symbol::{Symbol, Timeframe};
 
+use crate::answers::Room;
 use crate::body::{self, Incoming, WithData};
 use crate::bounds::{
     BINARY_CELLS_MAX, CELLS_MAX, ID_BYTES_MAX, INDICATORS_MAX, SWEEP_BARS_MAX, SWEEP_SETS_MAX, UNSTABLE_MAX,
@@ -131,6 +132,8 @@ pub(crate) struct Answer {
     pub(crate) format: Format,
     /// Rows of the series.
     pub(crate) rows: usize,
+    /// Room that it takes until it is read.
+    pub(crate) room: Option<Room>,
 }
 
 /// Reads and checks a body. The form of the answer is what the client accepts, else what the body says.
@@ -168,9 +171,6 @@ pub(crate) fn answer(
     scratch: &mut Scratch,
 ) -> Result<Answer, Refusal> {
     let prepared = prepare(incoming, accepted, rows_max)?;
-    if prepared.compat == Compat::TradPal {
-        return seeds::answer(&prepared, scratch);
-    }
     let mut answers = coalesce::compute(std::slice::from_ref(&prepared), scratch);
     answers.pop().unwrap_or_else(|| Err(Refusal::Shape("nothing was asked for".to_owned())))
 }
@@ -202,9 +202,25 @@ impl Prepared {
             let text = format!("a sweep over {bars} bars is more than the limit of {SWEEP_BARS_MAX}");
             return Err(Refusal::TooMuch(text));
         }
+        self.bounded_cells(self.cells())
+    }
+
+    /// Values of the answer.
+    fn cells(&self) -> usize {
         let columns =
-            |wish: &Wish| wish.points.iter().map(|point| point.indicator.outputs().len()).sum::<usize>();
-        self.bounded_cells(self.wishes.iter().map(|wish| columns(wish) * self.rows_of(wish)).sum())
+            |wish: &Wish| -> usize { wish.points.iter().map(|point| point.indicator.outputs().len()).sum() };
+        self.wishes.iter().map(|wish| columns(wish) * self.rows_of(wish)).sum()
+    }
+
+    /// About how much memory the answer takes while it is written.
+    pub(crate) fn bytes_about(&self) -> usize {
+        self.cells()
+            * match self.format {
+                Format::Json => 20,
+                Format::Csv => 28,
+                Format::Arrow => 16,
+                Format::Columns => 8,
+            }
     }
 
     /// Refuses an answer with more values than the limit of its form.

@@ -3,6 +3,8 @@
 //! Knows: the request and answer shapes of `/calculations/*`, how candles arrive, limits, the pool
 //! that computes. Must not know: how a figure is defined; that is sluice-calc.
 
+mod affinity;
+mod answers;
 pub mod api;
 mod arrow;
 mod body;
@@ -15,6 +17,7 @@ mod csv;
 mod data;
 mod encode;
 pub mod error;
+mod inbox;
 mod indicators;
 mod negotiate;
 mod pool;

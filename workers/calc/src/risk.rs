@@ -137,8 +137,11 @@ mod tests {
     use super::*;
 
     fn ask(body: &Json) -> Result<Json, Refusal> {
-        let (bytes, _) =
-            answer(body.to_string().as_bytes(), 100, &mut Scratch::new(sluice_calc::Cpu::proven().unwrap()))?;
+        let (bytes, _) = answer(
+            body.to_string().as_bytes(),
+            100,
+            &mut Scratch::new(sluice_calc::Cpu::proven().unwrap(), std::sync::Arc::default()),
+        )?;
         Ok(serde_json::from_slice(&bytes).unwrap())
     }
 

@@ -50,7 +50,7 @@ pub(crate) fn answer(prepared: &Prepared, scratch: &mut Scratch) -> Result<Answe
         let (skipped, values) = cut(request.output, *from, values);
         encoder.column(skipped, values);
     }
-    Ok(Answer { bytes: encoder.finish()?, format: *format, rows: count })
+    Ok(Answer { bytes: encoder.finish()?, format: *format, rows: count, room: None })
 }
 
 impl Flat {
@@ -141,7 +141,7 @@ mod tests {
             "indicators": ["ema", "rsi", "bb", "atr", "adx", "macd", "obv", "stochastic"]});
         let bytes = body.to_string().into();
         let incoming = crate::body::Incoming { format: crate::negotiate::Format::Json, bytes, query: None };
-        let mut scratch = Scratch::new(sluice_calc::Cpu::proven().unwrap());
+        let mut scratch = Scratch::new(sluice_calc::Cpu::proven().unwrap(), std::sync::Arc::default());
         let answer = crate::indicators::answer(incoming, None, 1_000, &mut scratch).unwrap();
         let answer: serde_json::Value = serde_json::from_slice(&answer.bytes).unwrap();
         for key in [

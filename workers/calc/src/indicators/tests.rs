@@ -4,7 +4,12 @@ use serde_json::json;
 fn ask(body: Json) -> Result<Json, Refusal> {
     let bytes = body.to_string().into();
     let incoming = Incoming { format: Format::Json, bytes, query: None };
-    let answer = answer(incoming, None, 1_000, &mut Scratch::new(sluice_calc::Cpu::proven().unwrap()))?;
+    let answer = answer(
+        incoming,
+        None,
+        1_000,
+        &mut Scratch::new(sluice_calc::Cpu::proven().unwrap(), std::sync::Arc::default()),
+    )?;
     Ok(serde_json::from_slice(&answer.bytes).unwrap())
 }
 

@@ -4,5 +4,6 @@
 
 mod access;
 mod indicators;
+mod pool;
 mod transport;
 mod world;
