@@ -62,6 +62,12 @@ pub(crate) trait Lanes:
         Self::select(other.lt(self), self, other)
     }
 
+    /// The smaller of the two, `other` when they are equal or either is `NaN`.
+    #[inline]
+    fn bottom(self, other: Self) -> Self {
+        Self::select(self.lt(other), self, other)
+    }
+
     /// A bit for each lane, lane 0 the lowest.
     fn bits(mask: Self::Mask) -> u32 {
         let set = Self::select(mask, Self::splat(1.0), Self::splat(0.0));
@@ -181,6 +187,11 @@ impl Lanes for f64x4 {
     }
 
     #[inline]
+    fn bottom(self, other: Self) -> Self {
+        self.fast_min(other)
+    }
+
+    #[inline]
     fn load(values: &[f64]) -> Self {
         Self::new([values[0], values[1], values[2], values[3]])
     }
@@ -272,6 +283,11 @@ impl<V: Lanes> Lanes for Pair<V> {
     }
 
     #[inline]
+    fn bottom(self, other: Self) -> Self {
+        Self(self.0.bottom(other.0), self.1.bottom(other.1))
+    }
+
+    #[inline]
     fn load(values: &[f64]) -> Self {
         Self(V::load(values), V::load(&values[V::WIDTH..]))
     }
@@ -324,6 +340,7 @@ mod tests {
             check("mul", wide.0 * wide.1, |a, b| a * b);
             check("div", wide.0 / wide.1, |a, b| a / b);
             check("top", wide.0.top(wide.1), Lanes::top);
+            check("bottom", wide.0.bottom(wide.1), Lanes::bottom);
             check("positive", wide.0.positive(), |a, _| Lanes::positive(a));
             check("abs", Lanes::abs(wide.0), |a, _| Lanes::abs(a));
             check("sqrt", Lanes::sqrt(wide.0), |a, _| Lanes::sqrt(a));

@@ -1,19 +1,27 @@
 //! The rolling highest and lowest value.
 //!
-//! The series is cut into blocks of one window. A window then is the end of one block and the
-//! beginning of the next, and its extreme that of two running extremes: one of the older block from
-//! its end backwards, one of the newer from its beginning on. Three comparisons a bar, whatever the
-//! window, and no branch that depends on prices.
+//! A maximum does not round and does not mind in which order, or how often, a value is looked at. So
+//! batch and stream may differ in how they find it.
+//!
+//! The batch covers a window by four shorter ones that overlap, and each of those by four of a
+//! quarter: runs of 4, 16, 64 bars, each a pass over a tile that stays in the nearest cache, eight
+//! bars at a time. Long windows, and the stream, go by blocks of one window: a window then is the end
+//! of one block and the beginning of the next, and its extreme that of two running extremes, one of
+//! the older block from its end backwards, one of the newer from its beginning on. Three comparisons
+//! a bar, whatever the window. Neither way has a branch that depends on prices.
+//!
+//! Of several equal zeros either sign may be found; who shows the extreme adds `0.0` to it.
 
+use crate::lanes::{Lanes, Wide};
 use std::marker::PhantomData;
 
 /// Which extreme is sought.
-pub(crate) trait Side: Copy + std::fmt::Debug {
+pub(crate) trait Side: Copy + std::fmt::Debug + Send + Sync + 'static {
     /// What every value beats.
     const WORST: f64;
 
     /// The more extreme of the two.
-    fn pick(a: f64, b: f64) -> f64;
+    fn pick<V: Lanes>(a: V, b: V) -> V;
 }
 
 /// Seeks the highest value.
@@ -28,8 +36,8 @@ impl Side for Highest {
     const WORST: f64 = f64::NEG_INFINITY;
 
     #[inline]
-    fn pick(a: f64, b: f64) -> f64 {
-        if a > b { a } else { b }
+    fn pick<V: Lanes>(a: V, b: V) -> V {
+        a.top(b)
     }
 }
 
@@ -37,33 +45,81 @@ impl Side for Lowest {
     const WORST: f64 = f64::INFINITY;
 
     #[inline]
-    fn pick(a: f64, b: f64) -> f64 {
-        if a < b { a } else { b }
+    fn pick<V: Lanes>(a: V, b: V) -> V {
+        a.bottom(b)
     }
 }
 
-/// For every `j` whose block of `window` values is complete, writes the extreme from `j` to the end
-/// of its block to `out[j + window - 1]`, where the window that begins at `j` ends. Blocks are
-/// counted from the start of `input`; `blocks` selects some of them.
-pub(crate) fn suffix_extremes<S: Side>(
-    input: &[f64],
-    window: usize,
-    blocks: std::ops::Range<usize>,
-    out: &mut [f64],
-) {
-    for block in blocks {
-        let start = block * window;
+/// Values of a tile, and of the passes over it.
+const TILE: usize = 1_024;
+
+/// Longest window that goes by tiles: half of a tile is then new.
+const TILED_MAX: usize = TILE / 2;
+
+/// Writes the extreme of every full window: `out[i]` is that of `input[i..i + window]`.
+pub(crate) fn extremes<S: Side>(input: &[f64], window: usize, out: &mut [f64]) {
+    if window > TILED_MAX {
+        return by_blocks::<S>(input, window, out);
+    }
+    let mut tiles = [[0.0; TILE]; 2];
+    let step = TILE + 1 - window;
+    for (tile, out) in out.chunks_mut(step).enumerate() {
+        by_tile::<S>(&input[tile * step..][..out.len() + window - 1], window, &mut tiles, out);
+    }
+}
+
+/// The extremes of one tile; what is kept from pass to pass lies in `tiles` in turn.
+fn by_tile<S: Side>(input: &[f64], window: usize, tiles: &mut [[f64; TILE]; 2], out: &mut [f64]) {
+    let [mut runs, mut next] = tiles.each_mut().map(|tile| &mut tile[..input.len()]);
+    let mut run = 1;
+    let mut begun = false;
+    while 4 * run <= window {
+        let from = if begun { &*runs } else { input };
+        let whole = input.len() + 1 - 4 * run;
+        cover::<S>(from, [0, run, 2 * run, 3 * run], &mut next[..whole]);
+        std::mem::swap(&mut runs, &mut next);
+        (run, begun) = (4 * run, true);
+    }
+    let rest = window - run;
+    cover::<S>(if begun { runs } else { input }, [0, run.min(rest), (2 * run).min(rest), rest], out);
+}
+
+/// Writes to `out[i]` the most extreme of the values so far behind `from[i]`.
+#[inline]
+fn cover<S: Side>(from: &[f64], behind: [usize; 4], out: &mut [f64]) {
+    let len = out.len();
+    let [a, b, c, d] = behind.map(|behind| &from[behind..][..len]);
+    let whole = len / Wide::WIDTH * Wide::WIDTH;
+    for at in (0..whole).step_by(Wide::WIDTH) {
+        let load = |values: &[f64]| Wide::load(&values[at..][..Wide::WIDTH]);
+        let most = S::pick(S::pick(load(a), load(b)), S::pick(load(c), load(d)));
+        most.store(&mut out[at..][..Wide::WIDTH]);
+    }
+    for at in whole..len {
+        out[at] = S::pick(S::pick(a[at], b[at]), S::pick(c[at], d[at]));
+    }
+}
+
+/// The extremes by blocks of one window.
+fn by_blocks<S: Side>(input: &[f64], window: usize, out: &mut [f64]) {
+    for start in (0..out.len()).step_by(window) {
         let block = &input[start..start + window];
-        let end = out.len().min(start + 2 * window - 1);
-        let targets = &mut out[start + window - 1..end];
-        let (kept, rest) = block.split_at(targets.len());
-        let mut best = block[window - 1];
-        for &value in rest.iter().rev() {
-            best = S::pick(best, value);
+        let targets = out.len().min(start + window);
+        let out = &mut out[start..targets];
+        // Backwards over the older block: the extreme from a bar to the block's end.
+        let mut most = S::WORST;
+        for at in (0..window).rev() {
+            most = S::pick(block[at], most);
+            if let Some(out) = out.get_mut(at) {
+                *out = most;
+            }
         }
-        for (target, &value) in targets.iter_mut().zip(kept).rev() {
-            best = S::pick(best, value);
-            *target = best;
+        // Forwards over the newer, which the first of these windows does not reach.
+        let newer = &input[start + window..][..out.len() - 1];
+        let mut most = S::WORST;
+        for (out, &value) in out[1..].iter_mut().zip(newer) {
+            most = S::pick(value, most);
+            *out = S::pick(*out, most);
         }
     }
 }
@@ -145,16 +201,29 @@ mod tests {
     }
 
     #[test]
-    fn joined_blocks_agree_with_a_scan() {
-        for (len, window) in [(200, 7), (21, 7), (20, 7), (13, 7), (7, 7), (9, 1), (100, 99)] {
+    fn tiles_and_blocks_agree_with_a_scan() {
+        for (len, window) in
+            [(200, 7), (9, 1), (100, 99), (5_000, 30), (3_000, 512), (3_000, 513), (1_200, 1_200)]
+        {
             let input = saw(len);
-            let mut out = vec![f64::NAN; len];
-            suffix_extremes::<Highest>(&input, window, 0..len / window, &mut out);
-            for at in window - 1..len {
-                let begun = at / window * window;
-                let joined = naive(&input[begun..=at], window, at - begun);
-                assert_eq!(Highest::pick(out[at], joined), naive(&input, window, at), "{len} {window} {at}");
+            let mut out = vec![f64::NAN; len + 1 - window];
+            for way in [extremes::<Highest>, by_blocks::<Highest>] {
+                way(&input, window, &mut out);
+                for (at, &found) in out.iter().enumerate() {
+                    assert_eq!(found, naive(&input, window, at + window - 1), "{len} {window} {at}");
+                }
             }
+        }
+    }
+
+    #[test]
+    fn every_window_up_to_a_tile_agrees_with_blocks() {
+        let input: Vec<f64> = (0..1_300).map(|i| f64::from((i * 7_919) % 1_009)).collect();
+        for window in 1..=TILED_MAX {
+            let mut outs = [vec![f64::NAN; 1_301 - window], vec![f64::NAN; 1_301 - window]];
+            extremes::<Lowest>(&input, window, &mut outs[0]);
+            by_blocks::<Lowest>(&input, window, &mut outs[1]);
+            assert_eq!(outs[0], outs[1], "{window}");
         }
     }
 }

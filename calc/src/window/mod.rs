@@ -8,6 +8,7 @@
 //! drift and lets the batch compute several at once; the streaming form gathers the next fresh sum
 //! bar by bar, so no push costs more than another.
 
+mod channel;
 mod derive;
 mod extreme;
 mod mean;
@@ -17,8 +18,9 @@ mod ring;
 mod rolling;
 mod share;
 
+pub(crate) use channel::{Between, Channel, ChannelStream};
 pub(crate) use derive::{Derived, Over};
-pub(crate) use extreme::{Highest, Lowest, Rolling, suffix_extremes};
+pub(crate) use extreme::{Highest, Lowest, Rolling, Side, extremes};
 pub(crate) use mean::{Mean, Means};
 pub(crate) use moments::Moments;
 pub(crate) use ramp::Ramp;

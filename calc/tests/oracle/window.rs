@@ -1,7 +1,8 @@
 //! What is summed, or sought, in a window, against the oracle.
 
 use super::{BARS, assert_close, compute, each_market, reference};
-use crate::series::{Kind, columns};
+use crate::series::{Kind, columns, same_bits};
+use ta_lib::MAType;
 
 #[test]
 fn mfi_agrees() {
@@ -21,4 +22,71 @@ fn mfi_of_a_flat_market_is_0() {
     // Its first bar alone has a range.
     let c = columns(Kind::Flat, 1, 100);
     assert!(compute("mfi", &[], &c)[0][15..].iter().all(|value| value.to_bits() == 0));
+}
+
+#[test]
+fn stoch_agrees() {
+    each_market(|kind, c| {
+        for (fast_k, slow_k, slow_d) in [(5, 3, 3), (14, 3, 3), (14, 1, 1), (1, 2, 2), (200, 20, 5)] {
+            let theirs = reference(BARS, |core, last, [k, d]| {
+                let (fast_k, slow_k, slow_d, sma) =
+                    (fast_k as i32, slow_k as i32, slow_d as i32, MAType::SMA);
+                core.stoch(0, last, &c.high, &c.low, &c.close, fast_k, slow_k, sma, slow_d, sma, k, d)
+            });
+            let given = [("fast_k", fast_k), ("slow_k", slow_k), ("slow_d", slow_d)];
+            assert_close(&format!("{kind:?} {given:?}"), &compute("stoch", &given, c), &theirs, 100.0);
+        }
+    });
+}
+
+#[test]
+fn stochf_agrees() {
+    each_market(|kind, c| {
+        for (fast_k, fast_d) in [(5, 3), (14, 3), (14, 1), (1, 2), (200, 20), (700, 3)] {
+            let theirs = reference(BARS, |core, last, [k, d]| {
+                let (fast_k, fast_d) = (fast_k as i32, fast_d as i32);
+                core.stochf(0, last, &c.high, &c.low, &c.close, fast_k, fast_d, MAType::SMA, k, d)
+            });
+            let given = [("fast_k", fast_k), ("fast_d", fast_d)];
+            assert_close(&format!("{kind:?} {given:?}"), &compute("stochf", &given, c), &theirs, 100.0);
+        }
+    });
+}
+
+#[test]
+fn willr_agrees() {
+    each_market(|kind, c| {
+        for period in [2, 14, 100, 1_500] {
+            let theirs = reference(BARS, |core, last, [out]| {
+                core.willr(0, last, &c.high, &c.low, &c.close, period as i32, out)
+            });
+            let ours = compute("willr", &[("period", period)], c);
+            assert_close(&format!("{kind:?} {period}"), &ours, &theirs, 100.0);
+        }
+    });
+}
+
+#[test]
+fn positions_in_a_flat_market_are_0() {
+    let c = columns(Kind::Flat, 1, 100);
+    for name in ["stoch", "stochf", "willr"] {
+        let outs = compute(name, &[], &c);
+        assert!(outs.iter().all(|out| out[20..].iter().all(|value| value.to_bits() == 0)), "{name}");
+    }
+}
+
+#[test]
+fn donchian_has_the_same_bits() {
+    each_market(|kind, c| {
+        for period in [2, 20, 200, 1_500] {
+            let theirs = reference(BARS, |core, last, [upper, middle, lower]| {
+                core.donchian(0, last, &c.high, &c.low, period as i32, upper, middle, lower)
+            });
+            let ours = compute("donchian", &[("period", period)], c);
+            assert!(
+                ours.iter().zip(&theirs).all(|(ours, theirs)| same_bits(ours, theirs)),
+                "{kind:?} {period}"
+            );
+        }
+    });
 }

@@ -1,6 +1,9 @@
 //! Where prices stand: lines through them, their extremes and middles.
 
+mod extremes;
+
 use crate::entry::Entry;
 
 /// This family's rows of the catalogue.
-pub(crate) static ENTRIES: &[&Entry] = &[];
+pub(crate) static ENTRIES: &[&Entry] =
+    &[&extremes::MAX, &extremes::MIN, &extremes::MIDPOINT, &extremes::MIDPRICE];

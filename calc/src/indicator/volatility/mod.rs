@@ -2,9 +2,11 @@
 
 mod atr;
 pub(crate) mod bbands;
+mod donchian;
 mod trange;
 
 use crate::entry::Entry;
 
 /// This family's rows of the catalogue.
-pub(crate) static ENTRIES: &[&Entry] = &[&atr::ATR, &atr::NATR, &trange::TRANGE, &bbands::BBANDS];
+pub(crate) static ENTRIES: &[&Entry] =
+    &[&atr::ATR, &atr::NATR, &trange::TRANGE, &bbands::BBANDS, &donchian::DONCHIAN];
