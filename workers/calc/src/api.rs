@@ -9,8 +9,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
-use serde_json::{Value, json};
-use sluice_calc::catalog;
+use serde_json::Value;
 use sluice_http::{Authenticated, BodyBytes, BodyLimit, Reject, StrictQuery, require};
 use sluice_wire::code::Code;
 use sluice_wire::problem::Problem;
@@ -23,7 +22,7 @@ use crate::error::Refusal;
 use crate::indicators::Answer;
 use crate::negotiate::Format;
 use crate::pool::{Full, Lane, Scratch};
-use crate::{indicators, negotiate, risk, signals};
+use crate::{catalog, indicators, negotiate, risk, signals};
 
 /// The routes of the worker.
 pub fn routes(context: Arc<Context>) -> Router {
@@ -175,12 +174,7 @@ fn busy(context: &Context) -> Reject {
 
 async fn get_catalog(Authenticated(caller): Authenticated) -> Result<Json<Value>, Reject> {
     require(&caller, "read")?;
-    let listed: Vec<Value> = catalog::entries()
-        .map(|entry| {
-            json!({"name": entry.name, "outputs": entry.outputs, "parameters": signals::describe(entry.params)})
-        })
-        .collect();
-    Ok(Json(json!({"count": listed.len(), "indicators": listed})))
+    Ok(Json(catalog::answer()))
 }
 
 async fn get_strategies(Authenticated(caller): Authenticated) -> Result<Json<Value>, Reject> {

@@ -9,6 +9,7 @@ pub mod api;
 mod arrow;
 mod body;
 mod bounds;
+mod catalog;
 mod coalesce;
 mod columns;
 pub mod config;
