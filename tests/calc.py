@@ -1,0 +1,214 @@
+"""Clients of the calculation worker as quants have them: pyarrow, polars and numpy, through the edge.
+
+    calc.py --sluice PATH
+
+Every form of a series goes in, every form of an answer comes out, and all of them must hold the same bits: those of a
+hundred thousand random decimals as Python reads them, sent as text and as numbers. Packages come from the package index
+into the virtual environment of deploy.py; where they cannot be had this fails: nothing is passed over.
+Prints a line a check, then `calc: N passed, N failed`; exits 0 or 1.
+"""
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+from deploy import VENV, Fault, run
+from instance import Instance, StartError
+
+PACKAGES = "pyarrow==26.0.1 polars==2.1.0 numpy==2.4.6"
+HERE = Path(__file__).resolve()
+PATH = "/calculations/indicators"
+ARROW, COLUMNS = "application/vnd.apache.arrow.stream", "application/x-sluice-columns"
+# How long one call may take, seconds.
+CALL_S = 30
+DECIMALS = 100_000
+# Wished for by every client: one output, and three of one indicator.
+WISHES = [{"name": "sma", "period": 3}, {"name": "bbands", "period": 20, "id": "b"}]
+NAMES = ["sma.value", "b.upper", "b.middle", "b.lower"]
+
+
+def install():
+    """The clients' packages."""
+    stamp = VENV / "calc.release"
+    if not (stamp.is_file() and stamp.read_text() == PACKAGES):
+        if not (VENV / "bin/pip").exists():
+            run(sys.executable, "-m", "venv", "--clear", VENV)
+        run(VENV / "bin/pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES.split())
+        stamp.write_text(PACKAGES)
+
+
+class Clients:
+    """The checks, in the interpreter that has the packages."""
+
+    def __init__(self, edge, token):
+        self.edge, self.token = edge, token
+
+    def ask(self, body, kind="application/json", accept="application/json", query=""):
+        headers = {"authorization": f"Bearer {self.token}", "content-type": kind, "accept": accept}
+        asked = urllib.request.Request(f"{self.edge}{PATH}{query}", body, headers)
+        try:
+            with urllib.request.urlopen(asked, timeout=CALL_S) as answer:
+                if answer.headers["content-type"] != accept:
+                    raise Fault(f"{accept} was asked for, {answer.headers['content-type']} came")
+                return answer.read()
+        except urllib.error.HTTPError as error:
+            raise Fault(f"{kind} to {accept}: {error.code} {error.read()[:300]}") from None
+
+    def json(self, data, **more):
+        return json.loads(self.ask(json.dumps({"data": data, "indicators": WISHES, **more}).encode()))
+
+    def expected(self, candles):
+        """What JSON says, as columns of bits."""
+        answer = self.json({name: list(values) for name, values in candles.items()})["indicators"]
+        outputs = [answer[name.split(".")[0]][name.split(".")[1]] for name in NAMES]
+        return [bits(float("nan") if value is None else value for value in output) for output in outputs]
+
+    def decimals(self):
+        """From text to number and back to text, through an indicator that answers what it is given."""
+        chance = random.Random(7)
+        texts = []
+        for _ in range(DECIMALS):
+            digits = "".join(chance.choice("0123456789") for _ in range(chance.randint(1, 21))).lstrip("0") or "0"
+            cut = chance.randint(0, len(digits))
+            text = f"{digits[:cut] or '0'}.{digits[cut:]}" if cut < len(digits) else digits
+            texts.append(text + (f"e{chance.randint(-40, 40)}" if chance.random() < 0.1 else ""))
+        # The true range of a bar that opens at nothing is its high.
+        zeros = ",".join("0" for _ in texts)
+        body = (f'{{"data":{{"high":[{",".join(texts)}],"low":[{zeros}],"close":[{zeros}]}},'
+                '"indicators":[{"name":"atr","period":1,"first_range":"high_low"}]}')
+        answer = json.loads(self.ask(body.encode()))["indicators"]["atr"]["value"]
+        same(bits(float(text) for text in texts), bits(answer), "decimals")
+        return f"{DECIMALS} random decimals come back from text to text with the bits that Python reads"
+
+    def arrow(self):
+        import pyarrow as pa
+
+        candles = candles_of(3_000)
+        schema = pa.schema([("timestamp", pa.timestamp("ms")), *((name, pa.float64()) for name in list(candles)[1:])],
+                           metadata={"sluice.request": json.dumps({"symbol": "X", "indicators": WISHES})})
+        table = pa.table([pa.array(values, field.type) for values, field in zip(candles.values(), schema)], schema=schema)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, schema) as writer:
+            writer.write_table(table, max_chunksize=1_000)
+        answer = pa.ipc.open_stream(self.ask(sink.getvalue().to_pybytes(), ARROW, ARROW)).read_all()
+        expected = self.expected(candles)
+        if answer.column_names != ["timestamp", *NAMES]:
+            raise Fault(f"columns {answer.column_names}")
+        for name, column in zip(NAMES, expected):
+            same(column, bits(answer[name].to_pylist()), name)
+        if answer["timestamp"].to_pylist() != candles["timestamp"]:
+            raise Fault("times are others")
+        about = json.loads(answer.schema.metadata[b"sluice.answer"])
+        if (about["symbol"], about["count"], about["lookback"]["b"]) != ("X", 3_000, 19):
+            raise Fault(f"the schema says {about}")
+        return f"pyarrow {pa.__version__}: a table in three batches in, a table out"
+
+    def polars(self):
+        import io
+
+        import polars as pl
+
+        candles = candles_of(2_000)
+        # Polars keeps no metadata of a schema: the wish is written beside its columns by pyarrow.
+        import pyarrow as pa
+        frame = pl.DataFrame(candles).with_columns(pl.col("volume").cast(pl.Float32))
+        table = frame.to_arrow().replace_schema_metadata({"sluice.request": json.dumps({"indicators": WISHES})})
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        answer = pl.read_ipc_stream(io.BytesIO(self.ask(sink.getvalue().to_pybytes(), ARROW, ARROW)))
+        for name, column in zip(NAMES, self.expected(candles)):
+            same(column, bits(answer[name].to_list()), name)
+        query = "?request=" + urllib.parse.quote(json.dumps({"indicators": WISHES}))
+        text = self.ask(frame.write_csv().encode(), "text/csv", "text/csv", query)
+        answer = pl.read_csv(text, infer_schema_length=None)
+        for name, column in zip(NAMES, self.expected(candles)):
+            same(column, bits(float("nan") if value is None else value for value in answer[name].to_list()), name)
+        return f"polars {pl.__version__}: a frame as a stream and as CSV in, frames out"
+
+    def numpy(self):
+        import numpy as np
+
+        candles = candles_of(5_000)
+        arrays = {name: np.array(values, "<i8" if name == "timestamp" else "<f8") for name, values in candles.items()}
+        stride = -(-arrays["close"].nbytes // 64) * 64
+        places = [{"name": name, "type": "i64" if name == "timestamp" else "f64", "offset": at * stride}
+                  for at, name in enumerate(arrays)]
+        header = json.dumps({"rows": len(candles["close"]), "columns": places, "request": {"indicators": WISHES}})
+        header += " " * (-(12 + len(header)) % 64)
+        data = b"".join(array.tobytes().ljust(stride, b"\0") for array in arrays.values())
+        body = b"SLCOLS1\n" + len(header).to_bytes(4, "little") + header.encode() + data
+        answer = self.ask(body, COLUMNS, COLUMNS)
+        length = int.from_bytes(answer[8:12], "little")
+        header = json.loads(answer[12:12 + length])
+        found = {place["name"]: np.frombuffer(answer, {"f64": "<f8", "i64": "<i8"}[place["type"]], header["rows"],
+                                              12 + length + place["offset"]) for place in header["columns"]}
+        for name, column in zip(NAMES, self.expected(candles)):
+            same(column, bits(found[name].tolist()), name)
+        if found["timestamp"].tolist() != candles["timestamp"] or (12 + length) % 64:
+            raise Fault("times or alignment are others")
+        return f"numpy {np.__version__}: arrays in, arrays out, in place"
+
+
+def candles_of(count):
+    """Candles by chance, the same each time."""
+    chance = random.Random(count)
+    rows, price = [], 100.0
+    for at in range(count):
+        opened, price = price, price * (1 + chance.uniform(-0.01, 0.01))
+        rows.append((1_700_000_000_000 + at * 60_000, opened, max(opened, price) * 1.001, min(opened, price) * 0.999,
+                     price, chance.uniform(0, 50)))
+    return dict(zip(("timestamp", "open", "high", "low", "close", "volume"), map(list, zip(*rows))))
+
+
+def bits(values):
+    """Every value to its last bit; all that is not a number is one."""
+    return [float(value).hex() for value in values]
+
+
+def same(expected, found, name):
+    if expected != found:
+        at = next((at for at, pair in enumerate(zip(expected, found)) if pair[0] != pair[1]), min(len(expected), len(found)))
+        raise Fault(f"{name}: {len(expected)} and {len(found)} values, other at {at}: {expected[at:at + 1]} {found[at:at + 1]}")
+
+
+def inside(edge, token):
+    """All checks; whether each passed."""
+    clients, passed, failed = Clients(edge, token), 0, 0
+    for check in (clients.decimals, clients.arrow, clients.polars, clients.numpy):
+        try:
+            print("ok", check(), flush=True)
+            passed += 1
+        except (Fault, OSError, KeyError, ValueError) as error:
+            print(f"FAILED {check.__name__}: {type(error).__name__} {error}", flush=True)
+            failed += 1
+    print(f"calc: {passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sluice")
+    parser.add_argument("--inside", nargs=2)
+    given = parser.parse_args()
+    if given.inside:
+        return inside(*given.inside)
+    try:
+        install()
+        with Instance(given.sluice) as instance:
+            banner = instance.banner
+            command = [VENV / "bin/python", HERE, "--inside", banner["edge"], banner["token"]]
+            return subprocess.run(command, check=False).returncode
+    except (Fault, StartError) as error:
+        print(f"FAILED {error}\ncalc: 0 passed, 1 failed")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
