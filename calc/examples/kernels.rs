@@ -70,11 +70,20 @@ const KERNELS: &[(&str, &[(&str, Value<'static>)])] = &[
     ("dx", &[]),
     ("di", &[]),
     ("adxr", &[]),
+    ("trima", &[]),
+    ("hma", &[]),
+    ("kama", &[]),
+    ("vwma", &[]),
+    ("vwap", &[]),
+    ("apo", &[]),
+    ("ppo", &[]),
+    ("bop", &[]),
+    ("stochrsi", &[]),
 ];
 
 /// The same kernel of the `ta-lib` crate.
 fn ta_lib(name: &str, columns: &[Vec<f64>; 5], outs: &mut [Vec<f64>]) -> Result<OutRange, RetCode> {
-    let [_, high, low, close, volume] = columns;
+    let [open, high, low, close, volume] = columns;
     let [first, second, third] = outs else { return Err(RetCode::BadParam) };
     let (core, last, sma) = (Core::new(), close.len() - 1, MAType::SMA);
     match name {
@@ -103,6 +112,15 @@ fn ta_lib(name: &str, columns: &[Vec<f64>; 5], outs: &mut [Vec<f64>]) -> Result<
             core.minus_di(0, last, high, low, close, 14, second)
         }
         "adxr" => core.adxr(0, last, high, low, close, 14, first),
+        "trima" => core.trima(0, last, close, 30, first),
+        "hma" => core.hma(0, last, close, 20, first),
+        "kama" => core.kama(0, last, close, 30, first),
+        "vwma" => core.vwma(0, last, close, volume, 30, first),
+        "vwap" => core.vwap(0, last, high, low, close, volume, first),
+        "apo" => core.apo(0, last, close, 12, 26, MAType::EMA, first),
+        "ppo" => core.ppo(0, last, close, 12, 26, MAType::EMA, first),
+        "bop" => core.bop(0, last, open, high, low, close, first),
+        "stochrsi" => core.stochrsi(0, last, close, 14, 5, 3, sma, first, second),
         _ => Err(RetCode::BadParam),
     }
 }

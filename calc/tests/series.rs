@@ -141,7 +141,7 @@ fn next_close(kind: Kind, close: f64, bar: usize, len: usize, dice: &mut Dice) -
         Kind::Trend => close + 0.1 + 0.001 * dice.roll(),
         Kind::Halts if bar % 97 > 40 => close,
         Kind::LongFlat => {
-            100.1 + if bar > len / 10 * 9 { 0.01 * f64::from(u8::from(bar % 3 == 0)) } else { 0.0 }
+            100.1 + if bar > len / 10 * 9 { 0.01 * f64::from(u8::from(bar.is_multiple_of(3))) } else { 0.0 }
         }
         Kind::Alternating => [1.0, -1.0][bar % 2],
         _ => close * (1.0 + (dice.roll() - 0.5) * 0.04),

@@ -2,7 +2,7 @@
 
 use crate::series::{Columns, Kind, REAL, any_columns, columns, compute, real, same_bits};
 use proptest::prelude::*;
-use sluice_calc::{Compat, Entry, Indicator, Value, catalog};
+use sluice_calc::{Compat, Entry, Indicator, Range, Value, catalog};
 
 fn batch(indicator: &Indicator, columns: &Columns, len: usize) -> Vec<Vec<f64>> {
     compute(indicator, &columns.bars().head(len))
@@ -54,7 +54,7 @@ fn any_indicator(longest: u32) -> impl Strategy<Value = Indicator> {
             let bars = entry
                 .params
                 .iter()
-                .filter(|param| matches!(param.range, sluice_calc::Range::Whole { max, .. } if max > 1));
+                .filter(|param| matches!(param.range, Range::Whole { max, .. } if max > 1));
             let given: Vec<_> =
                 bars.zip(windows).map(|(param, bars)| (param.name, Value::Number(f64::from(bars)))).collect();
             Indicator::parse(entry.name, compat, &given).unwrap()
@@ -148,6 +148,29 @@ fn windows_of_one_bar_agree() {
         assert_agreement(&indicator, &columns);
         if matches!(name, "sma" | "ema") {
             assert_eq!(batch(&indicator, &columns, 200)[0], columns.close);
+        }
+    }
+}
+
+#[test]
+fn the_shortest_windows_and_every_choice_of_words_agree() {
+    let columns = columns(Kind::Walk, 17, 700);
+    for entry in catalog::entries() {
+        let shortest: Vec<_> = entry
+            .params
+            .iter()
+            .filter_map(|param| match param.range {
+                Range::Whole { min, max } if max > 1 => Some((param.name, Value::Number(f64::from(min)))),
+                _ => None,
+            })
+            .collect();
+        assert_agreement(&Indicator::parse(entry.name, Compat::TaLib, &shortest).unwrap(), &columns);
+        for param in entry.params {
+            let Range::Words(words) = param.range else { continue };
+            for word in words {
+                let given = [(param.name, Value::Word(word))];
+                assert_agreement(&Indicator::parse(entry.name, Compat::TaLib, &given).unwrap(), &columns);
+            }
         }
     }
 }

@@ -74,6 +74,14 @@ impl Param {
         Self { name, range: Range::Real { min, max }, default }
     }
 
+    pub(crate) const fn words(
+        name: &'static str,
+        words: &'static [&'static str],
+        default: fn(Compat) -> Value<'static>,
+    ) -> Self {
+        Self { name, range: Range::Words(words), default }
+    }
+
     pub(crate) const SEED: Self = Self {
         name: "seed",
         range: Range::Words(&["sma", "first"]),
@@ -299,7 +307,7 @@ impl<'a> Args<'a> {
     }
 
     /// A word out of the choice of the table.
-    fn word(&self, name: &'static str) -> Result<&'static str, CatalogError> {
+    pub(crate) fn word(&self, name: &'static str) -> Result<&'static str, CatalogError> {
         let param = self.param(name);
         let Range::Words(words) = param.range else { return Ok("") };
         let given = match self.value(param) {

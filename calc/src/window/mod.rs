@@ -25,8 +25,8 @@ pub(crate) use mean::{Mean, Means};
 pub(crate) use moments::Moments;
 pub(crate) use ramp::Ramp;
 pub(crate) use ring::Ring;
-pub(crate) use rolling::{Sliding, Windowed};
-pub(crate) use share::{Itself, Ratio, Shown};
+pub(crate) use rolling::{Sliding, Window, Windowed};
+pub(crate) use share::{Itself, Mass, Ratio, Shown};
 
 /// Longest segment for short windows, in bars: long enough to hide the restart, short enough that
 /// eight segments stay in the second-level cache, and no multiple of the 4 KiB page.

@@ -192,6 +192,10 @@ fn lookbacks_are_the_same() {
         assert_eq!(ours("atr", &period), core.atr_lookback(bars).unwrap());
         assert_eq!(ours("adx", &period), core.adx_lookback(bars).unwrap());
         assert_eq!(ours("wma", &period), core.wma_lookback(bars).unwrap());
+        assert_eq!(ours("trima", &period), core.trima_lookback(bars).unwrap());
+        assert_eq!(ours("hma", &period), core.hma_lookback(bars).unwrap());
+        assert_eq!(ours("kama", &period), core.kama_lookback(bars).unwrap());
+        assert_eq!(ours("vwma", &period), core.vwma_lookback(bars).unwrap());
         assert_eq!(ours("dema", &period), core.dema_lookback(bars).unwrap());
         assert_eq!(ours("tema", &period), core.tema_lookback(bars).unwrap());
         assert_eq!(ours("t3", &period), core.t3_lookback(bars, 0.7).unwrap());
@@ -203,6 +207,8 @@ fn lookbacks_are_the_same() {
         assert_eq!(ours("di", &period), core.plus_di_lookback(bars).unwrap());
         assert_eq!(ours("adxr", &period), core.adxr_lookback(bars).unwrap());
     }
+    assert_eq!(ours("apo", &[]), core.apo_lookback(12, 26, MAType::EMA).unwrap());
+    assert_eq!(ours("stochrsi", &[]), core.stochrsi_lookback(14, 5, 3, MAType::SMA).unwrap());
     assert_eq!(ours("macd", &[]), core.macd_lookback(12, 26, 9).unwrap());
     assert_eq!(ours("bbands", &[]), core.bbands_lookback(20, 2.0, 2.0, MAType::SMA).unwrap());
     assert_eq!(ours("stoch", &[]), core.stoch_lookback(5, 3, MAType::SMA, 3, MAType::SMA).unwrap());

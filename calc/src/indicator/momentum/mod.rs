@@ -1,10 +1,13 @@
 //! How fast prices move, and how far.
 
+mod bop;
 mod change;
 mod macd;
 mod mfi;
+mod osc;
 pub(crate) mod rsi;
 mod stoch;
+mod stochrsi;
 mod trix;
 mod willr;
 
@@ -22,4 +25,8 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     &change::ROC,
     &stoch::STOCHF,
     &willr::WILLR,
+    &osc::APO,
+    &osc::PPO,
+    &bop::BOP,
+    &stochrsi::STOCHRSI,
 ];

@@ -41,11 +41,7 @@ pub(super) static STOCHF: Entry = Entry {
         Param::bars("fast_d", 1, |_| Value::Number(3.0)),
     ],
     outputs: &["fastk", "fastd"],
-    build: |args| {
-        let slow =
-            Stoch { fast_k: args.window("fast_k")?, slow_k: Span::of::<1>(), slow_d: args.window("fast_d")? };
-        Ok(Arc::new(slow))
-    },
+    build: |args| Ok(Arc::new(Stoch::fast(args.window("fast_k")?, args.window("fast_d")?))),
 };
 
 /// A range up to this share of its own ends is rounding, not movement.
@@ -71,7 +67,7 @@ impl Between<1> for Position {
 
 /// The fast oscillator is the slow one whose `slow_k` is 1: the mean of one value is that value.
 #[derive(Clone, Copy, Debug)]
-struct Stoch {
+pub(super) struct Stoch {
     fast_k: Span,
     slow_k: Span,
     slow_d: Span,
@@ -106,17 +102,27 @@ impl Kernel for Stoch {
     }
 
     fn stream(&self) -> Box<dyn Live> {
-        Box::new(StochStream {
+        Box::new(self.running())
+    }
+}
+
+impl Stoch {
+    /// The oscillator that shows its raw values, and their mean.
+    pub(super) const fn fast(fast_k: Span, fast_d: Span) -> Self {
+        Self { fast_k, slow_k: Span::of::<1>(), slow_d: fast_d }
+    }
+
+    /// The state before the first bar.
+    pub(super) fn running(&self) -> StochStream {
+        StochStream {
             raw: Channel::new(self.fast_k.bars()).running(),
             smoothing: self.slow_k.bars() - 1,
             missing: self.lookback(),
             k: Means::new(self.slow_k.bars()).running(),
             d: Means::new(self.slow_d.bars()).running(),
-        })
+        }
     }
-}
 
-impl Stoch {
     /// Bars before `k` could begin.
     const fn k_ready(&self) -> usize {
         self.fast_k.bars() - 1 + self.slow_k.bars() - 1
@@ -125,7 +131,7 @@ impl Stoch {
 
 /// The streaming state; a look costs what a bar does.
 #[derive(Clone, Debug)]
-struct StochStream {
+pub(super) struct StochStream {
     raw: ChannelStream<Position, 1>,
     /// Raw values still missing before `k` begins.
     smoothing: usize,
