@@ -220,7 +220,7 @@ fn of_own(
     let credential = match reserved.credential {
         Credential::Edge => "checked by the edge, the worker checks the scope",
         Credential::EdgeIfPresent => "checked by the edge where one is sent, the worker decides",
-        Credential::Worker => "passed to the worker, which decides",
+        Credential::Worker | Credential::WorkerTells => "passed to the worker, which decides",
         Credential::Open => "none, or by a rule of the page",
     };
     let verdict = verdict

@@ -17,6 +17,11 @@ pub const X_INTERNAL_KEY: &str = "x-internal-key";
 /// Present when a role speaks for itself. The edge leaves it off what it forwards, so a forwarded
 /// request without a verified caller is anonymous and never the edge.
 pub const X_INTERNAL_SELF: &str = "x-internal-self";
+/// What a worker tells the edge with its answer, at the internal door only: [`REFUSED_CREDENTIAL`]. The edge believes it
+/// of workers alone and passes it on to nobody.
+pub const X_INTERNAL_REFUSED: &str = "x-internal-refused";
+/// The credential that the request carried was none, in its fields or in its body.
+pub const REFUSED_CREDENTIAL: &str = "credential";
 /// W3C trace context.
 pub const TRACEPARENT: &str = "traceparent";
 /// What tracing systems keep beside it.

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, StatusCode};
 use sluice_identity::claims::Claims;
 use sluice_identity::grants::Grants;
 use sluice_identity::token::TokenError;
 use sluice_identity::trust::Trust;
 use sluice_policy::authorize::Need;
 use sluice_policy::reserved::{Credential, Reserved};
+use sluice_policy::time::Nanos;
 use sluice_schema::Authority;
 use sluice_wire::code::Code;
 use sluice_wire::problem::Problem;
@@ -17,7 +18,7 @@ use sluice_wire::problem::Problem;
 use crate::admit::{decided, not_sent, preflight};
 use crate::clock;
 use crate::ctx::{Exchange, Target};
-use crate::fields::name;
+use crate::fields::{Fields, name};
 use crate::jwt_cache::{Found, Verified};
 use crate::respond::Answer;
 use crate::state::Shared;
@@ -58,6 +59,14 @@ pub(crate) fn authenticate(
             x.keeps_credentials = true;
             (false, true)
         }
+        (Target::Worker(_), Some(Credential::WorkerTells)) => {
+            x.keeps_credentials = true;
+            // Logins carry theirs in the body; what is read without one is open to everybody.
+            if !matches!(token(headers), Presented::Nothing) || !x.arrival.method.is_safe() {
+                judge_behind(shared, x)?;
+            }
+            (false, false)
+        }
         (Target::Worker(_), _) => {
             x.keeps_credentials = true;
             (false, false)
@@ -71,7 +80,7 @@ pub(crate) fn authenticate(
     let defers = matches!(reserved.map(|reserved| reserved.credential), Some(Credential::EdgeIfPresent));
     // A token of Vault's kind is none that the edge could know; the vault has the one table of them.
     if defers && matches!(token(headers), Presented::Token(token) if token.starts_with(VAULT_TOKEN_PREFIX)) {
-        return Ok(());
+        return judge_behind(shared, x);
     }
     let before = x.decision;
     x.identity = match verify(shared, x, headers) {
@@ -99,13 +108,7 @@ pub(crate) fn verify(
         shown => shown,
     };
     let now = clock::now();
-    if let Some(wait) = shared.throttle.wait(x.client, now) {
-        shared.meters.auth_failure("throttled");
-        let problem =
-            Problem::new(Code::TooManyFailures).detail("too many failed authentications of this address");
-        let answer = Answer::problem(problem.retry_after_s(clock::retry_after_s(wait)));
-        return Err(decided(x, "auth_throttled", answer));
-    }
+    throttle(shared, x, now)?;
     let trust = shared.trust.load();
     let verified = match shown {
         Presented::Token(token) => {
@@ -142,6 +145,31 @@ pub(crate) fn verify(
             shared.throttle.fail(x.client, now);
             Err(decided(x, UNAUTHENTICATED, Answer::unauthenticated()))
         }
+    }
+}
+
+/// Refuses an address that has failed too often.
+fn throttle(shared: &Shared, x: &mut Exchange, now: Nanos) -> Result<(), Answer> {
+    let Some(wait) = shared.throttle.wait(x.client, now) else { return Ok(()) };
+    shared.meters.auth_failure("throttled");
+    let problem =
+        Problem::new(Code::TooManyFailures).detail("too many failed authentications of this address");
+    let answer = Answer::problem(problem.retry_after_s(clock::retry_after_s(wait)));
+    Err(decided(x, "auth_throttled", answer))
+}
+
+/// Leaves a credential to the worker, unless the address has failed too often.
+fn judge_behind(shared: &Shared, x: &mut Exchange) -> Result<(), Answer> {
+    x.judged_behind = true;
+    throttle(shared, x, clock::now())
+}
+
+/// Counts a credential that its worker found to be none. A worker's own paths say so by their status; `/v1` has one
+/// status for what is none and what may not, so there the worker tells it beside.
+pub(crate) fn judged(shared: &Shared, x: &Exchange, status: StatusCode, answer: &impl Fields) {
+    if x.judged_behind && (status == StatusCode::UNAUTHORIZED || answer.has(&name::REFUSED)) {
+        shared.meters.auth_failure("worker");
+        shared.throttle.fail(x.client, clock::now());
     }
 }
 

@@ -148,6 +148,8 @@ pub(crate) struct Exchange {
     pub(crate) identity: Option<Arc<Verified>>,
     /// Whether credential fields reach the upstream.
     pub(crate) keeps_credentials: bool,
+    /// Whether a worker judges its credential in the edge's place: one that is none counts here all the same.
+    pub(crate) judged_behind: bool,
     /// Header fields about the rate limit, for every answer.
     pub(crate) limit_headers: Vec<(HeaderName, HeaderValue)>,
     /// Request body at most, bytes.
@@ -242,6 +244,7 @@ impl Exchange {
             forward_path: None,
             identity: None,
             keeps_credentials: false,
+            judged_behind: false,
             limit_headers: Vec::new(),
             body_bytes_max: 0,
             body_bytes: 0,

@@ -17,6 +17,7 @@ use sluice_policy::headers::Rules;
 use sluice_policy::method::Method;
 
 use crate::admit::too_large;
+use crate::authenticate::judged;
 use crate::backlog::counted;
 use crate::clock;
 use crate::ctx::{Exchange, Target};
@@ -144,6 +145,7 @@ pub(crate) fn answer_begins(
     status: StatusCode,
     response: &impl Fields,
 ) {
+    judged(shared, x, status, response);
     let stream = is_stream(response);
     x.streaming = stream || answers_call(x, response);
     if x.streaming {

@@ -17,6 +17,8 @@ pub enum Credential {
     EdgeIfPresent,
     /// The worker alone; credential headers pass unchanged.
     Worker,
+    /// The same, and the worker tells where one was none: those count as failures of the address.
+    WorkerTells,
     /// Nobody, or the edge by a rule of its own (`/metrics`, `/api/register`).
     Open,
 }
@@ -107,7 +109,7 @@ pub static RESERVED: [Reserved; 36] = [
     paced(secret(vault("/secrets", Credential::EdgeIfPresent))),
     secret(vault("/audit", Credential::EdgeIfPresent)),
     secret(vault("/falco", Credential::EdgeIfPresent)),
-    paced(secret(vault("/v1", Credential::Worker))),
+    paced(secret(vault("/v1", Credential::WorkerTells))),
     paced(secret(vault("/oauth2", Credential::Worker))),
     guarded(secret(vault("/oauth2/token", Credential::Worker))),
     guarded(secret(vault("/acme", Credential::Worker))),

@@ -19,6 +19,9 @@ pub(crate) enum VaultError {
     /// A refusal under `/v1/`, with the status and the words that Vault has for it.
     #[error("{1}")]
     Worded(u16, String),
+    /// The same, of a credential that is none: the edge is told.
+    #[error("{1}")]
+    Unproved(u16, String),
     /// A refusal under `/acme/`, in the words that RFC 8555 has for it.
     #[error("{0}")]
     Acme(Box<crate::acme::Refusal>),
@@ -76,7 +79,11 @@ impl VaultError {
             Self::Acme(refusal) => refusal.is_denial(),
             error => matches!(
                 error,
-                Self::Forbidden(_) | Self::Lacking(_) | Self::Anonymous | Self::Worded(403, _)
+                Self::Forbidden(_)
+                    | Self::Lacking(_)
+                    | Self::Anonymous
+                    | Self::Worded(403, _)
+                    | Self::Unproved(403, _)
             ),
         }
     }
@@ -99,7 +106,9 @@ impl From<VaultError> for Reject {
                 Problem::new(code).detail(detail).retry_after_s(retry_s).into()
             }
             // Not reached: `/v1/` and `/acme/` word their own answers.
-            VaultError::Worded(_, detail) => Self::new(Code::BadRequest, detail),
+            VaultError::Worded(_, detail) | VaultError::Unproved(_, detail) => {
+                Self::new(Code::BadRequest, detail)
+            }
             VaultError::Acme(refusal) => Self::new(Code::BadRequest, refusal.to_string()),
             VaultError::Forbidden(detail) => Self::new(Code::Forbidden, detail),
             VaultError::Lacking(permission) => Self::lacking(permission),

@@ -17,6 +17,8 @@ pub(crate) const ACCOUNT: HeaderName = HeaderName::from_static(header::X_ACCOUNT
 pub(crate) const PROOF: HeaderName = HeaderName::from_static(header::X_INTERNAL_PROOF);
 /// Proof of a role identity.
 pub(crate) const INTERNAL_KEY: HeaderName = HeaderName::from_static(header::X_INTERNAL_KEY);
+/// What a worker tells of a request's credential.
+pub(crate) const REFUSED: HeaderName = HeaderName::from_static(header::X_INTERNAL_REFUSED);
 /// Trace context.
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static(header::TRACEPARENT);
 /// What tracing systems keep beside it.

@@ -233,3 +233,78 @@ fn a_workers_event_stream_passes_through() {
     ));
     assert_eq!(reply.text(), "data: x\n\ndata: x\n\ndata: x\n\n");
 }
+
+/// What the vault tells the edge of a credential that is none.
+const TELLS: &str = "X-Internal-Refused: credential\r\n";
+
+/// An answer with a field line of its own.
+fn answer(wire: &mut dyn crate::harness::Wire, status: &str, line: &str) -> bool {
+    let text = format!("HTTP/1.1 {status}\r\n{line}Content-Length: 2\r\n\r\n{{}}");
+    wire.write_all(text.as_bytes()).is_ok()
+}
+
+#[test]
+fn what_the_vault_finds_to_be_no_credential_counts_and_what_it_forbids_does_not() {
+    let mut setup = Setup::new("");
+    let vault = Upstream::start_unix(&setup.door(Role::Vault), |seen, wire| match seen.line() {
+        line if line.contains("/pki/") => answer(wire, "200 OK", ""),
+        _ if seen.fields("x-vault-token") == ["hvs.good"] => answer(wire, "403 Forbidden", ""),
+        _ => answer(wire, "403 Forbidden", TELLS),
+    });
+    let edge = setup.start();
+    let mut client = edge.connect();
+    let mut ask = |line: &str, more: &str| {
+        client.exchange(&format!("{line} HTTP/1.1\r\nHost: edge\r\nContent-Length: 0\r\n{more}\r\n"))
+    };
+    let (read, good) = ("GET /v1/secret/data/a", "X-Vault-Token: hvs.good\r\n");
+    for _ in 0..100 {
+        assert_eq!(ask(read, good).status, 403);
+    }
+    for guess in 0..60 {
+        let reply = match guess % 2 {
+            0 => ask(read, &format!("X-Vault-Token: hvs.{guess}\r\n")),
+            _ => ask("POST /v1/auth/approle/login", ""),
+        };
+        assert_eq!(reply.status, 403, "{guess}");
+        assert!(reply.fields("x-internal-refused").is_empty(), "{}", reply.head);
+    }
+    let before = vault.seen().len();
+    for (line, more) in [
+        (read, good),
+        ("POST /v1/auth/approle/login", ""),
+        ("GET /secrets/a", good),
+        ("PUT /v1/sys/wrapping/unwrap", ""),
+    ] {
+        let reply = ask(line, more);
+        assert_eq!((reply.status, reply.code().as_str()), (429, "too_many_auth_failures"), "{line}");
+        assert!(reply.field("retry-after").parse::<u64>().unwrap() >= 1);
+    }
+    assert_eq!(vault.seen().len(), before, "none of them is looked at");
+    assert_eq!(ask("GET /v1/pki/ca/pem", "").status, 200, "what is open stays open");
+}
+
+#[test]
+fn a_token_that_the_vault_refuses_at_secrets_counts() {
+    let mut setup = Setup::new("");
+    let vault =
+        Upstream::start_unix(&setup.door(Role::Vault), |_, wire| answer(wire, "401 Unauthorized", ""));
+    let edge = setup.start();
+    for guess in 0..60 {
+        assert_eq!(edge.get_as("/secrets/a", &format!("hvs.{guess}")).status, 401, "{guess}");
+    }
+    assert_eq!(edge.get_as("/secrets/a", "hvs.x").code(), "too_many_auth_failures");
+    assert_eq!(edge.get("/secrets/a").status, 401, "who shows nothing guesses nothing");
+    assert_eq!(vault.seen().len(), 61);
+}
+
+#[test]
+fn a_service_cannot_have_its_callers_locked_out() {
+    let upstream = Upstream::start(|_, wire| answer(wire, "401 Unauthorized", TELLS));
+    let edge = crate::harness::edge_for(&upstream, "");
+    for _ in 0..70 {
+        let reply = edge.get("/api");
+        assert_eq!((reply.status, reply.fields("x-internal-refused").len()), (401, 0));
+    }
+    assert_eq!(edge.get_as("/api", &edge.issuer.token("read")).status, 401, "the service's own answer");
+    assert_eq!(upstream.seen().len(), 71);
+}

@@ -7,9 +7,9 @@ use axum::extract::{FromRequestParts as _, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use sluice_http::{BodyBytes, Peer, Reject};
+use sluice_http::{BodyBytes, Door, Peer, Reject};
 use sluice_wire::code::Code;
-use sluice_wire::header::X_VAULT_TOKEN;
+use sluice_wire::header::{REFUSED_CREDENTIAL, X_INTERNAL_REFUSED, X_VAULT_TOKEN};
 use zeroize::Zeroizing;
 
 use super::answer::{Answer, Wire, refusal};
@@ -32,10 +32,16 @@ const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
 /// Every request below `/v1/`.
 pub(crate) async fn handle(State(context): State<Arc<Context>>, request: Request) -> Response {
     let head = request.method() == Method::HEAD;
+    // Who asks at the API port has only the answer: what it does not say is told to the edge alone.
+    let is_internal = request.extensions().get::<Peer>().is_some_and(|peer| peer.door == Door::Internal);
     match answer(&context, request).await {
         Ok((answer, request_id)) => respond(answer.wire(&request_id), head),
-        Err(Refused { wire, retry_s }) => {
+        Err(Refused { wire, retry_s, unproved }) => {
             let mut response = respond(wire, head);
+            if unproved && is_internal {
+                let told = HeaderValue::from_static(REFUSED_CREDENTIAL);
+                response.headers_mut().insert(X_INTERNAL_REFUSED, told);
+            }
             if let Some(seconds) = retry_s {
                 response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
             }
@@ -236,6 +242,8 @@ struct Refused {
     wire: Wire,
     /// Seconds until it may be tried again.
     retry_s: Option<u64>,
+    /// Whether a credential was shown that is none.
+    unproved: bool,
 }
 
 /// An error of an operation.
@@ -245,12 +253,12 @@ fn of_error(error: &VaultError) -> Refused {
         VaultError::Invalid(Code::RateLimited, _) => Some(crate::error::RETRY_S),
         _ => None,
     };
-    Refused { wire: wire_of(error), retry_s }
+    Refused { wire: wire_of(error), retry_s, unproved: matches!(error, VaultError::Unproved(..)) }
 }
 
 fn wire_of(error: &VaultError) -> Wire {
     match error {
-        VaultError::Worded(status, text) => refusal(*status, &[text]),
+        VaultError::Worded(status, text) | VaultError::Unproved(status, text) => refusal(*status, &[text]),
         VaultError::Forbidden(_) | VaultError::Lacking(_) | VaultError::Anonymous => {
             refusal(403, &["1 error occurred:\n\t* permission denied\n\n"])
         }
@@ -281,7 +289,7 @@ fn worded(reject: &Reject) -> Refused {
         _ if problem.code == Code::Sealed => refusal(503, &["Vault is sealed"]),
         status => refusal(status, &[problem.detail.as_deref().unwrap_or("")]),
     };
-    Refused { wire, retry_s: problem.retry_after_s }
+    Refused { wire, retry_s: problem.retry_after_s, unproved: problem.status() == 401 }
 }
 
 #[cfg(test)]

@@ -121,6 +121,11 @@ fn fault(status: u16, text: impl Into<String>) -> VaultError {
     VaultError::Worded(status, text.into())
 }
 
+/// The same, where what was shown as a credential is none.
+fn unproved(status: u16, text: impl Into<String>) -> VaultError {
+    VaultError::Unproved(status, text.into())
+}
+
 /// Vault's word for what a caller may not do.
 fn denied() -> VaultError {
     fault(403, "1 error occurred:\n\t* permission denied\n\n")

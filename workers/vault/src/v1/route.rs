@@ -7,7 +7,7 @@ use super::answer::Answer;
 use super::call::{Call, Op};
 use super::token::{self, Kind};
 use super::who::{self, Who};
-use super::{auth, denied, fault, logical, nothing};
+use super::{auth, denied, fault, logical, nothing, unproved};
 use crate::context::Vault;
 use crate::error::VaultError;
 use crate::path::SecretPath;
@@ -55,7 +55,7 @@ impl Vault {
                 return Ok(Ask { call, who: Who::Nobody });
             }
             let entry = call.act.entry("v1", call.op.word(), call.path.clone()).actor("unverified");
-            return Err(self.refuse(entry, fault(403, "permission denied")));
+            return Err(self.refuse(entry, unproved(403, "permission denied")));
         };
         let limited = held.row.uses.is_some() && held.row.kind == Kind::Service;
         let id = held.id.clone();

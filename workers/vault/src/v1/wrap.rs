@@ -8,7 +8,7 @@ use super::answer::{Answer, Reply, WrapInfo};
 use super::route::Ask;
 use super::token::{self, Draft, Kind, Row, Term};
 use super::who::Who;
-use super::{fault, logical};
+use super::{fault, logical, unproved};
 use crate::context::Vault;
 use crate::error::VaultError;
 use crate::quota::Held;
@@ -112,7 +112,7 @@ fn found(
     id: Option<&str>,
     now: jiff::Timestamp,
 ) -> Result<(String, Row, Wrapped), VaultError> {
-    let gone = || fault(400, "wrapping token is not valid or does not exist");
+    let gone = || unproved(400, "wrapping token is not valid or does not exist");
     let id = id.ok_or_else(gone)?;
     let row = token::live(view, id, now)?.filter(|row| row.kind == Kind::Wrapping).ok_or_else(gone)?;
     let wrapped = logical::load(view, &format!("wrap/{id}"))?;

@@ -301,3 +301,32 @@ async fn clients_of_vault_make_open_and_close_it() {
     }
     assert_eq!(vault.v1(root, "GET", "secret/data/a", &none).await.json()["data"]["data"], json!({ "a": 1 }));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_edge_alone_is_told_which_refusals_are_of_a_credential() {
+    let vault = Vault::start().await;
+    let narrow = vault.policy_token("narrow", r#"path "secret/data/own" { capabilities = ["read"] }"#).await;
+    let foreign = format!("x-vault-token: {narrow}\r\n");
+    let (guess, jwt) = ("x-vault-token: hvs.AAAAAAAAAAAAAAAAAAAAAAAA\r\n", "x-vault-token: a.b.c\r\n");
+    let role = r#"{"role_id":"none","secret_id":"none-of-that-length"}"#;
+    for (headers, method, path, body, told) in [
+        (guess, "GET", "secret/data/own", "", true),
+        (jwt, "GET", "secret/data/own", "", true),
+        ("", "POST", "auth/approle/login", role, true),
+        ("", "POST", "auth/userpass/login/nobody", r#"{"password":"none"}"#, true),
+        ("", "POST", "auth/jwt/login", r#"{"jwt":"a.b.c","role":"r"}"#, true),
+        ("", "PUT", "sys/wrapping/unwrap", r#"{"token":"hvs.AAAAAAAAAAAAAAAAAAAAAAAA"}"#, true),
+        (&foreign, "GET", "secret/data/foreign", "", false),
+        (&foreign, "GET", "secret/data/own", "", false),
+        ("", "GET", "secret/data/own", "", false),
+        ("", "POST", "auth/approle/login", "{}", false),
+    ] {
+        let target = format!("/v1/{path}");
+        let inside = vault.vouched(headers, method, &target, body).await;
+        let outside = vault.raw(method, &target, headers, body).await;
+        assert!(inside.status >= 400 && inside.status == outside.status, "{target}: {inside:?} {outside:?}");
+        assert_eq!(inside.head.contains("x-internal-refused: credential\r\n"), told, "{target}: {inside:?}");
+        assert!(!outside.head.contains("x-internal"), "{target}: {outside:?}");
+        assert_eq!(inside.text, outside.text, "{target}");
+    }
+}

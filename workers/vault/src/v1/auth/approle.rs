@@ -14,7 +14,7 @@ use sluice_wire::code::Code;
 use super::super::answer::Answer;
 use super::super::call::Op;
 use super::super::route::{Ask, unsupported_operation, unsupported_path};
-use super::super::{Keys, at, fault, logical, nothing, token};
+use super::super::{Keys, at, fault, logical, nothing, token, unproved};
 use super::Tokens;
 use crate::context::Vault;
 use crate::error::VaultError;
@@ -340,7 +340,7 @@ impl Vault {
 const WRONG: &str = "invalid role or secret ID";
 
 fn is_wrong(error: &VaultError) -> bool {
-    matches!(error, VaultError::Worded(400, text) if text == WRONG)
+    matches!(error, VaultError::Unproved(400, text) if text == WRONG)
 }
 
 /// Whether it was refused before it was judged.
@@ -357,7 +357,7 @@ fn find(
     secret_id: &str,
     now: Timestamp,
 ) -> Result<(String, String, Secret), VaultError> {
-    let refused = || fault(400, WRONG);
+    let refused = || unproved(400, WRONG);
     let name: Option<String> = logical::load(view, &id_key(keys, role_id))?;
     let key = secret_key(keys, name.as_deref().unwrap_or("-"), secret_id);
     let secret: Option<Secret> = logical::load(view, &key)?;
@@ -386,7 +386,7 @@ fn login(
     now: Timestamp,
 ) -> Result<(String, token::Row), VaultError> {
     let (name, key, mut secret) = find(change, keys, role_id, secret_id, now)?;
-    let role: Role = logical::load(change, &role_key(&name))?.ok_or_else(|| fault(400, WRONG))?;
+    let role: Role = logical::load(change, &role_key(&name))?.ok_or_else(|| unproved(400, WRONG))?;
     if secret.counted {
         secret.uses -= 1;
         secret.updated = now;

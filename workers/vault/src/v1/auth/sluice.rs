@@ -13,7 +13,7 @@ use super::super::born::Born;
 use super::super::call::{Certified, Op};
 use super::super::route::{Ask, unsupported_operation, unsupported_path};
 use super::super::token;
-use super::super::{fault, logical};
+use super::super::{fault, logical, unproved};
 use super::Tokens;
 use crate::context::Vault;
 use crate::error::VaultError;
@@ -73,15 +73,15 @@ impl Vault {
         let checked = || {
             let jwt = ask.call.fields.needed("jwt")?;
             let role = ask.call.fields.needed("role")?;
-            let claims = self.trust.verify(&jwt).map_err(|_| fault(400, "the token is not valid"))?;
+            let claims = self.trust.verify(&jwt).map_err(|_| unproved(400, "the token is not valid"))?;
             // Whoever has the old shared secret makes such tokens himself; one that is bound proves nothing in a body.
             if claims.legacy || claims.bound.is_some() {
-                return Err(fault(400, "the token is not valid"));
+                return Err(unproved(400, "the token is not valid"));
             }
             // A role's policies are the service's: a token that was made of another stands for less.
             let caller = Caller::from_claims(&claims);
             if !self.shown_by(&caller)?.is_whole() {
-                return Err(fault(400, "the token is not valid"));
+                return Err(unproved(400, "the token is not valid"));
             }
             Ok((role, caller))
         };

@@ -9,7 +9,7 @@ use super::super::born::Born;
 use super::super::call::Op;
 use super::super::route::{Ask, unsupported_operation, unsupported_path};
 use super::super::token;
-use super::super::{denied, fault, logical};
+use super::super::{denied, fault, logical, unproved};
 use super::Tokens;
 use crate::context::Vault;
 use crate::error::VaultError;
@@ -129,7 +129,7 @@ impl Vault {
         let (act, source) = (&ask.call.act, &ask.call.source);
         let tried = Try { act, place: PLACE, name, password: &Password::new(password), source };
         let proven = self.prove(&tried).map_err(|error| match error {
-            VaultError::Anonymous => fault(400, WRONG),
+            VaultError::Anonymous => unproved(400, WRONG),
             // As OpenBao says it of a user that is locked out.
             VaultError::Later(sluice_wire::code::Code::TooManyFailures, ..) => {
                 fault(403, "permission denied")
@@ -147,9 +147,9 @@ impl Vault {
         let subject = user::subject(&name);
         let entry = ask.entry().path(format!("{PLACE}{name}")).actor(subject.clone());
         let (token, row) = self.write(entry, move |change| {
-            standing.check(change).map_err(|_| fault(400, WRONG))?;
+            standing.check(change).map_err(|_| unproved(400, WRONG))?;
             let tokens: Option<Tokens> = logical::load(change, &key(&name))?;
-            let tokens = tokens.ok_or_else(|| fault(400, WRONG))?;
+            let tokens = tokens.ok_or_else(|| unproved(400, WRONG))?;
             let meta = BTreeMap::from([("username".to_owned(), name.clone())]);
             let mut draft = tokens.draft(&format!("{PLACE}{name}"), format!("userpass-{name}"), meta)?;
             // A token made in the second in which the user's were revoked would be void.
@@ -201,7 +201,7 @@ mod tests {
         let nobody = Act { caller: None, ..act("", "", now + SignedDuration::from_millis(2)) };
         let call = Call::write("auth/userpass/login/alice", &json!({}), nobody);
         let ask = Ask { call, who: Who::Nobody };
-        assert!(matches!(vault.v1_userpass_open(&ask, former), Err(VaultError::Worded(400, _))));
+        assert!(matches!(vault.v1_userpass_open(&ask, former), Err(VaultError::Unproved(400, _))));
         assert!(vault.v1_userpass_open(&ask, proven()).is_ok());
     }
 }
