@@ -23,7 +23,8 @@ fn a_user_logs_in_through_the_edge_and_its_token_counts_there_until_it_is_remove
         let body = json!({ "username": user, "password": password });
         post(sluice.edge(), "/auth/login").json(&body).send()
     };
-    login("wrong-password").problem(401, "invalid_token");
+    let wrong = login("wrong-password").problem(401, "invalid_token");
+    assert_eq!(wrong["detail"], json!("the name or the password is wrong"));
     let session = login(PASSWORD).expect(200).json();
     assert_eq!((&session["user"], &session["roles"]), (&json!(user), &json!(["admin"])));
     let token = session["token"].as_str().unwrap();

@@ -1,11 +1,25 @@
 //! Error bodies: `application/problem+json` (RFC 9457).
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::code::Code;
 
 /// Content type of a problem body.
 pub const CONTENT_TYPE: &str = "application/problem+json";
+
+/// What stands below it in a path is a secret: Falco sends no header, so its alerts come by a path that nobody guesses,
+/// and show it to the edge where they are sent to the wrong port.
+const SECRET_BELOW: &str = "/falco/alerts/";
+
+/// A path as it may be shown and logged: Falco's secret in it is `***`.
+pub fn without_secret(path: &str) -> Cow<'_, str> {
+    match path.strip_prefix(SECRET_BELOW) {
+        Some(secret) if !secret.is_empty() => Cow::Owned(format!("{SECRET_BELOW}***")),
+        _ => Cow::Borrowed(path),
+    }
+}
 
 /// What became of a request that is not idempotent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,10 +114,10 @@ impl Problem {
         self
     }
 
-    /// Names the request path.
+    /// Names the request path, without what is a secret in it: who logs the answer has not got it then.
     #[must_use]
-    pub fn instance(mut self, path: impl Into<String>) -> Self {
-        self.instance = Some(path.into());
+    pub fn instance(mut self, path: &str) -> Self {
+        self.instance = Some(without_secret(path).into_owned());
         self
     }
 

@@ -21,14 +21,12 @@
 
 use std::borrow::Cow;
 
+use sluice_wire::problem::without_secret;
+
 /// What stands for a hidden text.
 pub const HIDDEN: &str = "***";
 /// LIMIT: bytes of one text that is shown.
 pub const TEXT_BYTES_MAX: usize = 512;
-
-/// What stands below it in a path is a secret: Falco sends no header, so its alerts come by a path that nobody guesses,
-/// and show it to the edge where they are sent to the wrong port.
-const SECRET_BELOW: &str = "/falco/alerts/";
 
 /// Header fields whose values are shown.
 const SHOWN: [&str; 25] = [
@@ -130,13 +128,6 @@ pub fn path(path: &str) -> Cow<'_, str> {
     let shown: Vec<&str> =
         path.split('/').map(|segment| if hides(segment) { HIDDEN } else { segment }).collect();
     Cow::Owned(shown.join("/"))
-}
-
-fn without_secret(path: &str) -> Cow<'_, str> {
-    match path.strip_prefix(SECRET_BELOW) {
-        Some(secret) if !secret.is_empty() => Cow::Owned(format!("{SECRET_BELOW}{HIDDEN}")),
-        _ => Cow::Borrowed(path),
-    }
 }
 
 fn shown_segment(segment: &str) -> Cow<'_, str> {

@@ -194,10 +194,10 @@ fn refusals(waiting: &Arc<Waiting>) -> Router {
 
 async fn refuse(State(waiting): State<Arc<Waiting>>, uri: Uri) -> Reject {
     let code = waiting.0.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(Code::WorkerUnavailable);
-    let mut problem = Problem::new(code)
+    let problem = Problem::new(code)
         .detail("the event log is not open yet: it waits for its key, or is being read")
         .outcome(Outcome::NotSent)
-        .retry_after_s(2);
-    problem.instance = Some(uri.path().to_owned());
+        .retry_after_s(2)
+        .instance(uri.path());
     problem.into()
 }

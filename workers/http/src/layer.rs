@@ -141,8 +141,7 @@ impl Outer {
 
 fn finish(mut response: Response, id: &RequestId, path: &str) -> Response {
     if let Some(problem) = response.extensions_mut().remove::<Box<Problem>>() {
-        let mut problem = *problem;
-        problem.instance = Some(path.to_owned());
+        let mut problem = problem.instance(path);
         problem.request_id = Some(id.to_string());
         let mut whole = render(&problem);
         for (name, value) in response.headers() {

@@ -98,20 +98,25 @@ pub(super) async fn at(
 fn wanted(method: &Method, query: SecretQuery) -> Result<Wanted, Reject> {
     let SecretQuery { version, versions, undelete, destroy, list, metadata, cursor } = query;
     let list = list.unwrap_or(false);
+    let history = match metadata.as_deref() {
+        None | Some("false" | "0") => false,
+        Some("" | "true" | "1") => true,
+        Some(_) => return Err(Reject::new(Code::BadQuery, "metadata is true or false")),
+    };
     let given = [
         version.is_some(),
         versions.is_some(),
         undelete.is_some(),
         destroy.is_some(),
         list || cursor.is_some(),
-        metadata.is_some(),
+        history,
     ];
     let only = |place: usize| given.iter().enumerate().all(|(at, given)| !given || at == place);
     let numbers = |text: &Option<String>| text.as_deref().map(VersionList::parse).transpose();
     match method.as_str() {
         "LIST" if only(4) => Ok(Wanted::List(cursor)),
         "GET" | "HEAD" if list && only(4) => Ok(Wanted::List(cursor)),
-        "GET" | "HEAD" if metadata.is_some() && only(5) => Ok(Wanted::History),
+        "GET" | "HEAD" if history && only(5) => Ok(Wanted::History),
         "GET" | "HEAD" if only(0) => Ok(Wanted::Read(version.as_deref().map(VersionList::one).transpose()?)),
         "PUT" | "POST" if !given.contains(&true) => Ok(Wanted::Write),
         "PUT" | "POST" if undelete.is_some() && only(2) => {

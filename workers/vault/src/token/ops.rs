@@ -519,10 +519,9 @@ impl Vault {
         }
         let (now, leeway_s, holder) = (act.now, self.settings.leeway_s, acme::holder(&subject));
         let ended = self.write(entry, move |change| {
+            let live = count_live(change, &subject, now, leeway_s)?;
             void(change, &subject, now, leeway_s)?;
             acme::end_service(change, &subject, now)?;
-            let live =
-                change.keys(Table::TokenIndex, &Range::prefix(&subject_prefix(&subject), COUNTED_MAX))?.len();
             change.emit(&security_event("tokens_revoked", now, &[("service", &subject)]))?;
             Ok(live)
         })?;
@@ -548,6 +547,23 @@ fn end(
     change.emit(&security_event("token_revoked", now, &[("service", &row.sub), ("jti", jti)]))?;
     change.save(Table::Token, jti.as_bytes(), &Row { revoked: true, ..row });
     Ok(())
+}
+
+/// How many tokens of a subject are good, of the first [`COUNTED_MAX`] that have a row: those that were revoked, one by
+/// one or all together, are counted no second time.
+fn count_live(
+    change: &Change<'_>,
+    subject: &str,
+    now: Timestamp,
+    leeway_s: i64,
+) -> Result<usize, VaultError> {
+    let mut live = 0;
+    for key in change.keys(Table::TokenIndex, &Range::prefix(&subject_prefix(subject), COUNTED_MAX))? {
+        let row: Row = change.require(Table::Token, jti_of(&key).as_bytes())?;
+        let ended = row.revoked || row.expires_s + leeway_s <= now.as_second();
+        live += usize::from(!ended && !is_subject_revoked(change, &row)?);
+    }
+    Ok(live)
 }
 
 /// Voids every token of a subject issued until now, and those that were lifted over an earlier revocation in this

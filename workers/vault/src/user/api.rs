@@ -6,16 +6,19 @@ use axum::extract::{FromRequestParts, Path, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
+use http::header::WWW_AUTHENTICATE;
 use http::request::Parts;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 use sluice_http::{BodyBytes, BodyLimit, Reject, StrictJson, StrictQuery};
+use sluice_wire::code::Code;
 
 use super::attempt::Source;
 use super::first::First;
 use super::ops::{Login, NewPassword, Wish};
 use crate::api::{answer, bearer, optional_json};
 use crate::context::Context;
+use crate::error::VaultError;
 use crate::request::Act;
 use crate::token::Ttl;
 
@@ -50,12 +53,21 @@ impl FromRequestParts<Arc<Context>> for Open {
     }
 }
 
+/// Who is asked for a name and a password is told that they are wrong, and not which of them.
+fn wrong(error: VaultError) -> Reject {
+    match error {
+        VaultError::Anonymous => Reject::new(Code::InvalidToken, "the name or the password is wrong")
+            .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\"")),
+        error => error.into(),
+    }
+}
+
 async fn login(
     State(context): State<Arc<Context>>,
     Open { act, source }: Open,
     StrictJson(login): StrictJson<Login>,
 ) -> Result<Response, Reject> {
-    let session = context.run(move |vault| vault.login(&act, &login, &source)).await?;
+    let session = context.run_bare(move |vault| vault.login(&act, &login, &source)).await?.map_err(wrong)?;
     Ok(answer(&session))
 }
 
@@ -96,7 +108,8 @@ async fn password(
     Open { act, source }: Open,
     StrictJson(wish): StrictJson<NewPassword>,
 ) -> Result<Response, Reject> {
-    let shown = context.run(move |vault| vault.change_password(&act, &wish, &source)).await?;
+    let changed = context.run_bare(move |vault| vault.change_password(&act, &wish, &source)).await?;
+    let shown = changed.map_err(wrong)?;
     Ok(answer(&shown))
 }
 

@@ -64,7 +64,7 @@ impl Call {
 }
 
 /// The members of a body, as they were written.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Fields(BTreeMap<String, Box<RawValue>>);
 
 impl Call {

@@ -191,7 +191,9 @@ async fn alerts_are_taken_from_nobody_else() {
     let body = alert("Shell started by Sluice", "sh");
     vault.call("POST", "/falco/alerts", None, &body).await.is(401, "invalid_token");
     vault.as_admin("POST", "/falco/alerts", &body).await.is(403, "forbidden");
-    vault.call("POST", "/falco/alerts/a-guess", None, &body).await.is(404, "not_found");
+    let guess = vault.call("POST", "/falco/alerts/a-guess", None, &body).await;
+    guess.is(404, "not_found");
+    assert_eq!(guess.json()["instance"], "/falco/alerts/***");
     let proof = vault.proof(sluice_wire::role::Role::Edge);
     for path in ["/falco/alerts", PATH] {
         vault.internal("POST", path, &proof, &body).await.is(404, "not_found");
@@ -200,7 +202,9 @@ async fn alerts_are_taken_from_nobody_else() {
     for (body, status) in
         [("", 400), ("not json", 400), ("[]", 400), ("[{}]", 400), (&"[".repeat(300_000), 413)]
     {
-        assert_eq!(send(&vault, body).await.status, status, "{body:.20}");
+        let reply = send(&vault, body).await;
+        assert_eq!(reply.status, status, "{body:.20}");
+        assert!(!reply.text.contains("a-path-that-nobody-guesses"), "{reply:?}");
     }
     let closed = Vault::start().await;
     send(&closed, &body).await.is(404, "not_found");

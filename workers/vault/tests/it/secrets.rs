@@ -38,6 +38,13 @@ async fn versions_are_written_read_deleted_and_destroyed() {
     assert_eq!(call("POST", "?destroy=1", "").await.status, 200);
     call("GET", "?version=1", "").await.is(404, "not_found");
     call("POST", "?undelete=1", "").await.is(409, "conflict");
+    for whole in ["?metadata=true", "?metadata=1"] {
+        assert_eq!(call("GET", whole, "").await.json()["current_version"], 2, "{whole}");
+    }
+    for value in ["?metadata=false", "?metadata=0&version=2"] {
+        assert_eq!(call("GET", value, "").await.json()["version"], 2, "{value}");
+    }
+    call("GET", "?metadata=perhaps", "").await.is(400, "bad_query");
     let history = call("GET", "?metadata", "").await.json();
     assert_eq!(history["current_version"], 2);
     assert_eq!(history["versions"]["1"]["destroyed"], true);

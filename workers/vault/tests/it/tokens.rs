@@ -212,3 +212,22 @@ async fn refresh_gives_a_like_token_and_list_shows_who_has_what() {
         .await
         .is(404, "login_disabled");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_revoked_already_is_not_counted_again() {
+    let vault = Vault::start().await;
+    let mut tokens = Vec::new();
+    for _ in 0..3 {
+        tokens.push(vault.token("bot", &["read"]).await);
+    }
+    vault.token("other", &["read"]).await;
+    let one = json!({ "token": tokens[0] }).to_string();
+    let revoked = async |body: &str| {
+        vault.as_admin("POST", "/tokens/revoke", body).await.json()["revoked"].as_i64().unwrap()
+    };
+    assert_eq!((revoked(&one).await, revoked(&one).await), (1, 0));
+    let all = r#"{"service":"bot"}"#;
+    assert_eq!((revoked(all).await, revoked(all).await), (2, 0));
+    vault.token("bot", &["read"]).await;
+    assert_eq!(revoked(all).await, 1, "one that was made since");
+}

@@ -170,6 +170,10 @@ async fn a_user_changes_its_own_password_and_nothing_of_it_is_ever_written_down(
     login(&vault, "alice", PASSWORD).await.is(401, "invalid_token");
     token(&login(&vault, "alice", new).await);
     login(&vault, "canary-typed-into-the-wrong-field", "x").await.is(401, "invalid_token");
+    for (name, password) in [("alice", "wrong-one"), ("nobody", PASSWORD)] {
+        let refused = login(&vault, name, password).await.json();
+        assert_eq!(refused["detail"], "the name or the password is wrong", "{name}: not which of them");
+    }
     let (dir, ended) = vault.stop().await;
     ended.unwrap();
     for (path, bytes) in bytes_below(dir.path()) {

@@ -58,10 +58,10 @@ impl Vault {
         if part.is_some() && known.is_none() {
             return Err(self.refuse(ask.entry(), fault(400, "username does not exist")));
         }
+        let (is_part, takes) = (part.is_some(), part != Some("password"));
         let taken = || {
-            let mut tokens = known.clone().unwrap_or_default();
-            if part != Some("password") {
-                tokens.take(fields)?;
+            if takes {
+                known.clone().unwrap_or_default().take(fields)?;
             }
             let password =
                 fields.text("password")?.filter(|text| !text.is_empty() && part != Some("policies"));
@@ -70,11 +70,11 @@ impl Vault {
             }
             let least = if self.v1_has_roles(&name)? { user::PASSWORD_CHARS_MIN } else { 1 };
             let password = password.map(|text| Password::new(text).chosen("", least)).transpose()?;
-            Ok((tokens, password))
+            Ok(password)
         };
-        let (tokens, password) = taken().map_err(|error| self.refuse(ask.entry(), error))?;
+        let password = taken().map_err(|error| self.refuse(ask.entry(), error))?;
         let hash = password.map(|password| user::hash_new(&self.passwords, &password)).transpose()?;
-        let (is_root, resets, of) = (ask.who.is_root(), hash.is_some(), name.clone());
+        let (is_root, resets, of, fields) = (ask.who.is_root(), hash.is_some(), name.clone(), fields.clone());
         self.write(ask.entry(), move |change| {
             let user = user::find(change, &name)?;
             let is_new = user.is_none();
@@ -93,6 +93,15 @@ impl Vault {
             if let Some(user) = user {
                 user::save(change, &name, &user)?;
                 user::end_sessions(change, &name, is_new, now, leeway_s)?;
+            }
+            // Here, so that of two changes at a time none is lost.
+            let known: Option<Tokens> = logical::load(change, &key(&name))?;
+            if is_part && known.is_none() {
+                return Err(fault(400, "username does not exist"));
+            }
+            let mut tokens = known.unwrap_or_default();
+            if takes {
+                tokens.take(&fields)?;
             }
             logical::save(change, &key(&name), &tokens)
         })?;
