@@ -1,18 +1,21 @@
 //! Following the vault's feed for every role but the vault: keys and revocations, kept on disk for a
 //! start without the vault.
 
-use std::path::{Path, PathBuf};
+mod kept;
 
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kept::{FILE_BYTES, Kept, Step};
 use sluice_client::Client;
-use sluice_client::feed::{Next, follow, from_file, to_file};
+use sluice_client::feed::{Next, follow};
 use sluice_http::{Start, TrustCell};
 use sluice_identity::trust::{Applied, Trust};
-use sluice_wire::feed::{Change, Message, Snapshot};
 use sluice_wire::role::Role;
-use tokio::sync::watch;
-
-/// LIMIT: the kept snapshot, bytes: two million revocations of about 40 bytes fit.
-const FILE_BYTES: u64 = 128 << 20;
+use tokio::sync::Notify;
 
 /// Restores what was kept and follows the feed until the process ends.
 pub(crate) fn follow_for(start: &Start) {
@@ -28,8 +31,8 @@ pub(crate) fn follow_for(start: &Start) {
 /// Takes what was kept on disk; it counts as not heard. Revocations in it still hold, and tokens signed
 /// by its keys still verify while the vault is away.
 fn restore(path: &Path, trust: &TrustCell) {
-    let fits = std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() <= FILE_BYTES);
-    let Some(snapshot) = std::fs::read(path).ok().filter(|_| fits).and_then(|bytes| from_file(&bytes)) else {
+    let fits = std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() <= FILE_BYTES as u64);
+    let Some(snapshot) = std::fs::read(path).ok().filter(|_| fits).and_then(|text| kept::read(&text)) else {
         return;
     };
     trust.restore(Trust::from_snapshot(&snapshot));
@@ -37,94 +40,109 @@ fn restore(path: &Path, trust: &TrustCell) {
 }
 
 async fn run(client: Client, trust: TrustCell, path: PathBuf) {
-    let (keep, kept) = watch::channel(None::<Snapshot>);
+    let (kept, bell) = (Arc::new(Mutex::new(Kept::default())), Notify::new());
     let followed = follow(client, |message| match trust.apply(message) {
         Applied::Gap => Next::Resync,
         Applied::Unchanged => Next::Continue,
         Applied::Changed => {
-            keep.send_modify(|snapshot| bring_up(snapshot, message));
+            kept.lock().unwrap_or_else(PoisonError::into_inner).take(message);
+            bell.notify_one();
             Next::Continue
         }
     });
-    tokio::join!(write(kept, path), async { match followed.await {} });
+    tokio::join!(write(&kept, &bell, path), async { match followed.await {} });
 }
 
-/// Brings the snapshot that is kept up to a message that trust has taken.
-fn bring_up(kept: &mut Option<Snapshot>, message: &Message) {
-    match (message, kept) {
-        (Message::Snapshot(whole), kept) => *kept = Some(whole.clone()),
-        (Message::Delta(delta), Some(kept)) => {
-            kept.seq = delta.seq;
-            match &delta.change {
-                Change::Jti { jti } => kept.revoked.jti.push(jti.clone()),
-                Change::Sub(revoked) => {
-                    kept.revoked.sub.retain(|known| known.sub != revoked.sub);
-                    kept.revoked.sub.push(revoked.clone());
-                }
-                Change::Serial { serial } => kept.revoked.serial.push(serial.clone()),
-                Change::Identity(revoked) => {
-                    kept.revoked.identity.retain(|known| known.id != revoked.id);
-                    kept.revoked.identity.push(revoked.clone());
-                }
-                Change::Keys { jwks } => kept.jwks.clone_from(jwks),
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Writes each snapshot beside the old one and renames it, off the feed's task.
-async fn write(mut kept: watch::Receiver<Option<Snapshot>>, path: PathBuf) {
-    while kept.changed().await.is_ok() {
-        let Some(snapshot) = kept.borrow_and_update().clone() else { continue };
-        let path = path.clone();
-        let written = tokio::task::spawn_blocking(move || store(&path, &to_file(&snapshot))).await;
-        if let Ok(Err(error)) = written {
+/// Brings the file up to what is kept, off the feed's task: what comes meanwhile is written together.
+async fn write(kept: &Arc<Mutex<Kept>>, bell: &Notify, path: PathBuf) {
+    let file = Arc::new(Mutex::new(None));
+    loop {
+        bell.notified().await;
+        let (kept, file, path) = (Arc::clone(kept), Arc::clone(&file), path.clone());
+        let written = tokio::task::spawn_blocking(move || {
+            bring_up(&kept, &mut file.lock().unwrap_or_else(PoisonError::into_inner), &path)
+        });
+        if let Ok(Err(error)) = written.await {
             tracing::warn!(component = "feed", %error, "snapshot not kept");
         }
     }
 }
 
-fn store(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
+/// One step. `file` is the one at `path`, once this process has written it: in a handover two write for a moment, each
+/// its own, and the one that was replaced is nobody's.
+fn bring_up(kept: &Mutex<Kept>, file: &mut Option<File>, path: &Path) -> io::Result<()> {
+    let locked = || kept.lock().unwrap_or_else(PoisonError::into_inner);
+    let step = locked().step();
+    let done = match (step, file.as_mut()) {
+        (None, _) => Ok(()),
+        (Some(Step::Append(lines)), Some(file)) => file.write_all(&lines).and_then(|()| file.sync_data()),
+        // Not reached: the first step is a snapshot.
+        (Some(Step::Append(_)), None) => Err(io::ErrorKind::NotFound.into()),
+        (Some(Step::Anew(snapshot)), _) => {
+            let text = kept::beginning(&snapshot);
+            store(path, &text).map(|anew| {
+                *file = Some(anew);
+                locked().is_anew(text.len());
+            })
+        }
+    };
+    if done.is_err() {
+        locked().write_anew();
+    }
+    done
+}
+
+/// Writes a file beside the old one and renames it.
+fn store(path: &Path, text: &[u8]) -> io::Result<File> {
     // In a handover two processes write for a moment, each beside the file and then over it.
     let beside = path.with_extension(format!("json.{}", std::process::id()));
-    let mut file =
-        std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
-    file.write_all(bytes)?;
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
+    file.write_all(text)?;
     file.sync_all()?;
-    std::fs::rename(&beside, path)
+    std::fs::rename(&beside, path)?;
+    Ok(file)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use sluice_schema::Config;
-    use sluice_wire::feed::{Delta, Revoked};
+    use sluice_wire::feed::{Change, Delta, Message, Revoked, Snapshot};
 
     #[test]
-    fn a_revocation_after_the_snapshot_is_kept_too() {
-        let mut kept = None;
-        let snapshot = Snapshot { epoch: "e1".into(), seq: 7, jwks: Vec::new(), revoked: Revoked::default() };
-        bring_up(&mut kept, &Message::Snapshot(snapshot));
-        let change = Change::Jti { jti: "t1".into() };
-        bring_up(&mut kept, &Message::Delta(Delta { epoch: "e1".into(), seq: 8, change }));
-        let kept = kept.unwrap();
-        assert_eq!((kept.seq, kept.revoked.jti), (8, vec!["t1".to_owned()]));
-    }
-
-    #[test]
-    fn a_kept_snapshot_comes_back_as_not_heard() {
+    fn a_revocation_after_the_snapshot_is_kept_too_and_comes_back_as_not_heard() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("feed.json");
+        let (kept, mut file) = (Mutex::new(Kept::default()), None);
         let snapshot = Snapshot { epoch: "e1".into(), seq: 7, jwks: Vec::new(), revoked: Revoked::default() };
-        store(&path, &to_file(&snapshot)).unwrap();
+        let change = Change::Jti { jti: "t1".into() };
+        for message in
+            [Message::Snapshot(snapshot), Message::Delta(Delta { epoch: "e1".into(), seq: 8, change })]
+        {
+            kept.lock().unwrap().take(&message);
+            bring_up(&kept, &mut file, &path).unwrap();
+        }
+        bring_up(&kept, &mut file, &path).unwrap();
+        let found = kept::read(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!((found.seq, found.revoked.jti), (8, vec!["t1".to_owned()]));
         let trust = TrustCell::new(&Config::default(), Role::Edge);
         restore(&path, &trust);
-        assert_eq!(trust.load().version(), ("e1", 7));
+        assert_eq!(trust.load().version(), ("e1", 8));
         assert_eq!(trust.age_ms(), None);
         std::fs::write(&path, "not json").unwrap();
         restore(&path, &TrustCell::new(&Config::default(), Role::Edge));
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_written_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("role").join("feed.json");
+        let (kept, mut file) = (Mutex::new(Kept::default()), None);
+        let snapshot = Snapshot { epoch: "e1".into(), seq: 7, jwks: Vec::new(), revoked: Revoked::default() };
+        kept.lock().unwrap().take(&Message::Snapshot(snapshot.clone()));
+        assert!(bring_up(&kept, &mut file, &path).is_err());
+        std::fs::create_dir(dir.path().join("role")).unwrap();
+        bring_up(&kept, &mut file, &path).unwrap();
+        assert_eq!(kept::read(&std::fs::read(&path).unwrap()), Some(snapshot));
     }
 }
