@@ -72,8 +72,10 @@ impl Call {
     pub(super) fn is_brief(&self) -> bool {
         let (path, written) = (self.path.as_str(), self.op == Op::Write);
         let secret = path.starts_with("secret/data/") && (written || self.op == Op::Read);
+        let token = ["auth/token/lookup-self", "auth/token/lookup"].contains(&path)
+            && (written || self.op == Op::Read);
         let certificate = path.starts_with("pki/issue/") || path.starts_with("pki/sign/");
-        self.wrap_s.is_none() && (secret || (certificate && written))
+        self.wrap_s.is_none() && (secret || token || (certificate && written))
     }
 }
 
