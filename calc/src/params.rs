@@ -114,6 +114,16 @@ pub enum Ddof {
     Sample,
 }
 
+impl Ddof {
+    /// What turns a population variance over `period` values into the wanted one.
+    pub(crate) fn correction<const MIN: u32>(self, period: Window<MIN>) -> f64 {
+        match self {
+            Self::Population => 1.0,
+            Self::Sample => period.count() / (period.count() - 1.0),
+        }
+    }
+}
+
 /// How the average true range averages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Smoothing {

@@ -114,3 +114,73 @@ fn money_flows_are_those_of_two_passes() {
         }
     }
 }
+
+#[test]
+fn spreads_are_those_of_two_passes() {
+    for kind in Kind::ALL {
+        let c = columns(kind, 25, 6_000);
+        for bars in [2, 5, 20, 100] {
+            let [deviations, variances, scores] =
+                ["stddev", "var", "zscore"].map(|name| single(name, bars, &c));
+            for row in bars - 1..c.close.len() {
+                let seen = &c.close[row + 1 - bars..=row];
+                let (mean, deviation) = two_pass(seen, 0.0);
+                let what = format!("{kind:?} {bars} row {row}");
+                let (ours, variance) = (deviations[row], deviation * deviation);
+                assert!((ours - deviation).abs() <= 1e-9 * deviation, "{what}: {ours} for {deviation}");
+                assert!((variances[row] - variance).abs() <= 2e-9 * variance, "{what}: variance");
+                if deviation > 0.0 {
+                    let plain = (c.close[row] - mean) / deviation;
+                    // The reference's own mean is rounded to the price.
+                    let rounded = 4.0 * f64::EPSILON * mean.abs() / deviation;
+                    let close = (scores[row] - plain).abs() <= 1e-9 * plain.abs().max(1.0) + rounded;
+                    assert!(close, "{what}: score {} for {plain}", scores[row]);
+                } else {
+                    assert_eq!([ours, variances[row], scores[row]].map(f64::to_bits), [0; 3], "{what}");
+                }
+            }
+        }
+    }
+}
+
+/// Slope, and value at the newest bar, of the line through a window, in two passes.
+fn two_pass_line(window: &[f64]) -> (f64, f64) {
+    let count = window.len() as f64;
+    let middle = (count - 1.0) / 2.0;
+    let mean = exact_sum(window.iter().map(|value| value - window[0])) / count;
+    let place = |at: usize| at as f64 - middle;
+    let tilt = window.iter().enumerate().map(|(at, value)| place(at) * (value - window[0] - mean));
+    let slope = exact_sum(tilt) / exact_sum((0..window.len()).map(|at| place(at) * place(at)));
+    (slope, window[0] + (mean + slope * middle))
+}
+
+#[test]
+fn lines_are_those_of_two_passes() {
+    for kind in Kind::ALL {
+        let c = columns(kind, 27, 6_000);
+        for bars in [2, 3, 14, 100] {
+            let reach = (bars - 1) as f64;
+            let outs = ["slope", "linearreg", "intercept", "tsf"].map(|name| single(name, bars, &c));
+            for row in bars - 1..c.close.len() {
+                let seen = &c.close[row + 1 - bars..=row];
+                let (slope, newest) = two_pass_line(seen);
+                let (_, deviation) = two_pass(seen, 0.0);
+                let largest = seen.iter().copied().fold(0.0, f64::max);
+                let plain = [slope, newest, newest - slope * reach, newest + slope];
+                for (at, (out, plain)) in outs.iter().zip(plain).enumerate() {
+                    let rounded = if at == 0 { 0.0 } else { 8.0 * f64::EPSILON * largest };
+                    let allowed = 1e-9 * (plain.abs().min(deviation) + deviation) + rounded;
+                    let close = (out[row] - plain).abs() <= allowed;
+                    assert!(close, "{kind:?} {bars} row {row}, {at}: {} for {plain}", out[row]);
+                }
+                if deviation == 0.0 {
+                    assert_eq!(
+                        (outs[0][row].to_bits(), outs[1][row]),
+                        (0, seen[0]),
+                        "{kind:?} {bars} row {row}"
+                    );
+                }
+            }
+        }
+    }
+}

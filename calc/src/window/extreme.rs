@@ -22,6 +22,9 @@ pub(crate) trait Side: Copy + std::fmt::Debug + Send + Sync + 'static {
 
     /// The more extreme of the two.
     fn pick<V: Lanes>(a: V, b: V) -> V;
+
+    /// The first is the more extreme one, not an equal one.
+    fn beats(a: f64, b: f64) -> bool;
 }
 
 /// Seeks the highest value.
@@ -39,6 +42,11 @@ impl Side for Highest {
     fn pick<V: Lanes>(a: V, b: V) -> V {
         a.top(b)
     }
+
+    #[inline]
+    fn beats(a: f64, b: f64) -> bool {
+        a > b
+    }
 }
 
 impl Side for Lowest {
@@ -47,6 +55,11 @@ impl Side for Lowest {
     #[inline]
     fn pick<V: Lanes>(a: V, b: V) -> V {
         a.bottom(b)
+    }
+
+    #[inline]
+    fn beats(a: f64, b: f64) -> bool {
+        a < b
     }
 }
 

@@ -1,6 +1,6 @@
 //! Prices themselves against the oracle.
 
-use super::{BARS, compute, each_market, reference};
+use super::{BARS, assert_close, compute, each_market, reference};
 use crate::series::same_bits;
 
 #[test]
@@ -28,6 +28,33 @@ fn extremes_of_one_bar_are_the_bar() {
     each_market(|kind, c| {
         for name in ["max", "min"] {
             assert!(same_bits(&compute(name, &[("period", 1)], c)[0], &c.close), "{name} {kind:?}");
+        }
+    });
+}
+
+#[test]
+fn regressions_agree() {
+    each_market(|kind, c| {
+        for period in [2_u32, 3, 14, 100, 1_500] {
+            let bars = period as i32;
+            let line = reference(BARS, |core, last, [out]| core.linearreg(0, last, &c.close, bars, out));
+            let slope =
+                reference(BARS, |core, last, [out]| core.linearreg_slope(0, last, &c.close, bars, out));
+            let oldest =
+                reference(BARS, |core, last, [out]| core.linearreg_intercept(0, last, &c.close, bars, out));
+            let angle =
+                reference(BARS, |core, last, [out]| core.linearreg_angle(0, last, &c.close, bars, out));
+            let next = reference(BARS, |core, last, [out]| core.tsf(0, last, &c.close, bars, out));
+            for (name, theirs, scale) in [
+                ("linearreg", line, c.scale()),
+                ("slope", slope, c.scale()),
+                ("intercept", oldest, c.scale()),
+                ("angle", angle, 90.0 * c.scale().max(1.0)),
+                ("tsf", next, c.scale()),
+            ] {
+                let ours = compute(name, &[("period", period)], c);
+                assert_close(&format!("{name} {kind:?} {period}"), &ours, &theirs, scale);
+            }
         }
     });
 }

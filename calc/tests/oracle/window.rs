@@ -90,3 +90,55 @@ fn donchian_has_the_same_bits() {
         }
     });
 }
+
+#[test]
+fn ultosc_agrees() {
+    each_market(|kind, c| {
+        for (short, medium, long) in [(7, 14, 28), (28, 7, 14), (1, 2, 3), (20, 100, 1_500)] {
+            let theirs = reference(BARS, |core, last, [out]| {
+                let (short, medium, long) = (short as i32, medium as i32, long as i32);
+                core.ultosc(0, last, &c.high, &c.low, &c.close, short, medium, long, out)
+            });
+            let ours = compute("ultosc", &[("short", short), ("medium", medium), ("long", long)], c);
+            assert_close(&format!("{kind:?} {short} {medium} {long}"), &ours, &theirs, 100.0);
+        }
+    });
+}
+
+#[test]
+fn aroon_has_the_same_bits() {
+    each_market(|kind, c| {
+        for period in [2_u32, 14, 100, 1_500] {
+            let bars = period as i32;
+            let both = reference(BARS, |core, last, [down, up]| {
+                core.aroon(0, last, &c.high, &c.low, bars, down, up)
+            });
+            let ours = compute("aroon", &[("period", period)], c);
+            assert!(
+                ours.iter().zip(&both).all(|(ours, theirs)| same_bits(ours, theirs)),
+                "{kind:?} {period}"
+            );
+            let one = reference(BARS, |core, last, [out]| core.aroonosc(0, last, &c.high, &c.low, bars, out));
+            let ours = compute("aroonosc", &[("period", period)], c);
+            assert!(same_bits(&ours[0], &one[0]), "oscillator {kind:?} {period}");
+        }
+    });
+}
+
+/// Exception: see within.
+#[test]
+fn stddev_and_var_agree_but_for_the_digits_the_oracle_loses() {
+    each_market(|kind, c| {
+        for period in [2_u32, 5, 20, 200, 1_500] {
+            let bars = period as i32;
+            let theirs = reference(BARS, |core, last, [out]| core.stddev(0, last, &c.close, bars, 1.0, out));
+            let ours = compute("stddev", &[("period", period)], c);
+            // The oracle's variance is a difference of squares, whose rounding the root lays bare: it
+            // is right to 1e-7 of the price. `accuracy` holds ours to 1e-9 of itself.
+            assert_close(&format!("{kind:?} {period}"), &ours, &theirs, 1e5 * c.scale());
+            let theirs = reference(BARS, |core, last, [out]| core.var(0, last, &c.close, bars, 1.0, out));
+            let ours = compute("var", &[("period", period)], c);
+            assert_close(&format!("variance {kind:?} {period}"), &ours, &theirs, c.scale() * c.scale());
+        }
+    });
+}

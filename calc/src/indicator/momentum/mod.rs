@@ -1,5 +1,6 @@
 //! How fast prices move, and how far.
 
+mod aroon;
 mod bop;
 mod change;
 mod macd;
@@ -9,6 +10,7 @@ pub(crate) mod rsi;
 mod stoch;
 mod stochrsi;
 mod trix;
+mod ultosc;
 mod willr;
 
 use crate::entry::Entry;
@@ -29,4 +31,7 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     &osc::PPO,
     &bop::BOP,
     &stochrsi::STOCHRSI,
+    &ultosc::ULTOSC,
+    &aroon::AROON,
+    &aroon::AROONOSC,
 ];

@@ -1,9 +1,19 @@
 //! Where prices stand: lines through them, their extremes and middles.
 
 mod extremes;
+mod regression;
 
 use crate::entry::Entry;
 
 /// This family's rows of the catalogue.
-pub(crate) static ENTRIES: &[&Entry] =
-    &[&extremes::MAX, &extremes::MIN, &extremes::MIDPOINT, &extremes::MIDPRICE];
+pub(crate) static ENTRIES: &[&Entry] = &[
+    &extremes::MAX,
+    &extremes::MIN,
+    &extremes::MIDPOINT,
+    &extremes::MIDPRICE,
+    &regression::LINEARREG,
+    &regression::SLOPE,
+    &regression::INTERCEPT,
+    &regression::ANGLE,
+    &regression::TSF,
+];

@@ -35,11 +35,7 @@ pub(crate) type Bbands = Windowed<Bands, 1, 5, 3>;
 impl Bbands {
     /// Bands `up` and `down` deviations away from the mean of `period` values.
     pub(crate) fn new(period: Period, up: Deviations, down: Deviations, ddof: Ddof) -> Self {
-        let count = period.count();
-        let correction = match ddof {
-            Ddof::Population => 1.0,
-            Ddof::Sample => count / (count - 1.0),
-        };
+        let (count, correction) = (period.count(), ddof.correction(period));
         let moments = Moments::new(period.bars());
         Windowed(Bands { moments, count, up: up.width(), down: down.width(), correction })
     }

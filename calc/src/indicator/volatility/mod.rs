@@ -3,10 +3,19 @@
 mod atr;
 pub(crate) mod bbands;
 mod donchian;
+mod stddev;
 mod trange;
 
 use crate::entry::Entry;
 
 /// This family's rows of the catalogue.
-pub(crate) static ENTRIES: &[&Entry] =
-    &[&atr::ATR, &atr::NATR, &trange::TRANGE, &bbands::BBANDS, &donchian::DONCHIAN];
+pub(crate) static ENTRIES: &[&Entry] = &[
+    &atr::ATR,
+    &atr::NATR,
+    &trange::TRANGE,
+    &bbands::BBANDS,
+    &donchian::DONCHIAN,
+    &stddev::STDDEV,
+    &stddev::VAR,
+    &stddev::ZSCORE,
+];
