@@ -3,7 +3,7 @@
 //! Only seeds, degrees of freedom, smoothing and one default length differ; every formula is the
 //! same, and a parameter that is given always wins.
 //!
-//! | | EMA, MACD seed | Bollinger ddof | ATR smoothing | ATR bar 0 | stochastic `fast_k` |
+//! | | seed of exponential averages | Bollinger ddof | ATR, NATR smoothing | range of bar 0 | stochastic `fast_k` |
 //! |---|---|---|---|---|---|
 //! | `talib` | mean of the first window | 0 | Wilder | skipped | 5 |
 //! | `tradpal` | first close | 1 | plain mean | high − low | 14 |
