@@ -8,4 +8,5 @@ mod fingerprint;
 mod oracle;
 mod risk;
 mod series;
+mod signal;
 mod streaming;

@@ -93,7 +93,9 @@ pub static FIGURES: [(&str, Reader); 31] = [
 ];
 
 impl Summary {
-    const fn without(reason: Undefined) -> Self {
+    /// No figure at all, for this reason.
+    #[must_use]
+    pub const fn without(reason: Undefined) -> Self {
         let none = Err(reason);
         Self {
             total_return: none,

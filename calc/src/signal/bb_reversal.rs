@@ -1,48 +1,44 @@
 //! The close reaching a Bollinger band, from where it is expected to return: lower band BUY, upper
 //! band SELL.
 
-use super::{Action, Context, Figures, Reading, Reason, Signal};
+use super::{Action, Reading, Reason, Rule, Watch};
 use crate::indicator::Kernel;
 use crate::indicator::volatility::bbands::Bbands;
-use crate::series::Bars;
 
 /// How sure a touch is.
 const CONFIDENCE: f64 = 0.65;
 
 /// Return from a Bollinger band.
 #[derive(Clone, Copy, Debug)]
-pub struct BbReversal {
+pub(super) struct BbReversal {
     bands: Bbands,
 }
 
 impl BbReversal {
     /// Watches these bands.
-    pub(crate) const fn new(bands: Bbands) -> Self {
+    pub(super) const fn new(bands: Bbands) -> Self {
         Self { bands }
     }
+}
 
-    /// Closes needed before the rule speaks.
-    #[must_use]
-    pub fn window(&self) -> usize {
+impl Rule for BbReversal {
+    fn window(&self) -> usize {
         self.bands.lookback() + 1
     }
 
-    /// What the newest bar says.
-    #[must_use]
-    pub fn evaluate(&self, bars: &Bars<'_>, context: &Context) -> Signal {
-        let mut stream = self.bands.running();
-        let [upper, middle, lower] =
-            bars.close().iter().fold([f64::NAN; 3], |_, &close| stream.after([close]));
-        let close = bars.close().last().copied().unwrap_or(f64::NAN);
-        let (action, reason) = if close <= lower {
-            (Action::Buy, Reason::AtLowerBand)
-        } else if close >= upper {
-            (Action::Sell, Reason::AtUpperBand)
-        } else {
-            (Action::Hold, Reason::InsideBands)
-        };
-        let figures = Figures::of([("bb_upper", upper), ("bb_middle", middle), ("bb_lower", lower)]);
-        Reading { action, reason, figures, window: self.window() }.signal(bars, CONFIDENCE, context)
+    fn watch(&self) -> Watch {
+        let mut bands = self.bands.running();
+        Box::new(move |bar| {
+            let [upper, middle, lower] = bands.after([bar.close]);
+            let says = if bar.close <= lower {
+                (Action::Buy, Reason::AtLowerBand)
+            } else if bar.close >= upper {
+                (Action::Sell, Reason::AtUpperBand)
+            } else {
+                (Action::Hold, Reason::InsideBands)
+            };
+            Reading::new(says, CONFIDENCE, [("bb_upper", upper), ("bb_middle", middle), ("bb_lower", lower)])
+        })
     }
 }
 
@@ -50,12 +46,13 @@ impl BbReversal {
 mod tests {
     use super::*;
     use crate::params::{Ddof, Deviations, Period};
-    use crate::signal::Fault;
+    use crate::series::Bars;
+    use crate::signal::{Context, Fault, Signal, strategy};
 
     fn signal(close: &[f64]) -> Signal {
         let one = Deviations::new(1.0).unwrap();
         let rule = BbReversal::new(Bbands::new(Period::of::<4>(), one, one, Ddof::Population));
-        rule.evaluate(&Bars::from_close(close), &Context::default())
+        strategy::newest(&rule, &Bars::from_close(close), &Context::default())
     }
 
     #[test]

@@ -1,16 +1,15 @@
 //! The fast average crossing the slow one: upwards BUY, downwards SELL.
 
-use super::{Action, Context, Figures, Reading, Reason, Signal};
+use super::{Action, Reading, Reason, Rule, Watch};
 use crate::indicator::average::ema::Ema;
 use crate::params::{Seed, Span};
-use crate::series::Bars;
 
 /// How sure a crossing is.
 const CONFIDENCE: f64 = 0.7;
 
 /// Crossing of two exponential averages.
 #[derive(Clone, Copy, Debug)]
-pub struct EmaCrossover {
+pub(super) struct EmaCrossover {
     fast: Ema,
     slow: Ema,
     /// Closes that give the slow average a full window on the bar before, too.
@@ -19,36 +18,30 @@ pub struct EmaCrossover {
 
 impl EmaCrossover {
     /// Compares the averages over `fast` and `slow` bars; the shorter is the fast one.
-    #[must_use]
-    pub fn new(fast: Span, slow: Span, seed: Seed) -> Self {
+    pub(super) fn new(fast: Span, slow: Span, seed: Seed) -> Self {
         let (fast, slow) = (fast.min(slow), fast.max(slow));
         Self { fast: Ema::new(fast, seed), slow: Ema::new(slow, seed), window: slow.bars() + 1 }
     }
+}
 
-    /// Closes needed before the rule speaks.
-    #[must_use]
-    pub const fn window(&self) -> usize {
+impl Rule for EmaCrossover {
+    fn window(&self) -> usize {
         self.window
     }
 
-    /// What the newest bar says: compares it with the bar before.
-    #[must_use]
-    pub fn evaluate(&self, bars: &Bars<'_>, context: &Context) -> Signal {
-        let (mut fast, mut slow) = (self.fast.running(), self.slow.running());
-        let (mut before, mut now) = ([f64::NAN; 2], [f64::NAN; 2]);
-        for &close in bars.close() {
-            before = now;
-            now = [fast.after([close])[0], slow.after([close])[0]];
-        }
-        let (action, reason) = crossing(before, now);
-        let figures = Figures::of([("ema_short", now[0]), ("ema_long", now[1])]);
-        Reading { action, reason, figures, window: self.window }.signal(bars, CONFIDENCE, context)
+    fn watch(&self) -> Watch {
+        let (mut fast, mut slow, mut now) = (self.fast.running(), self.slow.running(), [f64::NAN; 2]);
+        Box::new(move |bar| {
+            let before = now;
+            now = [fast.after([bar.close])[0], slow.after([bar.close])[0]];
+            Reading::new(crossing(before, now), CONFIDENCE, [("ema_short", now[0]), ("ema_long", now[1])])
+        })
     }
 }
 
 /// What two neighbouring bars of `[fast, slow]` say. Touching without passing is no crossing yet:
 /// the bar that leaves the touch is.
-fn crossing(before: [f64; 2], now: [f64; 2]) -> (Action, Reason) {
+pub(super) fn crossing(before: [f64; 2], now: [f64; 2]) -> (Action, Reason) {
     if before[0] <= before[1] && now[0] > now[1] {
         (Action::Buy, Reason::CrossedAbove)
     } else if before[0] >= before[1] && now[0] < now[1] {
@@ -61,11 +54,12 @@ fn crossing(before: [f64; 2], now: [f64; 2]) -> (Action, Reason) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::signal::Fault;
+    use crate::series::Bars;
+    use crate::signal::{Context, Fault, Signal, strategy};
 
     fn signal(close: &[f64]) -> Signal {
         let rule = EmaCrossover::new(Span::of::<4>(), Span::of::<2>(), Seed::Sma);
-        rule.evaluate(&Bars::from_close(close), &Context::default())
+        strategy::newest(&rule, &Bars::from_close(close), &Context::default())
     }
 
     #[test]

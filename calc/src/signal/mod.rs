@@ -6,18 +6,23 @@
 //! repetition does not change the answer, only its validation: `ok` is false and the caller decides.
 
 mod bb_reversal;
+mod breakout;
+mod closes;
 mod ema_crossover;
+mod macd_cross;
 mod rsi;
+mod stochastic;
 mod strategy;
+mod trend_following;
 mod validation;
+mod vote;
 
-pub use bb_reversal::BbReversal;
-pub use ema_crossover::EmaCrossover;
-pub use rsi::RsiLevels;
-pub use strategy::{STRATEGIES, Strategy, StrategyEntry};
+pub use strategy::{STRATEGIES, Strategy, StrategyEntry, Watcher};
 pub use validation::{Fault, Faults, Previous, Validation};
+pub use vote::MEMBERS_MAX;
 
-use crate::series::Bars;
+use crate::series::{Bar, Column};
+use std::fmt;
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,6 +68,28 @@ pub enum Reason {
     AtUpperBand,
     /// The close is between the bands.
     InsideBands,
+    /// The histogram rose above zero.
+    CrossedZeroUp,
+    /// The histogram fell below zero.
+    CrossedZeroDown,
+    /// All that makes an upward trend came together on this bar.
+    UptrendBegan,
+    /// All that makes a downward trend came together on this bar.
+    DowntrendBegan,
+    /// No trend began on this bar.
+    NoTrendBegan,
+    /// The close is above the highest price before.
+    AboveChannel,
+    /// The close is below the lowest price before.
+    BelowChannel,
+    /// The close is within the prices before, or the volume is too low.
+    InsideChannel,
+    /// The members' weight is for BUY.
+    VotedBuy,
+    /// The members' weight is for SELL.
+    VotedSell,
+    /// The members' weight is for neither.
+    Undecided,
     /// The rule could not be applied; the validation says why.
     NotApplicable,
 }
@@ -81,13 +108,24 @@ impl Reason {
             Self::AtLowerBand => "at_lower_band",
             Self::AtUpperBand => "at_upper_band",
             Self::InsideBands => "inside_bands",
+            Self::CrossedZeroUp => "crossed_zero_up",
+            Self::CrossedZeroDown => "crossed_zero_down",
+            Self::UptrendBegan => "uptrend_began",
+            Self::DowntrendBegan => "downtrend_began",
+            Self::NoTrendBegan => "no_trend_began",
+            Self::AboveChannel => "above_channel",
+            Self::BelowChannel => "below_channel",
+            Self::InsideChannel => "inside_channel",
+            Self::VotedBuy => "voted_buy",
+            Self::VotedSell => "voted_sell",
+            Self::Undecided => "undecided",
             Self::NotApplicable => "not_applicable",
         }
     }
 }
 
 /// Most figures a signal carries.
-const FIGURES_MAX: usize = 3;
+const FIGURES_MAX: usize = 8;
 
 /// The named indicator values a signal rests on.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -97,10 +135,14 @@ pub struct Figures {
 }
 
 impl Figures {
-    pub(crate) fn of<const LEN: usize>(figures: [(&'static str, f64); LEN]) -> Self {
-        let mut named = [("", f64::NAN); FIGURES_MAX];
-        named[..LEN].copy_from_slice(&figures);
-        Self { named, len: LEN }
+    /// The first eight of these.
+    fn of(figures: impl IntoIterator<Item = (&'static str, f64)>) -> Self {
+        let mut all = Self { named: [("", f64::NAN); FIGURES_MAX], len: 0 };
+        for (slot, figure) in all.named.iter_mut().zip(figures) {
+            *slot = figure;
+            all.len += 1;
+        }
+        all
     }
 
     /// Name and value of each figure; a value may be `NaN` when the signal is not valid.
@@ -138,29 +180,56 @@ pub struct Context {
     pub cool_down_ms: u64,
 }
 
+/// A rule with checked parameters.
+trait Rule: fmt::Debug + Send + Sync {
+    /// Bars needed before the rule speaks, newest included.
+    fn window(&self) -> usize;
+
+    /// Columns it reads.
+    fn columns(&self) -> &[Column] {
+        &[Column::Close]
+    }
+
+    /// The rule before the first bar.
+    fn watch(&self) -> Watch;
+}
+
+/// A rule following a series: what it alone says of the next bar, whatever it likes while it is
+/// warming up.
+type Watch = Box<dyn FnMut(Bar) -> Reading + Send>;
+
 /// What a rule alone reports, before it is validated.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Reading {
+struct Reading {
     action: Action,
     reason: Reason,
+    /// How sure it is; counts for nothing with HOLD.
+    confidence: f64,
     figures: Figures,
-    /// Closes the figures look back on, newest included.
-    window: usize,
+    /// What the rule itself found against being applied.
+    faults: Faults,
 }
 
 impl Reading {
-    /// Validates the reading of the newest bar of `bars`.
-    fn signal(self, bars: &Bars<'_>, confidence: f64, context: &Context) -> Signal {
-        let close = bars.close();
-        let mut faults = validation::data_faults(close, self.window, &self.figures);
+    fn new(
+        (action, reason): (Action, Reason),
+        confidence: f64,
+        figures: impl IntoIterator<Item = (&'static str, f64)>,
+    ) -> Self {
+        Self { action, reason, confidence, figures: Figures::of(figures), faults: Faults::default() }
+    }
+
+    /// The reading with what speaks against it.
+    fn signal(self, mut faults: Faults, close: f64, context: &Context) -> Signal {
+        faults.extend(self.faults.iter());
         let applies = faults.is_empty();
         let action = if applies { self.action } else { Action::Hold };
         faults.extend(validation::timing_faults(action, context));
         Signal {
             action,
-            confidence: if action == Action::Hold { 0.0 } else { confidence },
+            confidence: if action == Action::Hold { 0.0 } else { self.confidence },
             reason: if applies { self.reason } else { Reason::NotApplicable },
-            price: close.last().copied().unwrap_or(f64::NAN),
+            price: close,
             figures: self.figures,
             validation: Validation::of(faults),
         }

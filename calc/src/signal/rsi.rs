@@ -1,17 +1,16 @@
 //! The relative strength index beyond its levels: oversold BUY, overbought SELL.
 
-use super::{Action, Context, Figures, Reading, Reason, Signal};
+use super::{Action, Reading, Reason, Rule, Watch};
 use crate::indicator::momentum::rsi::Rsi;
 use crate::params::Period;
 use crate::recursion::Recursive;
-use crate::series::Bars;
 
 /// How sure a level is.
 const CONFIDENCE: f64 = 0.6;
 
 /// Two levels of the relative strength index.
 #[derive(Clone, Copy, Debug)]
-pub struct RsiLevels {
+pub(super) struct RsiLevels {
     rsi: Rsi,
     oversold: f64,
     overbought: f64,
@@ -20,42 +19,42 @@ pub struct RsiLevels {
 impl RsiLevels {
     /// The index over `period` changes against two levels, 0 to 100; `None` unless
     /// `0 <= oversold < overbought <= 100`.
-    #[must_use]
-    pub fn new(period: Period, oversold: f64, overbought: f64) -> Option<Self> {
+    pub(super) fn new(period: Period, oversold: f64, overbought: f64) -> Option<Self> {
         let ordered = 0.0 <= oversold && oversold < overbought && overbought <= 100.0;
         ordered.then_some(Self { rsi: Rsi::new(period), oversold, overbought })
     }
+}
 
-    /// Closes needed before the rule speaks.
-    #[must_use]
-    pub fn window(&self) -> usize {
+impl Rule for RsiLevels {
+    fn window(&self) -> usize {
         self.rsi.0.lookback() + 1
     }
 
-    /// What the newest bar says.
-    #[must_use]
-    pub fn evaluate(&self, bars: &Bars<'_>, context: &Context) -> Signal {
-        let mut stream = self.rsi.running();
-        let [rsi] = bars.close().iter().fold([f64::NAN], |_, &close| stream.after([close]));
-        let (action, reason) = if rsi < self.oversold {
-            (Action::Buy, Reason::Oversold)
-        } else if rsi > self.overbought {
-            (Action::Sell, Reason::Overbought)
-        } else {
-            (Action::Hold, Reason::Neutral)
-        };
-        let figures = Figures::of([("rsi", rsi)]);
-        Reading { action, reason, figures, window: self.window() }.signal(bars, CONFIDENCE, context)
+    fn watch(&self) -> Watch {
+        let (mut stream, oversold, overbought) = (self.rsi.running(), self.oversold, self.overbought);
+        Box::new(move |bar| {
+            let [rsi] = stream.after([bar.close]);
+            let says = if rsi < oversold {
+                (Action::Buy, Reason::Oversold)
+            } else if rsi > overbought {
+                (Action::Sell, Reason::Overbought)
+            } else {
+                (Action::Hold, Reason::Neutral)
+            };
+            Reading::new(says, CONFIDENCE, [("rsi", rsi)])
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::signal::{Fault, Previous};
+    use crate::series::Bars;
+    use crate::signal::{Context, Fault, Previous, Signal, strategy};
 
     fn signal(close: &[f64], context: &Context) -> Signal {
-        RsiLevels::new(Period::of::<3>(), 30.0, 70.0).unwrap().evaluate(&Bars::from_close(close), context)
+        let rule = RsiLevels::new(Period::of::<3>(), 30.0, 70.0).unwrap();
+        strategy::newest(&rule, &Bars::from_close(close), context)
     }
 
     #[test]

@@ -1,9 +1,6 @@
 //! Whether a signal may be acted on.
 
-use super::{Action, Figures};
-
-/// A window whose highest and lowest close are this close, relative to their size, stood still.
-const FLAT: f64 = 1e-14;
+use super::Action;
 
 /// A reason not to act on a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -101,22 +98,6 @@ pub struct Previous {
     pub action: Action,
     /// Time of its bar, Unix milliseconds.
     pub bar_time_ms: i64,
-}
-
-/// What speaks against applying a rule to the last `window` closes.
-pub(super) fn data_faults(close: &[f64], window: usize, figures: &Figures) -> Faults {
-    let Some(first) = close.len().checked_sub(window) else {
-        return Faults::from_iter([Fault::WarmUp]);
-    };
-    let seen = &close[first..];
-    let finite = seen.iter().chain(figures.as_slice().iter().map(|(_, value)| value)).all(|v| v.is_finite());
-    if !finite {
-        return Faults::from_iter([Fault::NotFinite]);
-    }
-    let highest = seen.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let lowest = seen.iter().copied().fold(f64::INFINITY, f64::min);
-    let flat = highest - lowest <= FLAT * (highest.abs() + lowest.abs());
-    flat.then_some(Fault::FlatWindow).into_iter().collect()
 }
 
 /// What speaks against giving out `action` now. A HOLD is never too early.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use axum::extract::{FromRequest as _, FromRequestParts as _, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Json, Router};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
@@ -22,7 +22,7 @@ use crate::error::Refusal;
 use crate::indicators::Answer;
 use crate::negotiate::Format;
 use crate::pool::{Full, Lane, Scratch};
-use crate::{catalog, indicators, negotiate, risk, signals};
+use crate::{catalog, indicators, negotiate, performance, risk, signals};
 
 /// The routes of the worker.
 pub fn routes(context: Arc<Context>) -> Router {
@@ -32,6 +32,7 @@ pub fn routes(context: Arc<Context>) -> Router {
         .route("/calculations/signals", post(post_signals))
         .route("/calculations/signals/generate", post(post_signals))
         .route("/calculations/risk", post(post_risk))
+        .route("/calculations/performance", computed("performance", performance::answer))
         .route("/calculations/catalog", get(get_catalog))
         .route("/calculations/strategies", get(get_strategies))
         .layer(Extension(limit))
@@ -75,6 +76,18 @@ async fn post_risk(State(context): State<Arc<Context>>, request: Request) -> Res
     let rows_max = context.settings.rows_max;
     let compute = move |body: &[u8], scratch: &mut Scratch| risk::answer(body, rows_max, scratch);
     compute_in_pool(&context, "risk", request, compute).await
+}
+
+/// What computes a body: with the most rows of a series, giving the answer and the rows computed.
+type Computing = fn(&[u8], usize, &mut Scratch) -> Result<(Vec<u8>, usize), Refusal>;
+
+/// A call that only computes.
+fn computed(call: &'static str, answer: Computing) -> MethodRouter<Arc<Context>> {
+    post(async move |State(context): State<Arc<Context>>, request: Request| {
+        let rows_max = context.settings.rows_max;
+        let compute = move |body: &[u8], scratch: &mut Scratch| answer(body, rows_max, scratch);
+        compute_in_pool(&context, call, request, compute).await
+    })
 }
 
 /// As [`pooled`], for calls that take and answer JSON alone.

@@ -4,12 +4,18 @@
 pub(crate) const INDICATORS_MAX: usize = 64;
 /// Most values in one answer: outputs times rows.
 pub(crate) const CELLS_MAX: usize = 4_000_000;
-/// Most rows over which every bar's signal is asked for: each bar is evaluated over its past.
-pub(crate) const SIGNAL_ROWS_MAX: usize = 5_000;
+/// Most signals in one answer.
+pub(crate) const SIGNALS_MAX: usize = 100_000;
 /// Longest id of an indicator, bytes.
 pub(crate) const ID_BYTES_MAX: usize = 64;
 /// Longest cool-down, milliseconds: a year.
 pub(crate) const COOL_DOWN_MS_MAX: u64 = 366 * 86_400_000;
+/// Most names of risk figures in one request.
+pub(crate) const METRICS_MAX: usize = 64;
+/// Longest horizon of a value at risk, periods.
+pub(crate) const HORIZON_MAX: f64 = 1e6;
+/// Falls of an account that are told: the deepest.
+pub(crate) const DRAWDOWNS_MAX: usize = 5;
 /// Jobs that wait for a thread: small ones, large ones, slices of searches.
 pub(crate) const QUEUES_MAX: [usize; 3] = [256, 64, 16];
 /// Largest body of a small job, bytes: 2,048 candles of text.

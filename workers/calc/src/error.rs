@@ -38,8 +38,6 @@ pub(crate) enum Refusal {
     Busy,
     /// The client has gone; nobody reads this.
     Left,
-    /// Named in the contract, not in this version.
-    NotAvailable(&'static str),
 }
 
 impl Refusal {
@@ -54,7 +52,6 @@ impl Refusal {
             Self::TooMuch(_) => "limit",
             Self::Busy => "queue_full",
             Self::Left => "left",
-            Self::NotAvailable(_) => "not_available",
         }
     }
 }
@@ -92,9 +89,6 @@ impl From<Refusal> for Reject {
                 .detail("answers that are being read take all the room")
                 .retry_after_s(1),
             Refusal::Left => Problem::new(Code::Internal),
-            Refusal::NotAvailable(name) => {
-                Problem::new(Code::NotAvailable).detail(format!("`{name}` is not available in this version"))
-            }
         };
         problem.into()
     }

@@ -2,14 +2,17 @@
 
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
-use sluice_calc::signal::{Action, Context, Previous, STRATEGIES, Signal, Strategy};
+use sluice_calc::signal::{Action, Context, MEMBERS_MAX, Previous, STRATEGIES, Signal, Strategy};
 use sluice_calc::{Bars, Compat, Param, Range, Value};
 use sluice_wire::symbol::{Symbol, Timeframe};
 
-use crate::bounds::{COOL_DOWN_MS_MAX, ID_BYTES_MAX, SIGNAL_ROWS_MAX};
+use crate::bounds::{COOL_DOWN_MS_MAX, ID_BYTES_MAX, SIGNALS_MAX};
 use crate::data::{NanRule, Series};
 use crate::error::Refusal;
 use crate::indicators::{Output, parameters, refusal};
+
+/// The strategy that is a vote of others.
+const COMBINED: &str = "combined";
 
 /// The strategy of a request that names none.
 const STRATEGY: &str = "ema_crossover";
@@ -53,13 +56,18 @@ pub(crate) fn answer(body: &[u8], rows_max: usize) -> Result<(Vec<u8>, usize), R
             return Err(Refusal::Shape("strategy_config.name is a text of at most 64 bytes".to_owned()));
         }
     };
-    let given = parameters(&request.strategy_config)?;
-    let strategy = Strategy::parse(&name, compat, &given).map_err(|error| refusal(error, "strategy"))?;
+    let strategy = strategy(&name, compat, &mut request.strategy_config)?;
     let from = request.data.check(rows_max, request.nan)?;
     let bars = request.data.bars(from)?;
+    if let Some(missing) = strategy.columns().iter().find(|column| bars.column(**column).is_none()) {
+        return Err(Refusal::Shape(format!("{name} needs the column {}", missing.name())));
+    }
     let rows = bars.len();
-    let first = first_row(request.output, rows)?;
-    let signals = evaluate(&request, &strategy, &bars, (first, from), cool_down_ms);
+    let first = match request.output {
+        Output::Full => 0,
+        Output::Tail(wanted) => rows - wanted.min(rows),
+    };
+    let signals = evaluate(&request, &strategy, &bars, (first, from), cool_down_ms)?;
     let answer = json!({"success": true, "count": signals.len(), "strategy": name, "signals": signals});
     Ok((answer.to_string().into_bytes(), rows))
 }
@@ -74,43 +82,65 @@ fn take_cool_down(config: &mut Map<String, Json>) -> Result<u64, Refusal> {
     }
 }
 
-/// The first row whose signal is asked for.
-fn first_row(output: Output, rows: usize) -> Result<usize, Refusal> {
-    let wanted = match output {
-        Output::Full => rows,
-        Output::Tail(bars) => bars.min(rows),
+/// A strategy by name; a vote's members are strategies with a weight each.
+fn strategy(name: &str, compat: Compat, config: &mut Map<String, Json>) -> Result<Strategy, Refusal> {
+    let members = match config.remove("members") {
+        None => {
+            return Strategy::parse(name, compat, &parameters(config)?).map_err(|e| refusal(e, "strategy"));
+        }
+        Some(_) if name != COMBINED => Err("members belong to the strategy `combined`"),
+        Some(Json::Array(members)) if members.len() <= MEMBERS_MAX => Ok(members),
+        Some(_) => Err("strategy_config.members is a list of at most 8 strategies"),
     };
-    if wanted > 1 && rows > SIGNAL_ROWS_MAX {
-        return Err(Refusal::TooMuch(format!(
-            "the signals of more than one bar need at most {SIGNAL_ROWS_MAX} rows"
-        )));
-    }
-    Ok(rows - wanted)
+    let members = members.map_err(|text| Refusal::Shape(text.to_owned()))?;
+    let members: Vec<(Strategy, f64)> =
+        members.into_iter().map(|member| self::member(member, compat)).collect::<Result<_, _>>()?;
+    Strategy::vote(members, compat, &parameters(config)?).map_err(|error| refusal(error, "strategy"))
 }
 
+fn member(given: Json, compat: Compat) -> Result<(Strategy, f64), Refusal> {
+    let shape = || Refusal::Shape("a member is {\"name\": …, \"weight\": 1, …parameters}".to_owned());
+    let Json::Object(mut config) = given else { return Err(shape()) };
+    let weight = config.remove("weight").map_or(Some(1.0), |weight| weight.as_f64()).ok_or_else(shape)?;
+    let name = config.remove("name").and_then(|name| Some(name.as_str()?.to_owned())).ok_or_else(shape)?;
+    if name.len() > ID_BYTES_MAX || config.contains_key("members") {
+        return Err(shape());
+    }
+    Ok((strategy(&name, compat, &mut config)?, weight))
+}
+
+/// Every bar is evaluated once; told are the wanted ones that act, and the newest unless all were
+/// asked for.
 fn evaluate(
     request: &Request,
     strategy: &Strategy,
     bars: &Bars<'_>,
     (first, from): (usize, usize),
     cool_down_ms: u64,
-) -> Vec<Json> {
+) -> Result<Vec<Json>, Refusal> {
     let newest = bars.len().checked_sub(1);
     let mut previous = None;
     let mut signals = Vec::new();
-    for row in first..bars.len() {
+    let mut watcher = strategy.watcher();
+    for (row, bar) in (0..bars.len()).filter_map(|row| Some((row, bars.bar(row)?))) {
         let time = request.data.time_ms.as_ref().and_then(|times| times.get(from + row).copied());
         let bar_time_ms = time.map_or(row as i64, |time| time as i64);
-        let signal = strategy.evaluate(&bars.head(row + 1), &Context { bar_time_ms, previous, cool_down_ms });
+        let signal = watcher.next(bar, &Context { bar_time_ms, previous, cool_down_ms });
+        if row < first {
+            continue;
+        }
         let acts = signal.action != Action::Hold;
         if acts || (request.output != Output::Full && Some(row) == newest) {
             signals.push(to_json(request, &signal, time));
+        }
+        if signals.len() > SIGNALS_MAX {
+            return Err(Refusal::TooMuch(format!("more than {SIGNALS_MAX} signals; ask for fewer bars")));
         }
         if acts && signal.validation.ok {
             previous = Some(Previous { action: signal.action, bar_time_ms });
         }
     }
-    signals
+    Ok(signals)
 }
 
 fn to_json(request: &Request, signal: &Signal, time: Option<f64>) -> Json {
@@ -207,13 +237,48 @@ mod tests {
 
     #[test]
     fn unknown_strategies_are_refused_with_a_hint() {
-        match ask(&json!({"data": rows([1.0]), "strategy_config": {"name": "ema_cross"}})) {
+        match ask(&json!({"data": rows([1.0]), "strategy_config": {"name": "ema_crosover"}})) {
             Err(Refusal::Unknown { kind: "strategy", nearest, .. }) => {
                 assert_eq!(nearest.as_deref(), Some("ema_crossover"));
             }
             other => panic!("{other:?}"),
         }
-        let long = json!({"data": rows((0..5_001).map(f64::from)), "output": "full"});
-        assert!(matches!(ask(&long), Err(Refusal::TooMuch(_))));
+    }
+
+    #[test]
+    fn every_bar_of_a_long_series_is_evaluated() {
+        let wave = rows((0..10_000).map(|at| 100.0 + 10.0 * (f64::from(at) / 15.0).sin()));
+        let answer = ask(&json!({"data": wave, "output": "full"})).unwrap();
+        assert!(answer["count"].as_u64().unwrap() > 150, "{}", answer["count"]);
+    }
+
+    #[test]
+    fn members_vote() {
+        let falling = rows((0..60).map(|at| 200.0 - f64::from(at)));
+        let config = |members: Json| {
+            json!({"data": falling, "strategy_config":
+                {"name": "combined", "threshold": 0.2, "members": members}})
+        };
+        let answer = ask(&config(json!([{"name": "rsi", "weight": 2}, {"name": "bb_reversal"}]))).unwrap();
+        let signal = &answer["signals"][0];
+        assert_eq!((signal["action"].as_str(), signal["reason"].as_str()), (Some("BUY"), Some("voted_buy")));
+        assert_eq!(signal["indicators"], json!({"rsi": 1.0, "bb_reversal": 0.0}));
+        assert_eq!(signal["confidence"], 2.0 * 0.6 / 3.0);
+        let refused = |members: Json| ask(&config(members)).unwrap_err();
+        assert!(matches!(refused(json!([])), Refusal::Parameter(_)));
+        assert!(matches!(refused(json!("rsi")), Refusal::Shape(_)));
+        assert!(matches!(refused(json!([{"weight": 1}])), Refusal::Shape(_)));
+        assert!(matches!(refused(json!([{"name": "rsi"}, {"name": "rsi"}])), Refusal::Parameter(_)));
+        assert!(matches!(refused(json!([{"name": "rsi", "weight": 0}])), Refusal::Parameter(_)));
+        assert!(matches!(refused(json!([{"name": "rsj"}])), Refusal::Unknown { .. }));
+        assert!(matches!(refused(json!([{"name": "combined", "members": []}])), Refusal::Shape(_)));
+        let odd = json!({"data": falling, "strategy_config": {"name": "rsi", "members": []}});
+        assert!(matches!(ask(&odd), Err(Refusal::Shape(_))));
+    }
+
+    #[test]
+    fn a_missing_column_is_named() {
+        let closes = json!({"data": {"close": vec![1.0; 50]}, "strategy_config": {"name": "breakout"}});
+        assert_eq!(ask(&closes), Err(Refusal::Shape("breakout needs the column high".to_owned())));
     }
 }

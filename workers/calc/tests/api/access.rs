@@ -6,11 +6,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::world::World;
 
 /// Every call.
-const CALLS: [(&str, &str); 6] = [
+const CALLS: [(&str, &str); 7] = [
     ("POST", "/calculations/indicators"),
     ("POST", "/calculations/signals"),
     ("POST", "/calculations/signals/generate"),
     ("POST", "/calculations/risk"),
+    ("POST", "/calculations/performance"),
     ("GET", "/calculations/catalog"),
     ("GET", "/calculations/strategies"),
 ];

@@ -4,6 +4,7 @@
 
 mod access;
 mod catalog;
+mod figures;
 mod indicators;
 mod pool;
 mod transport;
