@@ -22,7 +22,8 @@ fn main() {
     println!("{:<22} {:>8} {:>8} {:>8}", "kernel", "batch", "stream", "ta-lib");
     let Ok(cpu) = Cpu::proven() else { return };
     let mut work = Workspace::new(cpu);
-    let mut outs = vec![vec![0.0; bars]; 3];
+    let mut outs = vec![vec![0.0; bars]; 7];
+    let mut flags = vec![vec![0; bars]; 2];
     let only = std::env::args().nth(2);
     for (name, given) in KERNELS.iter().filter(|(name, _)| only.as_deref().is_none_or(|only| *name == only)) {
         let Ok(indicator) = Indicator::parse(name, Compat::TaLib, given) else { continue };
@@ -35,7 +36,17 @@ fn main() {
             let mut stream = indicator.stream();
             rows.iter().all(|&bar| !black_box(stream.push(bar)).as_slice().is_empty())
         });
-        let rival = best(bars, || ta_lib(name, black_box(&columns), &mut outs).is_ok());
+        // The crate has no pivot points.
+        let rival = if *name == "pivot" {
+            f64::NAN
+        } else {
+            best(bars, || {
+                let columns = black_box(&columns);
+                flagged(name, columns, &mut outs, &mut flags)
+                    .unwrap_or_else(|| ta_lib(name, columns, &mut outs))
+                    .is_ok()
+            })
+        };
         println!("{:<22} {batch:>8.2} {stream:>8.2} {rival:>8.2}", label(name, given));
     }
     let mut returns = vec![0.0; bars - 1];
@@ -79,12 +90,23 @@ const KERNELS: &[(&str, &[(&str, Value<'static>)])] = &[
     ("ppo", &[]),
     ("bop", &[]),
     ("stochrsi", &[]),
+    ("psar", &[]),
+    ("supertrend", &[]),
+    ("ichimoku", &[]),
+    ("pivot", &[]),
+    ("fractal", &[]),
+    ("cdldoji", &[]),
+    ("cdlengulfing", &[]),
+    ("cdlhammer", &[]),
+    ("cdlmorningstar", &[]),
+    ("cdl3whitesoldiers", &[]),
+    ("cdl3blackcrows", &[]),
 ];
 
 /// The same kernel of the `ta-lib` crate.
 fn ta_lib(name: &str, columns: &[Vec<f64>; 5], outs: &mut [Vec<f64>]) -> Result<OutRange, RetCode> {
     let [open, high, low, close, volume] = columns;
-    let [first, second, third] = outs else { return Err(RetCode::BadParam) };
+    let [first, second, third, fourth, ..] = outs else { return Err(RetCode::BadParam) };
     let (core, last, sma) = (Core::new(), close.len() - 1, MAType::SMA);
     match name {
         "sma" => core.sma(0, last, close, 20, first),
@@ -111,6 +133,8 @@ fn ta_lib(name: &str, columns: &[Vec<f64>; 5], outs: &mut [Vec<f64>]) -> Result<
             core.plus_di(0, last, high, low, close, 14, first)?;
             core.minus_di(0, last, high, low, close, 14, second)
         }
+        "psar" => core.sar(0, last, high, low, 0.02, 0.2, first),
+        "ichimoku" => core.ichimoku(0, last, high, low, 9, 26, 52, first, second, third, fourth),
         "adxr" => core.adxr(0, last, high, low, close, 14, first),
         "trima" => core.trima(0, last, close, 30, first),
         "hma" => core.hma(0, last, close, 20, first),
@@ -123,6 +147,29 @@ fn ta_lib(name: &str, columns: &[Vec<f64>; 5], outs: &mut [Vec<f64>]) -> Result<
         "stochrsi" => core.stochrsi(0, last, close, 14, 5, 3, sma, first, second),
         _ => Err(RetCode::BadParam),
     }
+}
+
+/// The same kernel of the crate where it answers in whole numbers.
+fn flagged(
+    name: &str,
+    columns: &[Vec<f64>; 5],
+    outs: &mut [Vec<f64>],
+    flags: &mut [Vec<i32>],
+) -> Option<Result<OutRange, RetCode>> {
+    let [open, high, low, close, _] = columns;
+    let ([value, ..], [first, second]) = (outs, flags) else { return None };
+    let (core, last) = (Core::new(), close.len() - 1);
+    Some(match name {
+        "supertrend" => core.supertrend(0, last, high, low, close, 10, 3.0, value, first),
+        "fractal" => core.fractal(0, last, high, low, 2, 2, first, second),
+        "cdldoji" => core.cdldoji(0, last, open, high, low, close, first),
+        "cdlengulfing" => core.cdlengulfing(0, last, open, high, low, close, first),
+        "cdlhammer" => core.cdlhammer(0, last, open, high, low, close, first),
+        "cdlmorningstar" => core.cdlmorningstar(0, last, open, high, low, close, 0.3, first),
+        "cdl3whitesoldiers" => core.cdl3whitesoldiers(0, last, open, high, low, close, first),
+        "cdl3blackcrows" => core.cdl3blackcrows(0, last, open, high, low, close, first),
+        _ => return None,
+    })
 }
 
 fn label(name: &str, given: &[(&str, Value<'_>)]) -> String {

@@ -83,6 +83,13 @@ impl Indicator {
         self.kernel.lookback()
     }
 
+    /// Bars by which a chart draws that output later than the bar at which it stands, or earlier
+    /// where negative: values are always given at the bar that makes them known.
+    #[must_use]
+    pub fn shift(&self, output: usize) -> isize {
+        self.kernel.shift(output)
+    }
+
     /// Writes every output of every bar into `outs`, one buffer an output, each as long as `bars`,
     /// `NaN` for the first [`lookback`](Self::lookback) bars. Fails when the series lacks a column,
     /// or a buffer is missing or of another length; `outs` is then untouched.

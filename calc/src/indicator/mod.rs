@@ -21,6 +21,11 @@ pub(crate) trait Kernel: Debug + Send + Sync {
     /// Bars before the first value of every output.
     fn lookback(&self) -> usize;
 
+    /// Bars by which a chart draws an output later than it is computed, or earlier where negative.
+    fn shift(&self, _output: usize) -> isize {
+        0
+    }
+
     /// Columns of scratch that [`batch`](Self::batch) needs, each as long as the series.
     fn scratch_columns(&self) -> usize {
         0

@@ -5,10 +5,12 @@
 //! on purpose, a test of its own says so.
 
 mod average;
+mod candle;
 mod momentum;
 mod recursive;
 
 mod price;
+mod trend;
 mod volume;
 mod window;
 

@@ -1,6 +1,8 @@
 //! Where prices stand: lines through them, their extremes and middles.
 
 mod extremes;
+mod fractal;
+mod pivot;
 mod regression;
 
 use crate::entry::Entry;
@@ -16,4 +18,6 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     &regression::INTERCEPT,
     &regression::ANGLE,
     &regression::TSF,
+    &pivot::PIVOT,
+    &fractal::FRACTAL,
 ];

@@ -15,7 +15,7 @@ use crate::series::{Bar, Column};
 use crate::window::{Mean, Means};
 use std::sync::Arc;
 
-pub(super) static ATR: Entry = Entry {
+pub(crate) static ATR: Entry = Entry {
     name: "atr",
     aliases: &[],
     summary: "average true range",

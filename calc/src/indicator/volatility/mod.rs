@@ -1,6 +1,6 @@
 //! How far prices range.
 
-mod atr;
+pub(crate) mod atr;
 pub(crate) mod bbands;
 mod donchian;
 mod stddev;
