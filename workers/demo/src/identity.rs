@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sluice_client::{CertificateRequest, Client, ClientError, RoleCertificate, RoleKey, RoleKeyFault};
-use sluice_http::{Start, Tls, TlsError, TrustCell};
+use sluice_http::{Clients, Start, Tls, TlsError, TrustCell};
 use sluice_wire::role::Role;
 
 /// Between two looks at time and revocations: until it has another, the edge refuses what the demo shows.
@@ -40,7 +40,7 @@ enum IdentityError {
 /// asked. `None`: plain HTTP.
 pub fn start(start: &Start) -> Option<Arc<Tls>> {
     let vault = start.sockets.get(&Role::Vault).filter(|_| start.config.mtls)?;
-    let tls = Arc::new(Tls::new(start.trust.clone()));
+    let tls = Arc::new(Tls::new(Clients::Certified, start.trust.clone()));
     let client = Client::internal(vault.clone(), start.keys.own());
     tokio::spawn(keep(client, Arc::clone(&tls), start.trust.clone()));
     Some(tls)

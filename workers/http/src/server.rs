@@ -73,6 +73,26 @@ pub async fn serve_with(
     direct: Option<Arc<dyn Direct>>,
     health: Arc<dyn HealthSource>,
 ) -> Result<(), ServeError> {
+    serve_doors(start, routes, direct, None, health).await
+}
+
+/// The same, by TLS too at doors of TCP, where other machines speak nothing else ([`Tls`]).
+pub async fn serve_by_tls(
+    start: &Start,
+    routes: Router,
+    tls: Arc<Tls>,
+    health: Arc<dyn HealthSource>,
+) -> Result<(), ServeError> {
+    serve_doors(start, routes, None, Some(tls), health).await
+}
+
+async fn serve_doors(
+    start: &Start,
+    routes: Router,
+    direct: Option<Arc<dyn Direct>>,
+    tls: Option<Arc<Tls>>,
+    health: Arc<dyn HealthSource>,
+) -> Result<(), ServeError> {
     let outer = Arc::new(Outer::new(start));
     let router = around(&outer, start, routes, health);
     let app = App { router, direct: direct.map(|calls| Arc::new(Directly { calls, outer })) };
@@ -84,7 +104,8 @@ pub async fn serve_with(
     let mut serving = Vec::new();
     for (name, listener) in doors {
         let bound = Bound::new(listener).map_err(|source| ServeError::Door { door: name, source })?;
-        serving.push(accept(bound, app.clone(), None, start.stop.clone(), start.config.drain.deadline));
+        let (stop, deadline) = (start.stop.clone(), start.config.drain.deadline);
+        serving.push(accept(bound, app.clone(), tls.clone(), stop, deadline));
     }
     start.ready(addresses);
     futures_util::future::join_all(serving).await;
@@ -231,7 +252,7 @@ async fn attend(stream: Stream, mut peer: Peer, app: App, tls: Option<Arc<Tls>>,
     match entered {
         Ok(Entered::Plain(stream)) => converse(stream, peer, app, ends).await,
         Ok(Entered::Secured(stream, client)) => {
-            peer.client = Some(client);
+            peer.client = client;
             converse(stream, peer, app, ends).await;
         }
         Err(error) => tracing::debug!(

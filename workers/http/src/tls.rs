@@ -1,7 +1,9 @@
-//! Mutual TLS at a TCP door, beside plain HTTP from this machine.
+//! TLS at a TCP door, beside plain HTTP from this machine.
 //!
 //! Which of the two a connection speaks is told by its first byte: 0x16 begins a TLS handshake and no
-//! HTTP method. TLS asks for a client certificate, without exception. Plain HTTP is answered for peers
+//! HTTP method. TLS asks for a client certificate: between processes without exception, at a door for
+//! clients whoever shows none has a token to show. One that is shown and not believed ends the
+//! handshake either way. Plain HTTP is answered for peers
 //! on the loopback interface alone: there nobody can listen in or stand in between who could not also
 //! read this process, and it keeps `curl http://127.0.0.1:…` working while every hop between processes
 //! is encrypted. Anybody else without TLS gets 403 `tls_required`.
@@ -63,17 +65,27 @@ pub enum TlsError {
 /// What a door shows to its peers and which of them it believes. Shared between the door and whoever
 /// renews the certificate.
 pub struct Tls {
+    certificates: Clients,
     current: watch::Sender<Option<Arc<ServerConfig>>>,
     trust: TrustCell,
     handshake_max: Duration,
+}
+
+/// Whether clients have to show a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clients {
+    /// All of them.
+    Certified,
+    /// Whoever has one.
+    Any,
 }
 
 /// A connection that may go on.
 pub(crate) enum Entered {
     /// Plain, from this machine.
     Plain(TcpStream),
-    /// By TLS, and who its certificate says it is.
-    Secured(Box<TlsStream<TcpStream>>, Arc<ClientCertificate>),
+    /// By TLS, and who its certificate says it is, if it showed one.
+    Secured(Box<TlsStream<TcpStream>>, Option<Arc<ClientCertificate>>),
 }
 
 /// Why a connection ends before its first request.
@@ -111,14 +123,15 @@ impl Way {
 
 impl Tls {
     /// Shows nothing yet; `trust` tells which certificates were revoked.
-    pub fn new(trust: TrustCell) -> Self {
-        Self { current: watch::Sender::new(None), trust, handshake_max: HANDSHAKE_MAX }
+    pub fn new(certificates: Clients, trust: TrustCell) -> Self {
+        Self { certificates, current: watch::Sender::new(None), trust, handshake_max: HANDSHAKE_MAX }
     }
 
     /// From the next handshake on shows this chain (PEM, the leaf first) with its key (PKCS#8, DER) and
     /// believes clients whose chains end in these roots (PEM). Nothing changes when it fails.
     pub fn replace(&self, chain: &str, key_pkcs8: &[u8], roots: &str) -> Result<(), TlsError> {
-        let verifier = ClientVerifier::new(provider(), true, &certificates(roots)?, self.trust.clone());
+        let mandatory = self.certificates == Clients::Certified;
+        let verifier = ClientVerifier::new(provider(), mandatory, &certificates(roots)?, self.trust.clone());
         let verifier = Arc::new(verifier.map_err(TlsError::Settings)?);
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
@@ -163,9 +176,9 @@ impl Tls {
         let acceptor = TlsAcceptor::from(config.ok_or(EnterError::Closed)?);
         let stream = acceptor.accept(stream).await.map_err(EnterError::Handshake)?;
         let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        let leaf = leaf.ok_or(EnterError::Closed)?;
-        let client = ClientCertificate::parse(leaf).map_err(EnterError::Certificate)?;
-        Ok(Entered::Secured(Box::new(stream), Arc::new(client)))
+        let client = leaf.map(|leaf| ClientCertificate::parse(leaf).map(Arc::new)).transpose();
+        let client = client.map_err(EnterError::Certificate)?;
+        Ok(Entered::Secured(Box::new(stream), client))
     }
 }
 
@@ -185,7 +198,7 @@ fn certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 /// Tells a peer that spoke plain HTTP why that is the end. Its request is not read.
 async fn refuse(mut stream: TcpStream) {
     let body = Problem::new(Code::TlsRequired)
-        .detail("only this machine may speak plain HTTP here; connect by TLS with a client certificate")
+        .detail("only this machine may speak plain HTTP here; connect by TLS")
         .to_json();
     let head = format!(
         "HTTP/1.1 403 Forbidden\r\ncontent-type: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",

@@ -1,6 +1,7 @@
 //! What the vault takes from the configuration, once, at start.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,6 +35,9 @@ pub(crate) struct Settings {
     pub(crate) audience: Vec<String>,
     /// SPIFFE trust domain.
     pub(crate) trust_domain: String,
+    /// Names and address by which clients of its port may know it, beside those of every role.
+    pub(crate) names: Vec<String>,
+    pub(crate) address: IpAddr,
     /// Life of a token whose request names none, and the longest anyone but an administrator gets.
     pub(crate) token_ttl: SignedDuration,
     /// Life of a leaf whose request names none, and the longest anyone but an administrator gets.
@@ -110,6 +114,8 @@ impl Settings {
             issuer: vault.issuer.clone(),
             audience: vault.audience.clone(),
             trust_domain: vault.trust_domain.clone(),
+            names: vault.names.clone(),
+            address: vault.listen.ip(),
             token_ttl: SignedDuration::from_secs(vault.token_ttl.as_secs() as i64),
             leaf_ttl: SignedDuration::from_secs(vault.leaf_ttl.as_secs() as i64),
             roles: roles.iter().map(|(name, words)| (name.clone(), words.iter().collect())).collect(),

@@ -19,6 +19,7 @@ mod error;
 mod external;
 mod falco;
 mod feed;
+mod listener;
 mod memory;
 mod oauth;
 mod openapi;
@@ -46,7 +47,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sluice_client::Client;
-use sluice_http::{ServeError, Start, serve};
+use sluice_http::{Clients, ServeError, Start, Tls, serve_by_tls};
 use sluice_wire::role::Role;
 
 pub use openapi::document as openapi;
@@ -97,7 +98,10 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     let events = start.sockets.get(&Role::Events);
     let events = events.map(|socket| Client::internal(socket.clone(), start.keys.own()));
     let context = Arc::new(Context::new(Arc::clone(&barrier), start.stop.clone()));
-    let serving = serve(&start, api::router(context), Arc::new(Health(Arc::clone(&barrier))));
+    let tls = Arc::new(Tls::new(Clients::Any, start.trust.clone()));
+    keepers.spawn(listener::keep(Arc::clone(&barrier), Arc::clone(&tls), start.trust.clone()));
+    let health = Arc::new(Health(Arc::clone(&barrier)));
+    let serving = serve_by_tls(&start, api::router(context), tls, health);
     let ended = tokio::select! {
         served = serving => served.map_err(RunError::Serve),
         lost = tend(&barrier, events) => Err(lost),

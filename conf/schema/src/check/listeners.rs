@@ -33,10 +33,10 @@ fn collide(one: SocketAddr, other: SocketAddr) -> bool {
         && (one.ip() == other.ip() || everywhere(one) || everywhere(other))
 }
 
-/// A worker's port opens on this machine alone.
+/// A worker's port opens on this machine alone, but for the vault's: it speaks TLS.
 pub(super) fn open_workers(reader: &mut Reader<'_>, config: &Config) {
     for (key, address) in config.listeners() {
-        let worker = ["events.", "vault.", "calc."].iter().any(|section| key.starts_with(section));
+        let worker = ["events.", "calc."].iter().any(|section| key.starts_with(section));
         if !worker || address.ip().is_loopback() {
             continue;
         }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::{secret, span};
 use crate::form::{
-    ADDRESS, AUDIENCE, CERTIFICATE_FILE, FSYNC, ISSUER, MOUNT, PATH, SEAL, STREAM, TIMEFRAME, TRUST_DOMAIN,
-    VAULT_URL,
+    ADDRESS, AUDIENCE, CERTIFICATE_FILE, FSYNC, HOST, ISSUER, MOUNT, PATH, SEAL, STREAM, TIMEFRAME,
+    TRUST_DOMAIN, VAULT_URL,
 };
 use crate::kind::{Choice, Duration, Flag, List, Maybe, Number, Size, count};
 use crate::model::{
@@ -112,6 +112,8 @@ fn retention(t: &mut Table<'_, '_>, retention: &mut Retention) {
 pub(super) fn vault(t: &mut Table<'_, '_>, vault: &mut Vault) {
     t.table("vault", "The vault worker.", |t| {
         t.key("listen", "Address of its API port.", ADDRESS, &mut vault.listen);
+        let doc = "Names under which clients of that port know it: its certificate carries them.";
+        t.key("names", doc, List::of(HOST), &mut vault.names);
         t.key("issuer", "Issuer of its tokens.", ISSUER, &mut vault.issuer);
         t.key("audience", "Audiences of its tokens.", List::some(AUDIENCE), &mut vault.audience);
         let doc =

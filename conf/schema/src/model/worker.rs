@@ -135,6 +135,8 @@ pub enum UnknownTypes {
 pub struct Vault {
     /// Address of its API port.
     pub listen: SocketAddr,
+    /// Names under which clients of that port know it, beside `localhost` and its role's.
+    pub names: Vec<String>,
     /// `iss` of its tokens, an `https` URL.
     pub issuer: String,
     /// `aud` of its tokens, at least one.
@@ -298,6 +300,7 @@ impl Default for Vault {
     fn default() -> Self {
         Self {
             listen: loopback(8009),
+            names: Vec::new(),
             issuer: "https://sluice.internal".to_owned(),
             audience: vec!["sluice".to_owned()],
             seal: Seal::default(),

@@ -267,6 +267,11 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
         &["vault.audit.keep_age", "vault.audit.keep_bytes", "vault.audit.when_full"],
     ),
     (
+        "workers/vault/tests/it/door.rs",
+        "the_port_shows_its_names_and_takes_tokens_and_certificates",
+        &["vault.names"],
+    ),
+    (
         "workers/vault/tests/it/oauth.rs",
         "a_key_of_its_own_proves_a_client_once_an_assertion",
         &["vault.quota.assertions"],

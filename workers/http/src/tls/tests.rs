@@ -116,7 +116,7 @@ impl crate::HealthSource for Well {
 }
 
 /// A door with a time for the handshake that shows nothing yet.
-fn opened(handshake_max: Duration) -> Door {
+fn opened(clients: Clients, handshake_max: Duration) -> Door {
     let mut config = Config::default();
     // A certificate makes nobody an administrator, whatever the role of its name lists.
     config.auth.roles.insert("bot".to_owned(), vec!["trade".to_owned(), "admin".to_owned()]);
@@ -130,7 +130,7 @@ fn opened(handshake_max: Duration) -> Door {
     }));
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let tls = Arc::new(Tls { handshake_max, ..Tls::new(start.trust.clone()) });
+    let tls = Arc::new(Tls { handshake_max, ..Tls::new(clients, start.trust.clone()) });
     let app = wrap(&start, routes(), Arc::new(Well));
     let serving =
         serve_secured(Listener::Tcp(listener), Arc::clone(&tls), app, start.stop.clone(), PATIENCE).unwrap();
@@ -139,7 +139,7 @@ fn opened(handshake_max: Duration) -> Door {
 }
 
 fn door() -> Door {
-    let door = opened(HANDSHAKE_MAX);
+    let door = opened(Clients::Certified, HANDSHAKE_MAX);
     door.show(1);
     door
 }
@@ -217,6 +217,23 @@ async fn roles_services_and_strangers_are_told_apart_by_certificate() {
 }
 
 #[tokio::test]
+async fn a_door_for_clients_takes_whoever_shows_no_certificate_but_no_bad_one() {
+    let door = opened(Clients::Any, HANDSHAKE_MAX);
+    door.show(1);
+    let none = door.ca.client(None, &[]);
+    assert!(door.ask(&none, "/caller", "").await.unwrap().ends_with("anonymous"));
+    let token = door.ask(&none, "/caller", "authorization: Bearer x.y.z\r\n").await.unwrap();
+    assert!(token.starts_with("HTTP/1.1 401"), "{token}");
+    let spoofed = door.ask(&none, "/caller", "x-user: admin\r\nx-permissions: admin\r\n").await.unwrap();
+    assert!(spoofed.ends_with("anonymous"), "{spoofed}");
+    let bot = door.ca.client(Some(&door.ca.leaf("service/bot", 4)), &[]);
+    let bot = door.ask(&bot, "/caller", "").await.unwrap();
+    assert!(bot.ends_with("spiffe://sluice.internal/service/bot mtls [trade]"), "{bot}");
+    let foreign = door.ca.client(Some(&Ca::new().leaf("role/edge", 2)), &[]);
+    assert!(door.ask(&foreign, "/caller", "").await.is_err());
+}
+
+#[tokio::test]
 async fn nobody_gets_in_without_a_certificate_of_the_authority() {
     let door = door();
     let none = door.ca.client(None, &[]);
@@ -274,7 +291,7 @@ async fn plain_http_is_for_this_machine() {
 
 #[tokio::test]
 async fn new_certificate_serves_the_next_handshake_and_old_connections_live_on() {
-    let door = opened(HANDSHAKE_MAX);
+    let door = opened(Clients::Certified, HANDSHAKE_MAX);
     let edge = door.ca.client(Some(&door.ca.leaf("role/edge", 2)), &[]);
     let early = door.connect(&edge);
     tokio::pin!(early);
@@ -308,7 +325,7 @@ async fn new_certificate_serves_the_next_handshake_and_old_connections_live_on()
 
 #[tokio::test]
 async fn silence_and_half_a_handshake_are_cut_in_time() {
-    let door = opened(Duration::from_millis(200));
+    let door = opened(Clients::Certified, Duration::from_millis(200));
     door.show(1);
     for first in [&b""[..], &[0x16], &[0x16, 3, 1, 2, 0, 1]] {
         let began = Instant::now();

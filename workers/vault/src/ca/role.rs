@@ -92,7 +92,8 @@ impl Vault {
             if !is_dns_name(below.unwrap_or(name)) {
                 return Err(bad(format!("`{}` is no plain lower-case DNS name", shown(name))));
             }
-            if !may_name(role, name, &self.settings.trust_domain) {
+            let configured = role == Role::Vault && self.settings.names.contains(name);
+            if !configured && !may_name(role, name, &self.settings.trust_domain) {
                 return Err(VaultError::Forbidden(
                     "a role may name itself and this machine; hosts only the edge",
                 ));
@@ -102,7 +103,10 @@ impl Vault {
             text.parse::<IpAddr>().map_err(|_| bad(format!("`{}` is no IP address", shown(text))))
         };
         let ip_addresses = request.ip_addresses.iter().map(address).collect::<Result<Vec<_>, _>>()?;
-        if role != Role::Edge && !ip_addresses.iter().all(IpAddr::is_loopback) {
+        let own = |address: &IpAddr| {
+            address.is_loopback() || (role == Role::Vault && *address == self.settings.address)
+        };
+        if role != Role::Edge && !ip_addresses.iter().all(own) {
             return Err(VaultError::Forbidden(
                 "a role may name addresses of this machine; others only the edge",
             ));

@@ -116,7 +116,7 @@ async fn revoked_certificate_is_on_the_list_and_keys_are_never_shown_again() {
     assert_eq!(read.json()["serial_number"], issued["serial_number"]);
     assert!(!read.text.contains("PRIVATE KEY"));
     vault.as_admin("POST", "/credentials/other", "").await;
-    assert_eq!(vault.as_admin("GET", "/credentials", "").await.json()["count"], 2);
+    assert_eq!(vault.certified().await, ["bot", "other"]);
     assert_eq!(vault.as_admin("GET", "/credentials?limit=1", "").await.json()["next"], "bot");
     assert_eq!(vault.as_admin("GET", "/credentials?limit=1&cursor=bot", "").await.json()["count"], 1);
     assert_eq!(vault.call("GET", "/credentials", Some(&bot), "").await.json()["count"], 1);

@@ -7,6 +7,7 @@ mod audit;
 mod bounds;
 mod certificate_bound;
 mod credentials;
+mod door;
 mod external;
 mod falco;
 mod feed;
