@@ -106,6 +106,8 @@ pub async fn run(start: Start) -> Result<(), RunError> {
         served = serving => served.map_err(RunError::Serve),
         lost = tend(&barrier, events) => Err(lost),
     };
+    // They hold the barrier, and with it the log's lock.
+    keepers.0.shutdown().await;
     // Connections that were cut may still be letting go of it.
     let _a_panic_while_closing_leaves_nothing_more_to_do =
         tokio::task::spawn_blocking(move || barrier.close()).await;
