@@ -95,7 +95,7 @@ impl Setup {
         start.doors().insert("internal", Listener::Unix(UnixListener::bind(&socket).unwrap()));
         let task = tokio::spawn(async {
             // A test that does not get on says why.
-            sluice_vault::run(start).await.inspect_err(|error| println!("the vault ended: {error:?}"))
+            sluice_vault::run(start).await.inspect_err(|error| eprintln!("the vault ended: {error:?}"))
         });
         Vault { dir: self.dir, address, socket, keys, stopper, task }
     }
