@@ -101,6 +101,15 @@ const KERNELS: &[(&str, &[(&str, Value<'static>)])] = &[
     ("cdlmorningstar", &[]),
     ("cdl3whitesoldiers", &[]),
     ("cdl3blackcrows", &[]),
+    ("cci", &[("period", Value::Number(20.0))]),
+    ("mfi", &[]),
+    ("willr", &[]),
+    ("stddev", &[("period", Value::Number(20.0))]),
+    ("linearreg", &[]),
+    ("max", &[]),
+    ("median", &[]),
+    ("aroon", &[]),
+    ("ultosc", &[]),
 ];
 
 /// The same kernel of the `ta-lib` crate.
@@ -145,6 +154,15 @@ fn ta_lib(name: &str, columns: &[Vec<f64>; 5], outs: &mut [Vec<f64>]) -> Result<
         "ppo" => core.ppo(0, last, close, 12, 26, MAType::EMA, first),
         "bop" => core.bop(0, last, open, high, low, close, first),
         "stochrsi" => core.stochrsi(0, last, close, 14, 5, 3, sma, first, second),
+        "cci" => core.cci(0, last, high, low, close, 20, first),
+        "mfi" => core.mfi(0, last, high, low, close, volume, 14, first),
+        "willr" => core.willr(0, last, high, low, close, 14, first),
+        "stddev" => core.stddev(0, last, close, 20, 1.0, first),
+        "linearreg" => core.linearreg(0, last, close, 14, first),
+        "max" => core.max(0, last, close, 30, first),
+        "median" => core.median(0, last, close, 30, first),
+        "aroon" => core.aroon(0, last, high, low, 14, first, second),
+        "ultosc" => core.ultosc(0, last, high, low, close, 7, 14, 28, first),
         _ => Err(RetCode::BadParam),
     }
 }

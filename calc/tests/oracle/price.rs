@@ -58,3 +58,15 @@ fn regressions_agree() {
         }
     });
 }
+
+#[test]
+fn median_has_the_same_bits() {
+    each_market(|kind, c| {
+        for period in [2_u32, 3, 30, 101, 1_500] {
+            let theirs =
+                reference(BARS, |core, last, [out]| core.median(0, last, &c.close, period as i32, out));
+            let ours = compute("median", &[("period", period)], c);
+            assert!(same_bits(&ours[0], &theirs[0]), "{kind:?} {period}");
+        }
+    });
+}

@@ -142,3 +142,22 @@ fn stddev_and_var_agree_but_for_the_digits_the_oracle_loses() {
         }
     });
 }
+
+#[test]
+fn cci_agrees() {
+    each_market(|kind, c| {
+        for period in [2_u32, 14, 20, 100, 700] {
+            let theirs = reference(BARS, |core, last, [out]| {
+                core.cci(0, last, &c.high, &c.low, &c.close, period as i32, out)
+            });
+            let ours = compute("cci", &[("period", period)], c);
+            assert_close(&format!("{kind:?} {period}"), &ours, &theirs, 1e4);
+        }
+    });
+}
+
+#[test]
+fn cci_of_a_flat_market_is_0() {
+    let c = columns(Kind::Flat, 1, 100);
+    assert!(compute("cci", &[], &c)[0][15..].iter().all(|value| value.to_bits() == 0));
+}

@@ -2,6 +2,7 @@
 
 mod aroon;
 mod bop;
+mod cci;
 mod change;
 mod macd;
 mod mfi;
@@ -34,4 +35,5 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     &ultosc::ULTOSC,
     &aroon::AROON,
     &aroon::AROONOSC,
+    &cci::CCI,
 ];

@@ -2,6 +2,7 @@
 
 mod extremes;
 mod fractal;
+mod median;
 mod pivot;
 mod regression;
 
@@ -20,4 +21,5 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     &regression::TSF,
     &pivot::PIVOT,
     &fractal::FRACTAL,
+    &median::MEDIAN,
 ];

@@ -1,0 +1,129 @@
+//! Commodity channel index: how far the typical price stands from its mean of `period` bars, in
+//! hundredths of one and a half mean deviations.
+//!
+//! The mean and the mean deviation are summed afresh at every bar, oldest first, so a bar costs its
+//! window and `period` is 10,000 at most. A distance or a deviation within 1e-14 of the mean is
+//! rounding, and the index is 0. Lookback `period - 1`.
+
+use crate::entry::{Entry, HIGH_LOW_CLOSE, Param, SINGLE, Value};
+use crate::indicator::{Kernel, Live, Rows, fill_warm_up, outputs};
+use crate::lanes::{Lanes, Wide};
+use crate::params::Period;
+use crate::series::{Bar, Column};
+use crate::window::{Derived, Ring};
+use std::sync::Arc;
+
+pub(super) static CCI: Entry = Entry {
+    name: "cci",
+    aliases: &[],
+    summary: "commodity channel index",
+    columns: HIGH_LOW_CLOSE,
+    params: &[Param::whole("period", 2, 10_000, |_| Value::Number(14.0))],
+    outputs: SINGLE,
+    build: |args| Ok(Arc::new(Cci { period: args.window("period")? })),
+};
+
+/// A distance up to this share of the mean is rounding, not movement.
+const FLAT: f64 = 1e-14;
+
+/// The typical price of a bar.
+#[derive(Clone, Copy, Debug)]
+struct Typical;
+
+impl Derived<3, 1> for Typical {
+    const READS: [Column; 3] = [Column::High, Column::Low, Column::Close];
+    const LATE: bool = false;
+
+    #[inline]
+    fn of<V: Lanes>(_: [V; 3], [high, low, close]: [V; 3]) -> [V; 1] {
+        [(high + low + close) / V::splat(3.0)]
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Cci {
+    period: Period,
+}
+
+impl Cci {
+    /// The index of the window that `window` goes over, oldest first, and that ends with `newest`.
+    #[inline]
+    fn of<V: Lanes, I: Iterator<Item = V>>(self, window: impl Fn() -> I, newest: V) -> V {
+        let (zero, count) = (V::splat(0.0), V::splat(self.period.count()));
+        let mean = window().fold(zero, |sum, value| sum + value) / count;
+        let deviation = window().fold(zero, |sum, value| sum + (value - mean).abs()) / count;
+        let (distance, unit) = (newest - mean, V::splat(0.015) * deviation);
+        let rounding = V::splat(FLAT) * mean.abs();
+        let still = distance.abs().le(rounding) | deviation.le(rounding) | unit.le(zero);
+        V::select(still, zero, distance / V::select(still, V::splat(1.0), unit))
+    }
+}
+
+impl Kernel for Cci {
+    fn lookback(&self) -> usize {
+        self.period.bars() - 1
+    }
+
+    fn scratch_columns(&self) -> usize {
+        1
+    }
+
+    fn batch(&self, rows: &Rows<'_>, outs: &mut [&mut [f64]], scratch: &mut [&mut [f64]]) {
+        let ([out], [prices]) = (outputs(outs), outputs(scratch));
+        Typical::fill(Typical::READS.map(|column| rows.column(column)), [prices]);
+        fill_warm_up(out, self.lookback());
+        let out = out.get_mut(self.lookback()..).unwrap_or_default();
+        let bars = self.period.bars();
+        let whole = out.len() / Wide::WIDTH * Wide::WIDTH;
+        for at in (0..whole).step_by(Wide::WIDTH) {
+            let seen = &prices[at..at + bars + Wide::WIDTH - 1];
+            let window = || seen.windows(Wide::WIDTH).map(Wide::load);
+            self.of(window, Wide::load(&seen[bars - 1..])).store(&mut out[at..]);
+        }
+        for at in whole..out.len() {
+            let seen = &prices[at..at + bars];
+            out[at] = self.of(|| seen.iter().copied(), seen[bars - 1]);
+        }
+    }
+
+    fn stream(&self) -> Box<dyn Live> {
+        Box::new(CciStream { cci: *self, missing: self.lookback(), prices: Ring::new(self.period.bars()) })
+    }
+}
+
+/// The streaming state. A push sums the window twice, as a bar of the batch does.
+#[derive(Clone, Debug)]
+struct CciStream {
+    cci: Cci,
+    /// Bars until the window is full.
+    missing: usize,
+    prices: Ring,
+}
+
+impl CciStream {
+    fn with(&self, bar: Bar) -> (f64, f64) {
+        let now = Typical::READS.map(|column| bar.value(column));
+        let [price] = Typical::of(now, now);
+        if self.missing > 0 {
+            return (price, f64::NAN);
+        }
+        (price, self.cci.of(|| self.prices.window_with(price), price))
+    }
+}
+
+impl Live for CciStream {
+    fn push(&mut self, bar: Bar, outs: &mut [f64]) {
+        let (price, value) = self.with(bar);
+        self.prices.push(price);
+        self.missing = self.missing.saturating_sub(1);
+        outs[0] = value;
+    }
+
+    fn peek(&self, bar: Bar, outs: &mut [f64]) {
+        outs[0] = self.with(bar).1;
+    }
+
+    fn boxed(&self) -> Box<dyn Live> {
+        Box::new(self.clone())
+    }
+}
