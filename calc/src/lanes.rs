@@ -69,10 +69,7 @@ pub(crate) trait Lanes:
     }
 
     /// A bit for each lane, lane 0 the lowest.
-    fn bits(mask: Self::Mask) -> u32 {
-        let set = Self::select(mask, Self::splat(1.0), Self::splat(0.0));
-        (0..Self::WIDTH).fold(0, |bits, lane| bits | u32::from(set.lane(lane) != 0.0) << lane)
-    }
+    fn bits(mask: Self::Mask) -> u32;
 
     /// The value where it is positive, else 0.
     #[inline]
@@ -124,6 +121,11 @@ impl Lanes for f64 {
     #[inline]
     fn sqrt(self) -> Self {
         Self::sqrt(self)
+    }
+
+    #[inline]
+    fn bits(mask: bool) -> u32 {
+        u32::from(mask)
     }
 
     #[inline]
@@ -189,6 +191,11 @@ impl Lanes for f64x4 {
     #[inline]
     fn bottom(self, other: Self) -> Self {
         self.fast_min(other)
+    }
+
+    #[inline]
+    fn bits(mask: Self) -> u32 {
+        mask.to_bitmask()
     }
 
     #[inline]
@@ -285,6 +292,11 @@ impl<V: Lanes> Lanes for Pair<V> {
     #[inline]
     fn bottom(self, other: Self) -> Self {
         Self(self.0.bottom(other.0), self.1.bottom(other.1))
+    }
+
+    #[inline]
+    fn bits(mask: Self::Mask) -> u32 {
+        V::bits(mask.0) | V::bits(mask.1) << V::WIDTH
     }
 
     #[inline]

@@ -40,6 +40,7 @@ mod lanes;
 pub mod params;
 mod recursion;
 pub mod risk;
+pub mod search;
 pub mod series;
 pub mod signal;
 mod window;

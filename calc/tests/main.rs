@@ -7,6 +7,7 @@ mod accuracy;
 mod fingerprint;
 mod oracle;
 mod risk;
+mod search;
 mod series;
 mod signal;
 mod streaming;

@@ -1,0 +1,145 @@
+//! What is searched, and the one who tries combinations.
+
+use std::ops::Range;
+
+use super::backtest::{self, Terms};
+use super::columns::{Columns, LANES};
+use super::condition::{Scene, Seen};
+use super::figures::{Best, Figures, Found, Rank};
+use super::space::{Genome, SearchError, Space};
+use crate::catalog::Workspace;
+use crate::series::Bars;
+
+/// Hears how many combinations were tried since it was last told, and the best so far; says whether to go on.
+pub type Watch<'a> = dyn FnMut(u64, &[Found]) -> bool + 'a;
+
+/// A rule, its parameters, prices and terms.
+#[derive(Clone, Debug)]
+pub struct Task<'a> {
+    pub(super) space: &'a Space,
+    pub(super) bars: Bars<'a>,
+    pub(super) returns: Vec<f64>,
+    pub(super) terms: Terms,
+    pub(super) rank: Rank,
+    pub(super) keep: usize,
+}
+
+/// Tries combinations, and remembers the lines that they share. One a thread.
+pub struct Trials<'t, 'a> {
+    task: &'t Task<'a>,
+    columns: Columns<'a>,
+    seen: Seen,
+}
+
+impl<'a> Task<'a> {
+    /// A search that keeps the best `keep`.
+    pub fn new(
+        space: &'a Space,
+        bars: Bars<'a>,
+        terms: Terms,
+        rank: Rank,
+        keep: usize,
+    ) -> Result<Self, SearchError> {
+        let close = bars.close();
+        if let Some(row) = close.iter().position(|close| *close <= 0.0 || !close.is_finite()) {
+            return Err(SearchError::NotPositive { row });
+        }
+        if close.len() < 2 {
+            return Err(SearchError::Range);
+        }
+        let returns = close.windows(2).map(|pair| pair[1] / pair[0] - 1.0).collect();
+        Ok(Self { space, bars, returns, terms, rank, keep })
+    }
+
+    /// The rows there are.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.bars.len()
+    }
+
+    /// The parameters that are tried.
+    #[must_use]
+    pub const fn space(&self) -> &'a Space {
+        self.space
+    }
+
+    /// Tries every combination of these numbers, within these bars. Combinations that break the rule's order are
+    /// passed over. The result does not depend on how the numbers are divided among calls.
+    pub fn grid(
+        &self,
+        work: Workspace,
+        numbers: Range<u64>,
+        bars: Range<usize>,
+        watch: &mut Watch<'_>,
+    ) -> Result<Best, SearchError> {
+        let mut trials = Trials::new(self, work);
+        trials.grid(numbers, bars, watch)
+    }
+}
+
+impl<'t, 'a> Trials<'t, 'a> {
+    pub(super) const fn task(&self) -> &'t Task<'a> {
+        self.task
+    }
+
+    /// Nothing tried yet.
+    #[must_use]
+    pub fn new(task: &'t Task<'a>, work: Workspace) -> Self {
+        Self { task, columns: Columns::new(task.bars, work), seen: Seen::default() }
+    }
+
+    pub(super) fn grid(
+        &mut self,
+        numbers: Range<u64>,
+        bars: Range<usize>,
+        watch: &mut Watch<'_>,
+    ) -> Result<Best, SearchError> {
+        let space = self.task.space;
+        let mut best = Best::new(self.task.rank, self.task.keep);
+        let mut numbers = numbers.start..numbers.end.min(space.size());
+        let mut waiting = Vec::with_capacity(LANES);
+        let mut seen = 0;
+        while let Some(number) = numbers.next() {
+            seen += 1;
+            let genome = space.genome(number);
+            if space.is_valid(&genome) {
+                waiting.push(genome);
+            }
+            if waiting.len() == LANES || (numbers.is_empty() && !waiting.is_empty()) {
+                for (genome, figures) in waiting.iter().zip(self.eight(&waiting, bars.clone())?) {
+                    best.add(Found { number: space.number(genome), figures });
+                }
+                waiting.clear();
+                if !watch(std::mem::take(&mut seen), best.found()) {
+                    return Err(SearchError::Cancelled);
+                }
+            }
+        }
+        Ok(best)
+    }
+
+    /// What these combinations come to within these bars, in their order; at most eight.
+    pub(super) fn eight(
+        &mut self,
+        genomes: &[Genome],
+        bars: Range<usize>,
+    ) -> Result<[Figures; LANES], SearchError> {
+        let (task, space) = (self.task, self.task.space);
+        if bars.len() < 2 || bars.end > task.rows() {
+            return Err(SearchError::Range);
+        }
+        // Fewer than eight: the last one several times.
+        let lanes = std::array::from_fn(|lane| genomes[lane.min(genomes.len() - 1)]);
+        let lines = 0..space.rule().lines.len();
+        let drawn: Result<_, _> = lines.map(|line| self.columns.eight(space, line, &lanes)).collect();
+        let scene = Scene::new(drawn?, &lanes.map(|genome| space.values(&genome)));
+        let tallies = backtest::run(space.rule(), (&scene, &mut self.seen), &task.returns, bars, task.terms);
+        Ok(tallies.map(|tally| Figures::of(&tally, &task.terms)))
+    }
+
+    /// What one combination comes to.
+    pub fn one(&mut self, number: u64, bars: Range<usize>) -> Result<Figures, SearchError> {
+        let genome = self.task.space.genome(number);
+        Ok(self.eight(&[genome], bars)?[0])
+    }
+}
