@@ -35,9 +35,9 @@ pub(crate) struct Settings {
     pub(crate) audience: Vec<String>,
     /// SPIFFE trust domain.
     pub(crate) trust_domain: String,
-    /// Names and address by which clients of its port may know it, beside those of every role.
+    /// Names and addresses by which clients of its port may know it, beside those of every role.
     pub(crate) names: Vec<String>,
-    pub(crate) address: IpAddr,
+    pub(crate) addresses: Vec<IpAddr>,
     /// Life of a token whose request names none, and the longest anyone but an administrator gets.
     pub(crate) token_ttl: SignedDuration,
     /// Life of a leaf whose request names none, and the longest anyone but an administrator gets.
@@ -107,6 +107,13 @@ impl Settings {
         };
         let roles = &start.config.auth.roles;
         let external = vault.external.enabled.then(|| External::open(&vault.external)).transpose()?;
+        let (mut names, mut addresses) = (Vec::new(), Vec::new());
+        for name in &vault.names {
+            name.parse().map_or_else(|_| names.push(name.clone()), |address| addresses.push(address));
+        }
+        if !vault.listen.ip().is_unspecified() {
+            addresses.push(vault.listen.ip());
+        }
         Ok(Self {
             data_dir: start.data_dir.clone(),
             dev: start.dev,
@@ -114,8 +121,8 @@ impl Settings {
             issuer: vault.issuer.clone(),
             audience: vault.audience.clone(),
             trust_domain: vault.trust_domain.clone(),
-            names: vault.names.clone(),
-            address: vault.listen.ip(),
+            names,
+            addresses,
             token_ttl: SignedDuration::from_secs(vault.token_ttl.as_secs() as i64),
             leaf_ttl: SignedDuration::from_secs(vault.leaf_ttl.as_secs() as i64),
             roles: roles.iter().map(|(name, words)| (name.clone(), words.iter().collect())).collect(),

@@ -105,9 +105,9 @@ impl crate::config::Settings {
         dns_names.sort_unstable();
         dns_names.dedup();
         let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-        if !self.address.is_unspecified() && !addresses.contains(&self.address) {
-            addresses.push(self.address);
-        }
+        addresses.extend(&self.addresses);
+        addresses.sort_unstable();
+        addresses.dedup();
         CertificateRequest {
             csr,
             dns_names,

@@ -42,7 +42,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
         audience: vec!["sluice".into()],
         trust_domain: "sluice.internal".into(),
         names: vec!["vault.bank.example".into()],
-        address: std::net::Ipv4Addr::new(10, 0, 0, 9).into(),
+        addresses: vec![std::net::Ipv4Addr::new(10, 0, 0, 9).into()],
         token_ttl: DAY,
         leaf_ttl: DAY,
         roles: BTreeMap::from([("bot".to_owned(), ["read", "trade"].into_iter().collect())]),

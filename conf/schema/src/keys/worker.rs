@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{secret, span};
 use crate::form::{
-    ADDRESS, AUDIENCE, CERTIFICATE_FILE, FSYNC, HOST, ISSUER, MOUNT, PATH, SEAL, STREAM, TIMEFRAME,
+    ADDRESS, AUDIENCE, CERTIFICATE_FILE, FSYNC, ISSUER, MOUNT, PATH, SEAL, STREAM, TIMEFRAME, TLS_NAME,
     TRUST_DOMAIN, VAULT_URL,
 };
 use crate::kind::{Choice, Duration, Flag, List, Maybe, Number, Size, count};
@@ -109,11 +109,14 @@ fn retention(t: &mut Table<'_, '_>, retention: &mut Retention) {
     t.key("count", "Events in the log at most.", Maybe(count(1..=1 << 50)), &mut retention.count);
 }
 
+/// LIMIT: names of the vault's port: with its own they fit into one certificate.
+const VAULT_NAMES_MAX: usize = 32;
+
 pub(super) fn vault(t: &mut Table<'_, '_>, vault: &mut Vault) {
     t.table("vault", "The vault worker.", |t| {
         t.key("listen", "Address of its API port.", ADDRESS, &mut vault.listen);
-        let doc = "Names under which clients of that port know it: its certificate carries them.";
-        t.key("names", doc, List::of(HOST), &mut vault.names);
+        let doc = "Names and addresses under which clients of that port know it: its certificate carries them.";
+        t.key("names", doc, List { item: TLS_NAME, least: 0, most: VAULT_NAMES_MAX }, &mut vault.names);
         t.key("issuer", "Issuer of its tokens.", ISSUER, &mut vault.issuer);
         t.key("audience", "Audiences of its tokens.", List::some(AUDIENCE), &mut vault.audience);
         let doc =

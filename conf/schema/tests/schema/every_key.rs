@@ -200,7 +200,7 @@ pub(crate) const OTHER_VALUES: &[(&str, &str)] = &[
     ("vault.issuer", "\"https://vault.example.com:8443/x\""),
     ("vault.leaf_ttl", "\"1h\""),
     ("vault.listen", "\"127.0.0.1:18009\""),
-    ("vault.names", "[\"vault.bank.example\"]"),
+    ("vault.names", "[\"vault.bank.example\", \"*.vault.example\", \"10.0.0.1\"]"),
     ("vault.quota.assertions", "3"),
     ("vault.quota.certificates", "3"),
     ("vault.quota.secret_bytes", "\"1MiB\""),

@@ -88,11 +88,12 @@ impl Vault {
         let shown = |text: &str| text.chars().take(64).collect::<String>();
         for name in &request.dns_names {
             // The edge's listener may stand for every host below a name.
-            let below = name.strip_prefix("*.").filter(|rest| role == Role::Edge && rest.contains('.'));
+            let configured = role == Role::Vault && self.settings.names.contains(name);
+            let wide = configured || role == Role::Edge;
+            let below = name.strip_prefix("*.").filter(|rest| wide && rest.contains('.'));
             if !is_dns_name(below.unwrap_or(name)) {
                 return Err(bad(format!("`{}` is no plain lower-case DNS name", shown(name))));
             }
-            let configured = role == Role::Vault && self.settings.names.contains(name);
             if !configured && !may_name(role, name, &self.settings.trust_domain) {
                 return Err(VaultError::Forbidden(
                     "a role may name itself and this machine; hosts only the edge",
@@ -104,7 +105,7 @@ impl Vault {
         };
         let ip_addresses = request.ip_addresses.iter().map(address).collect::<Result<Vec<_>, _>>()?;
         let own = |address: &IpAddr| {
-            address.is_loopback() || (role == Role::Vault && *address == self.settings.address)
+            address.is_loopback() || (role == Role::Vault && self.settings.addresses.contains(address))
         };
         if role != Role::Edge && !ip_addresses.iter().all(own) {
             return Err(VaultError::Forbidden(

@@ -81,13 +81,22 @@ async fn issued(vault: &Vault, service: &str) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_port_shows_its_names_and_takes_tokens_and_certificates() {
     let mut setup = Setup::default();
-    setup.config.vault.names = vec!["vault.bank.example".to_owned()];
+    setup.config.vault.names =
+        ["vault.bank.example", "*.vault.example", "127.0.0.7"].map(str::to_owned).to_vec();
     setup.config.auth.roles.insert("bot".to_owned(), vec!["read".to_owned()]);
     let vault = setup.start();
     vault.ready().await;
     let root = root(&vault).await;
     let nobody = Client::new(&root, None);
-    for name in ["localhost", "vault", "vault.sluice.internal", "vault.bank.example", "127.0.0.1"] {
+    for name in [
+        "localhost",
+        "vault",
+        "vault.sluice.internal",
+        "vault.bank.example",
+        "a.vault.example",
+        "127.0.0.1",
+        "127.0.0.7",
+    ] {
         let client = Client { name, ..Client::new(&root, None) };
         client.connect(&vault).await.unwrap_or_else(|error| panic!("{name}: {error}"));
     }
