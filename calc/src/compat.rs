@@ -79,6 +79,15 @@ impl Compat {
         }
     }
 
+    /// The price that Keltner channels average.
+    #[must_use]
+    pub const fn keltner_source(self) -> &'static str {
+        match self {
+            Self::TaLib | Self::TradPal => "typical",
+            Self::TradingView => "close",
+        }
+    }
+
     /// Whether bar 0 has a true range.
     #[must_use]
     pub const fn first_range(self) -> FirstRange {

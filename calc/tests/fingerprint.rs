@@ -61,6 +61,7 @@ fn every_build_gives_the_same_bits() {
         ("ichimoku", 0x931e_3c79_ae50_265c),
         ("intercept", 0x637e_d7d3_6140_13b7),
         ("kama", 0xd323_f9d0_8127_92fa),
+        ("keltner", 0xb581_d0e8_2593_cb7a),
         ("linearreg", 0x7817_e5f9_1f90_1df6),
         ("macd", 0x214a_1f6b_3d11_40f1),
         ("max", 0x89a1_d33e_c43f_5632),

@@ -67,6 +67,11 @@ impl<'a> Rows<'a> {
         self.columns[column as usize]
     }
 
+    /// The same from a bar on.
+    pub(crate) fn from(&self, bar: usize) -> Self {
+        Self { columns: self.columns.map(|column| column.get(bar..).unwrap_or_default()) }
+    }
+
     /// Number of bars.
     pub(crate) fn len(&self) -> usize {
         self.column(Column::Close).len()

@@ -161,3 +161,17 @@ fn cci_of_a_flat_market_is_0() {
     let c = columns(Kind::Flat, 1, 100);
     assert!(compute("cci", &[], &c)[0][15..].iter().all(|value| value.to_bits() == 0));
 }
+
+#[test]
+fn keltner_agrees_though_the_oracle_fuses() {
+    each_market(|kind, c| {
+        for (period, ranges) in [(20, 10), (10, 20), (2, 2), (14, 14), (15, 14), (200, 300)] {
+            let theirs = reference(BARS, |core, last, [upper, middle, lower]| {
+                let (period, ranges) = (period as i32, ranges as i32);
+                core.kc(0, last, &c.high, &c.low, &c.close, period, ranges, 2.0, upper, middle, lower)
+            });
+            let given = [("period", period), ("atr_period", ranges)];
+            assert_close(&format!("{kind:?} {given:?}"), &compute("keltner", &given, c), &theirs, c.scale());
+        }
+    });
+}

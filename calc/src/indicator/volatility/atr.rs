@@ -39,11 +39,23 @@ const PARAMS: &[Param] =
     &[Param::bars("period", 1, |_| Value::Number(14.0)), Param::SMOOTHING, Param::FIRST_RANGE];
 
 fn averaging<const PERCENT: bool>(args: &Args<'_>) -> Result<Arc<dyn Kernel>, CatalogError> {
-    let (period, first_range) = (args.window("period")?, args.first_range()?);
-    Ok(match args.smoothing()? {
+    Ok(averaged::<PERCENT>(args.window("period")?, args.smoothing()?, args.first_range()?))
+}
+
+fn averaged<const PERCENT: bool>(
+    period: Span,
+    smoothing: Smoothing,
+    first_range: FirstRange,
+) -> Arc<dyn Kernel> {
+    match smoothing {
         Smoothing::Wilder => Arc::new(Recursion(Wilder::<PERCENT> { period, first_range })),
         Smoothing::Sma => Arc::new(Plain::<PERCENT> { period, first_range }),
-    })
+    }
+}
+
+/// The average true range, for what is drawn by it.
+pub(super) fn average_range(period: Span, smoothing: Smoothing, first_range: FirstRange) -> Arc<dyn Kernel> {
+    averaged::<false>(period, smoothing, first_range)
 }
 
 /// What is shown of the average beside a close; of a close of 0 nothing is a percentage, and it is 0.

@@ -3,6 +3,7 @@
 pub(crate) mod atr;
 pub(crate) mod bbands;
 mod donchian;
+mod keltner;
 mod stddev;
 mod trange;
 
@@ -15,6 +16,7 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     &trange::TRANGE,
     &bbands::BBANDS,
     &donchian::DONCHIAN,
+    &keltner::KELTNER,
     &stddev::STDDEV,
     &stddev::VAR,
     &stddev::ZSCORE,
