@@ -56,6 +56,7 @@ const RESTART: &[(&str, &[Role])] = &[
     ("edge.threads", &[Role::Edge]),
     ("edge.proxy_protocol", &[Role::Edge]),
     ("edge.tls.listen", &[Role::Edge]),
+    ("edge.audit", &[Role::Edge]),
     ("control.listen", &[Role::Edge]),
     ("log.access", &[Role::Edge]),
     ("log.level", WORKERS),

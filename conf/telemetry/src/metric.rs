@@ -52,6 +52,7 @@ catalogue! {
     BreakerTransitions "circuit_breaker_transitions_total" ["service", "to"] "State changes of a breaker";
     BreakerRejected "circuit_breaker_rejected_total" ["service"] "Requests refused by an open breaker";
     EdgeStage "sluice_edge_stage_seconds" ["stage"] "Time a request spends in one stage of the edge";
+    EdgeAuditFill "sluice_edge_audit_fill_ratio" [] "Bytes of the edge's audit log over those that are kept";
     EdgeRetries "sluice_edge_retries_total" ["service", "reason"] "Attempts repeated on another instance";
     EdgeRetryBudget "sluice_edge_retry_budget_exhausted_total" ["service"] "Retries not made because the budget was spent";
     EdgeHedges "sluice_edge_hedges_total" ["service", "result"] "Second tries beside a silent one: won, lost, failed, or unanswered like the first";

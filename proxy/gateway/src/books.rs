@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use jiff::Timestamp;
-use sluice_audit::{AuditError, Entry, Log};
+use jiff::{SignedDuration, Timestamp};
+use prometheus::Gauge;
+use sluice_audit::{AuditError, Entry, Limits, Log, WhenFull};
+use sluice_schema::EdgeAudit;
 use sluice_wire::role::Role;
 use tokio::sync::RwLock;
 
@@ -21,17 +23,23 @@ use crate::state::Shared;
 
 /// Between two tries at books that could not be opened.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How full the audit log is when it is said.
+const FILL_WARNED: f64 = 0.8;
 
 /// The edge's audit chain.
 pub(crate) struct Chain {
     path: PathBuf,
+    limits: Limits,
+    fill: Gauge,
     log: RwLock<Option<Log>>,
 }
 
 impl Chain {
-    /// The chain of a data directory, closed.
-    pub(crate) fn closed(data_dir: &Path) -> Self {
-        Self { path: data_dir.join("audit").join("edge.jsonl"), log: RwLock::default() }
+    /// The chain of a data directory, closed. `fill` shows how much of what is kept it takes.
+    pub(crate) fn closed(data_dir: &Path, kept: &EdgeAudit, fill: Gauge) -> Self {
+        let age = kept.keep_age.map(|age| SignedDuration::from_secs(age.as_secs() as i64));
+        let limits = Limits::keeping(kept.keep_bytes, age, WhenFull::Retire);
+        Self { path: data_dir.join("audit").join("edge.jsonl"), limits, fill, log: RwLock::default() }
     }
 
     /// Writes a record; on the disk when this returns.
@@ -40,7 +48,11 @@ impl Chain {
     /// [`AuditError`].
     pub(crate) async fn submit(&self, entry: Entry, at: Timestamp) -> Result<u64, AuditError> {
         match &*self.log.read().await {
-            Some(log) => log.submit(entry, at).await,
+            Some(log) => {
+                let done = log.submit(entry, at).await;
+                self.show(log);
+                done
+            }
             None => Err(AuditError::Closed),
         }
     }
@@ -50,9 +62,26 @@ impl Chain {
         if place.is_some() {
             return Ok(());
         }
-        let path = self.path.clone();
-        *place = Some(blocking(move || Log::open(&path, Role::Edge.as_str())).await?);
+        let (path, limits) = (self.path.clone(), self.limits);
+        let log = blocking(move || Log::open_with(&path, Role::Edge.as_str(), limits)).await?;
+        self.show(&log);
+        *place = Some(log);
         Ok(())
+    }
+
+    /// Shows how full it is, and says it before the oldest records go.
+    fn show(&self, log: &Log) {
+        let (bytes, keep) = log.fill();
+        let (before, fill) = (self.fill.get(), bytes as f64 / keep.max(1) as f64);
+        self.fill.set(fill);
+        if fill >= FILL_WARNED && before < FILL_WARNED {
+            tracing::warn!(
+                component = "books",
+                bytes,
+                keep,
+                "the edge's audit log is 80 % of what is kept; see [edge.audit]"
+            );
+        }
     }
 
     async fn close(&self) {

@@ -219,6 +219,7 @@ fn open(
     meters.reload_ok.set(1);
     let mut internal_key = HeaderValue::from_str(start.keys.own()).map_err(|_| GatewayError::Key)?;
     internal_key.set_sensitive(true);
+    let audit_fill = meters.audit_fill.clone();
     let spans = spans::Spans::new(meters.spans_dropped.clone());
     let tap = tap::Tap::new(meters.tap_viewers.clone(), meters.tap_lost.clone());
     let shared = Shared {
@@ -248,7 +249,7 @@ fn open(
         meters,
         registry: start.registry.clone(),
         access_log,
-        chain: Arc::new(Chain::closed(&start.data_dir)),
+        chain: Arc::new(Chain::closed(&start.data_dir, &start.config.edge.audit, audit_fill)),
         spans,
         tap,
         drain: Drain::default(),

@@ -91,6 +91,8 @@ pub(crate) struct Meters {
     pub(crate) reload_ok: IntGauge,
     /// Age of the feed.
     pub(crate) feed_age: Gauge,
+    /// How full the edge's audit log is.
+    pub(crate) audit_fill: Gauge,
     /// Keys evicted from it.
     pub(crate) limiter_evicted: IntCounter,
     /// Rates that edges share.
@@ -172,6 +174,7 @@ impl Meters {
             generation: metric::gauge(registry, Name::EdgeGeneration),
             reload_ok: metric::gauge(registry, Name::EdgeReloadOk),
             feed_age: metric::gauge_f64(registry, Name::EdgeFeedAge),
+            audit_fill: metric::gauge_f64(registry, Name::EdgeAuditFill),
             limiter_evicted: metric::counter(registry, Name::EdgeLimiterEvicted),
             limits: LimitMeters::new(registry),
             access_dropped: metric::counter(registry, Name::EdgeAccessDropped),

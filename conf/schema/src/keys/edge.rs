@@ -1,11 +1,12 @@
 //! Keys of the edge process.
 
+use super::worker::YEAR;
 use super::{secret, span, tls};
 use crate::form::{ACCESS, ADDRESS, COLLECTOR, HOST, NETWORK, REDIS_URL, SYMBOL_HEADER, ZONE};
 use crate::kind::{Choice, Duration, Flag, Kind, List, Maybe, Number, Parsed, Size, count};
 use crate::model::{
-    Control, Drain, Edge, Keys, KillSwitch, Limits, Log, LogLevel, MetricsAccess, Otlp, RedisTls, RedisUrl,
-    Registry,
+    Control, Drain, Edge, EdgeAudit, Keys, KillSwitch, Limits, Log, LogLevel, MetricsAccess, Otlp, RedisTls,
+    RedisUrl, Registry,
 };
 use crate::table::Table;
 
@@ -37,7 +38,16 @@ pub(super) fn edge(t: &mut Table<'_, '_>, edge: &mut Edge) {
         t.key("plain_secrets", doc, Flag, &mut edge.plain_secrets);
         tls::edge(t, &mut edge.tls);
         t.table("limits", "What one client may send and hold.", |t| limits(t, &mut edge.limits));
+        t.table("audit", "How much of the edge's audit log is kept.", |t| audit(t, &mut edge.audit));
     });
+}
+
+fn audit(t: &mut Table<'_, '_>, audit: &mut EdgeAudit) {
+    let doc = "Size of the log's files about which the oldest goes, after a record that names its end.";
+    t.key("keep_bytes", doc, Size(64 << 10..=1 << 50), &mut audit.keep_bytes);
+    let doc =
+        "How long ago a file's last record was made when it is removed; unset, its age does not matter.";
+    t.key("keep_age", doc, Maybe(span(1_000, 100 * YEAR)), &mut audit.keep_age);
 }
 
 fn limits(t: &mut Table<'_, '_>, limits: &mut Limits) {

@@ -32,7 +32,7 @@ const WHEN_FULL: Choice<WhenFull> =
     Choice { words: &[("retire", WhenFull::Retire), ("refuse", WhenFull::Refuse)], planned: &[] };
 
 /// A year in milliseconds.
-const YEAR: u64 = 31_536_000_000;
+pub(super) const YEAR: u64 = 31_536_000_000;
 /// A day in milliseconds.
 const DAY: u64 = 86_400_000;
 

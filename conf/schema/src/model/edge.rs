@@ -28,6 +28,24 @@ pub struct Edge {
     pub tls: Option<EdgeTls>,
     /// `[edge.limits]`.
     pub limits: Limits,
+    /// `[edge.audit]`.
+    pub audit: EdgeAudit,
+}
+
+/// `[edge.audit]`: how much of the edge's audit log is kept. The oldest file goes when there is more: an edge that
+/// stopped taking records would be one whose kill switch is not let go of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EdgeAudit {
+    /// Bytes of all files.
+    pub keep_bytes: u64,
+    /// Time since a file's last record; unset, its age does not matter.
+    pub keep_age: Option<Duration>,
+}
+
+impl Default for EdgeAudit {
+    fn default() -> Self {
+        Self { keep_bytes: 4 << 30, keep_age: None }
+    }
 }
 
 /// `[edge.limits]`: what one client may send and hold.
@@ -184,6 +202,7 @@ impl Default for Edge {
             plain_secrets: false,
             tls: None,
             limits: Limits::default(),
+            audit: EdgeAudit::default(),
         }
     }
 }

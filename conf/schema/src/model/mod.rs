@@ -22,7 +22,8 @@ use thiserror::Error;
 pub use acme::Acme;
 pub use auth::{ApiKey, Auth};
 pub use edge::{
-    AccessLog, Control, Drain, Edge, Keys, KillSwitch, Limits, Log, LogLevel, MetricsAccess, Otlp, Registry,
+    AccessLog, Control, Drain, Edge, EdgeAudit, Keys, KillSwitch, Limits, Log, LogLevel, MetricsAccess, Otlp,
+    Registry,
 };
 pub use falco::{Falco, FalcoAction, FalcoPriority, FalcoResponse, KillScope};
 pub use lane::{Concurrency, ConcurrencyLimit, Lane};

@@ -35,6 +35,8 @@ pub(crate) const OTHER_VALUES: &[(&str, &str)] = &[
     ("demo.trading_bot_listen", "\"127.0.0.1:18003\""),
     ("drain.deadline", "\"10s\""),
     ("drain.lame_duck", "\"1s\""),
+    ("edge.audit.keep_age", "\"90d\""),
+    ("edge.audit.keep_bytes", "\"1GiB\""),
     ("edge.limits.body_bytes", "\"2MiB\""),
     ("edge.limits.connections", "5"),
     ("edge.limits.connections_per_ip", "5"),

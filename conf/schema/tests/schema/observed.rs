@@ -198,6 +198,11 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
         &["edge.limits.header_bytes", "edge.limits.header_count", "edge.limits.uri_bytes"],
     ),
     (KEYS, "bodies_of_services_without_a_limit_take_that_of_the_edge", &["edge.limits.body_bytes"]),
+    (
+        KEYS,
+        "the_audit_log_keeps_as_much_as_it_is_told_and_says_so",
+        &["edge.audit.keep_age", "edge.audit.keep_bytes"],
+    ),
     (KEYS, "connections_in_all_are_capped", &["edge.limits.connections"]),
     (KEYS, "clocks_may_differ_by_the_leeway", &["auth.leeway"]),
     (KEYS, "issuer_and_audience_are_as_configured", &["vault.issuer", "vault.audience"]),

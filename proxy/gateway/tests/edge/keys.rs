@@ -383,3 +383,51 @@ fn a_probe_without_answer_fails_after_its_time() {
     });
     drop(listener);
 }
+
+/// Earlier files of the edge's audit log, oldest first, and the bytes of all.
+fn audit_files(edge: &Edge) -> (Vec<String>, u64) {
+    let files = std::fs::read_dir(edge.data.join("audit")).unwrap().map(|file| file.unwrap());
+    let logs =
+        files.filter_map(|file| Some((file.file_name().into_string().ok()?, file.metadata().ok()?.len())));
+    let mut logs: Vec<_> =
+        logs.filter(|(name, _)| name.starts_with("edge.") && name.strip_suffix(".jsonl").is_some()).collect();
+    logs.sort();
+    let bytes = logs.iter().map(|(_, bytes)| bytes).sum();
+    (logs.into_iter().map(|(name, _)| name).filter(|name| name.len() > "edge.jsonl".len()).collect(), bytes)
+}
+
+#[test]
+fn the_audit_log_keeps_as_much_as_it_is_told_and_says_so() {
+    // Which of the two bounds ends the first file, and how full the log may be then.
+    for (keys, full) in
+        [("keep_bytes = \"64KiB\"", 0.8..1.2), ("keep_bytes = \"1MiB\"\nkeep_age = \"1s\"", 0.0..0.8)]
+    {
+        let edge = Setup::new(&format!("[edge.audit]\n{keys}\n")).start();
+        let token = edge.issuer.token_of("operator", "control:write");
+        let switch = |on: bool| {
+            let change = json!({"scope": "symbol", "target": "EURUSD", "on": on, "reason": "x".repeat(200)});
+            let done = edge.admin("POST", "/admin/kill-switch", Some(&token), Some(&change));
+            assert_eq!(done.status, 200, "{}", done.text());
+        };
+        let (began, mut first, mut on) = (Instant::now(), None, false);
+        loop {
+            on = !on;
+            switch(on);
+            let (earlier, bytes) = audit_files(&edge);
+            first = first.or_else(|| earlier.first().cloned());
+            assert!(bytes < 900 << 10, "{bytes}");
+            if first.as_ref().is_some_and(|first| !earlier.contains(first)) {
+                break;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "{first:?} stays");
+        }
+        let metrics = edge.get("/metrics").text();
+        let fill = metrics.lines().find_map(|line| line.strip_prefix("sluice_edge_audit_fill_ratio "));
+        let fill: f64 = fill.unwrap().parse().unwrap();
+        assert!(full.contains(&fill), "{keys}: {fill}");
+        assert!(
+            sluice_audit::verify(&edge.data.join("audit")).unwrap().is_whole(),
+            "the rest is still proved"
+        );
+    }
+}
