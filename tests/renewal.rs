@@ -1,4 +1,4 @@
-//! Certificates of the roles are exchanged under load and no request fails.
+//! Certificates of the roles, the vault's own port among them, are exchanged under load and no request fails.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,12 +19,17 @@ const RENEWALS: usize = 3;
 /// Three renewals take 14 s: the shortest life that leaves a busy machine two seconds for each.
 const WITHIN: Duration = Duration::from_secs(45);
 
+/// A service's page, through the edge.
+const PAGE: &str = "/data_service/symbols";
+/// What anybody may read at the vault's own port.
+const AUTHORITY: &str = "/ca/certificate";
+
 /// A client that shakes hands anew for each request.
-struct Fresh(Target);
+struct Fresh(Target, &'static str);
 
 impl Client for Fresh {
     fn exchange(&mut self) -> Result<(), Fault> {
-        KeepAlive::at(self.0.clone(), "/data_service/symbols").exchange()
+        KeepAlive::at(self.0.clone(), self.1).exchange()
     }
 }
 
@@ -59,19 +64,25 @@ fn certificates_are_renewed_under_load_and_no_request_fails() {
     let root = get(sluice.vault(), "/ca/certificate").send().expect(200).body;
     let secure = sluice.banner["edge_tls"].as_str().unwrap().trim_start_matches("https://").to_owned();
     let secure = Target { address: secure.parse().unwrap(), tls: Some(believing(&root)) };
+    let vault = Target { tls: secure.tls.clone(), ..Target::plain(sluice.vault()) };
 
     let plain = sluice.edge().to_owned();
     let loads = [
-        Load::start(2, move || KeepAlive::new(&plain, "/data_service/symbols")),
+        Load::start(2, move || KeepAlive::new(&plain, PAGE)),
         Load::start(1, {
             let secure = secure.clone();
-            move || KeepAlive::at(secure.clone(), "/data_service/symbols")
+            move || KeepAlive::at(secure.clone(), PAGE)
         }),
-        Load::start(1, move || Fresh(secure.clone())),
+        Load::start(1, move || Fresh(secure.clone(), PAGE)),
+        Load::start(1, {
+            let vault = vault.clone();
+            move || KeepAlive::at(vault.clone(), AUTHORITY)
+        }),
+        Load::start(1, move || Fresh(vault.clone(), AUTHORITY)),
     ];
     let (began, mut seen) = (Instant::now(), BTreeMap::<String, BTreeSet<String>>::new());
     let had = |seen: &BTreeMap<String, BTreeSet<String>>, role: &str| seen.get(role).map_or(0, BTreeSet::len);
-    while ["edge", "demo"].iter().any(|role| had(&seen, role) <= RENEWALS) {
+    while ["edge", "demo", "vault"].iter().any(|role| had(&seen, role) <= RENEWALS) {
         assert!(began.elapsed() < WITHIN, "renewals: {seen:?}");
         for (role, serial) in serials(&sluice) {
             seen.entry(role).or_default().insert(serial);
