@@ -150,6 +150,8 @@ catalogue! {
     CalcRejected "sluice_calc_rejected_total" ["reason"] "Calculations refused";
     CalcCancelled "sluice_calc_cancelled_total" [] "Calculations whose client left before the answer";
     CalcCoalesced "sluice_calc_coalesced_total" [] "Small calculations that were computed beside another of their kind";
+    CalcSeries "sluice_calc_series" [] "Stored series";
+    CalcCandles "sluice_calc_candles_total" ["result"] "Candles that came for stored series: applied, repeated, updated_open, conflict, late";
     CalcTransportBytes "sluice_calc_transport_bytes_total" ["format", "direction"] "Bytes of series taken and answered, by their form";
 
     // Demo.

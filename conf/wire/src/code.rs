@@ -92,7 +92,7 @@ codes! {
     KillSwitch "kill_switch" 503 "Stopped by an operator";
     AuthUnavailable "auth_unavailable" 503 "Verification keys not available yet";
     AuthStale "auth_stale" 503 "Revocations not heard of lately";
-    StoreUnavailable "store_unavailable" 503 "Event store not available";
+    StoreUnavailable "store_unavailable" 503 "Store not available";
     WorkerUnavailable "worker_unavailable" 503 "Worker not available";
     AuditUnavailable "audit_unavailable" 503 "Audit log cannot be written";
     LedgerUnavailable "ledger_unavailable" 503 "The edge cannot write what it must remember";
@@ -101,7 +101,7 @@ codes! {
     VaultUnavailable "vault_unavailable" 503 "External vault not available";
     UpstreamTimeout "upstream_timeout" 504 "Upstream did not answer in time";
     VersionNotSupported "http_version_not_supported" 505 "HTTP version not supported";
-    StoreFull "store_full" 507 "Event store is full";
+    StoreFull "store_full" 507 "Store is full";
 }
 
 #[cfg(test)]

@@ -55,3 +55,14 @@ pub(crate) const SWEEP_SETS_MAX: usize = 4_096;
 pub(crate) const SWEEP_BARS_MAX: usize = 200_000_000;
 /// Most values that `unstable` takes from each output.
 pub(crate) const UNSTABLE_MAX: usize = 100_000;
+
+// Stored series.
+
+/// Most stored series.
+pub(crate) const SERIES_MAX: usize = 10_000;
+/// Changes of series that wait to be written.
+pub(crate) const SERIES_QUEUE_MAX: usize = 1_024;
+/// Bytes of journal after which the files of series are brought up to it.
+pub(crate) const SERIES_JOURNAL_BYTES: u64 = 16 << 20;
+/// Seconds after which they are at the latest.
+pub(crate) const SERIES_CHECKPOINT_S: u64 = 60;

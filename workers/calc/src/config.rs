@@ -11,6 +11,8 @@ pub struct Settings {
     pub rows_max: usize,
     /// Threads that compute.
     pub threads: usize,
+    /// Most bytes of stored series.
+    pub series_bytes: u64,
 }
 
 impl Settings {
@@ -21,6 +23,7 @@ impl Settings {
             body_bytes: usize::try_from(calc.body_bytes).unwrap_or(usize::MAX),
             rows_max: calc.rows,
             threads: if calc.threads == 0 { cores } else { calc.threads },
+            series_bytes: calc.series_bytes,
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::error::CalcError;
 use crate::inbox::Inbox;
 use crate::negotiate::Format;
 use crate::pool::Pool;
+use crate::series::Store;
 
 /// State of the calculation worker.
 pub struct Context {
@@ -24,6 +25,8 @@ pub struct Context {
     pub(crate) pool: Pool,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) answers: Arc<Answers>,
+    /// The stored series.
+    pub(crate) series: Store,
     pub(crate) requests: IntCounterVec,
     pub(crate) seconds: HistogramVec,
     pub(crate) rows: IntCounter,
@@ -36,7 +39,12 @@ pub struct Context {
 
 impl Context {
     /// The state at start.
-    pub fn new(registry: &Registry, settings: Settings, trust: TrustCell) -> Result<Self, CalcError> {
+    pub(crate) fn new(
+        registry: &Registry,
+        settings: Settings,
+        trust: TrustCell,
+        series: Store,
+    ) -> Result<Self, CalcError> {
         let cpu = Cpu::proven()?;
         let waiting = metric::gauge(registry, Name::CalcQueue);
         let cancelled = metric::counter(registry, Name::CalcCancelled);
@@ -52,6 +60,7 @@ impl Context {
             pool,
             inbox: Arc::new(inbox),
             answers,
+            series,
             seconds,
             requests: metric::counters(registry, Name::CalcRequests),
             rows: metric::counter(registry, Name::CalcRows),
@@ -82,7 +91,15 @@ impl HealthSource for Context {
             Component::new(Status::Degraded, "no verification keys yet")
         };
         let kernels = Component::new(Status::Healthy, BUILD.name());
+        let series = match (self.series.failure(), self.series.damaged()) {
+            (Some(text), _) => Component::new(Status::Degraded, format!("not writable: {text}")),
+            (None, 0) => Component::healthy(),
+            (None, damaged) => {
+                Component::new(Status::Degraded, format!("{damaged} files cannot be read and lie aside"))
+            }
+        };
         BTreeMap::from([
+            ("series".to_owned(), series),
             ("pool".to_owned(), Component::healthy()),
             ("keys".to_owned(), keys),
             ("kernels".to_owned(), kernels),

@@ -14,6 +14,12 @@ pub enum CalcError {
     /// This binary was compiled for another processor.
     #[error(transparent)]
     Processor(#[from] sluice_calc::dispatch::MissingFeature),
+    /// The stored series cannot be opened.
+    #[error(transparent)]
+    Series(#[from] crate::series::OpenError),
+    /// The thread that opens the stored series ended.
+    #[error("the stored series could not be opened")]
+    Opening(#[from] tokio::task::JoinError),
     /// The doors could not be served.
     #[error("the calculation worker could not serve")]
     Serve(#[from] sluice_http::ServeError),

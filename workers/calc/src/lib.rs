@@ -1,7 +1,7 @@
 //! The calculation worker: indicators, signals and risk figures over HTTP.
 //!
-//! Knows: the request and answer shapes of `/calculations/*`, how candles arrive, limits, the pool
-//! that computes. Must not know: how a figure is defined; that is sluice-calc.
+//! Knows: the request and answer shapes of `/calculations/*` and `/series`, how candles arrive and are
+//! stored, limits, the pool that computes. Must not know: how a figure is defined; that is sluice-calc.
 
 mod affinity;
 mod answers;
@@ -27,6 +27,7 @@ mod pool;
 mod risk;
 mod scan;
 mod seeds;
+mod series;
 mod signals;
 mod sweep;
 #[doc(hidden)]
@@ -38,18 +39,42 @@ pub mod kernels {
 }
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sluice_http::Start;
+use sluice_telemetry::metric::{self, Name};
 
+use crate::bounds::{SERIES_CHECKPOINT_S, SERIES_JOURNAL_BYTES, SERIES_MAX};
 use crate::config::Settings;
 use crate::context::Context;
 pub use crate::error::CalcError;
+pub use crate::series::OpenError;
+use crate::series::{Counts, Limits, Store};
 
 /// Runs the worker until the process is to end.
 pub async fn run(start: Start) -> Result<(), CalcError> {
     let settings = Settings::from_config(&start.config.calc);
-    let context = Arc::new(Context::new(&start.registry, settings, start.trust.clone())?);
+    let store = open_series(&start, settings.series_bytes).await?;
+    let context = Arc::new(Context::new(&start.registry, settings, start.trust.clone(), store)?);
     let health = Arc::clone(&context);
-    sluice_http::serve(&start, api::routes(context), health).await?;
-    Ok(())
+    let served = sluice_http::serve(&start, api::routes(Arc::clone(&context)), health).await;
+    // Waits for the thread that writes: what is queued is stored.
+    tokio::task::spawn_blocking(move || context.series.close()).await?;
+    Ok(served?)
+}
+
+async fn open_series(start: &Start, bytes: u64) -> Result<Store, CalcError> {
+    let folder = start.data_dir.join("calc");
+    let limits = Limits {
+        series: SERIES_MAX,
+        bytes,
+        journal_bytes: SERIES_JOURNAL_BYTES,
+        checkpoint_every: Duration::from_secs(SERIES_CHECKPOINT_S),
+    };
+    let counts = Counts {
+        series: metric::gauge(&start.registry, Name::CalcSeries),
+        candles: metric::counters(&start.registry, Name::CalcCandles),
+    };
+    let opened = tokio::task::spawn_blocking(move || Store::open(&folder, limits, counts)).await?;
+    Ok(opened?)
 }

@@ -183,6 +183,8 @@ pub(super) fn calc(t: &mut Table<'_, '_>, calc: &mut Calc) {
         t.key("body_bytes", doc, Size(1 << 10..=4 << 30), &mut calc.body_bytes);
         t.key("rows", "Rows of data in one request at most.", count(1..=1_000_000_000), &mut calc.rows);
         t.key("threads", "Compute threads; 0 means one a core.", count(0..=1024), &mut calc.threads);
+        let doc = "Files of stored series, all together.";
+        t.key("series_bytes", doc, Size(64 << 10..=1 << 50), &mut calc.series_bytes);
     });
 }
 

@@ -243,6 +243,8 @@ pub struct Calc {
     pub rows: usize,
     /// Threads of its compute pool; 0 means one a core.
     pub threads: usize,
+    /// Stored series, all together, at most, in bytes.
+    pub series_bytes: u64,
 }
 
 /// `[demo]`: the stand-in services and the market tape.
@@ -344,7 +346,13 @@ impl Default for Quota {
 
 impl Default for Calc {
     fn default() -> Self {
-        Self { listen: loopback(8013), body_bytes: 64 << 20, rows: 1_000_000, threads: 0 }
+        Self {
+            listen: loopback(8013),
+            body_bytes: 64 << 20,
+            rows: 1_000_000,
+            threads: 0,
+            series_bytes: 8 << 30,
+        }
     }
 }
 
