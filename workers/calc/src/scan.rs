@@ -14,6 +14,7 @@
 )]
 
 mod number;
+mod stretch;
 
 use sluice_wire::json::Refused;
 
@@ -25,7 +26,7 @@ const MEANT: usize = 6;
 /// Fewest and most values of a row.
 const WIDTH: std::ops::RangeInclusive<usize> = 5..=12;
 /// Columns of candles: room that is made at once is bounded by what the text can hold.
-const ROWS_AHEAD_MAX: usize = 1 << 16;
+const ROWS_AHEAD_MAX: usize = 1 << 20;
 
 /// Reads rows or columns at the beginning of a text; also how many bytes they take.
 pub(crate) fn series(text: &str) -> Result<(Series, usize), Refused> {
@@ -122,8 +123,7 @@ impl<'a> Cursor<'a> {
             if !self.more(b']')? {
                 break;
             }
-            // Most rows have six values: a loop that the compiler knows the length of.
-            row = if width == MEANT { self.row(MEANT)? } else { self.row(width)? };
+            row = if width == MEANT { self.candle()? } else { self.row(width)? };
         }
         let [time, open, high, low, close, volume] = columns;
         let volume = (width >= MEANT).then_some(volume);
@@ -149,8 +149,19 @@ impl<'a> Cursor<'a> {
         if WIDTH.contains(&width) { Ok((row, width)) } else { Err(Refused) }
     }
 
-    /// A row with as many values as the first one.
+    /// A row of six values, as most have.
     #[inline(always)]
+    fn candle(&mut self) -> Result<[f64; MEANT], Refused> {
+        if self.peek() == b'['
+            && let Some((row, end)) = stretch::row(self.text.as_bytes(), self.at + 1)
+        {
+            self.at = end;
+            return Ok(row);
+        }
+        self.row(MEANT)
+    }
+
+    /// A row with as many values as the first one.
     fn row(&mut self, width: usize) -> Result<[f64; MEANT], Refused> {
         self.expect(b'[')?;
         self.skip_blanks();
@@ -171,6 +182,7 @@ impl<'a> Cursor<'a> {
     fn columns(&mut self) -> Result<Series, Refused> {
         let mut series = Series::default();
         let mut names: Vec<&str> = Vec::with_capacity(MEANT);
+        let mut rows = 0;
         self.expect(b'{')?;
         self.skip_blanks();
         if self.peek() == b'}' {
@@ -181,7 +193,8 @@ impl<'a> Cursor<'a> {
             self.skip_blanks();
             self.expect(b':')?;
             self.skip_blanks();
-            let values = self.numbers()?;
+            let values = self.numbers(rows)?;
+            rows = values.len();
             let column = series.column(name).ok_or(Refused)?;
             // Two names of one column: which of them counts is not for this to say.
             if names.contains(&name) || !column.is_empty() {
@@ -208,14 +221,16 @@ impl<'a> Cursor<'a> {
         Ok(name)
     }
 
-    fn numbers(&mut self) -> Result<Vec<f64>, Refused> {
+    /// A column, with room for as many values as are expected.
+    fn numbers(&mut self, expected: usize) -> Result<Vec<f64>, Refused> {
         self.expect(b'[')?;
         self.skip_blanks();
-        let mut values = Vec::new();
+        let mut values = Vec::with_capacity(expected);
         if self.take(b']') {
             return Ok(values);
         }
         loop {
+            self.at = stretch::numbers(self.text.as_bytes(), self.at, &mut values);
             values.push(self.value()?);
             if !self.more(b']')? {
                 return Ok(values);

@@ -88,7 +88,7 @@ impl Window {
 }
 
 /// Most digits of a number that is read here: below 10^15 every whole number is an f64.
-const DIGITS: usize = 15;
+pub(super) const DIGITS: usize = 15;
 
 /// The whole number of up to 15 digits that end before `end`.
 #[inline(always)]
@@ -102,19 +102,24 @@ fn whole(bytes: &[u8], end: usize, count: usize) -> Option<u64> {
 /// The values of the eight bytes before `end`; the first in the lowest byte.
 #[inline(always)]
 fn digits(bytes: &[u8], end: usize) -> Option<u64> {
-    let eight = bytes.get(..end)?.last_chunk()?;
-    Some(u64::from_le_bytes(*eight) ^ ZEROS)
+    Some(of(*bytes.get(..end)?.last_chunk()?))
+}
+
+/// The values of eight digits; the first in the lowest byte.
+#[inline(always)]
+pub(super) const fn of(digits: [u8; 8]) -> u64 {
+    u64::from_le_bytes(digits) ^ ZEROS
 }
 
 /// A whole number below 10^15 as what it is; unlike an unsigned number, a signed one takes one instruction.
 #[inline(always)]
-const fn exact(whole: u64) -> f64 {
+pub(super) const fn exact(whole: u64) -> f64 {
     whole as i64 as f64
 }
 
 /// Keeps so many of the last digits, 1 to 8, and makes zeros of those before.
 #[inline(always)]
-const fn upper(count: usize) -> u64 {
+pub(super) const fn upper(count: usize) -> u64 {
     u64::MAX << (64 - 8 * count)
 }
 
@@ -123,11 +128,11 @@ const ZEROS: u64 = u64::MAX / 0xff * b'0' as u64;
 
 /// Eight digits, the first in the lowest byte: neighbours are added with their weights, three times.
 #[inline(always)]
-const fn eight(digits: u64) -> u64 {
+pub(super) const fn eight(digits: u64) -> u64 {
     let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8);
     let even = (pairs & 0x0000_00ff_0000_00ff).wrapping_mul(100 + (1_000_000 << 32));
     let odd = (pairs >> 16 & 0x0000_00ff_0000_00ff).wrapping_mul(1 + (10_000 << 32));
     even.wrapping_add(odd) >> 32
 }
 
-const TENS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+pub(super) const TENS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];

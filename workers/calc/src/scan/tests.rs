@@ -120,4 +120,52 @@ proptest! {
         let is_json = serde_json::from_str::<serde_json::Number>(&text).is_ok();
         prop_assert_eq!(read(&text).is_some(), is_json, "{}", text);
     }
+
+    #[test]
+    fn rows_and_columns_are_those_of_the_standard_parser(
+        text in candles(), changes in prop::collection::vec(changed(), 32),
+    ) {
+        // Whole, and with one byte changed: what is accepted has the bits that the standard parser finds.
+        let others = changes.into_iter().map(|(at, byte)| replaced(&text, at, byte));
+        for text in std::iter::once(text.clone()).chain(others) {
+            let ours = series(&text).ok().filter(|(_, taken)| *taken == text.len()).map(|(series, _)| series);
+            let rows = serde_json::from_str::<Vec<[f64; 6]>>(&text).ok();
+            let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            prop_assert_eq!(ours.is_some(), rows.is_some(), "{}", text);
+            let (Some(ours), Some(rows)) = (ours, rows) else { continue };
+            let own = [ours.time_ms, ours.open, ours.high, ours.low, Some(ours.close), ours.volume];
+            for (at, column) in own.into_iter().enumerate() {
+                let theirs: Vec<f64> = rows.iter().map(|row| row[at]).collect();
+                prop_assert_eq!(bits(&column.unwrap()), bits(&theirs), "{}", text);
+                let text = format!("{{\"close\":{}}}", serde_json::to_string(&theirs).unwrap());
+                prop_assert_eq!(bits(&series(&text).unwrap().0.close), bits(&theirs), "{}", text);
+            }
+        }
+    }
+}
+
+/// Rows of six numbers, as machines write them and otherwise.
+fn candles() -> impl Strategy<Value = String> {
+    let number = prop_oneof![
+        3 => "[1-9][0-9]{0,7}(\\.[0-9]{1,8})?",
+        1 => "-?(0|[1-9][0-9]{0,18})(\\.[0-9]{1,18})?([eE]-?[0-9]{1,2})?",
+        1 => "1[67][0-9]{11}",
+    ];
+    let rows = prop::collection::vec(prop::collection::vec(number, 6), 2..12);
+    (rows, prop::sample::select(vec![",", ", ", " , ", ",  "])).prop_map(|(rows, comma)| {
+        let rows: Vec<_> = rows.iter().map(|row| format!("[{}]", row.join(comma))).collect();
+        format!("[{}]", rows.join(comma))
+    })
+}
+
+/// Where a text is changed, as a part of it, and to what.
+fn changed() -> impl Strategy<Value = (f64, u8)> {
+    (0.0..1.0, prop::sample::select(b"0129.,-+eE[] \t:/x".to_vec()))
+}
+
+fn replaced(text: &str, at: f64, byte: u8) -> String {
+    let mut bytes = text.as_bytes().to_vec();
+    let at = (bytes.len() as f64 * at) as usize;
+    bytes[at] = byte;
+    String::from_utf8(bytes).unwrap()
 }
