@@ -242,14 +242,45 @@ fn who_watches_can_end_it() {
     let space = Space::new(find("rsi").unwrap(), &[]).unwrap();
     let task = Task::new(&space, market.bars(), TERMS, Rank::Score, 1).unwrap();
     let mut told = 0;
-    let ended = task.grid(work(), 0..space.size(), 0..300, &mut |_, best| {
+    let ended = task.grid(work(), 0..space.size(), 0..300, &mut |tried, best| {
+        if tried == 0 {
+            return true;
+        }
         told += 1;
         assert_eq!(best.len(), 1);
         told < 3
     });
     assert_eq!((ended.unwrap_err(), told), (SearchError::Cancelled, 3));
+    // Also before the first line is drawn.
+    let ended = task.grid(work(), 0..space.size(), 0..300, &mut |tried, _| tried > 0);
+    assert_eq!(ended.unwrap_err(), SearchError::Cancelled);
     let ended = Trials::new(&task, work()).genetic(&Genetic::default(), 0..300, &mut |_, _| false);
     assert_eq!(ended.unwrap_err(), SearchError::Cancelled);
+}
+
+#[test]
+fn who_watches_is_asked_while_combinations_are_passed_over() {
+    let market = columns(Kind::Walk, 3, 20);
+    let windows: Vec<f64> = (1..=4_096).rev().map(f64::from).collect();
+    let space = Space::new(find("sma_crossover").unwrap(), &[("fast", &windows), ("slow", &[2.0, 1.0])]);
+    let space = space.unwrap();
+    let task = Task::new(&space, market.bars(), TERMS, Rank::Score, 1).unwrap();
+    let mut most = 0;
+    let best = task.grid(work(), 0..space.size(), 0..20, &mut |tried, _| {
+        most = most.max(tried);
+        true
+    });
+    assert_eq!((best.unwrap().found().len(), most), (1, 4_096));
+}
+
+#[test]
+fn a_rule_names_the_columns_that_it_reads() {
+    use sluice_calc::Column::{High, Low};
+    let columns = |name: &str| find(name).unwrap().columns();
+    assert_eq!(columns("sma_crossover"), []);
+    assert_eq!(columns("trix_signal"), []);
+    assert_eq!(columns("breakout"), [High, Low]);
+    assert_eq!(columns("trend_following"), [High, Low]);
 }
 
 #[test]

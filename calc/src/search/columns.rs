@@ -68,28 +68,38 @@ impl<'a> Columns<'a> {
         Self { bars, work, kept: HashMap::new() }
     }
 
-    /// A line for eight combinations.
+    /// A line for eight combinations; `go` says before each that is drawn whether to.
     pub(super) fn eight(
         &mut self,
         space: &Space,
         line: usize,
         genomes: &[Genome; LANES],
+        go: &mut dyn FnMut() -> bool,
     ) -> Result<Eight, SearchError> {
         let mut found = Vec::with_capacity(LANES);
         for genome in genomes {
-            found.push(self.column(space, line, genome)?);
+            found.push(self.column(space, line, genome, go)?);
         }
         let same = found.iter().all(|column| Arc::ptr_eq(&column.values, &found[0].values));
         let columns = std::array::from_fn(|lane| Arc::clone(&found[lane].values));
         Ok(Eight { columns, same, begins: std::array::from_fn(|lane| found[lane].begins) })
     }
 
-    fn column(&mut self, space: &Space, line: usize, genome: &Genome) -> Result<Column, SearchError> {
+    fn column(
+        &mut self,
+        space: &Space,
+        line: usize,
+        genome: &Genome,
+        go: &mut dyn FnMut() -> bool,
+    ) -> Result<Column, SearchError> {
         let drawn = &space.rule().lines[line];
         let mut key = (line, [0; GENES_MAX]);
         drawn.genes().for_each(|gene| key.1[gene] = genome[gene]);
         if let Some(column) = self.kept.get(&key) {
             return Ok(column.clone());
+        }
+        if !go() {
+            return Err(SearchError::Cancelled);
         }
         let values: Arc<[f64]> = self.draw(drawn, &space.values(genome))?.into();
         let begins = values.iter().take_while(|value| value.is_nan()).count();

@@ -52,7 +52,7 @@ impl Trials<'_, '_> {
         let mut best = Best::new(self.task().rank, self.task().keep);
         let mut people: Vec<Genome> = (0..how.population.max(2)).map(|_| self.draw(&mut rng)).collect();
         for generation in 0..=how.generations {
-            self.judge(&people, &bars, &mut known, &mut best)?;
+            self.judge(&people, &bars, (&mut known, &mut best), watch)?;
             if !watch(people.len() as u64, best.found()) {
                 return Err(SearchError::Cancelled);
             }
@@ -80,8 +80,8 @@ impl Trials<'_, '_> {
         &mut self,
         people: &[Genome],
         bars: &Range<usize>,
-        known: &mut BTreeMap<u64, Figures>,
-        best: &mut Best,
+        (known, best): (&mut BTreeMap<u64, Figures>, &mut Best),
+        watch: &mut Watch<'_>,
     ) -> Result<(), SearchError> {
         let space = self.task().space;
         // By number: neighbours share lines, and the order does not hang on who came first.
@@ -91,7 +91,11 @@ impl Trials<'_, '_> {
         fresh.retain(|number| !known.contains_key(number));
         for numbers in fresh.chunks(LANES) {
             let genomes: Vec<_> = numbers.iter().map(|number| space.genome(*number)).collect();
-            for (number, figures) in numbers.iter().zip(self.eight(&genomes, bars.clone())?) {
+            if !watch(0, best.found()) {
+                return Err(SearchError::Cancelled);
+            }
+            let figures = self.eight(&genomes, bars.clone(), &mut || watch(0, best.found()))?;
+            for (number, figures) in numbers.iter().zip(figures) {
                 known.insert(*number, figures);
                 best.add(Found { number: *number, figures });
             }

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use crate::catalog;
 use crate::series::Column;
 
 /// A trading rule with its parameters. Flat, it enters where `enter` holds; in the market, it leaves where
@@ -34,6 +35,20 @@ pub struct Gene {
     pub whole: bool,
     /// The values tried where none are given: first, last, step.
     pub usual: (f64, f64, f64),
+}
+
+impl Rule {
+    /// The columns that it reads, beside the closes.
+    #[must_use]
+    pub fn columns(&self) -> Vec<Column> {
+        let mut columns: Vec<Column> = Vec::new();
+        for column in self.lines.iter().flat_map(Line::columns) {
+            if *column != Column::Close && !columns.contains(column) {
+                columns.push(*column);
+            }
+        }
+        columns
+    }
 }
 
 impl Gene {
@@ -114,6 +129,15 @@ impl Line {
         output: &'static str,
     ) -> Self {
         Self::Drawn { indicator, given, output, over: None, late: 0 }
+    }
+
+    /// The columns that it is drawn from.
+    fn columns(&self) -> &[Column] {
+        match self {
+            Self::Price(column) => std::slice::from_ref(column),
+            Self::Drawn { over: Some(inner), .. } => inner.columns(),
+            Self::Drawn { indicator, .. } => catalog::find(indicator).map_or(&[], |entry| entry.columns),
+        }
     }
 
     /// The genes that it depends on.

@@ -10,7 +10,11 @@ use super::space::{Genome, SearchError, Space};
 use crate::catalog::Workspace;
 use crate::series::Bars;
 
-/// Hears how many combinations were tried since it was last told, and the best so far; says whether to go on.
+/// LIMIT: combinations passed over, since they break the rule's order, before the watcher is asked.
+const PASSED_MAX: u64 = 4_096;
+
+/// Hears how many combinations were tried since it was last told, and the best so far; says whether to go on. It is
+/// asked between any two pieces of work: a line that is drawn, eight combinations.
 pub type Watch<'a> = dyn FnMut(u64, &[Found]) -> bool + 'a;
 
 /// A rule, its parameters, prices and terms.
@@ -105,14 +109,16 @@ impl<'t, 'a> Trials<'t, 'a> {
             if space.is_valid(&genome) {
                 waiting.push(genome);
             }
-            if waiting.len() == LANES || (numbers.is_empty() && !waiting.is_empty()) {
-                for (genome, figures) in waiting.iter().zip(self.eight(&waiting, bars.clone())?) {
+            let is_full = waiting.len() == LANES || (numbers.is_empty() && !waiting.is_empty());
+            if is_full {
+                let figures = self.eight(&waiting, bars.clone(), &mut || watch(0, best.found()))?;
+                for (genome, figures) in waiting.iter().zip(figures) {
                     best.add(Found { number: space.number(genome), figures });
                 }
                 waiting.clear();
-                if !watch(std::mem::take(&mut seen), best.found()) {
-                    return Err(SearchError::Cancelled);
-                }
+            }
+            if (is_full || seen >= PASSED_MAX) && !watch(std::mem::take(&mut seen), best.found()) {
+                return Err(SearchError::Cancelled);
             }
         }
         Ok(best)
@@ -123,6 +129,7 @@ impl<'t, 'a> Trials<'t, 'a> {
         &mut self,
         genomes: &[Genome],
         bars: Range<usize>,
+        go: &mut dyn FnMut() -> bool,
     ) -> Result<[Figures; LANES], SearchError> {
         let (task, space) = (self.task, self.task.space);
         if bars.len() < 2 || bars.end > task.rows() {
@@ -131,7 +138,7 @@ impl<'t, 'a> Trials<'t, 'a> {
         // Fewer than eight: the last one several times.
         let lanes = std::array::from_fn(|lane| genomes[lane.min(genomes.len() - 1)]);
         let lines = 0..space.rule().lines.len();
-        let drawn: Result<_, _> = lines.map(|line| self.columns.eight(space, line, &lanes)).collect();
+        let drawn: Result<_, _> = lines.map(|line| self.columns.eight(space, line, &lanes, go)).collect();
         let scene = Scene::new(drawn?, &lanes.map(|genome| space.values(&genome)));
         let tallies = backtest::run(space.rule(), (&scene, &mut self.seen), &task.returns, bars, task.terms);
         Ok(tallies.map(|tally| Figures::of(&tally, &task.terms)))
@@ -140,6 +147,6 @@ impl<'t, 'a> Trials<'t, 'a> {
     /// What one combination comes to.
     pub fn one(&mut self, number: u64, bars: Range<usize>) -> Result<Figures, SearchError> {
         let genome = self.task.space.genome(number);
-        Ok(self.eight(&[genome], bars)?[0])
+        Ok(self.eight(&[genome], bars, &mut || true)?[0])
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::figures::{Figures, Found};
+use super::figures::{Best, Figures, Found};
 use super::genetic::Genetic;
 use super::space::SearchError;
 use super::task::{Trials, Watch};
@@ -99,6 +99,19 @@ impl Walk {
 }
 
 impl Trials<'_, '_> {
+    /// Searches within these bars, in this way.
+    pub fn search(
+        &mut self,
+        method: &Method,
+        bars: Range<usize>,
+        watch: &mut Watch<'_>,
+    ) -> Result<Best, SearchError> {
+        match method {
+            Method::Grid => self.grid(0..self.task().space.size(), bars, watch),
+            Method::Genetic(how) => Ok(self.genetic(how, bars, watch)?.0),
+        }
+    }
+
     /// Chooses and judges window by window. A position is never carried into a window or out of it.
     pub fn walk(
         &mut self,
@@ -109,10 +122,7 @@ impl Trials<'_, '_> {
         let rows = self.task().rows();
         let mut windows = Vec::new();
         for (train, test) in walk.windows(rows) {
-            let best = match method {
-                Method::Grid => self.grid(0..self.task().space.size(), train.clone(), watch)?,
-                Method::Genetic(how) => self.genetic(how, train.clone(), watch)?.0,
-            };
+            let best = self.search(method, train.clone(), watch)?;
             let Some(&chosen) = best.found().first() else { continue };
             let out = self.one(chosen.number, test.clone())?;
             windows.push(Window { train, test, chosen, out });
