@@ -152,6 +152,7 @@ catalogue! {
     CalcCoalesced "sluice_calc_coalesced_total" [] "Small calculations that were computed beside another of their kind";
     CalcSeries "sluice_calc_series" [] "Stored series";
     CalcCandles "sluice_calc_candles_total" ["result"] "Candles that came for stored series: applied, repeated, updated_open, conflict, late";
+    CalcJobs "sluice_calc_jobs" ["state"] "Jobs that are known, by their state";
     CalcTransportBytes "sluice_calc_transport_bytes_total" ["format", "direction"] "Bytes of series taken and answered, by their form";
 
     // Demo.

@@ -20,6 +20,7 @@ use crate::bounds::{BODY_UNIT, BODY_UNITS_MAX, QUERY_BYTES_MAX, SMALL_BODY_BYTES
 use crate::context::Context;
 use crate::error::Refusal;
 use crate::indicators::Answer;
+use crate::jobs::api as jobs;
 use crate::negotiate::Format;
 use crate::pool::{Full, Lane, Scratch};
 use crate::{catalog, indicators, negotiate, performance, risk, signals};
@@ -33,6 +34,8 @@ pub fn routes(context: Arc<Context>) -> Router {
         .route("/calculations/signals/generate", post(post_signals))
         .route("/calculations/risk", post(post_risk))
         .route("/calculations/performance", computed("performance", performance::answer))
+        .route("/calculations/search", post(jobs::post_search).get(jobs::get_list))
+        .route("/calculations/search/{job}", get(jobs::get_one).delete(jobs::delete_one))
         .route("/calculations/catalog", get(get_catalog))
         .route("/calculations/strategies", get(get_strategies))
         .layer(Extension(limit))
@@ -46,17 +49,8 @@ struct IndicatorsQuery {
 }
 
 async fn post_indicators(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Reject> {
-    let (mut parts, body) = request.into_parts();
-    let format = negotiate::of_body(&parts.headers)?;
-    let accepted = negotiate::of_answer(&parts.headers)?;
-    let StrictQuery(IndicatorsQuery { request: query }) =
-        StrictQuery::from_request_parts(&mut parts, &()).await?;
-    if query.as_ref().is_some_and(|query| format != Format::Csv || query.len() > QUERY_BYTES_MAX) {
-        let text = format!("`request` goes with a body of text/csv and has at most {QUERY_BYTES_MAX} bytes");
-        return Err(Reject::new(Code::BadQuery, text));
-    }
-    let (body, room) = admit(&context, format, Request::from_parts(parts, body)).await?;
-    let incoming = Incoming { format, bytes: body, query };
+    let accepted = negotiate::of_answer(request.headers())?;
+    let (incoming, room) = incoming(&context, request).await?;
     if incoming.bytes.len() <= SMALL_BODY_BYTES_MAX {
         let done = context.inbox.run(&context.pool, incoming, accepted, room).await;
         return conclude(&context, "indicators", done);
@@ -64,6 +58,23 @@ async fn post_indicators(State(context): State<Arc<Context>>, request: Request) 
     let rows_max = context.settings.rows_max;
     let compute = move |scratch: &mut Scratch| indicators::answer(incoming, accepted, rows_max, scratch);
     pooled(&context, "indicators", Lane::Large, room, compute).await
+}
+
+/// A body of any form, and the room that it takes.
+pub(crate) async fn incoming(
+    context: &Context,
+    request: Request,
+) -> Result<(Incoming, OwnedSemaphorePermit), Reject> {
+    let (mut parts, body) = request.into_parts();
+    let format = negotiate::of_body(&parts.headers)?;
+    let StrictQuery(IndicatorsQuery { request: query }) =
+        StrictQuery::from_request_parts(&mut parts, &()).await?;
+    if query.as_ref().is_some_and(|query| format != Format::Csv || query.len() > QUERY_BYTES_MAX) {
+        let text = format!("`request` goes with a body of text/csv and has at most {QUERY_BYTES_MAX} bytes");
+        return Err(Reject::new(Code::BadQuery, text));
+    }
+    let (bytes, room) = admit(context, format, Request::from_parts(parts, body)).await?;
+    Ok((Incoming { format, bytes, query }, room))
 }
 
 async fn post_signals(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Reject> {
@@ -149,25 +160,34 @@ fn conclude(
     call: &'static str,
     done: Result<Option<Result<Answer, Refusal>>, Full>,
 ) -> Result<Response, Reject> {
+    let answer = settle(context, call, done)?;
+    context.rows.inc_by(answer.rows as u64);
+    context.transported(answer.format, "out", answer.bytes.len());
+    let media = HeaderValue::from_static(answer.format.media());
+    let bytes = context.answers.lend(answer.bytes, answer.room);
+    Ok(([(header::CONTENT_TYPE, media)], bytes).into_response())
+}
+
+/// What became of a computation, counted.
+pub(crate) fn settle<T>(
+    context: &Context,
+    call: &'static str,
+    done: Result<Option<Result<T, Refusal>>, Full>,
+) -> Result<T, Reject> {
     let done = done.map_err(|Full| busy(context))?;
+    let result = match &done {
+        Some(Ok(_)) => "ok",
+        Some(Err(_)) => "refused",
+        None => "panic",
+    };
+    context.requests.with_label_values(&[call, result]).inc();
     match done {
-        Some(Ok(answer)) => {
-            context.requests.with_label_values(&[call, "ok"]).inc();
-            context.rows.inc_by(answer.rows as u64);
-            context.transported(answer.format, "out", answer.bytes.len());
-            let media = HeaderValue::from_static(answer.format.media());
-            let bytes = context.answers.lend(answer.bytes, answer.room);
-            Ok(([(header::CONTENT_TYPE, media)], bytes).into_response())
-        }
+        Some(Ok(done)) => Ok(done),
         Some(Err(refusal)) => {
-            context.requests.with_label_values(&[call, "refused"]).inc();
             context.rejected.with_label_values(&[refusal.reason()]).inc();
             Err(refusal.into())
         }
-        None => {
-            context.requests.with_label_values(&[call, "panic"]).inc();
-            Err(Problem::new(Code::Internal).into())
-        }
+        None => Err(Problem::new(Code::Internal).into()),
     }
 }
 

@@ -66,3 +66,32 @@ pub(crate) const SERIES_QUEUE_MAX: usize = 1_024;
 pub(crate) const SERIES_JOURNAL_BYTES: u64 = 16 << 20;
 /// Seconds after which they are at the latest.
 pub(crate) const SERIES_CHECKPOINT_S: u64 = 60;
+
+// Jobs and searches.
+
+/// Jobs that run at a time, each on a thread of its own that takes turns with the pool's.
+pub(crate) const JOBS_RUNNING_MAX: usize = 2;
+/// Jobs that wait for one of them to end.
+pub(crate) const JOBS_WAITING_MAX: usize = 16;
+/// Bytes of prices of the jobs that wait, all together.
+pub(crate) const JOBS_WAITING_BYTES_MAX: usize = 256 << 20;
+/// Finished jobs that are kept, the newest.
+pub(crate) const JOBS_KEPT_MAX: usize = 1_000;
+/// Bytes of their files, all together.
+pub(crate) const JOBS_KEPT_BYTES_MAX: u64 = 256 << 20;
+/// Longest first line of a job's file, bytes.
+pub(crate) const JOB_RECORD_BYTES_MAX: u64 = 64 << 10;
+/// Jobs on one page of a list.
+pub(crate) const JOBS_PAGE_MAX: usize = 100;
+/// Most combinations of a grid, all windows counted.
+pub(crate) const SEARCH_COMBINATIONS_MAX: u64 = 1_000_000_000;
+/// Most bars that all combinations of a job go through together: about a minute and a half of one thread.
+pub(crate) const SEARCH_BARS_MAX: u64 = 200_000_000_000;
+/// Most combinations that a genetic algorithm asks for, all windows counted.
+pub(crate) const GENETIC_TRIED_MAX: u64 = 1_000_000;
+/// Most combinations in an answer.
+pub(crate) const SEARCH_TOP_MAX: usize = 100;
+/// Most windows of a walk-forward validation.
+pub(crate) const WALK_WINDOWS_MAX: usize = 1_000;
+/// Greatest seed: what a client's numbers hold exactly.
+pub(crate) const SEED_MAX: u64 = (1 << 53) - 1;

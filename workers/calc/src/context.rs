@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use prometheus::{HistogramVec, IntCounter, IntCounterVec, Registry};
+use prometheus::{HistogramVec, IntCounter, IntCounterVec};
 use sluice_calc::Cpu;
 use sluice_calc::dispatch::BUILD;
-use sluice_http::{Component, HealthSource, Status, TrustCell};
+use sluice_http::{Component, HealthSource, Start, Status, Stop, TrustCell};
 use sluice_telemetry::metric::{self, LATENCY_BUCKETS_S, Name};
 use tokio::sync::Semaphore;
 
@@ -15,6 +15,7 @@ use crate::bounds::BODY_UNITS_MAX;
 use crate::config::Settings;
 use crate::error::CalcError;
 use crate::inbox::Inbox;
+use crate::jobs::Jobs;
 use crate::negotiate::Format;
 use crate::pool::Pool;
 use crate::series::Store;
@@ -22,7 +23,10 @@ use crate::series::Store;
 /// State of the calculation worker.
 pub struct Context {
     pub(crate) settings: Settings,
-    pub(crate) pool: Pool,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) jobs: Arc<Jobs>,
+    /// The end of the worker, for answers that go on.
+    pub(crate) stop: Stop,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) answers: Arc<Answers>,
     /// The stored series.
@@ -39,12 +43,8 @@ pub struct Context {
 
 impl Context {
     /// The state at start.
-    pub(crate) fn new(
-        registry: &Registry,
-        settings: Settings,
-        trust: TrustCell,
-        series: Store,
-    ) -> Result<Self, CalcError> {
+    pub(crate) fn new(start: &Start, settings: Settings, series: Store) -> Result<Self, CalcError> {
+        let registry = &start.registry;
         let cpu = Cpu::proven()?;
         let waiting = metric::gauge(registry, Name::CalcQueue);
         let cancelled = metric::counter(registry, Name::CalcCancelled);
@@ -52,12 +52,16 @@ impl Context {
         let seconds = metric::histograms(registry, Name::CalcSeconds, LATENCY_BUCKETS_S);
         let answers = Arc::new(Answers::default());
         let pool = Pool::start(settings.threads, waiting, cancelled.clone(), cpu, &answers);
-        let pool = pool.map_err(CalcError::Thread)?;
+        let pool = Arc::new(pool.map_err(CalcError::Thread)?);
+        let gauge = metric::gauges(registry, Name::CalcJobs);
+        let jobs = Jobs::open(start.role_dir().join("jobs"), &pool, gauge, cpu)?;
         let inbox =
             Inbox::new(settings.rows_max, coalesced, cancelled, seconds.with_label_values(&["indicators"]));
         Ok(Self {
             settings,
             pool,
+            jobs: Arc::new(jobs),
+            stop: start.stop.clone(),
             inbox: Arc::new(inbox),
             answers,
             series,
@@ -67,7 +71,7 @@ impl Context {
             rejected: metric::counters(registry, Name::CalcRejected),
             transport_bytes: metric::counters(registry, Name::CalcTransportBytes),
             room: Arc::new(Semaphore::new(BODY_UNITS_MAX)),
-            trust,
+            trust: start.trust.clone(),
         })
     }
 }

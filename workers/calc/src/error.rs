@@ -11,6 +11,15 @@ pub enum CalcError {
     /// A computing thread could not be started.
     #[error("a computing thread could not be started")]
     Thread(#[source] std::io::Error),
+    /// What jobs left behind cannot be read.
+    #[error("the jobs in {path} cannot be read")]
+    Jobs {
+        /// The folder.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// This binary was compiled for another processor.
     #[error(transparent)]
     Processor(#[from] sluice_calc::dispatch::MissingFeature),
@@ -78,24 +87,30 @@ impl From<JsonError> for Refusal {
 
 impl From<Refusal> for Reject {
     fn from(refusal: Refusal) -> Self {
-        let problem = match refusal {
-            Refusal::Json(text) => Problem::new(Code::InvalidJson).detail(text),
-            Refusal::Shape(text) | Refusal::TooMuch(text) => Problem::new(Code::Unprocessable).detail(text),
-            Refusal::Series { row, text } => {
+        refusal.problem().into()
+    }
+}
+
+impl Refusal {
+    /// It as the body of an answer.
+    pub(crate) fn problem(self) -> Problem {
+        match self {
+            Self::Json(text) => Problem::new(Code::InvalidJson).detail(text),
+            Self::Shape(text) | Self::TooMuch(text) => Problem::new(Code::Unprocessable).detail(text),
+            Self::Series { row, text } => {
                 let problem = Problem::new(Code::BadSeries).detail(text);
                 row.map_or(problem.clone(), |row| problem.index(row))
             }
-            Refusal::Unknown { kind, name, nearest } => {
+            Self::Unknown { kind, name, nearest } => {
                 let name: String = name.chars().take(64).collect();
                 let hint = nearest.map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"));
                 Problem::new(Code::UnknownIndicator).detail(format!("there is no {kind} `{name}`{hint}"))
             }
-            Refusal::Parameter(text) => Problem::new(Code::BadParameter).detail(text),
-            Refusal::Busy => Problem::new(Code::QueueFull)
+            Self::Parameter(text) => Problem::new(Code::BadParameter).detail(text),
+            Self::Busy => Problem::new(Code::QueueFull)
                 .detail("answers that are being read take all the room")
                 .retry_after_s(1),
-            Refusal::Left => Problem::new(Code::Internal),
-        };
-        problem.into()
+            Self::Left => Problem::new(Code::Internal),
+        }
     }
 }

@@ -21,11 +21,13 @@ pub mod error;
 mod figures;
 mod inbox;
 mod indicators;
+mod jobs;
 mod negotiate;
 mod performance;
 mod pool;
 mod risk;
 mod scan;
+mod search;
 mod seeds;
 mod series;
 mod signals;
@@ -55,9 +57,10 @@ use crate::series::{Counts, Limits, Store};
 pub async fn run(start: Start) -> Result<(), CalcError> {
     let settings = Settings::from_config(&start.config.calc);
     let store = open_series(&start, settings.series_bytes).await?;
-    let context = Arc::new(Context::new(&start.registry, settings, start.trust.clone(), store)?);
+    let context = Arc::new(Context::new(&start, settings, store)?);
     let health = Arc::clone(&context);
     let served = sluice_http::serve(&start, api::routes(Arc::clone(&context)), health).await;
+    context.jobs.close();
     // Waits for the thread that writes: what is queued is stored.
     tokio::task::spawn_blocking(move || context.series.close()).await?;
     Ok(served?)

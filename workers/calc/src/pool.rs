@@ -75,7 +75,6 @@ pub(crate) enum Lane {
     /// Requests over many bars.
     Large,
     /// Slices of a search, which nobody waits for by the second.
-    #[allow(dead_code, reason = "its place in the order is kept and tested before searches come")]
     Search,
 }
 

@@ -6,12 +6,16 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::world::World;
 
 /// Every call.
-const CALLS: [(&str, &str); 7] = [
+const CALLS: [(&str, &str); 11] = [
     ("POST", "/calculations/indicators"),
     ("POST", "/calculations/signals"),
     ("POST", "/calculations/signals/generate"),
     ("POST", "/calculations/risk"),
     ("POST", "/calculations/performance"),
+    ("POST", "/calculations/search"),
+    ("GET", "/calculations/search"),
+    ("GET", "/calculations/search/0"),
+    ("DELETE", "/calculations/search/0"),
     ("GET", "/calculations/catalog"),
     ("GET", "/calculations/strategies"),
 ];

@@ -7,5 +7,6 @@ mod catalog;
 mod figures;
 mod indicators;
 mod pool;
+mod search;
 mod transport;
 mod world;
