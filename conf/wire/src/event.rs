@@ -11,6 +11,9 @@ use uuid::Uuid;
 /// Longest accepted event type, bytes.
 pub const TYPE_BYTES_MAX: usize = 64;
 
+/// Consumer group of the event worker from which the calculation worker feeds its stored series.
+pub const SERIES_GROUP: &str = "calc-series";
+
 /// Types that only role identities may publish, beside every `security_*` and `service_*`.
 pub const RESERVED: &[&str] =
     &["kill_switch", "config_changed", "circuit_breaker_state", "stream_gap", "dead_letter", "candle_closed"];

@@ -144,6 +144,17 @@ impl Client {
         path: &str,
         body: &serde_json::Value,
     ) -> Result<T, ClientError> {
+        self.json_within(CALL_TIMEOUT, method, path, body).await
+    }
+
+    /// The same for a call that may take another time.
+    pub(crate) async fn json_within<T: DeserializeOwned>(
+        &self,
+        within: Duration,
+        method: Method,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> Result<T, ClientError> {
         let mut headers = HeaderMap::new();
         let bytes = if body.is_null() {
             Vec::new()
@@ -151,7 +162,7 @@ impl Client {
             headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
             body.to_string().into_bytes()
         };
-        self.call(method, path, headers, bytes).await?.json()
+        self.call_within(within, method, path, headers, bytes).await?.json()
     }
 
     /// Makes a call and hands back the answer's head with its body still streaming.

@@ -7,11 +7,13 @@ mod call;
 mod certificate;
 mod events;
 pub mod feed;
+mod groups;
 mod role_key;
 mod sse;
 mod store_key;
 
 pub use call::{Client, ClientError, REPLY_BYTES_MAX, Reply};
+pub use groups::{Lease, Leased, Settled};
 pub use role_key::{RoleKey, RoleKeyFault, pem};
 pub use sluice_wire::certificate::{CertificateRequest, RoleCertificate};
 pub use sse::{SseEvent, SseStream};

@@ -40,6 +40,7 @@ mod redis;
 mod replay;
 mod ring;
 mod schemas;
+mod series;
 mod state;
 mod stats;
 mod stream;
@@ -53,6 +54,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_http::{Start, serve_with};
+use sluice_wire::role::Role;
 
 pub use error::RunError;
 pub use keys::KeyError;
@@ -93,6 +95,8 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     let observed = tokio::spawn(Arc::clone(&context).observe());
     let notifier = notify::Notifier::prepare(&context, &start.config.notify).await;
     let notified = notifier.map(|notifier| tokio::spawn(notifier.run()));
+    let series =
+        start.sockets.contains_key(&Role::Calc).then(|| tokio::spawn(series::prepare(Arc::clone(&context))));
     let candles = context.settings.candles.clone();
     let candles = candles.map(|rules| tokio::spawn(candles::run(Arc::clone(&context), rules)));
     let direct = Some(api::direct(&context));
@@ -106,6 +110,10 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     announced.abort();
     gaps.abort();
     called.abort();
+    if let Some(series) = series {
+        series.abort();
+        drop(series.await);
+    }
     // Cancelled, as asked.
     if let Some(candles) = candles {
         // It stops by itself, and loses nothing: what is not stored is made again.

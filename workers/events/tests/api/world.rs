@@ -32,6 +32,8 @@ pub(crate) struct Setup {
     pub(crate) vault: Option<PathBuf>,
     /// There is no key file either.
     pub(crate) keyless: bool,
+    /// A calculation worker runs beside it.
+    pub(crate) calc: bool,
 }
 
 /// A key file with keys 1 to `count`.
@@ -262,7 +264,11 @@ impl World {
             port_offset: 0,
             environment: BTreeMap::new(),
             keys: Arc::new(InternalKeys::new(InternalKeys::mint(), &peers)),
-            sockets: setup.vault.map(|socket| (Role::Vault, socket)).into_iter().collect(),
+            sockets: {
+                let vault = setup.vault.map(|socket| (Role::Vault, socket));
+                let calc = setup.calc.then(|| (Role::Calc, dir.path().join("calc.sock")));
+                vault.into_iter().chain(calc).collect()
+            },
             doors: Mutex::new(doors),
             stop,
             registry: metric::registry("events"),

@@ -5,6 +5,7 @@ mod dlq;
 mod limits;
 mod order;
 mod replay;
+mod series;
 mod waiting;
 
 use std::sync::Arc;
