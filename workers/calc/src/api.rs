@@ -23,7 +23,7 @@ use crate::indicators::Answer;
 use crate::jobs::api as jobs;
 use crate::negotiate::Format;
 use crate::pool::{Full, Lane, Scratch};
-use crate::{catalog, indicators, negotiate, performance, risk, signals};
+use crate::{catalog, indicators, negotiate, performance, risk, signals, universe};
 
 /// The routes of the worker.
 pub fn routes(context: Arc<Context>) -> Router {
@@ -37,6 +37,7 @@ pub fn routes(context: Arc<Context>) -> Router {
         .route("/calculations/search", post(jobs::post_search).get(jobs::get_list))
         .route("/calculations/search/{job}", get(jobs::get_one).delete(jobs::delete_one))
         .route("/calculations/catalog", get(get_catalog))
+        .route("/calculations/universe", universe::route())
         .route("/calculations/strategies", get(get_strategies))
         .layer(Extension(limit))
         .with_state(context)

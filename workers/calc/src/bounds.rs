@@ -39,6 +39,15 @@ pub(crate) const BODY_UNITS_MAX: usize = 256;
 /// One unit of a body, bytes.
 pub(crate) const BODY_UNIT: usize = 1 << 20;
 
+// The universe.
+
+/// Most symbols.
+pub(crate) const UNIVERSE_SYMBOLS_MAX: usize = 1_000;
+/// Largest body and file, bytes.
+pub(crate) const UNIVERSE_BYTES_MAX: usize = 256 << 10;
+/// Longest word for where the symbols come from, bytes.
+pub(crate) const UNIVERSE_SOURCE_BYTES_MAX: usize = 128;
+
 // Transports and sweeps.
 
 /// Most values in one binary answer: 512 MB.

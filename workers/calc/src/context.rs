@@ -19,6 +19,7 @@ use crate::jobs::Jobs;
 use crate::negotiate::Format;
 use crate::pool::Pool;
 use crate::series::Store;
+use crate::universe::Kept;
 
 /// State of the calculation worker.
 pub struct Context {
@@ -31,6 +32,8 @@ pub struct Context {
     pub(crate) answers: Arc<Answers>,
     /// The stored series.
     pub(crate) series: Store,
+    /// Symbols worth looking at.
+    pub(crate) universe: Kept,
     pub(crate) requests: IntCounterVec,
     pub(crate) seconds: HistogramVec,
     pub(crate) rows: IntCounter,
@@ -43,7 +46,12 @@ pub struct Context {
 
 impl Context {
     /// The state at start.
-    pub(crate) fn new(start: &Start, settings: Settings, series: Store) -> Result<Self, CalcError> {
+    pub(crate) fn new(
+        start: &Start,
+        settings: Settings,
+        series: Store,
+        universe: Kept,
+    ) -> Result<Self, CalcError> {
         let registry = &start.registry;
         let cpu = Cpu::proven()?;
         let waiting = metric::gauge(registry, Name::CalcQueue);
@@ -65,6 +73,7 @@ impl Context {
             inbox: Arc::new(inbox),
             answers,
             series,
+            universe,
             seconds,
             requests: metric::counters(registry, Name::CalcRequests),
             rows: metric::counter(registry, Name::CalcRows),

@@ -26,8 +26,11 @@ pub enum CalcError {
     /// The stored series cannot be opened.
     #[error(transparent)]
     Series(#[from] crate::series::OpenError),
-    /// The thread that opens the stored series ended.
-    #[error("the stored series could not be opened")]
+    /// The universe cannot be read.
+    #[error(transparent)]
+    Universe(#[from] crate::universe::UniverseError),
+    /// A thread that opens what is stored ended.
+    #[error("what is stored could not be opened")]
     Opening(#[from] tokio::task::JoinError),
     /// The doors could not be served.
     #[error("the calculation worker could not serve")]

@@ -34,6 +34,7 @@ mod signals;
 mod sweep;
 #[doc(hidden)]
 pub mod timing;
+mod universe;
 
 /// For which processors the calculations were compiled.
 pub mod kernels {
@@ -52,12 +53,16 @@ use crate::context::Context;
 pub use crate::error::CalcError;
 pub use crate::series::OpenError;
 use crate::series::{Counts, Limits, Store};
+use crate::universe::Kept;
+pub use crate::universe::UniverseError;
 
 /// Runs the worker until the process is to end.
 pub async fn run(start: Start) -> Result<(), CalcError> {
     let settings = Settings::from_config(&start.config.calc);
     let store = open_series(&start, settings.series_bytes).await?;
-    let context = Arc::new(Context::new(&start, settings, store)?);
+    let folder = start.role_dir();
+    let universe = tokio::task::spawn_blocking(move || Kept::open(&folder)).await??;
+    let context = Arc::new(Context::new(&start, settings, store, universe)?);
     let health = Arc::clone(&context);
     let served = sluice_http::serve(&start, api::routes(Arc::clone(&context)), health).await;
     context.jobs.close();

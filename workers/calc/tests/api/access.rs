@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::world::World;
 
 /// Every call.
-const CALLS: [(&str, &str); 11] = [
+const CALLS: [(&str, &str); 13] = [
     ("POST", "/calculations/indicators"),
     ("POST", "/calculations/signals"),
     ("POST", "/calculations/signals/generate"),
@@ -18,6 +18,8 @@ const CALLS: [(&str, &str); 11] = [
     ("DELETE", "/calculations/search/0"),
     ("GET", "/calculations/catalog"),
     ("GET", "/calculations/strategies"),
+    ("GET", "/calculations/universe"),
+    ("PUT", "/calculations/universe"),
 ];
 
 #[tokio::test]

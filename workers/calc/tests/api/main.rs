@@ -9,4 +9,5 @@ mod indicators;
 mod pool;
 mod search;
 mod transport;
+mod universe;
 mod world;

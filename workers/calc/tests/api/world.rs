@@ -89,6 +89,11 @@ impl World {
         self.dir
     }
 
+    /// Waits until the worker ends by itself.
+    pub(crate) async fn ended(self) -> Result<(), CalcError> {
+        tokio::time::timeout(DEADLINE, self.task).await.expect("the worker ends").unwrap()
+    }
+
     /// A client that the edge has verified.
     pub(crate) const fn user<'a>(&'a self, name: &'a str, grants: &'a str) -> User<'a> {
         User { world: self, name, grants }
