@@ -1,9 +1,11 @@
 //! The search against a backtest written a second time, bar by bar and without lanes.
 
+mod named;
+
 use crate::series::{Columns, Dice, Kind, columns, real};
 use sluice_calc::search::{
-    Figures, Genetic, Method, RULES, Rank, SearchError, Space, SpaceError, Task, Terms, Trials, Verdict,
-    Walk, find,
+    Figures, Genetic, Method, NAMED, NOT_EXPRESSED, RULES, Rank, SearchError, Space, SpaceError, Task, Terms,
+    Trials, Verdict, Walk, find,
 };
 use sluice_calc::{Bars, Compat, Cpu, Indicator, Value, Workspace};
 
@@ -63,7 +65,7 @@ fn decisions(rule: &str, columns: &Columns, gene: &dyn Fn(&str) -> f64) -> Vec<(
                 (rises(lines, 0, 1, bar), rises(lines, 1, 0, bar) || falls)
             })
         }
-        other => panic!("no second text of {other}"),
+        other => return named::decisions(other, columns, gene),
     };
     let begin =
         (0..close.len()).find(|bar| lines.iter().all(|line| !line[*bar].is_nan())).unwrap_or(close.len());
@@ -154,6 +156,46 @@ fn every_combination_comes_to_what_a_plain_backtest_does() {
             }
         }
     }
+}
+
+#[test]
+fn rules_of_the_discovery_platform_do_what_their_second_text_says() {
+    let markets = [columns(Kind::Walk, 7, 400), real("GOOG")];
+    let mut traded = 0;
+    for rule in NAMED {
+        let all = Space::new(rule, &[]).unwrap();
+        for (market, short) in markets.iter().flat_map(|market| [(market, false), (market, true)]) {
+            let rows = market.close.len().min(600);
+            let close = &market.close[..rows];
+            let terms = Terms { short, ..TERMS };
+            let task = Task::new(&all, market.bars(), terms, Rank::TotalReturn, 3).unwrap();
+            let how = Genetic { population: 8, generations: 1, ..Genetic::default() };
+            let (best, _) = Trials::new(&task, work()).genetic(&how, 0..rows, &mut |_, _| true).unwrap();
+            for one in best.found() {
+                let genes: Vec<_> = all.named(one.number).collect();
+                let gene = |wanted: &str| genes.iter().find(|(name, _)| *name == wanted).unwrap().1;
+                let what = format!("{} {genes:?} short {short}", rule.name);
+                let decided = decisions(rule.name, market, &gene);
+                let (total, worst, _, trades, _) = naive(close, &decided[..rows], terms);
+                assert_eq!(one.figures.trades, trades, "{what}");
+                near(&what, one.figures.total_return, total);
+                near(&what, one.figures.max_drawdown, worst);
+                traded += usize::from(trades > 0);
+            }
+        }
+    }
+    assert!(traded > 6 * NAMED.len(), "{traded}");
+}
+
+#[test]
+fn names_of_the_discovery_platform_are_all_known() {
+    assert_eq!((NAMED.len(), NOT_EXPRESSED.len()), (28, 32));
+    let mut names: Vec<&str> =
+        NAMED.iter().map(|rule| rule.name).chain(NOT_EXPRESSED.iter().copied()).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), 60);
+    assert!(NAMED.iter().all(|rule| std::ptr::eq(find(rule.name).unwrap(), *rule)));
 }
 
 #[test]

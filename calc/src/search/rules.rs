@@ -1,5 +1,6 @@
 //! The rules that are searched, by name.
 
+use super::named::NAMED;
 use super::rule::Arg::{self, Gene as G, Number as N};
 use super::rule::Cond::{Above, And, Or, Rises};
 use super::rule::Operand::{Gene as Value, Line as At, Number as Level};
@@ -158,8 +159,8 @@ pub static RULES: &[&Rule] = &[
     &TRIX_SIGNAL,
 ];
 
-/// The rule of that name.
+/// The rule of that name, ours or one of [`NAMED`].
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Rule> {
-    RULES.iter().copied().find(|rule| rule.name == name)
+    RULES.iter().chain(NAMED).copied().find(|rule| rule.name == name)
 }
