@@ -1,8 +1,8 @@
 //! Technical indicators, trading signals and risk figures as pure functions.
 //!
 //! Knows: series of `f64` bars, checked parameters, the indicators with their batch and
-//! streaming forms, the signal rules with their validation, and the risk figures of a return
-//! series.
+//! streaming forms, the signal rules with their validation, the risk figures of a return series, and
+//! sizes of positions with their limits, and scores of strategies.
 //!
 //! Must not know: files, sockets, clocks, threads, JSON, or who is asking. Everything goes in as a
 //! slice and comes out in the caller's buffer; a kernel never allocates, a streaming state only
@@ -40,9 +40,11 @@ mod lanes;
 pub mod params;
 mod recursion;
 pub mod risk;
+pub mod score;
 pub mod search;
 pub mod series;
 pub mod signal;
+pub mod size;
 mod window;
 
 pub use catalog::{ComputeError, Indicator, IndicatorStream, Outputs, Workspace};

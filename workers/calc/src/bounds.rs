@@ -14,6 +14,10 @@ pub(crate) const COOL_DOWN_MS_MAX: u64 = 366 * 86_400_000;
 pub(crate) const METRICS_MAX: usize = 64;
 /// Longest horizon of a value at risk, periods.
 pub(crate) const HORIZON_MAX: f64 = 1e6;
+/// Most positions held, and most positions wanted, in one request.
+pub(crate) const POSITIONS_MAX: usize = 1_000;
+/// Most strategies scored, weighed or rotated in one request.
+pub(crate) const MEMBERS_MAX: usize = 256;
 /// Falls of an account that are told: the deepest.
 pub(crate) const DRAWDOWNS_MAX: usize = 5;
 /// Jobs that wait for a thread: small ones, large ones, slices of searches.

@@ -17,9 +17,14 @@ fn describe(entry: &'static Entry) -> Json {
     let lookback = by_compat(|compat| {
         Indicator::parse(entry.name, compat, &[]).map_or(Json::Null, |indicator| json!(indicator.lookback()))
     });
+    let usual = Indicator::parse(entry.name, Compat::TaLib, &[]);
+    let shift: Vec<isize> = usual
+        .iter()
+        .flat_map(|indicator| (0..entry.outputs.len()).map(|output| indicator.shift(output)))
+        .collect();
     json!({
         "name": entry.name, "aliases": entry.aliases, "summary": entry.summary, "columns": columns,
-        "parameters": parameters(entry), "outputs": entry.outputs, "lookback": lookback,
+        "parameters": parameters(entry), "outputs": entry.outputs, "lookback": lookback, "shift": shift,
     })
 }
 

@@ -27,10 +27,12 @@ mod performance;
 mod pool;
 mod risk;
 mod scan;
+mod score;
 mod search;
 mod seeds;
 mod series;
 mod signals;
+mod size;
 mod sweep;
 #[doc(hidden)]
 pub mod timing;

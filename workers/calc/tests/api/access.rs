@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::world::World;
 
 /// Every call.
-const CALLS: [(&str, &str); 13] = [
+const CALLS: &[(&str, &str)] = &[
     ("POST", "/calculations/indicators"),
     ("POST", "/calculations/signals"),
     ("POST", "/calculations/signals/generate"),
@@ -20,12 +20,18 @@ const CALLS: [(&str, &str); 13] = [
     ("GET", "/calculations/strategies"),
     ("GET", "/calculations/universe"),
     ("PUT", "/calculations/universe"),
+    ("GET", "/calculations/strategies/rsi"),
+    ("POST", "/calculations/position-size"),
+    ("POST", "/calculations/portfolio/size"),
+    ("POST", "/calculations/strategies/score"),
+    ("POST", "/calculations/strategies/ensemble"),
+    ("POST", "/calculations/strategies/rotate"),
 ];
 
 #[tokio::test]
 async fn computing_needs_a_caller_who_may_read() {
     let world = World::new();
-    for (method, path) in CALLS {
+    for &(method, path) in CALLS {
         // The edge passes a request on without a verified client.
         let anonymous = world.user("x\r\nx-drop: ", "").send(method, path, "x-user: second\r\n", b"{}").await;
         assert_eq!(anonymous.code(401), "invalid_token", "{method} {path}");

@@ -43,6 +43,12 @@ async fn what_the_catalogue_says_is_what_is_computed() {
             assert_eq!(said.as_object().unwrap().keys().collect::<Vec<_>>(), outputs, "{name}");
         }
     }
+    let of = |name: &str| listed.iter().find(|entry| entry["name"] == name).unwrap();
+    assert_eq!(of("fractal")["shift"], json!([-2, -2]));
+    assert_eq!(of("ichimoku")["shift"], json!([0, 0, 26, 26]));
+    assert!(listed.iter().all(|entry| {
+        entry["shift"].as_array().unwrap().len() == entry["outputs"].as_array().unwrap().len()
+    }));
     for alias in listed.iter().flat_map(|entry| entry["aliases"].as_array().unwrap()) {
         let body = json!({"data": all, "indicators": [alias], "compat": "talib"});
         user.post("/calculations/indicators", &body).await.ok();

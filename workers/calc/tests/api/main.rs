@@ -7,6 +7,7 @@ mod catalog;
 mod figures;
 mod indicators;
 mod pool;
+mod portfolio;
 mod search;
 mod transport;
 mod universe;
