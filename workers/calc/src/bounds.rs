@@ -43,6 +43,11 @@ pub(crate) const BODY_UNITS_MAX: usize = 256;
 /// One unit of a body, bytes.
 pub(crate) const BODY_UNIT: usize = 1 << 20;
 
+// The feed.
+
+/// Candles of the event worker that are stored at once.
+pub(crate) const FEED_AT_ONCE: usize = 256;
+
 // The universe.
 
 /// Most symbols.

@@ -18,6 +18,7 @@ mod csv;
 mod data;
 mod encode;
 pub mod error;
+mod feed;
 mod figures;
 mod inbox;
 mod indicators;
@@ -46,13 +47,16 @@ pub mod kernels {
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_client::Client;
 use sluice_http::Start;
 use sluice_telemetry::metric::{self, Name};
+use sluice_wire::role::Role;
 
 use crate::bounds::{SERIES_CHECKPOINT_S, SERIES_JOURNAL_BYTES, SERIES_MAX};
 use crate::config::Settings;
 use crate::context::Context;
 pub use crate::error::CalcError;
+use crate::feed::Feed;
 pub use crate::series::OpenError;
 use crate::series::{Counts, Limits, Store};
 use crate::universe::Kept;
@@ -66,11 +70,26 @@ pub async fn run(start: Start) -> Result<(), CalcError> {
     let universe = tokio::task::spawn_blocking(move || Kept::open(&folder)).await??;
     let context = Arc::new(Context::new(&start, settings, store, universe)?);
     let health = Arc::clone(&context);
+    let feed = feed(&start, &context);
     let served = sluice_http::serve(&start, api::routes(Arc::clone(&context)), health).await;
+    if let Some(feed) = feed {
+        feed.end().await;
+    }
     context.jobs.close();
     // Waits for the thread that writes: what is queued is stored.
     tokio::task::spawn_blocking(move || context.series.close()).await?;
     Ok(served?)
+}
+
+/// What follows the event worker; nothing where there is none.
+fn feed(start: &Start, context: &Arc<Context>) -> Option<Feed> {
+    let socket = start.sockets.get(&Role::Events)?;
+    let client = Client::internal(socket.clone(), start.keys.own());
+    let counts = feed::Counts {
+        following: metric::gauge(&start.registry, Name::CalcFeedFollowing),
+        dropped: metric::counter(&start.registry, Name::CalcFeedDropped),
+    };
+    Some(Feed::start(client, context, counts, start.stop.clone()))
 }
 
 async fn open_series(start: &Start, bytes: u64) -> Result<Store, CalcError> {

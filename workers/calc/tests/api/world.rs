@@ -44,6 +44,15 @@ impl World {
 
     /// A worker in a directory that another one may have used before.
     pub(crate) fn start(change: impl FnOnce(&mut Config), dir: Arc<TempDir>) -> Self {
+        Self::beside(BTreeMap::new(), change, dir)
+    }
+
+    /// A worker that knows doors of other roles.
+    pub(crate) fn beside(
+        sockets: BTreeMap<Role, PathBuf>,
+        change: impl FnOnce(&mut Config),
+        dir: Arc<TempDir>,
+    ) -> Self {
         let mut config = Config::default();
         // As many as tests need to see them compete; a thread a core would depend on the machine.
         config.calc.threads = 2;
@@ -70,7 +79,7 @@ impl World {
             port_offset: 0,
             environment: BTreeMap::new(),
             keys: Arc::new(InternalKeys::new(InternalKeys::mint(), &peers)),
-            sockets: BTreeMap::new(),
+            sockets,
             doors: Mutex::new(doors),
             stop,
             registry: metric::registry("calc"),

@@ -1,0 +1,193 @@
+//! The feed, from an event worker that tells what it is told to.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use http::{StatusCode, header};
+use serde_json::{Value, json};
+use sluice_wire::role::Role;
+use tokio::net::UnixListener;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use crate::world::{DEADLINE, World};
+
+const RESULTS: &str = "sluice_calc_candles_total";
+
+/// What the event worker has and was told.
+#[derive(Default)]
+struct Desk {
+    /// Leases to come: the data of their events.
+    leases: Mutex<VecDeque<Vec<Value>>>,
+    /// Calls with the ids that they name.
+    said: Mutex<Vec<(String, Vec<String>)>>,
+    told: Notify,
+    /// What its stream says.
+    stream: Mutex<String>,
+}
+
+/// An event worker at a door.
+struct Events {
+    desk: Arc<Desk>,
+    socket: PathBuf,
+    task: JoinHandle<()>,
+}
+
+impl Events {
+    fn open(socket: PathBuf, desk: Arc<Desk>) -> Self {
+        drop(std::fs::remove_file(&socket));
+        let listener = UnixListener::bind(&socket).unwrap();
+        let app = Router::new()
+            .route("/groups/calc-series/lease", post(lease))
+            .route("/groups/calc-series/{call}", post(settle))
+            .route("/events/stream", get(stream))
+            .with_state(Arc::clone(&desk));
+        let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Self { desk, socket, task }
+    }
+
+    fn world(&self) -> World {
+        let sockets = BTreeMap::from([(Role::Events, self.socket.clone())]);
+        World::beside(sockets, |_| (), Arc::new(tempfile::tempdir().unwrap()))
+    }
+
+    fn lease(&self, data: Vec<Value>) {
+        self.desk.leases.lock().unwrap().push_back(data);
+        self.desk.told.notify_waiters();
+    }
+
+    /// Waits until a call named so many ids.
+    async fn until(&self, call: &str, count: usize) {
+        let named = || {
+            let said = self.desk.said.lock().unwrap();
+            said.iter().filter(|(named, _)| named == call).map(|(_, ids)| ids.len()).sum::<usize>()
+        };
+        let waiting = async {
+            while named() < count {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, waiting).await.unwrap_or_else(|_| panic!("{call}: {}", named()));
+        assert_eq!(named(), count);
+    }
+}
+
+async fn lease(State(desk): State<Arc<Desk>>) -> Json<Value> {
+    let data = loop {
+        let told = desk.told.notified();
+        let next = desk.leases.lock().unwrap().pop_front();
+        if let Some(data) = next {
+            break data;
+        }
+        told.await;
+    };
+    let message = |(n, data): (usize, &Value)| {
+        json!({"message_id": format!("1-{n}"), "delivery": 1, "event": {
+            "event_type": "candle_closed", "event_id": "01a206ce-b73d-71e6-b003-2721fd341a8e",
+            "timestamp": "2026-01-01T00:00:00Z", "source": "events", "data": data, "metadata": {},
+            "message_id": format!("1-{n}"), "seq": n, "partition": 0}})
+    };
+    let messages: Vec<Value> = data.iter().enumerate().map(message).collect();
+    Json(json!({"messages": messages, "lease_until": "2026-01-01T00:00:05Z", "gap": null}))
+}
+
+async fn settle(
+    State(desk): State<Arc<Desk>>,
+    Path(call): Path<String>,
+    Json(body): Json<Value>,
+) -> Json<Value> {
+    let ids: Vec<String> = serde_json::from_value(body["ids"].clone()).unwrap();
+    assert_eq!(body["consumer"], "calc");
+    let known = ids.len();
+    desk.said.lock().unwrap().push((call.clone(), ids));
+    Json(json!({format!("{call}ed"): known, "unknown": []}))
+}
+
+async fn stream(State(desk): State<Arc<Desk>>) -> Response {
+    let text = std::mem::take(&mut *desk.stream.lock().unwrap());
+    if text.is_empty() {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    ([(header::CONTENT_TYPE, "text/event-stream")], text).into_response()
+}
+
+fn candle(symbol: &str, minute: i64, close: f64) -> Value {
+    json!({"symbol": symbol, "timeframe": "1m", "timestamp": 1_767_225_600_000 + minute * 60_000,
+        "open": close, "high": close + 1.0, "low": close - 1.0, "close": close, "volume": 2.0, "trades": 3})
+}
+
+#[tokio::test]
+async fn a_candle_is_stored_once_and_everything_is_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let events = Events::open(dir.path().join("events.sock"), Arc::default());
+    let world = events.world();
+    events.lease(vec![candle("BTC/USDT", 0, 10.0), candle("AAPL", 0, 5.0)]);
+    events.until("ack", 2).await;
+    assert_eq!(world.metric(&format!("{RESULTS}{{result=\"applied\"}}")).await, 2.0);
+    assert_eq!(world.metric("sluice_calc_feed_following").await, 1.0);
+    // The first again, with the next one; then one that differs from what is stored, and one that is no bar.
+    events.lease(vec![candle("BTC/USDT", 0, 10.0), candle("BTC/USDT", 1, 11.0)]);
+    events.lease(vec![candle("AAPL", 0, 6.0), json!({"symbol": "AAPL"})]);
+    events.until("ack", 6).await;
+    for (result, count) in [("applied", 3.0), ("repeated", 1.0), ("conflict", 1.0), ("late", 0.0)] {
+        assert_eq!(world.metric(&format!("{RESULTS}{{result=\"{result}\"}}")).await, count, "{result}");
+    }
+    assert_eq!(world.metric("sluice_calc_feed_dropped_total").await, 1.0);
+    // What is stored outlives the worker, and what comes again afterwards is known.
+    let sockets = BTreeMap::from([(Role::Events, events.socket.clone())]);
+    let world = World::beside(sockets, |_| (), world.stop().await);
+    events.lease(vec![candle("BTC/USDT", 1, 11.0), candle("BTC/USDT", 0, 10.0)]);
+    events.until("ack", 8).await;
+    assert_eq!(world.metric(&format!("{RESULTS}{{result=\"repeated\"}}")).await, 2.0);
+    assert_eq!(world.metric(&format!("{RESULTS}{{result=\"applied\"}}")).await, 0.0);
+}
+
+#[tokio::test]
+async fn an_event_worker_that_is_away_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Events::open(dir.path().join("events.sock"), Arc::default());
+    let world = first.world();
+    first.lease(vec![candle("A", 0, 1.0)]);
+    first.until("ack", 1).await;
+    let Events { desk, socket, task } = first;
+    task.abort();
+    drop(task.await);
+    std::fs::remove_file(&socket).unwrap();
+    // The call that waits there is answered by nobody any more.
+    desk.leases.lock().unwrap().push_back(vec![]);
+    desk.told.notify_waiters();
+    world.until("sluice_calc_feed_following", |value| value == 0.0).await;
+    let second = Events::open(socket, desk);
+    second.lease(vec![candle("A", 1, 1.0)]);
+    second.until("ack", 2).await;
+    assert_eq!(world.metric("sluice_calc_feed_following").await, 1.0);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn bars_of_the_market_data_are_the_open_candle() {
+    let dir = tempfile::tempdir().unwrap();
+    let events = Events::open(dir.path().join("events.sock"), Arc::default());
+    let event = |data: Value| format!("event: market_data_update\ndata: {}\n\n", json!({ "data": data }));
+    // Ticks and trades are no bars; the second bar is of a minute that is closed.
+    let tick = json!({"symbol": "A", "price": 1.0, "open": null});
+    let text = [json!({"symbol": "A", "price": 1.0}), tick, candle("A", 1, 2.0), candle("B", 0, 7.0)]
+        .map(event)
+        .concat();
+    events.lease(vec![candle("B", 0, 1.0)]);
+    let world = events.world();
+    events.until("ack", 1).await;
+    *events.desk.stream.lock().unwrap() = text;
+    world.until(&format!("{RESULTS}{{result=\"updated_open\"}}"), |count| count == 1.0).await;
+    // The minute closes with other numbers than its last tick had, which is no conflict.
+    events.lease(vec![candle("A", 1, 3.0)]);
+    events.until("ack", 2).await;
+    for (result, count) in [("applied", 2.0), ("conflict", 0.0)] {
+        assert_eq!(world.metric(&format!("{RESULTS}{{result=\"{result}\"}}")).await, count, "{result}");
+    }
+}
