@@ -5,6 +5,7 @@
 
 mod accuracy;
 mod fingerprint;
+mod golden;
 mod oracle;
 mod risk;
 mod score;
