@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{FromRequest as _, FromRequestParts as _, Path, Request, State};
+use axum::extract::{FromRequest as _, FromRequestParts as _, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Json, Router};
@@ -23,7 +23,7 @@ use crate::indicators::Answer;
 use crate::jobs::api as jobs;
 use crate::negotiate::Format;
 use crate::pool::{Full, Lane, Scratch};
-use crate::{catalog, indicators, negotiate, performance, risk, score, signals, size, universe};
+use crate::{catalog, indicators, negotiate, performance, risk, score, signals, size, strategies, universe};
 
 /// The routes of the worker.
 pub fn routes(context: Arc<Context>) -> Router {
@@ -43,10 +43,11 @@ pub fn routes(context: Arc<Context>) -> Router {
         .route("/calculations/ensemble", computed("ensemble", score::ensemble))
         .route("/calculations/strategies/rotate", computed("rotate", score::rotation))
         .route("/calculations/rotate", computed("rotate", score::rotation))
-        .route("/calculations/strategies/{id}", get(get_strategy))
         .route("/calculations/catalog", get(get_catalog))
         .route("/calculations/universe", universe::route())
         .route("/calculations/strategies", get(get_strategies))
+        .route("/calculations/strategies/discover", post(strategies::post_discover))
+        .route("/calculations/strategies/{id}", get(strategies::get_one))
         .layer(Extension(limit))
         .with_state(context)
 }
@@ -222,14 +223,4 @@ async fn get_catalog(Authenticated(caller): Authenticated) -> Result<Json<Value>
 async fn get_strategies(Authenticated(caller): Authenticated) -> Result<Json<Value>, Reject> {
     require(&caller, "read")?;
     Ok(Json(signals::strategies()))
-}
-
-async fn get_strategy(
-    Authenticated(caller): Authenticated,
-    Path(id): Path<String>,
-) -> Result<Json<Value>, Reject> {
-    require(&caller, "read")?;
-    let listed = signals::strategies();
-    let found = listed["strategies"].as_array().and_then(|all| all.iter().find(|one| one["name"] == id));
-    found.cloned().map(Json).ok_or_else(|| Reject::new(Code::NotFound, "there is no strategy of this name"))
 }

@@ -113,3 +113,11 @@ pub(crate) const SEARCH_TOP_MAX: usize = 100;
 pub(crate) const WALK_WINDOWS_MAX: usize = 1_000;
 /// Greatest seed: what a client's numbers hold exactly.
 pub(crate) const SEED_MAX: u64 = (1 << 53) - 1;
+/// Most requests for discovery at once.
+pub(crate) const DISCOVER_REQUESTS_MAX: usize = 10_000;
+/// Most combinations that they ask for together.
+pub(crate) const DISCOVER_TRIED_MAX: u64 = 20_000_000;
+/// Most bars that these go through together.
+pub(crate) const DISCOVER_BARS_MAX: u64 = 1_000_000_000_000;
+/// Most strategies in the result of one job.
+pub(crate) const DISCOVER_TOP_MAX: usize = 100_000;

@@ -4,6 +4,7 @@
 //! a million rows would take ten times the memory of the rows.
 
 use std::fmt;
+use std::slice::SliceIndex;
 
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use sluice_calc::{Bars, Columns, RowFaultKind};
@@ -40,15 +41,22 @@ pub(crate) enum NanRule {
 impl Series {
     /// The view that kernels take.
     pub(crate) fn bars(&self, from: usize) -> Result<Bars<'_>, Refusal> {
-        fn cut(column: Option<&Vec<f64>>, from: usize) -> Option<&[f64]> {
-            column.map(|values| values.get(from..).unwrap_or_default())
-        }
+        // Columns of other lengths are for the check to find: none is cut at the end.
+        self.slice(from..)
+    }
+
+    /// The view of some rows, which are there.
+    pub(crate) fn slice<R>(&self, rows: R) -> Result<Bars<'_>, Refusal>
+    where
+        R: SliceIndex<[f64], Output = [f64]> + Clone,
+    {
+        let cut = |column| <[f64]>::get(column, rows.clone()).unwrap_or_default();
         let columns = Columns {
-            open: cut(self.open.as_ref(), from),
-            high: cut(self.high.as_ref(), from),
-            low: cut(self.low.as_ref(), from),
-            close: self.close.get(from..).unwrap_or_default(),
-            volume: cut(self.volume.as_ref(), from),
+            open: self.open.as_deref().map(cut),
+            high: self.high.as_deref().map(cut),
+            low: self.low.as_deref().map(cut),
+            close: cut(&self.close),
+            volume: self.volume.as_deref().map(cut),
         };
         Bars::new(columns).map_err(|error| Refusal::Series { row: None, text: error.to_string() })
     }

@@ -52,6 +52,8 @@ pub(crate) enum Refusal {
     Parameter(String),
     /// More than the limits allow.
     TooMuch(String),
+    /// Known by name, but not there.
+    NotAvailable(String),
     /// Answers that others read take all the room.
     Busy,
     /// The client has gone; nobody reads this.
@@ -68,6 +70,7 @@ impl Refusal {
             Self::Unknown { .. } => "unknown",
             Self::Parameter(_) => "parameter",
             Self::TooMuch(_) => "limit",
+            Self::NotAvailable(_) => "not_available",
             Self::Busy => "queue_full",
             Self::Left => "left",
         }
@@ -95,6 +98,19 @@ impl From<Refusal> for Reject {
 }
 
 impl Refusal {
+    /// It said of one request among many.
+    pub(crate) fn of_request(self, at: usize) -> Self {
+        let said = |text: String| format!("request {at}: {text}");
+        match self {
+            Self::Shape(text) => Self::Shape(said(text)),
+            Self::Series { row, text } => Self::Series { row, text: said(text) },
+            Self::Parameter(text) => Self::Parameter(said(text)),
+            Self::TooMuch(text) => Self::TooMuch(said(text)),
+            Self::NotAvailable(text) => Self::NotAvailable(said(text)),
+            other => other,
+        }
+    }
+
     /// It as the body of an answer.
     pub(crate) fn problem(self) -> Problem {
         match self {
@@ -109,6 +125,7 @@ impl Refusal {
                 let hint = nearest.map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"));
                 Problem::new(Code::UnknownIndicator).detail(format!("there is no {kind} `{name}`{hint}"))
             }
+            Self::NotAvailable(text) => Problem::new(Code::NotAvailable).detail(text),
             Self::Parameter(text) => Problem::new(Code::BadParameter).detail(text),
             Self::Busy => Problem::new(Code::QueueFull)
                 .detail("answers that are being read take all the room")

@@ -16,6 +16,7 @@ pub mod config;
 pub mod context;
 mod csv;
 mod data;
+mod discover;
 mod encode;
 pub mod error;
 mod feed;
@@ -34,6 +35,7 @@ mod seeds;
 mod series;
 mod signals;
 mod size;
+mod strategies;
 mod sweep;
 #[doc(hidden)]
 pub mod timing;

@@ -10,8 +10,8 @@ mod result;
 use sluice_calc::search::{Method, Rank, Space, Task, Terms, Trials, Walk};
 use sluice_calc::{Cpu, Workspace};
 
-pub(crate) use request::{plan, tried};
-pub(crate) use result::parameters;
+pub(crate) use request::{checked, fnv, plan, top, tried, unknown};
+pub(crate) use result::{metrics, parameters};
 
 use crate::data::Series;
 use crate::error::Refusal;

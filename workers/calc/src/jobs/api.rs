@@ -113,7 +113,9 @@ pub(crate) async fn taken(
 }
 
 /// What touches the disk runs apart from the async threads.
-async fn blocking<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> Result<T, Reject> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Reject> {
     tokio::task::spawn_blocking(run).await.map_err(|_| Problem::new(Code::Internal).into())
 }
 
@@ -164,7 +166,7 @@ fn gone() -> Reject {
 }
 
 /// The job of that id, when it is the caller's or the caller may see all.
-fn find(context: &Context, caller: &Caller, id: &str) -> Result<Arc<Job>, Reject> {
+pub(crate) fn find(context: &Context, caller: &Caller, id: &str) -> Result<Arc<Job>, Reject> {
     require(caller, "read")?;
     // Somebody else's job is told as one that is not there.
     let job = context.jobs.find(id).filter(|job| is_open_to(caller, &job.record()));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use sluice_calc::Column;
 use sluice_calc::search::{
-    Gene, Genetic, Method, RULES, Rank, Space, SpaceError, Task, Terms, VALUES_MAX, Walk, find,
+    Gene, Genetic, Method, NAMED, RULES, Rank, Space, SpaceError, Task, Terms, VALUES_MAX, Walk, find,
 };
 use sluice_wire::symbol::{Symbol, Timeframe};
 
@@ -20,7 +20,7 @@ use crate::error::Refusal;
 use crate::figures;
 
 /// What is answered where nobody says how many.
-pub(crate) const TOP: usize = 5;
+const TOP: usize = 5;
 /// WalkForward needed for a verdict where nobody says how many.
 const WINDOWS_LEAST: usize = 3;
 
@@ -150,9 +150,10 @@ pub(crate) fn plan(incoming: Incoming, rows_max: usize) -> Result<Plan, Refusal>
     Ok(plan)
 }
 
-fn unknown(name: &str) -> Refusal {
+/// The refusal of a strategy that is not known.
+pub(crate) fn unknown(name: &str) -> Refusal {
     let near = |rule: &&&sluice_calc::search::Rule| strsim::jaro_winkler(rule.name, name);
-    let nearest = RULES.iter().max_by(|a, b| near(a).total_cmp(&near(b)));
+    let nearest = RULES.iter().chain(NAMED).max_by(|a, b| near(a).total_cmp(&near(b)));
     let nearest = nearest.filter(|rule| near(rule) > 0.8).map(|rule| rule.name.to_owned());
     Refusal::Unknown { kind: "strategy that is searched", name: name.to_owned(), nearest }
 }

@@ -32,7 +32,7 @@ pub(crate) fn parameters(space: &Space, number: u64) -> Json {
 }
 
 /// Every figure of a backtest by name.
-fn metrics(figures: &Figures) -> Report {
+pub(crate) fn metrics(figures: &Figures) -> Report {
     let mut report = Report::default();
     report.add("total_return", Ok(figures.total_return));
     report.add("annual_return", figures.annual_return);

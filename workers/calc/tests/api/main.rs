@@ -4,6 +4,7 @@
 
 mod access;
 mod catalog;
+mod discover;
 mod feed;
 mod figures;
 mod indicators;

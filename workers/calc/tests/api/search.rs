@@ -30,7 +30,7 @@ fn endless() -> Value {
     })
 }
 
-fn accepted(answer: &Answer) -> String {
+pub(crate) fn accepted(answer: &Answer) -> String {
     assert_eq!(answer.status, 202, "{}", answer.text());
     let told = answer.json();
     let job = told["job"].as_str().unwrap().to_owned();
@@ -52,7 +52,7 @@ async fn end(user: User<'_>, job: &str) -> Value {
 }
 
 /// Watches a job to its end: every event with its data.
-async fn watched(user: User<'_>, job: &str) -> Vec<(String, Value)> {
+pub(crate) async fn watched(user: User<'_>, job: &str) -> Vec<(String, Value)> {
     let path = format!("{PATH}/{job}");
     let stream = user.begin("GET", &path, "accept: text/event-stream\r\n", b"").await;
     let mut lines = BufReader::new(stream).lines();
