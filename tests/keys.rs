@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use serde_json::{Value, json};
 
-use crate::harness::http::{get, post};
+use crate::harness::http::{get, post, request};
 use crate::harness::{Instance, Up, shared, until};
 
 /// Every key this file is about, none at its default.
@@ -45,6 +45,7 @@ listen = "127.0.0.1:2706"
 body_bytes = "4KiB"
 rows = 50
 threads = 2
+series_bytes = "64KiB"
 
 [demo]
 speed = 0.01
@@ -155,6 +156,11 @@ fn calculations_are_bounded(sluice: &Instance) {
     assert_eq!(ask(50, 0), 200);
     assert_ne!(ask(51, 0), 200, "calc.rows");
     assert_eq!(ask(40, 5_000), 413, "calc.body_bytes");
+    let put = |symbol: &str| {
+        let put = request("PUT", sluice.calc(), &format!("/series/{symbol}/1m")).token(sluice.admin());
+        put.json(&json!({"data": [[0, 1, 2, 0.5, 1.5, 3]]})).send().status
+    };
+    assert_eq!((put("A"), put("B")), (201, 507), "calc.series_bytes");
 }
 
 fn the_stream_has_its_name_and_forgets_at_once(sluice: &Instance) {

@@ -19,11 +19,13 @@ use crate::body::Incoming;
 use crate::bounds::{BODY_UNIT, BODY_UNITS_MAX, QUERY_BYTES_MAX, SMALL_BODY_BYTES_MAX};
 use crate::context::Context;
 use crate::error::Refusal;
-use crate::indicators::Answer;
+use crate::indicators::{Answer, Means};
 use crate::jobs::api as jobs;
 use crate::negotiate::Format;
 use crate::pool::{Full, Lane, Scratch};
-use crate::{catalog, indicators, negotiate, performance, risk, score, signals, size, strategies, universe};
+use crate::{
+    catalog, indicators, negotiate, performance, risk, score, series, signals, size, strategies, universe,
+};
 
 /// The routes of the worker.
 pub fn routes(context: Arc<Context>) -> Router {
@@ -48,6 +50,7 @@ pub fn routes(context: Arc<Context>) -> Router {
         .route("/calculations/strategies", get(get_strategies))
         .route("/calculations/strategies/discover", post(strategies::post_discover))
         .route("/calculations/strategies/{id}", get(strategies::get_one))
+        .merge(series::routes())
         .layer(Extension(limit))
         .with_state(context)
 }
@@ -60,19 +63,24 @@ struct IndicatorsQuery {
 
 async fn post_indicators(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Reject> {
     let accepted = negotiate::of_answer(request.headers())?;
-    let (incoming, room) = incoming(&context, request).await?;
+    let (incoming, room) = incoming(&context, "read", request).await?;
     if incoming.bytes.len() <= SMALL_BODY_BYTES_MAX {
         let done = context.inbox.run(&context.pool, incoming, accepted, room).await;
         return conclude(&context, "indicators", done);
     }
-    let rows_max = context.settings.rows_max;
-    let compute = move |scratch: &mut Scratch| indicators::answer(incoming, accepted, rows_max, scratch);
-    pooled(&context, "indicators", Lane::Large, room, compute).await
+    let (rows_max, series) = (context.settings.rows_max, Arc::clone(&context.series));
+    let compute = move |scratch: &mut Scratch| {
+        let _until_computed = room;
+        let means = Means { rows_max, series: Some(&series) };
+        indicators::answer(incoming, accepted, means, scratch)
+    };
+    Ok(sent(&context, pooled(&context, "indicators", Lane::Large, compute).await?))
 }
 
 /// A body of any form, and the room that it takes.
 pub(crate) async fn incoming(
     context: &Context,
+    right: &str,
     request: Request,
 ) -> Result<(Incoming, OwnedSemaphorePermit), Reject> {
     let (mut parts, body) = request.into_parts();
@@ -83,7 +91,7 @@ pub(crate) async fn incoming(
         let text = format!("`request` goes with a body of text/csv and has at most {QUERY_BYTES_MAX} bytes");
         return Err(Reject::new(Code::BadQuery, text));
     }
-    let (bytes, room) = admit(context, format, Request::from_parts(parts, body)).await?;
+    let (bytes, room) = admit(context, right, format, Request::from_parts(parts, body)).await?;
     Ok((Incoming { format, bytes, query }, room))
 }
 
@@ -121,24 +129,26 @@ async fn compute_in_pool(
     if negotiate::of_body(request.headers()).ok() != Some(Format::Json) {
         return Err(Reject::new(Code::UnsupportedMediaType, "the body must be application/json"));
     }
-    let (body, room) = admit(context, Format::Json, request).await?;
+    let (body, room) = admit(context, "read", Format::Json, request).await?;
     let lane = if body.len() <= SMALL_BODY_BYTES_MAX { Lane::Small } else { Lane::Large };
     let compute = move |scratch: &mut Scratch| {
+        let _until_computed = room;
         let (bytes, rows) = compute(&body, scratch)?;
         Ok(Answer { bytes, format: Format::Json, rows, room: None })
     };
-    pooled(context, call, lane, room, compute).await
+    Ok(sent(context, pooled(context, call, lane, compute).await?))
 }
 
 /// Checks who asks before a byte of the body is read, and takes room for the body.
 async fn admit(
     context: &Context,
+    right: &str,
     format: Format,
     request: Request,
 ) -> Result<(Bytes, OwnedSemaphorePermit), Reject> {
     let (mut parts, body) = request.into_parts();
     let Authenticated(caller) = Authenticated::from_request_parts(&mut parts, &()).await?;
-    require(&caller, "read")?;
+    require(&caller, right)?;
     let room = room(context, &parts.headers)?;
     let BodyBytes(body) = BodyBytes::from_request(Request::from_parts(parts, body), &()).await?;
     context.transported(format, "in", body.len());
@@ -146,22 +156,20 @@ async fn admit(
 }
 
 /// Parses and computes on a thread of the pool: both take time that the async threads must not spend.
-async fn pooled(
+pub(crate) async fn pooled<T: Send + 'static>(
     context: &Context,
     call: &'static str,
     lane: Lane,
-    room: OwnedSemaphorePermit,
-    compute: impl FnOnce(&mut Scratch) -> Result<Answer, Refusal> + Send + 'static,
-) -> Result<Response, Reject> {
+    compute: impl FnOnce(&mut Scratch) -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Reject> {
     let seconds = context.seconds.with_label_values(&[call]);
     let done = context.pool.run(lane, move |scratch| {
         let began = Instant::now();
         let outcome = compute(scratch);
         seconds.observe(began.elapsed().as_secs_f64());
-        drop(room);
         outcome
     });
-    conclude(context, call, done.await)
+    settle(context, call, done.await)
 }
 
 /// The answer to what became of a calculation.
@@ -170,12 +178,7 @@ fn conclude(
     call: &'static str,
     done: Result<Option<Result<Answer, Refusal>>, Full>,
 ) -> Result<Response, Reject> {
-    let answer = settle(context, call, done)?;
-    context.rows.inc_by(answer.rows as u64);
-    context.transported(answer.format, "out", answer.bytes.len());
-    let media = HeaderValue::from_static(answer.format.media());
-    let bytes = context.answers.lend(answer.bytes, answer.room);
-    Ok(([(header::CONTENT_TYPE, media)], bytes).into_response())
+    Ok(sent(context, settle(context, call, done)?))
 }
 
 /// What became of a computation, counted.
@@ -199,6 +202,15 @@ pub(crate) fn settle<T>(
         }
         None => Err(Problem::new(Code::Internal).into()),
     }
+}
+
+/// An answer on its way.
+pub(crate) fn sent(context: &Context, answer: Answer) -> Response {
+    context.rows.inc_by(answer.rows as u64);
+    context.transported(answer.format, "out", answer.bytes.len());
+    let media = HeaderValue::from_static(answer.format.media());
+    let bytes = context.answers.lend(answer.bytes, answer.room);
+    ([(header::CONTENT_TYPE, media)], bytes).into_response()
 }
 
 /// Room for a body of the announced length; a length that is not announced counts as the limit.

@@ -84,6 +84,18 @@ pub(crate) const SERIES_QUEUE_MAX: usize = 1_024;
 pub(crate) const SERIES_JOURNAL_BYTES: u64 = 16 << 20;
 /// Seconds after which they are at the latest.
 pub(crate) const SERIES_CHECKPOINT_S: u64 = 60;
+/// Most rows of a series in one answer.
+pub(crate) const SERIES_ROWS_MAX: usize = 100_000;
+/// Most series, or gaps, in one answer.
+pub(crate) const SERIES_PAGE_MAX: usize = 1_000;
+/// Most conflicts, late candles or gaps that an answer to a change tells one by one.
+pub(crate) const SERIES_TOLD_MAX: usize = 100;
+/// Most bars of indicators over a stored series in one answer.
+pub(crate) const SERIES_LAST_MAX: usize = 1_000;
+/// Rows that count as a small job.
+pub(crate) const SMALL_ROWS_MAX: usize = 2_048;
+/// States of indicators over stored series that are kept: one a series and list of indicators.
+pub(crate) const LIVES_MAX: usize = 4_096;
 
 // Jobs and searches.
 

@@ -123,7 +123,7 @@ pub(crate) fn layout(prepared: &Prepared, items: Vec<Item>, rows: usize) -> Layo
 mod tests {
     use super::*;
     use crate::body::Incoming;
-    use crate::indicators::prepare;
+    use crate::indicators::{Means, prepare};
     use crate::negotiate::Format;
     use serde_json::{Value, json};
     use std::sync::Arc;
@@ -131,7 +131,8 @@ mod tests {
     fn prepared(rows: u32, at: u32, indicators: &Value) -> Prepared {
         let close: Vec<f64> = (0..rows).map(|row| 100.0 + f64::from((row + at) * 7 % 13) / 3.0).collect();
         let body = json!({"symbol": format!("S{at}"), "data": {"close": close}, "indicators": indicators});
-        prepare(Incoming { format: Format::Json, bytes: body.to_string().into(), query: None }, None, 1_000)
+        let means = Means { rows_max: 1_000, series: None };
+        prepare(Incoming { format: Format::Json, bytes: body.to_string().into(), query: None }, None, means)
             .unwrap()
     }
 

@@ -9,7 +9,8 @@
 //!
 //! The header is `{"rows":N,"columns":[{"name":"close","type":"f64","offset":0},…]}`; `type` is `f64` or `i64`, and times
 //! are `timestamp`, `i64` milliseconds. A request has its other fields in `request`. An answer has the columns `ID.OUTPUT`
-//! and beside them `symbol`, `timeframe`, `count`, `lookback` and `begin`; what is not there yet is NaN.
+//! and beside them `symbol`, `timeframe`, `count`, `lookback` and `begin`; what is not there yet is NaN. Candles of a stored
+//! series have such members in `answer`, so that they can be sent back as they came.
 
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
@@ -33,6 +34,9 @@ struct Header {
     columns: Vec<Place>,
     #[serde(default)]
     request: Map<String, Json>,
+    /// What stands beside candles of a stored series: they may come back as they went out.
+    #[serde(default, rename = "answer")]
+    _answer: serde::de::IgnoredAny,
 }
 
 #[derive(Deserialize)]

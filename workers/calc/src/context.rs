@@ -19,6 +19,7 @@ use crate::jobs::Jobs;
 use crate::negotiate::Format;
 use crate::pool::Pool;
 use crate::series::Store;
+use crate::series::live::Live;
 use crate::universe::Kept;
 
 /// State of the calculation worker.
@@ -31,7 +32,9 @@ pub struct Context {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) answers: Arc<Answers>,
     /// The stored series.
-    pub(crate) series: Store,
+    pub(crate) series: Arc<Store>,
+    /// Indicators over them that were asked for.
+    pub(crate) live: Live,
     /// Symbols worth looking at.
     pub(crate) universe: Kept,
     pub(crate) requests: IntCounterVec,
@@ -49,7 +52,7 @@ impl Context {
     pub(crate) fn new(
         start: &Start,
         settings: Settings,
-        series: Store,
+        series: Arc<Store>,
         universe: Kept,
     ) -> Result<Self, CalcError> {
         let registry = &start.registry;
@@ -63,8 +66,13 @@ impl Context {
         let pool = Arc::new(pool.map_err(CalcError::Thread)?);
         let gauge = metric::gauges(registry, Name::CalcJobs);
         let jobs = Jobs::open(start.role_dir().join("jobs"), &pool, gauge, cpu)?;
-        let inbox =
-            Inbox::new(settings.rows_max, coalesced, cancelled, seconds.with_label_values(&["indicators"]));
+        let inbox = Inbox::new(
+            settings.rows_max,
+            Arc::clone(&series),
+            coalesced,
+            cancelled,
+            seconds.with_label_values(&["indicators"]),
+        );
         Ok(Self {
             settings,
             pool,
@@ -73,6 +81,7 @@ impl Context {
             inbox: Arc::new(inbox),
             answers,
             series,
+            live: Live::default(),
             universe,
             seconds,
             requests: metric::counters(registry, Name::CalcRequests),

@@ -4,13 +4,15 @@
 //! a million rows would take ten times the memory of the rows.
 
 use std::fmt;
+use std::ops::Range;
 use std::slice::SliceIndex;
 
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use sluice_calc::{Bars, Columns, RowFaultKind};
+use sluice_calc::{Bars, Column, Columns, RowFaultKind};
 use sluice_wire::event::parse_time;
 
 use crate::error::Refusal;
+use crate::series::View;
 
 /// A series in columns; every column that is there has the same length.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -39,6 +41,19 @@ pub(crate) enum NanRule {
 }
 
 impl Series {
+    /// Rows of a stored series.
+    pub(crate) fn of(view: &View, rows: Range<usize>) -> Self {
+        let column = |column| view.column(column)[rows.clone()].to_vec();
+        Self {
+            time_ms: Some(view.times()[rows.clone()].iter().map(|time| *time as f64).collect()),
+            open: Some(column(Column::Open)),
+            high: Some(column(Column::High)),
+            low: Some(column(Column::Low)),
+            close: column(Column::Close),
+            volume: Some(column(Column::Volume)),
+        }
+    }
+
     /// The view that kernels take.
     pub(crate) fn bars(&self, from: usize) -> Result<Bars<'_>, Refusal> {
         // Columns of other lengths are for the check to find: none is cut at the end.

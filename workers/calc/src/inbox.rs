@@ -16,14 +16,16 @@ use crate::body::Incoming;
 use crate::bounds::TAKEN_MAX;
 use crate::coalesce;
 use crate::error::Refusal;
-use crate::indicators::{self, Answer};
+use crate::indicators::{self, Answer, Means};
 use crate::negotiate::Format;
 use crate::pool::{Full, Lane, Pool, Scratch};
+use crate::series::Store;
 
 /// Requests that wait, and what they are served with.
 pub(crate) struct Inbox {
     waiting: Mutex<VecDeque<Ask>>,
     rows_max: usize,
+    series: Arc<Store>,
     coalesced: IntCounter,
     cancelled: IntCounter,
     seconds: Histogram,
@@ -40,11 +42,12 @@ struct Ask {
 impl Inbox {
     pub(crate) fn new(
         rows_max: usize,
+        series: Arc<Store>,
         coalesced: IntCounter,
         cancelled: IntCounter,
         seconds: Histogram,
     ) -> Self {
-        Self { waiting: Mutex::default(), rows_max, coalesced, cancelled, seconds }
+        Self { waiting: Mutex::default(), rows_max, series, coalesced, cancelled, seconds }
     }
 
     /// Has a request served; `None` when computing it panicked. A client that leaves drops this, and its request is then
@@ -77,10 +80,11 @@ impl Inbox {
     /// Serves what waits: nothing, where another thread has taken it along.
     fn serve(&self, threads: usize, scratch: &mut Scratch) {
         let asks = self.take(threads);
+        let means = Means { rows_max: self.rows_max, series: Some(&self.series) };
         let began = Instant::now();
         let mut groups: Vec<Group> = Vec::new();
         for Ask { incoming, accepted, room, reply } in asks {
-            let prepared = indicators::prepare(incoming, accepted, self.rows_max);
+            let prepared = indicators::prepare(incoming, accepted, means);
             drop(room);
             match prepared {
                 Ok(prepared) => {

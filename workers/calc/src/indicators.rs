@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
-use sluice_calc::{CatalogError, Compat, Indicator, Value, catalog};
+use sluice_calc::{Bars, CatalogError, Compat, Indicator, Value, catalog};
 use sluice_wire::symbol::{Symbol, Timeframe};
 
 use crate::answers::Room;
@@ -17,6 +17,8 @@ use crate::data::{NanRule, Series};
 use crate::error::Refusal;
 use crate::negotiate::Format;
 use crate::pool::Scratch;
+use crate::series::query::{Span, When};
+use crate::series::{SeriesKey, Store};
 use crate::{coalesce, seeds, sweep};
 
 /// The body.
@@ -27,6 +29,11 @@ pub(crate) struct Request {
     pub(crate) timeframe: Option<Timeframe>,
     /// Checked to be there before anything is computed.
     data: Option<Series>,
+    /// A stored series in its place, as `BTC/USDT/1m`, and which of its rows.
+    series: Option<String>,
+    from: Option<When>,
+    to: Option<When>,
+    last: Option<usize>,
     pub(crate) indicators: Vec<Ask>,
     #[serde(default)]
     pub(crate) output: Output,
@@ -101,6 +108,7 @@ impl TryFrom<String> for Output {
 }
 
 /// An indicator with the id it is answered under, once or for each set of parameters.
+#[derive(Clone)]
 pub(crate) struct Wish {
     pub(crate) id: String,
     pub(crate) is_swept: bool,
@@ -108,6 +116,7 @@ pub(crate) struct Wish {
 }
 
 /// An indicator, and the parameters that were swept.
+#[derive(Clone)]
 pub(crate) struct Point {
     pub(crate) params: Map<String, Json>,
     pub(crate) indicator: Indicator,
@@ -136,26 +145,28 @@ pub(crate) struct Answer {
     pub(crate) room: Option<Room>,
 }
 
+/// What a request is read with.
+#[derive(Clone, Copy)]
+pub(crate) struct Means<'a> {
+    pub(crate) rows_max: usize,
+    /// Where stored series are.
+    pub(crate) series: Option<&'a Store>,
+}
+
 /// Reads and checks a body. The form of the answer is what the client accepts, else what the body says.
 pub(crate) fn prepare(
     incoming: Incoming,
     accepted: Option<Format>,
-    rows_max: usize,
+    means: Means<'_>,
 ) -> Result<Prepared, Refusal> {
-    let mut request: Request = body::read(incoming, rows_max)?;
-    if request.indicators.len() > INDICATORS_MAX {
-        return Err(Refusal::TooMuch(format!("more than {INDICATORS_MAX} indicators")));
-    }
-    if let Some(ask) = request.indicators.iter().find(|ask| ask.name().len() > ID_BYTES_MAX) {
-        let start: String = ask.name().chars().take(ID_BYTES_MAX).collect();
-        return Err(Refusal::Unknown { kind: "indicator", name: start, nearest: None });
-    }
+    let mut request: Request = body::read(incoming, means.rows_max)?;
+    bounded_asks(&request.indicators)?;
     if request.unstable > UNSTABLE_MAX {
         return Err(Refusal::Parameter(format!("unstable is 0 to {UNSTABLE_MAX}")));
     }
     let compat = compat(&request)?;
-    let mut series = request.data.take().ok_or_else(|| Refusal::Shape("missing field `data`".to_owned()))?;
-    let from = series.check(rows_max, request.nan)?;
+    let mut series = source(&mut request, means)?;
+    let from = series.check(means.rows_max, request.nan)?;
     let format = accepted.or(request.format).unwrap_or(Format::Json);
     let wishes = if compat == Compat::TradPal { Vec::new() } else { wishes(&request.indicators, compat)? };
     let prepared = Prepared { request, series, from, compat, wishes, format };
@@ -163,14 +174,52 @@ pub(crate) fn prepare(
     Ok(prepared)
 }
 
+/// The data of a request: its own, or rows of a stored series.
+fn source(request: &mut Request, means: Means<'_>) -> Result<Series, Refusal> {
+    let span = Span { from: request.from, to: request.to, last: request.last };
+    let Some(name) = request.series.take() else {
+        if span.from.is_some() || span.to.is_some() || span.last.is_some() {
+            return Err(Refusal::Shape("`from`, `to` and `last` go with `series`".to_owned()));
+        }
+        return request.data.take().ok_or_else(|| Refusal::Shape("missing field `data`".to_owned()));
+    };
+    if request.data.is_some() {
+        return Err(Refusal::Shape("a request has `data` or `series`".to_owned()));
+    }
+    let series = |text: String| Refusal::Series { row: None, text };
+    let key = SeriesKey::parse(&name).ok_or_else(|| series("`series` is like `BTC/USDT/1m`".to_owned()))?;
+    let view = means.series.and_then(|store| store.get(&key));
+    let view = view.ok_or_else(|| series(format!("there is no stored series {}", key.text())))?;
+    let rows = span.rows(&view);
+    if rows.len() > means.rows_max {
+        let (count, max) = (rows.len(), means.rows_max);
+        return Err(Refusal::TooMuch(format!("{count} rows are more than the limit of {max}")));
+    }
+    request.symbol.get_or_insert(key.symbol);
+    request.timeframe.get_or_insert(key.timeframe);
+    Ok(Series::of(&view, rows))
+}
+
+/// Refuses too many indicators, and names that are longer than any.
+pub(crate) fn bounded_asks(asks: &[Ask]) -> Result<(), Refusal> {
+    if asks.len() > INDICATORS_MAX {
+        return Err(Refusal::TooMuch(format!("more than {INDICATORS_MAX} indicators")));
+    }
+    if let Some(ask) = asks.iter().find(|ask| ask.name().len() > ID_BYTES_MAX) {
+        let start: String = ask.name().chars().take(ID_BYTES_MAX).collect();
+        return Err(Refusal::Unknown { kind: "indicator", name: start, nearest: None });
+    }
+    Ok(())
+}
+
 /// Computes a body.
 pub(crate) fn answer(
     incoming: Incoming,
     accepted: Option<Format>,
-    rows_max: usize,
+    means: Means<'_>,
     scratch: &mut Scratch,
 ) -> Result<Answer, Refusal> {
-    let prepared = prepare(incoming, accepted, rows_max)?;
+    let prepared = prepare(incoming, accepted, means)?;
     let mut answers = coalesce::compute(std::slice::from_ref(&prepared), scratch);
     answers.pop().unwrap_or_else(|| Err(Refusal::Shape("nothing was asked for".to_owned())))
 }
@@ -239,11 +288,16 @@ impl Prepared {
 /// The conventions asked for; the names of the older platform bring its conventions with them.
 fn compat(request: &Request) -> Result<Compat, Refusal> {
     match &request.compat {
-        Some(name) => Compat::find(name)
-            .ok_or_else(|| Refusal::Parameter("compat is `talib`, `tradpal` or `tradingview`".to_owned())),
+        Some(name) => compat_named(name),
         None if request.indicators.iter().any(|ask| seeds::is_seed_name(ask.name())) => Ok(Compat::TradPal),
         None => Ok(Compat::TaLib),
     }
+}
+
+/// The conventions of a name.
+pub(crate) fn compat_named(name: &str) -> Result<Compat, Refusal> {
+    Compat::find(name)
+        .ok_or_else(|| Refusal::Parameter("compat is `talib`, `tradpal` or `tradingview`".to_owned()))
 }
 
 impl Ask {
@@ -256,7 +310,8 @@ impl Ask {
     }
 }
 
-fn wishes(asks: &[Ask], compat: Compat) -> Result<Vec<Wish>, Refusal> {
+/// The indicators of asks, each with its id.
+pub(crate) fn wishes(asks: &[Ask], compat: Compat) -> Result<Vec<Wish>, Refusal> {
     let mut wishes: Vec<Wish> = Vec::with_capacity(asks.len());
     for ask in asks {
         let wish = match ask {
@@ -354,13 +409,22 @@ pub(crate) fn compute(
     data: &Series,
     from: usize,
     scratch: &mut Scratch,
+    take: impl FnMut(&'static str, &mut [f64]),
+) -> Result<(), Refusal> {
+    compute_over(indicator, &data.bars(from)?, scratch, take)
+}
+
+/// Computes an indicator over bars and hands each output to `take`, in the order of its names.
+pub(crate) fn compute_over(
+    indicator: &Indicator,
+    bars: &Bars<'_>,
+    scratch: &mut Scratch,
     mut take: impl FnMut(&'static str, &mut [f64]),
 ) -> Result<(), Refusal> {
-    let bars = data.bars(from)?;
     let names = indicator.outputs();
     let mut buffers: Vec<Vec<f64>> = names.iter().map(|_| scratch.take(bars.len())).collect();
     let mut outs: Vec<&mut [f64]> = buffers.iter_mut().map(Vec::as_mut_slice).collect();
-    let computed = indicator.compute(scratch.workspace(), &bars, &mut outs);
+    let computed = indicator.compute(scratch.workspace(), bars, &mut outs);
     for (name, mut buffer) in names.iter().zip(buffers) {
         if computed.is_ok() {
             take(name, &mut buffer);

@@ -94,8 +94,8 @@ fn feed(start: &Start, context: &Arc<Context>) -> Option<Feed> {
     Some(Feed::start(client, context, counts, start.stop.clone()))
 }
 
-async fn open_series(start: &Start, bytes: u64) -> Result<Store, CalcError> {
-    let folder = start.data_dir.join("calc");
+async fn open_series(start: &Start, bytes: u64) -> Result<Arc<Store>, CalcError> {
+    let folder = start.role_dir();
     let limits = Limits {
         series: SERIES_MAX,
         bytes,
@@ -107,5 +107,5 @@ async fn open_series(start: &Start, bytes: u64) -> Result<Store, CalcError> {
         candles: metric::counters(&start.registry, Name::CalcCandles),
     };
     let opened = tokio::task::spawn_blocking(move || Store::open(&folder, limits, counts)).await?;
-    Ok(opened?)
+    Ok(Arc::new(opened?))
 }

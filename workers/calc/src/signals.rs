@@ -9,7 +9,7 @@ use sluice_wire::symbol::{Symbol, Timeframe};
 use crate::bounds::{COOL_DOWN_MS_MAX, ID_BYTES_MAX, SIGNALS_MAX};
 use crate::data::{NanRule, Series};
 use crate::error::Refusal;
-use crate::indicators::{Output, parameters, refusal};
+use crate::indicators::{Output, compat_named, parameters, refusal};
 
 /// The strategy that is a vote of others.
 const COMBINED: &str = "combined";
@@ -44,8 +44,7 @@ const fn newest() -> Output {
 pub(crate) fn answer(body: &[u8], rows_max: usize) -> Result<(Vec<u8>, usize), Refusal> {
     let mut request: Request = sluice_wire::json::from_slice(body)?;
     let compat = match &request.compat {
-        Some(name) => Compat::find(name)
-            .ok_or_else(|| Refusal::Parameter("compat is `talib`, `tradpal` or `tradingview`".to_owned()))?,
+        Some(name) => compat_named(name)?,
         None => Compat::TaLib,
     };
     let cool_down_ms = take_cool_down(&mut request.strategy_config)?;

@@ -26,7 +26,7 @@ pub(crate) async fn post_discover(
 ) -> Result<Response, Reject> {
     // What is discovered is told to others as events.
     require(&caller, "write")?;
-    let (incoming, room) = incoming(&context, request).await?;
+    let (incoming, room) = incoming(&context, "read", request).await?;
     let lane = if incoming.bytes.len() <= SMALL_BODY_BYTES_MAX { Lane::Small } else { Lane::Large };
     let record = new_record(caller.subject);
     let (own, job) = (Arc::clone(&context), record.job.clone());

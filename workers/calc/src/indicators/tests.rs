@@ -7,7 +7,7 @@ fn ask(body: Json) -> Result<Json, Refusal> {
     let answer = answer(
         incoming,
         None,
-        1_000,
+        Means { rows_max: 1_000, series: None },
         &mut Scratch::new(sluice_calc::Cpu::proven().unwrap(), std::sync::Arc::default()),
     )?;
     Ok(serde_json::from_slice(&answer.bytes).unwrap())

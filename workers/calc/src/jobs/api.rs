@@ -38,7 +38,7 @@ pub(crate) async fn post_search(
     Authenticated(caller): Authenticated,
     request: Request,
 ) -> Result<Response, Reject> {
-    let (incoming, room) = incoming(&context, request).await?;
+    let (incoming, room) = incoming(&context, "read", request).await?;
     let lane = if incoming.bytes.len() <= SMALL_BODY_BYTES_MAX { Lane::Small } else { Lane::Large };
     let rows_max = context.settings.rows_max;
     let parse = move |_: &mut Scratch| {

@@ -6,18 +6,21 @@
 //! A change goes: [`Store`] → the writer's queue → [`append::plan`] → journal, synced → columns → [`View`] → answer.
 //! A file has its rows as of the last checkpoint, the journal what came since; [`recover`] puts them together.
 
-#![allow(dead_code, unused_imports, reason = "calls and the feed come after the store")]
-
+mod api;
 pub(crate) mod append;
 mod candle;
 mod fault;
 mod file;
 pub(crate) mod gaps;
 mod head;
+mod incoming;
 mod journal;
 mod key;
+pub(crate) mod live;
 mod mapping;
+pub(crate) mod query;
 mod recover;
+mod rows;
 mod space;
 mod store;
 #[cfg(test)]
@@ -25,6 +28,7 @@ mod tests;
 mod view;
 mod writer;
 
+pub(crate) use api::routes;
 pub(crate) use append::{Append, Applied};
 pub(crate) use candle::Candle;
 pub(crate) use fault::Fault;

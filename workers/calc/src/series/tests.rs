@@ -102,7 +102,7 @@ fn a_file_without_room_is_written_anew_and_old_readers_keep_theirs() {
         append(&store, &btc, piece, Append::CLOSED);
     }
     assert_eq!(state(&store, &btc).unwrap().0, candles);
-    assert_eq!((early.rows(), early.last(), early.capacity()), (1_000, Some(candles[999]), 1_024));
+    assert_eq!((early.rows(), early.candle(999), early.capacity()), (1_000, Some(candles[999]), 1_024));
     assert!(changes.has_changed().unwrap());
     let now = changes.borrow_and_update().clone();
     assert_eq!((now.rows(), now.capacity()), (5_000, 8_192));
@@ -113,7 +113,7 @@ fn a_file_without_room_is_written_anew_and_old_readers_keep_theirs() {
     assert_eq!(now.bars(4_998..5_000).close(), [4_998.0, 4_999.0]);
     assert_eq!(wait(store.delete(&btc)), Ok(Some(5_000)));
     assert!(changes.has_changed().is_err() && store.get(&btc).is_none());
-    assert_eq!(now.last(), Some(candles[4_999]), "a reader reads on what is deleted");
+    assert_eq!(now.candle(4_999), Some(candles[4_999]), "a reader reads on what is deleted");
     assert_eq!(wait(store.delete(&btc)), Ok(None));
 }
 

@@ -73,11 +73,6 @@ impl View {
         Some(Candle::of(time_ms, Column::ALL.map(|column| self.column(column)[row])))
     }
 
-    /// The newest row.
-    pub(crate) fn last(&self) -> Option<Candle> {
-        self.candle(self.rows.checked_sub(1)?)
-    }
-
     /// The row that begins at a time.
     pub(crate) fn at(&self, time_ms: i64) -> Option<Candle> {
         self.candle(self.times().binary_search(&time_ms).ok()?)

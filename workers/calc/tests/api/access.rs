@@ -26,6 +26,13 @@ const CALLS: &[(&str, &str)] = &[
     ("POST", "/calculations/strategies/score"),
     ("POST", "/calculations/strategies/ensemble"),
     ("POST", "/calculations/strategies/rotate"),
+    ("GET", "/series"),
+    ("GET", "/series/BTC/USDT/1m"),
+    ("GET", "/series/BTC/USDT/1m/gaps"),
+    ("GET", "/series/BTC/USDT/1m/indicators?names=rsi"),
+    ("PUT", "/series/BTC/USDT/1m"),
+    ("POST", "/series/BTC/USDT/1m/candles"),
+    ("DELETE", "/series/BTC/USDT/1m"),
 ];
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -53,11 +53,26 @@ impl World {
         change: impl FnOnce(&mut Config),
         dir: Arc<TempDir>,
     ) -> Self {
+        let path = dir.path().to_owned();
+        Self::build(sockets, change, &path, dir)
+    }
+
+    /// A worker in a folder that is not its own.
+    pub(crate) fn inside(folder: &Path) -> Self {
+        Self::build(BTreeMap::new(), |_| (), folder, Arc::new(tempfile::tempdir().unwrap()))
+    }
+
+    fn build(
+        sockets: BTreeMap<Role, PathBuf>,
+        change: impl FnOnce(&mut Config),
+        folder: &Path,
+        dir: Arc<TempDir>,
+    ) -> Self {
         let mut config = Config::default();
         // As many as tests need to see them compete; a thread a core would depend on the machine.
         config.calc.threads = 2;
         change(&mut config);
-        let socket = dir.path().join("calc.sock");
+        let socket = folder.join("calc.sock");
         drop(std::fs::remove_file(&socket));
         let mut doors = Doors::default();
         doors.insert("internal", Listener::Unix(UnixListener::bind(&socket).unwrap()));
@@ -74,7 +89,7 @@ impl World {
             trust: TrustCell::new(&config, Role::Calc),
             config,
             config_path: PathBuf::new(),
-            data_dir: dir.path().to_owned(),
+            data_dir: folder.to_owned(),
             dev: false,
             port_offset: 0,
             environment: BTreeMap::new(),
@@ -101,6 +116,11 @@ impl World {
     /// Waits until the worker ends by itself.
     pub(crate) async fn ended(self) -> Result<(), CalcError> {
         tokio::time::timeout(DEADLINE, self.task).await.expect("the worker ends").unwrap()
+    }
+
+    /// What proves a role.
+    pub(crate) fn key(&self, role: Role) -> &str {
+        &self.keys[&role]
     }
 
     /// A client that the edge has verified.
