@@ -26,11 +26,16 @@ pub(super) struct Recovered {
     pub(super) damaged: usize,
 }
 
+/// Rows at the end of a file whose times are looked at: older ones were checked when they were the last.
+const CHECKED_ROWS: usize = 4_096;
+
 /// A file, and what the journal makes of it.
 struct Found {
     file: File,
     head: Head,
     is_changed: bool,
+    /// The journal does not fit to it: its newest head was lost.
+    is_behind: bool,
 }
 
 /// Reads a folder and brings its files up to the journal.
@@ -86,7 +91,7 @@ fn read_folder(folder: &Path) -> io::Result<(BTreeMap<SeriesKey, Found>, usize)>
         let Some(key) = SeriesKey::of_file_name(name) else { continue };
         let file = file::open(folder, &key)?;
         match head(&file, &key).and_then(|head| whole(&file, head)) {
-            Ok(head) => drop(found.insert(key, Found { file, head, is_changed: false })),
+            Ok(head) => drop(found.insert(key, Found { file, head, is_changed: false, is_behind: false })),
             Err(error) => {
                 set_aside(folder, name, &error)?;
                 damaged += 1;
@@ -122,9 +127,10 @@ fn read_all(mut journal: &File) -> io::Result<Vec<u8>> {
 }
 
 fn replay(of: &mut Found, record: &Record) -> io::Result<()> {
-    let end = record.row + record.rows.len() as u64;
-    if record.row > of.head.rows || end > of.head.capacity {
-        return Err(invalid("the journal does not fit to the file of a series"));
+    let end = record.row.saturating_add(record.rows.len() as u64);
+    of.is_behind |= record.row > of.head.rows || end > of.head.capacity;
+    if of.is_behind {
+        return Ok(());
     }
     write_rows(&of.file, of.head.capacity, record.row, &record.rows)?;
     of.head.rows = end;
@@ -135,6 +141,9 @@ fn replay(of: &mut Found, record: &Record) -> io::Result<()> {
 
 impl Found {
     fn finish(&mut self, key: &SeriesKey, space: &Arc<Space>) -> io::Result<(View, u64)> {
+        if self.is_behind {
+            return Err(invalid("its head is older than the journal"));
+        }
         if self.is_changed {
             self.head.seq += 1;
             checkpoint(&self.file, key, &self.head)?;
@@ -144,7 +153,7 @@ impl Found {
         let mapped = Arc::new(Mapped { mapping, _taken: taken });
         let rows = self.head.rows as usize;
         let view = View::new(self.head.generation, rows, self.head.open, mapped);
-        let times = view.times();
+        let times = &view.times()[rows.saturating_sub(CHECKED_ROWS)..];
         if times.is_sorted_by(|one, other| one < other) && open_is_newer(times, self.head.open) {
             return Ok((view, self.head.seq));
         }

@@ -157,6 +157,66 @@ fn a_file_that_cannot_be_read_lies_aside_and_its_series_can_begin_anew() {
 }
 
 #[test]
+fn a_file_whose_newest_head_is_lost_lies_aside_too() {
+    let dir = TempDir::new().unwrap();
+    let store = open_with(dir.path(), Limits { journal_bytes: 1, ..LIMITS }).unwrap();
+    let (old, other) = (key("A/1m"), key("B/1m"));
+    append(&store, &old, &[candle(1, 1.0)], Append::CLOSED);
+    append(&store, &old, &[candle(2, 1.0)], Append::CLOSED);
+    append(&store, &other, &[candle(1, 1.0)], Append::CLOSED);
+    drop(store);
+    let store = open(dir.path());
+    append(&store, &old, &[candle(3, 1.0)], Append::CLOSED);
+    append(&store, &other, &[candle(2, 1.0)], Append::CLOSED);
+    let copy = TempDir::new().unwrap();
+    fs::create_dir(copy.path().join("series")).unwrap();
+    for name in ["series.journal", "series/A@1m.series", "series/B@1m.series"] {
+        fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
+    }
+    let file = fs::OpenOptions::new().read(true).write(true).open(copy.path().join("series/A@1m.series"));
+    let file = file.unwrap();
+    let newest = head(&file, &old).unwrap();
+    file.write_all_at(&[0xff], newest.offset() + 40).unwrap();
+    assert_ne!(head(&file, &old).unwrap().rows, newest.rows);
+    let store = open(copy.path());
+    assert_eq!((store.damaged(), store.get(&old).is_none()), (1, true));
+    assert_eq!(store.get(&other).unwrap().rows(), 2);
+}
+
+/// Run on a disk of 400 KiB: `mount -t tmpfs -o size=400k tmpfs DIR`, `SLUICE_SMALL_DISK=DIR`.
+#[test]
+#[ignore = "needs a small disk"]
+fn a_full_disk_is_told_and_nothing_is_acknowledged_that_is_not_there() {
+    let dir = std::env::var_os("SLUICE_SMALL_DISK").expect("SLUICE_SMALL_DISK names a folder");
+    let dir = Path::new(&dir);
+    let store = open_with(dir, Limits { series: 1_000, bytes: 1 << 40, ..LIMITS }).unwrap();
+    let (mut kept, mut refused) = (BTreeMap::new(), 0);
+    for at in 0..3_000 {
+        let key = key(&format!("S{}/1m", at % 12));
+        let rows = kept.get(&key).map_or(0, |rows: &i64| *rows);
+        match wait(store.append(&key, (rows..rows + 7).map(|at| candle(at, 1.0)).collect(), Append::CLOSED)) {
+            Ok(applied) => {
+                assert_eq!(applied.rows as i64, rows + 7);
+                kept.insert(key, rows + 7);
+            }
+            Err(fault) => {
+                assert_eq!(fault, Fault::DiskFull);
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0 && store.failure().is_none(), "{refused}");
+    drop(store);
+    let store = open(dir);
+    for (key, rows) in &kept {
+        assert_eq!(store.get(key).unwrap().rows() as i64, *rows, "{key:?}");
+    }
+    let first = kept.keys().next().unwrap();
+    assert!(wait(store.delete(first)).unwrap().is_some());
+    append(&store, first, &[candle(1, 1.0)], Append::CLOSED);
+}
+
+#[test]
 fn a_checkpoint_comes_after_so_much_journal() {
     let dir = TempDir::new().unwrap();
     let store = open_with(dir.path(), Limits { journal_bytes: 4_096, ..LIMITS }).unwrap();
