@@ -152,6 +152,7 @@ catalogue! {
     CalcCoalesced "sluice_calc_coalesced_total" [] "Small calculations that were computed beside another of their kind";
     CalcSeries "sluice_calc_series" [] "Stored series";
     CalcCandles "sluice_calc_candles_total" ["result"] "Candles that came for stored series: applied, repeated, updated_open, conflict, late";
+    CalcStreams "sluice_calc_streams" [] "Streams of indicators that are open";
     CalcFeedFollowing "sluice_calc_feed_following" [] "1 while closed candles of the event worker are followed, 0 while it cannot be asked or there is none";
     CalcFeedDropped "sluice_calc_feed_dropped_total" [] "Closed candles of the event worker that could not be stored: no bar, or beyond the limits of the store";
     CalcJobs "sluice_calc_jobs" ["state"] "Jobs that are known, by their state";

@@ -48,6 +48,15 @@ pub(crate) const BODY_UNIT: usize = 1 << 20;
 /// Candles of the event worker that are stored at once.
 pub(crate) const FEED_AT_ONCE: usize = 256;
 
+// Streams of indicators.
+
+/// Streams open at a time.
+pub(crate) const STREAMS_MAX: usize = 256;
+/// Bars that a stream tells one by one when they come at a time.
+pub(crate) const STREAM_RESUME_MAX: usize = 1_000;
+/// Events of a stream that wait for its reader.
+pub(crate) const STREAM_AHEAD: usize = 64;
+
 // The universe.
 
 /// Most symbols.

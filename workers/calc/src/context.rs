@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use prometheus::{HistogramVec, IntCounter, IntCounterVec};
+use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge};
 use sluice_calc::Cpu;
 use sluice_calc::dispatch::BUILD;
 use sluice_http::{Component, HealthSource, Start, Status, Stop, TrustCell};
@@ -11,7 +11,7 @@ use sluice_telemetry::metric::{self, LATENCY_BUCKETS_S, Name};
 use tokio::sync::Semaphore;
 
 use crate::answers::Answers;
-use crate::bounds::BODY_UNITS_MAX;
+use crate::bounds::{BODY_UNITS_MAX, STREAMS_MAX};
 use crate::config::Settings;
 use crate::error::CalcError;
 use crate::inbox::Inbox;
@@ -35,6 +35,9 @@ pub struct Context {
     pub(crate) series: Arc<Store>,
     /// Indicators over them that were asked for.
     pub(crate) live: Live,
+    /// Streams of indicators that may still be opened, and those that are.
+    pub(crate) streams: Arc<Semaphore>,
+    pub(crate) streams_open: IntGauge,
     /// Symbols worth looking at.
     pub(crate) universe: Kept,
     pub(crate) requests: IntCounterVec,
@@ -82,6 +85,8 @@ impl Context {
             answers,
             series,
             live: Live::default(),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            streams_open: metric::gauge(registry, Name::CalcStreams),
             universe,
             seconds,
             requests: metric::counters(registry, Name::CalcRequests),

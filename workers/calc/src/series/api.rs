@@ -18,7 +18,7 @@ use super::gaps::{Step, gaps};
 use super::incoming::{self, Candles};
 use super::query::{GapsQuery, ListQuery, RowsQuery};
 use super::rows::{self, Page};
-use super::{Append, Applied, SeriesKey, View, live};
+use super::{Append, Applied, SeriesKey, View, live, stream};
 use crate::api::{pooled, sent};
 use crate::bounds::{SERIES_TOLD_MAX, SMALL_BODY_BYTES_MAX, SMALL_ROWS_MAX};
 use crate::context::Context;
@@ -96,6 +96,7 @@ async fn read(
         "" => candles(&context, key, &mut parts).await,
         "gaps" => missing(&context, &key, &mut parts).await,
         "indicators" => live::answer(&context, key, &mut parts).await,
+        "indicators/stream" => stream::answer(&context, &key, &mut parts).await,
         _ => Err(no_call(rest)),
     }
 }

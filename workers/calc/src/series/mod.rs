@@ -23,6 +23,7 @@ mod recover;
 mod rows;
 mod space;
 mod store;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod view;

@@ -30,6 +30,7 @@ const CALLS: &[(&str, &str)] = &[
     ("GET", "/series/BTC/USDT/1m"),
     ("GET", "/series/BTC/USDT/1m/gaps"),
     ("GET", "/series/BTC/USDT/1m/indicators?names=rsi"),
+    ("GET", "/series/BTC/USDT/1m/indicators/stream?names=rsi"),
     ("PUT", "/series/BTC/USDT/1m"),
     ("POST", "/series/BTC/USDT/1m/candles"),
     ("DELETE", "/series/BTC/USDT/1m"),

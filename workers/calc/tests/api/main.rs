@@ -13,6 +13,7 @@ mod pool;
 mod portfolio;
 mod search;
 mod series;
+mod stream;
 mod transport;
 mod universe;
 mod world;
