@@ -50,6 +50,8 @@ pub const CATALOGUE: &[&str] = &[
     "walk_forward_backtest_failed",
     "strategy_optimization_completed",
     "strategy_optimization_failed",
+    "strategy_discovery_request",
+    "strategy_discovered",
     "backtesting_worker_heartbeat",
     "order_submitted",
     "order_rejected",

@@ -4,6 +4,7 @@
 //! out of the stored series. Each is a genetic algorithm over the usual values of a rule; all together are one job. What
 //! was found stays in the job's file and has an id of its own, `disc-<job>-<request>-<rank>`.
 
+mod publish;
 mod request;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use sluice_calc::search::{Found, Genetic, Rank, Rule, Space, Task, Terms, Trials
 use sluice_calc::{Bars, Cpu, Workspace};
 use sluice_wire::event::parse_time;
 
+pub(crate) use publish::Publisher;
 pub(crate) use request::plan;
 
 use crate::data::Series;
@@ -83,6 +85,10 @@ impl Work for Plan {
             results.push(ask.serve(&format!("{PREFIX}{}-{at}", self.job), cpu, pace)?);
         }
         Ok(json!({"results": results}).to_string())
+    }
+
+    fn is_published(&self) -> bool {
+        true
     }
 }
 

@@ -17,10 +17,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use prometheus::IntGaugeVec;
 use sluice_calc::Cpu;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 pub(crate) use pace::{Leader, Pace, Progress};
-pub(crate) use record::{Failure, Record, Status};
+pub(crate) use record::{Failure, Outbox, Record, Status};
 use store::Store;
 
 use crate::bounds::{
@@ -33,6 +33,11 @@ use crate::pool::Pool;
 pub(crate) trait Work: Send {
     /// Does it; the result as JSON on one line. It is to ask [`Pace::go`] every few milliseconds.
     fn run(&mut self, cpu: Cpu, pace: &mut Pace<'_>) -> Result<String, Stopped>;
+
+    /// Whether what it found is published as events.
+    fn is_published(&self) -> bool {
+        false
+    }
 }
 
 /// Why a job has no result.
@@ -82,6 +87,8 @@ struct Shared {
     taking: Mutex<()>,
     gauge: IntGaugeVec,
     is_closed: AtomicBool,
+    /// Told when there may be something to publish.
+    to_publish: Notify,
 }
 
 #[derive(Default)]
@@ -172,6 +179,7 @@ impl Jobs {
             taking: Mutex::default(),
             gauge,
             is_closed: AtomicBool::new(false),
+            to_publish: Notify::new(),
         });
         shared.trim();
         shared.count();
@@ -253,11 +261,40 @@ impl Jobs {
         if has_ended_now {
             lock(&shared.state).waiting.retain(|waiting| !Arc::ptr_eq(&waiting.job, job));
         } else {
+            let ending = lock(&job.ending);
             shared.store.remove(&id)?;
             lock(&shared.state).known.remove(&id);
+            drop(ending);
             shared.count();
         }
         Ok((status, !has_ended_now))
+    }
+
+    /// The oldest job whose findings are to be published.
+    pub(crate) fn unpublished(&self) -> Option<Record> {
+        let state = lock(&self.0.state);
+        let mut records = state.known.values().map(|job| lock(&job.record).clone());
+        records.find(|record| record.status == Status::Done && record.outbox == Some(Outbox::Waits))
+    }
+
+    /// Returns when there may be another one.
+    pub(crate) async fn to_publish(&self) {
+        self.0.to_publish.notified().await;
+    }
+
+    /// The findings of a job are published, or never will be. Writes to the disk.
+    pub(crate) fn settle(&self, id: &str, outbox: Outbox) -> std::io::Result<()> {
+        let Some(job) = self.find(id) else { return Ok(()) };
+        // Who removes a job waits: a file that is gone is not written again.
+        let _ending = lock(&job.ending);
+        if self.find(id).is_none() {
+            return Ok(());
+        }
+        let record = Record { outbox: Some(outbox), ..job.record() };
+        let result = self.0.store.result(id)?;
+        *lock(&job.bytes) = self.0.store.write(&record, Some(&result))?;
+        *lock(&job.record) = record;
+        Ok(())
     }
 
     /// Ends the threads; jobs that run stay as they are in their files, and are told as `restarted` at the next start.
@@ -324,6 +361,7 @@ impl Shared {
         self.trim();
         self.count();
         job.tell();
+        self.to_publish.notify_one();
         true
     }
 
@@ -373,6 +411,7 @@ fn serve(shared: &Shared, pool: &Pool, cpu: Cpu) {
         }
         shared.count();
         job.tell();
+        let outbox = work.is_published().then_some(Outbox::Waits);
         let done = attempt(shared, pool, cpu, &job, work);
         if shared.is_closed() {
             return;
@@ -383,7 +422,10 @@ fn serve(shared: &Shared, pool: &Pool, cpu: Cpu) {
             Err(Stopped::Failed(failure)) => (Status::Failed, Some(failure), None),
         };
         let progress = job.progress.borrow().clone();
-        shared.conclude(&job, result.as_deref(), |record| record.conclude(status, failure, &progress));
+        shared.conclude(&job, result.as_deref(), |record| {
+            record.outbox = outbox.filter(|_| status == Status::Done);
+            record.conclude(status, failure, &progress);
+        });
     }
 }
 

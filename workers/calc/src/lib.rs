@@ -57,6 +57,7 @@ use sluice_wire::role::Role;
 use crate::bounds::{SERIES_CHECKPOINT_S, SERIES_JOURNAL_BYTES, SERIES_MAX};
 use crate::config::Settings;
 use crate::context::Context;
+use crate::discover::Publisher;
 pub use crate::error::CalcError;
 use crate::feed::Feed;
 pub use crate::series::OpenError;
@@ -73,9 +74,13 @@ pub async fn run(start: Start) -> Result<(), CalcError> {
     let context = Arc::new(Context::new(&start, settings, store, universe)?);
     let health = Arc::clone(&context);
     let feed = feed(&start, &context);
+    let publisher = publisher(&start, &context);
     let served = sluice_http::serve(&start, api::routes(Arc::clone(&context)), health).await;
     if let Some(feed) = feed {
         feed.end().await;
+    }
+    if let Some(publisher) = publisher {
+        publisher.end().await;
     }
     context.jobs.close();
     // Waits for the thread that writes: what is queued is stored.
@@ -92,6 +97,13 @@ fn feed(start: &Start, context: &Arc<Context>) -> Option<Feed> {
         dropped: metric::counter(&start.registry, Name::CalcFeedDropped),
     };
     Some(Feed::start(client, context, counts, start.stop.clone()))
+}
+
+/// What tells the event worker of discovered strategies; nothing where there is none.
+fn publisher(start: &Start, context: &Arc<Context>) -> Option<Publisher> {
+    let socket = start.sockets.get(&Role::Events)?;
+    let client = Client::internal(socket.clone(), start.keys.own());
+    Some(Publisher::start(client, Arc::clone(&context.jobs)))
 }
 
 async fn open_series(start: &Start, bytes: u64) -> Result<Arc<Store>, CalcError> {

@@ -85,6 +85,7 @@ pub(crate) fn new_record(owner: String) -> Record {
         created: now_ms(),
         finished: None,
         error: None,
+        outbox: None,
     }
 }
 

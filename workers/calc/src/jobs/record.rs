@@ -42,6 +42,18 @@ impl Status {
     }
 }
 
+/// Whether findings are published as events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Outbox {
+    /// Not yet, or not all.
+    Waits,
+    /// All of them.
+    Published,
+    /// The event worker refused some; they are in the log.
+    Refused,
+}
+
 /// Why a job has no result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Failure {
@@ -80,6 +92,9 @@ pub(crate) struct Record {
     pub(crate) finished: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<Failure>,
+    /// What becomes of its findings as events; none for jobs that publish nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) outbox: Option<Outbox>,
 }
 
 impl Record {

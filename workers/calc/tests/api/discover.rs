@@ -1,9 +1,21 @@
 //! `/calculations/strategies`: discovery over the wire.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use http::StatusCode;
 use serde_json::{Value, json};
+use sluice_wire::role::Role;
+use tokio::net::UnixListener;
+use tokio::task::JoinHandle;
 
 use crate::search::{accepted, watched};
-use crate::world::World;
+use crate::world::{DEADLINE, User, World};
 
 const PATH: &str = "/calculations/strategies/discover";
 /// 2024-01-01T00:00:00Z.
@@ -149,4 +161,74 @@ async fn a_rule_tells_its_parameters() {
     assert_eq!((&rule["kind"], &rule["columns"]), (&json!("rule"), &json!(["high", "low"])));
     assert_eq!(rule["parameters"][0]["name"], "donchianPeriod");
     assert_eq!(rule["parameters"][0]["range"], json!([5.0, 60.0, 1.0]));
+}
+
+/// Events that an event worker was given, call by call; the first call finds it without a place.
+type Given = Arc<Mutex<Vec<Vec<Value>>>>;
+
+fn event_worker(socket: &Path, given: Given) -> JoinHandle<()> {
+    let listener = UnixListener::bind(socket).unwrap();
+    let app = Router::new().route("/events/batch", post(batch)).with_state(given);
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() })
+}
+
+async fn batch(State(given): State<Given>, Json(body): Json<Value>) -> Response {
+    let events = body["events"].as_array().unwrap().clone();
+    let results: Vec<Value> = events.iter().map(|_| json!({"status": "published"})).collect();
+    let mut given = given.lock().unwrap();
+    given.push(events);
+    if given.len() == 1 {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    Json(json!({"published": results.len(), "duplicates": 0, "failed": 0, "results": results}))
+        .into_response()
+}
+
+async fn until_published(user: User<'_>, job: &str) {
+    let path = format!("/calculations/search/{job}");
+    let waiting = async {
+        while user.get(&path).await.ok()["outbox"] != "published" {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, waiting).await.expect("it is published");
+}
+
+#[tokio::test]
+async fn what_is_discovered_is_published_once_the_event_worker_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("events.sock");
+    let sockets = BTreeMap::from([(Role::Events, socket.clone())]);
+    let start = |dir| World::beside(sockets.clone(), |_| (), dir);
+    let request = json!({"symbol": "BTC/USD", "startTime": BEGIN, "strategyName": "SMA_RSI", "topN": 2,
+        "gaConfig": {"maxGenerations": 2, "populationSize": 10}, "data": candles(300)});
+    // Nobody is at the door.
+    let world = start(Arc::new(tempfile::tempdir().unwrap()));
+    let first = accepted(&world.user("quant", "read write").post(PATH, &request).await);
+    let (_, done) = watched(world.reader(), &first).await.pop().unwrap();
+    assert_eq!(done["outbox"], "waits");
+    let world = start(world.stop().await);
+    let given = Given::default();
+    let task = event_worker(&socket, Arc::clone(&given));
+    until_published(world.reader(), &first).await;
+    // After another start nothing is said again.
+    let world = start(world.stop().await);
+    let second = accepted(&world.user("quant", "read write").post(PATH, &request).await);
+    until_published(world.reader(), &second).await;
+    let given = given.lock().unwrap().clone();
+    assert_eq!(given.len(), 3);
+    assert_eq!(given[0], given[1], "what found no place is sent again as it was");
+    let event = &given[1][0];
+    let found = &done["result"]["results"][0]["topStrategies"][0];
+    assert_eq!((&event["event_type"], given[1].len()), (&json!("strategy_discovered"), 2));
+    assert_eq!(event["metadata"]["topic"], "discovered-strategies");
+    assert_eq!(event["metadata"]["id"], found["id"]);
+    for name in ["strategy", "score", "symbol", "startTime", "endTime"] {
+        assert_eq!(event["data"][name], found[name], "{name}");
+    }
+    assert_eq!(event["data"].as_object().unwrap().len(), 5);
+    let ids: std::collections::BTreeSet<_> =
+        given[1..].iter().flatten().map(|event| event["event_id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), 4);
+    task.abort();
 }
