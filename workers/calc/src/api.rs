@@ -19,10 +19,11 @@ use crate::body::Incoming;
 use crate::bounds::{BODY_UNIT, BODY_UNITS_MAX, QUERY_BYTES_MAX, SMALL_BODY_BYTES_MAX};
 use crate::context::Context;
 use crate::error::Refusal;
-use crate::indicators::{Answer, Means};
+use crate::indicators::Answer;
 use crate::jobs::api as jobs;
 use crate::negotiate::Format;
 use crate::pool::{Full, Lane, Scratch};
+use crate::series::source::Means;
 use crate::{
     catalog, indicators, negotiate, performance, risk, score, series, signals, size, strategies, universe,
 };
@@ -96,14 +97,17 @@ pub(crate) async fn incoming(
 }
 
 async fn post_signals(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Reject> {
-    let rows_max = context.settings.rows_max;
-    let compute = move |body: &[u8], _: &mut Scratch| signals::answer(body, rows_max);
+    let (rows_max, series) = (context.settings.rows_max, Arc::clone(&context.series));
+    let compute =
+        move |body: &[u8], _: &mut Scratch| signals::answer(body, Means { rows_max, series: Some(&series) });
     compute_in_pool(&context, "signals", request, compute).await
 }
 
 async fn post_risk(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Reject> {
-    let rows_max = context.settings.rows_max;
-    let compute = move |body: &[u8], scratch: &mut Scratch| risk::answer(body, rows_max, scratch);
+    let (rows_max, series) = (context.settings.rows_max, Arc::clone(&context.series));
+    let compute = move |body: &[u8], scratch: &mut Scratch| {
+        risk::answer(body, Means { rows_max, series: Some(&series) }, scratch)
+    };
     compute_in_pool(&context, "risk", request, compute).await
 }
 

@@ -123,8 +123,9 @@ pub(crate) fn layout(prepared: &Prepared, items: Vec<Item>, rows: usize) -> Layo
 mod tests {
     use super::*;
     use crate::body::Incoming;
-    use crate::indicators::{Means, prepare};
+    use crate::indicators::prepare;
     use crate::negotiate::Format;
+    use crate::series::source::Means;
     use serde_json::{Value, json};
     use std::sync::Arc;
 

@@ -16,10 +16,11 @@ use crate::body::Incoming;
 use crate::bounds::TAKEN_MAX;
 use crate::coalesce;
 use crate::error::Refusal;
-use crate::indicators::{self, Answer, Means};
+use crate::indicators::{self, Answer};
 use crate::negotiate::Format;
 use crate::pool::{Full, Lane, Pool, Scratch};
 use crate::series::Store;
+use crate::series::source::Means;
 
 /// Requests that wait, and what they are served with.
 pub(crate) struct Inbox {

@@ -17,8 +17,9 @@ use crate::data::{NanRule, Series};
 use crate::error::Refusal;
 use crate::negotiate::Format;
 use crate::pool::Scratch;
-use crate::series::query::{Span, When};
-use crate::series::{SeriesKey, Store};
+use crate::series::SeriesKey;
+use crate::series::query::When;
+use crate::series::source::{Means, Named, missing};
 use crate::{coalesce, seeds, sweep};
 
 /// The body.
@@ -145,14 +146,6 @@ pub(crate) struct Answer {
     pub(crate) room: Option<Room>,
 }
 
-/// What a request is read with.
-#[derive(Clone, Copy)]
-pub(crate) struct Means<'a> {
-    pub(crate) rows_max: usize,
-    /// Where stored series are.
-    pub(crate) series: Option<&'a Store>,
-}
-
 /// Reads and checks a body. The form of the answer is what the client accepts, else what the body says.
 pub(crate) fn prepare(
     incoming: Incoming,
@@ -176,28 +169,14 @@ pub(crate) fn prepare(
 
 /// The data of a request: its own, or rows of a stored series.
 fn source(request: &mut Request, means: Means<'_>) -> Result<Series, Refusal> {
-    let span = Span { from: request.from, to: request.to, last: request.last };
-    let Some(name) = request.series.take() else {
-        if span.from.is_some() || span.to.is_some() || span.last.is_some() {
-            return Err(Refusal::Shape("`from`, `to` and `last` go with `series`".to_owned()));
-        }
-        return request.data.take().ok_or_else(|| Refusal::Shape("missing field `data`".to_owned()));
-    };
-    if request.data.is_some() {
-        return Err(Refusal::Shape("a request has `data` or `series`".to_owned()));
+    let named =
+        Named { series: request.series.take(), from: request.from, to: request.to, last: request.last };
+    let (series, key) = named.or(request.data.take(), means)?.ok_or_else(missing)?;
+    if let Some(SeriesKey { symbol, timeframe }) = key {
+        request.symbol.get_or_insert(symbol);
+        request.timeframe.get_or_insert(timeframe);
     }
-    let series = |text: String| Refusal::Series { row: None, text };
-    let key = SeriesKey::parse(&name).ok_or_else(|| series("`series` is like `BTC/USDT/1m`".to_owned()))?;
-    let view = means.series.and_then(|store| store.get(&key));
-    let view = view.ok_or_else(|| series(format!("there is no stored series {}", key.text())))?;
-    let rows = span.rows(&view);
-    if rows.len() > means.rows_max {
-        let (count, max) = (rows.len(), means.rows_max);
-        return Err(Refusal::TooMuch(format!("{count} rows are more than the limit of {max}")));
-    }
-    request.symbol.get_or_insert(key.symbol);
-    request.timeframe.get_or_insert(key.timeframe);
-    Ok(Series::of(&view, rows))
+    Ok(series)
 }
 
 /// Refuses too many indicators, and names that are longer than any.

@@ -13,6 +13,8 @@ use crate::data::{NanRule, Series};
 use crate::error::Refusal;
 use crate::figures::{Report, Terms, Trade, bounded, returns_of, shares, with_trades};
 use crate::pool::Scratch;
+use crate::series::query::When;
+use crate::series::source::{Means, Named};
 
 /// Figures that compare with a benchmark.
 const BESIDE: [&str; 5] = ["beta", "alpha", "alpha_arithmetic", "information_ratio", "treynor"];
@@ -36,6 +38,12 @@ struct Request {
     equity: Option<Vec<f64>>,
     prices: Option<Vec<f64>>,
     data: Option<Series>,
+    /// A stored series in its place, and which of its rows.
+    #[serde(rename = "series")]
+    stored: Option<String>,
+    from: Option<When>,
+    to: Option<When>,
+    last: Option<usize>,
     trades: Option<Vec<Trade>>,
     /// Of the same kind as the series: returns beside returns, else levels.
     benchmark: Option<Vec<f64>>,
@@ -56,10 +64,17 @@ struct Request {
 /// Computes a body; returns the answer and the number of returns.
 pub(crate) fn answer(
     body: &[u8],
-    rows_max: usize,
+    means: Means<'_>,
     scratch: &mut Scratch,
 ) -> Result<(Vec<u8>, usize), Refusal> {
+    let rows_max = means.rows_max;
     let mut request: Request = sluice_wire::json::from_slice(body)?;
+    let named =
+        Named { series: request.stored.take(), from: request.from, to: request.to, last: request.last };
+    if let Some((data, key)) = named.or(request.data.take(), means)? {
+        request.data = Some(data);
+        request.timeframe = request.timeframe.or(key.map(|key| key.timeframe));
+    }
     let settings = request.terms().settings()?;
     let horizon = in_range("horizon", request.horizon.unwrap_or(1.0), 1.0, HORIZON_MAX)?;
     let wanted = wanted(&request)?;
@@ -250,7 +265,7 @@ mod tests {
     fn ask(body: &Json) -> Result<Json, Refusal> {
         let (bytes, _) = answer(
             body.to_string().as_bytes(),
-            100,
+            Means { rows_max: 100, series: None },
             &mut Scratch::new(sluice_calc::Cpu::proven().unwrap(), std::sync::Arc::default()),
         )?;
         Ok(serde_json::from_slice(&bytes).unwrap())

@@ -142,7 +142,7 @@ mod tests {
         let bytes = body.to_string().into();
         let incoming = crate::body::Incoming { format: crate::negotiate::Format::Json, bytes, query: None };
         let mut scratch = Scratch::new(sluice_calc::Cpu::proven().unwrap(), std::sync::Arc::default());
-        let means = crate::indicators::Means { rows_max: 1_000, series: None };
+        let means = crate::series::source::Means { rows_max: 1_000, series: None };
         let answer = crate::indicators::answer(incoming, None, means, &mut scratch).unwrap();
         let answer: serde_json::Value = serde_json::from_slice(&answer.bytes).unwrap();
         for key in [

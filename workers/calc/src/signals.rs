@@ -10,6 +10,9 @@ use crate::bounds::{COOL_DOWN_MS_MAX, ID_BYTES_MAX, SIGNALS_MAX};
 use crate::data::{NanRule, Series};
 use crate::error::Refusal;
 use crate::indicators::{Output, compat_named, parameters, refusal};
+use crate::series::SeriesKey;
+use crate::series::query::When;
+use crate::series::source::{Means, Named, missing};
 
 /// The strategy that is a vote of others.
 const COMBINED: &str = "combined";
@@ -22,7 +25,12 @@ const STRATEGY: &str = "ema_crossover";
 struct Request {
     symbol: Option<Symbol>,
     timeframe: Option<Timeframe>,
-    data: Series,
+    data: Option<Series>,
+    /// A stored series in its place, and which of its rows.
+    series: Option<String>,
+    from: Option<When>,
+    to: Option<When>,
+    last: Option<usize>,
     #[serde(default)]
     strategy_config: Map<String, Json>,
     /// `full`: every bar whose signal is BUY or SELL; otherwise the newest bar.
@@ -36,12 +44,25 @@ struct Request {
     _indicators: Option<serde::de::IgnoredAny>,
 }
 
+impl Request {
+    /// Its data, or rows of a stored series.
+    fn source(&mut self, means: Means<'_>) -> Result<Series, Refusal> {
+        let named = Named { series: self.series.take(), from: self.from, to: self.to, last: self.last };
+        let (series, key) = named.or(self.data.take(), means)?.ok_or_else(missing)?;
+        if let Some(SeriesKey { symbol, timeframe }) = key {
+            self.symbol.get_or_insert(symbol);
+            self.timeframe.get_or_insert(timeframe);
+        }
+        Ok(series)
+    }
+}
+
 const fn newest() -> Output {
     Output::Tail(1)
 }
 
 /// Computes a body; returns the answer and the number of rows.
-pub(crate) fn answer(body: &[u8], rows_max: usize) -> Result<(Vec<u8>, usize), Refusal> {
+pub(crate) fn answer(body: &[u8], means: Means<'_>) -> Result<(Vec<u8>, usize), Refusal> {
     let mut request: Request = sluice_wire::json::from_slice(body)?;
     let compat = match &request.compat {
         Some(name) => compat_named(name)?,
@@ -56,8 +77,9 @@ pub(crate) fn answer(body: &[u8], rows_max: usize) -> Result<(Vec<u8>, usize), R
         }
     };
     let strategy = strategy(&name, compat, &mut request.strategy_config)?;
-    let from = request.data.check(rows_max, request.nan)?;
-    let bars = request.data.bars(from)?;
+    let mut data = request.source(means)?;
+    let from = data.check(means.rows_max, request.nan)?;
+    let bars = data.bars(from)?;
     if let Some(missing) = strategy.columns().iter().find(|column| bars.column(**column).is_none()) {
         return Err(Refusal::Shape(format!("{name} needs the column {}", missing.name())));
     }
@@ -66,7 +88,8 @@ pub(crate) fn answer(body: &[u8], rows_max: usize) -> Result<(Vec<u8>, usize), R
         Output::Full => 0,
         Output::Tail(wanted) => rows - wanted.min(rows),
     };
-    let signals = evaluate(&request, &strategy, &bars, (first, from), cool_down_ms)?;
+    let times = data.time_ms.as_ref().map(|times| &times[from..]);
+    let signals = evaluate(&request, &strategy, (&bars, times), first, cool_down_ms)?;
     let answer = json!({"success": true, "count": signals.len(), "strategy": name, "signals": signals});
     Ok((answer.to_string().into_bytes(), rows))
 }
@@ -113,8 +136,8 @@ fn member(given: Json, compat: Compat) -> Result<(Strategy, f64), Refusal> {
 fn evaluate(
     request: &Request,
     strategy: &Strategy,
-    bars: &Bars<'_>,
-    (first, from): (usize, usize),
+    (bars, times): (&Bars<'_>, Option<&[f64]>),
+    first: usize,
     cool_down_ms: u64,
 ) -> Result<Vec<Json>, Refusal> {
     let newest = bars.len().checked_sub(1);
@@ -122,7 +145,7 @@ fn evaluate(
     let mut signals = Vec::new();
     let mut watcher = strategy.watcher();
     for (row, bar) in (0..bars.len()).filter_map(|row| Some((row, bars.bar(row)?))) {
-        let time = request.data.time_ms.as_ref().and_then(|times| times.get(from + row).copied());
+        let time = times.and_then(|times| times.get(row).copied());
         let bar_time_ms = time.map_or(row as i64, |time| time as i64);
         let signal = watcher.next(bar, &Context { bar_time_ms, previous, cool_down_ms });
         if row < first {
@@ -191,7 +214,7 @@ mod tests {
     use super::*;
 
     fn ask(body: &Json) -> Result<Json, Refusal> {
-        let (bytes, _) = answer(body.to_string().as_bytes(), 10_000)?;
+        let (bytes, _) = answer(body.to_string().as_bytes(), Means { rows_max: 10_000, series: None })?;
         Ok(serde_json::from_slice(&bytes).unwrap())
     }
 

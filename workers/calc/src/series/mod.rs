@@ -21,6 +21,7 @@ mod mapping;
 pub(crate) mod query;
 mod recover;
 mod rows;
+pub(crate) mod source;
 mod space;
 mod store;
 mod stream;

@@ -291,6 +291,19 @@ async fn calculations_take_rows_of_a_series() {
     assert_eq!(stored, sent);
     let last = compute(json!({"series": "BTC/USDT/1m", "last": 50})).await.ok();
     assert_eq!(last["count"], 50);
+    for (path, more) in [("signals", json!({"output": "full"})), ("risk", json!({"timeframe": "1m"}))] {
+        let path = format!("/calculations/{path}");
+        let (mut stored, mut sent) = (more.clone(), more);
+        stored["series"] = json!("BTC/USDT/1m");
+        stored["last"] = json!(150);
+        sent["data"] = json!(rows(50..200));
+        if path.ends_with("signals") {
+            (sent["symbol"], sent["timeframe"]) = (json!("BTC/USDT"), json!("1m"));
+        }
+        let stored = user.post(&path, &stored).await.ok();
+        assert_eq!(stored, user.post(&path, &sent).await.ok(), "{path}");
+        assert_eq!(user.post(&path, &json!({"series": "ETH/USDT/1m"})).await.code(422), "bad_series");
+    }
     for body in [
         json!({"series": "ETH/USDT/1m"}),
         json!({"series": "BTC/USDT"}),
