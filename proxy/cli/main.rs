@@ -19,6 +19,8 @@ mod kernels;
 mod kill_switch;
 mod load;
 mod notify;
+mod pause;
+mod progress;
 mod reload;
 mod role;
 mod say;

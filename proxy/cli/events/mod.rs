@@ -3,8 +3,6 @@
 pub(crate) mod args;
 mod batch;
 mod input;
-mod pause;
-mod progress;
 mod publish;
 mod replay;
 mod show;
@@ -49,7 +47,7 @@ fn client(asked: &Asked) -> Result<Client, Failure> {
 }
 
 /// Does the work on a runtime of its own.
-fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(anyhow::Error::from)?;
     let done = runtime.block_on(work);
@@ -82,7 +80,7 @@ fn json(reply: &Reply) -> Result<Value, Failure> {
 }
 
 /// A query of pairs, escaped.
-fn query(path: &str, pairs: &[(&str, &str)]) -> String {
+pub(crate) fn query(path: &str, pairs: &[(&str, &str)]) -> String {
     let mut out = path.to_owned();
     for (index, (name, value)) in pairs.iter().enumerate() {
         out.push(if index == 0 { '?' } else { '&' });

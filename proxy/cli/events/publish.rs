@@ -14,10 +14,10 @@ use tokio::sync::mpsc;
 use super::args::Publish;
 use super::batch::{BATCH_BYTES_MAX, Batch, Ids};
 use super::input::{Input, InputError, Step};
-use super::pause::{Pause, asked};
-use super::progress::{Progress, grouped, rate, told};
 use crate::args::Format;
 use crate::exit::{self, Code, Failure};
+use crate::pause::{Pause, asked};
+use crate::progress::{Progress, grouped, rate, told};
 use crate::{control, say};
 
 /// LIMIT: batches that are read ahead.
@@ -183,7 +183,7 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(args: &'a Publish, client: Client, size: Option<u64>) -> Self {
-        let (progress, totals) = (Progress::new(false), Totals::default());
+        let (progress, totals) = (Progress::new("events", false), Totals::default());
         Self { args, client, size, progress, totals, met: false }
     }
 

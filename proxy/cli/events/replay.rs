@@ -8,12 +8,12 @@ use serde_json::{Map, Value, json};
 use sluice_client::{Client, ClientError, Reply, SseEvent};
 
 use super::args::Replay;
-use super::pause::Pause;
-use super::progress::{Progress, grouped, rate, told};
 use super::show::{Frame, Out, closed, unread};
 use crate::args::Format;
 use crate::control;
 use crate::exit::{self, Code, Failure};
+use crate::pause::Pause;
+use crate::progress::{Progress, grouped, rate, told};
 use crate::say;
 
 /// Time for a call that goes over all events of a window.
@@ -93,7 +93,7 @@ fn events_of(answer: &Value) -> u64 {
 /// Stores the window's events in another stream, or hands them to a group. A repeat adds what is missing: the ids are
 /// known there.
 async fn store(args: &Replay, client: &Client, into: &str) -> Result<Code, Failure> {
-    let mut progress = Progress::new(false);
+    let mut progress = Progress::new("events", false);
     let mut body = window(args);
     body.insert("into".into(), json!(into));
     let answer = if progress.is_shown() {
@@ -144,7 +144,7 @@ async fn print(args: &Replay, client: &Client) -> Result<Code, Failure> {
         args,
         client,
         out,
-        progress: Progress::new(true),
+        progress: Progress::new("events", true),
         session: None,
         last: None,
         events: 0,

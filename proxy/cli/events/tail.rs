@@ -5,10 +5,10 @@ use serde_json::Value;
 use sluice_client::{Client, ClientError, SseEvent};
 
 use super::args::Tail;
-use super::pause::Pause;
 use super::show::{Frame, Out, closed, unread};
 use crate::control;
 use crate::exit::{self, Code, Failure};
+use crate::pause::Pause;
 use crate::say;
 
 /// Runs `sluice events tail` until it is interrupted (130), nobody reads any more or the count is reached (0); 2

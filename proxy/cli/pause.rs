@@ -11,20 +11,20 @@ const ASKED_MOST: Duration = Duration::from_secs(60);
 
 /// The pauses of one row of failures.
 #[derive(Debug)]
-pub(super) struct Pause(Duration);
+pub(crate) struct Pause(Duration);
 
 impl Pause {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(FIRST)
     }
 
     /// Something went well: the next row begins anew.
-    pub(super) fn well(&mut self) {
+    pub(crate) fn well(&mut self) {
         self.0 = FIRST;
     }
 
     /// The next pause, half of it by chance, so that many do not come back at once.
-    pub(super) fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         let whole = self.0;
         self.0 = (whole * 2).min(MOST);
         whole / 2 + whole.mul_f64(chance() / 2.0)
@@ -32,7 +32,7 @@ impl Pause {
 }
 
 /// What the other side asks for.
-pub(super) fn asked(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn asked(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
     Some(Duration::from_secs(seconds).min(ASKED_MOST))
 }

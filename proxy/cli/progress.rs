@@ -9,7 +9,9 @@ use crate::say;
 const EVERY: Duration = Duration::from_millis(200);
 
 /// What is drawn.
-pub(super) struct Progress {
+pub(crate) struct Progress {
+    /// What is counted, as a plural.
+    unit: &'static str,
     shown: bool,
     begun: Instant,
     drawn: Option<Instant>,
@@ -17,32 +19,32 @@ pub(super) struct Progress {
 
 impl Progress {
     /// Drawn where standard error is a terminal and nothing else is printed to one meanwhile.
-    pub(super) fn new(prints: bool) -> Self {
+    pub(crate) fn new(unit: &'static str, prints: bool) -> Self {
         let shown = std::io::stderr().is_terminal() && !(prints && std::io::stdout().is_terminal());
-        Self { shown: shown && !say::is_quiet(), begun: Instant::now(), drawn: None }
+        Self { unit, shown: shown && !say::is_quiet(), begun: Instant::now(), drawn: None }
     }
 
     /// Since the beginning.
-    pub(super) fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         self.begun.elapsed()
     }
 
     /// Whether anything is ever drawn.
-    pub(super) const fn is_shown(&self) -> bool {
+    pub(crate) const fn is_shown(&self) -> bool {
         self.shown
     }
 
-    /// So many events are done; `share` of all of it, when that is known.
-    pub(super) fn at(&mut self, what: &str, events: u64, share: Option<f64>) {
+    /// So many are done; `share` of all of it, when that is known.
+    pub(crate) fn at(&mut self, what: &str, count: u64, share: Option<f64>) {
         if !self.shown || self.drawn.is_some_and(|drawn| drawn.elapsed() < EVERY) {
             return;
         }
         self.drawn = Some(Instant::now());
-        say::problem(&format!("\r\x1b[2K{}", line(what, events, self.elapsed(), share)));
+        say::problem(&format!("\r\x1b[2K{}", line(what, (count, self.unit), self.elapsed(), share)));
     }
 
     /// Takes the line away.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         if self.drawn.take().is_some() {
             say::problem("\r\x1b[2K");
         }
@@ -57,10 +59,10 @@ impl Drop for Progress {
 
 const WIDTH: usize = 24;
 
-fn line(what: &str, events: u64, elapsed: Duration, share: Option<f64>) -> String {
-    let rate = rate(events, elapsed);
+fn line(what: &str, (count, unit): (u64, &str), elapsed: Duration, share: Option<f64>) -> String {
+    let (rate, count) = (rate(count, elapsed), grouped(count));
     let Some(share) = share.map(|share| share.clamp(0.0, 1.0)) else {
-        return format!("{what} {} events, {rate}", grouped(events));
+        return format!("{what} {count} {unit}, {rate}");
     };
     let full = (share * WIDTH as f64) as usize;
     let left = if share > 0.01 && share < 1.0 {
@@ -70,16 +72,16 @@ fn line(what: &str, events: u64, elapsed: Duration, share: Option<f64>) -> Strin
         String::new()
     };
     let (done, open) = ("#".repeat(full), ".".repeat(WIDTH - full));
-    format!("{what} [{done}{open}] {:>3.0} %  {} events, {rate}{left}", share * 100.0, grouped(events))
+    format!("{what} [{done}{open}] {:>3.0} %  {count} {unit}, {rate}{left}", share * 100.0)
 }
 
-/// Events a second.
-pub(super) fn rate(events: u64, elapsed: Duration) -> String {
-    format!("{}/s", grouped((events as f64 / elapsed.as_secs_f64().max(0.001)) as u64))
+/// So many a second.
+pub(crate) fn rate(count: u64, elapsed: Duration) -> String {
+    format!("{}/s", grouped((count as f64 / elapsed.as_secs_f64().max(0.001)) as u64))
 }
 
 /// `0.31 s`, `42 s`, `3 m 12 s`.
-pub(super) fn told(time: Duration) -> String {
+pub(crate) fn told(time: Duration) -> String {
     match time.as_secs() {
         0..10 => format!("{:.2} s", time.as_secs_f64()),
         seconds @ 10..60 => format!("{seconds} s"),
@@ -89,7 +91,7 @@ pub(super) fn told(time: Duration) -> String {
 }
 
 /// `12,345`
-pub(super) fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -118,9 +120,9 @@ mod tests {
 
     #[test]
     fn a_line_tells_the_share_and_what_is_left() {
-        let half = line("published", 1_000, Duration::from_secs(4), Some(0.5));
+        let half = line("published", (1_000, "events"), Duration::from_secs(4), Some(0.5));
         assert_eq!(half, "published [############............]  50 %  1,000 events, 250/s, 4.00 s left");
-        assert_eq!(line("replayed", 7, Duration::from_secs(1), None), "replayed 7 events, 7/s");
-        assert!(line("x", 1, Duration::ZERO, Some(f64::NAN.max(0.0))).contains("  0 %"));
+        assert_eq!(line("replayed", (7, "events"), Duration::from_secs(1), None), "replayed 7 events, 7/s");
+        assert!(line("x", (1, "events"), Duration::ZERO, Some(f64::NAN.max(0.0))).contains("  0 %"));
     }
 }
