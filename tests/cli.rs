@@ -25,7 +25,7 @@ fn every_command_has_an_example() {
     let (_, help, _) = sluice(&["--help"]);
     let commands = [
         "up", "proxy", "worker", "demo", "check", "fmt", "config", "diff", "explain", "reload", "rollback",
-        "tap", "upstream", "events", "vault", "audit", "health",
+        "tap", "upstream", "events", "series", "vault", "audit", "health",
     ];
     for command in commands {
         assert!(

@@ -19,6 +19,7 @@ mod observe;
 mod operate;
 mod orders;
 mod renewal;
+mod series;
 #[path = "../proxy/ledger/tests/server/mod.rs"]
 mod server;
 mod spool;

@@ -68,6 +68,9 @@ pub(crate) enum Command {
     /// Publish, follow and replay events
     #[command(after_help = "Example:\n  sluice events tail --type trading_signal --format json")]
     Events(crate::events::args::Events),
+    /// Put candles of files into the stored series, and list what is stored
+    #[command(after_help = "Example:\n  sluice series list")]
+    Series(crate::series::args::Series),
     /// Make, open and close the vault, and put new keys in it
     #[command(after_help = "Example:\n  sluice vault status")]
     Vault(crate::vault::args::Vault),

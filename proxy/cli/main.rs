@@ -24,6 +24,7 @@ mod progress;
 mod reload;
 mod role;
 mod say;
+mod series;
 mod successor;
 mod tap;
 mod up;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         Command::Tap(tap) => tap::run(&tap),
         Command::KillSwitch(kill) => kill_switch::run(&kill),
         Command::Events(events) => events::run(&events),
+        Command::Series(series) => series::run(&series),
         Command::Vault(vault) => vault::run(&vault),
         Command::Audit(audit) => audit::run(&audit),
         Command::Health(health) => health::run(&health),

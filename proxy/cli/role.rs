@@ -33,6 +33,7 @@ const DRAIN_MARGIN: Duration = Duration::from_millis(500);
 /// Where the addresses of workers are noted, below the data directory.
 pub(crate) const NOTED_EVENTS: &str = "events/api.addr";
 pub(crate) const NOTED_VAULT: &str = "vault/api.addr";
+pub(crate) const NOTED_CALC: &str = "calc/api.addr";
 /// LIMIT: bytes of one order of the supervisor.
 const ORDER_BYTES: u64 = 64 << 10;
 
@@ -183,6 +184,7 @@ fn start(
     match role {
         Role::Events => note_address(&data_dir.join(NOTED_EVENTS), &doors),
         Role::Vault => note_address(&data_dir.join(NOTED_VAULT), &doors),
+        Role::Calc => note_address(&data_dir.join(NOTED_CALC), &doors),
         _ => {}
     }
     let keys = handoff

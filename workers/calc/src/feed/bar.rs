@@ -8,8 +8,8 @@ use crate::series::{Candle, SeriesKey};
 
 /// Numbers below this are seconds since 1970, others milliseconds, as for the trades that candles are made of.
 const SECONDS_MAX: f64 = 1e11;
-/// Times beyond this are no times.
-const TIME_MS_MAX: f64 = 1e15;
+/// The last millisecond of the year 9999.
+const TIME_MS_MAX: f64 = 253_402_300_799_999.0;
 
 /// Reads the data of an event: a whole bar of a symbol and timeframe, else why it is none.
 pub(super) fn bar(data: &Map<String, Value>) -> Result<(SeriesKey, Candle), &'static str> {
@@ -44,11 +44,11 @@ fn number(value: &Value) -> Option<f64> {
 
 fn time(value: &Value) -> Option<i64> {
     if let Some(time) = value.as_str().and_then(parse_time) {
-        return Some(time.as_millisecond());
+        return Some(time.as_millisecond()).filter(|ms| *ms >= 0);
     }
     let time = number(value)?;
     let ms = if time.abs() < SECONDS_MAX { time * 1e3 } else { time };
-    (ms.abs() <= TIME_MS_MAX).then_some(ms as i64)
+    (0.0..=TIME_MS_MAX).contains(&ms).then_some(ms as i64)
 }
 
 #[cfg(test)]
@@ -87,6 +87,7 @@ mod tests {
             (json!({"timeframe": "1x"}), "no timeframe"),
             (json!({"timestamp": "soon"}), "no begin"),
             (json!({"timestamp": 1e300}), "no begin"),
+            (json!({"timestamp": -1}), "no begin"),
             (json!({"close": "NaN"}), "a price is missing or no number"),
             (json!({"open": null}), "a price is missing or no number"),
             (json!({"volume": "much"}), "volume is no number"),

@@ -1,0 +1,106 @@
+//! A file of candles in pieces, each of which the worker takes in one call.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
+
+use super::arrow::ArrowPieces;
+use super::csv::CsvPieces;
+use crate::exit::Failure;
+
+/// LIMIT: rows of a piece.
+pub(super) const ROWS_MAX: usize = 50_000;
+
+/// Rows as they are sent.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) body: Vec<u8>,
+    /// Rows before it.
+    pub(super) before: u64,
+    pub(super) rows: u64,
+    /// Lines on which the rows stand, where there are lines.
+    pub(super) lines: Vec<u64>,
+    /// Bytes of the file up to its end.
+    pub(super) read: u64,
+}
+
+impl Piece {
+    /// Where a row of it stands in the file.
+    pub(super) fn place(&self, row: u64) -> String {
+        match self.lines.get(row as usize) {
+            Some(line) => format!("line {line}"),
+            None => format!("row {}", self.before + row),
+        }
+    }
+}
+
+/// Why a file cannot be read any further.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FileError {
+    /// Reading failed.
+    #[error("the file cannot be read")]
+    Read(#[from] std::io::Error),
+    /// A line without an end in sight.
+    #[error("line {0} has more than {max} bytes", max = super::csv::LINE_BYTES_MAX)]
+    LongLine(u64),
+    /// There is not even a row of names.
+    #[error("the file is empty; the first line names the columns: timestamp,open,high,low,close,volume")]
+    Empty,
+    /// No Arrow, or what of it is not taken.
+    #[error("not an Arrow file or stream that can be read here: {0}; compressed buffers are not taken")]
+    Arrow(String),
+}
+
+/// The pieces of a file.
+pub(super) enum Pieces {
+    Csv(CsvPieces<Box<dyn Read>>),
+    Arrow(ArrowPieces),
+}
+
+impl Pieces {
+    /// Opens a file by what its name ends with; its size, where that is known.
+    pub(super) fn open(path: &Path) -> Result<(Self, Option<u64>), Failure> {
+        if path == Path::new("-") {
+            return Ok((Self::Csv(CsvPieces::new(Box::new(std::io::stdin()))), None));
+        }
+        let shown = path.display();
+        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        let is_arrow = match extension.to_ascii_lowercase().as_str() {
+            "csv" => false,
+            "arrow" | "arrows" | "feather" | "ipc" => true,
+            "parquet" => {
+                let text = "Parquet is not read; make an Arrow file of it, in Python: `import pyarrow.parquet as p, \
+                            pyarrow.feather as f; f.write_feather(p.read_table('x.parquet'), 'x.arrow', \
+                            compression='uncompressed')`";
+                return Err(Failure::usage(format!("{shown}: {text}")));
+            }
+            _ => return Err(Failure::usage(format!("{shown}: a file of candles ends with .csv or .arrow"))),
+        };
+        let fault = |error| Failure::usage(format!("{shown}: {error}"));
+        let file = File::open(path).map_err(fault)?;
+        let known = file.metadata().map_err(fault)?;
+        let size = known.is_file().then_some(known.len());
+        if is_arrow {
+            let opened = ArrowPieces::open(BufReader::new(file));
+            let pieces = opened.map_err(|error| Failure::usage(format!("{shown}: {error}")))?;
+            return Ok((Self::Arrow(pieces), size));
+        }
+        Ok((Self::Csv(CsvPieces::new(Box::new(file))), size))
+    }
+
+    /// What the bodies are.
+    pub(super) const fn media(&self) -> &'static str {
+        match self {
+            Self::Csv(_) => "text/csv",
+            Self::Arrow(_) => "application/vnd.apache.arrow.stream",
+        }
+    }
+
+    /// The next piece; `None` at the end.
+    pub(super) fn next(&mut self) -> Result<Option<Piece>, FileError> {
+        match self {
+            Self::Csv(pieces) => pieces.next(),
+            Self::Arrow(pieces) => pieces.next(),
+        }
+    }
+}
