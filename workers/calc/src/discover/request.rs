@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use sluice_calc::search::{Genetic, NOT_EXPRESSED, Rule, find};
-use sluice_wire::event::parse_time;
 use sluice_wire::symbol::{Symbol, Timeframe};
 
 use super::{Ask, Plan, Prices};
@@ -18,29 +17,8 @@ use crate::error::Refusal;
 use crate::figures;
 use crate::negotiate::Format;
 use crate::search::{checked, fnv, top, tried};
+use crate::series::query::When;
 use crate::series::{SeriesKey, View};
-
-/// A time: RFC 3339 or milliseconds.
-#[derive(Debug, Clone, Copy)]
-struct Time(i64);
-
-impl<'de> Deserialize<'de> for Time {
-    fn deserialize<D: Deserializer<'de>>(raw: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Raw {
-            Millis(i64),
-            Text(String),
-        }
-        let time = match Raw::deserialize(raw)? {
-            Raw::Millis(ms) => parse_time(&ms.to_string()),
-            Raw::Text(text) => parse_time(&text),
-        };
-        let time =
-            time.ok_or_else(|| serde::de::Error::custom("a time is RFC 3339 or milliseconds since 1970"))?;
-        Ok(Self(time.as_millisecond()))
-    }
-}
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,9 +34,9 @@ struct Evolution {
 struct Request {
     symbol: Symbol,
     #[serde(alias = "startTime")]
-    start_time: Option<Time>,
+    start_time: Option<When>,
     #[serde(alias = "endTime")]
-    end_time: Option<Time>,
+    end_time: Option<When>,
     #[serde(alias = "strategyName")]
     strategy_name: String,
     #[serde(default, alias = "topN")]
@@ -77,9 +55,9 @@ struct Envelope {
     data: Option<Series>,
     symbol: Option<Symbol>,
     #[serde(alias = "startTime")]
-    start_time: Option<Time>,
+    start_time: Option<When>,
     #[serde(alias = "endTime")]
-    end_time: Option<Time>,
+    end_time: Option<When>,
     #[serde(alias = "strategyName")]
     strategy_name: Option<String>,
     #[serde(default, alias = "topN")]

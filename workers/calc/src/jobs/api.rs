@@ -27,6 +27,7 @@ use crate::bounds::{ID_BYTES_MAX, JOBS_PAGE_MAX, SMALL_BODY_BYTES_MAX};
 use crate::context::Context;
 use crate::pool::{Lane, Scratch};
 use crate::search::{self, Plan};
+use crate::series::source::Means;
 
 /// Pause between two events of progress: at most four a second.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -40,9 +41,9 @@ pub(crate) async fn post_search(
 ) -> Result<Response, Reject> {
     let (incoming, room) = incoming(&context, "read", request).await?;
     let lane = if incoming.bytes.len() <= SMALL_BODY_BYTES_MAX { Lane::Small } else { Lane::Large };
-    let rows_max = context.settings.rows_max;
+    let (rows_max, stored) = (context.settings.rows_max, Arc::clone(&context.series));
     let parse = move |_: &mut Scratch| {
-        let plan = search::plan(incoming, rows_max);
+        let plan = search::plan(incoming, Means { rows_max, series: Some(&stored) });
         drop(room);
         plan
     };

@@ -18,6 +18,8 @@ use crate::bounds::{
 use crate::data::{NanRule, Series};
 use crate::error::Refusal;
 use crate::figures;
+use crate::series::query::When;
+use crate::series::source::{Means, Named, missing};
 
 /// What is answered where nobody says how many.
 const TOP: usize = 5;
@@ -31,6 +33,11 @@ struct Request {
     _symbol: Option<Symbol>,
     timeframe: Option<Timeframe>,
     data: Option<Series>,
+    /// A stored series in its place, and which of its rows.
+    series: Option<String>,
+    from: Option<When>,
+    to: Option<When>,
+    last: Option<usize>,
     strategy: String,
     #[serde(default)]
     parameters: BTreeMap<String, Values>,
@@ -105,10 +112,22 @@ struct WalkForward {
     min_windows: Option<usize>,
 }
 
+impl Request {
+    fn prices(&mut self, means: Means<'_>) -> Result<Series, Refusal> {
+        let named = Named { series: self.series.take(), from: self.from, to: self.to, last: self.last };
+        let (series, key) = named.or(self.data.take(), means)?.ok_or_else(missing)?;
+        if let Some(key) = key {
+            self.timeframe.get_or_insert(key.timeframe);
+        }
+        Ok(series)
+    }
+}
+
 /// Reads and checks a body.
-pub(crate) fn plan(incoming: Incoming, rows_max: usize) -> Result<Plan, Refusal> {
+pub(crate) fn plan(incoming: Incoming, means: Means<'_>) -> Result<Plan, Refusal> {
+    let rows_max = means.rows_max;
     let mut request: Request = body::read(incoming, rows_max)?;
-    let mut series = request.data.take().ok_or_else(|| Refusal::Shape("data is missing".to_owned()))?;
+    let mut series = request.prices(means)?;
     let rule = find(&request.strategy).ok_or_else(|| unknown(&request.strategy))?;
     let space = space(rule, &request.parameters)?;
     if request.nan == NanRule::Propagate {

@@ -18,6 +18,7 @@ use crate::search::{accepted, watched};
 use crate::world::{DEADLINE, User, World};
 
 const PATH: &str = "/calculations/strategies/discover";
+const JSON: &str = "content-type: application/json\r\n";
 /// 2024-01-01T00:00:00Z.
 const BEGIN: i64 = 1_704_067_200_000;
 
@@ -105,7 +106,18 @@ async fn many_requests_are_one_job_and_each_has_its_own_end() {
     assert_eq!(statuses, ["DONE", "DONE", "INSUFFICIENT_DATA", "FAILED"]);
     assert_eq!(results[0]["seed"], 7);
     assert!(results[3]["detail"].as_str().unwrap().contains("row 100"));
-    // Nobody has stored these prices.
+    // Out of a stored series: the same rows, the same findings.
+    let whole = request("OBV_EMA", 0, 100);
+    let body = json!({"data": candles(200)}).to_string();
+    let put = user.send("PUT", "/series/ETH/USD/1m", JSON, body.as_bytes()).await;
+    assert_eq!(put.status, 201, "{}", put.text());
+    let job = accepted(&user.post(PATH, &json!([whole])).await);
+    let (_, stored) = watched(user, &job).await.pop().unwrap();
+    let [sent, stored] =
+        [&results[1], &stored["result"]["results"][0]].map(|result| &result["topStrategies"][0]);
+    assert_eq!((&stored["strategy"], &stored["score"]), (&sent["strategy"], &sent["score"]));
+    user.send("DELETE", "/series/ETH/USD/1m", "", b"").await.ok();
+    // Nobody has stored these prices any longer.
     let list = json!([request("SMA_RSI", 0, 100)]);
     let job = accepted(&user.post(PATH, &list).await);
     let (_, done) = watched(user, &job).await.pop().unwrap();
@@ -120,7 +132,7 @@ async fn what_cannot_be_discovered_is_refused_with_the_request() {
     let cases: [(&str, Value, u16, &str, &str); 8] = [
         ("strategyName", json!("KST_OSCILLATOR"), 422, "not_available", "KST_OSCILLATOR"),
         ("strategyName", json!("SMA_RSY"), 422, "unknown_indicator", "did you mean `SMA_RSI`"),
-        ("startTime", json!("soon"), 422, "unprocessable", "RFC 3339"),
+        ("startTime", json!("soon"), 422, "unprocessable", "a time is milliseconds"),
         ("topN", json!(101), 422, "bad_parameter", "request 1: top_n"),
         ("seed", json!(1_u64 << 60), 422, "bad_parameter", "request 1: seed"),
         ("gaConfig", json!({"populationSize": 1_000_000}), 422, "unprocessable", "request 1: genetic"),

@@ -339,6 +339,35 @@ async fn what_cannot_be_searched_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_search_goes_over_rows_of_a_stored_series() {
+    let world = World::new();
+    let user = world.user("quant", "read write");
+    let row = |(at, close): (usize, &f64)| json!([at * 60_000, close, close, close, close, 1]);
+    let rows: Vec<Value> = wave(400).iter().enumerate().map(row).collect();
+    let body = json!({"data": rows}).to_string();
+    let path = "/series/BTC/USD/1m";
+    let put = user.send("PUT", path, "content-type: application/json\r\n", body.as_bytes()).await;
+    assert_eq!(put.status, 201, "{}", put.text());
+    let mut tops = Vec::new();
+    for stored in [false, true] {
+        let mut body = short();
+        body["timeframe"] = json!("1m");
+        body["data"] = json!({"close": wave(400)[100..300]});
+        if stored {
+            body = json!({"series": "BTC/USD/1m", "from": 100 * 60_000, "to": 300 * 60_000});
+            for name in ["strategy", "fee", "top_n", "parameters"] {
+                body[name] = short()[name].clone();
+            }
+        }
+        let job = begin(user, &body).await;
+        tops.push(watched(user, &job).await.pop().unwrap().1["result"]["top"].clone());
+    }
+    assert_eq!(tops[0], tops[1]);
+    let nobody = json!({"series": "BTC/USD/1h", "strategy": "rsi"});
+    assert_eq!(user.post(PATH, &nobody).await.code(422), "bad_series");
+}
+
+#[tokio::test]
 async fn a_search_takes_columns_and_csv_as_well() {
     let world = World::new();
     let user = world.reader();
