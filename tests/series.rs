@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
+use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch};
+use arrow_ipc::writer::{FileWriter, StreamWriter};
 use serde_json::{Value, json};
 
 use crate::harness::http::{get, post};
@@ -126,6 +129,40 @@ fn files_are_imported_and_what_is_there_may_come_again() {
     assert_eq!((code, &done["rows"]), (0, &json!(1)), "{done}");
     let (code, out, _) = series(running, &["list"]);
     assert!(code == 0 && out.lines().any(|line| line.starts_with("IMPORT/CLI     1m")), "{out}");
+}
+
+#[test]
+fn arrow_files_and_streams_are_imported() {
+    let (running, dir) = (shared(), tempfile::tempdir().unwrap());
+    let closes: Vec<f64> = (0..500).map(|row| 100.0 + f64::from(row).sin()).collect();
+    let numbers = |values: Vec<f64>| Arc::new(Float64Array::from(values)) as ArrayRef;
+    let times = Int64Array::from_iter_values((0..500).map(|row| DAY_MS + row * 60_000));
+    let batch = RecordBatch::try_from_iter([
+        ("timestamp", Arc::new(times) as ArrayRef),
+        ("open", numbers(closes.clone())),
+        ("high", numbers(closes.iter().map(|close| close + 1.0).collect())),
+        ("low", numbers(closes.iter().map(|close| close - 1.0).collect())),
+        ("close", numbers(closes.clone())),
+    ])
+    .unwrap();
+    let (file, stream) = (dir.path().join("a.arrow"), dir.path().join("b.arrow"));
+    let mut writer = FileWriter::try_new(std::fs::File::create(&file).unwrap(), &batch.schema()).unwrap();
+    writer.write(&batch).unwrap();
+    writer.finish().unwrap();
+    let mut writer = StreamWriter::try_new(std::fs::File::create(&stream).unwrap(), &batch.schema()).unwrap();
+    writer.write(&batch).unwrap();
+    writer.finish().unwrap();
+    for (path, told) in [(file, [500, 0]), (stream, [0, 500])] {
+        let (code, out, errors) = import(running, &path, "IMPORT/ARROW", &[]);
+        let done: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{code} {out}{errors}"));
+        let counts = ["applied", "repeated"].map(|name| done[name].as_u64().unwrap());
+        assert_eq!((code, counts, &done["rows"]), (0, told, &json!(500)), "{done}");
+    }
+    let page = get(running.edge(), "/series/IMPORT/ARROW/1m?limit=1000").token(running.admin());
+    let page = page.send().expect(200).json();
+    let stored: Vec<f64> =
+        page["data"].as_array().unwrap().iter().map(|row| row[4].as_f64().unwrap()).collect();
+    assert!(stored.iter().zip(&closes).all(|(stored, close)| (stored - close).abs() < 1e-12), "{page}");
 }
 
 #[test]
