@@ -74,6 +74,8 @@ step bench "$target/release/sluice-bench" run edge --quick --sluice "$target/rel
 step bench-events "$target/release/sluice-bench" run events --quick --sluice "$target/release/sluice" --out "$log/bench"
 # Without OpenBao, which is fetched for the whole run alone: that it answers alike is what `vault` above proves.
 step bench-vault "$target/release/sluice-bench" run vault --quick --sluice "$target/release/sluice" --out "$log/bench"
+# Without TA-Lib in C and Tulip, which are fetched for the whole run alone; the tests of calc hold figures of the former.
+step bench-calc "$target/release/sluice-bench" run calc --quick --out "$log/bench"
 
 printf '%s passed, %s failed\n' "$passed" "$failed"
 [ "$failed" -eq 0 ]

@@ -2,7 +2,8 @@
 //! open and closed loop.
 //!
 //! Knows: how to start a proxy, pin it, drive it at a fixed rate, account its CPU time and write a report.
-//! Must not know: anything about Sluice but its command line, its ready line and its configuration keys.
+//! Must not know: anything about Sluice but its command line, its ready line and its configuration keys, and how the
+//! kernels of the calculations are called, which are measured in this process.
 
 mod account;
 mod audience;
@@ -11,6 +12,7 @@ mod choice;
 mod compare;
 mod connection;
 mod figures;
+mod kernels;
 mod load;
 mod machine;
 mod measure;
@@ -72,6 +74,9 @@ enum Command {
         #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
         bytes: u32,
     },
+    /// One round of the kernels in this build, as `run calc` starts it
+    #[command(hide = true)]
+    Kernels(kernels::RoundArgs),
     /// Pin to a core, die with the parent, then become COMMAND
     #[command(hide = true)]
     Exec {
@@ -87,7 +92,7 @@ enum Command {
 /// Arguments of `run`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RunArgs {
-    /// Scenario: a name shipped with the bench (edge, edge-orders, routes, events-publish, events-batch, events-fanout, vault-read, vault-write, vault-issue, vault-sign, vault-sign-shared, vault-validate, vault-revoke, vault-unseal; vault is all of the last eight) or a path to a TOML file
+    /// Scenario: a name shipped with the bench (edge, edge-orders, routes, events-publish, events-batch, events-fanout, vault-read, vault-write, vault-issue, vault-sign, vault-sign-shared, vault-validate, vault-revoke, vault-unseal; vault is all of the last eight; calc) or a path to a TOML file
     #[arg(default_value = "edge")]
     scenario: String,
     /// Short windows and sanity thresholds only; everything ends within a minute
@@ -118,7 +123,9 @@ pub(crate) struct RunArgs {
 
 fn main() -> ExitCode {
     let ended = match Cli::parse().command {
+        Command::Run(args) if args.scenario == kernels::NAME => kernels::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Kernels(args) => kernels::round(&args),
         Command::Origin { listen, bytes } => origin::serve(listen, bytes as usize).map(|()| Ended::Passed),
         Command::Exec { core, parent, command } => process::become_command(core, parent, &command),
     };

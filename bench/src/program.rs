@@ -113,7 +113,7 @@ impl Programs {
         if !self.fetch {
             return Err(format!("no `{name}` in PATH or {}; --fetch brings it", self.cache.display()));
         }
-        let fetched = self.bring(&pin).await;
+        let fetched = self.bring(&pin, false).await;
         fetched.map_err(|error| format!("{} cannot be fetched: {error:#}", pin.release))?;
         self.look(program).ok_or_else(|| format!("{} holds no `{name}`", pin.release))
     }
@@ -128,8 +128,42 @@ impl Programs {
         kept.filter(|(path, _)| path.is_file()).or_else(in_path)
     }
 
-    /// Installs one package beside the others; whole or not at all.
-    async fn bring(&self, pin: &Pin) -> anyhow::Result<()> {
+    /// The shared library of TA-Lib, of its wheel; the error says in words why there is none.
+    pub(crate) async fn talib(&self) -> Result<PathBuf, String> {
+        let place = self.package("ta-lib", false).await?;
+        let library = |name: &OsStr| name.to_string_lossy().starts_with("libta-lib");
+        let files = std::fs::read_dir(place.join("ta_lib.libs")).map_err(|error| error.to_string())?;
+        let found = files.filter_map(Result::ok).find(|file| library(&file.file_name()));
+        found.map(|file| file.path()).ok_or_else(|| "its wheel holds no libta-lib".to_owned())
+    }
+
+    /// Tulip Indicators, compiled from the one file of its source package.
+    pub(crate) async fn tulip(&self) -> Result<PathBuf, String> {
+        let place = self.package("tulipy", true).await?;
+        let library = place.join("libindicators.so");
+        if !library.is_file() {
+            let made = compile(&place, &library).await;
+            made.map_err(|error| format!("tulipy cannot be compiled: {error:#}"))?;
+        }
+        Ok(library)
+    }
+
+    /// Where a pinned package lies; fetched when asked for.
+    async fn package(&self, name: &str, is_source: bool) -> Result<PathBuf, String> {
+        let pin = pin(PINS, name).ok_or_else(|| format!("{name} is not pinned"))?;
+        let place = self.cache.join(pin.release);
+        if !place.is_dir() {
+            if !self.fetch {
+                return Err(format!("no {} in {}; --fetch brings it", pin.release, self.cache.display()));
+            }
+            let fetched = self.bring(&pin, is_source).await;
+            fetched.map_err(|error| format!("{} cannot be fetched: {error:#}", pin.release))?;
+        }
+        Ok(place)
+    }
+
+    /// Installs one package beside the others, or unpacks its source; whole or not at all.
+    async fn bring(&self, pin: &Pin, is_source: bool) -> anyhow::Result<()> {
         std::fs::create_dir_all(&self.cache).with_context(|| format!("create {}", self.cache.display()))?;
         // Beside its final place, so that it can be moved there in one step.
         let aside = tempfile::Builder::new().prefix("fetch-").tempdir_in(&self.cache)?;
@@ -140,12 +174,31 @@ impl Programs {
         let python = find_in_path("python3").context("no `python3` in PATH")?;
         let made = [words(&["-m", "venv"]), vec![venv.clone().into()]].concat();
         run(&python, made, aside.path()).await.context("make a virtual environment")?;
-        let install = [
-            words(&["install", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"]),
-            words(&["--only-binary", ":all:", "--target"]),
-            vec![target.clone().into(), "--requirement".into(), requirements.into()],
-        ];
-        run(&venv.join("bin/pip"), install.concat(), aside.path()).await.context("pip install")?;
+        let pip = venv.join("bin/pip");
+        let pinned = ["--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"];
+        if is_source {
+            let download = [
+                words(&["download", "--no-binary", pin.release.split("==").next().unwrap_or_default()]),
+                words(&pinned),
+                vec!["--dest".into(), aside.path().into(), "--requirement".into(), requirements.into()],
+            ];
+            run(&pip, download.concat(), aside.path()).await.context("pip download")?;
+            std::fs::create_dir(&target)?;
+            let archive = aside.path().join(format!("{}.tar.gz", pin.release.replace("==", "-")));
+            let unpack = [
+                words(&["--strip-components=1", "-C"]),
+                vec![target.clone().into(), "-xzf".into(), archive.into()],
+            ];
+            let tar = find_in_path("tar").context("no `tar` in PATH")?;
+            run(&tar, unpack.concat(), aside.path()).await.context("tar")?;
+        } else {
+            let install = [
+                words(&["install", "--only-binary", ":all:"]),
+                words(&pinned),
+                vec!["--target".into(), target.clone().into(), "--requirement".into(), requirements.into()],
+            ];
+            run(&pip, install.concat(), aside.path()).await.context("pip install")?;
+        }
         let place = self.cache.join(pin.release);
         match std::fs::rename(&target, &place) {
             // Another run was faster.
@@ -153,6 +206,14 @@ impl Programs {
             moved => moved.with_context(|| format!("move to {}", place.display())),
         }
     }
+}
+
+/// Compiles Tulip Indicators as its own package does, for any processor.
+async fn compile(place: &Path, library: &Path) -> anyhow::Result<()> {
+    let cc = find_in_path("cc").context("no `cc` in PATH")?;
+    let mut arguments: Vec<OsString> = ["-O3", "-fPIC", "-shared", "-o"].map(OsString::from).to_vec();
+    arguments.extend([library.into(), place.join("libindicators/tiamalgamation.c").into(), "-lm".into()]);
+    run(&cc, arguments, place).await.context("cc")
 }
 
 /// Runs a tool to its end with this process's own environment: proxies and certificates are set there.

@@ -55,7 +55,7 @@ const SCENARIO_BYTES_MAX: u64 = 64 * 1024;
 #[derive(Debug, Error)]
 pub(crate) enum ScenarioError {
     #[error(
-        "no scenario `{0}`: use edge, edge-orders, routes, events-publish, events-batch, events-fanout, vault, vault-read, vault-write, vault-issue, vault-sign, vault-sign-shared, vault-validate, vault-revoke, vault-unseal or a path to a TOML file"
+        "no scenario `{0}`: use edge, edge-orders, routes, events-publish, events-batch, events-fanout, vault, vault-read, vault-write, vault-issue, vault-sign, vault-sign-shared, vault-validate, vault-revoke, vault-unseal, calc or a path to a TOML file"
     )]
     Unknown(String),
     #[error("read scenario {path}")]

@@ -1,0 +1,152 @@
+//! `sluice-bench run calc`: the kernels of the calculations beside other libraries, in one process and with the same
+//! buffers; the builds of Sluice in turns, each as a child.
+
+mod goals;
+mod report;
+mod rivals;
+mod table;
+mod timing;
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, ensure};
+use clap::Args;
+use sluice_calc::dispatch::Build;
+
+use crate::RunArgs;
+use crate::machine::{Machine, Neighbours};
+use crate::process::{allowed_cores, pin_thread};
+use crate::program::Programs;
+use crate::run::Ended;
+use goals::CalcScenario;
+use report::{Report, Section};
+use timing::{CRATE, Round, TALIB, TULIP};
+
+/// Name of the scenario.
+pub(crate) const NAME: &str = "calc";
+/// Name of this program compiled for x86-64-v3.
+const V3: &str = "sluice-bench-v3";
+/// LIMIT: more bars take minutes a round.
+const BARS_MAX: u64 = 10_000_000;
+
+/// One round in one build.
+#[derive(Debug, Args)]
+pub(crate) struct RoundArgs {
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1_000..=BARS_MAX))]
+    bars: u64,
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    runs: u32,
+    /// Shared library of TA-Lib
+    #[arg(long)]
+    talib: Option<PathBuf>,
+    /// Shared library of Tulip Indicators
+    #[arg(long)]
+    tulip: Option<PathBuf>,
+}
+
+/// Measures once and prints what was found.
+pub(crate) fn round(args: &RoundArgs) -> anyhow::Result<Ended> {
+    // One core for the whole round, as for every subject of the other scenarios.
+    if let Some(core) = allowed_cores()?.last() {
+        pin_thread(None, *core)?;
+    }
+    let found = timing::round(args.bars as usize, args.runs, args.talib.as_deref(), args.tulip.as_deref())?;
+    writeln!(std::io::stdout(), "{}", serde_json::to_string(&found)?)?;
+    Ok(Ended::Passed)
+}
+
+/// Measures, judges and writes the report.
+pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Ended> {
+    let goals = CalcScenario::shipped()?;
+    let timing = goals.timing(args.quick, args.repeats);
+    let (talib, tulip) = libraries(args)?;
+    let own = std::env::current_exe()?;
+    let v3 = own.with_file_name(V3);
+    let mut rivals = BTreeMap::from([(CRATE.to_owned(), "crate ta-lib 0.8.3, in Rust".to_owned())]);
+    for (who, found) in [(TALIB, &talib), (TULIP, &tulip)] {
+        rivals.insert(who.to_owned(), found.as_ref().map_or_else(Clone::clone, |path| source(path)));
+    }
+    let mut builds = vec![own.clone()];
+    if v3.is_file() && Build::best() == Build::V3 {
+        builds.push(v3);
+    } else {
+        rivals.insert(
+            "x86-64-v3".to_owned(),
+            format!("not measured: no {V3} beside this program, or another processor"),
+        );
+    }
+    let neighbours = Neighbours::watch();
+    let mut sections = Vec::new();
+    for bars in &timing.bars {
+        let mut rounds: Vec<Vec<Round>> = vec![Vec::new(); builds.len()];
+        for _ in 0..timing.rounds {
+            for (build, rounds) in builds.iter().zip(&mut rounds) {
+                rounds.push(child(build, *bars, timing.runs, talib.as_deref().ok(), tulip.as_deref().ok())?);
+            }
+        }
+        sections.extend(rounds.iter().map(|rounds| Section::of(*bars, rounds)));
+    }
+    // The fastest build at the longest series; a quick run judges nothing.
+    let checks = match sections.get(builds.len() - 1) {
+        Some(section) if !args.quick => section.judged(&goals),
+        _ => Vec::new(),
+    };
+    let missed = checks.iter().any(|check| !check.met);
+    let report = Report {
+        schema: "sluice-bench-calc/1",
+        scenario: goals.name.clone(),
+        quick: args.quick,
+        machine: Machine::describe(allowed_cores()?.len()),
+        others_used: neighbours.and_then(|neighbours| neighbours.cores_used()),
+        rounds: timing.rounds,
+        rivals,
+        sections,
+        checks,
+    };
+    std::fs::create_dir_all(&args.out)?;
+    let text = report.render(&goals)?;
+    std::fs::write(args.out.join("calc.json"), serde_json::to_vec_pretty(&report)?)?;
+    std::fs::write(args.out.join("calc.md"), &text)?;
+    write!(std::io::stdout(), "{text}")?;
+    Ok(if missed { Ended::Missed } else { Ended::Passed })
+}
+
+/// Package and file of a library.
+fn source(library: &Path) -> String {
+    let release = library
+        .ancestors()
+        .filter_map(|folder| folder.file_name()?.to_str())
+        .find(|name| name.contains("=="));
+    let file = library.file_name().unwrap_or_default();
+    format!("{} of {}", file.display(), release.unwrap_or("this machine"))
+}
+
+/// The libraries of the rivals in C, or why there are none.
+fn libraries(args: &RunArgs) -> anyhow::Result<(Result<PathBuf, String>, Result<PathBuf, String>)> {
+    let programs = Programs::new(&args.cache, args.fetch)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(async { (programs.talib().await, programs.tulip().await) }))
+}
+
+fn child(
+    build: &Path,
+    bars: usize,
+    runs: u32,
+    talib: Option<&Path>,
+    tulip: Option<&Path>,
+) -> anyhow::Result<Round> {
+    let mut command = Command::new(build);
+    command.args(["kernels", "--bars", &bars.to_string(), "--runs", &runs.to_string()]);
+    for (name, path) in [("--talib", talib), ("--tulip", tulip)] {
+        if let Some(path) = path {
+            command.arg(name).arg(path);
+        }
+    }
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let output = output.with_context(|| format!("start {}", build.display()))?;
+    ensure!(output.status.success(), "{} ended with {}", build.display(), output.status);
+    serde_json::from_slice(&output.stdout).context("what a round prints")
+}

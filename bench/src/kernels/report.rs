@@ -1,0 +1,177 @@
+//! What the rounds add up to: medians, ratios, checks, a table.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::goals::CalcScenario;
+use super::table::KERNELS;
+use super::timing::{CRATE, OURS, Round, STREAM, TALIB, TULIP};
+use crate::machine::Machine;
+
+/// One length of series in one build.
+#[derive(Debug, Serialize)]
+pub(super) struct Section {
+    pub(super) bars: usize,
+    pub(super) build: String,
+    pub(super) kernels: BTreeMap<String, BTreeMap<String, f64>>,
+    pub(super) others: BTreeMap<String, f64>,
+}
+
+/// A goal and what was found.
+#[derive(Debug, Serialize)]
+pub(super) struct Check {
+    pub(super) what: String,
+    pub(super) figure: f64,
+    pub(super) goal: f64,
+    pub(super) met: bool,
+}
+
+/// The whole run.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) schema: &'static str,
+    pub(super) scenario: String,
+    pub(super) quick: bool,
+    pub(super) machine: Machine,
+    /// Cores that others used meanwhile.
+    pub(super) others_used: Option<f64>,
+    pub(super) rounds: u32,
+    /// Who was measured, and who was not and why.
+    pub(super) rivals: BTreeMap<String, String>,
+    pub(super) sections: Vec<Section>,
+    pub(super) checks: Vec<Check>,
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+impl Section {
+    /// Medians of the rounds of one build and length.
+    pub(super) fn of(bars: usize, rounds: &[Round]) -> Self {
+        let mut kernels: BTreeMap<String, BTreeMap<String, f64>> = BTreeMap::new();
+        let mut others = BTreeMap::new();
+        if let Some(first) = rounds.first() {
+            for (name, figures) in &first.kernels {
+                let of = |who: &String| median(rounds.iter().map(|round| round.kernels[name][who]).collect());
+                kernels.insert(name.clone(), figures.keys().map(|who| (who.clone(), of(who))).collect());
+            }
+            let of = |name: &String| median(rounds.iter().map(|round| round.others[name]).collect());
+            others = first.others.keys().map(|name| (name.clone(), of(name))).collect();
+        }
+        Self {
+            bars,
+            build: rounds.first().map(|round| round.build.clone()).unwrap_or_default(),
+            kernels,
+            others,
+        }
+    }
+
+    /// A rival's time over ours, geometric mean of the kernels.
+    pub(super) fn times(&self, who: &str) -> Option<f64> {
+        let logs: Option<Vec<f64>> =
+            self.kernels.values().map(|figures| Some((figures.get(who)? / figures[OURS]).ln())).collect();
+        logs.filter(|logs| !logs.is_empty()).map(|logs| (logs.iter().sum::<f64>() / logs.len() as f64).exp())
+    }
+
+    /// CalcScenario of the scenario, held against this section.
+    pub(super) fn judged(&self, goals: &CalcScenario) -> Vec<Check> {
+        let most = |what: String, figure: f64, goal: f64| Check { what, figure, goal, met: figure <= goal };
+        let least = |what: &str, figure: f64, goal: f64| Check {
+            what: what.to_owned(),
+            figure,
+            goal,
+            met: figure >= goal,
+        };
+        let mut checks: Vec<Check> = KERNELS
+            .iter()
+            .map(|kernel| {
+                most(
+                    format!("{} ns a bar", kernel.name),
+                    self.kernels[kernel.name][OURS],
+                    goals.goals[kernel.name],
+                )
+            })
+            .collect();
+        if let Some(times) = self.times(TALIB) {
+            checks.push(least("times TA-Lib C", times, goals.limits.times_talib));
+        }
+        let slowest = self.kernels.values().map(|figures| figures[STREAM]).fold(0.0, f64::max);
+        checks.push(most("slowest stream, ns a bar".to_owned(), slowest, goals.limits.stream_ns));
+        checks.push(most(
+            "all risk figures, ns a return".to_owned(),
+            self.others["risk"],
+            goals.limits.risk_ns,
+        ));
+        checks.push(least("combinations a second", self.others["grid"], goals.limits.grid_per_s));
+        checks
+    }
+
+    fn render(&self, text: &mut String, goals: &CalcScenario) -> std::fmt::Result {
+        writeln!(text, "### {} bars, {}\n", self.bars, self.build)?;
+        let rivals = [TALIB, CRATE, TULIP].map(|who| (who, self.times(who)));
+        let rivals: Vec<_> = rivals.into_iter().filter_map(|(who, times)| Some((who, times?))).collect();
+        write!(text, "| kernel | ns a bar | goal | copies |")?;
+        rivals.iter().try_for_each(|(who, _)| write!(text, " {who} | × |"))?;
+        writeln!(text, " stream |")?;
+        writeln!(text, "|---|---:|---:|---:|{}---:|", "---:|---:|".repeat(rivals.len()))?;
+        for kernel in KERNELS {
+            let figures = &self.kernels[kernel.name];
+            let ours = figures[OURS];
+            let copies = ours / self.others["copy"];
+            write!(text, "| {} | {ours:.2} | {:.2} | {copies:.1} |", kernel.name, goals.goals[kernel.name])?;
+            for (who, _) in &rivals {
+                write!(text, " {:.2} | {:.2} |", figures[*who], figures[*who] / ours)?;
+            }
+            writeln!(text, " {:.1} |", figures[STREAM])?;
+        }
+        write!(text, "| geometric mean | | | |")?;
+        rivals.iter().try_for_each(|(_, times)| write!(text, " | {times:.2} |"))?;
+        let other = |name: &str| self.others[name];
+        writeln!(text, " |\n")?;
+        writeln!(
+            text,
+            "A value copied {:.2} ns, filled {:.2}; every risk figure {:.1} ns a return; 32 exponential averages {:.2} ns a \
+             bar and average; {:.0} combinations of 10,000 bars a second.\n",
+            other("copy"),
+            other("fill"),
+            other("risk"),
+            other("sweep"),
+            other("grid")
+        )
+    }
+}
+
+impl Report {
+    /// As Markdown.
+    pub(super) fn render(&self, goals: &CalcScenario) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        let form = if self.quick { " (quick: proves that it works, not how fast)" } else { "" };
+        writeln!(text, "## {}{form}\n", self.scenario)?;
+        writeln!(
+            text,
+            "One core of {}, Linux {}. {} rounds, in turns of the builds; all rivals in one process, one after the other, with \
+             the same buffers; medians of the rounds.{}\n",
+            self.machine.cpu,
+            self.machine.kernel,
+            self.rounds,
+            self.others_used
+                .map(|used| format!(" Others used {used:.2} cores meanwhile."))
+                .unwrap_or_default()
+        )?;
+        for (who, what) in &self.rivals {
+            writeln!(text, "- {who}: {what}")?;
+        }
+        writeln!(text)?;
+        self.sections.iter().try_for_each(|section| section.render(&mut text, goals))?;
+        let met = self.checks.iter().filter(|check| check.met).count();
+        writeln!(text, "{met} of {} goals met.", self.checks.len())?;
+        for check in self.checks.iter().filter(|check| !check.met) {
+            writeln!(text, "- missed: {}: {:.2}, goal {:.2}", check.what, check.figure, check.goal)?;
+        }
+        Ok(text)
+    }
+}
