@@ -49,6 +49,10 @@ use clap::{Args, Parser, Subcommand};
 use crate::run::Ended;
 use crate::scenario::ScenarioError;
 
+/// That of the program: large buffers of the kernels lie on large pages, the rivals' too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Command line of `sluice-bench`.
 #[derive(Debug, Parser)]
 #[command(

@@ -1,12 +1,16 @@
 //! Drivers: the plain loop, and chunks of a long series side by side.
 
 use super::Recursive;
+use crate::dispatch::foresee;
 use crate::lanes::{BLOCK, Lanes, Wide, load_block, store_block};
 use std::array::from_fn;
 use std::ops::Range;
 
 /// Chunks side by side.
 const LANES: usize = Wide::WIDTH;
+
+/// Bars ahead whose cache lines are asked for.
+const AHEAD: usize = 128;
 
 /// Shortest chunk worth its warm-up.
 const CHUNK_MIN: usize = 320;
@@ -53,6 +57,12 @@ pub(super) fn chunked<R, const I: usize, const S: usize, const K: usize, const O
     let begun = warmed::<R, I, S, K, O>(&wide, input, chunk, warm_up, state);
     let mut ends = begun;
     for from in (0..chunk).step_by(BLOCK) {
+        if from % (2 * BLOCK) == 0 {
+            let outs = outs.each_ref().map(|out| &**out);
+            for column in input.iter().chain(&outs) {
+                (0..LANES).for_each(|lane| foresee(column, lane * chunk + from + AHEAD));
+            }
+        }
         let values = advance::<R, I, S, K, O>(&wide, &mut ends, &input, |lane| lane * chunk + from);
         for (output, out) in outs.iter_mut().enumerate() {
             store_block(from_fn(|bar| values[bar][output]), &mut out[from..], chunk);
@@ -117,10 +127,10 @@ where
     R: Recursive<I, S, K, O>,
 {
     let rows = input.map(|column| load_block(|lane| &column[starts(lane)..]));
-    let (mut now, mut values) = (*state, [[Wide::splat(0.0); O]; BLOCK]);
-    for (bar, values) in values.iter_mut().enumerate() {
-        *values = R::step(k, &mut now, rows.map(|row| row[bar]));
-    }
+    let mut now = *state;
+    let mut next = |bar: usize| R::step(k, &mut now, rows.map(|row| row[bar]));
+    // Not a loop: an array that is indexed lies in memory, and is copied there in halves.
+    let values = [next(0), next(1), next(2), next(3)];
     *state = now;
     values
 }

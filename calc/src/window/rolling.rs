@@ -1,11 +1,14 @@
 //! Sums over a sliding window, as batch and as stream.
 
 use super::{Clock, Ring, segment_bars};
+use crate::dispatch::foresee;
 use crate::indicator::{Kernel, Live, Rows, fill_warm_up, outputs};
 use crate::lanes::{BLOCK, Lanes, Wide, load_block, store_block};
 use crate::series::{Bar, Column};
 use std::array::from_fn;
 use std::fmt::Debug;
+
+type WideMask = <Wide as Lanes>::Mask;
 
 /// Segments side by side.
 const LANES: usize = Wide::WIDTH;
@@ -119,6 +122,23 @@ impl<W: Sliding<I, S, O>, const I: usize, const S: usize, const O: usize> Window
         }
     }
 
+    /// One bar of the lanes.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "four of them are one block in registers")]
+    fn step(
+        &self,
+        sums: &mut [Wide; S],
+        distrusted: &mut WideMask,
+        oldest: [Wide; I],
+        newest: [Wide; I],
+    ) -> [Wide; O] {
+        self.0.slide(sums, oldest, newest);
+        if let Some(mask) = self.0.distrusts(sums) {
+            *distrusted = *distrusted | mask;
+        }
+        self.0.value(sums, newest)
+    }
+
     /// [`LANES`] segments side by side; a lane that would have to be summed again goes alone.
     fn group(&self, input: [&[f64]; I], mut outs: [&mut [f64]; O]) {
         let (window, segment) = (self.0.window(), outs[0].len() / LANES);
@@ -134,14 +154,19 @@ impl<W: Sliding<I, S, O>, const I: usize, const S: usize, const O: usize> Window
         for from in (1..segment).step_by(BLOCK) {
             let rows =
                 |start: usize| input.map(|column| load_block(|lane| &column[lane * segment + start..]));
-            let (oldest, newest) = (rows(from - 1), rows(from + window - 1));
-            let mut values = [[Wide::splat(0.0); O]; BLOCK];
-            for (bar, values) in values.iter_mut().enumerate() {
-                let now = newest.map(|row| row[bar]);
-                self.0.slide(&mut sums, oldest.map(|row| row[bar]), now);
-                distrusted = distrusted | self.0.distrusts(&sums).unwrap_or(never);
-                *values = self.0.value(&sums, now);
+            if from % (2 * BLOCK) == 1 {
+                // The place in the next group.
+                let outs = outs.each_ref().map(|out| &**out);
+                for column in input.iter().chain(&outs) {
+                    (0..LANES).for_each(|lane| foresee(column, (LANES + lane) * segment + window + from));
+                }
             }
+            let (oldest, newest) = (rows(from - 1), rows(from + window - 1));
+            let mut next = |bar: usize| {
+                self.step(&mut sums, &mut distrusted, oldest.map(|row| row[bar]), newest.map(|row| row[bar]))
+            };
+            // Not a loop: an array that is indexed lies in memory, and is copied there in halves.
+            let values = [next(0), next(1), next(2), next(3)];
             for (output, out) in outs.iter_mut().enumerate() {
                 store_block(from_fn(|bar| values[bar][output]), &mut out[from..], segment);
             }
