@@ -11,6 +11,7 @@ use crate::lanes::{Lanes, Wide};
 use crate::params::Period;
 use crate::series::{Bar, Column};
 use crate::window::{Derived, Ring};
+use std::array::from_fn;
 use std::sync::Arc;
 
 pub(super) static CCI: Entry = Entry {
@@ -27,6 +28,9 @@ pub(super) static CCI: Entry = Entry {
 const FLAT: f64 = 1e-14;
 
 /// The typical price of a bar.
+/// Vectors of windows that are summed at a time.
+const ABREAST: usize = 4;
+
 #[derive(Clone, Copy, Debug)]
 struct Typical;
 
@@ -52,6 +56,35 @@ impl Cci {
         let (zero, count) = (V::splat(0.0), V::splat(self.period.count()));
         let mean = window().fold(zero, |sum, value| sum + value) / count;
         let deviation = window().fold(zero, |sum, value| sum + (value - mean).abs()) / count;
+        Self::shown(newest, mean, deviation)
+    }
+
+    /// The indices of the [`ABREAST`] times eight windows that begin with the first bars of `seen`.
+    fn abreast(self, seen: &[f64], out: &mut [f64]) {
+        let (zero, count) = (Wide::splat(0.0), Wide::splat(self.period.count()));
+        let newest = seen.len() - ABREAST * Wide::WIDTH;
+        let at = |bars: &[f64], side: usize| Wide::load(&bars[side * Wide::WIDTH..][..Wide::WIDTH]);
+        // One bar of every window at a time, oldest first: additions of different windows do not wait for one another.
+        let windows = || seen.windows(ABREAST * Wide::WIDTH);
+        let mut means = [zero; ABREAST];
+        for bars in windows() {
+            means = from_fn(|side| means[side] + at(bars, side));
+        }
+        let means = means.map(|sum| sum / count);
+        let mut deviations = [zero; ABREAST];
+        for bars in windows() {
+            deviations = from_fn(|side| deviations[side] + (at(bars, side) - means[side]).abs());
+        }
+        for side in 0..ABREAST {
+            let value = Self::shown(at(&seen[newest..], side), means[side], deviations[side] / count);
+            value.store(&mut out[side * Wide::WIDTH..][..Wide::WIDTH]);
+        }
+    }
+
+    /// The index of a window with this mean and mean deviation.
+    #[inline]
+    fn shown<V: Lanes>(newest: V, mean: V, deviation: V) -> V {
+        let zero = V::splat(0.0);
         let (distance, unit) = (newest - mean, V::splat(0.015) * deviation);
         let rounding = V::splat(FLAT) * mean.abs();
         let still = distance.abs().le(rounding) | deviation.le(rounding) | unit.le(zero);
@@ -74,11 +107,10 @@ impl Kernel for Cci {
         fill_warm_up(out, self.lookback());
         let out = out.get_mut(self.lookback()..).unwrap_or_default();
         let bars = self.period.bars();
-        let whole = out.len() / Wide::WIDTH * Wide::WIDTH;
-        for at in (0..whole).step_by(Wide::WIDTH) {
-            let seen = &prices[at..at + bars + Wide::WIDTH - 1];
-            let window = || seen.windows(Wide::WIDTH).map(Wide::load);
-            self.of(window, Wide::load(&seen[bars - 1..])).store(&mut out[at..]);
+        let step = ABREAST * Wide::WIDTH;
+        let whole = out.len() / step * step;
+        for at in (0..whole).step_by(step) {
+            self.abreast(&prices[at..at + bars + step - 1], &mut out[at..]);
         }
         for at in whole..out.len() {
             let seen = &prices[at..at + bars];
