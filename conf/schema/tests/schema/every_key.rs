@@ -25,6 +25,7 @@ pub(crate) const OTHER_VALUES: &[(&str, &str)] = &[
     ("calc.body_bytes", "\"1MiB\""),
     ("calc.listen", "\"127.0.0.1:18013\""),
     ("calc.rows", "10"),
+    ("calc.series_bytes", "\"1GiB\""),
     ("calc.threads", "2"),
     ("control.hosts", "[\"ops.example.com\"]"),
     ("control.listen", "\"127.0.0.1:18012\""),

@@ -290,6 +290,7 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
             "calc.body_bytes",
             "calc.listen",
             "calc.rows",
+            "calc.series_bytes",
             "calc.threads",
             "control.listen",
             "demo.backtesting_listen",
