@@ -56,8 +56,8 @@ class Worker:
 
     def until_subscribers(self, count):
         end = time.monotonic() + WAIT_S
-        # The edge is one of them: it listens for kill switches.
-        while not count <= (now := self.subscribers()) <= count + 1:
+        # Two are there anyway: the edge listens for kill switches, the calculation worker for candles that form.
+        while not count <= (now := self.subscribers()) <= count + 2:
             if time.monotonic() > end:
                 raise Fault(f"{now} subscribers, not {count}")
 
