@@ -5,9 +5,11 @@
 //! depends on the build; sums across lanes, whose order does; and polynomials for logarithms and
 //! the like, which differ from the platform's.
 
+#![allow(clippy::inline_always, reason = "a call costs more than the instruction it stands for")]
+
 mod block;
 
-pub(crate) use block::{BLOCK, load_block, store_block};
+pub(crate) use block::{BLOCK, load_block, load_blocks, store_block};
 
 use std::array::from_fn;
 use std::ops::{Add, BitAnd, BitOr, Div, Mul, Sub};
@@ -57,13 +59,13 @@ pub(crate) trait Lanes:
     fn store(self, values: &mut [f64]);
 
     /// The larger of the two, `other` when they are equal or either is `NaN`.
-    #[inline]
+    #[inline(always)]
     fn top(self, other: Self) -> Self {
         Self::select(other.lt(self), self, other)
     }
 
     /// The smaller of the two, `other` when they are equal or either is `NaN`.
-    #[inline]
+    #[inline(always)]
     fn bottom(self, other: Self) -> Self {
         Self::select(self.lt(other), self, other)
     }
@@ -72,7 +74,7 @@ pub(crate) trait Lanes:
     fn bits(mask: Self::Mask) -> u32;
 
     /// The value where it is positive, else 0.
-    #[inline]
+    #[inline(always)]
     fn positive(self) -> Self {
         let zero = Self::splat(0.0);
         Self::select(zero.lt(self), self, zero)
@@ -83,57 +85,57 @@ impl Lanes for f64 {
     const WIDTH: usize = 1;
     type Mask = bool;
 
-    #[inline]
+    #[inline(always)]
     fn splat(value: f64) -> Self {
         value
     }
 
-    #[inline]
+    #[inline(always)]
     fn gather(mut value: impl FnMut(usize) -> f64) -> Self {
         value(0)
     }
 
-    #[inline]
+    #[inline(always)]
     fn lane(self, _: usize) -> f64 {
         self
     }
 
-    #[inline]
+    #[inline(always)]
     fn lt(self, other: Self) -> bool {
         self < other
     }
 
-    #[inline]
+    #[inline(always)]
     fn le(self, other: Self) -> bool {
         self <= other
     }
 
-    #[inline]
+    #[inline(always)]
     fn select(mask: bool, yes: Self, no: Self) -> Self {
         if mask { yes } else { no }
     }
 
-    #[inline]
+    #[inline(always)]
     fn abs(self) -> Self {
         Self::abs(self)
     }
 
-    #[inline]
+    #[inline(always)]
     fn sqrt(self) -> Self {
         Self::sqrt(self)
     }
 
-    #[inline]
+    #[inline(always)]
     fn bits(mask: bool) -> u32 {
         u32::from(mask)
     }
 
-    #[inline]
+    #[inline(always)]
     fn load(values: &[f64]) -> Self {
         values[0]
     }
 
-    #[inline]
+    #[inline(always)]
     fn store(self, values: &mut [f64]) {
         values[0] = self;
     }
@@ -143,67 +145,67 @@ impl Lanes for f64x4 {
     const WIDTH: usize = 4;
     type Mask = Self;
 
-    #[inline]
+    #[inline(always)]
     fn splat(value: f64) -> Self {
         Self::splat(value)
     }
 
-    #[inline]
+    #[inline(always)]
     fn gather(value: impl FnMut(usize) -> f64) -> Self {
         Self::new(from_fn(value))
     }
 
-    #[inline]
+    #[inline(always)]
     fn lane(self, lane: usize) -> f64 {
         self.to_array()[lane]
     }
 
-    #[inline]
+    #[inline(always)]
     fn lt(self, other: Self) -> Self {
         self.simd_lt(other)
     }
 
-    #[inline]
+    #[inline(always)]
     fn le(self, other: Self) -> Self {
         self.simd_le(other)
     }
 
-    #[inline]
+    #[inline(always)]
     fn select(mask: Self, yes: Self, no: Self) -> Self {
         mask.bitselect(yes, no)
     }
 
-    #[inline]
+    #[inline(always)]
     fn abs(self) -> Self {
         Self::abs(self)
     }
 
-    #[inline]
+    #[inline(always)]
     fn sqrt(self) -> Self {
         Self::sqrt(self)
     }
 
-    #[inline]
+    #[inline(always)]
     fn top(self, other: Self) -> Self {
         self.fast_max(other)
     }
 
-    #[inline]
+    #[inline(always)]
     fn bottom(self, other: Self) -> Self {
         self.fast_min(other)
     }
 
-    #[inline]
+    #[inline(always)]
     fn bits(mask: Self) -> u32 {
         mask.to_bitmask()
     }
 
-    #[inline]
+    #[inline(always)]
     fn load(values: &[f64]) -> Self {
         Self::new([values[0], values[1], values[2], values[3]])
     }
 
-    #[inline]
+    #[inline(always)]
     fn store(self, values: &mut [f64]) {
         values[..4].copy_from_slice(&self.to_array());
     }
@@ -218,7 +220,7 @@ macro_rules! lane_by_lane {
         impl<V: $operator<Output = V>> $operator for Pair<V> {
             type Output = Self;
 
-            #[inline]
+            #[inline(always)]
             fn $method(self, other: Self) -> Self {
                 Self(self.0.$method(other.0), self.1.$method(other.1))
             }
@@ -229,12 +231,12 @@ macro_rules! lane_by_lane {
 lane_by_lane!(Add add, Sub sub, Mul mul, Div div, BitAnd bitand, BitOr bitor);
 
 impl<V> Pair<V> {
-    #[inline]
+    #[inline(always)]
     const fn of(first: V, second: V) -> Self {
         Self(first, second)
     }
 
-    #[inline]
+    #[inline(always)]
     fn halves(self) -> (V, V) {
         (self.0, self.1)
     }
@@ -244,71 +246,82 @@ impl<V: Lanes> Lanes for Pair<V> {
     const WIDTH: usize = 2 * V::WIDTH;
     type Mask = Pair<V::Mask>;
 
-    #[inline]
+    #[inline(always)]
     fn splat(value: f64) -> Self {
         Self(V::splat(value), V::splat(value))
     }
 
-    #[inline]
+    #[inline(always)]
     fn gather(mut value: impl FnMut(usize) -> f64) -> Self {
         Self(V::gather(&mut value), V::gather(|lane| value(V::WIDTH + lane)))
     }
 
-    #[inline]
+    #[inline(always)]
     fn lane(self, lane: usize) -> f64 {
         if lane < V::WIDTH { self.0.lane(lane) } else { self.1.lane(lane - V::WIDTH) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn lt(self, other: Self) -> Self::Mask {
         Pair(self.0.lt(other.0), self.1.lt(other.1))
     }
 
-    #[inline]
+    #[inline(always)]
     fn le(self, other: Self) -> Self::Mask {
         Pair(self.0.le(other.0), self.1.le(other.1))
     }
 
-    #[inline]
+    #[inline(always)]
     fn select(mask: Self::Mask, yes: Self, no: Self) -> Self {
         Self(V::select(mask.0, yes.0, no.0), V::select(mask.1, yes.1, no.1))
     }
 
-    #[inline]
+    #[inline(always)]
     fn abs(self) -> Self {
         Self(self.0.abs(), self.1.abs())
     }
 
-    #[inline]
+    #[inline(always)]
     fn sqrt(self) -> Self {
         Self(self.0.sqrt(), self.1.sqrt())
     }
 
-    #[inline]
+    #[inline(always)]
     fn top(self, other: Self) -> Self {
         Self(self.0.top(other.0), self.1.top(other.1))
     }
 
-    #[inline]
+    #[inline(always)]
     fn bottom(self, other: Self) -> Self {
         Self(self.0.bottom(other.0), self.1.bottom(other.1))
     }
 
-    #[inline]
+    #[inline(always)]
     fn bits(mask: Self::Mask) -> u32 {
         V::bits(mask.0) | V::bits(mask.1) << V::WIDTH
     }
 
-    #[inline]
+    #[inline(always)]
     fn load(values: &[f64]) -> Self {
         Self(V::load(values), V::load(&values[V::WIDTH..]))
     }
 
-    #[inline]
+    #[inline(always)]
     fn store(self, values: &mut [f64]) {
         self.0.store(values);
         self.1.store(&mut values[V::WIDTH..]);
     }
+}
+
+/// Eight values of each column, from `at` on.
+#[inline(always)]
+pub(crate) fn load_each<const C: usize>(columns: &[&[f64]; C], at: usize) -> [Wide; C] {
+    let mut lanes = [Wide::splat(0.0); C];
+    // Not `map`, which the compiler makes a call.
+    for (lanes, column) in lanes.iter_mut().zip(columns) {
+        *lanes = Wide::load(&column[at..][..Wide::WIDTH]);
+    }
+    lanes
 }
 
 #[cfg(test)]

@@ -1,49 +1,49 @@
-//! Rows turned into lanes and back, four bars at once.
+//! Rows turned into lanes and back, four bars at once: always inlined, so that they stay in registers.
 
 use super::{Lanes, Wide};
+use crate::dispatch::Abreast;
 use wide::f64x4;
 
 /// Bars turned at once: what fits in registers between a load and a store.
 pub(crate) const BLOCK: usize = 4;
 
-/// The first four bars of each lane's row.
-#[inline]
-pub(crate) fn load_block<'a>(row: impl Fn(usize) -> &'a [f64]) -> [Wide; BLOCK] {
-    let (low, high) = (quarter(|lane| row(lane)), quarter(|lane| row(f64x4::WIDTH + lane)));
+/// Four bars of every lane's row, for each column.
+#[inline(always)]
+pub(crate) fn load_blocks<const I: usize>(columns: &[Abreast<'_>; I], at: usize) -> [[Wide; BLOCK]; I] {
+    let mut blocks = [[Wide::splat(0.0); BLOCK]; I];
+    // Not `map`: the compiler would make it a call, and its arrays lie in memory.
+    for (block, rows) in blocks.iter_mut().zip(columns) {
+        *block = load_block(rows.block(at));
+    }
+    blocks
+}
+
+/// Four bars of every lane's row.
+#[inline(always)]
+pub(crate) fn load_block(rows: [&[f64; BLOCK]; Wide::WIDTH]) -> [Wide; BLOCK] {
+    let [low, high] =
+        [0, 4].map(|from| f64x4::transpose([0, 1, 2, 3].map(|row| f64x4::new(*rows[from + row]))));
     [0, 1, 2, 3].map(|bar| Wide::of(low[bar], high[bar]))
 }
 
-#[inline]
-fn quarter<'a>(row: impl Fn(usize) -> &'a [f64]) -> [f64x4; BLOCK] {
-    f64x4::transpose([0, 1, 2, 3].map(|lane| f64x4::load(&row(lane)[..BLOCK])))
-}
-
-/// Writes four bars of every lane to the beginnings of rows that begin `stride` apart.
-#[inline]
-pub(crate) fn store_block(bars: [Wide; BLOCK], out: &mut [f64], stride: usize) {
-    let mut from = 0;
-    let quarters = [bars.map(|bar| bar.halves().0), bars.map(|bar| bar.halves().1)];
-    for quarter in quarters {
-        for values in f64x4::transpose(quarter) {
-            values.store(&mut out[from..][..BLOCK]);
-            from += stride;
-        }
-    }
+/// The rows of four bars of every lane.
+#[inline(always)]
+pub(crate) fn store_block(bars: [Wide; BLOCK]) -> [[f64; BLOCK]; Wide::WIDTH] {
+    let low = f64x4::transpose(bars.map(|bar| bar.halves().0));
+    let high = f64x4::transpose(bars.map(|bar| bar.halves().1));
+    [low[0], low[1], low[2], low[3], high[0], high[1], high[2], high[3]].map(f64x4::to_array)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::array::from_fn;
 
     #[test]
     fn rows_go_in_and_come_out() {
-        let input: Vec<f64> = (0..8 * 50).map(f64::from).collect();
-        let bars = load_block(|lane| &input[lane * 50 + 3..]);
-        assert!((0..8).all(|lane| bars[2].lane(lane) == (lane * 50 + 5) as f64));
-        let mut out = vec![0.0; 8 * 50];
-        store_block(bars, &mut out[3..], 50);
-        let copied = |at: &usize| (3..7).contains(&(at % 50));
-        assert!((0..8 * 50).filter(copied).all(|at| out[at] == input[at]));
-        assert!((0..8 * 50).filter(|at| !copied(at)).all(|at| out[at] == 0.0));
+        let rows: [[f64; 4]; 8] = from_fn(|lane| from_fn(|bar| (lane * 50 + bar) as f64));
+        let bars = load_block(rows.each_ref());
+        assert!((0..8).all(|lane| bars[2].lane(lane) == (lane * 50 + 2) as f64));
+        assert_eq!(store_block(bars), rows);
     }
 }

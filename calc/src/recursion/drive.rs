@@ -1,16 +1,13 @@
 //! Drivers: the plain loop, and chunks of a long series side by side.
 
 use super::Recursive;
-use crate::dispatch::foresee;
-use crate::lanes::{BLOCK, Lanes, Wide, load_block, store_block};
+use crate::dispatch::{Abreast, AbreastMut, Ahead, LINE};
+use crate::lanes::{BLOCK, Lanes, Wide, load_blocks, store_block};
 use std::array::from_fn;
 use std::ops::Range;
 
 /// Chunks side by side.
 const LANES: usize = Wide::WIDTH;
-
-/// Bars ahead whose cache lines are asked for.
-const AHEAD: usize = 128;
 
 /// Shortest chunk worth its warm-up.
 const CHUNK_MIN: usize = 320;
@@ -49,25 +46,13 @@ pub(super) fn chunked<R, const I: usize, const S: usize, const K: usize, const O
 {
     let k = rule.coefficients();
     let chunk = chunk_bars(input[0].len());
-    let warm_up = rule.forgets().next_multiple_of(BLOCK);
+    let warm_up = rule.forgets().max(1).next_multiple_of(BLOCK);
     if chunk < CHUNK_MIN.max(2 * warm_up) {
         return serial::<R, I, S, K, O>(&k, state, input, &mut outs);
     }
     let wide = k.map(Wide::splat);
     let begun = warmed::<R, I, S, K, O>(&wide, input, chunk, warm_up, state);
-    let mut ends = begun;
-    for from in (0..chunk).step_by(BLOCK) {
-        if from % (2 * BLOCK) == 0 {
-            let outs = outs.each_ref().map(|out| &**out);
-            for column in input.iter().chain(&outs) {
-                (0..LANES).for_each(|lane| foresee(column, lane * chunk + from + AHEAD));
-            }
-        }
-        let values = advance::<R, I, S, K, O>(&wide, &mut ends, &input, |lane| lane * chunk + from);
-        for (output, out) in outs.iter_mut().enumerate() {
-            store_block(from_fn(|bar| values[bar][output]), &mut out[from..], chunk);
-        }
-    }
+    let mut ends = abreast::<R, I, S, K, O>(&wide, begun, input, &mut outs, chunk);
     for lane in 1..LANES {
         let truth = from_fn(|word| ends[word].lane(lane - 1));
         let guess = from_fn(|word| begun[word].lane(lane));
@@ -82,6 +67,32 @@ pub(super) fn chunked<R, const I: usize, const S: usize, const K: usize, const O
     let rest = LANES * chunk;
     let (input, mut outs) = (input.map(|column| &column[rest..]), outs.map(|out| &mut out[rest..]));
     serial::<R, I, S, K, O>(&k, state, input, &mut outs);
+}
+
+/// The chunks side by side, from the states before them to those behind them.
+fn abreast<R, const I: usize, const S: usize, const K: usize, const O: usize>(
+    k: &[Wide; K],
+    mut state: [Wide; S],
+    input: [&[f64]; I],
+    outs: &mut [&mut [f64]; O],
+    chunk: usize,
+) -> [Wide; S]
+where
+    R: Recursive<I, S, K, O>,
+{
+    let mut ahead = Ahead::new(&input, outs, chunk);
+    let rows = input.map(|column| Abreast::new(column, chunk, chunk));
+    let mut outs = outs.each_mut().map(|out| AbreastMut::new(out, chunk, chunk));
+    for from in (0..chunk).step_by(BLOCK) {
+        if Ahead::<I, O>::NEEDED && from % LINE == 0 {
+            ahead.ask();
+        }
+        let values = advance::<R, I, S, K, O>(k, &mut state, &rows, from);
+        for (output, out) in outs.iter_mut().enumerate() {
+            out.put(from, store_block(from_fn(|bar| values[bar][output])));
+        }
+    }
+    state
 }
 
 /// Bars a chunk: its share in whole blocks, less what would bring the rows close to one another in
@@ -106,27 +117,28 @@ fn warmed<R, const I: usize, const S: usize, const K: usize, const O: usize>(
 where
     R: Recursive<I, S, K, O>,
 {
-    // The first lane has no bars before it: it goes over its own, for nothing.
-    let at = |lane: usize| lane.max(1) * chunk - bars;
-    let mut state = R::guess(input.map(|column| Wide::gather(|lane| column[at(lane) - 1])));
+    // The bars before the second chunk, the third and so on: what the last lane finds is not wanted.
+    let rows = input.map(|column| Abreast::new(&column[chunk - bars..], chunk, bars));
+    let mut state = R::guess(input.map(|column| Wide::gather(|lane| column[(lane + 1) * chunk - bars - 1])));
     for from in (0..bars).step_by(BLOCK) {
-        advance::<R, I, S, K, O>(k, &mut state, &input, |lane| at(lane) + from);
+        advance::<R, I, S, K, O>(k, &mut state, &rows, from);
     }
-    from_fn(|word| Wide::gather(|lane| if lane == 0 { first[word] } else { state[word].lane(lane) }))
+    from_fn(|word| Wide::gather(|lane| if lane == 0 { first[word] } else { state[word].lane(lane - 1) }))
 }
 
-/// Steps over four bars of every lane, whose rows start where `starts` says.
-#[inline]
+/// Steps over four bars of every lane's row, from `from` on.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "state and bars stay in registers")]
 fn advance<R, const I: usize, const S: usize, const K: usize, const O: usize>(
     k: &[Wide; K],
     state: &mut [Wide; S],
-    input: &[&[f64]; I],
-    starts: impl Fn(usize) -> usize,
+    rows: &[Abreast<'_>; I],
+    from: usize,
 ) -> [[Wide; O]; BLOCK]
 where
     R: Recursive<I, S, K, O>,
 {
-    let rows = input.map(|column| load_block(|lane| &column[starts(lane)..]));
+    let rows = load_blocks(rows, from);
     let mut now = *state;
     let mut next = |bar: usize| R::step(k, &mut now, rows.map(|row| row[bar]));
     // Not a loop: an array that is indexed lies in memory, and is copied there in halves.

@@ -54,8 +54,9 @@ impl Eight {
     pub(super) fn fill(&self, bars: Range<usize>, lanes: &mut [Wide]) {
         let columns = self.columns.each_ref().map(|column| &column[bars.clone()]);
         let whole = bars.len() / BLOCK * BLOCK;
-        for (block, bar) in lanes.chunks_exact_mut(BLOCK).zip((0..whole).step_by(BLOCK)) {
-            block.copy_from_slice(&load_block(|lane| &columns[lane][bar..]));
+        let blocks = columns.map(|column| &column.as_chunks::<BLOCK>().0[..whole / BLOCK]);
+        for (at, lanes) in lanes.chunks_exact_mut(BLOCK).enumerate().take(whole / BLOCK) {
+            lanes.copy_from_slice(&load_block(blocks.map(|blocks| &blocks[at])));
         }
         for (bar, lanes) in lanes.iter_mut().enumerate().take(bars.len()).skip(whole) {
             *lanes = Wide::gather(|lane| columns[lane][bar]);

@@ -3,7 +3,7 @@
 use super::rolling::{Sliding, Window, Windowed};
 use super::segment_bars;
 use crate::indicator::{Kernel, Live, Rows, fill_warm_up, outputs};
-use crate::lanes::{Lanes, Wide};
+use crate::lanes::{Lanes, Wide, load_each};
 use crate::series::{Bar, Column};
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -29,9 +29,9 @@ pub(crate) trait Derived<const C: usize, const I: usize>:
         let now = input.map(|column| &column[usize::from(Self::LATE)..][..len]);
         let whole = len / Wide::WIDTH * Wide::WIDTH;
         for at in (0..whole).step_by(Wide::WIDTH) {
-            let lanes = |columns: [&[f64]; C]| columns.map(|column| Wide::load(&column[at..]));
-            for (out, value) in outs.iter_mut().zip(Self::of(lanes(before), lanes(now))) {
-                value.store(&mut out[at..]);
+            let values = Self::of(load_each(&before, at), load_each(&now, at));
+            for (out, value) in outs.iter_mut().zip(values) {
+                value.store(&mut out[at..][..Wide::WIDTH]);
             }
         }
         for at in whole..len {

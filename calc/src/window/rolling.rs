@@ -1,9 +1,9 @@
 //! Sums over a sliding window, as batch and as stream.
 
 use super::{Clock, Ring, segment_bars};
-use crate::dispatch::foresee;
+use crate::dispatch::{Abreast, AbreastMut, LINE, foresee};
 use crate::indicator::{Kernel, Live, Rows, fill_warm_up, outputs};
-use crate::lanes::{BLOCK, Lanes, Wide, load_block, store_block};
+use crate::lanes::{BLOCK, Lanes, Wide, load_blocks, store_block};
 use crate::series::{Bar, Column};
 use std::array::from_fn;
 use std::fmt::Debug;
@@ -142,6 +142,16 @@ impl<W: Sliding<I, S, O>, const I: usize, const S: usize, const O: usize> Window
     /// [`LANES`] segments side by side; a lane that would have to be summed again goes alone.
     fn group(&self, input: [&[f64]; I], mut outs: [&mut [f64]; O]) {
         let (window, segment) = (self.0.window(), outs[0].len() / LANES);
+        let distrusted = self.abreast(input, outs.each_mut().map(|out| &mut **out), segment);
+        for lane in (0..LANES).filter(|lane| distrusted >> lane & 1 == 1) {
+            let input = input.map(|column| &column[lane * segment..][..segment + window - 1]);
+            self.segment(input, outs.each_mut().map(|out| &mut out[lane * segment..][..segment]));
+        }
+    }
+
+    /// The segments of a group side by side; a bit for each that would have to be summed again.
+    fn abreast(&self, input: [&[f64]; I], mut outs: [&mut [f64]; O], segment: usize) -> u32 {
+        let window = self.0.window();
         let gather =
             |at: usize| -> [Wide; I] { from_fn(|i| Wide::gather(|lane| input[i][lane * segment + at])) };
         let mut sums = self.over(gather);
@@ -151,31 +161,28 @@ impl<W: Sliding<I, S, O>, const I: usize, const S: usize, const O: usize> Window
         }
         let never = Wide::splat(1.0).lt(Wide::splat(0.0));
         let mut distrusted = never;
+        let rows = input.map(|column| Abreast::new(column, segment, segment + window - 1));
+        let mut outs = outs.map(|out| AbreastMut::new(out, segment, segment));
         for from in (1..segment).step_by(BLOCK) {
-            let rows =
-                |start: usize| input.map(|column| load_block(|lane| &column[lane * segment + start..]));
-            if from % (2 * BLOCK) == 1 {
-                // The place in the next group.
-                let outs = outs.each_ref().map(|out| &**out);
-                for column in input.iter().chain(&outs) {
-                    (0..LANES).for_each(|lane| foresee(column, (LANES + lane) * segment + window + from));
+            if from % LINE == 1 {
+                // As much of the next group as is done of this one, in one piece.
+                let next = LANES * (segment + from) + window;
+                for column in input.into_iter().chain(outs.iter().map(AbreastMut::column)) {
+                    (0..LANES).for_each(|line| foresee(column, next + line * LINE));
                 }
             }
-            let (oldest, newest) = (rows(from - 1), rows(from + window - 1));
+            let oldest = load_blocks(&rows, from - 1);
+            let newest = load_blocks(&rows, from + window - 1);
             let mut next = |bar: usize| {
                 self.step(&mut sums, &mut distrusted, oldest.map(|row| row[bar]), newest.map(|row| row[bar]))
             };
             // Not a loop: an array that is indexed lies in memory, and is copied there in halves.
             let values = [next(0), next(1), next(2), next(3)];
             for (output, out) in outs.iter_mut().enumerate() {
-                store_block(from_fn(|bar| values[bar][output]), &mut out[from..], segment);
+                out.put(from, store_block(from_fn(|bar| values[bar][output])));
             }
         }
-        let distrusted = Wide::bits(distrusted);
-        for lane in (0..LANES).filter(|lane| distrusted >> lane & 1 == 1) {
-            let input = input.map(|column| &column[lane * segment..][..segment + window - 1]);
-            self.segment(input, outs.each_mut().map(|out| &mut out[lane * segment..][..segment]));
-        }
+        Wide::bits(distrusted)
     }
 }
 

@@ -27,10 +27,13 @@ pub(super) static CCI: Entry = Entry {
 /// A distance up to this share of the mean is rounding, not movement.
 const FLAT: f64 = 1e-14;
 
-/// The typical price of a bar.
-/// Vectors of windows that are summed at a time.
-const ABREAST: usize = 4;
+/// Vectors of windows that are summed at a time: their means and deviations fit into sixteen registers.
+const ABREAST: usize = 3;
 
+/// Windows of a tile, where they are short.
+const TILE: usize = 1_000;
+
+/// The typical price of a bar.
 #[derive(Clone, Copy, Debug)]
 struct Typical;
 
@@ -57,6 +60,20 @@ impl Cci {
         let mean = window().fold(zero, |sum, value| sum + value) / count;
         let deviation = window().fold(zero, |sum, value| sum + (value - mean).abs()) / count;
         Self::shown(newest, mean, deviation)
+    }
+
+    /// The indices of all full windows of some typical prices.
+    fn tile(self, prices: &[f64], out: &mut [f64]) {
+        let bars = self.period.bars();
+        let step = ABREAST * Wide::WIDTH;
+        let whole = out.len() / step * step;
+        for at in (0..whole).step_by(step) {
+            self.abreast(&prices[at..at + bars + step - 1], &mut out[at..]);
+        }
+        for at in whole..out.len() {
+            let seen = &prices[at..at + bars];
+            out[at] = self.of(|| seen.iter().copied(), seen[bars - 1]);
+        }
     }
 
     /// The indices of the [`ABREAST`] times eight windows that begin with the first bars of `seen`.
@@ -101,20 +118,19 @@ impl Kernel for Cci {
         1
     }
 
+    /// In tiles, whose typical prices stay in the nearest cache.
     fn batch(&self, rows: &Rows<'_>, outs: &mut [&mut [f64]], scratch: &mut [&mut [f64]]) {
         let ([out], [prices]) = (outputs(outs), outputs(scratch));
-        Typical::fill(Typical::READS.map(|column| rows.column(column)), [prices]);
+        let input = Typical::READS.map(|column| rows.column(column));
         fill_warm_up(out, self.lookback());
         let out = out.get_mut(self.lookback()..).unwrap_or_default();
         let bars = self.period.bars();
-        let step = ABREAST * Wide::WIDTH;
-        let whole = out.len() / step * step;
-        for at in (0..whole).step_by(step) {
-            self.abreast(&prices[at..at + bars + step - 1], &mut out[at..]);
-        }
-        for at in whole..out.len() {
-            let seen = &prices[at..at + bars];
-            out[at] = self.of(|| seen.iter().copied(), seen[bars - 1]);
+        let tile = (TILE / ABREAST / Wide::WIDTH).max(bars) * ABREAST * Wide::WIDTH;
+        for (at, out) in out.chunks_mut(tile).enumerate() {
+            let input = input.map(|column| &column[at * tile..][..out.len() + bars - 1]);
+            let prices = &mut prices[..out.len() + bars - 1];
+            Typical::fill(input, [&mut *prices]);
+            self.tile(prices, out);
         }
     }
 
