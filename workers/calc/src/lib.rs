@@ -62,13 +62,21 @@ pub use crate::error::CalcError;
 use crate::feed::Feed;
 pub use crate::series::OpenError;
 use crate::series::{Counts, Limits, Store};
+#[doc(hidden)]
+pub use crate::series::{Disk, Medium};
 use crate::universe::Kept;
 pub use crate::universe::UniverseError;
 
 /// Runs the worker until the process is to end.
 pub async fn run(start: Start) -> Result<(), CalcError> {
+    run_on(start, Arc::new(Disk)).await
+}
+
+/// Runs the worker with stored series on a disk that tests can let fail.
+#[doc(hidden)]
+pub async fn run_on(start: Start, medium: Arc<dyn Medium>) -> Result<(), CalcError> {
     let settings = Settings::from_config(&start.config.calc);
-    let store = open_series(&start, settings.series_bytes).await?;
+    let store = open_series(&start, medium, settings.series_bytes).await?;
     let folder = start.role_dir();
     let universe = tokio::task::spawn_blocking(move || Kept::open(&folder)).await??;
     let context = Arc::new(Context::new(&start, settings, store, universe)?);
@@ -106,7 +114,7 @@ fn publisher(start: &Start, context: &Arc<Context>) -> Option<Publisher> {
     Some(Publisher::start(client, Arc::clone(&context.jobs)))
 }
 
-async fn open_series(start: &Start, bytes: u64) -> Result<Arc<Store>, CalcError> {
+async fn open_series(start: &Start, medium: Arc<dyn Medium>, bytes: u64) -> Result<Arc<Store>, CalcError> {
     let folder = start.role_dir();
     let limits = Limits {
         series: SERIES_MAX,
@@ -118,6 +126,6 @@ async fn open_series(start: &Start, bytes: u64) -> Result<Arc<Store>, CalcError>
         series: metric::gauge(&start.registry, Name::CalcSeries),
         candles: metric::counters(&start.registry, Name::CalcCandles),
     };
-    let opened = tokio::task::spawn_blocking(move || Store::open(&folder, limits, counts)).await?;
+    let opened = tokio::task::spawn_blocking(move || Store::open(&folder, medium, limits, counts)).await?;
     Ok(Arc::new(opened?))
 }

@@ -6,7 +6,7 @@ use sluice_telemetry::metric::{self, Name};
 use super::*;
 use crate::body::Incoming;
 use crate::negotiate::Format;
-use crate::series::{Append, Candle, Counts, Limits, SeriesKey, Store};
+use crate::series::{Append, Candle, Counts, Disk, Limits, SeriesKey, Store};
 
 fn store(dir: &std::path::Path) -> Store {
     let registry = metric::registry("calc");
@@ -16,7 +16,7 @@ fn store(dir: &std::path::Path) -> Store {
     };
     let checkpoint_every = Duration::from_secs(3_600);
     let limits = Limits { series: 10, bytes: 64 << 20, journal_bytes: 1 << 20, checkpoint_every };
-    Store::open(dir, limits, counts).unwrap()
+    Store::open(dir, Arc::new(Disk), limits, counts).unwrap()
 }
 
 #[test]

@@ -10,14 +10,13 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, fallocate};
-use rustix::io::Errno;
 use sluice_calc::Column;
 
 use super::candle::Candle;
 use super::head::{HEAD_BYTES, Head};
 use super::key::SeriesKey;
 use super::mapping::{COLUMNS, Mapping, bytes_of, offset_of};
+use super::medium::Medium;
 use super::space::Taken;
 use super::view::{Mapped, View};
 
@@ -79,6 +78,7 @@ pub(crate) struct Draft {
 impl Draft {
     /// Writes a file and waits until it is on the disk. `number` tells it from others that are written meanwhile.
     pub(crate) fn write(
+        medium: &dyn Medium,
         folder: &Path,
         key: &SeriesKey,
         number: u64,
@@ -91,12 +91,12 @@ impl Draft {
             OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
         // From here on it is removed whatever happens.
         let guard = Unfinished(Some(&path));
-        allocate(&file, bytes_of(head.capacity))?;
-        file.write_all_at(&head.encode(&key.text()), head.offset())?;
+        medium.allocate(&file, bytes_of(head.capacity))?;
+        medium.write_all_at(&file, &head.encode(&key.text()), head.offset())?;
         for column in 0..COLUMNS {
-            write_column(&file, column, head.capacity, rows)?;
+            write_column(medium, &file, column, head.capacity, rows)?;
         }
-        file.sync_data()?;
+        medium.sync(&file)?;
         let mapping = Mapping::new(&file, head.capacity as usize)?;
         guard.keep();
         let view =
@@ -140,32 +140,31 @@ impl Drop for Unfinished<'_> {
     }
 }
 
-/// Makes the file so long, with all of its bytes on the disk where the file system can do that.
-fn allocate(file: &File, bytes: u64) -> io::Result<()> {
-    match fallocate(file, FallocateFlags::empty(), 0, bytes) {
-        Ok(()) => Ok(()),
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.set_len(bytes),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-fn write_column(file: &File, column: usize, capacity: u64, rows: &Rows<'_>) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(1 << 18, At { file, offset: offset_of(capacity, column, 0) });
+fn write_column(
+    medium: &dyn Medium,
+    file: &File,
+    column: usize,
+    capacity: u64,
+    rows: &Rows<'_>,
+) -> io::Result<()> {
+    let mut out =
+        BufWriter::with_capacity(1 << 18, At { medium, file, offset: offset_of(capacity, column, 0) });
     rows.write(column, &mut out)?;
     out.flush()
 }
 
 /// A file from an offset on.
 struct At<'a> {
+    medium: &'a dyn Medium,
     file: &'a File,
     offset: u64,
 }
 
 impl io::Write for At<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write_at(bytes, self.offset)?;
-        self.offset += written as u64;
-        Ok(written)
+        self.medium.write_all_at(self.file, bytes, self.offset)?;
+        self.offset += bytes.len() as u64;
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -181,23 +180,29 @@ const fn cell(candle: &Candle, column: usize) -> [u8; 8] {
 }
 
 /// Writes rows where they belong. They are on the disk after the next [`checkpoint`]; until then the journal has them.
-pub(crate) fn write_rows(file: &File, capacity: u64, row: u64, rows: &[Candle]) -> io::Result<()> {
+pub(crate) fn write_rows(
+    medium: &dyn Medium,
+    file: &File,
+    capacity: u64,
+    row: u64,
+    rows: &[Candle],
+) -> io::Result<()> {
     let mut bytes = Vec::with_capacity(rows.len() * 8);
     for column in 0..COLUMNS {
         bytes.clear();
         for candle in rows {
             bytes.extend_from_slice(&cell(candle, column));
         }
-        file.write_all_at(&bytes, offset_of(capacity, column, row))?;
+        medium.write_all_at(file, &bytes, offset_of(capacity, column, row))?;
     }
     Ok(())
 }
 
 /// Writes the head and waits until it and all rows are on the disk. In whatever order they get there: as long as the head
 /// may be ahead of its rows the journal still has them.
-pub(crate) fn checkpoint(file: &File, key: &SeriesKey, head: &Head) -> io::Result<()> {
-    file.write_all_at(&head.encode(&key.text()), head.offset())?;
-    file.sync_data()
+pub(crate) fn checkpoint(medium: &dyn Medium, file: &File, key: &SeriesKey, head: &Head) -> io::Result<()> {
+    medium.write_all_at(file, &head.encode(&key.text()), head.offset())?;
+    medium.sync(file)
 }
 
 /// Opens the file of a series to write.
@@ -216,12 +221,6 @@ pub(crate) fn head(file: &File, key: &SeriesKey) -> io::Result<Head> {
 /// Makes names of a folder durable.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
-}
-
-/// Whether an error says that there is no room, and nothing worse.
-pub(crate) fn is_full(error: &io::Error) -> bool {
-    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::head::Head;
 use super::journal::{Record, Records};
 use super::key::SeriesKey;
 use super::mapping::{Mapping, bytes_of};
+use super::medium::Disk;
 use super::space::Space;
 use super::view::{Mapped, View};
 
@@ -132,7 +133,7 @@ fn replay(of: &mut Found, record: &Record) -> io::Result<()> {
     if of.is_behind {
         return Ok(());
     }
-    write_rows(&of.file, of.head.capacity, record.row, &record.rows)?;
+    write_rows(&Disk, &of.file, of.head.capacity, record.row, &record.rows)?;
     of.head.rows = end;
     of.head.open = record.open;
     of.is_changed = true;
@@ -146,7 +147,7 @@ impl Found {
         }
         if self.is_changed {
             self.head.seq += 1;
-            checkpoint(&self.file, key, &self.head)?;
+            checkpoint(&Disk, &self.file, key, &self.head)?;
         }
         let mapping = Mapping::new(&self.file, self.head.capacity as usize)?;
         let taken = space.owe(bytes_of(self.head.capacity));

@@ -18,10 +18,11 @@ use tokio::sync::{oneshot, watch};
 use super::append::{Append, Applied};
 use super::candle::Candle;
 use super::fault::{Fault, OpenError};
-use super::file::{Draft, Rows, capacity_for, is_full};
+use super::file::{Draft, Rows, capacity_for};
 use super::head::Head;
 use super::key::SeriesKey;
 use super::mapping::bytes_of;
+use super::medium::{Medium, is_full};
 use super::recover::recover;
 use super::space::{Space, Taken};
 use super::view::View;
@@ -50,6 +51,7 @@ pub(crate) struct Counts {
 
 /// What readers and the writer share.
 pub(super) struct Shared {
+    pub(super) medium: Arc<dyn Medium>,
     pub(super) folder: PathBuf,
     pub(super) limits: Limits,
     catalog: RwLock<BTreeMap<SeriesKey, watch::Sender<Arc<View>>>>,
@@ -126,7 +128,12 @@ impl Shared {
 
 impl Store {
     /// Opens the series below a folder of the worker, and starts the thread that writes.
-    pub(crate) fn open(folder: &Path, limits: Limits, counts: Counts) -> Result<Self, OpenError> {
+    pub(crate) fn open(
+        folder: &Path,
+        medium: Arc<dyn Medium>,
+        limits: Limits,
+        counts: Counts,
+    ) -> Result<Self, OpenError> {
         let series = folder.join("series");
         let fail = |error| OpenError::Io(folder.to_owned(), error);
         DirBuilder::new().recursive(true).mode(0o700).create(&series).map_err(fail)?;
@@ -149,6 +156,7 @@ impl Store {
             .collect();
         counts.series.set(catalog.len() as i64);
         let shared = Arc::new(Shared {
+            medium,
             folder: series,
             limits,
             catalog: RwLock::new(catalog),
@@ -288,7 +296,7 @@ fn draft(shared: &Shared, key: &SeriesKey, candles: &[Candle], open: Option<Cand
     let generation = shared.next_generation();
     let head = Head { seq: 0, generation, capacity, rows: candles.len() as u64, open };
     let rows = Rows::Candles(candles);
-    Draft::write(&shared.folder, key, generation, &rows, head, taken).map_err(|error| {
+    Draft::write(&*shared.medium, &shared.folder, key, generation, &rows, head, taken).map_err(|error| {
         // The series itself is as it was: the disk failed before anything of it was touched.
         tracing::warn!(component = "series", error = %error, "a new file of a series cannot be written");
         if is_full(&error) { Fault::DiskFull } else { Fault::Failed(error.to_string()) }

@@ -28,7 +28,7 @@ fn open_with(dir: &Path, limits: Limits) -> Result<Store, OpenError> {
         series: metric::gauge(&registry, Name::CalcSeries),
         candles: metric::counters(&registry, Name::CalcCandles),
     };
-    Store::open(dir, limits, counts)
+    Store::open(dir, Arc::new(Disk), limits, counts)
 }
 
 fn open(dir: &Path) -> Store {

@@ -12,7 +12,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -22,12 +21,13 @@ use tokio::sync::oneshot;
 use super::append::{Append, Applied, Known, Plan, plan};
 use super::candle::Candle;
 use super::fault::Fault;
-use super::file::{self, Draft, Rows, capacity_for, checkpoint, is_full, write_rows};
+use super::file::{self, Draft, Rows, capacity_for, checkpoint, write_rows};
 use super::gaps::Step;
 use super::head::Head;
 use super::journal::Record;
 use super::key::SeriesKey;
 use super::mapping::bytes_of;
+use super::medium::is_full;
 use super::store::{Limits, Shared};
 use super::view::View;
 
@@ -227,7 +227,7 @@ impl Writer {
             open: old.and_then(View::open),
         };
         let rows = old.map_or(fresh, Rows::Of);
-        let draft = Draft::write(&self.shared.folder, key, number, &rows, head, taken);
+        let draft = Draft::write(&*self.shared.medium, &self.shared.folder, key, number, &rows, head, taken);
         let draft = draft.map_err(|error| self.fault("a file of a series", &error))?;
         self.place(key, draft)
     }
@@ -268,13 +268,13 @@ impl Writer {
         if records.is_empty() {
             return Ok(());
         }
-        if let Err(error) = self.journal.write_all_at(records, self.written) {
+        if let Err(error) = self.shared.medium.write_all_at(&self.journal, records, self.written) {
             // What was written of it is no record yet; the next one is written over it.
             self.journal.set_len(self.written).map_err(|error| self.fault("the journal", &error))?;
             return Err(self.fault("the journal", &error));
         }
         // After a failed sync nobody knows what is on the disk, also when it says that it is full.
-        self.journal.sync_data().map_err(|error| self.fail("the journal", &error))?;
+        self.shared.medium.sync(&self.journal).map_err(|error| self.fail("the journal", &error))?;
         self.written += records.len() as u64;
         self.since.get_or_insert_with(Instant::now);
         Ok(())
@@ -289,8 +289,9 @@ impl Writer {
         }
         if !rows.is_empty() {
             let at = view.rows() as u64;
+            let medium = Arc::clone(&self.shared.medium);
             let file = self.file(key)?;
-            write_rows(file, view.capacity() as u64, at, &rows)
+            write_rows(&*medium, file, view.capacity() as u64, at, &rows)
                 .map_err(|error| self.fail("the columns of a series", &error))?;
         }
         self.changed.insert(key.clone());
@@ -334,8 +335,9 @@ impl Writer {
                 rows: view.rows() as u64,
                 open: view.open(),
             };
+            let medium = Arc::clone(&self.shared.medium);
             let file = self.file(&key).map_err(io::Error::other)?;
-            checkpoint(file, &key, &head)?;
+            checkpoint(&*medium, file, &key, &head)?;
         }
         if self.written > 0 {
             self.journal.set_len(0)?;

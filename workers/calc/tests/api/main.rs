@@ -5,6 +5,7 @@
 mod access;
 mod catalog;
 mod discover;
+mod disk;
 mod feed;
 mod figures;
 mod indicators;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
-use sluice_calc_worker::CalcError;
+use sluice_calc_worker::{CalcError, Disk, Medium};
 use sluice_http::{Doors, InternalKeys, Listener, Start, Stopper, TrustCell};
 use sluice_schema::Config;
 use sluice_telemetry::{log, metric};
@@ -54,12 +54,19 @@ impl World {
         dir: Arc<TempDir>,
     ) -> Self {
         let path = dir.path().to_owned();
-        Self::build(sockets, change, &path, dir)
+        Self::build(sockets, change, &path, dir, Arc::new(Disk))
+    }
+
+    /// A worker whose stored series are on a disk that may fail.
+    pub(crate) fn on(medium: Arc<dyn Medium>, dir: Arc<TempDir>) -> Self {
+        let path = dir.path().to_owned();
+        Self::build(BTreeMap::new(), |_| (), &path, dir, medium)
     }
 
     /// A worker in a folder that is not its own.
     pub(crate) fn inside(folder: &Path) -> Self {
-        Self::build(BTreeMap::new(), |_| (), folder, Arc::new(tempfile::tempdir().unwrap()))
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        Self::build(BTreeMap::new(), |_| (), folder, dir, Arc::new(Disk))
     }
 
     fn build(
@@ -67,6 +74,7 @@ impl World {
         change: impl FnOnce(&mut Config),
         folder: &Path,
         dir: Arc<TempDir>,
+        medium: Arc<dyn Medium>,
     ) -> Self {
         let mut config = Config::default();
         // As many as tests need to see them compete; a thread a core would depend on the machine.
@@ -102,7 +110,7 @@ impl World {
             announce: false,
             handover: sluice_http::Handover::none(),
         };
-        let task = tokio::spawn(sluice_calc_worker::run(start));
+        let task = tokio::spawn(sluice_calc_worker::run_on(start, medium));
         Self { socket, address, keys, stopper, task, dir }
     }
 
