@@ -10,6 +10,7 @@ use crate::encode::{self, Encoder, Item, Layout, Shape};
 use crate::error::Refusal;
 use crate::indicators::Output;
 use crate::indicators::{Answer, Prepared, Reduce, Wish, compute as compute_one, cut};
+use crate::negotiate::Format;
 use crate::pool::Scratch;
 use crate::seeds;
 
@@ -37,7 +38,7 @@ pub(crate) fn compute(group: &[Prepared], scratch: &mut Scratch) -> Vec<Result<A
     }
     let finish = |(prepared, encoder): (&Prepared, Result<(Encoder<'_>, Room), Refusal>)| {
         let (encoder, room) = encoder?;
-        let rows = prepared.series.close.len();
+        let rows = prepared.source.len();
         Ok(Answer { bytes: encoder.finish()?, format: prepared.format, rows, room: Some(room) })
     };
     group.iter().zip(encoders).map(finish).collect()
@@ -75,7 +76,7 @@ fn add(
     let missing = indicator.lookback() + request.unstable;
     let reduced = wish.is_swept && request.reduce == Reduce::Last;
     let output = if reduced { Output::Tail(1) } else { request.output };
-    compute_one(indicator, &prepared.series, prepared.from, scratch, |_, values| {
+    compute_one(indicator, &prepared.source, prepared.from, scratch, |_, values| {
         let missing = missing.min(values.len());
         values[..missing].fill(f64::NAN);
         let (skipped, values) = cut(output, prepared.from, values);
@@ -84,7 +85,7 @@ fn add(
 }
 
 fn layout_of(prepared: &Prepared) -> Layout<'_> {
-    let count = prepared.series.close.len();
+    let count = prepared.source.len();
     let point = |point: &crate::indicators::Point| {
         let lookback = point.indicator.lookback();
         encode::Point {
@@ -109,12 +110,12 @@ fn layout_of(prepared: &Prepared) -> Layout<'_> {
 
 /// What an answer says beside its numbers, of so many rows.
 pub(crate) fn layout(prepared: &Prepared, items: Vec<Item>, rows: usize) -> Layout<'_> {
-    let count = prepared.series.close.len();
+    let count = prepared.source.len();
     Layout {
         symbol: prepared.request.symbol.as_ref().map(sluice_wire::symbol::Symbol::as_str),
         timeframe: prepared.request.timeframe.as_ref().map(sluice_wire::symbol::Timeframe::as_str),
         count,
-        times: prepared.series.time_ms.as_ref().and_then(|times| times.get(count - rows..)),
+        times: if prepared.format == Format::Json { None } else { prepared.source.times(count - rows) },
         items,
     }
 }
@@ -124,7 +125,6 @@ mod tests {
     use super::*;
     use crate::body::Incoming;
     use crate::indicators::prepare;
-    use crate::negotiate::Format;
     use crate::series::source::Means;
     use serde_json::{Value, json};
     use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Writing answers: columns of numbers, in the form that the client wants, straight into one buffer.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use crate::columns;
@@ -13,8 +15,8 @@ pub(crate) struct Layout<'a> {
     pub(crate) timeframe: Option<&'a str>,
     /// Rows of the series.
     pub(crate) count: usize,
-    /// Times of the rows that are answered, where the series has times.
-    pub(crate) times: Option<&'a [f64]>,
+    /// Times of the rows that are answered, where the series has times and the form has a place for them.
+    pub(crate) times: Option<Cow<'a, [f64]>>,
     pub(crate) items: Vec<Item>,
 }
 
@@ -95,11 +97,11 @@ impl<'a> Encoder<'a> {
         if format != Format::Columns {
             return Ok(Self::Gathered { format, layout, columns: Vec::new(), out });
         }
-        let times = layout.times.map(|_| ("timestamp".to_owned(), true));
+        let times = layout.times.as_ref().map(|_| ("timestamp".to_owned(), true));
         let names = layout.items.iter().flat_map(Item::names).map(|name| (name, false));
         let names: Vec<(String, bool)> = times.into_iter().chain(names).collect();
         let mut writer = columns::Writer::begin(out, rows, &names, about(layout));
-        if let Some(times) = layout.times {
+        if let Some(times) = &layout.times {
             writer.times(times);
         }
         Ok(Self::Columns(writer))
@@ -127,7 +129,7 @@ impl<'a> Encoder<'a> {
                 let mut names: Vec<String> = layout.items.iter().flat_map(Item::names).collect();
                 let rows = columns.first().map_or(0, Vec::len);
                 // The first field is never empty: readers leave lines out that are.
-                let (name, first) = match layout.times {
+                let (name, first) = match &layout.times {
                     Some(times) => ("timestamp", times.to_vec()),
                     None => ("row", (layout.count - rows..layout.count).map(|row| row as f64).collect()),
                 };
@@ -137,7 +139,7 @@ impl<'a> Encoder<'a> {
             }
             Self::Gathered { layout, columns, out, .. } => {
                 let names = layout.items.iter().flat_map(Item::names).collect();
-                arrow::write(out, layout.times, names, columns, &about(layout))
+                arrow::write(out, layout.times.as_deref(), names, columns, &about(layout))
             }
         }
     }

@@ -19,7 +19,7 @@ use crate::negotiate::Format;
 use crate::pool::Scratch;
 use crate::series::SeriesKey;
 use crate::series::query::When;
-use crate::series::source::{Means, Named, missing};
+use crate::series::source::{Means, Named, Source, missing};
 use crate::{coalesce, seeds, sweep};
 
 /// The body.
@@ -126,7 +126,7 @@ pub(crate) struct Point {
 /// A request that can be computed.
 pub(crate) struct Prepared {
     pub(crate) request: Request,
-    pub(crate) series: Series,
+    pub(crate) source: Source,
     /// Row at which computing begins.
     pub(crate) from: usize,
     pub(crate) compat: Compat,
@@ -158,25 +158,25 @@ pub(crate) fn prepare(
         return Err(Refusal::Parameter(format!("unstable is 0 to {UNSTABLE_MAX}")));
     }
     let compat = compat(&request)?;
-    let mut series = source(&mut request, means)?;
-    let from = series.check(means.rows_max, request.nan)?;
+    let mut source = source(&mut request, means)?;
+    let from = source.check(means.rows_max, request.nan)?;
     let format = accepted.or(request.format).unwrap_or(Format::Json);
     let wishes = if compat == Compat::TradPal { Vec::new() } else { wishes(&request.indicators, compat)? };
-    let prepared = Prepared { request, series, from, compat, wishes, format };
+    let prepared = Prepared { request, source, from, compat, wishes, format };
     prepared.bounded()?;
     Ok(prepared)
 }
 
 /// The data of a request: its own, or rows of a stored series.
-fn source(request: &mut Request, means: Means<'_>) -> Result<Series, Refusal> {
+fn source(request: &mut Request, means: Means<'_>) -> Result<Source, Refusal> {
     let named =
         Named { series: request.series.take(), from: request.from, to: request.to, last: request.last };
-    let (series, key) = named.or(request.data.take(), means)?.ok_or_else(missing)?;
+    let (source, key) = named.or(request.data.take(), means)?.ok_or_else(missing)?;
     if let Some(SeriesKey { symbol, timeframe }) = key {
         request.symbol.get_or_insert(symbol);
         request.timeframe.get_or_insert(timeframe);
     }
-    Ok(series)
+    Ok(source)
 }
 
 /// Refuses too many indicators, and names that are longer than any.
@@ -211,7 +211,7 @@ impl Prepared {
 
     /// Values in each column.
     pub(crate) fn rows(&self) -> usize {
-        let count = self.series.close.len();
+        let count = self.source.len();
         match self.request.output {
             Output::Full => count,
             Output::Tail(bars) => bars.min(count - self.from),
@@ -225,7 +225,7 @@ impl Prepared {
         if swept > SWEEP_SETS_MAX {
             return Err(Refusal::TooMuch(format!("a sweep has at most {SWEEP_SETS_MAX} sets of parameters")));
         }
-        let bars = swept * self.series.close.len();
+        let bars = swept * self.source.len();
         if bars > SWEEP_BARS_MAX {
             let text = format!("a sweep over {bars} bars is more than the limit of {SWEEP_BARS_MAX}");
             return Err(Refusal::TooMuch(text));
@@ -385,7 +385,7 @@ pub(crate) fn cut(output: Output, from: usize, values: &[f64]) -> (usize, &[f64]
 /// Computes an indicator and hands each output to `take`, in the order of its names.
 pub(crate) fn compute(
     indicator: &Indicator,
-    data: &Series,
+    data: &Source,
     from: usize,
     scratch: &mut Scratch,
     take: impl FnMut(&'static str, &mut [f64]),

@@ -6,6 +6,7 @@ use sluice_calc::risk::{
     FIGURES, Figure, RangeVolatility, Relative, Settings, Summary, Undefined, drawdown_of_equity,
     range_volatility, relative, summary,
 };
+use sluice_calc::{Bars, Column};
 use sluice_wire::symbol::Timeframe;
 
 use crate::bounds::{HORIZON_MAX, METRICS_MAX};
@@ -14,7 +15,7 @@ use crate::error::Refusal;
 use crate::figures::{Report, Terms, Trade, bounded, returns_of, shares, with_trades};
 use crate::pool::Scratch;
 use crate::series::query::When;
-use crate::series::source::{Means, Named};
+use crate::series::source::{Means, Named, Source};
 
 /// Figures that compare with a benchmark.
 const BESIDE: [&str; 5] = ["beta", "alpha", "alpha_arithmetic", "information_ratio", "treynor"];
@@ -38,6 +39,9 @@ struct Request {
     equity: Option<Vec<f64>>,
     prices: Option<Vec<f64>>,
     data: Option<Series>,
+    /// Whichever of the two it is, once it was found.
+    #[serde(skip)]
+    bars: Option<Source>,
     /// A stored series in its place, and which of its rows.
     #[serde(rename = "series")]
     stored: Option<String>,
@@ -71,8 +75,8 @@ pub(crate) fn answer(
     let mut request: Request = sluice_wire::json::from_slice(body)?;
     let named =
         Named { series: request.stored.take(), from: request.from, to: request.to, last: request.last };
-    if let Some((data, key)) = named.or(request.data.take(), means)? {
-        request.data = Some(data);
+    if let Some((bars, key)) = named.or(request.data.take(), means)? {
+        request.bars = Some(bars);
         request.timeframe = request.timeframe.or(key.map(|key| key.timeframe));
     }
     let settings = request.terms().settings()?;
@@ -127,7 +131,7 @@ impl Request {
     /// The returns. Exactly one series is needed; trades may stand beside it or for themselves.
     fn series(&mut self, rows_max: usize) -> Result<Vec<f64>, Refusal> {
         bounded(self.trades.as_ref().map_or(0, Vec::len), rows_max)?;
-        match (&mut self.returns, &self.equity, &self.prices, &mut self.data, &self.trades) {
+        match (&mut self.returns, &self.equity, &self.prices, &mut self.bars, &self.trades) {
             (Some(returns), None, None, None, _) => {
                 bounded(returns.len(), rows_max)?;
                 Ok(std::mem::take(returns))
@@ -135,9 +139,9 @@ impl Request {
             (None, Some(levels), None, None, _) | (None, None, Some(levels), None, _) => {
                 returns_of(levels, rows_max)
             }
-            (None, None, None, Some(data), _) => {
-                data.check(rows_max, NanRule::Reject)?;
-                returns_of(&data.close, rows_max)
+            (None, None, None, Some(bars), _) => {
+                bars.check(rows_max, NanRule::Reject)?;
+                returns_of(bars.bars(0)?.close(), rows_max)
             }
             (None, None, None, None, Some(trades)) => Ok(shares(trades).unwrap_or_default()),
             _ => Err(Refusal::Shape(
@@ -149,7 +153,7 @@ impl Request {
     fn benchmark(&self, returns: &[f64], rows_max: usize) -> Result<Option<Vec<f64>>, Refusal> {
         let Some(given) = &self.benchmark else { return Ok(None) };
         bounded(given.len(), rows_max)?;
-        let levels = self.equity.is_some() || self.prices.is_some() || self.data.is_some();
+        let levels = self.equity.is_some() || self.prices.is_some() || self.bars.is_some();
         let benchmark = if levels { returns_of(given, rows_max)? } else { given.clone() };
         if benchmark.len() != returns.len() {
             let text =
@@ -163,7 +167,7 @@ impl Request {
     fn trades_alone(&self) -> bool {
         let series = self.returns.is_some() || self.equity.is_some() || self.prices.is_some();
         let trades = self.trades.as_ref().is_some_and(|trades| shares(trades).is_none());
-        trades && !series && self.data.is_none()
+        trades && !series && self.bars.is_none()
     }
 }
 
@@ -188,8 +192,10 @@ fn wanted(request: &Request) -> Result<Vec<&'static str>, Refusal> {
     let has = |name: &&str| match *name {
         name if request.trades_alone() => OF_TRADES.contains(&name),
         name if BESIDE.contains(&name) => request.benchmark.is_some(),
-        name if RANGES.contains(&name) => request.data.as_ref().is_some_and(|data| {
-            name == "volatility_parkinson" || data.open.is_some() && data.high.is_some() && data.low.is_some()
+        name if RANGES.contains(&name) => request.bars.as_ref().is_some_and(|source| {
+            let needed = [Column::Open, Column::High, Column::Low];
+            let has = |bars: Bars<'_>| needed.iter().all(|column| bars.column(*column).is_some());
+            name == "volatility_parkinson" || source.bars(0).is_ok_and(has)
         }),
         "dsr" => request.trials.is_some(),
         "var_money" => request.value.is_some(),
@@ -223,7 +229,7 @@ fn figures(
     }
     let beside =
         benchmark.and_then(|benchmark| relative(returns, benchmark, own.cagr, settings, scratch).ok());
-    let bars = request.data.as_ref().and_then(|data| data.bars(0).ok());
+    let bars = request.bars.as_ref().and_then(|bars| bars.bars(0).ok());
     Found { own, beside, ranges: bars.map(|bars| range_volatility(&bars, settings)) }
 }
 

@@ -5,11 +5,11 @@
 use sluice_calc::{Compat, Indicator, Value};
 
 use crate::coalesce;
-use crate::data::Series;
 use crate::encode::{Encoder, Item, Shape};
 use crate::error::Refusal;
 use crate::indicators::{Answer, Ask, Prepared, compute, cut, parameters, refusal};
 use crate::pool::Scratch;
+use crate::series::source::Source;
 
 /// Most columns that one name brings.
 const OUTPUTS_MAX: usize = 3;
@@ -28,18 +28,18 @@ struct Flat {
 
 /// Computes a request in the older shape.
 pub(crate) fn answer(prepared: &Prepared, scratch: &mut Scratch) -> Result<Answer, Refusal> {
-    let Prepared { request, series, from, format, .. } = prepared;
+    let Prepared { request, source, from, format, .. } = prepared;
     let asked = || request.indicators.iter().map(Ask::name);
     if let Some((_, twice)) =
         asked().enumerate().find(|(at, name)| asked().take(*at).any(|before| before == *name))
     {
         return Err(Refusal::Shape(format!("`{twice}` is asked for twice")));
     }
-    let count = series.close.len();
+    let count = source.len();
     prepared.bounded_cells(request.indicators.len() * OUTPUTS_MAX * count)?;
     let mut flat = Flat { columns: Vec::new() };
     for ask in &request.indicators {
-        flat.add(ask, series, *from, scratch)?;
+        flat.add(ask, source, *from, scratch)?;
     }
     let rows = prepared.rows();
     let item =
@@ -54,7 +54,7 @@ pub(crate) fn answer(prepared: &Prepared, scratch: &mut Scratch) -> Result<Answe
 }
 
 impl Flat {
-    fn add(&mut self, ask: &Ask, data: &Series, from: usize, scratch: &mut Scratch) -> Result<(), Refusal> {
+    fn add(&mut self, ask: &Ask, data: &Source, from: usize, scratch: &mut Scratch) -> Result<(), Refusal> {
         let given = match ask {
             Ask::Name(_) => Vec::new(),
             Ask::Full(fields) => parameters(fields)?,

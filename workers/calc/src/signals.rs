@@ -12,7 +12,7 @@ use crate::error::Refusal;
 use crate::indicators::{Output, compat_named, parameters, refusal};
 use crate::series::SeriesKey;
 use crate::series::query::When;
-use crate::series::source::{Means, Named, missing};
+use crate::series::source::{Means, Named, Source, missing};
 
 /// The strategy that is a vote of others.
 const COMBINED: &str = "combined";
@@ -46,14 +46,14 @@ struct Request {
 
 impl Request {
     /// Its data, or rows of a stored series.
-    fn source(&mut self, means: Means<'_>) -> Result<Series, Refusal> {
+    fn source(&mut self, means: Means<'_>) -> Result<Source, Refusal> {
         let named = Named { series: self.series.take(), from: self.from, to: self.to, last: self.last };
-        let (series, key) = named.or(self.data.take(), means)?.ok_or_else(missing)?;
+        let (source, key) = named.or(self.data.take(), means)?.ok_or_else(missing)?;
         if let Some(SeriesKey { symbol, timeframe }) = key {
             self.symbol.get_or_insert(symbol);
             self.timeframe.get_or_insert(timeframe);
         }
-        Ok(series)
+        Ok(source)
     }
 }
 
@@ -88,8 +88,8 @@ pub(crate) fn answer(body: &[u8], means: Means<'_>) -> Result<(Vec<u8>, usize), 
         Output::Full => 0,
         Output::Tail(wanted) => rows - wanted.min(rows),
     };
-    let times = data.time_ms.as_ref().map(|times| &times[from..]);
-    let signals = evaluate(&request, &strategy, (&bars, times), first, cool_down_ms)?;
+    let time = |row: usize| data.time(from + row);
+    let signals = evaluate(&request, &strategy, (&bars, &time), first, cool_down_ms)?;
     let answer = json!({"success": true, "count": signals.len(), "strategy": name, "signals": signals});
     Ok((answer.to_string().into_bytes(), rows))
 }
@@ -136,7 +136,7 @@ fn member(given: Json, compat: Compat) -> Result<(Strategy, f64), Refusal> {
 fn evaluate(
     request: &Request,
     strategy: &Strategy,
-    (bars, times): (&Bars<'_>, Option<&[f64]>),
+    (bars, time_of): (&Bars<'_>, &impl Fn(usize) -> Option<f64>),
     first: usize,
     cool_down_ms: u64,
 ) -> Result<Vec<Json>, Refusal> {
@@ -145,7 +145,7 @@ fn evaluate(
     let mut signals = Vec::new();
     let mut watcher = strategy.watcher();
     for (row, bar) in (0..bars.len()).filter_map(|row| Some((row, bars.bar(row)?))) {
-        let time = times.and_then(|times| times.get(row).copied());
+        let time = time_of(row);
         let bar_time_ms = time.map_or(row as i64, |time| time as i64);
         let signal = watcher.next(bar, &Context { bar_time_ms, previous, cool_down_ms });
         if row < first {

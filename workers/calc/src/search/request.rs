@@ -115,11 +115,11 @@ struct WalkForward {
 impl Request {
     fn prices(&mut self, means: Means<'_>) -> Result<Series, Refusal> {
         let named = Named { series: self.series.take(), from: self.from, to: self.to, last: self.last };
-        let (series, key) = named.or(self.data.take(), means)?.ok_or_else(missing)?;
+        let (source, key) = named.or(self.data.take(), means)?.ok_or_else(missing)?;
         if let Some(key) = key {
             self.timeframe.get_or_insert(key.timeframe);
         }
-        Ok(series)
+        Ok(source.into_series())
     }
 }
 

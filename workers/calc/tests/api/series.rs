@@ -291,6 +291,23 @@ async fn calculations_take_rows_of_a_series() {
     assert_eq!(stored, sent);
     let last = compute(json!({"series": "BTC/USDT/1m", "last": 50})).await.ok();
     assert_eq!(last["count"], 50);
+    for media in ["application/vnd.apache.arrow.stream", "application/x-sluice-columns", "text/csv"] {
+        for output in ["full", "tail:9"] {
+            let body = |mut body: Value| {
+                body["indicators"] = indicators.clone();
+                body["output"] = json!(output);
+                body.to_string()
+            };
+            let headers = format!("{JSON}accept: {media}\r\n");
+            let stored = body(json!({"series": "BTC/USDT/1m", "last": 120, "nan": "skip_leading"}));
+            let sent = body(json!({"symbol": "BTC/USDT", "timeframe": "1m", "data": rows(80..200)}));
+            let [stored, sent] = [
+                user.send("POST", "/calculations/indicators", &headers, stored.as_bytes()).await,
+                user.send("POST", "/calculations/indicators", &headers, sent.as_bytes()).await,
+            ];
+            assert_eq!((stored.status, stored.body), (200, sent.body), "{media} {output}");
+        }
+    }
     for (path, more) in [("signals", json!({"output": "full"})), ("risk", json!({"timeframe": "1m"}))] {
         let path = format!("/calculations/{path}");
         let (mut stored, mut sent) = (more.clone(), more);
