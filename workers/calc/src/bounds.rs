@@ -106,6 +106,9 @@ pub(crate) const SMALL_ROWS_MAX: usize = 2_048;
 /// States of indicators over stored series that are kept: one a series and list of indicators.
 pub(crate) const LIVES_MAX: usize = 4_096;
 
+/// Bytes of their newest outputs that are kept, all together.
+pub(crate) const LIVE_TAILS_BYTES_MAX: u64 = 64 << 20;
+
 // Jobs and searches.
 
 /// Jobs that run at a time, each on a thread of its own that takes turns with the pool's.

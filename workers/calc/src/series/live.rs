@@ -16,9 +16,11 @@ use sluice_wire::code::Code;
 use sluice_wire::json;
 
 use super::api::{found, unknown};
-use super::{Candle, SeriesKey, Store, View};
+use super::space::Space;
+use super::tail::Tail;
+use super::{Candle, SeriesKey, View};
 use crate::api::pooled;
-use crate::bounds::{LIVES_MAX, QUERY_BYTES_MAX, SERIES_LAST_MAX, SMALL_ROWS_MAX};
+use crate::bounds::{LIVE_TAILS_BYTES_MAX, LIVES_MAX, QUERY_BYTES_MAX, SERIES_LAST_MAX, SMALL_ROWS_MAX};
 use crate::context::Context;
 use crate::error::Refusal;
 use crate::indicators::{Ask, Wish, bounded_asks, compat_named, compute_over, wishes};
@@ -112,6 +114,20 @@ impl Subscription {
         self.states.iter().map(|state| state.peek(open.bar())).collect()
     }
 
+    /// Puts columns, those of the newest bars, in the place of the newest values.
+    fn tell_columns(&self, told: &mut Value, view: &View, columns: &[Vec<f64>]) {
+        let first = view.rows() - columns.first().map_or(0, Vec::len);
+        let mut columns = columns.iter();
+        let one = |wish: &Wish| {
+            let names = wish.points.iter().flat_map(|point| point.indicator.outputs());
+            let of_it = names.zip(&mut columns).map(|(name, values)| ((*name).to_owned(), json!(values)));
+            (wish.id.clone(), Value::Object(of_it.collect()))
+        };
+        told["indicators"] = Value::Object(self.wishes.iter().map(one).collect());
+        told["count"] = json!(view.rows() - first);
+        told["timestamps"] = json!(&view.times()[first..]);
+    }
+
     /// Outputs by id and name; null where there is no value yet.
     pub(crate) fn by_id(&self, outputs: &[Outputs], value: impl Fn(f64) -> Value) -> Value {
         let one = |(wish, outputs): (&Wish, &Outputs)| {
@@ -133,8 +149,14 @@ struct Name {
     names: String,
 }
 
+/// A subscription, and its newest outputs once more than one bar was asked for.
+struct Held {
+    states: Subscription,
+    tail: Option<Tail>,
+}
+
 /// `None` while it is begun, and after a panic within.
-type Slot = Arc<Mutex<Option<Subscription>>>;
+type Slot = Arc<Mutex<Option<Held>>>;
 
 #[derive(Default)]
 struct Kept {
@@ -143,9 +165,15 @@ struct Kept {
 }
 
 /// Subscriptions that were asked for, the last ones.
-#[derive(Default)]
 pub(crate) struct Live {
     kept: Mutex<Kept>,
+    tails: Arc<Space>,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self { kept: Mutex::default(), tails: Space::new(LIVE_TAILS_BYTES_MAX) }
+    }
 }
 
 impl Live {
@@ -191,31 +219,72 @@ pub(super) async fn answer(context: &Context, key: SeriesKey, parts: &mut Parts)
     let wishes = named(&query.names, compat)?;
     let rows = found(context, &key)?.rows();
     let slot = context.live.slot(Name { key: key.clone(), compat: query.compat, names: query.names });
-    let taken = slot.try_lock().ok().and_then(|kept| Some(kept.as_ref()?.rows())).unwrap_or(0);
-    let to_take = if last > 1 { rows } else { rows.saturating_sub(taken) };
+    let to_take = slot.try_lock().map_or(rows, |held| to_take(held.as_ref(), rows, last));
     let lane = if to_take <= SMALL_ROWS_MAX { Lane::Small } else { Lane::Large };
-    let (store, own) = (Arc::clone(&context.series), key.clone());
+    let (store, own, tails) = (Arc::clone(&context.series), key.clone(), Arc::clone(&context.live.tails));
     let compute = move |scratch: &mut Scratch| {
-        let Some((view, mut told)) = newest(&store, &own, &wishes, &slot) else { return Ok(None) };
-        if last > 1 {
-            bars(&mut told, &view, &wishes, last, scratch)?;
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        // Only now: it is no older than the view that the last request took.
+        let Some(view) = store.get(&own) else { return Ok(None) };
+        let mut held = slot.take().unwrap_or_else(|| Held::new(wishes));
+        held.advance(&view);
+        let mut told = told(&own, &view, &held.states);
+        let columns = if last > 1 { held.columns(&view, last, &tails, scratch) } else { Ok(Vec::new()) };
+        if last > 1
+            && let Ok(columns) = &columns
+        {
+            held.states.tell_columns(&mut told, &view, columns);
         }
-        Ok(Some(told))
+        *slot = Some(held);
+        columns.map(|_| Some(told))
     };
     let told = pooled(context, "series", lane, compute).await?;
     told.map(|told| Json(told).into_response()).ok_or_else(|| unknown(&key))
 }
 
-/// The newest closed bar and the open one, from the state that is kept.
-fn newest(store: &Store, key: &SeriesKey, wishes: &[Wish], slot: &Slot) -> Option<(Arc<View>, Value)> {
-    let mut kept = slot.lock().unwrap_or_else(PoisonError::into_inner);
-    // Only now: it is no older than the view that the last request took.
-    let view = store.get(key)?;
-    let mut held = kept.take().unwrap_or_else(|| Subscription::new(wishes.to_vec()));
-    held.advance(&view, |_, _| ());
-    let told = told(key, &view, &held);
-    *kept = Some(held);
-    Some((view, told))
+/// Rows that are to be passed over.
+fn to_take(held: Option<&Held>, rows: usize, last: usize) -> usize {
+    let Some(Held { states, tail }) = held else { return rows };
+    let is_kept = last == 1 || tail.as_ref().is_some_and(|tail| tail.rows() >= last.min(states.rows()));
+    if is_kept { rows.saturating_sub(states.rows()) } else { rows }
+}
+
+impl Held {
+    fn new(wishes: Vec<Wish>) -> Self {
+        Self { states: Subscription::new(wishes), tail: None }
+    }
+
+    /// Takes the rows that came since.
+    fn advance(&mut self, view: &View) {
+        if self.states.generation != view.generation {
+            self.tail = None;
+        }
+        let tail = &mut self.tail;
+        self.states.advance(view, |_, outputs| {
+            if let Some(tail) = tail {
+                tail.push(outputs.iter().flat_map(Outputs::as_slice).copied());
+            }
+        });
+    }
+
+    /// The newest values of each output, computed over the whole series where they are not kept.
+    fn columns(
+        &mut self,
+        view: &View,
+        last: usize,
+        tails: &Arc<Space>,
+        scratch: &mut Scratch,
+    ) -> Result<Vec<Vec<f64>>, Refusal> {
+        let rows = last.min(view.rows());
+        if let Some(tail) = self.tail.as_ref().filter(|tail| tail.rows() >= rows) {
+            return Ok(tail.columns(rows));
+        }
+        let columns = computed(view, &self.states.wishes, rows, scratch)?;
+        // A smaller one gives its room back first.
+        self.tail = None;
+        self.tail = Tail::of(&columns, last, tails);
+        Ok(columns)
+    }
 }
 
 fn told(key: &SeriesKey, view: &View, held: &Subscription) -> Value {
@@ -235,31 +304,20 @@ fn told(key: &SeriesKey, view: &View, held: &Subscription) -> Value {
     })
 }
 
-/// Puts the newest bars, computed over the whole series, in the place of the newest one.
-fn bars(
-    told: &mut Value,
+/// The newest values of each output, computed over the whole series.
+fn computed(
     view: &View,
     wishes: &[Wish],
-    last: usize,
+    rows: usize,
     scratch: &mut Scratch,
-) -> Result<(), Refusal> {
-    let first = view.rows().saturating_sub(last);
-    let bars = view.bars(0..view.rows());
-    let mut indicators = Map::new();
-    for wish in wishes {
-        let mut columns = Map::new();
-        for point in &wish.points {
-            if scratch.is_left() {
-                return Err(Refusal::Left);
-            }
-            compute_over(&point.indicator, &bars, scratch, |name, values| {
-                columns.insert(name.to_owned(), json!(&values[first..]));
-            })?;
+) -> Result<Vec<Vec<f64>>, Refusal> {
+    let (bars, first) = (view.bars(0..view.rows()), view.rows() - rows);
+    let mut columns = Vec::new();
+    for point in wishes.iter().flat_map(|wish| &wish.points) {
+        if scratch.is_left() {
+            return Err(Refusal::Left);
         }
-        indicators.insert(wish.id.clone(), Value::Object(columns));
+        compute_over(&point.indicator, &bars, scratch, |_, values| columns.push(values[first..].to_vec()))?;
     }
-    told["count"] = json!(view.rows() - first);
-    told["timestamps"] = json!(&view.times()[first..]);
-    told["indicators"] = Value::Object(indicators);
-    Ok(())
+    Ok(columns)
 }

@@ -26,6 +26,7 @@ pub(crate) mod source;
 mod space;
 mod store;
 mod stream;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod view;

@@ -276,6 +276,62 @@ async fn indicators_follow_a_series_bar_by_bar() {
 }
 
 #[tokio::test]
+async fn several_newest_bars_are_carried_on_with_the_bits_of_a_calculation() {
+    let world = World::new();
+    let user = writer(&world);
+    let names =
+        ["rsi", "sma:7", "macd", "bbands", "adx", "stoch", "obv", "psar", "cci", "linearreg", "ema:30"];
+    let asks: Vec<Value> = names.iter().map(|name| ask(name)).collect();
+    let told = async |last: usize| {
+        let query = format!("{PATH}/indicators?names={}&last={last}", names.join(","));
+        user.get(&query).await.ok()
+    };
+    let calculated = async |count: i64, last: usize| {
+        let body = json!({"data": rows(0..count), "indicators": asks, "output": format!("tail:{last}")});
+        user.post("/calculations/indicators", &body).await.ok()["indicators"].clone()
+    };
+    put(user, PATH, &json!({"data": rows(0..20)})).await;
+    // A tail that is too short is made longer, one that is long enough serves both; a few rows, many, and none come.
+    let steps = [
+        (20, 3),
+        (24, 3),
+        (24, 10),
+        (90, 10),
+        (91, 4),
+        (191, 50),
+        (191, 1),
+        (200, 50),
+        (200, 1_000),
+        (260, 1_000),
+    ];
+    let mut stored = 20;
+    for (rows_now, last) in steps {
+        if rows_now > stored {
+            add(user, &json!({"data": rows(stored..rows_now)})).await;
+            stored = rows_now;
+        }
+        let told = told(last).await;
+        assert_eq!(told["indicators"], calculated(stored, last).await, "{stored} {last}");
+        assert_eq!(told["timestamps"].as_array().unwrap().len(), last.min(stored as usize));
+        assert_eq!(told["timestamps"][0], (stored - last.min(stored as usize) as i64) * MINUTE);
+    }
+    // Another series under the name: nothing of the first one is left.
+    put(user, PATH, &json!({"data": rows(0..40)})).await;
+    assert_eq!(told(30).await["indicators"], calculated(40, 30).await);
+    user.send("DELETE", PATH, "", b"").await.ok();
+    put(user, PATH, &json!({"data": rows(0..50)})).await;
+    assert_eq!(told(30).await["indicators"], calculated(50, 30).await);
+}
+
+/// A name of a query as it stands in a body.
+fn ask(name: &str) -> Value {
+    match name.split_once(':') {
+        Some((own, period)) => json!({"name": own, "period": period.parse::<u32>().unwrap(), "id": name}),
+        None => json!(name),
+    }
+}
+
+#[tokio::test]
 async fn calculations_take_rows_of_a_series() {
     let world = World::new();
     let user = writer(&world);
