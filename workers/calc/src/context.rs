@@ -11,7 +11,7 @@ use sluice_telemetry::metric::{self, LATENCY_BUCKETS_S, Name};
 use tokio::sync::Semaphore;
 
 use crate::answers::Answers;
-use crate::bounds::{BODY_UNITS_MAX, STREAMS_MAX};
+use crate::bounds::{BODY_UNITS_MAX, JOBS_WATCHERS_MAX, STREAMS_MAX};
 use crate::config::Settings;
 use crate::error::CalcError;
 use crate::inbox::Inbox;
@@ -27,6 +27,8 @@ pub struct Context {
     pub(crate) settings: Settings,
     pub(crate) pool: Arc<Pool>,
     pub(crate) jobs: Arc<Jobs>,
+    /// Clients that may still watch jobs.
+    pub(crate) watchers: Arc<Semaphore>,
     /// The end of the worker, for answers that go on.
     pub(crate) stop: Stop,
     pub(crate) inbox: Arc<Inbox>,
@@ -80,6 +82,7 @@ impl Context {
             settings,
             pool,
             jobs: Arc::new(jobs),
+            watchers: Arc::new(Semaphore::new(JOBS_WATCHERS_MAX)),
             stop: start.stop.clone(),
             inbox: Arc::new(inbox),
             answers,

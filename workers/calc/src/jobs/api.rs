@@ -18,12 +18,12 @@ use sluice_identity::caller::Caller;
 use sluice_wire::code::Code;
 use sluice_wire::id::RequestId;
 use sluice_wire::problem::Problem;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::record::{Record, Status, now_ms};
 use super::{Job, Leader, NotTaken, Progress, Work};
 use crate::api::{incoming, settle};
-use crate::bounds::{ID_BYTES_MAX, JOBS_PAGE_MAX, SMALL_BODY_BYTES_MAX};
+use crate::bounds::{ID_BYTES_MAX, JOBS_PAGE_MAX, JOBS_WATCHERS_MAX, SMALL_BODY_BYTES_MAX};
 use crate::context::Context;
 use crate::pool::{Lane, Scratch};
 use crate::search::{self, Plan};
@@ -187,9 +187,19 @@ pub(crate) async fn get_one(
 ) -> Result<Response, Reject> {
     let job = find(&context, &caller, &id)?;
     if wants_events(&headers) {
-        return Ok(sse::response(events(context, job)));
+        let place = watcher(&context)?;
+        return Ok(sse::response(events(context, job, place)));
     }
     Ok(Json(Told::whole(&context, &job).await?).into_response())
+}
+
+/// A place among those who watch jobs.
+fn watcher(context: &Context) -> Result<OwnedSemaphorePermit, Reject> {
+    Arc::clone(&context.watchers).try_acquire_owned().map_err(|_| {
+        context.rejected.with_label_values(&["queue_full"]).inc();
+        let text = format!("{JOBS_WATCHERS_MAX} clients watch jobs, which is the limit");
+        Problem::new(Code::QueueFull).detail(text).retry_after_s(COME_BACK_S).into()
+    })
 }
 
 fn wants_events(headers: &HeaderMap) -> bool {
@@ -248,12 +258,17 @@ struct Watched {
     stop: Stop,
     number: u64,
     is_over: bool,
+    _place: OwnedSemaphorePermit,
 }
 
 /// Progress, at most four times a second, then what became of it.
-fn events(context: Arc<Context>, job: Arc<Job>) -> impl Stream<Item = Bytes> + Send + 'static {
+fn events(
+    context: Arc<Context>,
+    job: Arc<Job>,
+    place: OwnedSemaphorePermit,
+) -> impl Stream<Item = Bytes> + Send + 'static {
     let (progress, stop) = (job.progress(), context.stop.clone());
-    let watched = Watched { context, job, progress, stop, number: 0, is_over: false };
+    let watched = Watched { context, job, progress, stop, number: 0, is_over: false, _place: place };
     unfold(watched, async |mut watched| {
         if watched.is_over {
             return None;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use sluice_calc::search::{Rank, Space, Task, Terms, find};
 use sluice_calc::{Bars, Cpu, Workspace};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 use crate::world::{Answer, DEADLINE, User, World};
 
@@ -380,4 +380,35 @@ async fn a_search_takes_columns_and_csv_as_well() {
     let job = accepted(&answer);
     let done = watched(user, &job).await.pop().unwrap().1;
     assert_eq!((&done["strategy"], &done["rows"]), (&json!("rsi"), &json!(400)));
+}
+
+#[tokio::test]
+async fn watchers_are_bounded_and_one_that_leaves_makes_room() {
+    const WATCHERS_MAX: usize = 256;
+    let world = World::new();
+    let user = world.reader();
+    let job = begin(user, &endless()).await;
+    let path = format!("{PATH}/{job}");
+    let watch = async || {
+        let mut stream = user.begin("GET", &path, "accept: text/event-stream\r\n", b"").await;
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.unwrap();
+        (String::from_utf8_lossy(&status[9..]).into_owned(), stream)
+    };
+    let mut watchers = Vec::new();
+    for _ in 0..WATCHERS_MAX {
+        let (status, stream) = watch().await;
+        assert_eq!(status, "200");
+        watchers.push(stream);
+    }
+    let refused = user.send("GET", &path, "accept: text/event-stream\r\n", b"").await;
+    assert_eq!(refused.code(429), "queue_full");
+    assert_eq!(refused.header("retry-after"), Some("5"));
+    assert_eq!(world.metric("sluice_calc_rejected_total{reason=\"queue_full\"}").await, 1.0);
+    // Who only asks needs no place.
+    assert_eq!(told(user, &job).await["job"], job.as_str());
+    watchers.pop();
+    let waiting = async { while watch().await.0 != "200" {} };
+    tokio::time::timeout(DEADLINE, waiting).await.expect("a place becomes free");
+    end(user, &job).await;
 }
