@@ -76,8 +76,7 @@ pub(crate) trait Lanes:
     /// The value where it is positive, else 0.
     #[inline(always)]
     fn positive(self) -> Self {
-        let zero = Self::splat(0.0);
-        Self::select(zero.lt(self), self, zero)
+        self.top(Self::splat(0.0))
     }
 }
 
@@ -172,7 +171,7 @@ impl Lanes for f64x4 {
 
     #[inline(always)]
     fn select(mask: Self, yes: Self, no: Self) -> Self {
-        mask.bitselect(yes, no)
+        mask.select(yes, no)
     }
 
     #[inline(always)]

@@ -1,15 +1,13 @@
 //! What is made of the highest and the lowest value of a window.
 
+use super::extreme::{Runs, Tile, tiled};
 use super::{Highest, Lowest, Rolling, extremes};
+use crate::dispatch::foresee;
 use crate::indicator::{Kernel, Live, Rows, fill_warm_up, outputs};
 use crate::lanes::{Lanes, Wide};
 use crate::series::{Bar, Column};
 use std::fmt::Debug;
 use std::marker::PhantomData;
-
-/// Bars whose extremes are worked out together before the outputs are; more where the window is
-/// longer, so that what tiles have in common stays a part of them.
-const TILE: usize = 1_024;
 
 /// `O` outputs made of a channel.
 pub(crate) trait Between<const O: usize>: Copy + Debug + Send + Sync + 'static {
@@ -41,37 +39,61 @@ impl<F: Between<O>, const O: usize> Channel<F, O> {
     /// Writes the outputs of every full window; `outs` begin where the first one ends. `scratch` is
     /// as long as the input.
     pub(crate) fn full(self, input: [&[f64]; 3], mut outs: [&mut [f64]; O], scratch: [&mut [f64]; 2]) {
-        let [high, low, now] = input;
-        let [highest, lowest] = scratch;
         let len = outs[0].len();
-        let tile = TILE.max(4 * self.window);
-        for from in (0..len).step_by(tile) {
-            let bars = tile.min(len - from);
-            let seen = from..from + bars + self.window - 1;
-            let (highest, lowest) = (&mut highest[..bars], &mut lowest[..bars]);
-            extremes::<Highest>(&high[seen.clone()], self.window, highest);
-            extremes::<Lowest>(&low[seen.clone()], self.window, lowest);
-            let now = &now[seen][self.window - 1..];
-            between::<F, O>([highest, lowest, now], outs.each_mut().map(|out| &mut out[from..][..bars]));
+        if !tiled(self.window, len) {
+            return self.plain(input, outs, scratch);
+        }
+        let (mut above, mut below) = ([Tile::EMPTY; 2], [Tile::EMPTY; 2]);
+        let step = Tile::windows(self.window);
+        for from in (0..len).step_by(step) {
+            let bars = step.min(len - from);
+            let input = input.map(|column| &column[from..]);
+            let highest = Runs::<Highest>::of(input[0], self.window, bars, &mut above);
+            let lowest = Runs::<Lowest>::of(input[1], self.window, bars, &mut below);
+            let now = &input[2][self.window - 1..][..bars];
+            let next = input.map(|column| column.get(step + self.window..).unwrap_or_default());
+            Self::tile(
+                [highest.looks(bars), lowest.looks(bars)],
+                now,
+                outs.each_mut().map(|out| &mut out[from..][..bars]),
+                next,
+            );
         }
     }
-}
 
-/// The outputs of bars whose extremes are known.
-#[inline]
-fn between<F: Between<O>, const O: usize>(input: [&[f64]; 3], mut outs: [&mut [f64]; O]) {
-    let len = outs[0].len();
-    let [highest, lowest, now] = input.map(|column| &column[..len]);
-    let whole = len / Wide::WIDTH * Wide::WIDTH;
-    for at in (0..whole).step_by(Wide::WIDTH) {
-        let [highest, lowest, now] = [highest, lowest, now].map(|column| Wide::load(&column[at..]));
-        for (out, value) in outs.iter_mut().zip(F::of(highest, lowest, now)) {
-            value.store(&mut out[at..]);
+    /// The last look for both extremes, and what is made of them before either is written. What comes
+    /// `next` is asked for meanwhile.
+    fn tile([highest, lowest]: [[&[f64]; 2]; 2], now: &[f64], mut outs: [&mut [f64]; O], next: [&[f64]; 3]) {
+        let len = now.len();
+        let whole = len / Wide::WIDTH * Wide::WIDTH;
+        for at in (0..whole).step_by(Wide::WIDTH) {
+            for column in next {
+                foresee(column, at);
+            }
+            let now = Wide::load(&now[at..][..Wide::WIDTH]);
+            let values = F::of(Runs::<Highest>::most(highest, at), Runs::<Lowest>::most(lowest, at), now);
+            for (out, value) in outs.iter_mut().zip(values) {
+                value.store(&mut out[at..][..Wide::WIDTH]);
+            }
+        }
+        for at in whole..len {
+            let values = F::of(Runs::<Highest>::most(highest, at), Runs::<Lowest>::most(lowest, at), now[at]);
+            for (out, value) in outs.iter_mut().zip(values) {
+                out[at] = value;
+            }
         }
     }
-    for at in whole..len {
-        for (out, value) in outs.iter_mut().zip(F::of(highest[at], lowest[at], now[at])) {
-            out[at] = value;
+
+    /// The same one after the other, where tiles do not pay.
+    fn plain(self, [high, low, now]: [&[f64]; 3], mut outs: [&mut [f64]; O], scratch: [&mut [f64]; 2]) {
+        let len = outs[0].len();
+        let [highest, lowest] = scratch.map(|column| &mut column[..len]);
+        extremes::<Highest>(high, self.window, highest);
+        extremes::<Lowest>(low, self.window, lowest);
+        for (at, now) in now[self.window - 1..].iter().enumerate() {
+            for (out, value) in outs.iter_mut().zip(F::of(highest[at], lowest[at], *now)) {
+                out[at] = value;
+            }
         }
     }
 }

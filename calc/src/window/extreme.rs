@@ -3,17 +3,19 @@
 //! A maximum does not round and does not mind in which order, or how often, a value is looked at. So
 //! batch and stream may differ in how they find it.
 //!
-//! The batch covers a window by four shorter ones that overlap, and each of those by four of a
-//! quarter: runs of 4, 16, 64 bars, each a pass over a tile that stays in the nearest cache, eight
-//! bars at a time. Long windows, and the stream, go by blocks of one window: a window then is the end
+//! The batch covers a window by two runs of a power of two that overlap. Runs of up to sixteen bars
+//! are found in registers, longer ones of two half as long, each a pass over a tile that stays in the
+//! nearest cache. Long windows, and the stream, go by blocks of one window: a window then is the end
 //! of one block and the beginning of the next, and its extreme that of two running extremes, one of
 //! the older block from its end backwards, one of the newer from its beginning on. Three comparisons
 //! a bar, whatever the window. Neither way has a branch that depends on prices.
 //!
-//! Of several equal zeros either sign may be found; who shows the extreme adds `0.0` to it.
+//! Of several equal zeros either sign may be found; so `0.0` is added to an extreme that is shown.
 
+use crate::dispatch::foresee;
 use crate::lanes::{Lanes, Wide};
 use std::marker::PhantomData;
+use wide::f64x4;
 
 /// Which extreme is sought.
 pub(crate) trait Side: Copy + std::fmt::Debug + Send + Sync + 'static {
@@ -63,53 +65,157 @@ impl Side for Lowest {
     }
 }
 
-/// Values of a tile, and of the passes over it.
-const TILE: usize = 1_024;
+/// Values of a tile, and of the passes over it: all that a bar needs stays in the nearest cache.
+const TILE: usize = 992;
 
-/// Longest window that goes by tiles: half of a tile is then new.
-const TILED_MAX: usize = TILE / 2;
+/// Longest window that goes by tiles: about half of a tile is then new.
+const TILED_MAX: usize = 512;
 
-/// Writes the extreme of every full window: `out[i]` is that of `input[i..i + window]`.
+/// Fewest windows that go by tiles, which have to be cleared first.
+const TILED_MIN: usize = 256;
+
+/// Bars of the first pass at once: longest run that it finds in registers.
+const FIRST: usize = 16;
+
+/// What is kept from pass to pass lies in two of them in turn, whose lines begin where vectors do.
+#[repr(align(64))]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tile([f64; TILE + FIRST]);
+
+impl Tile {
+    pub(crate) const EMPTY: Self = Self([0.0; TILE + FIRST]);
+
+    /// New windows of a tile: a multiple of what vectors hold.
+    pub(crate) const fn windows(window: usize) -> usize {
+        (TILE + 1 - window) / 8 * 8
+    }
+}
+
+/// The extremes of runs of a power of two; two that overlap cover a window.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Runs<'a, S> {
+    values: &'a [f64],
+    /// Where the second run begins.
+    behind: usize,
+    side: PhantomData<S>,
+}
+
+impl<'a, S: Side> Runs<'a, S> {
+    /// For a tile's worth of windows; what more there is of the input is looked at where that saves a branch.
+    pub(crate) fn of(input: &'a [f64], window: usize, windows: usize, tiles: &'a mut [Tile; 2]) -> Self {
+        let longest = 1 << window.ilog2();
+        let bars = windows + window - 1;
+        let [runs, next] = tiles;
+        let (mut runs, mut next) = (&mut runs.0, &mut next.0);
+        let mut run = longest.min(FIRST);
+        match run {
+            1 => {}
+            2 => first::<S, 2>(input, bars - 1, runs),
+            4 => first::<S, 4>(input, bars - 3, runs),
+            8 => first::<S, 8>(input, bars - 7, runs),
+            _ => first::<S, FIRST>(input, bars + 1 - FIRST, runs),
+        }
+        while run < longest {
+            let shorter = Runs::<S> { values: &*runs, behind: run, side: PhantomData };
+            shorter.find::<false>(&mut next[..bars + 1 - 2 * run], &[]);
+            std::mem::swap(&mut runs, &mut next);
+            run *= 2;
+        }
+        Self { values: if run == 1 { input } else { runs }, behind: window - run, side: PhantomData }
+    }
+
+    /// What the two runs of `len` windows see.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "slices whose lengths are known")]
+    pub(crate) fn looks(&self, len: usize) -> [&'a [f64]; 2] {
+        [&self.values[..len], &self.values[self.behind..][..len]]
+    }
+
+    /// The extreme of the windows from `at` on.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "two loads")]
+    pub(crate) fn most<V: Lanes>([first, second]: [&[f64]; 2], at: usize) -> V {
+        S::pick(V::load(&first[at..][..V::WIDTH]), V::load(&second[at..][..V::WIDTH]))
+    }
+
+    /// Writes the extremes and asks for as much of what comes `next`; `SHOWN`, a zero is positive.
+    fn find<const SHOWN: bool>(&self, out: &mut [f64], next: &[f64]) {
+        let len = out.len();
+        let looks = self.looks(len);
+        let whole = len / Wide::WIDTH * Wide::WIDTH;
+        for at in (0..whole).step_by(Wide::WIDTH) {
+            if !next.is_empty() {
+                foresee(next, at);
+            }
+            let most = Self::most::<Wide>(looks, at);
+            let most = if SHOWN { most + Wide::splat(0.0) } else { most };
+            most.store(&mut out[at..][..Wide::WIDTH]);
+        }
+        for (out, at) in out[whole..].iter_mut().zip(whole..) {
+            let most: f64 = Self::most(looks, at);
+            *out = if SHOWN { most + 0.0 } else { most };
+        }
+    }
+}
+
+/// Runs of four bars that begin with the next sixteen.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "stays in registers")]
+fn fours<S: Side, const RUN: usize>(input: &[f64]) -> [f64x4; 4] {
+    let bars: &[f64] = &input[..FIRST + 3];
+    let run = |from: usize| {
+        let look = |behind: usize| f64x4::load(&bars[from + behind..][..4]);
+        let two = S::pick(look(0), look(1));
+        if RUN == 2 { two } else { S::pick(two, S::pick(look(2), look(3))) }
+    };
+    [run(0), run(4), run(8), run(12)]
+}
+
+/// Writes the extremes of `len` runs of `RUN` bars, and of a few more where the input has them.
+fn first<S: Side, const RUN: usize>(input: &[f64], len: usize, out: &mut [f64; TILE + FIRST]) {
+    let mut at = 0;
+    if input.len() >= FIRST + 3 {
+        let mut now = fours::<S, RUN>(input);
+        // Runs of eight and sixteen bars are made of those of four a whole vector on.
+        while at < len && input.len() >= at + 2 * FIRST + 3 {
+            let next = fours::<S, RUN>(&input[at + FIRST..]);
+            let all = [now[0], now[1], now[2], now[3], next[0], next[1], next[2]];
+            let eight = |vector: usize| S::pick(all[vector], all[vector + 1]);
+            let eights = [eight(0), eight(1), eight(2), eight(3), eight(4), eight(5)];
+            for vector in 0..4 {
+                let run = match RUN {
+                    FIRST => S::pick(eights[vector], eights[vector + 2]),
+                    8 => eights[vector],
+                    _ => now[vector],
+                };
+                run.store(&mut out[at + 4 * vector..][..4]);
+            }
+            now = next;
+            at += FIRST;
+        }
+    }
+    for at in at..len {
+        out[at] = input[at..at + RUN].iter().fold(S::WORST, |most, &value| S::pick(value, most));
+    }
+}
+
+/// Whether so many windows go by tiles.
+pub(crate) const fn tiled(window: usize, windows: usize) -> bool {
+    window <= TILED_MAX && windows >= TILED_MIN
+}
+
+/// Writes the extreme of every full window, a zero positive: `out[i]` is that of `input[i..i + window]`.
 pub(crate) fn extremes<S: Side>(input: &[f64], window: usize, out: &mut [f64]) {
-    if window > TILED_MAX {
-        return by_blocks::<S>(input, window, out);
+    if !tiled(window, out.len()) {
+        by_blocks::<S>(input, window, out);
+        return out.iter_mut().for_each(|value| *value += 0.0);
     }
-    let mut tiles = [[0.0; TILE]; 2];
-    let step = TILE + 1 - window;
+    let mut tiles = [Tile::EMPTY; 2];
+    let step = Tile::windows(window);
     for (tile, out) in out.chunks_mut(step).enumerate() {
-        by_tile::<S>(&input[tile * step..][..out.len() + window - 1], window, &mut tiles, out);
-    }
-}
-
-/// The extremes of one tile; what is kept from pass to pass lies in `tiles` in turn.
-fn by_tile<S: Side>(input: &[f64], window: usize, tiles: &mut [[f64; TILE]; 2], out: &mut [f64]) {
-    let [mut runs, mut next] = tiles.each_mut().map(|tile| &mut tile[..input.len()]);
-    let mut run = 1;
-    let mut begun = false;
-    while 4 * run <= window {
-        let from = if begun { &*runs } else { input };
-        let whole = input.len() + 1 - 4 * run;
-        cover::<S>(from, [0, run, 2 * run, 3 * run], &mut next[..whole]);
-        std::mem::swap(&mut runs, &mut next);
-        (run, begun) = (4 * run, true);
-    }
-    let rest = window - run;
-    cover::<S>(if begun { runs } else { input }, [0, run.min(rest), (2 * run).min(rest), rest], out);
-}
-
-/// Writes to `out[i]` the most extreme of the values so far behind `from[i]`.
-#[inline]
-fn cover<S: Side>(from: &[f64], behind: [usize; 4], out: &mut [f64]) {
-    let len = out.len();
-    let [a, b, c, d] = behind.map(|behind| &from[behind..][..len]);
-    let whole = len / Wide::WIDTH * Wide::WIDTH;
-    for at in (0..whole).step_by(Wide::WIDTH) {
-        let load = |values: &[f64]| Wide::load(&values[at..][..Wide::WIDTH]);
-        let most = S::pick(S::pick(load(a), load(b)), S::pick(load(c), load(d)));
-        most.store(&mut out[at..][..Wide::WIDTH]);
-    }
-    for at in whole..len {
-        out[at] = S::pick(S::pick(a[at], b[at]), S::pick(c[at], d[at]));
+        let input = &input[tile * step..];
+        let next = input.get(step + window..).unwrap_or_default();
+        Runs::<S>::of(input, window, out.len(), &mut tiles).find::<true>(out, next);
     }
 }
 
@@ -215,9 +321,17 @@ mod tests {
 
     #[test]
     fn tiles_and_blocks_agree_with_a_scan() {
-        for (len, window) in
-            [(200, 7), (9, 1), (100, 99), (5_000, 30), (3_000, 512), (3_000, 513), (1_200, 1_200)]
-        {
+        for (len, window) in [
+            (200, 7),
+            (9, 1),
+            (100, 99),
+            (300, 1),
+            (300, 3),
+            (5_000, 30),
+            (3_000, 512),
+            (3_000, 513),
+            (1_200, 1_200),
+        ] {
             let input = saw(len);
             let mut out = vec![f64::NAN; len + 1 - window];
             for way in [extremes::<Highest>, by_blocks::<Highest>] {

@@ -22,7 +22,9 @@ const TRUST: f64 = 1e-4;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moments {
     window: usize,
-    per_bar: f64,
+    count: f64,
+    /// [`TRUST`] for a spread beside a square sum.
+    trust: f64,
 }
 
 /// The words.
@@ -30,7 +32,8 @@ type Words<V> = [V; 4];
 
 impl Moments {
     pub(crate) fn new(window: usize) -> Self {
-        Self { window, per_bar: 1.0 / window as f64 }
+        let count = window as f64;
+        Self { window, count, trust: TRUST * count }
     }
 
     /// Bars in the window.
@@ -56,29 +59,34 @@ impl Moments {
     #[inline]
     pub(crate) fn slide<V: Lanes>([anchor, sum, square, peak]: &mut Words<V>, oldest: V, newest: V) {
         let (oldest, newest) = (oldest - *anchor, newest - *anchor);
-        *sum = (*sum - oldest) + newest;
-        *square = (*square - oldest * oldest) + newest * newest;
+        let change = newest - oldest;
+        *sum = *sum + change;
+        // The difference of the two squares.
+        *square = *square + change * (newest + oldest);
         *peak = square.top(*peak);
     }
 
+    /// The spread: the variance of the population times the square of the window.
     #[inline]
     fn raw<V: Lanes>(&self, [_, sum, square, _]: &Words<V>) -> V {
-        let per_bar = V::splat(self.per_bar);
-        let mean = *sum * per_bar;
-        *square * per_bar - mean * mean
+        *square * V::splat(self.count) - *sum * *sum
     }
 
-    /// The population variance. Rounding must not make it negative; `NaN` stays.
+    /// The spread of a window. Rounding must not make it negative; `NaN` stays.
     #[inline]
-    pub(crate) fn variance<V: Lanes>(&self, words: &Words<V>) -> V {
-        let (zero, raw) = (V::splat(0.0), self.raw(words));
-        V::select(raw.lt(zero), zero, raw)
+    pub(crate) fn spread<V: Lanes>(&self, words: &Words<V>) -> V {
+        V::splat(0.0).top(self.raw(words))
+    }
+
+    /// What makes the variance of a spread; `correction` leads from the population's to the wanted one.
+    pub(crate) fn share(&self, correction: f64) -> f64 {
+        correction / (self.count * self.count)
     }
 
     /// Where too few digits are left.
     #[inline]
     pub(crate) fn distrusts<V: Lanes>(&self, words: &Words<V>) -> V::Mask {
-        self.raw(words).lt(V::splat(TRUST) * (words[3] * V::splat(self.per_bar)))
+        self.raw(words).lt(V::splat(self.trust) * words[3])
     }
 }
 
@@ -116,7 +124,7 @@ pub(super) mod tests {
         }
 
         fn value<V: Lanes>(&self, sums: &[V; 4], _: [V; 1]) -> [V; 1] {
-            [self.0.variance(sums)]
+            [self.0.spread(sums) * V::splat(self.0.share(1.0))]
         }
     }
 

@@ -74,6 +74,12 @@ impl<W: Sliding<I, S, O>, const I: usize, const S: usize, const O: usize> Window
         }
     }
 
+    /// How many of so many full windows a batch in pieces may take before more of them are known.
+    pub(crate) fn whole(&self, windows: usize) -> usize {
+        let group = LANES * segment_bars(self.0.window());
+        windows / group * group
+    }
+
     /// Writes the outputs of the full windows alone; `outs` begin where the first one ends.
     pub(crate) fn full(&self, input: [&[f64]; I], mut outs: [&mut [f64]; O]) {
         let (window, len) = (self.0.window(), outs[0].len());

@@ -58,8 +58,8 @@ impl Cci {
     fn of<V: Lanes, I: Iterator<Item = V>>(self, window: impl Fn() -> I, newest: V) -> V {
         let (zero, count) = (V::splat(0.0), V::splat(self.period.count()));
         let mean = window().fold(zero, |sum, value| sum + value) / count;
-        let deviation = window().fold(zero, |sum, value| sum + (value - mean).abs()) / count;
-        Self::shown(newest, mean, deviation)
+        let distances = window().fold(zero, |sum, value| sum + (value - mean).abs());
+        self.shown(newest, mean, distances)
     }
 
     /// The indices of all full windows of some typical prices.
@@ -88,23 +88,23 @@ impl Cci {
             means = from_fn(|side| means[side] + at(bars, side));
         }
         let means = means.map(|sum| sum / count);
-        let mut deviations = [zero; ABREAST];
+        let mut distances = [zero; ABREAST];
         for bars in windows() {
-            deviations = from_fn(|side| deviations[side] + (at(bars, side) - means[side]).abs());
+            distances = from_fn(|side| distances[side] + (at(bars, side) - means[side]).abs());
         }
         for side in 0..ABREAST {
-            let value = Self::shown(at(&seen[newest..], side), means[side], deviations[side] / count);
+            let value = self.shown(at(&seen[newest..], side), means[side], distances[side]);
             value.store(&mut out[side * Wide::WIDTH..][..Wide::WIDTH]);
         }
     }
 
-    /// The index of a window with this mean and mean deviation.
+    /// The index of a window with this mean and this sum of distances from it.
     #[inline]
-    fn shown<V: Lanes>(newest: V, mean: V, deviation: V) -> V {
-        let zero = V::splat(0.0);
-        let (distance, unit) = (newest - mean, V::splat(0.015) * deviation);
+    fn shown<V: Lanes>(self, newest: V, mean: V, distances: V) -> V {
+        let (zero, count) = (V::splat(0.0), self.period.count());
+        let (distance, unit) = (newest - mean, distances * V::splat(0.015 / count));
         let rounding = V::splat(FLAT) * mean.abs();
-        let still = distance.abs().le(rounding) | deviation.le(rounding) | unit.le(zero);
+        let still = distance.abs().le(rounding) | distances.le(rounding * V::splat(count)) | unit.le(zero);
         V::select(still, zero, distance / V::select(still, V::splat(1.0), unit))
     }
 }

@@ -12,6 +12,7 @@ use crate::lanes::Lanes;
 use crate::params::Span;
 use crate::series::{Bar, Column};
 use crate::window::{Between, Channel, ChannelStream, Mean, Means};
+use std::ops::Range;
 use std::sync::Arc;
 
 pub(super) static STOCH: Entry = Entry {
@@ -46,6 +47,9 @@ pub(super) static STOCHF: Entry = Entry {
 
 /// A range up to this share of its own ends is rounding, not movement.
 pub(super) const FLAT: f64 = 1e-14;
+
+/// Bars of a tile, which stay in the second cache until `d` is made of them.
+const TILE: usize = 4_096;
 
 /// Where the close stands, in percent. A zero comes out positive, whichever of several equal zeros
 /// was found as the extreme.
@@ -85,18 +89,13 @@ impl Kernel for Stoch {
     fn batch(&self, rows: &Rows<'_>, outs: &mut [&mut [f64]], scratch: &mut [&mut [f64]]) {
         let [k, d] = outputs(outs);
         let raw_ready = self.fast_k.bars() - 1;
-        if raw_ready < rows.len() {
-            let input = Position::READS.map(|column| rows.column(column));
-            // Raw values in d, or where they stay as they are in k; then k from d, then d from k.
-            let smoothed = self.slow_k.bars() > 1;
-            let raw = if smoothed { &mut *d } else { &mut *k };
-            Channel::<Position, 1>::new(raw_ready + 1).full(input, [&mut raw[raw_ready..]], outputs(scratch));
-            if smoothed {
-                Means::new(self.slow_k.bars()).run([&d[raw_ready..]], [&mut k[raw_ready..]]);
-            }
+        let input = Position::READS.map(|column| rows.column(column));
+        let bars = rows.len().saturating_sub(raw_ready);
+        let mut done = Done::default();
+        for from in (0..bars).step_by(TILE) {
+            let until = bars.min(from + TILE);
+            self.tile(input, from..until, until == bars, &mut done, [&mut *k, &mut *d], outputs(scratch));
         }
-        let k_ready = self.k_ready().min(rows.len());
-        Means::new(self.slow_d.bars()).run([&k[k_ready..]], [&mut d[k_ready..]]);
         fill_warm_up(k, self.lookback());
         fill_warm_up(d, self.lookback());
     }
@@ -106,7 +105,46 @@ impl Kernel for Stoch {
     }
 }
 
+/// Windows of `k` and of `d` that are done.
+#[derive(Clone, Copy, Debug, Default)]
+struct Done {
+    k: usize,
+    d: usize,
+}
+
 impl Stoch {
+    /// Some raw values, and what of `k` and `d` follows from all so far. Raw values lie in `d`, or in `k` where
+    /// they stay as they are: `d` keeps a distance from those that `k` still needs.
+    fn tile(
+        &self,
+        input: [&[f64]; 3],
+        raw: Range<usize>,
+        last: bool,
+        done: &mut Done,
+        [k, d]: [&mut [f64]; 2],
+        scratch: [&mut [f64]; 2],
+    ) {
+        let (raw_ready, k_ready) = (self.fast_k.bars() - 1, self.k_ready());
+        let (smooth, slow) = (Means::new(self.slow_k.bars()), Means::new(self.slow_d.bars()));
+        let smoothed = self.slow_k.bars() > 1;
+        let out = &mut (if smoothed { &mut *d } else { &mut *k })[raw_ready..][raw.clone()];
+        let input = input.map(|column| &column[raw.start..raw.end + raw_ready]);
+        Channel::<Position, 1>::new(raw_ready + 1).full(input, [out], scratch);
+        let seen = (raw.end + 1).saturating_sub(self.slow_k.bars());
+        let until = if last || !smoothed { seen } else { smooth.whole(seen) };
+        if smoothed && until > done.k {
+            smooth.full([&d[raw_ready + done.k..]], [&mut k[k_ready..][done.k..until]]);
+        }
+        done.k = until;
+        let distance = if last { 0 } else { self.slow_k.bars() - 1 };
+        let seen = (until + 1).saturating_sub(self.slow_d.bars() + distance);
+        let until = if last { seen } else { slow.whole(seen) };
+        if until > done.d {
+            slow.full([&k[k_ready + done.d..]], [&mut d[self.lookback()..][done.d..until]]);
+        }
+        done.d = until;
+    }
+
     /// The oscillator that shows its raw values, and their mean.
     pub(super) const fn fast(fast_k: Span, fast_d: Span) -> Self {
         Self { fast_k, slow_k: Span::of::<1>(), slow_d: fast_d }

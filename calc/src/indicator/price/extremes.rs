@@ -106,18 +106,10 @@ impl<S: Side> Kernel for Extreme<S> {
     }
 
     fn batch(&self, rows: &Rows<'_>, outs: &mut [&mut [f64]], _: &mut [&mut [f64]]) {
-        /// Bars whose signs of zero are mended while they are near.
-        const TILE: usize = 2_048;
         let [out] = outputs(outs);
         fill_warm_up(out, self.lookback());
-        let close = rows.column(Column::Close);
-        let tile = TILE.max(4 * self.window);
-        let shown = out.get_mut(self.lookback()..).unwrap_or_default();
-        for (from, out) in shown.chunks_mut(tile).enumerate() {
-            extremes::<S>(&close[from * tile..][..out.len() + self.window - 1], self.window, out);
-            for value in out {
-                *value += 0.0;
-            }
+        if rows.len() >= self.window {
+            extremes::<S>(rows.column(Column::Close), self.window, &mut out[self.lookback()..]);
         }
     }
 

@@ -37,7 +37,8 @@ impl Bbands {
     pub(crate) fn new(period: Period, up: Deviations, down: Deviations, ddof: Ddof) -> Self {
         let (count, correction) = (period.count(), ddof.correction(period));
         let moments = Moments::new(period.bars());
-        Windowed(Bands { moments, count, up: up.width(), down: down.width(), correction })
+        let deviation = moments.share(correction).sqrt();
+        Windowed(Bands { moments, count, up: up.width() * deviation, down: down.width() * deviation })
     }
 }
 
@@ -46,10 +47,9 @@ impl Bbands {
 pub(crate) struct Bands {
     moments: Moments,
     count: f64,
+    /// Widths for a root of the spread.
     up: f64,
     down: f64,
-    /// From the population variance to the wanted one.
-    correction: f64,
 }
 
 /// The plain sum, which gives the middle band the bits of the simple average, before the words of
@@ -91,8 +91,8 @@ impl Sliding<1, 5, 3> for Bands {
     #[inline]
     fn value<V: Lanes>(&self, [plain, words @ ..]: &[V; 5], _: [V; 1]) -> [V; 3] {
         let middle = *plain / V::splat(self.count);
-        let deviation = (self.moments.variance(words) * V::splat(self.correction)).sqrt();
-        [middle + deviation * V::splat(self.up), middle, middle - deviation * V::splat(self.down)]
+        let root = self.moments.spread(words).sqrt();
+        [middle + root * V::splat(self.up), middle, middle - root * V::splat(self.down)]
     }
 }
 

@@ -63,17 +63,24 @@ pub(super) static ZSCORE: Entry = Entry {
 
 /// What is made of a variance.
 trait Figure: Copy + Debug + Send + Sync + 'static {
-    /// Of the variance; `distance` is how far the newest value stands from the mean.
-    fn of<V: Lanes>(variance: V, distance: V, width: V) -> V;
+    /// What a spread is multiplied by for it, or its root: `share` makes a variance of a spread.
+    fn unit(share: f64, width: f64) -> f64;
+
+    /// Of the spread; `distance` is how far the newest value stands from the mean.
+    fn of<V: Lanes>(spread: V, distance: V, unit: V) -> V;
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Variance;
 
 impl Figure for Variance {
+    fn unit(share: f64, _: f64) -> f64 {
+        share
+    }
+
     #[inline]
-    fn of<V: Lanes>(variance: V, _: V, _: V) -> V {
-        variance
+    fn of<V: Lanes>(spread: V, _: V, unit: V) -> V {
+        spread * unit
     }
 }
 
@@ -81,9 +88,13 @@ impl Figure for Variance {
 struct Deviation;
 
 impl Figure for Deviation {
+    fn unit(share: f64, width: f64) -> f64 {
+        share.sqrt() * width
+    }
+
     #[inline]
-    fn of<V: Lanes>(variance: V, _: V, width: V) -> V {
-        variance.sqrt() * width
+    fn of<V: Lanes>(spread: V, _: V, unit: V) -> V {
+        spread.sqrt() * unit
     }
 }
 
@@ -91,9 +102,13 @@ impl Figure for Deviation {
 struct Score;
 
 impl Figure for Score {
+    fn unit(share: f64, _: f64) -> f64 {
+        share.sqrt()
+    }
+
     #[inline]
-    fn of<V: Lanes>(variance: V, distance: V, _: V) -> V {
-        let (zero, deviation) = (V::splat(0.0), variance.sqrt());
+    fn of<V: Lanes>(spread: V, distance: V, unit: V) -> V {
+        let (zero, deviation) = (V::splat(0.0), spread.sqrt() * unit);
         V::select(zero.lt(deviation), distance / deviation, zero)
     }
 }
@@ -102,17 +117,15 @@ impl Figure for Score {
 struct Spread<F> {
     moments: Moments,
     per_bar: f64,
-    /// From the population variance to the wanted one.
-    correction: f64,
-    width: f64,
+    unit: f64,
     figure: PhantomData<F>,
 }
 
-impl<F> Spread<F> {
+impl<F: Figure> Spread<F> {
     fn new(period: Span, ddof: Ddof, width: f64) -> Self {
         let moments = Moments::new(period.bars());
-        let (per_bar, correction) = (1.0 / period.count(), ddof.correction(period));
-        Self { moments, per_bar, correction, width, figure: PhantomData }
+        let unit = F::unit(moments.share(ddof.correction(period)), width);
+        Self { moments, per_bar: 1.0 / period.count(), unit, figure: PhantomData }
     }
 }
 
@@ -147,8 +160,7 @@ impl<F: Figure> Sliding<1, 4, 1> for Spread<F> {
     fn value<V: Lanes>(&self, words: &[V; 4], [newest]: [V; 1]) -> [V; 1] {
         let [anchor, sum, ..] = *words;
         let distance = (newest - anchor) - sum * V::splat(self.per_bar);
-        let variance = self.moments.variance(words) * V::splat(self.correction);
-        [F::of(variance, distance, V::splat(self.width))]
+        [F::of(self.moments.spread(words), distance, V::splat(self.unit))]
     }
 }
 
