@@ -2,7 +2,7 @@
 
     calc.py --sluice PATH
 
-Every form of a series goes in, every form of an answer comes out, and all of them must hold the same bits: those of a
+Files of Parquet as pyarrow and polars write them are imported into stored series. Every form of a series goes in, every form of an answer comes out, and all of them must hold the same bits: those of a
 hundred thousand random decimals as Python reads them, sent as text and as numbers. Packages come from the package index
 into the virtual environment of deploy.py; where they cannot be had this fails: nothing is passed over.
 Prints a line a check, then `calc: N passed, N failed`; exits 0 or 1.
@@ -13,6 +13,7 @@ import json
 import random
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -46,8 +47,8 @@ def install():
 class Clients:
     """The checks, in the interpreter that has the packages."""
 
-    def __init__(self, edge, token):
-        self.edge, self.token = edge, token
+    def __init__(self, edge, token, sluice):
+        self.edge, self.token, self.sluice = edge, token, sluice
 
     def ask(self, body, kind="application/json", accept="application/json", query=""):
         headers = {"authorization": f"Bearer {self.token}", "content-type": kind, "accept": accept}
@@ -156,6 +157,68 @@ class Clients:
         return f"numpy {np.__version__}: arrays in, arrays out, in place"
 
 
+    def parquet(self):
+        import polars as pl
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        candles = candles_of(70_000)
+        frame = pl.DataFrame(candles)
+        table = frame.to_arrow()
+        times = {unit: table.set_column(0, "timestamp", table["timestamp"].cast(pa.timestamp("ms")).cast(pa.timestamp(unit)))
+                 for unit in ("s", "ms", "us", "ns")}
+        named = table.append_column("venue", pa.array(["a"] * len(table)))
+        files = {
+            "snappy": lambda path: pq.write_table(times["ns"], path),
+            "zstd": lambda path: pq.write_table(times["us"], path, compression="zstd", data_page_version="2.0",
+                                                row_group_size=20_000),
+            "plain": lambda path: pq.write_table(named, path, compression="none", use_dictionary=False),
+            "split": lambda path: pq.write_table(times["ms"], path, use_byte_stream_split=["close", "open"],
+                                                 use_dictionary=False),
+            "spark": lambda path: pq.write_table(times["us"], path, use_deprecated_int96_timestamps=True),
+            "polars": lambda path: frame.with_columns(pl.from_epoch("timestamp", "ms")).write_parquet(path),
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            for name, write in files.items():
+                path = Path(folder) / f"{name}.parquet"
+                write(path)
+                self.stored(path, name, candles)
+            whole = path.read_bytes()
+            path.write_bytes(whole[:len(whole) // 2])
+            self.refused(path, "not a Parquet file that can be read here")
+            pq.write_table(table.set_column(4, "close", table["close"].cast(pa.string())), path)
+            self.refused(path, "column `close` is Utf8, which is neither a number nor a time")
+            pq.write_table(table, path, compression="gzip")
+            self.refused(path, "gzip")
+            high = table["high"].to_pylist()
+            high[60_000] = 0.0
+            pq.write_table(table.set_column(2, "high", pa.array(high)), path)
+            self.refused(path, f"{path}: row 60000: ")
+        return f"Parquet: {', '.join(files)} are imported with every bit, what is damaged or no number is named"
+
+    def imported(self, path, symbol):
+        command = [self.sluice, "series", "import", path, "--symbol", symbol, "--timeframe", "1m", "--url", self.edge]
+        return subprocess.run(command, env={"SLUICE_TOKEN": self.token}, capture_output=True, text=True, timeout=CALL_S)
+
+    def stored(self, path, name, candles):
+        """Imports a file and compares what is stored."""
+        symbol = f"PARQUET/{name.upper()}"
+        done = self.imported(path, symbol)
+        if done.returncode:
+            raise Fault(f"{name}: {done.returncode} {done.stderr[:400]}")
+        asked = urllib.request.Request(f"{self.edge}/series/{symbol}/1m?limit=100000",
+                                       headers={"authorization": f"Bearer {self.token}"})
+        with urllib.request.urlopen(asked, timeout=CALL_S) as answer:
+            rows = json.load(answer)["data"]
+        for at, (column, values) in enumerate(candles.items()):
+            same(bits(values), bits(row[at] for row in rows), f"{name}: {column}")
+
+    def refused(self, path, words):
+        done = self.imported(path, "PARQUET/REFUSED")
+        if done.returncode != 2 or words.lower() not in done.stderr.lower():
+            raise Fault(f"`{words}` was expected: {done.returncode} {done.stderr[:400]}")
+
+
 def candles_of(count):
     """Candles by chance, the same each time."""
     chance = random.Random(count)
@@ -178,10 +241,10 @@ def same(expected, found, name):
         raise Fault(f"{name}: {len(expected)} and {len(found)} values, other at {at}: {expected[at:at + 1]} {found[at:at + 1]}")
 
 
-def inside(edge, token):
+def inside(edge, token, sluice):
     """All checks; whether each passed."""
-    clients, passed, failed = Clients(edge, token), 0, 0
-    for check in (clients.decimals, clients.arrow, clients.polars, clients.numpy):
+    clients, passed, failed = Clients(edge, token, sluice), 0, 0
+    for check in (clients.decimals, clients.arrow, clients.polars, clients.numpy, clients.parquet):
         try:
             print("ok", check(), flush=True)
             passed += 1
@@ -195,7 +258,7 @@ def inside(edge, token):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--sluice")
-    parser.add_argument("--inside", nargs=2)
+    parser.add_argument("--inside", nargs=3)
     given = parser.parse_args()
     if given.inside:
         return inside(*given.inside)
@@ -203,7 +266,7 @@ def main():
         install()
         with Instance(given.sluice) as instance:
             banner = instance.banner
-            command = [VENV / "bin/python", HERE, "--inside", banner["edge"], banner["token"]]
+            command = [VENV / "bin/python", HERE, "--inside", banner["edge"], banner["token"], instance.program]
             return subprocess.run(command, check=False).returncode
     except (Fault, StartError) as error:
         print(f"FAILED {error}\ncalc: 0 passed, 1 failed")

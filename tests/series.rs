@@ -181,8 +181,8 @@ fn what_cannot_be_imported_is_named_by_file_and_line() {
         "{code} {errors}"
     );
     for (name, text, said) in [
-        ("x.parquet", "PAR1", "make an Arrow file of it"),
-        ("x.txt", "1", "ends with .csv or .arrow"),
+        ("x.parquet", "PAR1", "not a Parquet file that can be read here"),
+        ("x.txt", "1", "ends with .csv, .arrow or .parquet"),
         ("x.csv", "", "the file is empty"),
         ("y.csv", head, "there are no candles"),
         ("x.arrow", "no", "not an Arrow file or stream"),

@@ -46,8 +46,8 @@ pub(super) struct Asked {
 
 #[derive(Debug, Args)]
 pub(super) struct Import {
-    /// Candles that ascend: `.csv` with a row of names, `.arrow` (a file or a stream of Arrow's IPC, not compressed); `-`
-    /// is CSV on standard input
+    /// Candles that ascend: `.csv` with a row of names, `.arrow` (a file or a stream of Arrow's IPC, not compressed),
+    /// `.parquet` (plain, Snappy or Zstandard); `-` is CSV on standard input
     #[arg(value_name = "FILE")]
     pub(super) file: PathBuf,
     /// The symbol, such as BTC/USDT

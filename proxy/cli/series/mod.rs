@@ -4,6 +4,7 @@ pub(crate) mod args;
 mod arrow;
 mod csv;
 mod import;
+mod parquet;
 mod piece;
 
 use http::{HeaderMap, Method, StatusCode};

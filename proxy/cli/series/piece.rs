@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::arrow::ArrowPieces;
 use super::csv::CsvPieces;
+use super::parquet::ParquetPieces;
 use crate::exit::Failure;
 
 /// LIMIT: rows of a piece.
@@ -49,12 +50,18 @@ pub(super) enum FileError {
     /// No Arrow, or what of it is not taken.
     #[error("not an Arrow file or stream that can be read here: {0}; compressed buffers are not taken")]
     Arrow(String),
+    /// No Parquet, or what of it is not taken.
+    #[error(
+        "not a Parquet file that can be read here: {0}; pages are plain, or packed with Snappy or Zstandard"
+    )]
+    Parquet(String),
 }
 
 /// The pieces of a file.
 pub(super) enum Pieces {
     Csv(CsvPieces<Box<dyn Read>>),
     Arrow(ArrowPieces),
+    Parquet(Box<ParquetPieces>),
 }
 
 impl Pieces {
@@ -65,34 +72,29 @@ impl Pieces {
         }
         let shown = path.display();
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        let is_arrow = match extension.to_ascii_lowercase().as_str() {
-            "csv" => false,
-            "arrow" | "arrows" | "feather" | "ipc" => true,
-            "parquet" => {
-                let text = "Parquet is not read; make an Arrow file of it, in Python: `import pyarrow.parquet as p, \
-                            pyarrow.feather as f; f.write_feather(p.read_table('x.parquet'), 'x.arrow', \
-                            compression='uncompressed')`";
+        let open: fn(File) -> Result<Self, FileError> = match extension.to_ascii_lowercase().as_str() {
+            "csv" => |file| Ok(Self::Csv(CsvPieces::new(Box::new(file)))),
+            "arrow" | "arrows" | "feather" | "ipc" => {
+                |file| Ok(Self::Arrow(ArrowPieces::open(BufReader::new(file))?))
+            }
+            "parquet" | "pq" => |file| Ok(Self::Parquet(Box::new(ParquetPieces::open(file)?))),
+            _ => {
+                let text = "a file of candles ends with .csv, .arrow or .parquet";
                 return Err(Failure::usage(format!("{shown}: {text}")));
             }
-            _ => return Err(Failure::usage(format!("{shown}: a file of candles ends with .csv or .arrow"))),
         };
         let fault = |error| Failure::usage(format!("{shown}: {error}"));
         let file = File::open(path).map_err(fault)?;
         let known = file.metadata().map_err(fault)?;
-        let size = known.is_file().then_some(known.len());
-        if is_arrow {
-            let opened = ArrowPieces::open(BufReader::new(file));
-            let pieces = opened.map_err(|error| Failure::usage(format!("{shown}: {error}")))?;
-            return Ok((Self::Arrow(pieces), size));
-        }
-        Ok((Self::Csv(CsvPieces::new(Box::new(file))), size))
+        let pieces = open(file).map_err(|error| Failure::usage(format!("{shown}: {error}")))?;
+        Ok((pieces, known.is_file().then_some(known.len())))
     }
 
     /// What the bodies are.
     pub(super) const fn media(&self) -> &'static str {
         match self {
             Self::Csv(_) => "text/csv",
-            Self::Arrow(_) => "application/vnd.apache.arrow.stream",
+            Self::Arrow(_) | Self::Parquet(_) => "application/vnd.apache.arrow.stream",
         }
     }
 
@@ -101,6 +103,7 @@ impl Pieces {
         match self {
             Self::Csv(pieces) => pieces.next(),
             Self::Arrow(pieces) => pieces.next(),
+            Self::Parquet(pieces) => pieces.next(),
         }
     }
 }
