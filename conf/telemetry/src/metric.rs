@@ -154,6 +154,9 @@ catalogue! {
     CalcCandles "sluice_calc_candles_total" ["result"] "Candles that came for stored series: applied, repeated, updated_open, conflict, late";
     CalcStreams "sluice_calc_streams" [] "Streams of indicators that are open";
     CalcFeedFollowing "sluice_calc_feed_following" [] "1 while closed candles of the event worker are followed, 0 while it cannot be asked or there is none";
+    CalcFeedCandles "sluice_calc_feed_candles_total" ["result"] "Closed candles of the event worker by what became of them: applied, repeated, conflict, late";
+    CalcFeedLag "sluice_calc_feed_lag_seconds" [] "Age of the oldest closed candle that is not stored yet; while the event worker cannot be asked, the time goes on";
+    CalcFeedLast "sluice_calc_feed_last_timestamp_seconds" [] "When a closed candle of the event worker was last stored, seconds since 1970";
     CalcFeedDropped "sluice_calc_feed_dropped_total" [] "Closed candles of the event worker that could not be stored: no bar, or beyond the limits of the store";
     CalcJobs "sluice_calc_jobs" ["state"] "Jobs that are known, by their state";
     CalcTransportBytes "sluice_calc_transport_bytes_total" ["format", "direction"] "Bytes of series taken and answered, by their form";

@@ -11,8 +11,21 @@ use uuid::Uuid;
 /// Longest accepted event type, bytes.
 pub const TYPE_BYTES_MAX: usize = 64;
 
-/// Consumer group of the event worker from which the calculation worker feeds its stored series.
+/// What the consumer groups begin with from which stored series are fed: each store has one of its own, named by
+/// [`series_group`]. Alone it is the group that every store shared before.
 pub const SERIES_GROUP: &str = "calc-series";
+
+/// The consumer group of one store of series.
+pub fn series_group(store: &str) -> String {
+    format!("{SERIES_GROUP}-{store}")
+}
+
+/// Whether a consumer group feeds one store of series.
+pub fn is_series_group(name: &str) -> bool {
+    name.strip_prefix(SERIES_GROUP)
+        .and_then(|rest| rest.strip_prefix('-'))
+        .is_some_and(|store| !store.is_empty())
+}
 
 /// Types that only role identities may publish, beside every `security_*` and `service_*`.
 pub const RESERVED: &[&str] =

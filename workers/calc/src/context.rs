@@ -14,6 +14,7 @@ use crate::answers::Answers;
 use crate::bounds::{BODY_UNITS_MAX, JOBS_WATCHERS_MAX, STREAMS_MAX};
 use crate::config::Settings;
 use crate::error::CalcError;
+use crate::feed::Pulse;
 use crate::inbox::Inbox;
 use crate::jobs::Jobs;
 use crate::negotiate::Format;
@@ -35,6 +36,8 @@ pub struct Context {
     pub(crate) answers: Arc<Answers>,
     /// The stored series.
     pub(crate) series: Arc<Store>,
+    /// How their feed does.
+    pub(crate) feed: Pulse,
     /// Indicators over them that were asked for.
     pub(crate) live: Live,
     /// Streams of indicators that may still be opened, and those that are.
@@ -87,6 +90,7 @@ impl Context {
             inbox: Arc::new(inbox),
             answers,
             series,
+            feed: Pulse::new(registry),
             live: Live::default(),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             streams_open: metric::gauge(registry, Name::CalcStreams),
@@ -130,6 +134,7 @@ impl HealthSource for Context {
         };
         BTreeMap::from([
             ("series".to_owned(), series),
+            ("feed".to_owned(), self.feed.component()),
             ("pool".to_owned(), Component::healthy()),
             ("keys".to_owned(), keys),
             ("kernels".to_owned(), kernels),

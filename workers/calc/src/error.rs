@@ -26,6 +26,9 @@ pub enum CalcError {
     /// The stored series cannot be opened.
     #[error(transparent)]
     Series(#[from] crate::series::OpenError),
+    /// The id of the stored series cannot be read.
+    #[error(transparent)]
+    Seat(#[from] crate::feed::SeatError),
     /// The universe cannot be read.
     #[error(transparent)]
     Universe(#[from] crate::universe::UniverseError),

@@ -40,6 +40,7 @@ mod sweep;
 #[doc(hidden)]
 pub mod timing;
 mod universe;
+mod whole;
 
 /// For which processors the calculations were compiled.
 pub mod kernels {
@@ -59,7 +60,8 @@ use crate::config::Settings;
 use crate::context::Context;
 use crate::discover::Publisher;
 pub use crate::error::CalcError;
-use crate::feed::Feed;
+pub use crate::feed::SeatError;
+use crate::feed::{Feed, Seat};
 pub use crate::series::OpenError;
 use crate::series::{Counts, Limits, Store};
 #[doc(hidden)]
@@ -81,7 +83,7 @@ pub async fn run_on(start: Start, medium: Arc<dyn Medium>) -> Result<(), CalcErr
     let universe = tokio::task::spawn_blocking(move || Kept::open(&folder)).await??;
     let context = Arc::new(Context::new(&start, settings, store, universe)?);
     let health = Arc::clone(&context);
-    let feed = feed(&start, &context);
+    let feed = feed(&start, &context).await?;
     let publisher = publisher(&start, &context);
     let served = sluice_http::serve(&start, api::routes(Arc::clone(&context)), health).await;
     if let Some(feed) = feed {
@@ -97,21 +99,22 @@ pub async fn run_on(start: Start, medium: Arc<dyn Medium>) -> Result<(), CalcErr
 }
 
 /// What follows the event worker; nothing where there is none.
-fn feed(start: &Start, context: &Arc<Context>) -> Option<Feed> {
-    let socket = start.sockets.get(&Role::Events)?;
-    let client = Client::internal(socket.clone(), start.keys.own());
-    let counts = feed::Counts {
-        following: metric::gauge(&start.registry, Name::CalcFeedFollowing),
-        dropped: metric::counter(&start.registry, Name::CalcFeedDropped),
-    };
-    Some(Feed::start(client, context, counts, start.stop.clone()))
+async fn feed(start: &Start, context: &Arc<Context>) -> Result<Option<Feed>, CalcError> {
+    let Some(client) = events(start) else { return Ok(None) };
+    let folder = start.role_dir();
+    let seat = tokio::task::spawn_blocking(move || Seat::open(&folder)).await??;
+    Ok(Some(Feed::start(&client, context, seat, start.stop.clone())))
 }
 
 /// What tells the event worker of discovered strategies; nothing where there is none.
 fn publisher(start: &Start, context: &Arc<Context>) -> Option<Publisher> {
+    Some(Publisher::start(events(start)?, Arc::clone(&context.jobs)))
+}
+
+/// The event worker.
+fn events(start: &Start) -> Option<Client> {
     let socket = start.sockets.get(&Role::Events)?;
-    let client = Client::internal(socket.clone(), start.keys.own());
-    Some(Publisher::start(client, Arc::clone(&context.jobs)))
+    Some(Client::internal(socket.clone(), start.keys.own()))
 }
 
 async fn open_series(start: &Start, medium: Arc<dyn Medium>, bytes: u64) -> Result<Arc<Store>, CalcError> {

@@ -7,9 +7,8 @@
 //! A change is answered when it is on the disk: a new file, synced, renamed into the place of the old one.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,6 +26,7 @@ use tokio::sync::Mutex;
 
 use crate::bounds::{UNIVERSE_BYTES_MAX, UNIVERSE_SOURCE_BYTES_MAX, UNIVERSE_SYMBOLS_MAX};
 use crate::context::Context;
+use crate::whole;
 
 /// Name of the file.
 const FILE: &str = "universe.json";
@@ -143,7 +143,7 @@ impl Kept {
         })?;
         let (path, text) = (self.path.clone(), serde_json::to_vec_pretty(&*next));
         let text = text.expect("texts and numbers always serialize");
-        let written = tokio::task::spawn_blocking(move || write(&path, &text)).await;
+        let written = tokio::task::spawn_blocking(move || whole::write(&path, &text)).await;
         if let Err(error) = written.unwrap_or_else(|error| Err(io::Error::other(error))) {
             tracing::error!(component = "universe", error = %error, "the universe cannot be written");
             // Where the rename was done and its sync failed, the next start may find the new one.
@@ -167,17 +167,6 @@ fn read(path: &Path, file: File) -> Result<Universe, UniverseError> {
     let universe: Universe = json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
     universe.check().map_err(|Wrong { text, .. }| wrong(text))?;
     Ok(universe)
-}
-
-fn write(path: &Path, text: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let beside = path.with_extension("json.new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    File::open(folder)?.sync_all()
 }
 
 /// `GET|PUT /calculations/universe`

@@ -40,7 +40,29 @@ pub struct Settled {
     pub unknown: Vec<String>,
 }
 
+/// How far a group is.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub struct Progress {
+    /// Events of the stream that it has not come to.
+    pub lag: u64,
+    /// Age of the oldest event that it has not come to, or that is not settled, seconds.
+    pub lag_seconds: f64,
+    /// Messages that are handed out and not settled.
+    pub pending: u64,
+}
+
 impl Client {
+    /// Makes a group, or changes how it is set up: the body of `PUT /groups/{group}`.
+    pub async fn make_group(&self, group: &str, body: &Value) -> Result<(), ClientError> {
+        let path = format!("/groups/{group}");
+        self.json::<Value>(Method::PUT, &path, body).await.map(drop)
+    }
+
+    /// How far a group is.
+    pub async fn progress(&self, group: &str) -> Result<Progress, ClientError> {
+        self.json(Method::GET, &format!("/groups/{group}"), &Value::Null).await
+    }
+
     /// Takes up to `max` messages of a group, at most 1000, and waits for the first one, at most a minute.
     pub async fn lease(
         &self,

@@ -13,7 +13,7 @@ mod sse;
 mod store_key;
 
 pub use call::{Client, ClientError, REPLY_BYTES_MAX, Reply};
-pub use groups::{Lease, Leased, Settled};
+pub use groups::{Lease, Leased, Progress, Settled};
 pub use role_key::{RoleKey, RoleKeyFault, pem};
 pub use sluice_wire::certificate::{CertificateRequest, RoleCertificate};
 pub use sse::{SseEvent, SseStream};

@@ -3,7 +3,8 @@
 use sluice_http::Reject;
 use sluice_identity::caller::{Caller, Via};
 use sluice_wire::code::Code;
-use sluice_wire::event::EventType;
+use sluice_wire::event::{EventType, is_series_group};
+use sluice_wire::role::Role;
 
 use crate::error::Fault;
 use crate::log::Filter;
@@ -46,6 +47,21 @@ pub(crate) fn may_administer(caller: &Caller) -> Result<(), Reject> {
     if caller.grants.covers("events:admin") { Ok(()) } else { Err(Reject::lacking("events:admin")) }
 }
 
+/// Refuses who may not make a group or change it: administrators may, calculation workers may make those that feed
+/// their stores, and others those of a name that `events:group:NAME` grants.
+pub(crate) fn may_make(caller: &Caller, group: &str) -> Result<(), Reject> {
+    let feeds = is_series_group(group);
+    if feeds && caller.as_role() == Some(Role::Calc) {
+        return Ok(());
+    }
+    not_legacy(caller)?;
+    let named = format!("events:group:{group}");
+    if caller.grants.covers("events:admin") || caller.grants.covers(&named) {
+        return Ok(());
+    }
+    Err(Reject::lacking(if feeds { &named } else { "events:admin" }))
+}
+
 /// The source an event is stored under: the one it names, when the caller may name it, else the caller.
 pub(crate) fn source<'a>(caller: &'a Caller, named: Option<&'a str>, dev: bool) -> Result<&'a str, Fault> {
     let Some(named) = named.filter(|named| !named.is_empty()) else { return Ok(&caller.subject) };
@@ -77,8 +93,6 @@ pub(crate) fn readable(caller: &Caller) -> Result<Filter, Reject> {
 
 #[cfg(test)]
 mod tests {
-    use sluice_wire::role::Role;
-
     use super::*;
 
     fn caller(grants: &str) -> Caller {
@@ -107,6 +121,20 @@ mod tests {
             assert_eq!(fault.code, Code::ReservedType, "{name}");
             assert_eq!(may_publish(&Caller::role(Role::Edge), &kind(name)), Ok(()), "{name}");
         }
+    }
+
+    #[test]
+    fn groups_are_made_by_administrators_and_by_who_is_granted_their_name() {
+        let (feeds, other) = ("calc-series-00ff", "desk");
+        assert!(may_make(&Caller::role(Role::Calc), feeds).is_ok());
+        for name in [other, "calc-series", "calc-series-", "calc-serieses"] {
+            assert!(may_make(&Caller::role(Role::Calc), name).is_err(), "{name}");
+        }
+        assert!(may_make(&Caller::role(Role::Demo), feeds).is_err());
+        assert!(may_make(&caller("events:admin"), other).is_ok());
+        assert!(may_make(&caller("events:group:calc-series-*"), feeds).is_ok());
+        assert!(may_make(&caller("events:group:calc-series-*"), other).is_err());
+        assert!(may_make(&caller("events:read read write"), feeds).is_err());
     }
 
     #[test]

@@ -95,8 +95,8 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     let observed = tokio::spawn(Arc::clone(&context).observe());
     let notifier = notify::Notifier::prepare(&context, &start.config.notify).await;
     let notified = notifier.map(|notifier| tokio::spawn(notifier.run()));
-    let series =
-        start.sockets.contains_key(&Role::Calc).then(|| tokio::spawn(series::prepare(Arc::clone(&context))));
+    let has_calc = start.sockets.contains_key(&Role::Calc);
+    let series = tokio::spawn(series::tidy(Arc::clone(&context), has_calc));
     let candles = context.settings.candles.clone();
     let candles = candles.map(|rules| tokio::spawn(candles::run(Arc::clone(&context), rules)));
     let direct = Some(api::direct(&context));
@@ -110,10 +110,8 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     announced.abort();
     gaps.abort();
     called.abort();
-    if let Some(series) = series {
-        series.abort();
-        drop(series.await);
-    }
+    series.abort();
+    drop(series.await);
     // Cancelled, as asked.
     if let Some(candles) = candles {
         // It stops by itself, and loses nothing: what is not stored is made again.

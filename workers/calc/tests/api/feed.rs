@@ -15,9 +15,11 @@ use tokio::net::UnixListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use crate::kill::Process;
 use crate::world::{DEADLINE, World};
 
 const RESULTS: &str = "sluice_calc_candles_total";
+const FED: &str = "sluice_calc_feed_candles_total";
 
 /// What the event worker has and was told.
 #[derive(Default)]
@@ -27,6 +29,12 @@ struct Desk {
     /// Calls with the ids that they name.
     said: Mutex<Vec<(String, Vec<String>)>>,
     told: Notify,
+    /// The groups that it has, by what they were made of.
+    groups: Mutex<BTreeMap<String, Value>>,
+    /// How far behind it says that they are, seconds.
+    lag_s: Mutex<f64>,
+    /// A process that dies instead of hearing that something is acknowledged.
+    victim: Mutex<Option<u32>>,
     /// What its stream says.
     stream: Mutex<String>,
 }
@@ -43,8 +51,9 @@ impl Events {
         drop(std::fs::remove_file(&socket));
         let listener = UnixListener::bind(&socket).unwrap();
         let app = Router::new()
-            .route("/groups/calc-series/lease", post(lease))
-            .route("/groups/calc-series/{call}", post(settle))
+            .route("/groups/{group}", get(report).put(make))
+            .route("/groups/{group}/lease", post(lease))
+            .route("/groups/{group}/{call}", post(settle))
             .route("/events/stream", get(stream))
             .with_state(Arc::clone(&desk));
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
@@ -77,7 +86,30 @@ impl Events {
     }
 }
 
-async fn lease(State(desk): State<Arc<Desk>>) -> Json<Value> {
+async fn report(State(desk): State<Arc<Desk>>, Path(group): Path<String>) -> Response {
+    if !desk.groups.lock().unwrap().contains_key(&group) {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    let lag_s = *desk.lag_s.lock().unwrap();
+    Json(json!({"name": group, "lag": 0, "lag_seconds": lag_s, "pending": 0})).into_response()
+}
+
+async fn make(
+    State(desk): State<Arc<Desk>>,
+    Path(group): Path<String>,
+    Json(body): Json<Value>,
+) -> Json<Value> {
+    desk.groups.lock().unwrap().insert(group, body.clone());
+    Json(body)
+}
+
+async fn lease(
+    State(desk): State<Arc<Desk>>,
+    Path(group): Path<String>,
+    Json(body): Json<Value>,
+) -> Json<Value> {
+    assert!(desk.groups.lock().unwrap().contains_key(&group), "{group}");
+    assert_eq!(body["consumer"], group.replace("calc-series", "calc"));
     let data = loop {
         let told = desk.told.notified();
         let next = desk.leases.lock().unwrap().pop_front();
@@ -98,11 +130,20 @@ async fn lease(State(desk): State<Arc<Desk>>) -> Json<Value> {
 
 async fn settle(
     State(desk): State<Arc<Desk>>,
-    Path(call): Path<String>,
+    Path((group, call)): Path<(String, String)>,
     Json(body): Json<Value>,
 ) -> Json<Value> {
     let ids: Vec<String> = serde_json::from_value(body["ids"].clone()).unwrap();
-    assert_eq!(body["consumer"], "calc");
+    assert_eq!(body["consumer"], group.replace("calc-series", "calc"));
+    let victim = desk.victim.lock().unwrap().take_if(|_| call == "ack");
+    if let Some(pid) = victim {
+        let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        return std::future::pending().await;
+    }
+    if call == "nack" {
+        assert_eq!(body["delay_ms"], 0, "another one may have them at once");
+    }
     let known = ids.len();
     desk.said.lock().unwrap().push((call.clone(), ids));
     Json(json!({format!("{call}ed"): known, "unknown": []}))
@@ -138,6 +179,13 @@ async fn a_candle_is_stored_once_and_everything_is_acknowledged() {
         assert_eq!(world.metric(&format!("{RESULTS}{{result=\"{result}\"}}")).await, count, "{result}");
     }
     assert_eq!(world.metric("sluice_calc_feed_dropped_total").await, 1.0);
+    for (result, count) in [("applied", 3.0), ("repeated", 1.0), ("conflict", 1.0), ("late", 0.0)] {
+        let fed = world.metric(&format!("{FED}{{result=\"{result}\"}}")).await;
+        assert_eq!(fed, count, "{result}");
+    }
+    let age_s = jiff::Timestamp::now().as_second() as f64
+        - world.metric("sluice_calc_feed_last_timestamp_seconds").await;
+    assert!((-1.0..60.0).contains(&age_s), "{age_s}");
     // What is stored outlives the worker, and what comes again afterwards is known.
     let sockets = BTreeMap::from([(Role::Events, events.socket.clone())]);
     let world = World::beside(sockets, |_| (), world.stop().await);
@@ -145,6 +193,100 @@ async fn a_candle_is_stored_once_and_everything_is_acknowledged() {
     events.until("ack", 8).await;
     assert_eq!(world.metric(&format!("{RESULTS}{{result=\"repeated\"}}")).await, 2.0);
     assert_eq!(world.metric(&format!("{RESULTS}{{result=\"applied\"}}")).await, 0.0);
+}
+
+#[tokio::test]
+async fn each_store_has_a_group_of_its_own_and_keeps_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let events = Events::open(dir.path().join("events.sock"), Arc::default());
+    let groups = || events.desk.groups.lock().unwrap().clone();
+    let first = events.world();
+    first.until("sluice_calc_feed_following", |value| value == 1.0).await;
+    let made = groups();
+    let (name, body) = made.first_key_value().unwrap();
+    assert!(made.len() == 1 && name.starts_with("calc-series-"), "{made:?}");
+    let wanted = json!({"event_type": "candle_closed"});
+    assert_eq!(
+        (&body["start"], &body["order_key"], &body["filter"]),
+        (&json!("earliest"), &json!("symbol"), &wanted)
+    );
+    let second = events.world();
+    second.until("sluice_calc_feed_following", |value| value == 1.0).await;
+    assert_eq!(groups().len(), 2, "another store");
+    let sockets = BTreeMap::from([(Role::Events, events.socket.clone())]);
+    let again = World::beside(sockets, |_| (), first.stop().await);
+    again.until("sluice_calc_feed_following", |value| value == 1.0).await;
+    assert_eq!(groups().len(), 2, "the first one, started again");
+    // A group that is removed is made again.
+    events.desk.groups.lock().unwrap().clear();
+    let again =
+        World::beside(BTreeMap::from([(Role::Events, events.socket.clone())]), |_| (), again.stop().await);
+    again.until("sluice_calc_feed_following", |value| value == 1.0).await;
+    assert_eq!(groups().keys().collect::<Vec<_>>(), [name]);
+}
+
+#[tokio::test]
+async fn health_tells_how_far_behind_the_series_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let events = Events::open(dir.path().join("events.sock"), Arc::default());
+    let health = async |world: &World| world.admin().get("/health").await.ok()["components"]["feed"].clone();
+    let alone = World::new();
+    let none = json!({"status": "healthy", "detail": "there is no event worker to follow"});
+    assert_eq!(health(&alone).await, none);
+    let world = events.world();
+    world.until("sluice_calc_feed_following", |value| value == 1.0).await;
+    assert_eq!(health(&world).await, json!({"status": "healthy"}));
+    *events.desk.lag_s.lock().unwrap() = 90.0;
+    world.until("sluice_calc_feed_lag_seconds", |value| value == 90.0).await;
+    assert_eq!(health(&world).await, json!({"status": "degraded", "detail": "90 s behind"}));
+    *events.desk.lag_s.lock().unwrap() = 0.0;
+    world.until("sluice_calc_feed_lag_seconds", |value| value == 0.0).await;
+    assert_eq!(health(&world).await, json!({"status": "healthy"}));
+}
+
+#[tokio::test]
+async fn what_cannot_be_stored_is_kept_and_goes_back_at_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let events = Events::open(dir.path().join("events.sock"), Arc::default());
+    let world = events.world();
+    world.until("sluice_calc_feed_following", |value| value == 1.0).await;
+    // A new series needs a file, and there is no folder for it.
+    let folder = world.dir.path().join("calc/series");
+    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::write(&folder, "").unwrap();
+    events.lease(vec![candle("NEW", 0, 1.0)]);
+    let extended = || events.desk.said.lock().unwrap().iter().any(|(call, _)| call == "extend");
+    let held = async {
+        while !extended() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, held).await.expect("it is kept");
+    world.stop().await;
+    events.until("nack", 1).await;
+    let said = events.desk.said.lock().unwrap();
+    assert!(!said.iter().any(|(call, _)| call == "ack"), "{said:?}");
+}
+
+/// The message is acknowledged by nobody: stored, and the process is killed before it is told so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_between_storing_and_acknowledging_stores_nothing_twice() {
+    let (dir, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let events = Events::open(dir.path().join("events.sock"), Arc::default());
+    for round in 0..5 {
+        let mut process = Process::beside(folder.path(), Some(&events.socket));
+        *events.desk.victim.lock().unwrap() = Some(process.child.id());
+        // What the one before left comes again, with the next candle.
+        events.lease((0..=round).map(|minute| candle("BTC/USDT", minute, 10.0)).collect());
+        let died = tokio::task::spawn_blocking(move || process.child.wait().unwrap());
+        tokio::time::timeout(DEADLINE, died).await.expect("it acknowledges").unwrap();
+    }
+    let process = Process::beside(folder.path(), Some(&events.socket));
+    events.lease((0..5).map(|minute| candle("BTC/USDT", minute, 10.0)).collect());
+    events.until("ack", 5).await;
+    let begins: Vec<f64> = process.rows(folder.path(), "BTC/USDT/1m").iter().map(|row| row[0]).collect();
+    let wanted: Vec<f64> = (0..5).map(|minute| (1_767_225_600_000_i64 + minute * 60_000) as f64).collect();
+    assert_eq!(begins, wanted);
 }
 
 #[tokio::test]

@@ -16,6 +16,8 @@ use crate::world::{DEADLINE, World};
 
 /// Where the process keeps its state.
 const FOLDER: &str = "SLUICE_TEST_FOLDER";
+/// The door of the event worker that the process follows.
+const EVENTS: &str = "SLUICE_TEST_EVENTS";
 /// Times it is killed under load.
 const ROUNDS: usize = 20;
 /// Clients that add candles, each to a series of its own.
@@ -28,23 +30,30 @@ fn worker() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let world = World::inside(Path::new(&folder));
+        let events = std::env::var_os(EVENTS).map(|socket| (Role::Events, socket.into()));
+        let world = World::inside(Path::new(&folder), events.into_iter().collect());
         println!("ready {}", world.key(Role::Edge));
         std::future::pending::<()>().await;
     });
 }
 
 /// The worker, seen from outside.
-struct Process {
-    child: Child,
+pub(crate) struct Process {
+    pub(crate) child: Child,
     key: String,
 }
 
 impl Process {
     fn start(folder: &Path) -> Self {
+        Self::beside(folder, None)
+    }
+
+    /// One that follows an event worker, when there is one.
+    pub(crate) fn beside(folder: &Path, events: Option<&Path>) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["kill::worker", "--exact", "--ignored", "--nocapture"])
             .env(FOLDER, folder)
+            .envs(events.map(|socket| (EVENTS, socket)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -59,6 +68,14 @@ impl Drop for Process {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
+    }
+}
+
+impl Process {
+    /// The rows of a series.
+    pub(crate) fn rows(&self, folder: &Path, series: &str) -> Vec<Vec<f64>> {
+        let page = call(folder, &self.key, "GET", &format!("/series/{series}?limit=100000"), "").unwrap();
+        normal(page["data"].as_array().unwrap())
     }
 }
 

@@ -64,9 +64,9 @@ impl World {
     }
 
     /// A worker in a folder that is not its own.
-    pub(crate) fn inside(folder: &Path) -> Self {
+    pub(crate) fn inside(folder: &Path, sockets: BTreeMap<Role, PathBuf>) -> Self {
         let dir = Arc::new(tempfile::tempdir().unwrap());
-        Self::build(BTreeMap::new(), |_| (), folder, dir, Arc::new(Disk))
+        Self::build(sockets, |_| (), folder, dir, Arc::new(Disk))
     }
 
     fn build(

@@ -1,6 +1,7 @@
 //! The calls under `/groups`, but for dead letters.
 //!
-//! Creating, changing and removing a group needs `events:admin`. Taking messages and saying what became of them
+//! Creating and changing a group needs `events:admin` or `events:group:NAME`, and calculation workers may do it to those
+//! that feed their stores; removing one needs `events:admin`. Taking messages and saying what became of them
 //! needs to read: with all of `events:read`, or with globs that cover every type which the group's filter names; a
 //! group without such a filter can hand out anything, so it is closed to narrow readers. What a narrow reader may
 //! not use it does not see either.
@@ -41,9 +42,10 @@ pub(crate) async fn put(
     Path(group): Path<String>,
     StrictJson(Object(body)): StrictJson<Object<PutBody>>,
 ) -> Result<Response, Reject> {
-    access::may_administer(&caller)?;
+    let name = body::name(&group)?;
+    access::may_make(&caller, name)?;
     let (settings, start) = body.read()?;
-    let put = context.groups.put(body::name(&group)?, settings, start).await?;
+    let put = context.groups.put(name, settings, start).await?;
     json_response(&Group::whole(&put.report, Some(put.created)))
 }
 

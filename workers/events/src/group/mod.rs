@@ -48,7 +48,7 @@ pub(crate) use command::{
 };
 pub(crate) use error::GroupError;
 pub(crate) use gauges::Gauges;
-pub(crate) use settings::{OrderKey, Selector, Settings};
+pub(crate) use settings::{Selector, Settings};
 
 pub(crate) use journal::Journal;
 use keeper::Keeper;

@@ -58,6 +58,8 @@ const fn call(method: &'static str, path: &'static str, summary: &'static str, s
 const PUBLISH: &str = "events:publish";
 const READ: &str = "events:read";
 const ADMIN: &str = "events:admin";
+/// Either of two.
+const MAKE: &str = "events:admin` or `events:group:NAME";
 
 /// Every call of the worker's port.
 pub(super) const CALLS: &[Call] = &[
@@ -139,7 +141,7 @@ pub(super) const CALLS: &[Call] = &[
     call("get", "/groups", "Consumer groups", READ).query(&[PAGE]).answers("A page.", "Groups"),
     call("get", "/groups/{group}", "One consumer group", READ)
         .answers("The group with its consumers.", "Group"),
-    call("put", "/groups/{group}", "Create or change a group", ADMIN)
+    call("put", "/groups/{group}", "Create or change a group", MAKE)
         .needs(&[(JSON, "GroupSettings")])
         .answers("The group.", "Group"),
     call("delete", "/groups/{group}", "Remove a group", ADMIN).answers("Removed.", "Removed"),
