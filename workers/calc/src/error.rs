@@ -26,6 +26,9 @@ pub enum CalcError {
     /// The stored series cannot be opened.
     #[error(transparent)]
     Series(#[from] crate::series::OpenError),
+    /// The event worker cannot be called.
+    #[error("`calc.events_url` cannot be used")]
+    Events(#[from] sluice_client::ClientError),
     /// The id of the stored series cannot be read.
     #[error(transparent)]
     Seat(#[from] crate::feed::SeatError),

@@ -84,7 +84,7 @@ pub async fn run_on(start: Start, medium: Arc<dyn Medium>) -> Result<(), CalcErr
     let context = Arc::new(Context::new(&start, settings, store, universe)?);
     let health = Arc::clone(&context);
     let feed = feed(&start, &context).await?;
-    let publisher = publisher(&start, &context);
+    let publisher = publisher(&start, &context)?;
     let served = sluice_http::serve(&start, api::routes(Arc::clone(&context)), health).await;
     if let Some(feed) = feed {
         feed.end().await;
@@ -100,21 +100,26 @@ pub async fn run_on(start: Start, medium: Arc<dyn Medium>) -> Result<(), CalcErr
 
 /// What follows the event worker; nothing where there is none.
 async fn feed(start: &Start, context: &Arc<Context>) -> Result<Option<Feed>, CalcError> {
-    let Some(client) = events(start) else { return Ok(None) };
+    let Some(client) = events(start)? else { return Ok(None) };
     let folder = start.role_dir();
     let seat = tokio::task::spawn_blocking(move || Seat::open(&folder)).await??;
     Ok(Some(Feed::start(&client, context, seat, start.stop.clone())))
 }
 
 /// What tells the event worker of discovered strategies; nothing where there is none.
-fn publisher(start: &Start, context: &Arc<Context>) -> Option<Publisher> {
-    Some(Publisher::start(events(start)?, Arc::clone(&context.jobs)))
+fn publisher(start: &Start, context: &Arc<Context>) -> Result<Option<Publisher>, CalcError> {
+    Ok(events(start)?.map(|client| Publisher::start(client, Arc::clone(&context.jobs))))
 }
 
-/// The event worker.
-fn events(start: &Start) -> Option<Client> {
-    let socket = start.sockets.get(&Role::Events)?;
-    Some(Client::internal(socket.clone(), start.keys.own()))
+/// The event worker: the configured one, else the one beside this worker.
+fn events(start: &Start) -> Result<Option<Client>, CalcError> {
+    let calc = &start.config.calc;
+    if let Some(url) = &calc.events_url {
+        let base = format!("http://{}", url.authority());
+        return Ok(Some(Client::api_with_file(&base, calc.events_token_file.clone())?));
+    }
+    let socket = start.sockets.get(&Role::Events);
+    Ok(socket.map(|socket| Client::internal(socket.clone(), start.keys.own())))
 }
 
 async fn open_series(start: &Start, medium: Arc<dyn Medium>, bytes: u64) -> Result<Arc<Store>, CalcError> {

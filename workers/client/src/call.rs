@@ -1,6 +1,8 @@
 //! One call: connection, deadline, bounded answer.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +43,12 @@ enum Credential {
     None,
     Internal(String),
     Bearer(String),
+    /// The token in a file, whatever it is by then.
+    BearerFile(PathBuf),
 }
+
+/// LIMIT: bytes of a file with a token.
+const TOKEN_BYTES_MAX: u64 = 16 << 10;
 
 /// An answer, read whole.
 #[derive(Debug, Clone)]
@@ -60,6 +67,9 @@ pub enum ClientError {
     /// The address is not `http://host:port`.
     #[error("`{0}` is not an http address")]
     Address(String),
+    /// The file of the token cannot be read.
+    #[error("the token in {} cannot be read", .0.display())]
+    Token(PathBuf, #[source] std::io::Error),
     /// No connection.
     #[error("no connection to {0}")]
     Connect(String, #[source] std::io::Error),
@@ -96,10 +106,19 @@ impl Client {
 
     /// Calls an API port, `http://host:port`, with a bearer token or without.
     pub fn api(base: &str, token: Option<String>) -> Result<Self, ClientError> {
+        Self::tcp(base, token.map_or(Credential::None, Credential::Bearer))
+    }
+
+    /// The same with a token from a file, which is read for each call: it can be renewed in place.
+    pub fn api_with_file(base: &str, token: Option<PathBuf>) -> Result<Self, ClientError> {
+        Self::tcp(base, token.map_or(Credential::None, Credential::BearerFile))
+    }
+
+    fn tcp(base: &str, credential: Credential) -> Result<Self, ClientError> {
         let authority = base.trim_end_matches('/').strip_prefix("http://");
         let authority = authority.filter(|rest| rest.contains(':') && !rest.contains('/'));
         let authority = authority.ok_or_else(|| ClientError::Address(base.to_owned()))?.to_owned();
-        Ok(Self::new(Target::Tcp(authority), token.map_or(Credential::None, Credential::Bearer)))
+        Ok(Self::new(Target::Tcp(authority), credential))
     }
 
     fn new(target: Target, credential: Credential) -> Self {
@@ -194,6 +213,10 @@ impl Client {
                 request.header(names::X_INTERNAL_KEY, key).header(names::X_INTERNAL_SELF, "1")
             }
             Credential::Bearer(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
+            Credential::BearerFile(path) => {
+                let token = token(path).map_err(|error| ClientError::Token(path.clone(), error))?;
+                request.header(header::AUTHORIZATION, format!("Bearer {token}"))
+            }
         };
         request.body(Full::new(body)).map_err(ClientError::Request)
     }
@@ -235,6 +258,13 @@ impl Client {
             idle.push(connection);
         }
     }
+}
+
+/// The token in a file, without the end of its line.
+fn token(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(TOKEN_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text.trim().to_owned())
 }
 
 impl Target {

@@ -199,6 +199,17 @@ fn external_vault(reader: &mut Reader<'_>, config: &Config) {
     }
 }
 
+/// A token is for somebody.
+fn calc_events(reader: &mut Reader<'_>, config: &Config) {
+    let calc = &config.calc;
+    if calc.events_token_file.is_none() || calc.events_url.is_some() || reader.has_failed("calc.events_url") {
+        return;
+    }
+    let message = "`events_token_file` has no effect: the event worker beside this one asks for none";
+    let warning = Diagnostic::new(Code::NoEffect, message).at(reader.place("calc.events_token_file"));
+    reader.report(warning.help("set `events_url`, the address of the event worker that it is for"));
+}
+
 /// Both keys of the partitions are needed.
 fn partitions(reader: &mut Reader<'_>, config: &Config) {
     if reader.has_failed("events.partitions.by") || reader.has_failed("events.partitions.count") {
@@ -226,6 +237,7 @@ pub(crate) fn config(reader: &mut Reader<'_>, config: &Config) {
     event_store(reader, config);
     falco_kill(reader, config);
     external_vault(reader, config);
+    calc_events(reader, config);
     partitions(reader, config);
     names(reader, config);
     matches::matches(reader, config);

@@ -14,7 +14,7 @@ pub(crate) use http::{
     RETRY_CAUSE, SYMBOL_HEADER,
 };
 pub(crate) use name::{HOST, NAME, PERMISSION, PREFIX, ROLE_NAME, SERVICE_NAME, WILD_HOST, ZONE};
-pub(crate) use net::{ADDRESS, COLLECTOR, NETWORK, REDIS_URL, URL, VAULT_URL};
+pub(crate) use net::{ADDRESS, COLLECTOR, EVENTS_URL, NETWORK, REDIS_URL, URL, VAULT_URL};
 pub(crate) use shape::{BODY, MIRROR, ORIGIN, PATTERN, REPLACEMENT};
 pub(crate) use tls::{AUTHORITY, CERTIFICATE_FILE, SERVER_NAME, TLS_NAME};
 pub(crate) use worker::{

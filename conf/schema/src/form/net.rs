@@ -54,6 +54,15 @@ pub(crate) const VAULT_URL: Text<InstanceUrl> = Text {
     pattern: r"^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@\s]+/?$",
 };
 
+/// The address of an event worker, or of an edge before it.
+pub(crate) const EVENTS_URL: Text<InstanceUrl> = Text {
+    what: "an address such as \"http://10.0.0.5:8011\"",
+    code: Code::Url,
+    parse: parse_events,
+    show: ToString::to_string,
+    pattern: r"^[Hh][Tt][Tt][Pp]://[^/?#@\s]+/?$",
+};
+
 /// LIMIT: servers named in the address of a cluster or of sentinels.
 const REDIS_SERVERS_MAX: usize = 16;
 
@@ -159,6 +168,16 @@ fn parse_vault(text: &str) -> Result<InstanceUrl, Wrong> {
         Wrong::new("this is not the address of a vault").help(
             "write its scheme, host and port alone, such as \"https://vault.example.com:8200\"; `mount` says where \
              the secrets are there",
+        )
+    })
+}
+
+fn parse_events(text: &str) -> Result<InstanceUrl, Wrong> {
+    let url = text.parse::<InstanceUrl>().ok();
+    url.filter(|url| url.scheme == Scheme::Http).ok_or_else(|| {
+        Wrong::new("this is not the address of an event worker").help(
+            "write http://, host and port alone, such as \"http://10.0.0.5:8011\"; workers speak no TLS to each other, so \
+             keep them on one private network",
         )
     })
 }

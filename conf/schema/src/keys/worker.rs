@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::{secret, span};
 use crate::form::{
-    ADDRESS, AUDIENCE, CERTIFICATE_FILE, FSYNC, ISSUER, MOUNT, PATH, SEAL, STREAM, TIMEFRAME, TLS_NAME,
-    TRUST_DOMAIN, VAULT_URL,
+    ADDRESS, AUDIENCE, CERTIFICATE_FILE, EVENTS_URL, FSYNC, ISSUER, MOUNT, PATH, SEAL, STREAM, TIMEFRAME,
+    TLS_NAME, TRUST_DOMAIN, VAULT_URL,
 };
 use crate::kind::{Choice, Duration, Flag, List, Maybe, Number, Size, count};
 use crate::model::{
@@ -185,6 +185,11 @@ pub(super) fn calc(t: &mut Table<'_, '_>, calc: &mut Calc) {
         t.key("threads", "Compute threads; 0 means one a core.", count(0..=1024), &mut calc.threads);
         let doc = "Files of stored series, all together.";
         t.key("series_bytes", doc, Size(64 << 10..=1 << 50), &mut calc.series_bytes);
+        let doc = "Address of the event worker, or of an edge before it; unset, the one that runs beside this worker.";
+        t.key("events_url", doc, Maybe(EVENTS_URL), &mut calc.events_url);
+        let doc = "File with the token for it, read again for each call.";
+        t.key("events_token_file", doc, Maybe(PATH), &mut calc.events_token_file);
+        resolve(t, calc.events_token_file.as_mut());
     });
 }
 

@@ -245,6 +245,10 @@ pub struct Calc {
     pub threads: usize,
     /// Stored series, all together, at most, in bytes.
     pub series_bytes: u64,
+    /// The event worker, `http`; `None`: the one beside it, if there is one.
+    pub events_url: Option<InstanceUrl>,
+    /// File of the token for it.
+    pub events_token_file: Option<PathBuf>,
 }
 
 /// `[demo]`: the stand-in services and the market tape.
@@ -352,6 +356,8 @@ impl Default for Calc {
             rows: 1_000_000,
             threads: 0,
             series_bytes: 8 << 30,
+            events_url: None,
+            events_token_file: None,
         }
     }
 }

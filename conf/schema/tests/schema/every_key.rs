@@ -23,6 +23,8 @@ pub(crate) const OTHER_VALUES: &[(&str, &str)] = &[
     ("auth.leeway", "\"1s\""),
     ("auth.roles", "{ trader = [\"read\", \"trade\"] }"),
     ("calc.body_bytes", "\"1MiB\""),
+    ("calc.events_token_file", "\"/run/calc.token\""),
+    ("calc.events_url", "\"http://10.0.0.5:8011\""),
     ("calc.listen", "\"127.0.0.1:18013\""),
     ("calc.rows", "10"),
     ("calc.series_bytes", "\"1GiB\""),

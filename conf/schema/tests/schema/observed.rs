@@ -281,6 +281,11 @@ const OBSERVERS: &[(&str, &str, &[&str])] = &[
         "a_key_of_its_own_proves_a_client_once_an_assertion",
         &["vault.quota.assertions"],
     ),
+    (
+        "workers/calc/tests/api/feed.rs",
+        "a_worker_alone_finds_the_event_worker_by_its_address",
+        &["calc.events_token_file", "calc.events_url"],
+    ),
     (KEYS, "a_drain_ends_at_its_deadline", &["drain.deadline"]),
     (
         INSTANCE,

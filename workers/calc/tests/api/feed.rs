@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -35,6 +36,9 @@ struct Desk {
     lag_s: Mutex<f64>,
     /// A process that dies instead of hearing that something is acknowledged.
     victim: Mutex<Option<u32>>,
+    /// The credentials that it asks for, and how many calls had none or others.
+    token: Mutex<Option<String>>,
+    refused: Mutex<usize>,
     /// What its stream says.
     stream: Mutex<String>,
 }
@@ -50,12 +54,7 @@ impl Events {
     fn open(socket: PathBuf, desk: Arc<Desk>) -> Self {
         drop(std::fs::remove_file(&socket));
         let listener = UnixListener::bind(&socket).unwrap();
-        let app = Router::new()
-            .route("/groups/{group}", get(report).put(make))
-            .route("/groups/{group}/lease", post(lease))
-            .route("/groups/{group}/{call}", post(settle))
-            .route("/events/stream", get(stream))
-            .with_state(Arc::clone(&desk));
+        let app = app(&desk);
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         Self { desk, socket, task }
     }
@@ -84,6 +83,26 @@ impl Events {
         tokio::time::timeout(DEADLINE, waiting).await.unwrap_or_else(|_| panic!("{call}: {}", named()));
         assert_eq!(named(), count);
     }
+}
+
+fn app(desk: &Arc<Desk>) -> Router {
+    Router::new()
+        .route("/groups/{group}", get(report).put(make))
+        .route("/groups/{group}/lease", post(lease))
+        .route("/groups/{group}/{call}", post(settle))
+        .route("/events/stream", get(stream))
+        .layer(middleware::from_fn_with_state(Arc::clone(desk), known))
+        .with_state(Arc::clone(desk))
+}
+
+/// Refuses who shows another token than is asked for.
+async fn known(State(desk): State<Arc<Desk>>, request: Request, next: Next) -> Response {
+    let shown = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if desk.token.lock().unwrap().as_deref().is_none_or(|token| shown == Some(token)) {
+        return next.run(request).await;
+    }
+    *desk.refused.lock().unwrap() += 1;
+    StatusCode::UNAUTHORIZED.into_response()
 }
 
 async fn report(State(desk): State<Arc<Desk>>, Path(group): Path<String>) -> Response {
@@ -287,6 +306,36 @@ async fn a_kill_between_storing_and_acknowledging_stores_nothing_twice() {
     let begins: Vec<f64> = process.rows(folder.path(), "BTC/USDT/1m").iter().map(|row| row[0]).collect();
     let wanted: Vec<f64> = (0..5).map(|minute| (1_767_225_600_000_i64 + minute * 60_000) as f64).collect();
     assert_eq!(begins, wanted);
+}
+
+#[tokio::test]
+async fn a_worker_alone_finds_the_event_worker_by_its_address() {
+    let (dir, desk) = (tempfile::tempdir().unwrap(), Arc::<Desk>::default());
+    let file = dir.path().join("calc.token");
+    std::fs::write(&file, "first\n").unwrap();
+    *desk.token.lock().unwrap() = Some("Bearer second".to_owned());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let app = app(&desk);
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    let world = World::with(|config| {
+        config.calc.events_url = Some(url.parse().unwrap());
+        config.calc.events_token_file = Some(file.clone());
+    });
+    let refused = async {
+        while *desk.refused.lock().unwrap() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, refused).await.expect("it asks");
+    assert_eq!(world.metric("sluice_calc_feed_following").await, 0.0);
+    // A token that is renewed in place is used at once.
+    std::fs::write(&file, "second\n").unwrap();
+    world.until("sluice_calc_feed_following", |value| value == 1.0).await;
+    desk.leases.lock().unwrap().push_back(vec![candle("BTC/USDT", 0, 10.0)]);
+    desk.told.notify_waiters();
+    world.until(&format!("{FED}{{result=\"applied\"}}"), |count| count == 1.0).await;
+    world.stop().await;
 }
 
 #[tokio::test]
