@@ -29,6 +29,33 @@ async fn symbols_keep_their_rank_and_outlive_the_worker() {
     assert_eq!(put(world.reader(), &body).await.code(403), "insufficient_scope");
 }
 
+/// TradeStream's updater: the twenty coins of the largest market value, each time whole.
+#[tokio::test]
+async fn a_ranking_is_written_again_and_again_in_the_spelling_of_its_source() {
+    let world = World::new();
+    let coins = "BTC ETH USDT XRP BNB SOL USDC DOGE ADA TRX LINK AVAX XLM SUI TON HBAR SHIB DOT LTC BCH";
+    for (version, spell) in [(1, "/USD"), (2, "-USD"), (3, "usd")] {
+        let mut symbols: Vec<String> = coins.split(' ').map(|coin| format!("{coin}{spell}")).collect();
+        symbols.rotate_left(version);
+        let body = json!({"symbols": symbols, "source": "coinmarketcap"});
+        let told = put(world.user("top_crypto_updater", "write"), &body).await.ok();
+        assert_eq!((&told["symbols"], &told["version"]), (&json!(symbols), &json!(version)));
+        assert_eq!(world.reader().get(PATH).await.ok(), told);
+    }
+    assert!(!world.dir.path().join("calc/universe.json.new").exists());
+}
+
+#[tokio::test]
+async fn of_updaters_at_one_time_one_is_right() {
+    let world = World::new();
+    let bodies: Vec<Value> = (0..8).map(|n| json!({"symbols": [format!("S{n}")], "version": 0})).collect();
+    let answers = futures_util::future::join_all(bodies.iter().map(|body| put(world.admin(), body))).await;
+    let right: Vec<Value> = answers.iter().filter(|answer| answer.status == 200).map(Answer::json).collect();
+    assert_eq!(right.len(), 1, "{answers:?}");
+    assert!(answers.iter().all(|answer| [200, 409].contains(&answer.status)), "{answers:?}");
+    assert_eq!(world.reader().get(PATH).await.ok(), right[0]);
+}
+
 #[tokio::test]
 async fn who_has_seen_another_version_changes_nothing() {
     let world = World::new();
