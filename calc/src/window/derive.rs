@@ -18,27 +18,64 @@ pub(crate) trait Derived<const C: usize, const I: usize>:
     /// It needs the bar before, so bar 0 has none.
     const LATE: bool;
 
-    /// The derived values of a bar; `before` is the bar itself where the one before is not needed.
-    fn of<V: Lanes>(before: [V; C], now: [V; C]) -> [V; I];
+    /// What this bar and the next both need of this one, so that it is worked out once.
+    fn kept<V: Lanes>(_: [V; C]) -> V {
+        V::splat(0.0)
+    }
+
+    /// The derived values of a bar, by what was kept of the bar before and what is kept of this one.
+    fn of<V: Lanes>(kept: [V; 2], now: [V; C]) -> [V; I];
 
     /// Writes the derived values of every bar that has them: one fewer than the input's bars where
     /// it needs the bar before.
     fn fill(input: [&[f64]; C], mut outs: [&mut [f64]; I]) {
-        let len = outs[0].len();
-        let before = input.map(|column| &column[..len]);
-        let now = input.map(|column| &column[usize::from(Self::LATE)..][..len]);
-        let whole = len / Wide::WIDTH * Wide::WIDTH;
-        for at in (0..whole).step_by(Wide::WIDTH) {
-            let values = Self::of(load_each(&before, at), load_each(&now, at));
-            for (out, value) in outs.iter_mut().zip(values) {
-                value.store(&mut out[at..][..Wide::WIDTH]);
+        let (len, late) = (outs[0].len(), usize::from(Self::LATE));
+        let mut kept = [0.0; TILE + 1];
+        for from in (0..len).step_by(TILE) {
+            let bars = TILE.min(len - from);
+            let input = input.map(|column| &column[from..][..bars + late]);
+            if Self::LATE {
+                keep::<Self, C, I>(input, &mut kept[..=bars]);
             }
+            let kept = [&kept[..bars], &kept[late..][..bars]];
+            let outs = outs.each_mut().map(|out| &mut out[from..][..bars]);
+            derive::<Self, C, I>(kept, input.map(|column| &column[late..]), outs);
         }
-        for at in whole..len {
-            let bar = |columns: [&[f64]; C]| columns.map(|column| column[at]);
-            for (out, value) in outs.iter_mut().zip(Self::of(bar(before), bar(now))) {
-                out[at] = value;
-            }
+    }
+}
+
+/// Bars whose kept values lie side by side before they are used.
+const TILE: usize = 256;
+
+/// Writes what is kept of every bar.
+fn keep<D: Derived<C, I>, const C: usize, const I: usize>(input: [&[f64]; C], kept: &mut [f64]) {
+    let whole = kept.len() / Wide::WIDTH * Wide::WIDTH;
+    for at in (0..whole).step_by(Wide::WIDTH) {
+        D::kept(load_each(&input, at)).store(&mut kept[at..][..Wide::WIDTH]);
+    }
+    for at in whole..kept.len() {
+        kept[at] = D::kept(input.map(|column| column[at]));
+    }
+}
+
+/// Writes the derived values of every bar of `now`.
+fn derive<D: Derived<C, I>, const C: usize, const I: usize>(
+    kept: [&[f64]; 2],
+    now: [&[f64]; C],
+    mut outs: [&mut [f64]; I],
+) {
+    let len = outs[0].len();
+    let whole = len / Wide::WIDTH * Wide::WIDTH;
+    for at in (0..whole).step_by(Wide::WIDTH) {
+        let values = D::of(load_each(&kept, at), load_each(&now, at));
+        for (out, value) in outs.iter_mut().zip(values) {
+            value.store(&mut out[at..][..Wide::WIDTH]);
+        }
+    }
+    for at in whole..len {
+        let values = D::of(kept.map(|column| column[at]), now.map(|column| column[at]));
+        for (out, value) in outs.iter_mut().zip(values) {
+            out[at] = value;
         }
     }
 }
@@ -46,28 +83,36 @@ pub(crate) trait Derived<const C: usize, const I: usize>:
 /// What a stream keeps to derive the next bar's values.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deriving<D, const C: usize, const I: usize> {
-    before: Option<[f64; C]>,
+    /// Kept of the bar before. One number: bars that were stored whole were loaded in halves again,
+    /// and a load across two stores waits until both have left the processor.
+    before: Option<f64>,
     of: PhantomData<D>,
 }
 
 impl<D: Derived<C, I>, const C: usize, const I: usize> Deriving<D, C, I> {
     pub(crate) const fn new() -> Self {
-        Self { before: None, of: PhantomData }
+        Self { before: if D::LATE { None } else { Some(0.0) }, of: PhantomData }
+    }
+
+    /// What is kept of a bar, and its derived values if it has them.
+    #[inline]
+    fn next(&self, bar: Bar) -> (f64, Option<[f64; I]>) {
+        let now = D::READS.map(|column| bar.value(column));
+        let kept = D::kept(now);
+        (kept, self.before.map(|before| D::of([before, kept], now)))
     }
 
     /// The derived values of a bar, if it has them; the state stays.
     #[inline]
     pub(crate) fn glance(&self, bar: Bar) -> Option<[f64; I]> {
-        let now = D::READS.map(|column| bar.value(column));
-        let before = if D::LATE { self.before? } else { now };
-        Some(D::of(before, now))
+        self.next(bar).1
     }
 
     /// The derived values of a bar, which becomes the one before.
     #[inline]
     pub(crate) fn after(&mut self, bar: Bar) -> Option<[f64; I]> {
-        let values = self.glance(bar);
-        self.before = Some(D::READS.map(|column| bar.value(column)));
+        let (kept, values) = self.next(bar);
+        self.before = Some(kept);
         values
     }
 }

@@ -219,7 +219,8 @@ pub(crate) struct Window<W, const I: usize, const S: usize, const O: usize> {
 
 impl<W: Sliding<I, S, O>, const I: usize, const S: usize, const O: usize> Window<W, I, S, O> {
     /// The running and the fresh sums after a bar, and its outputs.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "sums handed over in memory are loaded across their stores")]
     fn next(&self, newest: [f64; I]) -> ([[f64; S]; 2], [f64; O]) {
         let mut fresh = self.fresh;
         if self.clock.opens() {
@@ -243,6 +244,8 @@ impl<W: Sliding<I, S, O>, const I: usize, const S: usize, const O: usize> Window
     }
 
     /// The whole window that ends with `newest`, summed again.
+    #[cold]
+    #[inline(never)]
     fn again(&self, newest: [f64; I]) -> [f64; S] {
         let mut windows = self.rings.each_ref().map(|ring| ring.window_with(0.0));
         let mut at = 0;
@@ -257,7 +260,8 @@ impl<W: Sliding<I, S, O>, const I: usize, const S: usize, const O: usize> Window
     }
 
     /// Takes a bar and returns its outputs.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "as for the sums")]
     pub(crate) fn after(&mut self, newest: [f64; I]) -> [f64; O] {
         let (sums, values) = self.next(newest);
         [self.running, self.fresh] = sums;

@@ -62,7 +62,12 @@ impl Derived<1, 1> for Steps {
     const LATE: bool = true;
 
     #[inline]
-    fn of<V: Lanes>([before]: [V; 1], [now]: [V; 1]) -> [V; 1] {
+    fn kept<V: Lanes>([close]: [V; 1]) -> V {
+        close
+    }
+
+    #[inline]
+    fn of<V: Lanes>([before, now]: [V; 2], _: [V; 1]) -> [V; 1] {
         [(now - before).abs()]
     }
 }
@@ -223,7 +228,7 @@ impl KaufmanStream {
 
 impl Live for KaufmanStream {
     fn push(&mut self, bar: Bar, outs: &mut [f64]) {
-        let step = self.before.map(|before| Steps::of([before], [bar.close]));
+        let step = self.before.map(|before| Steps::of([before, bar.close], [bar.close]));
         let way = step.map_or(0.0, |step| self.way.after(step)[0]);
         self.average = self.next(bar.close, way);
         outs[0] = self.shown(self.average);
@@ -233,7 +238,7 @@ impl Live for KaufmanStream {
     }
 
     fn peek(&self, bar: Bar, outs: &mut [f64]) {
-        let step = self.before.map(|before| Steps::of([before], [bar.close]));
+        let step = self.before.map(|before| Steps::of([before, bar.close], [bar.close]));
         let way = step.map_or(0.0, |step| self.way.glance(step)[0]);
         outs[0] = self.shown(self.next(bar.close, way));
     }

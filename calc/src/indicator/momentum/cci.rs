@@ -42,7 +42,7 @@ impl Derived<3, 1> for Typical {
     const LATE: bool = false;
 
     #[inline]
-    fn of<V: Lanes>(_: [V; 3], [high, low, close]: [V; 3]) -> [V; 1] {
+    fn of<V: Lanes>(_: [V; 2], [high, low, close]: [V; 3]) -> [V; 1] {
         [(high + low + close) / V::splat(3.0)]
     }
 }
@@ -151,7 +151,7 @@ struct CciStream {
 impl CciStream {
     fn with(&self, bar: Bar) -> (f64, f64) {
         let now = Typical::READS.map(|column| bar.value(column));
-        let [price] = Typical::of(now, now);
+        let [price] = Typical::of([0.0; 2], now);
         if self.missing > 0 {
             return (price, f64::NAN);
         }

@@ -35,13 +35,17 @@ impl Derived<4, 2> for Money {
     const READS: [Column; 4] = [Column::High, Column::Low, Column::Close, Column::Volume];
     const LATE: bool = true;
 
+    /// The typical price.
     #[inline]
-    fn of<V: Lanes>(before: [V; 4], now: [V; 4]) -> [V; 2] {
-        let typical = |[high, low, close, _]: [V; 4]| (high + low + close) / V::splat(3.0);
-        let (before, price) = (typical(before), typical(now));
+    fn kept<V: Lanes>([high, low, close, _]: [V; 4]) -> V {
+        (high + low + close) / V::splat(3.0)
+    }
+
+    #[inline]
+    fn of<V: Lanes>([before, price]: [V; 2], [.., volume]: [V; 4]) -> [V; 2] {
         let (zero, change) = (V::splat(0.0), price - before);
         let moved = (V::splat(FLAT) * (price.abs() + before.abs())).lt(change.abs());
-        let money = V::select(moved, price * now[3], zero);
+        let money = V::select(moved, price * volume, zero);
         [V::select(zero.lt(change), money, zero), money]
     }
 }

@@ -40,7 +40,12 @@ impl Derived<3, 2> for Pressure {
     const LATE: bool = true;
 
     #[inline]
-    fn of<V: Lanes>([_, _, before]: [V; 3], [high, low, close]: [V; 3]) -> [V; 2] {
+    fn kept<V: Lanes>([_, _, close]: [V; 3]) -> V {
+        close
+    }
+
+    #[inline]
+    fn of<V: Lanes>([before, close]: [V; 2], [high, low, _]: [V; 3]) -> [V; 2] {
         [close - low.bottom(before), true_range(high, low, before)]
     }
 }

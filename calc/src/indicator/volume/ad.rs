@@ -62,7 +62,7 @@ impl Derived<4, 1> for Flow {
     const LATE: bool = false;
 
     #[inline]
-    fn of<V: Lanes>(_: [V; 4], now: [V; 4]) -> [V; 1] {
+    fn of<V: Lanes>(_: [V; 2], now: [V; 4]) -> [V; 1] {
         [money_flow(now)]
     }
 }

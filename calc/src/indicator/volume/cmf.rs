@@ -33,7 +33,7 @@ impl Derived<4, 2> for Flows {
     const LATE: bool = false;
 
     #[inline]
-    fn of<V: Lanes>(_: [V; 4], now: [V; 4]) -> [V; 2] {
+    fn of<V: Lanes>(_: [V; 2], now: [V; 4]) -> [V; 2] {
         [money_flow(now), now[3]]
     }
 }
