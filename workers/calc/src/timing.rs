@@ -1,4 +1,6 @@
-//! For `examples/scan.rs` alone: the ways in, by name, without a socket before them.
+//! For the examples alone: the ways in, by name, without a socket before them, and stored series.
+
+pub mod series;
 
 use bytes::Bytes;
 use serde::Deserialize;

@@ -12,7 +12,7 @@ const SECONDS_MAX: f64 = 1e11;
 const TIME_MS_MAX: f64 = 253_402_300_799_999.0;
 
 /// Reads the data of an event: a whole bar of a symbol and timeframe, else why it is none.
-pub(super) fn bar(data: &Map<String, Value>) -> Result<(SeriesKey, Candle), &'static str> {
+pub(crate) fn bar(data: &Map<String, Value>) -> Result<(SeriesKey, Candle), &'static str> {
     let text = |name: &str| data.get(name).and_then(Value::as_str);
     let symbol = text("symbol").and_then(|text| Symbol::parse(text).ok()).ok_or("no symbol")?;
     let timeframe = text("timeframe").and_then(|text| Timeframe::parse(text).ok()).ok_or("no timeframe")?;

@@ -12,7 +12,7 @@
 //!
 //! Bars among the market data become open candles ([`open`]): nothing depends on them, so they are not acknowledged.
 
-mod bar;
+pub(crate) mod bar;
 mod closed;
 mod open;
 mod pulse;

@@ -150,7 +150,7 @@ struct Name {
 }
 
 /// A subscription, and its newest outputs once more than one bar was asked for.
-struct Held {
+pub(crate) struct Held {
     states: Subscription,
     tail: Option<Tail>,
 }
@@ -250,12 +250,12 @@ fn to_take(held: Option<&Held>, rows: usize, last: usize) -> usize {
 }
 
 impl Held {
-    fn new(wishes: Vec<Wish>) -> Self {
+    pub(crate) fn new(wishes: Vec<Wish>) -> Self {
         Self { states: Subscription::new(wishes), tail: None }
     }
 
     /// Takes the rows that came since.
-    fn advance(&mut self, view: &View) {
+    pub(crate) fn advance(&mut self, view: &View) {
         if self.states.generation != view.generation {
             self.tail = None;
         }
@@ -268,7 +268,7 @@ impl Held {
     }
 
     /// The newest values of each output, computed over the whole series where they are not kept.
-    fn columns(
+    pub(crate) fn columns(
         &mut self,
         view: &View,
         last: usize,
