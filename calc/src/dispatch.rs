@@ -90,13 +90,11 @@ static V3: [Feature; 8] = features!("avx" "avx2" "bmi1" "bmi2" "f16c" "fma" "lzc
 
 /// Asks for the cache line of a value, into the second cache; a place outside of the column costs nothing.
 #[inline(always)]
-#[allow(clippy::inline_always, reason = "one instruction")]
 pub(crate) fn foresee(column: &[f64], at: usize) {
     ask(column.as_ptr().wrapping_add(at));
 }
 
 #[inline(always)]
-#[allow(clippy::inline_always, reason = "one instruction")]
 fn ask(place: *const f64) {
     #[cfg(target_arch = "x86_64")]
     {
@@ -144,7 +142,6 @@ impl<const I: usize, const O: usize> Ahead<I, O> {
 
     /// The share of every eight bars of the rows.
     #[inline(always)]
-    #[allow(clippy::inline_always, reason = "two instructions a line")]
     pub(crate) fn ask(&mut self) {
         let mut left = ROWS * (I + O);
         while left > 0 {
@@ -187,10 +184,9 @@ impl<'a> Abreast<'a> {
 
     /// Four values of each row, from `at` on.
     #[inline(always)]
-    #[allow(clippy::inline_always, reason = "eight loads")]
     pub(crate) fn block(&self, at: usize) -> [&'a [f64; 4]; ROWS] {
         assert!(at <= self.last, "a block ends within its row");
-        std::array::from_fn(|lane| {
+        let row = |lane: usize| {
             #[allow(
                 unsafe_code,
                 reason = "the compiler cannot see that rows of one stride end with the column"
@@ -200,7 +196,8 @@ impl<'a> Abreast<'a> {
             unsafe {
                 &*self.column.as_ptr().add(lane * self.stride + at).cast()
             }
-        })
+        };
+        [row(0), row(1), row(2), row(3), row(4), row(5), row(6), row(7)]
     }
 }
 
@@ -221,7 +218,6 @@ impl<'a> AbreastMut<'a> {
 
     /// Writes four values of one row, from `at` on.
     #[inline(always)]
-    #[allow(clippy::inline_always, reason = "eight stores")]
     pub(crate) fn put(&mut self, at: usize, block: [[f64; 4]; ROWS]) {
         assert!(at <= self.last, "a block ends within its row");
         for (lane, values) in block.into_iter().enumerate() {

@@ -5,11 +5,9 @@
 //! depends on the build; sums across lanes, whose order does; and polynomials for logarithms and
 //! the like, which differ from the platform's.
 
-#![allow(clippy::inline_always, reason = "a call costs more than the instruction it stands for")]
-
 mod block;
 
-pub(crate) use block::{BLOCK, load_block, load_blocks, store_block};
+pub(crate) use block::{BLOCK, bar, load_block, load_blocks, output, store_block};
 
 use std::array::from_fn;
 use std::ops::{Add, BitAnd, BitOr, Div, Mul, Sub};

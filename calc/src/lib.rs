@@ -31,6 +31,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#![allow(
+    clippy::inline_always,
+    reason = "what is written over lanes must stay in registers: a call costs more than what it does"
+)]
+
 pub mod catalog;
 pub mod compat;
 pub mod dispatch;

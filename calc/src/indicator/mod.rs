@@ -79,7 +79,7 @@ impl<'a> Rows<'a> {
 }
 
 /// The true range: the farthest apart of today's high, today's low and yesterday's close.
-#[inline]
+#[inline(always)]
 pub(crate) fn true_range<V: Lanes>(high: V, low: V, close_before: V) -> V {
     let above = (high - close_before).abs();
     let below = (low - close_before).abs();

@@ -18,20 +18,40 @@ pub(crate) fn load_blocks<const I: usize>(columns: &[Abreast<'_>; I], at: usize)
     blocks
 }
 
-/// Four bars of every lane's row.
+/// Four bars of every lane's row. Written out: a loop over an array of vectors keeps it in memory.
 #[inline(always)]
 pub(crate) fn load_block(rows: [&[f64; BLOCK]; Wide::WIDTH]) -> [Wide; BLOCK] {
-    let [low, high] =
-        [0, 4].map(|from| f64x4::transpose([0, 1, 2, 3].map(|row| f64x4::new(*rows[from + row]))));
-    [0, 1, 2, 3].map(|bar| Wide::of(low[bar], high[bar]))
+    let row = |at: usize| f64x4::new(*rows[at]);
+    let low = f64x4::transpose([row(0), row(1), row(2), row(3)]);
+    let high = f64x4::transpose([row(4), row(5), row(6), row(7)]);
+    let bar = |at: usize| Wide::of(low[at], high[at]);
+    [bar(0), bar(1), bar(2), bar(3)]
 }
 
 /// The rows of four bars of every lane.
 #[inline(always)]
 pub(crate) fn store_block(bars: [Wide; BLOCK]) -> [[f64; BLOCK]; Wide::WIDTH] {
-    let low = f64x4::transpose(bars.map(|bar| bar.halves().0));
-    let high = f64x4::transpose(bars.map(|bar| bar.halves().1));
-    [low[0], low[1], low[2], low[3], high[0], high[1], high[2], high[3]].map(f64x4::to_array)
+    let half = |at: usize| bars[at].halves();
+    let low = f64x4::transpose([half(0).0, half(1).0, half(2).0, half(3).0]);
+    let high = f64x4::transpose([half(0).1, half(1).1, half(2).1, half(3).1]);
+    let (row, other) = (|at: usize| low[at].to_array(), |at: usize| high[at].to_array());
+    [row(0), row(1), row(2), row(3), other(0), other(1), other(2), other(3)]
+}
+
+/// One bar of a block of each column.
+#[inline(always)]
+pub(crate) fn bar<const I: usize>(blocks: &[[Wide; BLOCK]; I], at: usize) -> [Wide; I] {
+    let mut bar = [Wide::splat(0.0); I];
+    for (value, block) in bar.iter_mut().zip(blocks) {
+        *value = block[at];
+    }
+    bar
+}
+
+/// The block of one output.
+#[inline(always)]
+pub(crate) fn output<const O: usize>(bars: &[[Wide; O]; BLOCK], output: usize) -> [Wide; BLOCK] {
+    [bars[0][output], bars[1][output], bars[2][output], bars[3][output]]
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::Recursive;
 use crate::dispatch::{Abreast, AbreastMut, Ahead, LINE};
-use crate::lanes::{BLOCK, Lanes, Wide, load_blocks, store_block};
+use crate::lanes::{BLOCK, Lanes, Wide, bar, load_blocks, output, store_block};
 use std::array::from_fn;
 use std::ops::Range;
 
@@ -88,8 +88,8 @@ where
             ahead.ask();
         }
         let values = advance::<R, I, S, K, O>(k, &mut state, &rows, from);
-        for (output, out) in outs.iter_mut().enumerate() {
-            out.put(from, store_block(from_fn(|bar| values[bar][output])));
+        for (at, out) in outs.iter_mut().enumerate() {
+            out.put(from, store_block(output(&values, at)));
         }
     }
     state
@@ -128,7 +128,6 @@ where
 
 /// Steps over four bars of every lane's row, from `from` on.
 #[inline(always)]
-#[allow(clippy::inline_always, reason = "state and bars stay in registers")]
 fn advance<R, const I: usize, const S: usize, const K: usize, const O: usize>(
     k: &[Wide; K],
     state: &mut [Wide; S],
@@ -140,9 +139,13 @@ where
 {
     let rows = load_blocks(rows, from);
     let mut now = *state;
-    let mut next = |bar: usize| R::step(k, &mut now, rows.map(|row| row[bar]));
     // Not a loop: an array that is indexed lies in memory, and is copied there in halves.
-    let values = [next(0), next(1), next(2), next(3)];
+    let values = [
+        R::step(k, &mut now, bar(&rows, 0)),
+        R::step(k, &mut now, bar(&rows, 1)),
+        R::step(k, &mut now, bar(&rows, 2)),
+        R::step(k, &mut now, bar(&rows, 3)),
+    ];
     *state = now;
     values
 }

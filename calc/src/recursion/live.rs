@@ -79,7 +79,6 @@ impl<R: Recursive<I, S, K, O>, const I: usize, const S: usize, const K: usize, c
 {
     /// Takes a bar and returns its outputs.
     #[inline(always)]
-    #[allow(clippy::inline_always, reason = "a bar handed over in memory is loaded across its stores")]
     pub(crate) fn after(&mut self, bar: [f64; I]) -> [f64; O] {
         match &mut self.phase {
             Phase::Going(state) => R::step(&self.k, state, bar),

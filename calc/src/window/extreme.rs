@@ -40,7 +40,7 @@ pub(crate) struct Lowest;
 impl Side for Highest {
     const WORST: f64 = f64::NEG_INFINITY;
 
-    #[inline]
+    #[inline(always)]
     fn pick<V: Lanes>(a: V, b: V) -> V {
         a.top(b)
     }
@@ -54,7 +54,7 @@ impl Side for Highest {
 impl Side for Lowest {
     const WORST: f64 = f64::INFINITY;
 
-    #[inline]
+    #[inline(always)]
     fn pick<V: Lanes>(a: V, b: V) -> V {
         a.bottom(b)
     }
@@ -126,14 +126,12 @@ impl<'a, S: Side> Runs<'a, S> {
 
     /// What the two runs of `len` windows see.
     #[inline(always)]
-    #[allow(clippy::inline_always, reason = "slices whose lengths are known")]
     pub(crate) fn looks(&self, len: usize) -> [&'a [f64]; 2] {
         [&self.values[..len], &self.values[self.behind..][..len]]
     }
 
     /// The extreme of the windows from `at` on.
     #[inline(always)]
-    #[allow(clippy::inline_always, reason = "two loads")]
     pub(crate) fn most<V: Lanes>([first, second]: [&[f64]; 2], at: usize) -> V {
         S::pick(V::load(&first[at..][..V::WIDTH]), V::load(&second[at..][..V::WIDTH]))
     }
@@ -160,7 +158,6 @@ impl<'a, S: Side> Runs<'a, S> {
 
 /// Runs of four bars that begin with the next sixteen.
 #[inline(always)]
-#[allow(clippy::inline_always, reason = "stays in registers")]
 fn fours<S: Side, const RUN: usize>(input: &[f64]) -> [f64x4; 4] {
     let bars: &[f64] = &input[..FIRST + 3];
     let run = |from: usize| {

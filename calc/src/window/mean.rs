@@ -29,23 +29,23 @@ impl Sliding<1, 1, 1> for Sum {
         self.window
     }
 
-    #[inline]
+    #[inline(always)]
     fn open<V: Lanes>(&self, [oldest]: [V; 1]) -> [V; 1] {
         // A sum begins with zero, and so never is a negative one.
         [V::splat(0.0) + oldest]
     }
 
-    #[inline]
+    #[inline(always)]
     fn add<V: Lanes>(&self, [sum]: &mut [V; 1], [next]: [V; 1]) {
         *sum = *sum + next;
     }
 
-    #[inline]
+    #[inline(always)]
     fn slide<V: Lanes>(&self, [sum]: &mut [V; 1], [oldest]: [V; 1], [newest]: [V; 1]) {
         *sum = (*sum - oldest) + newest;
     }
 
-    #[inline]
+    #[inline(always)]
     fn value<V: Lanes>(&self, [sum]: &[V; 1], _: [V; 1]) -> [V; 1] {
         [*sum / V::splat(self.window as f64)]
     }

@@ -42,13 +42,13 @@ impl Moments {
     }
 
     /// The words of the oldest value alone, which is the anchor.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn open<V: Lanes>(oldest: V) -> Words<V> {
         let zero = V::splat(0.0);
         [oldest, zero, zero, zero]
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn add<V: Lanes>([anchor, sum, square, peak]: &mut Words<V>, next: V) {
         let newest = next - *anchor;
         *sum = *sum + newest;
@@ -56,7 +56,7 @@ impl Moments {
         *peak = *square;
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn slide<V: Lanes>([anchor, sum, square, peak]: &mut Words<V>, oldest: V, newest: V) {
         let (oldest, newest) = (oldest - *anchor, newest - *anchor);
         let change = newest - oldest;
@@ -67,13 +67,13 @@ impl Moments {
     }
 
     /// The spread: the variance of the population times the square of the window.
-    #[inline]
+    #[inline(always)]
     fn raw<V: Lanes>(&self, [_, sum, square, _]: &Words<V>) -> V {
         *square * V::splat(self.count) - *sum * *sum
     }
 
     /// The spread of a window. Rounding must not make it negative; `NaN` stays.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn spread<V: Lanes>(&self, words: &Words<V>) -> V {
         V::splat(0.0).top(self.raw(words))
     }
@@ -84,7 +84,7 @@ impl Moments {
     }
 
     /// Where too few digits are left.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn distrusts<V: Lanes>(&self, words: &Words<V>) -> V::Mask {
         self.raw(words).lt(V::splat(self.trust) * words[3])
     }

@@ -32,20 +32,20 @@ impl Ramp {
     }
 
     /// The words of the oldest value alone, which is the anchor.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn open<V: Lanes>(oldest: V) -> Words<V> {
         let [anchor, sum, square, peak] = Moments::open(oldest);
         [V::splat(1.0), V::splat(0.0), anchor, sum, square, peak]
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn add<V: Lanes>([count, weighted, moments @ ..]: &mut Words<V>, next: V) {
         *count = *count + V::splat(1.0);
         *weighted = *weighted + *count * (next - moments[0]);
         Moments::add(moments, next);
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn slide<V: Lanes>(&self, [_, weighted, moments @ ..]: &mut Words<V>, oldest: V, newest: V) {
         let [anchor, sum, ..] = *moments;
         *weighted = (*weighted - sum) + V::splat(self.count) * (newest - anchor);
@@ -53,14 +53,14 @@ impl Ramp {
     }
 
     /// Where too few digits are left.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn distrusts<V: Lanes>(&self, [_, _, moments @ ..]: &Words<V>) -> V::Mask {
         self.moments.distrusts(moments)
     }
 
     /// The anchor; the sum of the values less it; their sum by age less it, the oldest once, the newest
     /// as many times as there are values.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn sums<V: Lanes>([_, weighted, anchor, sum, ..]: &Words<V>) -> (V, V, V) {
         (*anchor, *sum, *weighted)
     }

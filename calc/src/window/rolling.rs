@@ -3,7 +3,7 @@
 use super::{Clock, Ring, segment_bars};
 use crate::dispatch::{Abreast, AbreastMut, LINE, foresee};
 use crate::indicator::{Kernel, Live, Rows, fill_warm_up, outputs};
-use crate::lanes::{BLOCK, Lanes, Wide, load_blocks, store_block};
+use crate::lanes::{BLOCK, Lanes, Wide, bar, load_blocks, output, store_block};
 use crate::series::{Bar, Column};
 use std::array::from_fn;
 use std::fmt::Debug;
@@ -101,7 +101,7 @@ impl<W: Sliding<I, S, O>, const I: usize, const S: usize, const O: usize> Window
     }
 
     /// The sums of the window whose bars `bar` gives, oldest first.
-    #[inline]
+    #[inline(always)]
     fn over<V: Lanes>(&self, bar: impl Fn(usize) -> [V; I]) -> [V; S] {
         let oldest = bar(0);
         let mut sums = self.0.open(oldest);
@@ -130,7 +130,6 @@ impl<W: Sliding<I, S, O>, const I: usize, const S: usize, const O: usize> Window
 
     /// One bar of the lanes.
     #[inline(always)]
-    #[allow(clippy::inline_always, reason = "four of them are one block in registers")]
     fn step(
         &self,
         sums: &mut [Wide; S],
@@ -179,13 +178,15 @@ impl<W: Sliding<I, S, O>, const I: usize, const S: usize, const O: usize> Window
             }
             let oldest = load_blocks(&rows, from - 1);
             let newest = load_blocks(&rows, from + window - 1);
-            let mut next = |bar: usize| {
-                self.step(&mut sums, &mut distrusted, oldest.map(|row| row[bar]), newest.map(|row| row[bar]))
-            };
             // Not a loop: an array that is indexed lies in memory, and is copied there in halves.
-            let values = [next(0), next(1), next(2), next(3)];
-            for (output, out) in outs.iter_mut().enumerate() {
-                out.put(from, store_block(from_fn(|bar| values[bar][output])));
+            let values = [
+                self.step(&mut sums, &mut distrusted, bar(&oldest, 0), bar(&newest, 0)),
+                self.step(&mut sums, &mut distrusted, bar(&oldest, 1), bar(&newest, 1)),
+                self.step(&mut sums, &mut distrusted, bar(&oldest, 2), bar(&newest, 2)),
+                self.step(&mut sums, &mut distrusted, bar(&oldest, 3), bar(&newest, 3)),
+            ];
+            for (at, out) in outs.iter_mut().enumerate() {
+                out.put(from, store_block(output(&values, at)));
             }
         }
         Wide::bits(distrusted)
@@ -220,7 +221,6 @@ pub(crate) struct Window<W, const I: usize, const S: usize, const O: usize> {
 impl<W: Sliding<I, S, O>, const I: usize, const S: usize, const O: usize> Window<W, I, S, O> {
     /// The running and the fresh sums after a bar, and its outputs.
     #[inline(always)]
-    #[allow(clippy::inline_always, reason = "sums handed over in memory are loaded across their stores")]
     fn next(&self, newest: [f64; I]) -> ([[f64; S]; 2], [f64; O]) {
         let mut fresh = self.fresh;
         if self.clock.opens() {
@@ -261,7 +261,6 @@ impl<W: Sliding<I, S, O>, const I: usize, const S: usize, const O: usize> Window
 
     /// Takes a bar and returns its outputs.
     #[inline(always)]
-    #[allow(clippy::inline_always, reason = "as for the sums")]
     pub(crate) fn after(&mut self, newest: [f64; I]) -> [f64; O] {
         let (sums, values) = self.next(newest);
         [self.running, self.fresh] = sums;

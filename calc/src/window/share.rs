@@ -23,26 +23,26 @@ pub(crate) struct Mass;
 
 impl Mass {
     /// The words of the oldest term alone.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn open<V: Lanes>(oldest: V) -> [V; 2] {
         let sum = V::splat(0.0) + oldest;
         [sum, sum]
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn add<V: Lanes>([sum, peak]: &mut [V; 2], next: V) {
         *sum = *sum + next;
         *peak = *sum;
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn slide<V: Lanes>([sum, peak]: &mut [V; 2], oldest: V, newest: V) {
         *sum = (*sum - oldest) + newest;
         *peak = sum.top(*peak);
     }
 
     /// Where too few digits are left.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn distrusts<V: Lanes>([sum, peak]: &[V; 2]) -> V::Mask {
         sum.lt(V::splat(TRUST) * *peak)
     }
@@ -55,32 +55,32 @@ pub(crate) struct Share;
 
 impl Share {
     /// The words of the oldest terms alone.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn open<V: Lanes>([part, whole]: [V; 2]) -> [V; 3] {
         let [sum, peak] = Mass::open(whole);
         [V::splat(0.0) + part, sum, peak]
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn add<V: Lanes>([part, mass @ ..]: &mut [V; 3], next: [V; 2]) {
         *part = *part + next[0];
         Mass::add(mass, next[1]);
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn slide<V: Lanes>([part, mass @ ..]: &mut [V; 3], oldest: [V; 2], newest: [V; 2]) {
         *part = (*part - oldest[0]) + newest[0];
         Mass::slide(mass, oldest[1], newest[1]);
     }
 
     /// Where too few digits are left.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn distrusts<V: Lanes>([_, mass @ ..]: &[V; 3]) -> V::Mask {
         Mass::distrusts(mass)
     }
 
     /// The part divided by the whole; 0 where the whole is nothing.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn ratio<V: Lanes>([part, whole, _]: &[V; 3]) -> V {
         let zero = V::splat(0.0);
         V::select(zero.lt(*whole), *part / *whole, zero)
@@ -97,7 +97,7 @@ pub(crate) trait Shown: Copy + Debug + Send + Sync + 'static {
 pub(crate) struct Itself;
 
 impl Shown for Itself {
-    #[inline]
+    #[inline(always)]
     fn of<V: Lanes>(share: V) -> V {
         share
     }
@@ -124,27 +124,27 @@ impl<F: Shown> Sliding<2, 3, 1> for Ratio<F> {
         self.window
     }
 
-    #[inline]
+    #[inline(always)]
     fn open<V: Lanes>(&self, oldest: [V; 2]) -> [V; 3] {
         Share::open(oldest)
     }
 
-    #[inline]
+    #[inline(always)]
     fn add<V: Lanes>(&self, sums: &mut [V; 3], next: [V; 2]) {
         Share::add(sums, next);
     }
 
-    #[inline]
+    #[inline(always)]
     fn slide<V: Lanes>(&self, sums: &mut [V; 3], oldest: [V; 2], newest: [V; 2]) {
         Share::slide(sums, oldest, newest);
     }
 
-    #[inline]
+    #[inline(always)]
     fn distrusts<V: Lanes>(&self, sums: &[V; 3]) -> Option<V::Mask> {
         Some(Share::distrusts(sums))
     }
 
-    #[inline]
+    #[inline(always)]
     fn value<V: Lanes>(&self, sums: &[V; 3], _: [V; 2]) -> [V; 1] {
         [F::of(Share::ratio(sums))]
     }

@@ -114,7 +114,7 @@ impl<B: Blend<N, K>, const N: usize, const K: usize> Recursive<1, N, K, 1> for C
         CascadeSeed { rule: *self, seeds, stages: [None; N] }
     }
 
-    #[inline]
+    #[inline(always)]
     fn step<V: Lanes>(k: &[V; K], stages: &mut [V; N], [input]: [V; 1]) -> [V; 1] {
         let before = *stages;
         let mut value = input;
@@ -168,7 +168,7 @@ impl Blend<2, 1> for Double {
         [share]
     }
 
-    #[inline]
+    #[inline(always)]
     fn blend<V: Lanes>(_: &[V; 1], _: &[V; 2], [once, twice]: &[V; 2]) -> V {
         V::splat(2.0) * *once - *twice
     }
@@ -182,7 +182,7 @@ impl Blend<3, 1> for Triple {
         [share]
     }
 
-    #[inline]
+    #[inline(always)]
     fn blend<V: Lanes>(_: &[V; 1], _: &[V; 3], [once, twice, thrice]: &[V; 3]) -> V {
         let three = V::splat(3.0);
         *thrice + (three * *once - three * *twice)
@@ -208,7 +208,7 @@ impl Blend<6, 5> for Tillson {
         [share, sixth, fifth, fourth, third]
     }
 
-    #[inline]
+    #[inline(always)]
     fn blend<V: Lanes>(k: &[V; 5], _: &[V; 6], stages: &[V; 6]) -> V {
         let [_, sixth, fifth, fourth, third] = *k;
         ((sixth * stages[5] + fifth * stages[4]) + fourth * stages[3]) + third * stages[2]

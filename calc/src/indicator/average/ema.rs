@@ -27,14 +27,14 @@ pub(crate) fn smoothing(period: Span) -> f64 {
 }
 
 /// One step of the recursion.
-#[inline]
+#[inline(always)]
 pub(crate) fn smooth<V: Lanes>(share: V, average: V, input: V) -> V {
     (input - average) * share + average
 }
 
 /// What is shown of the average: at a share of 1 the sum rounds where the value itself is exact. It
 /// is chosen beside the recursion, whose every operation the next bar waits for.
-#[inline]
+#[inline(always)]
 pub(crate) fn shown<V: Lanes>(share: V, average: V, input: V) -> V {
     V::select(share.lt(V::splat(1.0)), average, input)
 }
@@ -87,7 +87,7 @@ impl Recursive<1, 1, 1, 1> for Exponential {
         MeanSeed::of(self.seeds())
     }
 
-    #[inline]
+    #[inline(always)]
     fn step<V: Lanes>([share]: &[V; 1], [average]: &mut [V; 1], [input]: [V; 1]) -> [V; 1] {
         *average = smooth(*share, *average, input);
         [shown(*share, *average, input)]

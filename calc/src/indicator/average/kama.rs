@@ -43,7 +43,7 @@ struct Kaufman {
 }
 
 /// The share of the newest value, given how far and which way prices went.
-#[inline]
+#[inline(always)]
 fn share<V: Lanes>(far: V, way: V) -> V {
     let one = V::splat(1.0);
     // Farther than the way is rounding.
@@ -61,12 +61,12 @@ impl Derived<1, 1> for Steps {
     const READS: [Column; 1] = [Column::Close];
     const LATE: bool = true;
 
-    #[inline]
+    #[inline(always)]
     fn kept<V: Lanes>([close]: [V; 1]) -> V {
         close
     }
 
-    #[inline]
+    #[inline(always)]
     fn of<V: Lanes>([before, now]: [V; 2], _: [V; 1]) -> [V; 1] {
         [(now - before).abs()]
     }
@@ -86,27 +86,27 @@ impl Sliding<1, 2, 1> for Way {
         self.window
     }
 
-    #[inline]
+    #[inline(always)]
     fn open<V: Lanes>(&self, [oldest]: [V; 1]) -> [V; 2] {
         Mass::open(oldest)
     }
 
-    #[inline]
+    #[inline(always)]
     fn add<V: Lanes>(&self, sums: &mut [V; 2], [next]: [V; 1]) {
         Mass::add(sums, next);
     }
 
-    #[inline]
+    #[inline(always)]
     fn slide<V: Lanes>(&self, sums: &mut [V; 2], [oldest]: [V; 1], [newest]: [V; 1]) {
         Mass::slide(sums, oldest, newest);
     }
 
-    #[inline]
+    #[inline(always)]
     fn distrusts<V: Lanes>(&self, sums: &[V; 2]) -> Option<V::Mask> {
         Some(Mass::distrusts(sums))
     }
 
-    #[inline]
+    #[inline(always)]
     fn value<V: Lanes>(&self, [way, _]: &[V; 2], _: [V; 1]) -> [V; 1] {
         [*way]
     }
@@ -135,7 +135,7 @@ impl Recursive<2, 1, 0, 1> for Adaptive {
         FirstClose
     }
 
-    #[inline]
+    #[inline(always)]
     fn step<V: Lanes>(_: &[V; 0], [average]: &mut [V; 1], [close, share]: [V; 2]) -> [V; 1] {
         *average = smooth(share, *average, close);
         [*average]

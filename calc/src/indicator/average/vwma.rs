@@ -41,14 +41,14 @@ impl Sliding<2, 6, 1> for Traded {
         self.window
     }
 
-    #[inline]
+    #[inline(always)]
     fn open<V: Lanes>(&self, [close, volume]: [V; 2]) -> [V; 6] {
         let (zero, paid) = (V::splat(0.0), close * volume);
         let ([size, size_peak], [weight, weight_peak]) = (Mass::open(paid.abs()), Mass::open(volume));
         [zero + close, zero + paid, size, size_peak, weight, weight_peak]
     }
 
-    #[inline]
+    #[inline(always)]
     fn add<V: Lanes>(&self, sums: &mut [V; 6], [close, volume]: [V; 2]) {
         let [plain, weighted, size, size_peak, weight, weight_peak] = *sums;
         let (paid, mut sizes, mut weights) = (close * volume, [size, size_peak], [weight, weight_peak]);
@@ -57,7 +57,7 @@ impl Sliding<2, 6, 1> for Traded {
         *sums = [plain + close, weighted + paid, sizes[0], sizes[1], weights[0], weights[1]];
     }
 
-    #[inline]
+    #[inline(always)]
     fn slide<V: Lanes>(&self, sums: &mut [V; 6], oldest: [V; 2], newest: [V; 2]) {
         let [plain, weighted, size, size_peak, weight, weight_peak] = *sums;
         let (mut sizes, mut weights) = ([size, size_peak], [weight, weight_peak]);
@@ -68,12 +68,12 @@ impl Sliding<2, 6, 1> for Traded {
         *sums = [plain, weighted, sizes[0], sizes[1], weights[0], weights[1]];
     }
 
-    #[inline]
+    #[inline(always)]
     fn distrusts<V: Lanes>(&self, [_, _, size, size_peak, weight, weight_peak]: &[V; 6]) -> Option<V::Mask> {
         Some(Mass::distrusts(&[*size, *size_peak]) | Mass::distrusts(&[*weight, *weight_peak]))
     }
 
-    #[inline]
+    #[inline(always)]
     fn value<V: Lanes>(&self, [plain, weighted, _, _, weight, _]: &[V; 6], _: [V; 2]) -> [V; 1] {
         let traded = V::splat(0.0).lt(*weight);
         let sum = V::select(traded, *weighted, *plain);

@@ -52,27 +52,27 @@ impl Sliding<1, 6, 1> for Weighted {
         self.ramp.window()
     }
 
-    #[inline]
+    #[inline(always)]
     fn open<V: Lanes>(&self, [oldest]: [V; 1]) -> [V; 6] {
         Ramp::open(oldest)
     }
 
-    #[inline]
+    #[inline(always)]
     fn add<V: Lanes>(&self, sums: &mut [V; 6], [next]: [V; 1]) {
         Ramp::add(sums, next);
     }
 
-    #[inline]
+    #[inline(always)]
     fn slide<V: Lanes>(&self, sums: &mut [V; 6], [oldest]: [V; 1], [newest]: [V; 1]) {
         self.ramp.slide(sums, oldest, newest);
     }
 
-    #[inline]
+    #[inline(always)]
     fn distrusts<V: Lanes>(&self, sums: &[V; 6]) -> Option<V::Mask> {
         Some(self.ramp.distrusts(sums))
     }
 
-    #[inline]
+    #[inline(always)]
     fn value<V: Lanes>(&self, sums: &[V; 6], _: [V; 1]) -> [V; 1] {
         let (anchor, _, weighted) = Ramp::sums(sums);
         [anchor + weighted / V::splat(self.weights)]

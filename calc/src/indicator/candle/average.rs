@@ -9,20 +9,20 @@ pub(super) const LONGEST: usize = 10;
 const SHORTEST: usize = 5;
 
 /// The mean of the values `back` bars ago, from `bars` down to 1, summed in that order.
-#[inline]
+#[inline(always)]
 fn mean<V: Lanes>(bars: usize, value: impl Fn(usize) -> V) -> V {
     let sum = (1..bars).rev().fold(value(bars), |sum, back| sum + value(back));
     sum / V::splat(bars as f64)
 }
 
 /// The mean of the ten values before; `value` answers for a bar so many before the judged one.
-#[inline]
+#[inline(always)]
 pub(super) fn of_ten<V: Lanes>(value: impl Fn(usize) -> V) -> V {
     mean(LONGEST, value)
 }
 
 /// The mean of the five values before.
-#[inline]
+#[inline(always)]
 pub(super) fn of_five<V: Lanes>(value: impl Fn(usize) -> V) -> V {
     mean(SHORTEST, value)
 }

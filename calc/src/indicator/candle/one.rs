@@ -13,7 +13,7 @@ struct Doji;
 impl Pattern for Doji {
     const LOOKBACK: usize = 10;
 
-    #[inline]
+    #[inline(always)]
     fn verdict<V: Lanes>(&self, sight: &impl Sight<V>) -> V {
         where_seen::<V>(sight.candle(0).body().le(sight.hardly(0)), 100.0)
     }
@@ -29,7 +29,7 @@ struct DragonflyDoji;
 impl Pattern for DragonflyDoji {
     const LOOKBACK: usize = 10;
 
-    #[inline]
+    #[inline(always)]
     fn verdict<V: Lanes>(&self, sight: &impl Sight<V>) -> V {
         let (now, hardly) = (sight.candle(0), sight.hardly(0));
         where_seen::<V>(now.body().le(hardly) & now.above().lt(hardly) & hardly.lt(now.below()), 100.0)
@@ -45,7 +45,7 @@ struct Marubozu;
 impl Pattern for Marubozu {
     const LOOKBACK: usize = 10;
 
-    #[inline]
+    #[inline(always)]
     fn verdict<V: Lanes>(&self, sight: &impl Sight<V>) -> V {
         let (now, hardly) = (sight.candle(0), sight.hardly(0));
         let seen = sight.body(0).lt(now.body()) & now.above().lt(hardly) & now.below().lt(hardly);

@@ -103,7 +103,7 @@ pub(super) trait Pattern: Copy + Debug + Send + Sync + 'static {
 }
 
 /// `value` where the mask is set, else 0.
-#[inline]
+#[inline(always)]
 pub(super) fn where_seen<V: Lanes>(mask: V::Mask, value: f64) -> V {
     V::select(mask, V::splat(value), V::splat(0.0))
 }
@@ -173,7 +173,7 @@ struct Place<'t, 'a> {
 }
 
 impl Place<'_, '_> {
-    #[inline]
+    #[inline(always)]
     fn mean<V: Lanes>(&self, which: usize, back: usize) -> V {
         V::load(&self.tile.means[which][self.row - back - self.tile.from..])
     }
@@ -204,7 +204,7 @@ impl<V: Lanes> Sight<V> for Place<'_, '_> {
 
 impl<P: Pattern> Seen<P> {
     /// Judges bar `row` of a tile and those in the further lanes.
-    #[inline]
+    #[inline(always)]
     fn judge<V: Lanes>(&self, tile: &Tile<'_>, row: usize, out: &mut [f64]) {
         let verdict: V = self.0.verdict(&Place { tile, row });
         verdict.store(&mut out[row..]);

@@ -21,7 +21,7 @@ struct MorningStar {
 }
 
 /// Where a long body is followed by a short one and then one that is not short.
-#[inline]
+#[inline(always)]
 fn star<V: Lanes>(sight: &impl Sight<V>) -> V::Mask {
     let [now, middle, first] = [0, 1, 2].map(|back| sight.candle(back).body());
     sight.body(2).lt(first) & middle.le(sight.body(1)) & sight.body(0).lt(now)
@@ -30,7 +30,7 @@ fn star<V: Lanes>(sight: &impl Sight<V>) -> V::Mask {
 impl Pattern for MorningStar {
     const LOOKBACK: usize = 12;
 
-    #[inline]
+    #[inline(always)]
     fn verdict<V: Lanes>(&self, sight: &impl Sight<V>) -> V {
         let [now, middle, first] = [0, 1, 2].map(|back| sight.candle(back));
         let deep = (first.close + first.body() * V::splat(self.penetration)).lt(now.close);
@@ -54,7 +54,7 @@ struct EveningStar {
 impl Pattern for EveningStar {
     const LOOKBACK: usize = 12;
 
-    #[inline]
+    #[inline(always)]
     fn verdict<V: Lanes>(&self, sight: &impl Sight<V>) -> V {
         let [now, middle, first] = [0, 1, 2].map(|back| sight.candle(back));
         let deep = now.close.lt(first.close - first.body() * V::splat(self.penetration));
@@ -72,7 +72,7 @@ struct WhiteSoldiers;
 impl Pattern for WhiteSoldiers {
     const LOOKBACK: usize = 12;
 
-    #[inline]
+    #[inline(always)]
     fn verdict<V: Lanes>(&self, sight: &impl Sight<V>) -> V {
         let [now, middle, first] = [0, 1, 2].map(|back| sight.candle(back));
         let white = now.white() & middle.white() & first.white();
@@ -102,7 +102,7 @@ struct BlackCrows;
 impl Pattern for BlackCrows {
     const LOOKBACK: usize = 13;
 
-    #[inline]
+    #[inline(always)]
     fn verdict<V: Lanes>(&self, sight: &impl Sight<V>) -> V {
         let [now, middle, first, before] = [0, 1, 2, 3].map(|back| sight.candle(back));
         let colours = before.white() & first.black() & middle.black() & now.black();

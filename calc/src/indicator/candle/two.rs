@@ -12,14 +12,14 @@ pub(super) static HAMMER: Entry =
 struct Hammer;
 
 /// Where a short body has a long shadow below, and hardly one above.
-#[inline]
+#[inline(always)]
 fn hangs<V: Lanes>(sight: &impl Sight<V>) -> V::Mask {
     let now = sight.candle(0);
     now.body().lt(sight.body(0)) & now.body().lt(now.below()) & now.above().lt(sight.hardly(0))
 }
 
 /// Where a short body has a long shadow above, and hardly one below.
-#[inline]
+#[inline(always)]
 fn stands<V: Lanes>(sight: &impl Sight<V>) -> V::Mask {
     let now = sight.candle(0);
     now.body().lt(sight.body(0)) & now.body().lt(now.above()) & now.below().lt(sight.hardly(0))
@@ -28,7 +28,7 @@ fn stands<V: Lanes>(sight: &impl Sight<V>) -> V::Mask {
 impl Pattern for Hammer {
     const LOOKBACK: usize = 11;
 
-    #[inline]
+    #[inline(always)]
     fn verdict<V: Lanes>(&self, sight: &impl Sight<V>) -> V {
         let low = sight.candle(0).bottom().le(sight.candle(1).low + sight.near(1));
         where_seen::<V>(hangs(sight) & low, 100.0)
@@ -44,7 +44,7 @@ struct InvertedHammer;
 impl Pattern for InvertedHammer {
     const LOOKBACK: usize = 11;
 
-    #[inline]
+    #[inline(always)]
     fn verdict<V: Lanes>(&self, sight: &impl Sight<V>) -> V {
         let lower = sight.candle(0).top().lt(sight.candle(1).bottom());
         where_seen::<V>(stands(sight) & lower, 100.0)
@@ -60,7 +60,7 @@ struct HangingMan;
 impl Pattern for HangingMan {
     const LOOKBACK: usize = 11;
 
-    #[inline]
+    #[inline(always)]
     fn verdict<V: Lanes>(&self, sight: &impl Sight<V>) -> V {
         let high = (sight.candle(1).high - sight.near(1)).le(sight.candle(0).bottom());
         where_seen::<V>(hangs(sight) & high, -100.0)
@@ -76,7 +76,7 @@ struct ShootingStar;
 impl Pattern for ShootingStar {
     const LOOKBACK: usize = 11;
 
-    #[inline]
+    #[inline(always)]
     fn verdict<V: Lanes>(&self, sight: &impl Sight<V>) -> V {
         let higher = sight.candle(1).top().lt(sight.candle(0).bottom());
         where_seen::<V>(stands(sight) & higher, -100.0)
@@ -93,7 +93,7 @@ struct Engulfing;
 impl Pattern for Engulfing {
     const LOOKBACK: usize = 2;
 
-    #[inline]
+    #[inline(always)]
     fn verdict<V: Lanes>(&self, sight: &impl Sight<V>) -> V {
         let (now, before) = (sight.candle(0), sight.candle(1));
         let around = before.top().le(now.top()) & now.bottom().le(before.bottom());
@@ -117,7 +117,7 @@ struct Harami;
 impl Pattern for Harami {
     const LOOKBACK: usize = 11;
 
-    #[inline]
+    #[inline(always)]
     fn verdict<V: Lanes>(&self, sight: &impl Sight<V>) -> V {
         let (now, before) = (sight.candle(0), sight.candle(1));
         let sizes = sight.body(1).lt(before.body()) & now.body().le(sight.body(0));
@@ -143,7 +143,7 @@ struct Piercing;
 impl Pattern for Piercing {
     const LOOKBACK: usize = 11;
 
-    #[inline]
+    #[inline(always)]
     fn verdict<V: Lanes>(&self, sight: &impl Sight<V>) -> V {
         let (now, before) = (sight.candle(0), sight.candle(1));
         let long = sight.body(1).lt(before.body()) & sight.body(0).lt(now.body());
@@ -169,7 +169,7 @@ struct DarkCloudCover {
 impl Pattern for DarkCloudCover {
     const LOOKBACK: usize = 11;
 
-    #[inline]
+    #[inline(always)]
     fn verdict<V: Lanes>(&self, sight: &impl Sight<V>) -> V {
         let (now, before) = (sight.candle(0), sight.candle(1));
         let long = sight.body(1).lt(before.body());

@@ -41,7 +41,7 @@ impl Derived<3, 1> for Typical {
     const READS: [Column; 3] = [Column::High, Column::Low, Column::Close];
     const LATE: bool = false;
 
-    #[inline]
+    #[inline(always)]
     fn of<V: Lanes>(_: [V; 2], [high, low, close]: [V; 3]) -> [V; 1] {
         [(high + low + close) / V::splat(3.0)]
     }
@@ -54,7 +54,7 @@ struct Cci {
 
 impl Cci {
     /// The index of the window that `window` goes over, oldest first, and that ends with `newest`.
-    #[inline]
+    #[inline(always)]
     fn of<V: Lanes, I: Iterator<Item = V>>(self, window: impl Fn() -> I, newest: V) -> V {
         let (zero, count) = (V::splat(0.0), V::splat(self.period.count()));
         let mean = window().fold(zero, |sum, value| sum + value) / count;
@@ -99,7 +99,7 @@ impl Cci {
     }
 
     /// The index of a window with this mean and this sum of distances from it.
-    #[inline]
+    #[inline(always)]
     fn shown<V: Lanes>(self, newest: V, mean: V, distances: V) -> V {
         let (zero, count) = (V::splat(0.0), self.period.count());
         let (distance, unit) = (newest - mean, distances * V::splat(0.015 / count));

@@ -65,7 +65,7 @@ impl Divergence {
 /// The fast, the slow and the signal's average.
 type State<V> = [V; 3];
 
-#[inline]
+#[inline(always)]
 fn point<V: Lanes>([_, _, share]: &[V; 3], [fast, slow, signal]: State<V>) -> [V; 3] {
     let line = fast - slow;
     let signal = shown(*share, signal, line);
@@ -98,7 +98,7 @@ impl Recursive<1, 3, 3, 3> for Divergence {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn step<V: Lanes>(shares: &[V; 3], state: &mut State<V>, [input]: [V; 1]) -> [V; 3] {
         let [fast, slow, signal] = *state;
         let fast = smooth(shares[0], fast, input);

@@ -36,12 +36,12 @@ impl Derived<4, 2> for Money {
     const LATE: bool = true;
 
     /// The typical price.
-    #[inline]
+    #[inline(always)]
     fn kept<V: Lanes>([high, low, close, _]: [V; 4]) -> V {
         (high + low + close) / V::splat(3.0)
     }
 
-    #[inline]
+    #[inline(always)]
     fn of<V: Lanes>([before, price]: [V; 2], [.., volume]: [V; 4]) -> [V; 2] {
         let (zero, change) = (V::splat(0.0), price - before);
         let moved = (V::splat(FLAT) * (price.abs() + before.abs())).lt(change.abs());
@@ -55,7 +55,7 @@ impl Derived<4, 2> for Money {
 struct Percent;
 
 impl Shown for Percent {
-    #[inline]
+    #[inline(always)]
     fn of<V: Lanes>(share: V) -> V {
         let (share, one) = (share.positive(), V::splat(1.0));
         V::splat(100.0) * V::select(one.lt(share), one, share)

@@ -54,7 +54,7 @@ fn oscillator<const PERCENT: bool>(args: &Args<'_>) -> Result<Arc<dyn Kernel>, C
 /// A slow average up to this share of the fast one is nothing.
 const NOTHING: f64 = 1e-14;
 
-#[inline]
+#[inline(always)]
 fn gap<V: Lanes, const PERCENT: bool>(fast: V, slow: V) -> V {
     let gap = fast - slow;
     if !PERCENT {
@@ -100,7 +100,7 @@ impl<const PERCENT: bool> Recursive<1, 2, 2, 1> for Exponential<PERCENT> {
         GapSeed { share: self.coefficients()[0], fast, slow, average: None }
     }
 
-    #[inline]
+    #[inline(always)]
     fn step<V: Lanes>(shares: &[V; 2], state: &mut [V; 2], [input]: [V; 1]) -> [V; 1] {
         let [fast, slow] = *state;
         *state = [smooth(shares[0], fast, input), smooth(shares[1], slow, input)];

@@ -53,14 +53,14 @@ pub(crate) struct RelativeStrength<const SIGNED: bool> {
 type State<V> = [V; 3];
 
 /// The gain and the loss of a change, neither negative.
-#[inline]
+#[inline(always)]
 fn moved<V: Lanes>(change: V) -> (V, V) {
     let gain = change.positive();
     // Exact, and spares a second comparison.
     (gain, gain - change)
 }
 
-#[inline]
+#[inline(always)]
 fn strength<V: Lanes, const SIGNED: bool>([_, gain, loss]: State<V>) -> V {
     let (zero, total) = (V::splat(0.0), gain + loss);
     let share = if SIGNED { gain - loss } else { gain };
@@ -86,7 +86,7 @@ impl<const SIGNED: bool> Recursive<1, 3, 2, 1> for RelativeStrength<SIGNED> {
         RsiSeed { period: self.period, seen: 0, state: [0.0; 3] }
     }
 
-    #[inline]
+    #[inline(always)]
     fn step<V: Lanes>([others, per_bar]: &[V; 2], state: &mut State<V>, [input]: [V; 1]) -> [V; 1] {
         let [close, gain, loss] = *state;
         let (up, down) = moved(input - close);

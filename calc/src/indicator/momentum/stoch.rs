@@ -59,7 +59,7 @@ struct Position;
 impl Between<1> for Position {
     const READS: [Column; 3] = [Column::High, Column::Low, Column::Close];
 
-    #[inline]
+    #[inline(always)]
     fn of<V: Lanes>(highest: V, lowest: V, close: V) -> [V; 1] {
         let range = highest - lowest;
         // Division by infinity in place of a branch around it.

@@ -38,7 +38,7 @@ impl Blend<3, 1> for Rate {
         [share]
     }
 
-    #[inline]
+    #[inline(always)]
     fn blend<V: Lanes>(_: &[V; 1], [.., before]: &[V; 3], [.., now]: &[V; 3]) -> V {
         let (zero, one) = (V::splat(0.0), V::splat(1.0));
         let none = before.abs().le(zero);

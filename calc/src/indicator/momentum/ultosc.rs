@@ -39,12 +39,12 @@ impl Derived<3, 2> for Pressure {
     const READS: [Column; 3] = [Column::High, Column::Low, Column::Close];
     const LATE: bool = true;
 
-    #[inline]
+    #[inline(always)]
     fn kept<V: Lanes>([_, _, close]: [V; 3]) -> V {
         close
     }
 
-    #[inline]
+    #[inline(always)]
     fn of<V: Lanes>([before, close]: [V; 2], [high, low, _]: [V; 3]) -> [V; 2] {
         [close - low.bottom(before), true_range(high, low, before)]
     }

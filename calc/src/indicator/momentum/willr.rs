@@ -30,7 +30,7 @@ struct Depth;
 impl Between<1> for Depth {
     const READS: [Column; 3] = [Column::High, Column::Low, Column::Close];
 
-    #[inline]
+    #[inline(always)]
     fn of<V: Lanes>(highest: V, lowest: V, close: V) -> [V; 1] {
         let (zero, range) = (V::splat(0.0), highest - lowest);
         let flat = range.le(V::splat(FLAT) * (highest.abs() + lowest.abs()));

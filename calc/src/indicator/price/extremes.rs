@@ -58,7 +58,7 @@ pub(super) static MIDPRICE: Entry = Entry {
     },
 };
 
-#[inline]
+#[inline(always)]
 fn middle<V: Lanes>(highest: V, lowest: V) -> [V; 1] {
     [(highest + lowest) / V::splat(2.0) + V::splat(0.0)]
 }
@@ -69,7 +69,7 @@ struct OfCloses;
 impl Between<1> for OfCloses {
     const READS: [Column; 3] = [Column::Close, Column::Close, Column::Close];
 
-    #[inline]
+    #[inline(always)]
     fn of<V: Lanes>(highest: V, lowest: V, _: V) -> [V; 1] {
         middle(highest, lowest)
     }
@@ -81,7 +81,7 @@ struct OfRanges;
 impl Between<1> for OfRanges {
     const READS: [Column; 3] = [Column::High, Column::Low, Column::High];
 
-    #[inline]
+    #[inline(always)]
     fn of<V: Lanes>(highest: V, lowest: V, _: V) -> [V; 1] {
         middle(highest, lowest)
     }

@@ -40,7 +40,7 @@ struct Fractal {
 impl Fractal {
     /// The verdicts from bar `from` on, one a lane: on the bars `right` earlier, by looking at all the
     /// others. `beats` says whether the first stands out over the second.
-    #[inline]
+    #[inline(always)]
     fn verdicts<V: Lanes>(self, values: &[f64], from: usize, beats: impl Fn(V, V) -> V::Mask) -> V {
         let (left, right) = (self.left.bars(), self.right.bars());
         let first = from - left - right;

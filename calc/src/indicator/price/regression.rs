@@ -62,7 +62,7 @@ macro_rules! read_at {
                 $ahead(period)
             }
 
-            #[inline]
+            #[inline(always)]
             fn of<V: Lanes>(_: V, value: V) -> V {
                 value
             }
@@ -84,7 +84,7 @@ impl Point for Slope {
         0.0
     }
 
-    #[inline]
+    #[inline(always)]
     fn of<V: Lanes>(slope: V, _: V) -> V {
         slope
     }
@@ -98,7 +98,7 @@ impl Point for Angle {
         0.0
     }
 
-    #[inline]
+    #[inline(always)]
     fn of<V: Lanes>(slope: V, _: V) -> V {
         V::gather(|lane| slope.lane(lane).atan() * (180.0 / std::f64::consts::PI))
     }
@@ -141,27 +141,27 @@ impl<P: Point> Sliding<1, 6, 1> for Line<P> {
         self.ramp.window()
     }
 
-    #[inline]
+    #[inline(always)]
     fn open<V: Lanes>(&self, [oldest]: [V; 1]) -> [V; 6] {
         Ramp::open(oldest)
     }
 
-    #[inline]
+    #[inline(always)]
     fn add<V: Lanes>(&self, sums: &mut [V; 6], [next]: [V; 1]) {
         Ramp::add(sums, next);
     }
 
-    #[inline]
+    #[inline(always)]
     fn slide<V: Lanes>(&self, sums: &mut [V; 6], [oldest]: [V; 1], [newest]: [V; 1]) {
         self.ramp.slide(sums, oldest, newest);
     }
 
-    #[inline]
+    #[inline(always)]
     fn distrusts<V: Lanes>(&self, sums: &[V; 6]) -> Option<V::Mask> {
         Some(self.ramp.distrusts(sums))
     }
 
-    #[inline]
+    #[inline(always)]
     fn value<V: Lanes>(&self, sums: &[V; 6], _: [V; 1]) -> [V; 1] {
         let (anchor, sum, by_age) = Ramp::sums(sums);
         let product = V::splat(self.count) * (by_age - sum) - V::splat(self.places) * sum;

@@ -46,7 +46,7 @@ pub(super) type Moves<V> = [V; 3];
 type State<V> = [V; 7];
 
 /// What a bar moved beyond the one before. Of the two directions the larger counts.
-#[inline]
+#[inline(always)]
 fn moves<V: Lanes>([high_before, low_before, close_before]: Edge<V>, high: V, low: V) -> Moves<V> {
     let (rise, fall, zero) = (high - high_before, low_before - low, V::splat(0.0));
     let up = V::select(fall.lt(rise), rise, zero);
@@ -54,18 +54,18 @@ fn moves<V: Lanes>([high_before, low_before, close_before]: Edge<V>, high: V, lo
     [up.positive(), down.positive(), true_range(high, low, close_before)]
 }
 
-#[inline]
+#[inline(always)]
 fn decayed<V: Lanes>(sums: Moves<V>, per_bar: V) -> Moves<V> {
     sums.map(|sum| sum - sum * per_bar)
 }
 
-#[inline]
+#[inline(always)]
 fn plus<V: Lanes>([up, down, range]: Moves<V>, [more_up, more_down, more_range]: Moves<V>) -> Moves<V> {
     [up + more_up, down + more_down, range + more_range]
 }
 
 /// The smoothed moves after one more bar.
-#[inline]
+#[inline(always)]
 pub(super) fn smoothed<V: Lanes>(
     per_bar: V,
     edge: Edge<V>,
@@ -76,7 +76,7 @@ pub(super) fn smoothed<V: Lanes>(
 }
 
 /// Where there is a direction to speak of, and DX: 0 elsewhere, by a division by infinity.
-#[inline]
+#[inline(always)]
 pub(super) fn one_sidedness<V: Lanes>([up, down, range]: Moves<V>) -> (V::Mask, V) {
     let whole = up + down;
     let moves = (V::splat(STILL) * range).le(whole) & V::splat(0.0).lt(range);
@@ -100,7 +100,7 @@ impl Recursive<3, 7, 1, 1> for Adx {
         AdxSeed { moves: MovesSeed::of(self.period.into()), seen: 0, total: 0.0 }
     }
 
-    #[inline]
+    #[inline(always)]
     fn step<V: Lanes>([per_bar]: &[V; 1], state: &mut State<V>, [high, low, close]: [V; 3]) -> [V; 1] {
         let [high_before, low_before, close_before, up, down, range, index] = *state;
         let edge = [high_before, low_before, close_before];

@@ -29,7 +29,7 @@ struct Di {
 /// The edge, the moves.
 type State<V> = [V; 6];
 
-#[inline]
+#[inline(always)]
 fn shares<V: Lanes>(whole: V, [up, down, range]: Moves<V>) -> [V; 2] {
     let zero = V::splat(0.0);
     // Division by infinity in place of a branch around it: it gives the 0.
@@ -53,7 +53,7 @@ impl Recursive<3, 6, 2, 2> for Di {
         DiSeed { moves: MovesSeed::of(self.period), whole: self.coefficients()[1] }
     }
 
-    #[inline]
+    #[inline(always)]
     fn step<V: Lanes>([per_bar, whole]: &[V; 2], state: &mut State<V>, bar: [V; 3]) -> [V; 2] {
         let [high, low, close, up, down, range] = *state;
         let sums = smoothed(*per_bar, [high, low, close], [up, down, range], bar);

@@ -45,7 +45,7 @@ impl Recursive<3, 7, 1, 1> for Dx {
         DxSeed(MovesSeed::of(self.period.into()))
     }
 
-    #[inline]
+    #[inline(always)]
     fn step<V: Lanes>([per_bar]: &[V; 1], state: &mut State<V>, bar: [V; 3]) -> [V; 1] {
         let [high, low, close, up, down, range, index] = *state;
         let sums = smoothed(*per_bar, [high, low, close], [up, down, range], bar);

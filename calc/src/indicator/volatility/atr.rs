@@ -59,7 +59,7 @@ pub(super) fn average_range(period: Span, smoothing: Smoothing, first_range: Fir
 }
 
 /// What is shown of the average beside a close; of a close of 0 nothing is a percentage, and it is 0.
-#[inline]
+#[inline(always)]
 fn shown<V: Lanes, const PERCENT: bool>(average: V, close: V) -> V {
     if !PERCENT {
         return average;
@@ -131,7 +131,7 @@ impl<const PERCENT: bool> Recursive<3, 2, 2, 1> for Wilder<PERCENT> {
         WilderSeed { first_range: self.first_range, before: None, mean: MeanSeed::of(self.period.bars()) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn step<V: Lanes>([keep, take]: &[V; 2], state: &mut State<V>, [high, low, close]: [V; 3]) -> [V; 1] {
         let [before, average] = *state;
         let average = *keep * average + *take * true_range(high, low, before);

@@ -61,25 +61,25 @@ impl Sliding<1, 5, 3> for Bands {
         self.moments.window()
     }
 
-    #[inline]
+    #[inline(always)]
     fn open<V: Lanes>(&self, [oldest]: [V; 1]) -> [V; 5] {
         let [anchor, sum, square, peak] = Moments::open(oldest);
         [V::splat(0.0) + oldest, anchor, sum, square, peak]
     }
 
-    #[inline]
+    #[inline(always)]
     fn add<V: Lanes>(&self, [plain, words @ ..]: &mut [V; 5], [next]: [V; 1]) {
         *plain = *plain + next;
         Moments::add(words, next);
     }
 
-    #[inline]
+    #[inline(always)]
     fn slide<V: Lanes>(&self, [plain, words @ ..]: &mut [V; 5], [oldest]: [V; 1], [newest]: [V; 1]) {
         *plain = (*plain - oldest) + newest;
         Moments::slide(words, oldest, newest);
     }
 
-    #[inline]
+    #[inline(always)]
     fn distrusts<V: Lanes>(&self, [_, words @ ..]: &[V; 5]) -> Option<V::Mask> {
         Some(self.moments.distrusts(words))
     }
@@ -88,7 +88,7 @@ impl Sliding<1, 5, 3> for Bands {
         [plain, anchor, sum, square, peak]
     }
 
-    #[inline]
+    #[inline(always)]
     fn value<V: Lanes>(&self, [plain, words @ ..]: &[V; 5], _: [V; 1]) -> [V; 3] {
         let middle = *plain / V::splat(self.count);
         let root = self.moments.spread(words).sqrt();

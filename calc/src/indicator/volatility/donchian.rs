@@ -28,7 +28,7 @@ struct Bounds;
 impl Between<3> for Bounds {
     const READS: [Column; 3] = [Column::High, Column::Low, Column::High];
 
-    #[inline]
+    #[inline(always)]
     fn of<V: Lanes>(highest: V, lowest: V, _: V) -> [V; 3] {
         let zero = V::splat(0.0);
         let (upper, lower) = (highest + zero, lowest + zero);

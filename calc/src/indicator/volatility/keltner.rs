@@ -59,7 +59,7 @@ struct Keltner {
 }
 
 /// The price that is averaged.
-#[inline]
+#[inline(always)]
 fn source<V: Lanes>(typical: bool, high: V, low: V, close: V) -> V {
     if typical { (high + low + close) / V::splat(3.0) } else { close }
 }

@@ -78,7 +78,7 @@ impl Figure for Variance {
         share
     }
 
-    #[inline]
+    #[inline(always)]
     fn of<V: Lanes>(spread: V, _: V, unit: V) -> V {
         spread * unit
     }
@@ -92,7 +92,7 @@ impl Figure for Deviation {
         share.sqrt() * width
     }
 
-    #[inline]
+    #[inline(always)]
     fn of<V: Lanes>(spread: V, _: V, unit: V) -> V {
         spread.sqrt() * unit
     }
@@ -106,7 +106,7 @@ impl Figure for Score {
         share.sqrt()
     }
 
-    #[inline]
+    #[inline(always)]
     fn of<V: Lanes>(spread: V, distance: V, unit: V) -> V {
         let (zero, deviation) = (V::splat(0.0), spread.sqrt() * unit);
         V::select(zero.lt(deviation), distance / deviation, zero)
@@ -136,27 +136,27 @@ impl<F: Figure> Sliding<1, 4, 1> for Spread<F> {
         self.moments.window()
     }
 
-    #[inline]
+    #[inline(always)]
     fn open<V: Lanes>(&self, [oldest]: [V; 1]) -> [V; 4] {
         Moments::open(oldest)
     }
 
-    #[inline]
+    #[inline(always)]
     fn add<V: Lanes>(&self, words: &mut [V; 4], [next]: [V; 1]) {
         Moments::add(words, next);
     }
 
-    #[inline]
+    #[inline(always)]
     fn slide<V: Lanes>(&self, words: &mut [V; 4], [oldest]: [V; 1], [newest]: [V; 1]) {
         Moments::slide(words, oldest, newest);
     }
 
-    #[inline]
+    #[inline(always)]
     fn distrusts<V: Lanes>(&self, words: &[V; 4]) -> Option<V::Mask> {
         Some(self.moments.distrusts(words))
     }
 
-    #[inline]
+    #[inline(always)]
     fn value<V: Lanes>(&self, words: &[V; 4], [newest]: [V; 1]) -> [V; 1] {
         let [anchor, sum, ..] = *words;
         let distance = (newest - anchor) - sum * V::splat(self.per_bar);

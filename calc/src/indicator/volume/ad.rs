@@ -46,7 +46,7 @@ pub(super) static ADOSC: Entry = Entry {
 };
 
 /// Volume weighed by where the close stands in the bar; nothing where the bar has no range.
-#[inline]
+#[inline(always)]
 pub(super) fn money_flow<V: Lanes>([high, low, close, volume]: [V; 4]) -> V {
     let (zero, range) = (V::splat(0.0), high - low);
     let place = ((close - low) - (high - close)) / range;
@@ -61,7 +61,7 @@ impl Derived<4, 1> for Flow {
     const READS: [Column; 4] = [Column::High, Column::Low, Column::Close, Column::Volume];
     const LATE: bool = false;
 
-    #[inline]
+    #[inline(always)]
     fn of<V: Lanes>(_: [V; 2], now: [V; 4]) -> [V; 1] {
         [money_flow(now)]
     }
@@ -150,7 +150,7 @@ impl Recursive<1, 2, 2, 1> for Oscillator {
         Start { shares: self.coefficients(), left: self.lookback(), averages: None }
     }
 
-    #[inline]
+    #[inline(always)]
     fn step<V: Lanes>(k: &[V; 2], [fast, slow]: &mut [V; 2], [total]: [V; 1]) -> [V; 1] {
         (*fast, *slow) = (smooth(k[0], *fast, total), smooth(k[1], *slow, total));
         [*fast - *slow]

@@ -32,7 +32,7 @@ impl Derived<4, 2> for Flows {
     const READS: [Column; 4] = [Column::High, Column::Low, Column::Close, Column::Volume];
     const LATE: bool = false;
 
-    #[inline]
+    #[inline(always)]
     fn of<V: Lanes>(_: [V; 2], now: [V; 4]) -> [V; 2] {
         [money_flow(now), now[3]]
     }
