@@ -102,7 +102,7 @@ pub(crate) fn call(remote: &Remote, method: Method, path: &str, body: &Value) ->
 pub(crate) fn unreached(error: ClientError) -> Failure {
     let code = match &error {
         ClientError::Status { status, .. } => refused_code(*status),
-        ClientError::Address(_) | ClientError::Request(_) => exit::USAGE,
+        ClientError::Address(_) | ClientError::Request(_) | ClientError::Token(..) => exit::USAGE,
         ClientError::Shape(_) | ClientError::TooLarge => exit::RUNTIME,
         ClientError::Connect(..) | ClientError::Broken(_) | ClientError::Timeout(_) => exit::UNREACHABLE,
     };
