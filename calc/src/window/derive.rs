@@ -2,6 +2,7 @@
 
 use super::rolling::{Sliding, Window, Windowed};
 use super::segment_bars;
+use crate::dispatch::foresee;
 use crate::indicator::{Kernel, Live, Rows, fill_warm_up, outputs};
 use crate::lanes::{Lanes, Wide, load_each};
 use crate::series::{Bar, Column};
@@ -47,6 +48,10 @@ pub(crate) trait Derived<const C: usize, const I: usize>:
 /// Bars whose kept values lie side by side before they are used.
 const TILE: usize = 256;
 
+/// Bars between those that are derived and those whose lines are asked for: columns are read in bursts, too
+/// short for a processor to foresee the next.
+const AHEAD: usize = 4 * TILE;
+
 /// Writes what is kept of every bar.
 fn keep<D: Derived<C, I>, const C: usize, const I: usize>(input: [&[f64]; C], kept: &mut [f64]) {
     let whole = kept.len() / Wide::WIDTH * Wide::WIDTH;
@@ -67,6 +72,9 @@ fn derive<D: Derived<C, I>, const C: usize, const I: usize>(
     let len = outs[0].len();
     let whole = len / Wide::WIDTH * Wide::WIDTH;
     for at in (0..whole).step_by(Wide::WIDTH) {
+        for column in now {
+            foresee(column, at + AHEAD);
+        }
         let values = D::of(load_each(&kept, at), load_each(&now, at));
         for (out, value) in outs.iter_mut().zip(values) {
             value.store(&mut out[at..][..Wide::WIDTH]);
