@@ -1,6 +1,5 @@
 //! Stored series over real processes: fed by the event worker, and imported by the command.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,12 +9,11 @@ use serde_json::{Value, json};
 
 use crate::harness::http::{get, post};
 use crate::harness::{Instance, Up, shared, signal, sluice, until};
+use crate::server::RedisServer;
 
 /// 2026-01-01.
 const DAY_MS: i64 = 1_767_225_600_000;
 const SYMBOLS: [&str; 3] = ["BTC/USDT", "ETH/USDT", "AAPL"];
-/// Minutes of trades before each kill.
-const MINUTES: i64 = 40;
 
 /// One trade of a minute.
 fn trade(symbol: usize, minute: i64) -> Value {
@@ -51,31 +49,49 @@ fn kill(running: &Instance, role: &str) {
     until(role, || running.role_pid(role).filter(|now| *now != pid));
 }
 
-#[test]
-fn every_closed_candle_is_a_row_once_whoever_is_killed() {
-    let dir = tempfile::tempdir().unwrap();
-    let conf = dir.path().join("sluice.toml");
-    std::fs::write(&conf, "[events.candles]\ntimeframes = [\"1m\"]\nlateness = \"1s\"\n").unwrap();
-    let running = Up::new(&dir.path().join("data")).conf(&conf).arg("--no-demo").start();
-    for (round, role) in ["worker calc", "worker events", "worker calc"].into_iter().enumerate() {
-        let from = round as i64 * MINUTES;
-        publish(&running, from..from + MINUTES);
+/// Publishes the trades of so many minutes before each kill; in the end each candle is a row once.
+fn fed_once(running: &Instance, minutes: i64, kills: &[&str]) {
+    for (round, role) in kills.iter().enumerate() {
+        let from = round as i64 * minutes;
+        publish(running, from..from + minutes);
         // In the middle of them: some are stored, some leased, some not yet closed.
-        until("rows come", || rows(&running).filter(|rows| *rows > from as u64 * SYMBOLS.len() as u64));
-        kill(&running, role);
+        until("rows come", || rows(running).filter(|rows| *rows > from as u64 * SYMBOLS.len() as u64));
+        kill(running, role);
     }
-    let whole = 3 * MINUTES as u64 * SYMBOLS.len() as u64;
-    until("every candle is a row", || rows(&running).filter(|rows| *rows == whole));
+    let minutes = kills.len() as i64 * minutes;
+    let whole = minutes as u64 * SYMBOLS.len() as u64;
+    until("every candle is a row", || rows(running).filter(|rows| *rows == whole));
     let stats = get(running.edge(), "/events/stats").token(running.admin()).send().expect(200).json();
     assert_eq!(stats["types"]["candle_closed"], whole, "{stats}");
     for symbol in SYMBOLS {
         let page = get(running.edge(), &format!("/series/{symbol}/1m?limit=1000"));
         let page = page.token(running.admin()).send().expect(200).json();
-        let begins: BTreeSet<i64> =
+        let begins: Vec<i64> =
             page["data"].as_array().unwrap().iter().map(|row| row[0].as_i64().unwrap()).collect();
-        let minutes: BTreeSet<i64> = (0..3 * MINUTES).map(|minute| DAY_MS + minute * 60_000).collect();
-        assert_eq!(begins, minutes, "{symbol}");
+        let wanted: Vec<i64> = (0..minutes).map(|minute| DAY_MS + minute * 60_000).collect();
+        assert_eq!(begins, wanted, "{symbol}");
     }
+}
+
+const CANDLES: &str = "[events.candles]\ntimeframes = [\"1m\"]\nlateness = \"1s\"\n";
+
+#[test]
+fn every_closed_candle_is_a_row_once_whoever_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let conf = dir.path().join("sluice.toml");
+    std::fs::write(&conf, CANDLES).unwrap();
+    let running = Up::new(&dir.path().join("data")).conf(&conf).arg("--no-demo").start();
+    fed_once(&running, 40, &["worker calc", "worker events", "worker calc"]);
+    running.stop();
+}
+
+#[test]
+fn a_thousand_candles_over_redis_are_rows_once_though_their_worker_is_killed_three_times() {
+    let (dir, redis) = (tempfile::tempdir().unwrap(), RedisServer::start());
+    let conf = dir.path().join("sluice.toml");
+    std::fs::write(&conf, format!("{CANDLES}[redis]\nurl = \"{}\"\n", redis.url())).unwrap();
+    let running = Up::new(&dir.path().join("data")).conf(&conf).arg("--no-demo").start();
+    fed_once(&running, 112, &["worker calc"; 3]);
     running.stop();
 }
 
