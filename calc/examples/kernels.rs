@@ -4,8 +4,9 @@
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
 
 use sluice_calc::risk::{self, Settings};
-use sluice_calc::{Bar, Bars, Compat, Cpu, Indicator, Value, Workspace};
+use sluice_calc::{Bar, Bars, Compat, Cpu, Indicator, Job, Value, Workspace, compute_all};
 use std::hint::black_box;
+use std::ops::Range;
 use std::time::Instant;
 use ta_lib::{Core, MAType, OutRange, RetCode};
 
@@ -56,6 +57,37 @@ fn main() {
         black_box(risk::summary(black_box(&returns), &Settings::default(), &mut scratch)).is_ok()
     });
     println!("{:<22} {all:>8.2}", "risk, every figure");
+    let close = Bars::from_close(close);
+    several("32 averages, a bar", &mut work, &averages(2..34), &[close]);
+    let symbols = [close.head(1_000.min(bars)); 16];
+    several("16 symbols of 1,000", &mut work, &averages(20..21), &symbols);
+    several("32 averages of 1,000", &mut work, &averages(2..34), &symbols[..1]);
+}
+
+/// Exponential averages of so many bars.
+fn averages(periods: Range<u32>) -> Vec<Indicator> {
+    let average =
+        |period: u32| Indicator::parse("ema", Compat::TaLib, &[("period", Value::Number(period.into()))]);
+    periods.filter_map(|period| average(period).ok()).collect()
+}
+
+/// Every indicator over every series at once, beside one after the other; nanoseconds a bar of each.
+fn several(name: &str, work: &mut Workspace, indicators: &[Indicator], series: &[Bars<'_>]) {
+    let pairs = || indicators.iter().flat_map(|indicator| series.iter().map(move |bars| (indicator, bars)));
+    let mut values: Vec<Vec<f64>> = pairs().map(|(_, bars)| vec![0.0; bars.len()]).collect();
+    let bars = values.iter().map(Vec::len).sum();
+    let together = best(bars, || {
+        let mut outs: Vec<[&mut [f64]; 1]> = values.iter_mut().map(|value| [value.as_mut_slice()]).collect();
+        let jobs = pairs().zip(&mut outs).map(|((indicator, bars), outs)| Job::new(indicator, bars, outs));
+        let Ok(mut jobs) = jobs.collect::<Result<Vec<_>, _>>() else { return false };
+        compute_all(work, &mut jobs);
+        true
+    });
+    let alone = best(bars, || {
+        let mut outs = pairs().zip(&mut values);
+        outs.all(|((indicator, bars), value)| indicator.compute(work, bars, &mut [value]).is_ok())
+    });
+    println!("{name:<22} {together:>8.2} {:>8} {alone:>8.2} (one after the other)", "");
 }
 
 const KERNELS: &[(&str, &[(&str, Value<'static>)])] = &[

@@ -52,7 +52,7 @@ pub mod signal;
 pub mod size;
 mod window;
 
-pub use catalog::{ComputeError, Indicator, IndicatorStream, Outputs, Workspace};
+pub use catalog::{ComputeError, Indicator, IndicatorStream, Job, Outputs, Workspace, compute_all};
 pub use compat::Compat;
 pub use dispatch::Cpu;
 pub use entry::{CatalogError, Entry, Param, Range, Value};

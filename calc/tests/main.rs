@@ -14,3 +14,4 @@ mod series;
 mod signal;
 mod size;
 mod streaming;
+mod together;

@@ -14,9 +14,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod several;
 mod stream;
 mod workspace;
 
+pub use several::{Job, compute_all};
 pub use stream::{IndicatorStream, Outputs};
 pub use workspace::Workspace;
 
@@ -99,6 +101,15 @@ impl Indicator {
         bars: &Bars<'_>,
         outs: &mut [&mut [f64]],
     ) -> Result<(), ComputeError> {
+        self.check(bars, outs)?;
+        work.with_columns(self.kernel.scratch_columns(), bars.len(), |scratch| {
+            self.kernel.batch(&Rows::of(bars), outs, scratch);
+        });
+        Ok(())
+    }
+
+    /// Whether these bars have what it reads, and these buffers take what it writes.
+    fn check(&self, bars: &Bars<'_>, outs: &[&mut [f64]]) -> Result<(), ComputeError> {
         let (found, expected) = (outs.len(), self.outputs().len());
         if found != expected {
             return Err(ComputeError::OutputCount { found, expected });
@@ -111,9 +122,6 @@ impl Indicator {
         for (name, out) in self.outputs().iter().zip(outs.iter()) {
             same_length(name, out.len(), bars.len())?;
         }
-        work.with_columns(self.kernel.scratch_columns(), bars.len(), |scratch| {
-            self.kernel.batch(&Rows::of(bars), outs, scratch);
-        });
         Ok(())
     }
 

@@ -12,12 +12,14 @@ pub(crate) mod trend;
 pub(crate) mod volatility;
 pub(crate) mod volume;
 
+use crate::catalog::Job;
 use crate::lanes::Lanes;
 use crate::series::{Bar, Bars, Column};
+use std::any::Any;
 use std::fmt::Debug;
 
 /// An indicator ready to compute.
-pub(crate) trait Kernel: Debug + Send + Sync {
+pub(crate) trait Kernel: Any + Debug + Send + Sync {
     /// Bars before the first value of every output.
     fn lookback(&self) -> usize;
 
@@ -37,6 +39,12 @@ pub(crate) trait Kernel: Debug + Send + Sync {
 
     /// The streaming state before the first bar.
     fn stream(&self) -> Box<dyn Live>;
+
+    /// Computes the first few of the jobs, of which the very first is its own, side by side, and says how
+    /// many; none where that is not faster than one after the other.
+    fn together(&self, _jobs: &mut [Job<'_, '_>]) -> usize {
+        0
+    }
 }
 
 /// An indicator's streaming state: the bits of the batch, bar by bar.

@@ -12,6 +12,16 @@ const LANES: usize = Wide::WIDTH;
 /// Shortest chunk worth its warm-up.
 const CHUNK_MIN: usize = 320;
 
+/// Whether a series of so many bars goes in chunks.
+pub(super) fn is_chunked(len: usize, forgets: usize) -> bool {
+    chunk_bars(len) >= CHUNK_MIN.max(2 * warm_up(forgets))
+}
+
+/// Bars that a chunk begins early, in whole blocks.
+fn warm_up(forgets: usize) -> usize {
+    forgets.max(1).next_multiple_of(BLOCK)
+}
+
 /// The plain loop: every bar from the state before it.
 pub(super) fn serial<R, const I: usize, const S: usize, const K: usize, const O: usize>(
     k: &[f64; K],
@@ -45,9 +55,8 @@ pub(super) fn chunked<R, const I: usize, const S: usize, const K: usize, const O
     R: Recursive<I, S, K, O>,
 {
     let k = rule.coefficients();
-    let chunk = chunk_bars(input[0].len());
-    let warm_up = rule.forgets().max(1).next_multiple_of(BLOCK);
-    if chunk < CHUNK_MIN.max(2 * warm_up) {
+    let (chunk, warm_up) = (chunk_bars(input[0].len()), warm_up(rule.forgets()));
+    if !is_chunked(input[0].len(), rule.forgets()) {
         return serial::<R, I, S, K, O>(&k, state, input, &mut outs);
     }
     let wide = k.map(Wide::splat);

@@ -1,6 +1,7 @@
 //! A recursive indicator as batch and as stream.
 
-use super::{Recursive, Seed, drive};
+use super::{Recursive, Seed, drive, together};
+use crate::catalog::Job;
 use crate::indicator::{Kernel, Live, Rows, outputs};
 use crate::series::Bar;
 use std::marker::PhantomData;
@@ -18,23 +19,25 @@ impl<R: Recursive<I, S, K, O>, const I: usize, const S: usize, const K: usize, c
     }
 
     /// Writes every bar's outputs, `NaN` while seeding, and returns the state after the last.
-    pub(crate) fn run(&self, input: [&[f64]; I], outs: [&mut [f64]; O]) -> Running<R, I, S, K, O> {
+    pub(crate) fn run(&self, input: [&[f64]; I], mut outs: [&mut [f64]; O]) -> Running<R, I, S, K, O> {
         let mut running = self.running();
-        let mut outs = outs;
-        let mut rows = 0..input[0].len();
-        for row in &mut rows {
-            let values = running.after(input.map(|column| column[row]));
-            for (out, value) in outs.iter_mut().zip(values) {
-                out[row] = value;
-            }
-            if let Phase::Going(state) = &mut running.phase {
-                let input = input.map(|column| &column[row + 1..]);
-                let outs = outs.map(|out| &mut out[row + 1..]);
-                drive::chunked::<R, I, S, K, O>(&self.0, state, input, outs);
-                break;
-            }
+        let from = running.seed(input, outs.each_mut().map(|out| &mut **out));
+        if let Phase::Going(state) = &mut running.phase {
+            let (input, outs) = (input.map(|column| &column[from..]), outs.map(|out| &mut out[from..]));
+            drive::chunked::<R, I, S, K, O>(&self.0, state, input, outs);
         }
         running
+    }
+
+    /// Writes the outputs of the bars up to the first that has some; how many bars, and the state after them, which
+    /// is none where the series ends before.
+    pub(super) fn seeded(&self, input: [&[f64]; I], outs: [&mut [f64]; O]) -> (usize, Option<[f64; S]>) {
+        let mut running = self.running();
+        let bars = running.seed(input, outs);
+        match running.phase {
+            Phase::Going(state) => (bars, Some(state)),
+            Phase::Seeding(_) => (bars, None),
+        }
     }
 }
 
@@ -47,6 +50,10 @@ impl<R: Recursive<I, S, K, O>, const I: usize, const S: usize, const K: usize, c
 
     fn batch(&self, rows: &Rows<'_>, outs: &mut [&mut [f64]], _: &mut [&mut [f64]]) {
         self.run(R::READS.map(|column| rows.column(column)), outputs(outs));
+    }
+
+    fn together(&self, jobs: &mut [Job<'_, '_>]) -> usize {
+        together::compute(self, jobs)
     }
 
     fn stream(&self) -> Box<dyn Live> {
@@ -77,6 +84,20 @@ enum Phase<P, const S: usize> {
 impl<R: Recursive<I, S, K, O>, const I: usize, const S: usize, const K: usize, const O: usize>
     Running<R, I, S, K, O>
 {
+    /// Takes the bars up to the first that has outputs, and says how many.
+    fn seed(&mut self, input: [&[f64]; I], mut outs: [&mut [f64]; O]) -> usize {
+        for row in 0..input[0].len() {
+            let values = self.after(input.map(|column| column[row]));
+            for (out, value) in outs.iter_mut().zip(values) {
+                out[row] = value;
+            }
+            if matches!(self.phase, Phase::Going(_)) {
+                return row + 1;
+            }
+        }
+        input[0].len()
+    }
+
     /// Takes a bar and returns its outputs.
     #[inline(always)]
     pub(crate) fn after(&mut self, bar: [f64; I]) -> [f64; O] {

@@ -9,6 +9,7 @@
 
 mod drive;
 mod live;
+mod together;
 
 pub(crate) use live::{Recursion, Running};
 
