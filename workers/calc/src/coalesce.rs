@@ -3,16 +3,24 @@
 //! Requests are of one kind when they wish for the same indicators with the same parameters; their series may differ in
 //! length. Each indicator is computed for all of them before the next one.
 
+use std::ops::Range;
+
 use sluice_calc::Compat;
 
 use crate::answers::Room;
 use crate::encode::{self, Encoder, Item, Layout, Shape};
 use crate::error::Refusal;
 use crate::indicators::Output;
-use crate::indicators::{Answer, Prepared, Reduce, Wish, compute as compute_one, cut};
+use crate::indicators::{Answer, Prepared, Reduce, Wish, compute_side_by_side, cut};
 use crate::negotiate::Format;
 use crate::pool::Scratch;
 use crate::seeds;
+
+/// Computations side by side at most: as many lanes as kernels have.
+const TOGETHER: usize = 16;
+
+/// Longest series computed side by side, whose answers are in memory at once; longer ones fill lanes by themselves.
+const ROWS_TOGETHER_MAX: usize = 16_384;
 
 /// Computes requests that wish for the same; an answer each, in their order.
 pub(crate) fn compute(group: &[Prepared], scratch: &mut Scratch) -> Vec<Result<Answer, Refusal>> {
@@ -23,17 +31,16 @@ pub(crate) fn compute(group: &[Prepared], scratch: &mut Scratch) -> Vec<Result<A
     let mut encoders: Vec<Result<(Encoder<'_>, Room), Refusal>> =
         group.iter().zip(&layouts).map(|(prepared, layout)| begin(prepared, layout, scratch)).collect();
     let wishes = group.first().map_or(&[][..], |prepared| &prepared.wishes);
-    for wish in wishes {
-        for point in 0..wish.points.len() {
+    let is_short = group.iter().all(|prepared| prepared.source.len() <= ROWS_TOGETHER_MAX);
+    // Several requests have one set of parameters each.
+    let bunch = if is_short { TOGETHER.div_ceil(group.len()) } else { 1 };
+    for (at, wish) in wishes.iter().enumerate() {
+        for from in (0..wish.points.len()).step_by(bunch) {
             if scratch.is_left() {
                 return group.iter().map(|_| Err(Refusal::Left)).collect();
             }
-            for (prepared, encoder) in group.iter().zip(&mut encoders) {
-                let Ok((open, _)) = encoder else { continue };
-                if let Err(refusal) = add(prepared, wish, point, open, scratch) {
-                    *encoder = Err(refusal);
-                }
-            }
+            let points = from..wish.points.len().min(from + bunch);
+            add(group, at, points, &mut encoders, scratch);
         }
     }
     let finish = |(prepared, encoder): (&Prepared, Result<(Encoder<'_>, Room), Refusal>)| {
@@ -63,25 +70,45 @@ pub(crate) fn is_one_kind(one: &Prepared, other: &Prepared) -> bool {
         && !is_swept()
 }
 
-/// Computes one indicator of one request into its answer.
+/// Computes some sets of parameters of one wish for every request into their answers.
 fn add(
-    prepared: &Prepared,
-    wish: &Wish,
-    point: usize,
-    encoder: &mut Encoder<'_>,
+    group: &[Prepared],
+    wish: usize,
+    points: Range<usize>,
+    encoders: &mut [Result<(Encoder<'_>, Room), Refusal>],
     scratch: &mut Scratch,
-) -> Result<(), Refusal> {
-    let request = &prepared.request;
-    let indicator = &wish.points[point].indicator;
-    let missing = indicator.lookback() + request.unstable;
-    let reduced = wish.is_swept && request.reduce == Reduce::Last;
-    let output = if reduced { Output::Tail(1) } else { request.output };
-    compute_one(indicator, &prepared.source, prepared.from, scratch, |_, values| {
-        let missing = missing.min(values.len());
+) {
+    let (mut asked, mut whose) = (Vec::with_capacity(TOGETHER), Vec::with_capacity(TOGETHER));
+    for point in points {
+        for (at, (prepared, encoder)) in group.iter().zip(&mut *encoders).enumerate() {
+            if encoder.is_err() {
+                continue;
+            }
+            match prepared.source.bars(prepared.from) {
+                Ok(bars) => {
+                    asked.push((&prepared.wishes[wish].points[point].indicator, bars));
+                    whose.push(at);
+                }
+                Err(refusal) => *encoder = Err(refusal),
+            }
+        }
+    }
+    let done = compute_side_by_side(&asked, scratch, |job, _, values| {
+        let prepared = &group[whose[job]];
+        let Ok((encoder, _)) = &mut encoders[whose[job]] else { return };
+        let request = &prepared.request;
+        let missing = (asked[job].0.lookback() + request.unstable).min(values.len());
+        let reduced = prepared.wishes[wish].is_swept && request.reduce == Reduce::Last;
         values[..missing].fill(f64::NAN);
-        let (skipped, values) = cut(output, prepared.from, values);
+        let (skipped, values) =
+            cut(if reduced { Output::Tail(1) } else { request.output }, prepared.from, values);
         encoder.column(skipped, values);
-    })
+    });
+    for (at, done) in whose.into_iter().zip(done) {
+        if let Err(refusal) = done {
+            encoders[at] = Err(refusal);
+        }
+    }
 }
 
 fn layout_of(prepared: &Prepared) -> Layout<'_> {

@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
-use sluice_calc::{Bars, CatalogError, Compat, Indicator, Value, catalog};
+use sluice_calc::{Bars, CatalogError, Compat, ComputeError, Indicator, Job, Value, catalog, compute_all};
 use sluice_wire::symbol::{Symbol, Timeframe};
 
 use crate::answers::Room;
@@ -382,17 +382,6 @@ pub(crate) fn cut(output: Output, from: usize, values: &[f64]) -> (usize, &[f64]
     }
 }
 
-/// Computes an indicator and hands each output to `take`, in the order of its names.
-pub(crate) fn compute(
-    indicator: &Indicator,
-    data: &Source,
-    from: usize,
-    scratch: &mut Scratch,
-    take: impl FnMut(&'static str, &mut [f64]),
-) -> Result<(), Refusal> {
-    compute_over(indicator, &data.bars(from)?, scratch, take)
-}
-
 /// Computes an indicator over bars and hands each output to `take`, in the order of its names.
 pub(crate) fn compute_over(
     indicator: &Indicator,
@@ -400,17 +389,40 @@ pub(crate) fn compute_over(
     scratch: &mut Scratch,
     mut take: impl FnMut(&'static str, &mut [f64]),
 ) -> Result<(), Refusal> {
-    let names = indicator.outputs();
-    let mut buffers: Vec<Vec<f64>> = names.iter().map(|_| scratch.take(bars.len())).collect();
-    let mut outs: Vec<&mut [f64]> = buffers.iter_mut().map(Vec::as_mut_slice).collect();
-    let computed = indicator.compute(scratch.workspace(), bars, &mut outs);
-    for (name, mut buffer) in names.iter().zip(buffers) {
-        if computed.is_ok() {
-            take(name, &mut buffer);
-        }
-        scratch.give(buffer);
+    let done = compute_side_by_side(&[(indicator, *bars)], scratch, |_, name, values| take(name, values));
+    done.into_iter().collect()
+}
+
+/// Computes indicators over series, side by side where they are of one kind and that is faster, and hands the outputs of
+/// each to `take` with its place, in the order of their names. What cannot be computed is refused for itself.
+pub(crate) fn compute_side_by_side(
+    asked: &[(&Indicator, Bars<'_>)],
+    scratch: &mut Scratch,
+    mut take: impl FnMut(usize, &'static str, &mut [f64]),
+) -> Vec<Result<(), Refusal>> {
+    let mut buffers: Vec<Vec<Vec<f64>>> = Vec::with_capacity(asked.len());
+    for (indicator, bars) in asked {
+        buffers.push(indicator.outputs().iter().map(|_| scratch.take(bars.len())).collect());
     }
-    computed.map_err(|error| Refusal::Series { row: None, text: error.to_string() })
+    let mut outs: Vec<Vec<&mut [f64]>> =
+        buffers.iter_mut().map(|outs| outs.iter_mut().map(Vec::as_mut_slice).collect()).collect();
+    let (mut jobs, mut done) = (Vec::with_capacity(asked.len()), Vec::with_capacity(asked.len()));
+    for ((indicator, bars), outs) in asked.iter().zip(&mut outs) {
+        let job = Job::new(indicator, bars, outs);
+        done.push(job.map(|job| jobs.push(job)));
+    }
+    compute_all(scratch.workspace(), &mut jobs);
+    drop(jobs);
+    for (at, ((indicator, _), buffers)) in asked.iter().zip(buffers).enumerate() {
+        for (name, mut buffer) in indicator.outputs().iter().zip(buffers) {
+            if done[at].is_ok() {
+                take(at, name, &mut buffer);
+            }
+            scratch.give(buffer);
+        }
+    }
+    let refused = |error: ComputeError| Refusal::Series { row: None, text: error.to_string() };
+    done.into_iter().map(|done| done.map_err(refused)).collect()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use sluice_calc::{Compat, Indicator, Value};
 use crate::coalesce;
 use crate::encode::{Encoder, Item, Shape};
 use crate::error::Refusal;
-use crate::indicators::{Answer, Ask, Prepared, compute, cut, parameters, refusal};
+use crate::indicators::{Answer, Ask, Prepared, compute_over, cut, parameters, refusal};
 use crate::pool::Scratch;
 use crate::series::source::Source;
 
@@ -63,7 +63,7 @@ impl Flat {
             let indicator = Indicator::parse(name, Compat::TradPal, given)
                 .map_err(|error| refusal(error, "indicator"))?;
             let mut keys = keys.iter();
-            compute(&indicator, data, from, scratch, |_, values| {
+            compute_over(&indicator, &data.bars(from)?, scratch, |_, values| {
                 if let Some(key) = keys.next() {
                     self.columns.push((key, values.to_vec()));
                 }
