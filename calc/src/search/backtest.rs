@@ -64,7 +64,9 @@ struct March {
     short: u8,
     equity: Wide,
     peak: Wide,
-    worst: Wide,
+    /// The equity where it stood lowest beside its peak, and that peak.
+    low: Wide,
+    high: Wide,
     sum: Wide,
     squares: Wide,
 }
@@ -82,7 +84,7 @@ struct Books {
 /// at the close of a bar earns from there. They begin without one.
 pub(super) fn run(
     rule: &Rule,
-    (scene, seen): (&Scene, &mut Seen),
+    (scene, seen): (&Scene<'_>, &mut Seen),
     returns: &[f64],
     bars: Range<usize>,
     terms: Terms,
@@ -106,19 +108,23 @@ pub(super) fn run(
 impl March {
     fn begin() -> Self {
         let (zero, one) = (Wide::splat(0.0), Wide::splat(1.0));
-        Self { long: 0, short: 0, equity: one, peak: one, worst: one, sum: zero, squares: zero }
+        Self { long: 0, short: 0, equity: one, peak: one, low: one, high: one, sum: zero, squares: zero }
     }
 
+    // What is carried on lies in variables of its own: the fields of a value that is returned lie in memory.
     fn walk<const SHORT: bool>(
-        mut self,
+        self,
         books: &mut Books,
         (enter, exit): (&[u8], &[u8]),
         returns: &[f64],
         first: u64,
     ) -> Self {
         let one = Wide::splat(1.0);
+        let Self { mut long, mut short, mut equity, mut peak, mut low, mut high, mut sum, mut squares } =
+            self;
         for (index, ((&enter, &exit), &change)) in enter.iter().zip(exit).zip(returns).enumerate() {
-            let (long, short) = self.decide::<SHORT>(enter, exit);
+            let (was_long, was_short) = (long, short);
+            (long, short) = decide::<SHORT>((long, short), enter, exit);
             let mut position = Wide::load(&ONES[usize::from(long)]);
             if SHORT {
                 position = position - Wide::load(&ONES[usize::from(short)]);
@@ -128,35 +134,22 @@ impl March {
                 // A short position can lose more than all there is; nobody's equity goes below 0.
                 growth = growth.positive();
             }
-            let turned = (long ^ self.long) | (short ^ self.short);
+            let turned = (long ^ was_long) | (short ^ was_short);
             if turned != 0 {
-                let sides = (self.long | self.short, long | short);
-                growth = growth * books.turn(turned, sides, self.equity, first + index as u64);
+                let sides = (was_long | was_short, long | short);
+                growth = growth * books.turn(turned, sides, equity, first + index as u64);
             }
-            (self.long, self.short) = (long, short);
             let earned = growth - one;
-            self.equity = self.equity * growth;
-            self.sum = self.sum + earned;
-            self.squares = self.squares + earned * earned;
-            self.peak = self.equity.top(self.peak);
-            let deeper = self.equity.lt(self.worst * self.peak);
-            // A new depth is rare, a division is not cheap.
-            if Wide::bits(deeper) != 0 {
-                self.worst = Wide::select(deeper, self.equity / self.peak, self.worst);
-            }
+            equity = equity * growth;
+            sum = sum + earned;
+            squares = squares + earned * earned;
+            peak = equity.top(peak);
+            // Quotients compared without dividing, and without a branch that nobody foresees.
+            let deeper = (equity * high).lt(low * peak);
+            low = Wide::select(deeper, equity, low);
+            high = Wide::select(deeper, peak, high);
         }
-        self
-    }
-
-    /// The positions after a bar's close.
-    #[inline]
-    fn decide<const SHORT: bool>(&self, enter: u8, exit: u8) -> (u8, u8) {
-        if SHORT {
-            let (up, down) = (enter & !exit, exit & !enter);
-            ((self.long & !down) | up, (self.short & !up) | down)
-        } else {
-            ((self.long & !exit) | (!self.long & enter), 0)
-        }
+        Self { long, short, equity, peak, low, high, sum, squares }
     }
 
     fn end(self, mut books: Books, bars: u64) -> [Tally; LANES] {
@@ -166,12 +159,23 @@ impl March {
         }
         for (lane, tally) in books.tallies.iter_mut().enumerate() {
             tally.equity = self.equity.lane(lane);
-            tally.worst = self.worst.lane(lane);
+            tally.worst = self.low.lane(lane) / self.high.lane(lane);
             tally.sum = self.sum.lane(lane);
             tally.squares = self.squares.lane(lane);
             tally.bars = bars;
         }
         books.tallies
+    }
+}
+
+/// The positions after a bar's close.
+#[inline(always)]
+fn decide<const SHORT: bool>((long, short): (u8, u8), enter: u8, exit: u8) -> (u8, u8) {
+    if SHORT {
+        let (up, down) = (enter & !exit, exit & !enter);
+        ((long & !down) | up, (short & !up) | down)
+    } else {
+        ((long & !exit) | (!long & enter), 0)
     }
 }
 
@@ -186,8 +190,13 @@ impl Books {
     #[inline(never)]
     fn turn(&mut self, turned: u8, (was, held): (u8, u8), equity: Wide, bar: u64) -> Wide {
         let mut kept = [1.0; LANES];
-        for (lane, kept) in kept.iter_mut().enumerate().filter(|(lane, _)| turned >> lane & 1 == 1) {
-            let mut equity = equity.lane(lane);
+        let mut before = [0.0; LANES];
+        equity.store(&mut before);
+        let mut turned = turned;
+        while turned != 0 {
+            let lane = turned.trailing_zeros() as usize;
+            turned &= turned - 1;
+            let (mut equity, kept) = (before[lane], &mut kept[lane]);
             if was >> lane & 1 == 1 {
                 *kept *= self.keeps;
                 equity *= self.keeps;

@@ -27,7 +27,10 @@ pub(super) struct Columns<'a> {
     kept: HashMap<Key, Column>,
 }
 
-/// A line for eight combinations.
+/// LIMIT: bars of a line that are kept turned into lanes: 1 MiB, which the second cache holds.
+const TILE_MAX: usize = 16_384;
+
+/// A line for eight combinations. The bar before the first has a place too, without a value: bar `i` is at `i + 1`.
 #[derive(Clone, Debug)]
 pub(super) struct Eight {
     columns: [Arc<[f64]>; LANES],
@@ -50,17 +53,48 @@ impl Eight {
         self.same.then(|| &*self.columns[0])
     }
 
-    /// The lanes of these bars, one after the other.
-    pub(super) fn fill(&self, bars: Range<usize>, lanes: &mut [Wide]) {
-        let columns = self.columns.each_ref().map(|column| &column[bars.clone()]);
-        let whole = bars.len() / BLOCK * BLOCK;
+    /// The lanes of these places, one after the other.
+    pub(super) fn fill(&self, places: Range<usize>, lanes: &mut [Wide]) {
+        let columns = self.columns.each_ref().map(|column| &column[places.clone()]);
+        let whole = places.len() / BLOCK * BLOCK;
         let blocks = columns.map(|column| &column.as_chunks::<BLOCK>().0[..whole / BLOCK]);
         for (at, lanes) in lanes.chunks_exact_mut(BLOCK).enumerate().take(whole / BLOCK) {
             lanes.copy_from_slice(&load_block(blocks.map(|blocks| &blocks[at])));
         }
-        for (bar, lanes) in lanes.iter_mut().enumerate().take(bars.len()).skip(whole) {
-            *lanes = Wide::gather(|lane| columns[lane][bar]);
+        for (place, lanes) in lanes.iter_mut().enumerate().take(places.len()).skip(whole) {
+            *lanes = Wide::gather(|lane| columns[lane][place]);
         }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.columns.iter().zip(&other.columns).all(|(column, other)| Arc::ptr_eq(column, other))
+    }
+}
+
+/// A line that the last eight combinations drew, turned into lanes once the next eight draw it too.
+#[derive(Debug, Default)]
+pub(super) struct Tile {
+    drawn: Option<Eight>,
+    lanes: Vec<Wide>,
+}
+
+impl Tile {
+    /// The lanes of the whole line, if it was drawn for the eight before.
+    pub(super) fn of(&mut self, eight: &Eight) -> Option<&[Wide]> {
+        let places = eight.columns[0].len();
+        if eight.same || places > TILE_MAX {
+            return None;
+        }
+        if !self.drawn.as_ref().is_some_and(|drawn| drawn.is(eight)) {
+            self.drawn = Some(eight.clone());
+            self.lanes.clear();
+            return None;
+        }
+        if self.lanes.is_empty() {
+            self.lanes.resize(places, Wide::splat(0.0));
+            eight.fill(0..places, &mut self.lanes);
+        }
+        Some(&self.lanes)
     }
 }
 
@@ -102,8 +136,9 @@ impl<'a> Columns<'a> {
         if !go() {
             return Err(SearchError::Cancelled);
         }
-        let values: Arc<[f64]> = self.draw(drawn, &space.values(genome))?.into();
+        let values = self.draw(drawn, &space.values(genome))?;
         let begins = values.iter().take_while(|value| value.is_nan()).count();
+        let values: Arc<[f64]> = std::iter::once(f64::NAN).chain(values).collect();
         if (self.kept.len() + 1) * self.bars.len() > KEPT_MAX {
             self.kept.clear();
         }

@@ -153,6 +153,11 @@ impl Space {
         self.values.get(gene).map_or(1, |values| values.len() as u32)
     }
 
+    /// How many values the last gene has, the one in which neighbours differ.
+    pub(crate) fn last_radix(&self) -> u64 {
+        self.values.last().map_or(1, |values| values.len() as u64)
+    }
+
     /// Whether the windows are in the rule's order.
     pub(crate) fn is_valid(&self, genome: &Genome) -> bool {
         let values = self.values(genome);

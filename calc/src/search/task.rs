@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::backtest::{self, Terms};
-use super::columns::{Columns, LANES};
+use super::columns::{Columns, LANES, Tile};
 use super::condition::{Scene, Seen};
 use super::figures::{Best, Figures, Found, Rank};
 use super::space::{Genome, SearchError, Space};
@@ -32,6 +32,7 @@ pub struct Task<'a> {
 pub struct Trials<'t, 'a> {
     task: &'t Task<'a>,
     columns: Columns<'a>,
+    tiles: Vec<Tile>,
     seen: Seen,
 }
 
@@ -89,7 +90,7 @@ impl<'t, 'a> Trials<'t, 'a> {
     /// Nothing tried yet.
     #[must_use]
     pub fn new(task: &'t Task<'a>, work: Workspace) -> Self {
-        Self { task, columns: Columns::new(task.bars, work), seen: Seen::default() }
+        Self { task, columns: Columns::new(task.bars, work), tiles: Vec::new(), seen: Seen::default() }
     }
 
     pub(super) fn grid(
@@ -100,28 +101,47 @@ impl<'t, 'a> Trials<'t, 'a> {
     ) -> Result<Best, SearchError> {
         let space = self.task.space;
         let mut best = Best::new(self.task.rank, self.task.keep);
-        let mut numbers = numbers.start..numbers.end.min(space.size());
-        let mut waiting = Vec::with_capacity(LANES);
+        let numbers = numbers.start..numbers.end.min(space.size());
+        // Combinations that are not among eight neighbours, all valid.
+        let mut waiting = Vec::with_capacity(2 * LANES);
         let mut seen = 0;
-        while let Some(number) = numbers.next() {
-            seen += 1;
-            let genome = space.genome(number);
-            if space.is_valid(&genome) {
-                waiting.push(genome);
+        for run in runs(numbers, space.last_radix()) {
+            seen += run.end - run.start;
+            let before = waiting.len();
+            waiting.extend(run.map(|number| space.genome(number)).filter(|genome| space.is_valid(genome)));
+            let from = if waiting.len() == before + LANES { before } else { 0 };
+            if waiting.len() >= from + LANES {
+                self.add(&waiting[from..from + LANES], bars.clone(), watch, &mut best)?;
+                waiting.drain(from..from + LANES);
+            } else if seen < PASSED_MAX {
+                continue;
             }
-            let is_full = waiting.len() == LANES || (numbers.is_empty() && !waiting.is_empty());
-            if is_full {
-                let figures = self.eight(&waiting, bars.clone(), &mut || watch(0, best.found()))?;
-                for (genome, figures) in waiting.iter().zip(figures) {
-                    best.add(Found { number: space.number(genome), figures });
-                }
-                waiting.clear();
-            }
-            if (is_full || seen >= PASSED_MAX) && !watch(std::mem::take(&mut seen), best.found()) {
+            if !watch(std::mem::take(&mut seen), best.found()) {
                 return Err(SearchError::Cancelled);
             }
         }
+        if !waiting.is_empty() {
+            self.add(&waiting, bars, watch, &mut best)?;
+        }
+        if (seen > 0 || !waiting.is_empty()) && !watch(seen, best.found()) {
+            return Err(SearchError::Cancelled);
+        }
         Ok(best)
+    }
+
+    /// Tries up to eight combinations.
+    fn add(
+        &mut self,
+        genomes: &[Genome],
+        bars: Range<usize>,
+        watch: &mut Watch<'_>,
+        best: &mut Best,
+    ) -> Result<(), SearchError> {
+        let figures = self.eight(genomes, bars, &mut || watch(0, best.found()))?;
+        for (genome, figures) in genomes.iter().zip(figures) {
+            best.add(Found { number: self.task.space.number(genome), figures });
+        }
+        Ok(())
     }
 
     /// What these combinations come to within these bars, in their order; at most eight.
@@ -139,7 +159,7 @@ impl<'t, 'a> Trials<'t, 'a> {
         let lanes = std::array::from_fn(|lane| genomes[lane.min(genomes.len() - 1)]);
         let lines = 0..space.rule().lines.len();
         let drawn: Result<_, _> = lines.map(|line| self.columns.eight(space, line, &lanes, go)).collect();
-        let scene = Scene::new(drawn?, &lanes.map(|genome| space.values(&genome)));
+        let scene = Scene::new(drawn?, &mut self.tiles, &lanes.map(|genome| space.values(&genome)));
         let tallies = backtest::run(space.rule(), (&scene, &mut self.seen), &task.returns, bars, task.terms);
         Ok(tallies.map(|tally| Figures::of(&tally, &task.terms)))
     }
@@ -148,5 +168,44 @@ impl<'t, 'a> Trials<'t, 'a> {
     pub fn one(&mut self, number: u64, bars: Range<usize>) -> Result<Figures, SearchError> {
         let genome = self.task.space.genome(number);
         Ok(self.eight(&[genome], bars, &mut || true)?[0])
+    }
+}
+
+/// Rows of a tile of combinations.
+const BAND: u64 = 64;
+
+/// These numbers in runs of up to eight, which differ in the last gene. Rows, in which it alone differs, come in bands:
+/// the same eight values of it go through all of a band's rows, so that its lines are read once for many.
+fn runs(numbers: Range<u64>, radix: u64) -> impl Iterator<Item = Range<u64>> {
+    let rows = numbers.start / radix..numbers.end.div_ceil(radix);
+    let bands = rows.clone().step_by(BAND as usize).map(move |from| from..rows.end.min(from + BAND));
+    bands.flat_map(move |band| {
+        let numbers = numbers.clone();
+        (0..radix).step_by(LANES).flat_map(move |from| {
+            let (numbers, until) = (numbers.clone(), radix.min(from + LANES as u64));
+            band.clone().filter_map(move |row| {
+                let run = (row * radix + from).max(numbers.start)..(row * radix + until).min(numbers.end);
+                (!run.is_empty()).then_some(run)
+            })
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_number_is_in_one_run(start in 0_u64..2_000, count in 0_u64..2_000, radix in 1_u64..100) {
+            let mut found: Vec<u64> = Vec::new();
+            for run in runs(start..start + count, radix) {
+                prop_assert!(run.end - run.start <= LANES as u64 && run.start / radix == (run.end - 1) / radix);
+                found.extend(run);
+            }
+            found.sort_unstable();
+            prop_assert!(found.into_iter().eq(start..start + count));
+        }
     }
 }
