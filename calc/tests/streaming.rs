@@ -110,7 +110,9 @@ fn long_series_of_every_kind_agree() {
 #[test]
 fn slow_lines_of_any_length_agree_over_the_tiles_of_a_long_series() {
     for kind in [Kind::Walk, Kind::Halts] {
-        for [fast_k, slow_k, slow_d] in [[14, 1, 3], [5, 2, 1], [14, 3, 3], [300, 40, 7], [3, 500, 2], [9, 6, 700]] {
+        for [fast_k, slow_k, slow_d] in
+            [[14, 1, 3], [5, 2, 1], [14, 3, 3], [300, 40, 7], [3, 500, 2], [9, 6, 700]]
+        {
             let given = [("fast_k", fast_k), ("slow_k", slow_k), ("slow_d", slow_d)];
             let given = given.map(|(name, bars)| (name, Value::Number(f64::from(bars))));
             let stoch = Indicator::parse("stoch", Compat::TaLib, &given).unwrap();
