@@ -117,9 +117,13 @@ impl<'a> Cursor<'a> {
             std::array::from_fn(|_| Vec::with_capacity(ahead.min(ROWS_AHEAD_MAX)));
         let mut row = first;
         loop {
-            for (column, value) in columns.iter_mut().zip(row) {
-                column.push(value);
-            }
+            let [time, open, high, low, close, volume] = &mut columns;
+            time.push(row[0]);
+            open.push(row[1]);
+            high.push(row[2]);
+            low.push(row[3]);
+            close.push(row[4]);
+            volume.push(row[5]);
             if !self.more(b']')? {
                 break;
             }
