@@ -26,7 +26,7 @@ pub(crate) use mean::{Mean, Means};
 pub(crate) use moments::Moments;
 pub(crate) use place::Place;
 pub(crate) use ramp::Ramp;
-pub(crate) use ring::Ring;
+pub(crate) use ring::{Doubled, Ring};
 pub(crate) use rolling::{Sliding, Window, Windowed};
 pub(crate) use share::{Itself, Mass, Ratio, Shown};
 

@@ -32,9 +32,48 @@ impl Ring {
     }
 }
 
+/// The last values, as many as the window has, in one piece: each is written twice, a window apart.
+#[derive(Clone, Debug)]
+pub(crate) struct Doubled {
+    slots: Box<[f64]>,
+    oldest: usize,
+}
+
+impl Doubled {
+    pub(crate) fn new(window: usize) -> Self {
+        Self { slots: vec![0.0; 2 * window].into_boxed_slice(), oldest: 0 }
+    }
+
+    /// Drops the oldest value and keeps `value` as the newest.
+    #[inline]
+    pub(crate) fn push(&mut self, value: f64) {
+        let window = self.slots.len() / 2;
+        self.slots[self.oldest] = value;
+        self.slots[self.oldest + window] = value;
+        self.oldest = if self.oldest + 1 == window { 0 } else { self.oldest + 1 };
+    }
+
+    /// The window, oldest first.
+    #[inline]
+    pub(crate) fn window(&self) -> &[f64] {
+        &self.slots[self.oldest..][..self.slots.len() / 2]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_doubled_window_is_the_last_values_in_one_piece() {
+        let mut doubled = Doubled::new(3);
+        let mut values = vec![0.0; 3];
+        for value in [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0] {
+            doubled.push(value);
+            values.push(value);
+            assert_eq!(doubled.window(), &values[values.len() - 3..]);
+        }
+    }
 
     #[test]
     fn the_window_is_the_last_values_in_order() {

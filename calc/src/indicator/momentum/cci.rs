@@ -10,7 +10,7 @@ use crate::indicator::{Kernel, Live, Rows, fill_warm_up, outputs};
 use crate::lanes::{Lanes, Wide};
 use crate::params::Period;
 use crate::series::{Bar, Column};
-use crate::window::{Derived, Ring};
+use crate::window::{Derived, Doubled};
 use std::array::from_fn;
 use std::sync::Arc;
 
@@ -53,13 +53,12 @@ struct Cci {
 }
 
 impl Cci {
-    /// The index of the window that `window` goes over, oldest first, and that ends with `newest`.
+    /// The index of a window, oldest first.
     #[inline(always)]
-    fn of<V: Lanes, I: Iterator<Item = V>>(self, window: impl Fn() -> I, newest: V) -> V {
-        let (zero, count) = (V::splat(0.0), V::splat(self.period.count()));
-        let mean = window().fold(zero, |sum, value| sum + value) / count;
-        let distances = window().fold(zero, |sum, value| sum + (value - mean).abs());
-        self.shown(newest, mean, distances)
+    fn of(self, window: &[f64]) -> f64 {
+        let mean = window.iter().fold(0.0, |sum, value| sum + value) / self.period.count();
+        let distances = window.iter().fold(0.0, |sum, value| sum + (value - mean).abs());
+        self.shown(window[window.len() - 1], mean, distances)
     }
 
     /// The indices of all full windows of some typical prices.
@@ -71,8 +70,7 @@ impl Cci {
             self.abreast(&prices[at..at + bars + step - 1], &mut out[at..]);
         }
         for at in whole..out.len() {
-            let seen = &prices[at..at + bars];
-            out[at] = self.of(|| seen.iter().copied(), seen[bars - 1]);
+            out[at] = self.of(&prices[at..at + bars]);
         }
     }
 
@@ -135,7 +133,7 @@ impl Kernel for Cci {
     }
 
     fn stream(&self) -> Box<dyn Live> {
-        Box::new(CciStream { cci: *self, missing: self.lookback(), prices: Ring::new(self.period.bars()) })
+        Box::new(CciStream { cci: *self, missing: self.lookback(), prices: Doubled::new(self.period.bars()) })
     }
 }
 
@@ -145,30 +143,24 @@ struct CciStream {
     cci: Cci,
     /// Bars until the window is full.
     missing: usize,
-    prices: Ring,
-}
-
-impl CciStream {
-    fn with(&self, bar: Bar) -> (f64, f64) {
-        let now = Typical::READS.map(|column| bar.value(column));
-        let [price] = Typical::of([0.0; 2], now);
-        if self.missing > 0 {
-            return (price, f64::NAN);
-        }
-        (price, self.cci.of(|| self.prices.window_with(price), price))
-    }
+    prices: Doubled,
 }
 
 impl Live for CciStream {
     fn push(&mut self, bar: Bar, outs: &mut [f64]) {
-        let (price, value) = self.with(bar);
+        let [price] = Typical::of([0.0; 2], Typical::READS.map(|column| bar.value(column)));
         self.prices.push(price);
-        self.missing = self.missing.saturating_sub(1);
-        outs[0] = value;
+        outs[0] = f64::NAN;
+        if self.missing > 0 {
+            self.missing -= 1;
+        } else {
+            outs[0] = self.cci.of(self.prices.window());
+        }
     }
 
     fn peek(&self, bar: Bar, outs: &mut [f64]) {
-        outs[0] = self.with(bar).1;
+        // A copy of the window is the lesser part of summing it.
+        self.clone().push(bar, outs);
     }
 
     fn boxed(&self) -> Box<dyn Live> {
