@@ -25,7 +25,8 @@ use crate::negotiate::Format;
 use crate::pool::{Full, Lane, Scratch};
 use crate::series::source::Means;
 use crate::{
-    catalog, indicators, negotiate, performance, risk, score, series, signals, size, strategies, universe,
+    catalog, indicators, negotiate, openapi, performance, risk, score, series, signals, size, strategies,
+    universe,
 };
 
 /// The routes of the worker.
@@ -51,6 +52,7 @@ pub fn routes(context: Arc<Context>) -> Router {
         .route("/calculations/strategies", get(get_strategies))
         .route("/calculations/strategies/discover", post(strategies::post_discover))
         .route("/calculations/strategies/{id}", get(strategies::get_one))
+        .route("/openapi.json", get(openapi::served))
         .merge(series::routes())
         .layer(Extension(limit))
         .with_state(context)

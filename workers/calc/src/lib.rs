@@ -25,6 +25,7 @@ mod inbox;
 mod indicators;
 mod jobs;
 mod negotiate;
+mod openapi;
 mod performance;
 mod pool;
 mod risk;
@@ -62,6 +63,7 @@ use crate::discover::Publisher;
 pub use crate::error::CalcError;
 pub use crate::feed::SeatError;
 use crate::feed::{Feed, Seat};
+pub use crate::openapi::document as openapi;
 pub use crate::series::OpenError;
 use crate::series::{Counts, Limits, Store};
 #[doc(hidden)]

@@ -39,6 +39,8 @@ pub struct Call {
     answered: &'static str,
     /// Its status, media type and shape; empty where there is none.
     answer: (&'static str, &'static str, &'static str),
+    /// Other media types that it may have, with their shapes.
+    forms: &'static [(&'static str, &'static str)],
 }
 
 /// Who has a token, whatever it permits.
@@ -61,6 +63,7 @@ impl Call {
             body: Body::None,
             answered: "Done.",
             answer: ("200", "application/json", ""),
+            forms: &[],
         }
     }
 
@@ -108,6 +111,13 @@ impl Call {
         self
     }
 
+    /// Other media types of a good answer, by `Accept`, with their shapes.
+    #[must_use]
+    pub const fn or(mut self, forms: &'static [(&'static str, &'static str)]) -> Self {
+        self.forms = forms;
+        self
+    }
+
     /// `get_events_id` of `GET /events/{id}`.
     fn id(&self) -> String {
         let words = self.path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
@@ -125,7 +135,8 @@ impl Call {
         let mut answered = json!({ "description": self.answered });
         if !content_type.is_empty() {
             let schema = if answer.is_empty() { json!({}) } else { shape(answer) };
-            answered["content"] = json!({ content_type: { "schema": schema } });
+            answered["content"] = content(self.forms);
+            answered["content"][content_type] = json!({ "schema": schema });
         }
         responses.insert(status.to_owned(), answered);
         responses.insert("default".to_owned(), json!({ "$ref": "#/components/responses/Problem" }));
@@ -252,9 +263,13 @@ fn body(body: &Body) -> Option<Value> {
         Body::Maybe(all) => (false, all),
         Body::Needed(all) => (true, all),
     };
-    let content: Map<String, Value> =
-        all.iter().map(|(kind, name)| ((*kind).to_owned(), json!({ "schema": shape(name) }))).collect();
-    Some(json!({ "required": required, "content": content }))
+    Some(json!({ "required": required, "content": content(all) }))
+}
+
+/// Media types with their shapes.
+fn content(all: &[(&str, &str)]) -> Value {
+    let each = |(kind, name): &(&str, &str)| ((*kind).to_owned(), json!({ "schema": shape(name) }));
+    Value::Object(all.iter().map(each).collect())
 }
 
 /// What hangs loose in a document: references that lead nowhere, shapes that nothing refers to, an operation id that is

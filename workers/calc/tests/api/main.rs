@@ -10,6 +10,7 @@ mod feed;
 mod figures;
 mod indicators;
 mod kill;
+mod openapi;
 mod pool;
 mod portfolio;
 mod search;
