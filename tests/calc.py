@@ -50,9 +50,9 @@ class Clients:
     def __init__(self, edge, token, sluice):
         self.edge, self.token, self.sluice = edge, token, sluice
 
-    def ask(self, body, kind="application/json", accept="application/json", query=""):
+    def ask(self, body, kind="application/json", accept="application/json", query="", path=PATH):
         headers = {"authorization": f"Bearer {self.token}", "content-type": kind, "accept": accept}
-        asked = urllib.request.Request(f"{self.edge}{PATH}{query}", body, headers)
+        asked = urllib.request.Request(f"{self.edge}{path}{query}", body, headers)
         try:
             with urllib.request.urlopen(asked, timeout=CALL_S) as answer:
                 if answer.headers["content-type"] != accept:
@@ -156,6 +156,40 @@ class Clients:
             raise Fault("times or alignment are others")
         return f"numpy {np.__version__}: arrays in, arrays out, in place"
 
+    def signals(self):
+        import io
+
+        import polars as pl
+        import pyarrow as pa
+
+        candles, wish = candles_of(1_500), {"strategy_config": {"name": "macd_cross"}, "output": "full"}
+        path = "/calculations/signals"
+        rows = [list(row) for row in zip(*candles.values())]
+        told = json.loads(self.ask(json.dumps({"data": rows, **wish}).encode(), path=path))["signals"]
+        table = pl.DataFrame(candles).to_arrow()
+
+        def stream_of(wish):
+            sink = pa.BufferOutputStream()
+            wished = table.replace_schema_metadata({"sluice.request": json.dumps(wish)})
+            with pa.ipc.new_stream(sink, wished.schema) as writer:
+                writer.write_table(wished)
+            return sink.getvalue().to_pybytes()
+
+        stream = self.ask(stream_of(wish), ARROW, ARROW, path=path)
+        action = {"BUY": 1.0, "SELL": -1.0, "HOLD": 0.0}
+        for frame in (pl.read_ipc_stream(io.BytesIO(stream)), pl.from_arrow(pa.ipc.open_stream(stream).read_all())):
+            if not told or frame["timestamp"].to_list() != [signal["timestamp"] for signal in told]:
+                raise Fault(f"{len(told)} signals, {len(frame)} rows")
+            same(bits(action[signal["action"]] for signal in told), bits(frame["action"].to_list()), "action")
+            same(bits(signal["price"] for signal in told), bits(frame["price"].to_list()), "price")
+            for name, value in told[0]["indicators"].items():
+                same(bits([value]), bits(frame[f"indicators.{name}"].to_list()[:1]), name)
+        wish, path = {"timeframe": "1m", "metrics": ["sharpe", "max_drawdown"]}, "/calculations/risk"
+        figures = json.loads(self.ask(stream_of(wish), ARROW, path=path))
+        expected = json.loads(self.ask(json.dumps({"data": rows, **wish}).encode(), path=path))
+        if figures != expected:
+            raise Fault(f"{figures} are not {expected}")
+        return f"{len(told)} signals as columns for polars and pyarrow, figures of a stream"
 
     def parquet(self):
         import polars as pl
@@ -244,7 +278,7 @@ def same(expected, found, name):
 def inside(edge, token, sluice):
     """All checks; whether each passed."""
     clients, passed, failed = Clients(edge, token, sluice), 0, 0
-    for check in (clients.decimals, clients.arrow, clients.polars, clients.numpy, clients.parquet):
+    for check in (clients.decimals, clients.arrow, clients.polars, clients.numpy, clients.signals, clients.parquet):
         try:
             print("ok", check(), flush=True)
             passed += 1

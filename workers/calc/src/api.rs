@@ -99,18 +99,35 @@ pub(crate) async fn incoming(
 }
 
 async fn post_signals(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Reject> {
-    let (rows_max, series) = (context.settings.rows_max, Arc::clone(&context.series));
-    let compute =
-        move |body: &[u8], _: &mut Scratch| signals::answer(body, Means { rows_max, series: Some(&series) });
-    compute_in_pool(&context, "signals", request, compute).await
+    let accepted = negotiate::of_answer(request.headers())?;
+    over_bars(&context, "signals", request, move |incoming, means, _| {
+        signals::answer(incoming, accepted, means)
+    })
+    .await
 }
 
 async fn post_risk(State(context): State<Arc<Context>>, request: Request) -> Result<Response, Reject> {
+    if negotiate::of_answer(request.headers())?.is_some_and(|format| format != Format::Json) {
+        return Err(Reject::new(Code::NotAcceptable, "figures and what they lack are application/json"));
+    }
+    over_bars(&context, "risk", request, risk::answer).await
+}
+
+/// Computes over bars, which come in any form or are stored.
+async fn over_bars(
+    context: &Context,
+    call: &'static str,
+    request: Request,
+    compute: impl FnOnce(Incoming, Means<'_>, &mut Scratch) -> Result<Answer, Refusal> + Send + 'static,
+) -> Result<Response, Reject> {
+    let (incoming, room) = incoming(context, "read", request).await?;
+    let lane = if incoming.bytes.len() <= SMALL_BODY_BYTES_MAX { Lane::Small } else { Lane::Large };
     let (rows_max, series) = (context.settings.rows_max, Arc::clone(&context.series));
-    let compute = move |body: &[u8], scratch: &mut Scratch| {
-        risk::answer(body, Means { rows_max, series: Some(&series) }, scratch)
+    let compute = move |scratch: &mut Scratch| {
+        let _until_computed = room;
+        compute(incoming, Means { rows_max, series: Some(&series) }, scratch)
     };
-    compute_in_pool(&context, "risk", request, compute).await
+    Ok(sent(context, pooled(context, call, lane, compute).await?))
 }
 
 /// What computes a body: with the most rows of a series, giving the answer and the rows computed.

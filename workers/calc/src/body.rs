@@ -24,6 +24,14 @@ pub(crate) struct Incoming {
     pub(crate) query: Option<String>,
 }
 
+#[cfg(test)]
+impl Incoming {
+    /// A body of JSON.
+    pub(crate) fn of_json(body: &Json) -> Self {
+        Self { format: Format::Json, bytes: body.to_string().into_bytes().into(), query: None }
+    }
+}
+
 /// A request with a series in its member `data`.
 pub(crate) trait WithData: DeserializeOwned {
     /// Where the series belongs; `None` where the body had none.

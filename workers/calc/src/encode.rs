@@ -294,6 +294,39 @@ fn key(out: &mut Vec<u8>, first: &mut bool, name: &str) {
     out.push(b':');
 }
 
+/// Writes columns, behind times where there are any, in a form that holds numbers alone; JSON is its callers' own.
+pub(crate) fn table(
+    out: Vec<u8>,
+    format: Format,
+    times: Option<&[f64]>,
+    names: Vec<String>,
+    columns: &[&[f64]],
+    about: Map<String, Value>,
+) -> Result<Vec<u8>, Refusal> {
+    let rows = columns.first().map_or(0, |column| column.len());
+    let whole = || columns.iter().map(|column| column.to_vec());
+    match format {
+        Format::Columns => {
+            let names = names.into_iter().map(|name| (name, false));
+            let names: Vec<_> =
+                times.map(|_| ("timestamp".to_owned(), true)).into_iter().chain(names).collect();
+            let about = Map::from_iter([("answer".to_owned(), Value::Object(about))]);
+            let mut writer = columns::Writer::begin(out, rows, &names, about);
+            if let Some(times) = times {
+                writer.times(times);
+            }
+            columns.iter().for_each(|column| writer.column(0, column));
+            Ok(writer.finish())
+        }
+        Format::Arrow => arrow::write(out, times, names, whole().collect(), &about),
+        Format::Csv | Format::Json => {
+            let names: Vec<String> = times.map(|_| "timestamp".to_owned()).into_iter().chain(names).collect();
+            let columns: Vec<Vec<f64>> = times.map(<[f64]>::to_vec).into_iter().chain(whole()).collect();
+            Ok(csv::write(out, &names, &columns, rows))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

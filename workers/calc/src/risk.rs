@@ -9,10 +9,13 @@ use sluice_calc::risk::{
 use sluice_calc::{Bars, Column};
 use sluice_wire::symbol::Timeframe;
 
+use crate::body::{self, Incoming, WithData};
 use crate::bounds::{HORIZON_MAX, METRICS_MAX};
 use crate::data::{NanRule, Series};
 use crate::error::Refusal;
 use crate::figures::{Report, Terms, Trade, bounded, returns_of, shares, with_trades};
+use crate::indicators::Answer;
+use crate::negotiate::Format;
 use crate::pool::Scratch;
 use crate::series::query::When;
 use crate::series::source::{Means, Named, Source};
@@ -65,14 +68,16 @@ struct Request {
     metrics: Option<Vec<String>>,
 }
 
-/// Computes a body; returns the answer and the number of returns.
-pub(crate) fn answer(
-    body: &[u8],
-    means: Means<'_>,
-    scratch: &mut Scratch,
-) -> Result<(Vec<u8>, usize), Refusal> {
+impl WithData for Request {
+    fn data(&mut self) -> &mut Option<Series> {
+        &mut self.data
+    }
+}
+
+/// Computes a body.
+pub(crate) fn answer(incoming: Incoming, means: Means<'_>, scratch: &mut Scratch) -> Result<Answer, Refusal> {
     let rows_max = means.rows_max;
-    let mut request: Request = sluice_wire::json::from_slice(body)?;
+    let mut request: Request = body::read(incoming, rows_max)?;
     let named =
         Named { series: request.stored.take(), from: request.from, to: request.to, last: request.last };
     if let Some((bars, key)) = named.or(request.data.take(), means)? {
@@ -102,7 +107,8 @@ pub(crate) fn answer(
     }
     let Report { metrics, warnings } = report;
     let answer = json!({"success": true, "periods": returns.len(), "metrics": metrics, "warnings": warnings});
-    Ok((answer.to_string().into_bytes(), returns.len()))
+    let bytes = answer.to_string().into_bytes();
+    Ok(Answer { bytes, format: Format::Json, rows: returns.len(), room: None })
 }
 
 fn finite(figure: f64) -> Figure {
@@ -269,12 +275,12 @@ mod tests {
     use serde_json::Value as Json;
 
     fn ask(body: &Json) -> Result<Json, Refusal> {
-        let (bytes, _) = answer(
-            body.to_string().as_bytes(),
+        let answer = answer(
+            Incoming::of_json(body),
             Means { rows_max: 100, series: None },
             &mut Scratch::new(sluice_calc::Cpu::proven().unwrap(), std::sync::Arc::default()),
         )?;
-        Ok(serde_json::from_slice(&bytes).unwrap())
+        Ok(serde_json::from_slice(&answer.bytes).unwrap())
     }
 
     fn reasons(answer: &Json, metric: &str) -> Vec<String> {

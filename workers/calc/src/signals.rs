@@ -6,10 +6,13 @@ use sluice_calc::signal::{Action, Context, MEMBERS_MAX, Previous, STRATEGIES, Si
 use sluice_calc::{Bars, Compat, Param, Range, Value};
 use sluice_wire::symbol::{Symbol, Timeframe};
 
+use crate::body::{self, Incoming, WithData};
 use crate::bounds::{COOL_DOWN_MS_MAX, ID_BYTES_MAX, SIGNALS_MAX};
 use crate::data::{NanRule, Series};
+use crate::encode;
 use crate::error::Refusal;
-use crate::indicators::{Output, compat_named, parameters, refusal};
+use crate::indicators::{Answer, Output, compat_named, parameters, refusal};
+use crate::negotiate::Format;
 use crate::series::SeriesKey;
 use crate::series::query::When;
 use crate::series::source::{Means, Named, Source, missing};
@@ -44,6 +47,12 @@ struct Request {
     _indicators: Option<serde::de::IgnoredAny>,
 }
 
+impl WithData for Request {
+    fn data(&mut self) -> &mut Option<Series> {
+        &mut self.data
+    }
+}
+
 impl Request {
     /// Its data, or rows of a stored series.
     fn source(&mut self, means: Means<'_>) -> Result<Source, Refusal> {
@@ -61,9 +70,16 @@ const fn newest() -> Output {
     Output::Tail(1)
 }
 
-/// Computes a body; returns the answer and the number of rows.
-pub(crate) fn answer(body: &[u8], means: Means<'_>) -> Result<(Vec<u8>, usize), Refusal> {
-    let mut request: Request = sluice_wire::json::from_slice(body)?;
+/// A signal that is told, and the begin of its bar.
+type Told = (Signal, Option<f64>);
+
+/// Computes a body.
+pub(crate) fn answer(
+    incoming: Incoming,
+    accepted: Option<Format>,
+    means: Means<'_>,
+) -> Result<Answer, Refusal> {
+    let mut request: Request = body::read(incoming, means.rows_max)?;
     let compat = match &request.compat {
         Some(name) => compat_named(name)?,
         None => Compat::TaLib,
@@ -90,8 +106,57 @@ pub(crate) fn answer(body: &[u8], means: Means<'_>) -> Result<(Vec<u8>, usize), 
     };
     let time = |row: usize| data.time(from + row);
     let signals = evaluate(&request, &strategy, (&bars, &time), first, cool_down_ms)?;
-    let answer = json!({"success": true, "count": signals.len(), "strategy": name, "signals": signals});
-    Ok((answer.to_string().into_bytes(), rows))
+    let format = accepted.unwrap_or(Format::Json);
+    let bytes = match format {
+        Format::Json => {
+            let told: Vec<Json> = signals.iter().map(|told| to_json(&request, told)).collect();
+            let answer = json!({"success": true, "count": told.len(), "strategy": name, "signals": told});
+            answer.to_string().into_bytes()
+        }
+        _ => {
+            let about = [
+                ("symbol", json!(request.symbol)),
+                ("timeframe", json!(request.timeframe)),
+                ("count", json!(signals.len())),
+                ("strategy", json!(name)),
+            ];
+            table(
+                format,
+                &signals,
+                about.map(|(name, value)| (name.to_owned(), value)).into_iter().collect(),
+            )?
+        }
+    };
+    Ok(Answer { bytes, format, rows, room: None })
+}
+
+/// Signals as columns, which hold numbers: an action is 1 to buy, -1 to sell, 0 to hold; `valid` is 1 or 0. Words of
+/// reasons have no place in them.
+fn table(format: Format, signals: &[Told], about: Map<String, Json>) -> Result<Vec<u8>, Refusal> {
+    let column = |value: &dyn Fn(&Signal) -> f64| signals.iter().map(|(signal, _)| value(signal)).collect();
+    let action = |signal: &Signal| match signal.action {
+        Action::Buy => 1.0,
+        Action::Sell => -1.0,
+        Action::Hold => 0.0,
+    };
+    let mut columns: Vec<(String, Vec<f64>)> = vec![
+        ("action".to_owned(), column(&action)),
+        ("confidence".to_owned(), column(&|signal| signal.confidence)),
+        ("price".to_owned(), column(&|signal| signal.price)),
+        ("valid".to_owned(), column(&|signal| f64::from(u8::from(signal.validation.ok)))),
+    ];
+    // A strategy shows the same figures at every bar.
+    for (name, _) in signals.first().map_or(&[][..], |(signal, _)| signal.figures.as_slice()) {
+        let figure = |signal: &Signal| {
+            let found = signal.figures.as_slice().iter().find(|(known, _)| known == name);
+            found.map_or(f64::NAN, |(_, value)| *value)
+        };
+        columns.push((format!("indicators.{name}"), column(&figure)));
+    }
+    let times: Option<Vec<f64>> = signals.iter().map(|(_, time)| *time).collect();
+    let (names, columns): (Vec<String>, Vec<Vec<f64>>) = columns.into_iter().unzip();
+    let columns: Vec<&[f64]> = columns.iter().map(Vec::as_slice).collect();
+    encode::table(Vec::new(), format, times.as_deref(), names, &columns, about)
 }
 
 fn take_cool_down(config: &mut Map<String, Json>) -> Result<u64, Refusal> {
@@ -139,7 +204,7 @@ fn evaluate(
     (bars, time_of): (&Bars<'_>, &impl Fn(usize) -> Option<f64>),
     first: usize,
     cool_down_ms: u64,
-) -> Result<Vec<Json>, Refusal> {
+) -> Result<Vec<Told>, Refusal> {
     let newest = bars.len().checked_sub(1);
     let mut previous = None;
     let mut signals = Vec::new();
@@ -152,20 +217,20 @@ fn evaluate(
             continue;
         }
         let acts = signal.action != Action::Hold;
+        if acts && signal.validation.ok {
+            previous = Some(Previous { action: signal.action, bar_time_ms });
+        }
         if acts || (request.output != Output::Full && Some(row) == newest) {
-            signals.push(to_json(request, &signal, time));
+            signals.push((signal, time));
         }
         if signals.len() > SIGNALS_MAX {
             return Err(Refusal::TooMuch(format!("more than {SIGNALS_MAX} signals; ask for fewer bars")));
-        }
-        if acts && signal.validation.ok {
-            previous = Some(Previous { action: signal.action, bar_time_ms });
         }
     }
     Ok(signals)
 }
 
-fn to_json(request: &Request, signal: &Signal, time: Option<f64>) -> Json {
+fn to_json(request: &Request, (signal, time): &Told) -> Json {
     let figures: Map<String, Json> = signal
         .figures
         .as_slice()
@@ -214,8 +279,8 @@ mod tests {
     use super::*;
 
     fn ask(body: &Json) -> Result<Json, Refusal> {
-        let (bytes, _) = answer(body.to_string().as_bytes(), Means { rows_max: 10_000, series: None })?;
-        Ok(serde_json::from_slice(&bytes).unwrap())
+        let answer = answer(Incoming::of_json(body), None, Means { rows_max: 10_000, series: None })?;
+        Ok(serde_json::from_slice(&answer.bytes).unwrap())
     }
 
     fn rows(closes: impl IntoIterator<Item = f64>) -> Vec<Json> {

@@ -36,8 +36,10 @@ const fn call(method: &'static str, path: &'static str, summary: &'static str, s
 
 const fn signals(path: &'static str) -> Call {
     call("post", path, "Signals of a strategy on bars", READ)
-        .needs(&[(JSON, "SignalsWish")])
+        .query(&[REQUEST])
+        .needs(&[(JSON, "SignalsWish"), (ARROW, "Arrow"), (COLUMNS, "Columns"), (CSV, "Csv")])
         .answers("Signals of the bars asked for.", "Signals")
+        .or(FORMS)
 }
 
 const fn ensemble(path: &'static str) -> Call {
@@ -62,7 +64,8 @@ pub(super) const CALLS: &[Call] = &[
     signals("/calculations/signals"),
     signals("/calculations/signals/generate"),
     call("post", "/calculations/risk", "Risk figures of returns, equity, prices, bars or trades", READ)
-        .needs(&[(JSON, "RiskWish")])
+        .query(&[REQUEST])
+        .needs(&[(JSON, "RiskWish"), (ARROW, "Arrow"), (COLUMNS, "Columns"), (CSV, "Csv")])
         .answers("Figures; null with a reason where one is not defined.", "Risk"),
     call("post", "/calculations/performance", "Everything about an account or its trades", READ)
         .needs(&[(JSON, "PerformanceWish")])

@@ -9,7 +9,6 @@ use super::{Candle, SeriesKey, View};
 use crate::encode;
 use crate::error::Refusal;
 use crate::negotiate::Format;
-use crate::{arrow, columns, csv};
 
 /// Rows of a series, and what stands beside them.
 pub(crate) struct Page<'a> {
@@ -31,31 +30,9 @@ impl Page<'_> {
             return Ok(self.json(out));
         }
         let times: Vec<f64> = self.view.times()[self.rows.clone()].iter().map(|time| *time as f64).collect();
-        let column = |column: Column| &self.view.column(column)[self.rows.clone()];
-        let names = Column::ALL.map(|column| column.name().to_owned());
-        match format {
-            Format::Columns => {
-                let with_time = [("timestamp".to_owned(), true)].into_iter();
-                let names: Vec<_> = with_time.chain(names.map(|name| (name, false))).collect();
-                let about = Map::from_iter([("answer".to_owned(), Json::Object(self.about()))]);
-                let mut writer = columns::Writer::begin(out, self.rows.len(), &names, about);
-                writer.times(&times);
-                for name in Column::ALL {
-                    writer.column(0, column(name));
-                }
-                Ok(writer.finish())
-            }
-            Format::Arrow => {
-                let columns = Column::ALL.map(|name| column(name).to_vec()).to_vec();
-                arrow::write(out, Some(&times), names.to_vec(), columns, &self.about())
-            }
-            _ => {
-                let names: Vec<String> = ["timestamp".to_owned()].into_iter().chain(names).collect();
-                let mut columns = vec![times];
-                columns.extend(Column::ALL.map(|name| column(name).to_vec()));
-                Ok(csv::write(out, &names, &columns, self.rows.len()))
-            }
-        }
+        let columns = Column::ALL.map(|column| &self.view.column(column)[self.rows.clone()]);
+        let names = Column::ALL.map(|column| column.name().to_owned()).to_vec();
+        encode::table(out, format, Some(&times), names, &columns, self.about())
     }
 
     /// What stands beside the candles.

@@ -157,3 +157,67 @@ async fn broken_bodies_are_refused_and_say_where() {
     let problem = send(user, PATH, COLUMNS, "*/*", &lost).await.problem(422);
     assert_eq!(problem["index"], 49);
 }
+
+/// Candles of a walk by the same rule each time, as rows.
+fn rows() -> Vec<Vec<f64>> {
+    let price = |at: usize| 100.0 + 10.0 * (at as f64 / 7.0).sin();
+    (0..200)
+        .map(|at| vec![at as f64 * 6e4, price(at), price(at) + 2.0, price(at) - 2.0, price(at) + 1.0, 9.0])
+        .collect()
+}
+
+#[tokio::test]
+async fn signals_and_figures_take_bars_of_any_form() {
+    let world = World::new();
+    let user = world.reader();
+    let rows = rows();
+    let text = |row: &Vec<f64>| row.iter().map(f64::to_string).collect::<Vec<_>>().join(",");
+    let lines: Vec<String> = rows.iter().map(text).collect();
+    let csv = format!("timestamp,open,high,low,close,volume\n{}\n", lines.join("\n"));
+    let wish = json!({"strategy_config": {"name": "rsi", "period": 5}, "output": "full"});
+    let mut body = wish.clone();
+    body["data"] = json!(rows);
+    let told = user.post("/calculations/signals", &body).await.ok();
+    assert!(told["count"].as_u64().unwrap() > 10, "{told}");
+    let query = "?request=%7B%22strategy_config%22:%7B%22name%22:%22rsi%22,%22period%22:5%7D,%22output%22:%22full%22%7D";
+    let path = format!("/calculations/signals{query}");
+    assert_eq!(send(user, &path, "text/csv", "application/json", csv.as_bytes()).await.ok(), told);
+
+    let table = send(user, &path, "text/csv", "text/csv", csv.as_bytes()).await;
+    let table = table.text();
+    let mut lines = table.lines();
+    assert_eq!(lines.next(), Some("timestamp,action,confidence,price,valid,indicators.rsi"));
+    for (line, signal) in lines.by_ref().zip(told["signals"].as_array().unwrap()) {
+        let found: Vec<f64> = line.split(',').map(|field| field.parse().unwrap_or(f64::NAN)).collect();
+        let action = match signal["action"].as_str() {
+            Some("BUY") => 1.0,
+            Some("SELL") => -1.0,
+            _ => 0.0,
+        };
+        let number = |name: &str| signal[name].as_f64().unwrap();
+        let valid = f64::from(u8::from(signal["validation"]["ok"] == true));
+        let rsi = signal["indicators"]["rsi"].as_f64().unwrap();
+        assert_eq!(found, [number("timestamp"), action, number("confidence"), number("price"), valid, rsi]);
+    }
+    assert_eq!((lines.count(), table.lines().count() as u64 - 1), (0, told["count"].as_u64().unwrap()));
+    let columns = of_columns(&send(user, &path, "text/csv", COLUMNS, csv.as_bytes()).await.body);
+    let names: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["timestamp", "action", "confidence", "price", "valid", "indicators.rsi"]);
+    // No signal at all, and bars without times.
+    let few = send(
+        user,
+        "/calculations/signals?request=%7B%22output%22:%22full%22%7D",
+        "text/csv",
+        "text/csv",
+        b"close\n1\n2\n",
+    )
+    .await;
+    assert_eq!((few.status, few.text().lines().count()), (200, 1), "{}", few.text());
+
+    let figures = user.post("/calculations/risk", &json!({"data": rows, "timeframe": "1m"})).await.ok();
+    let path = "/calculations/risk?request=%7B%22timeframe%22:%221m%22%7D";
+    assert_eq!(send(user, path, "text/csv", "application/json", csv.as_bytes()).await.ok(), figures);
+    assert_eq!(send(user, path, "text/csv", "text/csv", csv.as_bytes()).await.code(406), "not_acceptable");
+    let fault = send(user, path, "text/csv", "*/*", b"open,high,low,close\n1,1,1,1\n1,0,2,1\n").await;
+    assert_eq!(fault.problem(422)["index"], 1);
+}
