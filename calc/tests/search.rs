@@ -3,6 +3,7 @@
 mod named;
 
 use crate::series::{Columns, Dice, Kind, columns, real};
+use sluice_calc::risk::{Settings, summary};
 use sluice_calc::search::{
     Figures, Genetic, Method, NAMED, NOT_EXPRESSED, RULES, Rank, SearchError, Space, SpaceError, Task, Terms,
     Trials, Verdict, Walk, find,
@@ -80,6 +81,17 @@ fn rises(lines: &[Vec<f64>], a: usize, b: usize, bar: usize) -> bool {
 
 /// Total return, worst fall, Sharpe ratio, trades, wins.
 fn naive(close: &[f64], decided: &[(bool, bool)], terms: Terms) -> (f64, f64, Option<f64>, u32, u32) {
+    let (plain, earned) = naive_run(close, decided, terms);
+    let (total, worst, trades, wins) = plain;
+    let count = earned.len() as f64;
+    let mean = earned.iter().sum::<f64>() / count;
+    let spread = earned.iter().map(|one| (one - mean).powi(2)).sum::<f64>() / (count - 1.0);
+    let sharpe = (trades > 0 && spread > 0.0).then(|| mean / spread.sqrt() * terms.periods_per_year.sqrt());
+    (total, worst, sharpe, trades, wins)
+}
+
+/// Total return, worst fall, trades, wins; and what each bar earned.
+fn naive_run(close: &[f64], decided: &[(bool, bool)], terms: Terms) -> ((f64, f64, u32, u32), Vec<f64>) {
     let (mut position, mut equity, mut peak, mut worst) = (0.0_f64, 1.0_f64, 1.0_f64, 0.0_f64);
     let (mut earned, mut trades, mut wins, mut entry) = (Vec::new(), 0, 0, 1.0);
     for bar in 0..close.len() - 1 {
@@ -112,11 +124,7 @@ fn naive(close: &[f64], decided: &[(bool, bool)], terms: Terms) -> (f64, f64, Op
     if position != 0.0 {
         wins += u32::from(equity > entry);
     }
-    let count = earned.len() as f64;
-    let mean = earned.iter().sum::<f64>() / count;
-    let spread = earned.iter().map(|one| (one - mean).powi(2)).sum::<f64>() / (count - 1.0);
-    let sharpe = (trades > 0 && spread > 0.0).then(|| mean / spread.sqrt() * terms.periods_per_year.sqrt());
-    (equity - 1.0, worst, sharpe, trades, wins)
+    ((equity - 1.0, worst, trades, wins), earned)
 }
 
 #[track_caller]
@@ -236,6 +244,39 @@ fn what_comes_later_decides_nothing_before() {
         let task = Task::new(&space, head, TERMS, Rank::TotalReturn, usize::MAX).unwrap();
         let alone = task.grid(work(), 0..space.size(), 0..300, &mut |_, _| true).unwrap();
         assert_eq!(early.found(), alone.found(), "{}", rule.name);
+    }
+}
+
+#[test]
+fn the_best_of_many_is_deflated_by_all_that_were_tried() {
+    let market = real("GOOG");
+    let close = &market.close;
+    let space = Space::new(find("sma_crossover").unwrap(), &[]).unwrap();
+    for short in [false, true] {
+        let terms = Terms { short, ..TERMS };
+        let task = Task::new(&space, market.bars(), terms, Rank::Sharpe, usize::MAX).unwrap();
+        let mut trials = Trials::new(&task, work());
+        let best = trials.search(&Method::Grid, 0..close.len(), &mut |_, _| true).unwrap();
+        assert_eq!(best.tried(), best.found().len() as u64);
+        let ratios: Vec<f64> = best.found().iter().filter_map(|found| found.figures.sharpe.ok()).collect();
+        let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
+        let spread =
+            ratios.iter().map(|ratio| (ratio - mean).powi(2)).sum::<f64>() / (ratios.len() - 1) as f64;
+        near("variance", best.sharpe_variance(), spread);
+        for found in [&best.found()[0], &best.found()[9]] {
+            let genes: Vec<_> = space.named(found.number).collect();
+            let decided = decisions("sma_crossover", &market, &|name| {
+                genes.iter().find(|(known, _)| *known == name).unwrap().1
+            });
+            let (_, earned) = naive_run(close, &decided, terms);
+            let mut scratch = vec![0.0; earned.len()];
+            let sample = summary(&earned, &Settings::default(), &mut scratch).unwrap().sample.unwrap();
+            let wanted = sample.deflated(best.tried(), spread / terms.periods_per_year).unwrap();
+            let deflated = trials.deflated(found.number, 0..close.len(), &best).unwrap().unwrap();
+            near("dsr", deflated, wanted);
+            // Of many tried the best is less sure than alone.
+            assert!(deflated < sample.probability_above(0.0).unwrap());
+        }
     }
 }
 

@@ -80,7 +80,7 @@ struct Books {
     tallies: [Tally; LANES],
 }
 
-/// Runs eight combinations over these bars. `returns[i]` is from close `i` to close `i + 1`; a position decided
+/// Runs eight combinations over these bars; on the tape goes what the first one earns at each. `returns[i]` is from close `i` to close `i + 1`; a position decided
 /// at the close of a bar earns from there. They begin without one.
 pub(super) fn run(
     rule: &Rule,
@@ -88,8 +88,16 @@ pub(super) fn run(
     returns: &[f64],
     bars: Range<usize>,
     terms: Terms,
+    tape: Option<&mut Vec<f64>>,
 ) -> [Tally; LANES] {
-    let walk = if terms.short { March::walk::<true> } else { March::walk::<false> };
+    let walk = match (terms.short, tape.is_some()) {
+        (false, false) => March::walk::<false, false>,
+        (true, false) => March::walk::<true, false>,
+        (false, true) => March::walk::<false, true>,
+        (true, true) => March::walk::<true, true>,
+    };
+    let mut none = Vec::new();
+    let tape = tape.unwrap_or(&mut none);
     let mut march = March::begin();
     let mut books = Books::open(1.0 - terms.cost);
     let last = bars.end - 1;
@@ -100,7 +108,7 @@ pub(super) fn run(
         scene.holds(&rule.enter, &block, seen, &mut enter);
         scene.holds(&rule.exit, &block, seen, &mut exit);
         let first = (from - bars.start) as u64;
-        march = walk(march, &mut books, (&enter[1..], &exit[1..]), &returns[block], first);
+        march = walk(march, &mut books, (&enter[1..], &exit[1..]), &returns[block], first, tape);
     }
     march.end(books, (last - bars.start) as u64)
 }
@@ -112,12 +120,13 @@ impl March {
     }
 
     // What is carried on lies in variables of its own: the fields of a value that is returned lie in memory.
-    fn walk<const SHORT: bool>(
+    fn walk<const SHORT: bool, const TAPE: bool>(
         self,
         books: &mut Books,
         (enter, exit): (&[u8], &[u8]),
         returns: &[f64],
         first: u64,
+        tape: &mut Vec<f64>,
     ) -> Self {
         let one = Wide::splat(1.0);
         let Self { mut long, mut short, mut equity, mut peak, mut low, mut high, mut sum, mut squares } =
@@ -140,6 +149,9 @@ impl March {
                 growth = growth * books.turn(turned, sides, equity, first + index as u64);
             }
             let earned = growth - one;
+            if TAPE {
+                tape.push(earned.lane(0));
+            }
             equity = equity * growth;
             sum = sum + earned;
             squares = squares + earned * earned;

@@ -150,23 +150,34 @@ pub(super) fn better(rank: Rank, a: &Found, b: &Found) -> Ordering {
     value(b).total_cmp(&value(a)).then(a.number.cmp(&b.number))
 }
 
-/// The best of what was found, best first.
+/// The best of what was found, best first, and how much there was.
 #[derive(Clone, Debug)]
 pub struct Best {
     rank: Rank,
     keep: usize,
     found: Vec<Found>,
+    tried: u64,
+    /// Sharpe ratios: how many, their mean, the sum of their squared distances from it.
+    ratios: (f64, f64, f64),
 }
 
 impl Best {
     /// Keeps so many.
     #[must_use]
     pub const fn new(rank: Rank, keep: usize) -> Self {
-        Self { rank, keep, found: Vec::new() }
+        Self { rank, keep, found: Vec::new(), tried: 0, ratios: (0.0, 0.0, 0.0) }
     }
 
     /// Takes one in, if it is among the best; one that is there already stays once.
     pub fn add(&mut self, found: Found) {
+        self.tried += 1;
+        if let Ok(ratio) = found.figures.sharpe {
+            let (count, mean, squares) = &mut self.ratios;
+            let distance = ratio - *mean;
+            *count += 1.0;
+            *mean += distance / *count;
+            *squares += distance * (ratio - *mean);
+        }
         let at = self.found.binary_search_by(|kept| better(self.rank, kept, &found));
         if let Err(at) = at
             && at < self.keep
@@ -174,6 +185,19 @@ impl Best {
             self.found.insert(at, found);
             self.found.truncate(self.keep);
         }
+    }
+
+    /// Combinations that were tried.
+    #[must_use]
+    pub const fn tried(&self) -> u64 {
+        self.tried
+    }
+
+    /// How much their Sharpe ratios vary, those of a year; 0 where fewer than two have one.
+    #[must_use]
+    pub fn sharpe_variance(&self) -> f64 {
+        let (count, _, squares) = self.ratios;
+        if count < 2.0 { 0.0 } else { squares / (count - 1.0) }
     }
 
     /// The best, best first.

@@ -8,6 +8,7 @@ use super::condition::{Scene, Seen};
 use super::figures::{Best, Figures, Found, Rank};
 use super::space::{Genome, SearchError, Space};
 use crate::catalog::Workspace;
+use crate::risk::{self, Figure, Settings, Undefined};
 use crate::series::Bars;
 
 /// LIMIT: combinations passed over, since they break the rule's order, before the watcher is asked.
@@ -151,6 +152,16 @@ impl<'t, 'a> Trials<'t, 'a> {
         bars: Range<usize>,
         go: &mut dyn FnMut() -> bool,
     ) -> Result<[Figures; LANES], SearchError> {
+        self.taped(genomes, bars, None, go)
+    }
+
+    fn taped(
+        &mut self,
+        genomes: &[Genome],
+        bars: Range<usize>,
+        tape: Option<&mut Vec<f64>>,
+        go: &mut dyn FnMut() -> bool,
+    ) -> Result<[Figures; LANES], SearchError> {
         let (task, space) = (self.task, self.task.space);
         if bars.len() < 2 || bars.end > task.rows() {
             return Err(SearchError::Range);
@@ -160,8 +171,23 @@ impl<'t, 'a> Trials<'t, 'a> {
         let lines = 0..space.rule().lines.len();
         let drawn: Result<_, _> = lines.map(|line| self.columns.eight(space, line, &lanes, go)).collect();
         let scene = Scene::new(drawn?, &mut self.tiles, &lanes.map(|genome| space.values(&genome)));
-        let tallies = backtest::run(space.rule(), (&scene, &mut self.seen), &task.returns, bars, task.terms);
+        let seen = &mut self.seen;
+        let tallies = backtest::run(space.rule(), (&scene, seen), &task.returns, bars, task.terms, tape);
         Ok(tallies.map(|tally| Figures::of(&tally, &task.terms)))
+    }
+
+    /// The deflated Sharpe ratio of a combination: the probability that its true ratio is above what the best of as many
+    /// useless ones as were tried would show. Its own returns are run through once more, for their third and fourth
+    /// moments.
+    pub fn deflated(&mut self, number: u64, bars: Range<usize>, best: &Best) -> Result<Figure, SearchError> {
+        let (genome, terms) = (self.task.space.genome(number), self.task.terms);
+        let mut returns = Vec::with_capacity(bars.len());
+        self.taped(&[genome], bars, Some(&mut returns), &mut || true)?;
+        let mut scratch = vec![0.0; returns.len()];
+        let found = risk::summary(&returns, &Settings::default(), &mut scratch);
+        let sample = found.map_or(Err(Undefined::TooFewPeriods), |found| found.sample);
+        let variance = best.sharpe_variance() / terms.periods_per_year;
+        Ok(sample.and_then(|sample| sample.deflated(best.tried(), variance)))
     }
 
     /// What one combination comes to.

@@ -10,6 +10,7 @@ mod request;
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
+use sluice_calc::risk::Figure;
 use sluice_calc::search::{Found, Genetic, Rank, Rule, Space, Task, Terms, Trials};
 use sluice_calc::{Bars, Cpu, Workspace};
 use sluice_wire::event::parse_time;
@@ -19,7 +20,7 @@ pub(crate) use request::plan;
 
 use crate::data::Series;
 use crate::jobs::{Leader, Pace, Stopped, Work};
-use crate::search::{metrics, parameters, refused, tried};
+use crate::search::{deflated, metrics, parameters, refused, tried};
 use crate::series::View;
 
 /// The kind of such jobs.
@@ -125,8 +126,9 @@ impl Ask {
         };
         let mut trials = Trials::new(&task, Workspace::new(cpu));
         let (best, _) = trials.genetic(&self.how, 0..task.rows(), &mut watch)?;
+        let deflated = deflated(&mut trials, &best, 0..task.rows(), pace)?;
         pace.go(all - told.min(all), || None);
-        let found = best.found().iter().enumerate();
+        let found = deflated.iter().enumerate();
         let top: Vec<Json> =
             found.map(|(rank, found)| self.told(&space, found, &format!("{id}-{rank}"))).collect();
         Ok(json!({"status": "DONE", "seed": self.how.seed, "rows": task.rows(), "topStrategies": top}))
@@ -147,13 +149,15 @@ impl Ask {
         })
     }
 
-    fn told(&self, space: &Space, found: &Found, id: &str) -> Json {
+    fn told(&self, space: &Space, (found, deflated): &(Found, Figure), id: &str) -> Json {
+        let mut report = metrics(&found.figures);
+        report.add("dsr", *deflated);
         json!({
             "id": id,
             "strategy": {"strategyName": self.rule.name, "parameters": parameters(space, found.number)},
             "score": found.figures.score(), "symbol": self.symbol,
             "startTime": time(self.from_ms), "endTime": time(self.to_ms),
-            "metrics": metrics(&found.figures).metrics,
+            "metrics": report.metrics,
         })
     }
 }

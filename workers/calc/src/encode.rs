@@ -315,7 +315,9 @@ pub(crate) fn table(
             if let Some(times) = times {
                 writer.times(times);
             }
-            columns.iter().for_each(|column| writer.column(0, column));
+            for column in columns {
+                writer.column(0, column);
+            }
             Ok(writer.finish())
         }
         Format::Arrow => arrow::write(out, times, names, whole().collect(), &about),

@@ -80,7 +80,8 @@ pub(crate) fn answer(incoming: Incoming, means: Means<'_>, scratch: &mut Scratch
     let mut request: Request = body::read(incoming, rows_max)?;
     let named =
         Named { series: request.stored.take(), from: request.from, to: request.to, last: request.last };
-    if let Some((bars, key)) = named.or(request.data.take(), means)? {
+    let found = named.or(request.data.take(), means)?;
+    if let Some((bars, key)) = found {
         request.bars = Some(bars);
         request.timeframe = request.timeframe.or(key.map(|key| key.timeframe));
     }

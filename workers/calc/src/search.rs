@@ -7,7 +7,10 @@
 mod request;
 mod result;
 
-use sluice_calc::search::{Method, Rank, Space, Task, Terms, Trials, Walk};
+use std::ops::Range;
+
+use sluice_calc::risk::Figure;
+use sluice_calc::search::{Best, Found, Method, Rank, Space, Task, Terms, Trials, Walk};
 use sluice_calc::{Cpu, Workspace};
 
 pub(crate) use request::{checked, fnv, plan, top, tried, unknown};
@@ -47,7 +50,7 @@ impl Work for Plan {
         let rows = bars.len();
         let task = Task::new(&self.space, bars, self.terms, self.rank, self.top)?;
         let mut trials = Trials::new(&task, Workspace::new(cpu));
-        let leader = |found: &sluice_calc::search::Found| Leader {
+        let leader = |found: &Found| Leader {
             parameters: parameters(&self.space, found.number),
             score: self.rank.of(&found.figures),
         };
@@ -59,8 +62,26 @@ impl Work for Plan {
             None => None,
             Some(walk) => Some(trials.walk(walk, &self.method, &mut |tried, _| pace.go(tried, || None))?),
         };
-        Ok(result::of(self, &best, walked.as_ref()).to_string())
+        let top = deflated(&mut trials, &best, 0..rows, pace)?;
+        Ok(result::of(self, &top, walked.as_ref()).to_string())
     }
+}
+
+/// The best with their deflated Sharpe ratios; each is run once more.
+pub(crate) fn deflated(
+    trials: &mut Trials<'_, '_>,
+    best: &Best,
+    bars: Range<usize>,
+    pace: &mut Pace<'_>,
+) -> Result<Vec<(Found, Figure)>, Stopped> {
+    let mut top = Vec::with_capacity(best.found().len());
+    for found in best.found() {
+        if !pace.go(0, || None) {
+            return Err(Stopped::Cancelled);
+        }
+        top.push((*found, trials.deflated(found.number, bars.clone(), best)?));
+    }
+    Ok(top)
 }
 
 /// A search that cannot be, in the words of a refusal.

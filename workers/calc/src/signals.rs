@@ -107,25 +107,18 @@ pub(crate) fn answer(
     let time = |row: usize| data.time(from + row);
     let signals = evaluate(&request, &strategy, (&bars, &time), first, cool_down_ms)?;
     let format = accepted.unwrap_or(Format::Json);
-    let bytes = match format {
-        Format::Json => {
-            let told: Vec<Json> = signals.iter().map(|told| to_json(&request, told)).collect();
-            let answer = json!({"success": true, "count": told.len(), "strategy": name, "signals": told});
-            answer.to_string().into_bytes()
-        }
-        _ => {
-            let about = [
-                ("symbol", json!(request.symbol)),
-                ("timeframe", json!(request.timeframe)),
-                ("count", json!(signals.len())),
-                ("strategy", json!(name)),
-            ];
-            table(
-                format,
-                &signals,
-                about.map(|(name, value)| (name.to_owned(), value)).into_iter().collect(),
-            )?
-        }
+    let bytes = if format == Format::Json {
+        let told: Vec<Json> = signals.iter().map(|told| to_json(&request, told)).collect();
+        let answer = json!({"success": true, "count": told.len(), "strategy": name, "signals": told});
+        answer.to_string().into_bytes()
+    } else {
+        let about = [
+            ("symbol", json!(request.symbol)),
+            ("timeframe", json!(request.timeframe)),
+            ("count", json!(signals.len())),
+            ("strategy", json!(name)),
+        ];
+        table(format, &signals, about.map(|(name, value)| (name.to_owned(), value)).into_iter().collect())?
     };
     Ok(Answer { bytes, format, rows, room: None })
 }

@@ -1,13 +1,15 @@
 //! What a search answers.
 
 use serde_json::{Map, Value as Json, json};
-use sluice_calc::search::{Best, Figures, Found, Space, Walked, Window};
+use sluice_calc::risk::Figure;
+use sluice_calc::search::{Figures, Found, Space, Walked, Window};
 
 use super::Plan;
 use crate::figures::Report;
 
-pub(super) fn of(plan: &Plan, best: &Best, walked: Option<&Walked>) -> Json {
-    let top: Vec<Json> = best.found().iter().map(|found| told(plan, found)).collect();
+/// `top` has the best with their deflated Sharpe ratios.
+pub(super) fn of(plan: &Plan, top: &[(Found, Figure)], walked: Option<&Walked>) -> Json {
+    let top: Vec<Json> = top.iter().map(|(found, deflated)| told(plan, found, *deflated)).collect();
     let mut result = json!({"top": top, "rank": plan.rank.name(), "rows": plan.series.close.len()});
     if let Some(found) = walked {
         result["walk_forward"] = self::walked(&plan.space, plan.series.time_ms.as_deref(), found);
@@ -15,8 +17,10 @@ pub(super) fn of(plan: &Plan, best: &Best, walked: Option<&Walked>) -> Json {
     result
 }
 
-fn told(plan: &Plan, found: &Found) -> Json {
-    let Report { metrics, warnings } = metrics(&found.figures);
+fn told(plan: &Plan, found: &Found, deflated: Figure) -> Json {
+    let mut report = metrics(&found.figures);
+    report.add("dsr", deflated);
+    let Report { metrics, warnings } = report;
     json!({
         "parameters": parameters(&plan.space, found.number), "score": plan.rank.of(&found.figures),
         "metrics": metrics, "warnings": warnings,
@@ -51,7 +55,7 @@ pub(crate) fn metrics(figures: &Figures) -> Report {
 /// the first bar and of the last.
 fn walked(space: &Space, times: Option<&[f64]>, walked: &Walked) -> Json {
     let windows: Vec<Json> = walked.windows.iter().map(|window| of_window(space, times, window)).collect();
-    let figure = |figure: sluice_calc::risk::Figure| figure.map_or(Json::Null, Json::from);
+    let figure = |figure: Figure| figure.map_or(Json::Null, Json::from);
     json!({
         "status": walked.verdict.name(), "windows": windows,
         "sharpe_in_sample": figure(walked.sharpe_in), "sharpe_out_of_sample": figure(walked.sharpe_out),

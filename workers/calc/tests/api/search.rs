@@ -1,7 +1,7 @@
 //! `/calculations/search`: jobs over the wire.
 
 use serde_json::{Value, json};
-use sluice_calc::search::{Rank, Space, Task, Terms, find};
+use sluice_calc::search::{Method, Rank, Space, Task, Terms, Trials, find};
 use sluice_calc::{Bars, Cpu, Workspace};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
@@ -94,7 +94,8 @@ async fn a_grid_answers_what_the_library_finds() {
     let space = Space::new(find("sma_crossover").unwrap(), &given).unwrap();
     let task = Task::new(&space, Bars::from_close(&close), terms, Rank::Sharpe, 3).unwrap();
     let work = Workspace::new(Cpu::proven().unwrap());
-    let best = task.grid(work, 0..30, 0..400, &mut |_, _| true).unwrap();
+    let mut trials = Trials::new(&task, work);
+    let best = trials.search(&Method::Grid, 0..400, &mut |_, _| true).unwrap();
     let top = done["result"]["top"].as_array().unwrap();
     assert_eq!(top.len(), 3);
     for (one, found) in top.iter().zip(best.found()) {
@@ -104,6 +105,8 @@ async fn a_grid_answers_what_the_library_finds() {
         assert_eq!(one["score"].as_f64(), found.figures.sharpe.ok());
         assert_eq!(one["metrics"]["total_return"].as_f64(), Some(found.figures.total_return));
         assert_eq!(one["metrics"]["trades"].as_u64(), Some(u64::from(found.figures.trades)));
+        let deflated = trials.deflated(found.number, 0..400, &best).unwrap();
+        assert_eq!(one["metrics"]["dsr"].as_f64(), Some(deflated.unwrap()));
     }
     assert_eq!(world.metric("sluice_calc_jobs{state=\"done\"}").await, 1.0);
 }
