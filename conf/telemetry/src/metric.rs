@@ -158,6 +158,7 @@ catalogue! {
     CalcFeedLag "sluice_calc_feed_lag_seconds" [] "Age of the oldest closed candle that is not stored yet; while the event worker cannot be asked, the time goes on";
     CalcFeedLast "sluice_calc_feed_last_timestamp_seconds" [] "When a closed candle of the event worker was last stored, seconds since 1970";
     CalcFeedDropped "sluice_calc_feed_dropped_total" [] "Closed candles of the event worker that could not be stored: no bar, or beyond the limits of the store";
+    CalcAsked "sluice_calc_discovery_events_total" ["result"] "Requests for discovery that came as events: served, refused";
     CalcJobs "sluice_calc_jobs" ["state"] "Jobs that are known, by their state";
     CalcTransportBytes "sluice_calc_transport_bytes_total" ["format", "direction"] "Bytes of series taken and answered, by their form";
 

@@ -15,6 +15,9 @@ pub const TYPE_BYTES_MAX: usize = 64;
 /// [`series_group`]. Alone it is the group that every store shared before.
 pub const SERIES_GROUP: &str = "calc-series";
 
+/// The consumer group from which calculation workers serve requests for discovery, each request one of them.
+pub const DISCOVERY_GROUP: &str = "calc-discovery";
+
 /// The consumer group of one store of series.
 pub fn series_group(store: &str) -> String {
     format!("{SERIES_GROUP}-{store}")

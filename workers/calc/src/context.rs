@@ -45,6 +45,8 @@ pub struct Context {
     pub(crate) streams_open: IntGauge,
     /// Symbols worth looking at.
     pub(crate) universe: Kept,
+    /// Requests for discovery that came as events.
+    pub(crate) asked: IntCounterVec,
     pub(crate) requests: IntCounterVec,
     pub(crate) seconds: HistogramVec,
     pub(crate) rows: IntCounter,
@@ -96,6 +98,7 @@ impl Context {
             streams_open: metric::gauge(registry, Name::CalcStreams),
             universe,
             seconds,
+            asked: metric::counters(registry, Name::CalcAsked),
             requests: metric::counters(registry, Name::CalcRequests),
             rows: metric::counter(registry, Name::CalcRows),
             rejected: metric::counters(registry, Name::CalcRejected),

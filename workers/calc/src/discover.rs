@@ -4,6 +4,7 @@
 //! out of the stored series. Each is a genetic algorithm over the usual values of a rule; all together are one job. What
 //! was found stays in the job's file and has an id of its own, `disc-<job>-<request>-<rank>`.
 
+mod asked;
 mod publish;
 mod request;
 
@@ -15,6 +16,7 @@ use sluice_calc::search::{Found, Genetic, Rank, Rule, Space, Task, Terms, Trials
 use sluice_calc::{Bars, Cpu, Workspace};
 use sluice_wire::event::parse_time;
 
+pub(crate) use asked::Asked;
 pub(crate) use publish::Publisher;
 pub(crate) use request::plan;
 

@@ -20,7 +20,7 @@ use sluice_calc::Cpu;
 use tokio::sync::{Notify, watch};
 
 pub(crate) use pace::{Leader, Pace, Progress};
-pub(crate) use record::{Failure, Outbox, Record, Status};
+pub(crate) use record::{Failure, Outbox, RESTARTED, Record, Status};
 use store::Store;
 
 use crate::bounds::{

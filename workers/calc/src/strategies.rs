@@ -42,7 +42,7 @@ pub(crate) async fn post_discover(
     taken(&context, record, bytes, Box::new(plan)).await
 }
 
-fn of_plan(plan: &Plan, record: Record) -> Record {
+pub(crate) fn of_plan(plan: &Plan, record: Record) -> Record {
     Record {
         kind: KIND.to_owned(),
         strategy: plan.strategy().to_owned(),

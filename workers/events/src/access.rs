@@ -3,7 +3,7 @@
 use sluice_http::Reject;
 use sluice_identity::caller::{Caller, Via};
 use sluice_wire::code::Code;
-use sluice_wire::event::{EventType, is_series_group};
+use sluice_wire::event::{DISCOVERY_GROUP, EventType, is_series_group};
 use sluice_wire::role::Role;
 
 use crate::error::Fault;
@@ -48,9 +48,9 @@ pub(crate) fn may_administer(caller: &Caller) -> Result<(), Reject> {
 }
 
 /// Refuses who may not make a group or change it: administrators may, calculation workers may make those that feed
-/// their stores, and others those of a name that `events:group:NAME` grants.
+/// their stores and the one of requests for discovery, and others those of a name that `events:group:NAME` grants.
 pub(crate) fn may_make(caller: &Caller, group: &str) -> Result<(), Reject> {
-    let feeds = is_series_group(group);
+    let feeds = is_series_group(group) || group == DISCOVERY_GROUP;
     if feeds && caller.as_role() == Some(Role::Calc) {
         return Ok(());
     }

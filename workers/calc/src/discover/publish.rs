@@ -135,13 +135,16 @@ fn event(record: &Record, mut strategy: Json) -> Option<NewEvent> {
     let id = object.remove("id")?;
     // What the platform's message has, and no more: its reader may be a strict one.
     object.remove("metrics");
-    let event = json!({
+    let mut event = json!({
         "event_type": "strategy_discovered",
         "event_id": event_id(id.as_str()?),
         "timestamp": record.finished,
         "data": strategy,
         "metadata": {"topic": "discovered-strategies", "id": id, "job": record.job},
     });
+    if let Some(request) = &record.request {
+        event["metadata"]["request"] = json!(request);
+    }
     serde_json::from_value(event).ok()
 }
 

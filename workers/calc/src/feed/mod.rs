@@ -10,6 +10,8 @@
 //! away it is asked again after a pause. Where none is configured there is no feed. At the end, what is held and not
 //! stored goes back at once. How far the series are behind is looked at every few seconds ([`pulse`]).
 //!
+//! Requests for discovery are leased the same way, beside them ([`crate::discover`]).
+//!
 //! Bars among the market data become open candles ([`open`]): nothing depends on them, so they are not acknowledged.
 
 pub(crate) mod bar;
@@ -26,6 +28,7 @@ use sluice_http::Stop;
 use tokio::task::JoinSet;
 
 use crate::context::Context;
+use crate::discover::Asked;
 use closed::Closed;
 pub(crate) use pulse::Pulse;
 pub(crate) use seat::Seat;
@@ -52,6 +55,8 @@ impl Feed {
         let mut tasks = JoinSet::new();
         tasks.spawn(open::run(client.clone(), Arc::clone(context), stop.clone()));
         tasks.spawn(look(client.clone(), Arc::clone(context), seat.group.clone(), stop.clone()));
+        let asked = Asked::new(client.clone(), Arc::clone(context), seat.consumer.clone(), stop.clone());
+        tasks.spawn(asked.run());
         let closed = Closed::new(client.clone(), Arc::clone(context), seat, stop);
         tasks.spawn(closed.run());
         Self { tasks }

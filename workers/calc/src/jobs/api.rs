@@ -86,6 +86,7 @@ pub(crate) fn new_record(owner: String) -> Record {
         created: now_ms(),
         finished: None,
         error: None,
+        request: None,
         outbox: None,
     }
 }

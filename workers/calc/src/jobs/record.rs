@@ -69,6 +69,9 @@ impl Failure {
     }
 }
 
+/// Code of a job that a start of the worker cut off.
+pub(crate) const RESTARTED: &str = "restarted";
+
 /// A job, as it is listed and as the first line of its file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -92,6 +95,9 @@ pub(crate) struct Record {
     pub(crate) finished: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<Failure>,
+    /// The event that asked for it; none for jobs that came by a call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) request: Option<String>,
     /// What becomes of its findings as events; none for jobs that publish nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) outbox: Option<Outbox>,

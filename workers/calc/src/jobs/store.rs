@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::record::{Failure, Record, Status};
+use super::record::{Failure, RESTARTED, Record, Status};
 use crate::bounds::{JOB_RECORD_BYTES_MAX, JOBS_KEPT_BYTES_MAX};
 use crate::error::CalcError;
 
@@ -58,8 +58,7 @@ impl Store {
         if record.status.has_ended() {
             return Ok((record, bytes));
         }
-        let failure =
-            Failure::new("restarted", "the worker was started again before it had ended".to_owned());
+        let failure = Failure::new(RESTARTED, "the worker was started again before it had ended".to_owned());
         record.end(Status::Failed, Some(failure));
         record.finished = Some(now_ms);
         let bytes = self.write(&record, None)?;

@@ -17,6 +17,7 @@ fn record(job: &str, status: Status) -> Record {
         created: now_ms(),
         finished: status.has_ended().then(now_ms),
         error: None,
+        request: None,
         outbox: None,
     }
 }

@@ -30,6 +30,7 @@ pub(super) fn jobs() -> Shapes {
         ("created!", count()),
         ("finished!", or_null("integer")),
         ("error", object(&[("code!", text()), ("detail!", text())])),
+        ("request", text()),
         ("outbox", words(&["waits", "published", "refused"])),
         ("progress!", progress),
     ];
