@@ -115,6 +115,8 @@ pub(crate) const LIVE_TAILS_BYTES_MAX: u64 = 64 << 20;
 pub(crate) const JOBS_RUNNING_MAX: usize = 2;
 /// Jobs that wait for one of them to end.
 pub(crate) const JOBS_WAITING_MAX: usize = 16;
+/// Of those, jobs of one owner: whoever asks for many leaves room for others.
+pub(crate) const JOBS_WAITING_EACH_MAX: usize = 8;
 /// Clients that watch jobs, all together.
 pub(crate) const JOBS_WATCHERS_MAX: usize = 256;
 /// Bytes of prices of the jobs that wait, all together.

@@ -24,7 +24,8 @@ pub(crate) use record::{Failure, Outbox, RESTARTED, Record, Status};
 use store::Store;
 
 use crate::bounds::{
-    JOBS_KEPT_BYTES_MAX, JOBS_KEPT_MAX, JOBS_RUNNING_MAX, JOBS_WAITING_BYTES_MAX, JOBS_WAITING_MAX,
+    JOBS_KEPT_BYTES_MAX, JOBS_KEPT_MAX, JOBS_RUNNING_MAX, JOBS_WAITING_BYTES_MAX, JOBS_WAITING_EACH_MAX,
+    JOBS_WAITING_MAX,
 };
 use crate::error::{CalcError, Refusal};
 use crate::pool::Pool;
@@ -108,6 +109,8 @@ struct Waiting {
 pub(crate) enum NotTaken {
     /// As many wait as may.
     Full,
+    /// As many of this owner wait as may.
+    Share,
     /// Its file could not be written.
     Store,
 }
@@ -202,9 +205,7 @@ impl Jobs {
     ) -> Result<Arc<Job>, NotTaken> {
         let shared = &self.0;
         let _taking = lock(&shared.taking);
-        if !lock(&shared.state).has_room(bytes) {
-            return Err(NotTaken::Full);
-        }
+        lock(&shared.state).has_room(bytes, &record.owner)?;
         // Before a thread can have it: its end is written after.
         let written = shared.store.write(&record, None).map_err(|error| {
             tracing::error!(component = "jobs", error = %error, "a job could not be written");
@@ -313,10 +314,14 @@ impl Drop for Jobs {
 
 impl State {
     /// Whether another job may wait, of so many bytes; one alone always may.
-    fn has_room(&self, bytes: usize) -> bool {
+    fn has_room(&self, bytes: usize, owner: &str) -> Result<(), NotTaken> {
         let held: usize = self.waiting.iter().map(|waiting| waiting.bytes).sum();
-        self.waiting.is_empty()
-            || (self.waiting.len() < JOBS_WAITING_MAX && held + bytes <= JOBS_WAITING_BYTES_MAX)
+        let own = self.waiting.iter().filter(|waiting| lock(&waiting.job.record).owner == owner).count();
+        if own >= JOBS_WAITING_EACH_MAX {
+            return Err(NotTaken::Share);
+        }
+        let fits = self.waiting.len() < JOBS_WAITING_MAX && held + bytes <= JOBS_WAITING_BYTES_MAX;
+        if self.waiting.is_empty() || fits { Ok(()) } else { Err(NotTaken::Full) }
     }
 }
 

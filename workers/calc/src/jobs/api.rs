@@ -23,7 +23,9 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use super::record::{Record, Status, now_ms};
 use super::{Job, Leader, NotTaken, Progress, Work};
 use crate::api::{incoming, settle};
-use crate::bounds::{ID_BYTES_MAX, JOBS_PAGE_MAX, JOBS_WATCHERS_MAX, SMALL_BODY_BYTES_MAX};
+use crate::bounds::{
+    ID_BYTES_MAX, JOBS_PAGE_MAX, JOBS_WAITING_EACH_MAX, JOBS_WATCHERS_MAX, SMALL_BODY_BYTES_MAX,
+};
 use crate::context::Context;
 use crate::pool::{Lane, Scratch};
 use crate::search::{self, Plan};
@@ -100,10 +102,14 @@ pub(crate) async fn taken(
 ) -> Result<Response, Reject> {
     let (jobs, of_job) = (Arc::clone(&context.jobs), record.clone());
     let taken = blocking(move || jobs.take(of_job, bytes, work)).await?;
+    let full = |text: String| {
+        context.rejected.with_label_values(&["queue_full"]).inc();
+        Problem::new(Code::QueueFull).detail(text).retry_after_s(COME_BACK_S)
+    };
     taken.map_err(|not| match not {
-        NotTaken::Full => {
-            context.rejected.with_label_values(&["queue_full"]).inc();
-            Problem::new(Code::QueueFull).detail("as many jobs wait as may").retry_after_s(COME_BACK_S)
+        NotTaken::Full => full("as many jobs wait as may".to_owned()),
+        NotTaken::Share => {
+            full(format!("{JOBS_WAITING_EACH_MAX} of your jobs wait, which is the limit of one owner"))
         }
         NotTaken::Store => Problem::new(Code::Internal).detail("the job could not be written"),
     })?;
