@@ -40,6 +40,11 @@ impl Spread {
         };
         Some(Self { median, low, high })
     }
+
+    /// In another unit.
+    pub(crate) fn times(self, factor: f64) -> Self {
+        Self { median: self.median * factor, low: self.low * factor, high: self.high * factor }
+    }
 }
 
 /// Latency percentiles of one run or of merged runs, in milliseconds.
@@ -66,6 +71,18 @@ impl Percentiles {
             max: ms(histogram.max()),
         }
     }
+}
+
+/// Points of a curve: shares of the requests, from none to 9,999 of 10,000, as many between each two nines.
+const CURVE_POINTS: u32 = 36;
+
+/// The latency within which each share of the requests was answered, in milliseconds; empty without requests.
+pub(crate) fn curve(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
+    if histogram.is_empty() {
+        return Vec::new();
+    }
+    let share = |point: u32| 1.0 - 10_f64.powf(-4.0 * f64::from(point) / f64::from(CURVE_POINTS));
+    (0..=CURVE_POINTS).map(share).map(|share| (share, ms(histogram.value_at_quantile(share)))).collect()
 }
 
 fn ms(ns: u64) -> f64 {

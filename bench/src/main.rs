@@ -18,6 +18,7 @@ mod machine;
 mod measure;
 mod origin;
 mod pacer;
+mod page;
 mod peers;
 mod process;
 mod program;
@@ -105,7 +106,7 @@ pub(crate) struct RunArgs {
     /// The sluice binary; default: beside this binary, then PATH
     #[arg(long)]
     sluice: Option<PathBuf>,
-    /// Directory for NAME.json and NAME.md
+    /// Directory for NAME.json, NAME.md and NAME.html
     #[arg(long, default_value = "bench/out")]
     out: PathBuf,
     /// Interleaved rounds (3 to 50); default from the scenario

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::compare::Comparison;
-use crate::figures::{Cell, Percentiles, Spread};
+use crate::figures::{Cell, Percentiles, Spread, curve};
 use crate::load::Pace;
 use crate::machine::Machine;
 use crate::scenario::Scenario;
@@ -71,6 +71,8 @@ pub(crate) struct Figures {
     pub send_lag_p99_ms: Option<Spread>,
     /// Percentiles of all rounds' latencies together.
     pub merged_ms: Percentiles,
+    /// Of the same, shares of the requests and the latency within which they were answered.
+    pub curve_ms: Vec<(f64, f64)>,
     pub failed: u64,
     /// Of the failed, those never sent or not answered in time.
     pub left_waiting: u64,
@@ -105,6 +107,7 @@ impl Figures {
             service_p99_ms: cell.spread(|run| run.service_p99_ms),
             send_lag_p99_ms: cell.spread(|run| run.lag_p99_ms).filter(|_| cell.pace != Pace::Closed),
             merged_ms: Percentiles::of(&cell.merged),
+            curve_ms: curve(&cell.merged),
             failed: cell.failed(),
             left_waiting: cell.left_waiting(),
             complaints: cell.complaints.clone(),

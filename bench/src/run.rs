@@ -23,7 +23,7 @@ use crate::threshold::judge;
 use crate::tokens::Tokens;
 use crate::vault::answers_rightly;
 use crate::work::Work;
-use crate::{choice, measure, origin, table};
+use crate::{choice, measure, origin, page, table};
 
 /// Beyond the measured time: starting, checking and stopping every subject.
 const OVERHEAD_MAX: Duration = Duration::from_secs(120);
@@ -287,14 +287,14 @@ fn describe(subject: &dyn Subject, found: Result<&Identity, String>) -> Describe
     }
 }
 
-/// Writes NAME.json and NAME.md into `out` and the tables to standard output.
+/// Writes NAME.json, NAME.md and NAME.html into `out` and the tables to standard output.
 fn publish(out: &Path, report: &Report) -> anyhow::Result<()> {
     std::fs::create_dir_all(out).with_context(|| format!("create {}", out.display()))?;
-    let tables = table::render(report);
+    let (tables, page) = (table::render(report), page::render(report));
     let name = &report.scenario.name;
     let json = serde_json::to_string_pretty(report)? + "\n";
-    for (path, text) in [(out.join(format!("{name}.json")), &json), (out.join(format!("{name}.md")), &tables)]
-    {
+    for (kind, text) in [("json", &json), ("md", &tables), ("html", &page)] {
+        let path = out.join(format!("{name}.{kind}"));
         std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
     }
     std::io::stdout().write_all(tables.as_bytes()).context("write to standard output")

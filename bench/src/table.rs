@@ -31,7 +31,8 @@ pub(crate) fn render(report: &Report) -> String {
     text
 }
 
-fn paces(report: &Report) -> Vec<&str> {
+/// Every pace, in the order of the cells.
+pub(crate) fn paces(report: &Report) -> Vec<&str> {
     let mut paces: Vec<&str> = Vec::new();
     for cell in &report.cells {
         if !paces.contains(&cell.pace.as_str()) {
@@ -236,9 +237,7 @@ fn verdicts(text: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(text, "\n{met} of {} checks met.", report.verdicts.len())?;
     for verdict in noted {
         let word = if verdict.result == Judgement::Missed { "MISSED" } else { "not measured" };
-        let found = verdict.found.map_or(String::new(), |value| format!(", found {value:.3}"));
-        let reason = verdict.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
-        writeln!(text, "- {word}: {}{found}{reason}", verdict.check)?;
+        writeln!(text, "- {word}: {}", verdict.told())?;
     }
     Ok(())
 }

@@ -53,6 +53,15 @@ pub(crate) struct Verdict {
     pub reason: Option<String>,
 }
 
+impl Verdict {
+    /// The check, what was found and why that is so.
+    pub(crate) fn told(&self) -> String {
+        let found = self.found.map_or(String::new(), |value| format!(", found {value:.3}"));
+        let reason = self.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+        format!("{}{found}{reason}", self.check)
+    }
+}
+
 /// Result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
