@@ -55,14 +55,14 @@ impl<F: Between<O>, const O: usize> Channel<F, O> {
             Self::tile(
                 [highest.looks(bars), lowest.looks(bars)],
                 now,
-                outs.each_mut().map(|out| &mut out[from..]),
+                outs.each_mut().map(|out| &mut out[from..][..bars]),
                 next,
             );
         }
     }
 
     /// The last look for both extremes, and what is made of them before either is written. What comes
-    /// `next`, and where it will be written, is asked for meanwhile.
+    /// `next` is asked for meanwhile.
     fn tile([highest, lowest]: [[&[f64]; 2]; 2], now: &[f64], mut outs: [&mut [f64]; O], next: [&[f64]; 3]) {
         let len = now.len();
         let whole = len / Wide::WIDTH * Wide::WIDTH;
@@ -73,7 +73,6 @@ impl<F: Between<O>, const O: usize> Channel<F, O> {
             let now = Wide::load(&now[at..][..Wide::WIDTH]);
             let values = F::of(Runs::<Highest>::most(highest, at), Runs::<Lowest>::most(lowest, at), now);
             for (out, value) in outs.iter_mut().zip(values) {
-                foresee(out, len + at);
                 value.store(&mut out[at..][..Wide::WIDTH]);
             }
         }

@@ -136,7 +136,7 @@ impl<'a, S: Side> Runs<'a, S> {
         S::pick(V::load(&first[at..][..V::WIDTH]), V::load(&second[at..][..V::WIDTH]))
     }
 
-    /// Writes the extremes and asks for as much of what comes `next`, and of where it will be written; `SHOWN`, a zero is positive.
+    /// Writes the extremes and asks for as much of what comes `next`; `SHOWN`, a zero is positive.
     fn find<const SHOWN: bool>(&self, out: &mut [f64], next: &[f64]) {
         let len = out.len();
         let looks = self.looks(len);
@@ -144,7 +144,6 @@ impl<'a, S: Side> Runs<'a, S> {
         for at in (0..whole).step_by(Wide::WIDTH) {
             if !next.is_empty() {
                 foresee(next, at);
-                foresee(out, len + at);
             }
             let most = Self::most::<Wide>(looks, at);
             let most = if SHOWN { most + Wide::splat(0.0) } else { most };
