@@ -7,7 +7,7 @@
 //! Exact conditions: successful requests are sampled in windows of 100 ms with 20 samples (of 1 s where
 //! fewer come; never shorter than the latency), lane by lane, since an order and an analysis take different
 //! times. At the end of each, with `floor` the least 90th percentile of a lane's window in the last minute, a
-//! lane's gradient is `1.25 × floor / p90`, between 0.5 and 1; that of all is their mean, weighted by samples.
+//! lane's gradient is `1.25 × floor / p90`, between 0.5 and 1, where less than 8 ms counts as 8 ms; that of all is their mean, weighted by samples.
 //! The limit goes half way to `gradient × limit + √limit`. A window in which a tenth of the requests failed
 //! (timeouts, resets, refusals) takes a tenth off instead; failures that are quick would otherwise look like a
 //! fast upstream.
@@ -52,6 +52,9 @@ const PACE_MAX: Duration = Duration::from_secs(10);
 const SAMPLES_MAX: usize = 512;
 /// By how much the latency may exceed its floor without a smaller limit.
 const TOLERANCE: f64 = 1.25;
+/// Latencies below count as this long. Where a fast upstream, or this process in front of it, takes up to 10 ms
+/// instead of a fraction of one, nobody is harmed who would not be harmed more by a refusal.
+const HARMLESS_US: u32 = 8_000;
 /// Part of the latency that is left at most where half the limit shows that the upstream was full.
 const RELIEF: f64 = 0.8;
 /// How long latency makes no limit fall after it did so without use: at first, and at most.
@@ -296,8 +299,8 @@ impl Adaptive {
 fn stretch(shown: &[Option<Shown>; 4], floors_us: &[Option<u32>; 4]) -> f64 {
     let (mut sum, mut samples) = (0.0, 0.0);
     for shown in shown.iter().flatten() {
-        let floor = floors_us[shown.lane].unwrap_or(shown.p90_us);
-        sum += shown.samples * f64::from(shown.p90_us) / f64::from(floor);
+        let floor = floors_us[shown.lane].unwrap_or(shown.p90_us).max(HARMLESS_US);
+        sum += shown.samples * f64::from(shown.p90_us.max(HARMLESS_US)) / f64::from(floor);
         samples += shown.samples;
     }
     if samples > 0.0 { sum / samples } else { 1.0 }

@@ -107,6 +107,21 @@ fn overload_is_found_and_what_the_upstream_can_do_is_used() {
 }
 
 #[test]
+fn a_crowd_that_a_fast_upstream_serves_within_milliseconds_is_not_turned_away() {
+    // One at a time for 33 µs: with 256 callers each waits 8 ms, two hundred times the least.
+    let mut world = World::new(1, 33, 3);
+    world.clients = Some(1);
+    world.run(5, 20);
+    world.clients = Some(256);
+    let shown = world.run(90, 20);
+    assert!(shown.limit >= 256, "{shown:?}");
+    // A thousand callers wait 33 ms: that is a crowd, which is cut to what waits some milliseconds.
+    world.clients = None;
+    let shown = world.run(90, 20);
+    assert!(shown.limit < 700 && shown.took_us < 20_000, "{shown:?}");
+}
+
+#[test]
 fn an_upstream_that_grows_is_followed() {
     let mut world = World::new(20, 10_000, 9);
     world.run(20, 167);
