@@ -71,6 +71,9 @@ tests calc python3 tests/calc.py --sluice "$target/release/sluice"
 tests acme python3 tests/acme.py --sluice "$target/release/sluice"
 tests console python3 tests/console/run.py --sluice "$target/release/sluice"
 step bench "$target/release/sluice-bench" run edge --quick --sluice "$target/release/sluice" --out "$log/bench"
+step bench-h2 "$target/release/sluice-bench" run edge-h2 --quick --sluice "$target/release/sluice" --out "$log/bench"
+# Instructions of the main operations under callgrind, held against bench/history.
+step instructions "$target/release/sluice-bench" count --sluice "$target/release/sluice"
 step bench-events "$target/release/sluice-bench" run events --quick --sluice "$target/release/sluice" --out "$log/bench"
 # Without OpenBao, which is fetched for the whole run alone: that it answers alike is what `vault` above proves.
 step bench-vault "$target/release/sluice-bench" run vault --quick --sluice "$target/release/sluice" --out "$log/bench"

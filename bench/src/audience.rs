@@ -3,14 +3,12 @@
 //! A subscriber's bytes are not parsed: in whatever protocol an event arrives, its text is in it as it was stored,
 //! with the intended time of its send.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use memchr::memmem;
-use tokio::net::TcpStream;
 
-use crate::connection::{greet, reach};
+use crate::load::{Link, Place};
 use crate::voice::{BEFORE_STAMP, STAMP};
 
 /// In the closed loop the next events are stored when subscribers are at most so many behind, on average.
@@ -24,14 +22,33 @@ pub(crate) struct Audience {
     pub subscribers: u32,
     /// Events that a request stores.
     pub batch: u32,
-    /// What each says, and the words after which it hears everything.
-    pub listen: (String, &'static [u8]),
+    /// Where they listen, if not where is published.
+    pub place: Option<Place>,
+    /// What each says until it hears everything.
+    pub steps: Vec<Step>,
+}
+
+/// Something said, and what is awaited then.
+#[derive(Debug, Clone)]
+pub(crate) struct Step {
+    pub say: Vec<u8>,
+    /// The end of the answer; the first bytes, without one.
+    pub end: &'static [u8],
+    /// What the answer must hold.
+    pub must: &'static str,
+}
+
+impl Step {
+    /// Words, and the end of their answer.
+    pub(crate) fn plain((words, end): (String, &'static [u8])) -> Self {
+        Self { say: words.into_bytes(), end, must: "" }
+    }
 }
 
 /// One subscriber's connection.
 #[derive(Debug)]
 pub(crate) struct Ear {
-    stream: TcpStream,
+    link: Link,
     buffer: Vec<u8>,
 }
 
@@ -45,14 +62,18 @@ pub(crate) struct Hearing {
 }
 
 impl Audience {
-    /// Opens every subscriber's connection.
-    pub(crate) async fn gather(&self, address: SocketAddr) -> anyhow::Result<Vec<Ear>> {
+    /// Opens every subscriber's connection, at `beside` unless they listen elsewhere.
+    pub(crate) async fn gather(&self, beside: &Place) -> anyhow::Result<Vec<Ear>> {
+        let place = self.place.as_ref().unwrap_or(beside);
         let mut ears = Vec::new();
         for _ in 0..self.subscribers {
             let opened = tokio::time::timeout(GATHER_LIMIT, async {
-                let mut stream = reach(address).await?;
-                let buffer = greet(&mut stream, &self.listen.0, self.listen.1).await?;
-                anyhow::Ok(Ear { stream, buffer })
+                let link = place.link(None).await?;
+                let mut buffer = Vec::new();
+                for Step { say, end, must } in &self.steps {
+                    buffer = link.take_step(say, end, must).await?;
+                }
+                anyhow::Ok(Ear { link, buffer })
             });
             ears.push(opened.await.context("a subscriber was not let in")?.context("subscribe")?);
         }
@@ -69,15 +90,9 @@ impl Audience {
 impl Ear {
     /// Waits for bytes and takes them; an error when there will be no more.
     pub(crate) async fn hear(&mut self) -> std::io::Result<()> {
-        loop {
-            self.stream.readable().await?;
-            self.buffer.reserve(HEAR_BYTES);
-            match self.stream.try_read_buf(&mut self.buffer) {
-                Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
+        match self.link.receive_pieces(&mut self.buffer, HEAR_BYTES).await? {
+            0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
         }
     }
 }
@@ -166,7 +181,7 @@ mod tests {
 
     #[test]
     fn what_is_stored_is_missed_until_every_subscriber_has_it() {
-        let audience = Audience { subscribers: 3, batch: 2, listen: (String::new(), b"") };
+        let audience = Audience { subscribers: 3, batch: 2, place: None, steps: Vec::new() };
         let mut hearing = audience.hearing();
         assert_eq!((hearing.missing(), hearing.each()), (0, 6));
         hearing.stored();

@@ -1,12 +1,16 @@
 //! The equal-answer check: before anything is measured, every subject must give the same answer and do
 //! what its name says. A fast wrong answer is no result.
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 
+use rustls::{ClientConnection, StreamOwned};
+
+use crate::load::{Place, Tls};
 use crate::question::Question;
 use crate::response::{BODY_BYTES_MAX, HEAD_BYTES_MAX, parse};
 use crate::subject::{PATH, Running, Subject, echo_path};
@@ -23,10 +27,20 @@ pub(crate) struct Answer {
 }
 
 /// Sends one request on a connection of its own and reads the answer.
-pub(crate) fn ask(address: SocketAddr, request: &[u8]) -> anyhow::Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&address, ANSWER_LIMIT)?;
+pub(crate) fn ask(place: &Place, request: &[u8]) -> anyhow::Result<Answer> {
+    let stream = TcpStream::connect_timeout(&place.address, ANSWER_LIMIT)?;
     stream.set_read_timeout(Some(ANSWER_LIMIT))?;
     stream.set_write_timeout(Some(ANSWER_LIMIT))?;
+    match &place.tls {
+        None => converse(stream, request),
+        Some(Tls { config, name }) => {
+            let session = ClientConnection::new(Arc::clone(config), name.clone())?;
+            converse(StreamOwned::new(session, stream), request)
+        }
+    }
+}
+
+fn converse(mut stream: impl Read + Write, request: &[u8]) -> anyhow::Result<Answer> {
     stream.write_all(request)?;
     let (mut buffer, mut piece) = (Vec::new(), [0_u8; 16 * 1024]);
     loop {
@@ -50,8 +64,9 @@ pub(crate) fn equal_answer(
     expected: &[u8],
 ) -> anyhow::Result<()> {
     let able = running.authorization.as_deref();
+    let place = running.place()?;
     let answer_to = |path: &str, credentials: Option<&str>| {
-        ask(running.address, running.request(question, path, credentials).fresh())
+        ask(&place, running.request(question, path, credentials).fresh())
     };
     let answer = answer_to(PATH, able)?;
     ensure!(answer.status == 200, "status {} in place of 200: {}", answer.status, text(&answer.body));
@@ -83,10 +98,11 @@ pub(crate) fn equal_answer(
 /// A key that comes again: the same request gets the same answer, another one is refused.
 fn keys_are_kept(running: &Running, question: Question) -> anyhow::Result<()> {
     let mut request = running.request(question, PATH, running.authorization.as_deref());
-    let first = ask(running.address, request.fresh())?;
-    let again = ask(running.address, request.same())?;
+    let place = running.place()?;
+    let first = ask(&place, request.fresh())?;
+    let again = ask(&place, request.same())?;
     ensure!(first == again, "a request sent again was answered {}, not {}", again.status, first.status);
-    let other = ask(running.address, &request.altered())?.status;
+    let other = ask(&place, &request.altered())?.status;
     ensure!(other == 422, "status {other} in place of 422 for a key of another request");
     Ok(())
 }
@@ -109,7 +125,7 @@ mod tests {
 
     use super::*;
 
-    fn once(answer: &'static [u8]) -> SocketAddr {
+    fn once(answer: &'static [u8]) -> Place {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         std::thread::spawn(move || {
@@ -119,7 +135,7 @@ mod tests {
             assert!(taken > 0);
             stream.write_all(answer).unwrap();
         });
-        address
+        Place::plain(address)
     }
 
     #[test]
@@ -135,9 +151,9 @@ mod tests {
     fn answer_is_read_whole_and_a_torn_one_is_an_error() {
         let request = b"GET / HTTP/1.1\r\n\r\n";
         let whole = once(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n");
-        assert_eq!(ask(whole, request).unwrap(), Answer { status: 200, body: b"ok".to_vec() });
+        assert_eq!(ask(&whole, request).unwrap(), Answer { status: 200, body: b"ok".to_vec() });
         let torn = once(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort");
-        assert!(ask(torn, request).unwrap_err().to_string().contains("whole"));
-        assert!(ask(once(b"220 smtp\r\n\r\n"), request).is_err());
+        assert!(ask(&torn, request).unwrap_err().to_string().contains("whole"));
+        assert!(ask(&once(b"220 smtp\r\n\r\n"), request).is_err());
     }
 }

@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::account::CpuTime;
-use crate::load::{Failures, Outcome, Pace};
+use crate::load::{Failures, Moment, Outcome, Pace, Timeline};
 
 /// Longest latency told apart, one minute in nanoseconds; longer ones count as this.
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
@@ -118,7 +118,7 @@ impl Run {
             service_p99_ms: ms(outcome.service.value_at_quantile(0.99)),
             lag_p99_ms: ms(outcome.lag.value_at_quantile(0.99)),
             rss_bytes,
-            failures: outcome.failures,
+            failures: outcome.failures.clone(),
             kept: match pace {
                 // In requests, each of which may cause many deliveries.
                 Pace::Open(rate) => kept(outcome.answered / outcome.each.max(1), f64::from(rate) * elapsed_s),
@@ -139,9 +139,13 @@ fn kept(answered: u64, asked: f64) -> bool {
 pub(crate) struct Cell {
     pub subject: String,
     pub pace: Pace,
+    /// The CPU time and memory of the subject are known.
+    pub accounted: bool,
     pub runs: Vec<Run>,
     /// Latency of all rounds together, in nanoseconds.
     pub merged: Histogram<u64>,
+    /// The same over time; nothing without a round.
+    timeline: Option<Timeline>,
     pub complaints: Vec<String>,
 }
 
@@ -151,8 +155,10 @@ impl Cell {
         Self {
             subject: subject.into(),
             pace,
+            accounted: true,
             runs: Vec::new(),
             merged: new_histogram(),
+            timeline: None,
             complaints: Vec::new(),
         }
     }
@@ -160,6 +166,10 @@ impl Cell {
     /// Adds one round.
     pub(crate) fn add(&mut self, outcome: &Outcome<CpuTime>, rss_bytes: u64, ticks_per_s: u64) {
         self.merged.add(&outcome.latency).expect("all histograms have the same bounds");
+        match &mut self.timeline {
+            Some(line) => line.add(&outcome.timeline),
+            none => *none = Some(outcome.timeline.clone()),
+        }
         if let Some(words) = outcome.complaint.as_ref()
             && self.complaints.len() < COMPLAINTS_MAX
             && !self.complaints.contains(words)
@@ -179,9 +189,21 @@ impl Cell {
         self.runs.iter().map(|run| run.failures.total()).sum()
     }
 
+    /// The same by kind.
+    pub(crate) fn failures(&self) -> Failures {
+        let mut all = Failures::default();
+        self.runs.iter().for_each(|run| all.add(&run.failures));
+        all
+    }
+
+    /// Latency over time, all rounds together.
+    pub(crate) fn moments(&self) -> Vec<Moment> {
+        self.timeline.as_ref().map_or_else(Vec::new, |line| line.moments(self.runs.len()))
+    }
+
     /// Of these, requests that were only too late: unsent or unanswered at the end.
     pub(crate) fn left_waiting(&self) -> u64 {
-        self.runs.iter().map(|run| run.failures.unanswered + run.failures.dropped).sum()
+        self.runs.iter().map(|run| run.failures.left_waiting()).sum()
     }
 
     /// The subject kept the offered rate in most rounds: as with every figure, the median round speaks.
@@ -234,7 +256,8 @@ pub(crate) mod tests {
             latency,
             service: new_histogram(),
             lag: new_histogram(),
-            failures: Failures { status: 1, ..Failures::default() },
+            failures: Failures::of_status(500, 1),
+            timeline: Timeline::new(Duration::from_secs(1)),
             complaint: Some(format!("status {}", latencies_ns.len())),
             answered: latencies_ns.len() as u64,
             each: 1,

@@ -10,7 +10,7 @@ mod audience;
 mod check;
 mod choice;
 mod compare;
-mod connection;
+mod count;
 mod figures;
 mod kernels;
 mod load;
@@ -32,9 +32,12 @@ mod sluice;
 mod stored;
 mod stores;
 mod subject;
+mod sweep;
 mod table;
 mod threshold;
 mod tokens;
+mod transport;
+mod url;
 mod vault;
 mod voice;
 mod work;
@@ -70,6 +73,13 @@ struct Cli {
 enum Command {
     /// Run a scenario, e.g. `sluice-bench run edge --quick`
     Run(RunArgs),
+    /// Ask any URL, e.g. `sluice-bench load http://127.0.0.1:8080/ --rate 1000`
+    Load(Box<url::LoadArgs>),
+    /// Instructions of the main operations under callgrind, held against what was counted before
+    Count(count::CountArgs),
+    /// The kernels as `count` runs them under callgrind
+    #[command(hide = true)]
+    Counted,
     /// The upstream every subject forwards to; ends when its standard input closes
     Origin {
         /// Address to listen on; port 0 picks a free one, printed as `listening ADDR`
@@ -97,7 +107,7 @@ enum Command {
 /// Arguments of `run`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RunArgs {
-    /// Scenario: a name shipped with the bench (edge, edge-orders, routes, events-publish, events-batch, events-fanout, vault-read, vault-write, vault-issue, vault-sign, vault-sign-shared, vault-validate, vault-revoke, vault-unseal; vault is all of the last eight; calc) or a path to a TOML file
+    /// Scenario: a name shipped with the bench (edge, edge-tls, edge-mtls, edge-h2, edge-knee, edge-orders, routes, events-publish, events-batch, events-fanout, vault-read, vault-write, vault-issue, vault-sign, vault-sign-shared, vault-validate, vault-revoke, vault-unseal; vault is all of the last eight; calc) or a path to a TOML file
     #[arg(default_value = "edge")]
     scenario: String,
     /// Short windows and sanity thresholds only; everything ends within a minute
@@ -130,6 +140,9 @@ fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Run(args) if args.scenario == kernels::NAME => kernels::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Load(args) => url::run(&args),
+        Command::Count(args) => count::run(&args),
+        Command::Counted => count::run_kernels(),
         Command::Kernels(args) => kernels::round(&args),
         Command::Origin { listen, bytes } => origin::serve(listen, bytes as usize).map(|()| Ended::Passed),
         Command::Exec { core, parent, command } => process::become_command(core, parent, &command),

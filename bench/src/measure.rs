@@ -9,6 +9,7 @@ use crate::process::Guarded;
 use crate::progress::Progress;
 use crate::scenario::Scenario;
 use crate::subject::Running;
+use crate::sweep::Climb;
 use crate::threshold::pace_name;
 use crate::vault::trial;
 
@@ -38,17 +39,43 @@ pub(crate) async fn rounds(
     Ok(())
 }
 
+/// Climbs with all of `subjects`, where the scenario has a sweep; as [`rounds`], what is there is whole.
+pub(crate) async fn sweeps(
+    scenario: &Scenario,
+    subjects: &mut [(String, Running)],
+    climbs: &mut [Climb],
+) -> anyhow::Result<()> {
+    let Some(sweep) = scenario.sweep else { return Ok(()) };
+    let steps = climbs.len() * (scenario.repeats * sweep.tries_max()) as usize;
+    let mut progress = Progress::new(steps, scenario.warmup() + scenario.window());
+    let mut done = 0;
+    for round in 1..=scenario.repeats {
+        for ((name, running), climb) in subjects.iter_mut().zip(&mut *climbs) {
+            let measure = async |cell: &mut Cell| {
+                progress.step(&format!("sweep {round}: {name}, {}", pace_name(cell.pace)));
+                one(scenario, running, cell).await.with_context(|| format!("measure {name}"))
+            };
+            sweep.climb(climb, scenario.send_lag_p99_ms_max, measure).await?;
+            // Most climbs end sooner than they may.
+            done += sweep.tries_max() as usize;
+            progress.is_at(done);
+        }
+    }
+    Ok(())
+}
+
 async fn one(scenario: &Scenario, running: &mut Running, cell: &mut Cell) -> anyhow::Result<()> {
     let plan = plan(scenario, cell.pace);
     // The tree is walked before the load starts: a walk over /proc would delay the generator.
-    let pids = tree(running.cpu_root);
+    let pids = running.cpu_root.map(tree).unwrap_or_default();
+    cell.accounted = running.cpu_root.is_some();
     let account = || CpuTime::of(&pids);
     let outcome = if scenario.work.is_trial() {
         trial::drive(running, scenario.work, plan, account).await?
     } else {
-        drive(&running.target(scenario), plan, account).await?
+        drive(&running.target(scenario)?, plan, account).await?
     };
-    running.child.assert_alive()?;
+    running.child.as_mut().map_or(Ok(()), Guarded::assert_alive)?;
     running.beside.as_mut().map_or(Ok(()), Guarded::assert_alive)?;
     cell.add(&outcome, resident_bytes(&pids), ticks_per_s());
     Ok(())

@@ -2,7 +2,7 @@
 //!
 //! Curves are SVG, bars are boxes of a width; every figure drawn stands beside it as text.
 
-mod curve;
+mod plot;
 
 use std::fmt::Write as _;
 
@@ -40,6 +40,7 @@ pub(crate) fn render(report: &Report) -> String {
         for pace in table::paces(report) {
             of_pace(&mut html, report, pace)?;
         }
+        sweeps(&mut html, report)?;
         subjects(&mut html, report)?;
         verdicts(&mut html, report)?;
         write!(html, "</main></html>")
@@ -79,8 +80,9 @@ fn heading(html: &mut String, report: &Report) -> std::fmt::Result {
 
 fn of_pace(html: &mut String, report: &Report, pace: &str) -> std::fmt::Result {
     let cells: Vec<&Figures> = report.cells.iter().filter(|cell| cell.pace == pace).collect();
-    write!(html, "<section><h2>{}</h2><h3>Latency by percentile</h3>", text(pace))?;
-    curve::draw(html, &cells)?;
+    write!(html, "<section><h2>{}</h2>", text(pace))?;
+    plot::percentiles(html, &cells)?;
+    plot::over_time(html, &cells, report.scenario.window_ms)?;
     for (title, unit, figure) in BARS {
         let rows: Vec<(&str, Spread)> =
             cells.iter().filter_map(|cell| Some((cell.subject.as_str(), figure(cell)?))).collect();
@@ -94,6 +96,21 @@ fn of_pace(html: &mut String, report: &Report, pace: &str) -> std::fmt::Result {
         bars(html, &format!("CPU time of {own} as a share of that of"), "×", &rows)?;
     }
     failures(html, &cells)?;
+    write!(html, "</section>")
+}
+
+fn sweeps(html: &mut String, report: &Report) -> std::fmt::Result {
+    let Some(sweep) = &report.scenario.sweep else { return Ok(()) };
+    write!(html, "<section><h2>Faster and faster</h2>")?;
+    plot::knees(html, &report.sweeps)?;
+    let held = format!("Highest rate held, with a 99th percentile of at most {} ms", sweep.p99_ms_max);
+    let rows: Vec<(&str, Spread)> =
+        report.sweeps.iter().filter_map(|climb| Some((climb.subject.as_str(), climb.knee_per_s?))).collect();
+    bars(html, &held, "/s", &rows)?;
+    for climb in report.sweeps.iter().filter(|climb| climb.generator_late) {
+        let name = text(&climb.subject);
+        write!(html, "<p class=\"bad\">{name}: the generator was late: the knee is its own</p>")?;
+    }
     write!(html, "</section>")
 }
 
@@ -126,7 +143,10 @@ fn bars(html: &mut String, title: &str, unit: &str, rows: &[(&str, Spread)]) -> 
 fn failures(html: &mut String, cells: &[&Figures]) -> std::fmt::Result {
     for cell in cells.iter().filter(|cell| cell.failed > 0 || !cell.kept_rate) {
         let rate = if cell.kept_rate { "" } else { ", did not keep the rate" };
-        write!(html, "<p class=\"bad\">{}: {} failed{rate}", text(&cell.subject), cell.failed)?;
+        let kinds: Vec<_> =
+            cell.failures.kinds().into_iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+        let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
+        write!(html, "<p class=\"bad\">{}: {} failed{kinds}{rate}", text(&cell.subject), cell.failed)?;
         for complaint in &cell.complaints {
             write!(html, "; {}", text(complaint))?;
         }
@@ -206,6 +226,8 @@ mod tests {
         for expected in [
             "<title>edge · sluice-bench</title>",
             "<h2>open 1000/s</h2>",
+            "<h3>99th percentile by rate</h3>",
+            ">900/s</text>",
             "<p class=\"bad\">sluice-policy: 0 failed, did not keep the rate",
             "CPU time of sluice-policy as a share of that of",
             "<td>nginx-bare<td>some<td>no `nginx` in PATH</tr>",

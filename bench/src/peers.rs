@@ -14,7 +14,7 @@ use crate::subject::{
     Running, Site, StartError, Starting, Subject, fill, free_address, path_text, wait_answering,
 };
 use crate::tokens::Pair;
-use crate::voice::Voice;
+use crate::transport::Transport;
 
 /// A port found free can be taken before the peer binds it.
 const START_TRIES: usize = 3;
@@ -182,25 +182,18 @@ impl Peer {
             environment: self.environment(&site.dir),
         };
         let mut child = launch.start()?;
-        wait_answering(&mut child, address).await?;
+        let place = site.place(address)?;
+        wait_answering(&mut child, &place).await?;
         let pair = match self.jwt {
             Jwt::None => None,
             Jwt::Hs256 => Some(&site.tokens.hs256),
             Jwt::Es256 => Some(&site.tokens.es256),
         };
         let bearer = |token: fn(&Pair) -> &String| pair.map(|pair| format!("Bearer {}", token(pair)));
-        Ok(Running {
-            identity: identity.clone(),
-            address,
-            authorization: bearer(|pair| &pair.able),
-            powerless: bearer(|pair| &pair.powerless),
-            cpu_root: child.pid(),
-            voice: Voice::Http,
-            promises: "",
-            desk: None,
-            child,
-            beside: None,
-        })
+        let (authorization, powerless) = (bearer(|pair| &pair.able), bearer(|pair| &pair.powerless));
+        let pid = child.pid();
+        let running = Running::new(identity.clone(), address, pid, child);
+        Ok(Running { authorization, powerless, trust: site.trust(), ..running })
     }
 
     fn arguments(&self, dir: &str, config: &str) -> Vec<OsString> {
@@ -252,7 +245,19 @@ impl Peer {
         };
         // nginx started by root hands its workers to `nobody`, a user that some machines lack a group for.
         let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
+        let (tls_listen, tls) = match site.papers {
+            Some(papers) => papers.lines(self.program)?,
+            None => (String::new(), String::new()),
+        };
+        let streams = site.transport == Transport::H2;
+        let tls_router = if tls_listen.is_empty() { String::new() } else { format!(", {tls_listen}") };
         let values = [
+            ("tls_listen", tls_listen.as_str()),
+            ("tls_router", tls_router.as_str()),
+            ("tls", tls.as_str()),
+            ("scheme", if site.papers.is_some() { "https" } else { "http" }),
+            ("protocols", if streams { "h1 h2" } else { "h1" }),
+            ("codec", if streams { "AUTO" } else { "HTTP1" }),
             ("dir", path_text(&site.dir)?),
             ("listen", &address.to_string()),
             ("ip", &address.ip().to_string()),
@@ -292,6 +297,8 @@ mod tests {
             cores: None,
             tokens: &tokens,
             programs: &programs,
+            transport: Transport::Plain,
+            papers: None,
         })
     }
 
@@ -331,7 +338,9 @@ mod tests {
         let programs = Programs::new(dir.path(), false).unwrap();
         let origin = "127.0.0.1:9".parse().unwrap();
         let dir = dir.path().into();
-        let site = Site { origin, body_bytes: 16, dir, cores: None, tokens: &tokens, programs: &programs };
+        let (transport, papers) = (Transport::Plain, None);
+        let (tokens, programs) = (&tokens, &programs);
+        let site = Site { origin, body_bytes: 16, dir, cores: None, tokens, programs, transport, papers };
         let Err(StartError::Missing(words)) = peer.start(&site).await else { panic!("not missing") };
         assert!(words.contains(peer.program.name()), "{words}");
     }

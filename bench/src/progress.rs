@@ -27,6 +27,11 @@ impl Progress {
         self.show(&bar(self.done, self.total, self.step, what));
     }
 
+    /// So many steps are behind, some of which were not needed.
+    pub(crate) fn is_at(&mut self, done: usize) {
+        self.done = done;
+    }
+
     fn show(&self, line: &str) {
         if self.visible {
             // A closed terminal must not end the measurement.

@@ -4,10 +4,11 @@ use serde::Serialize;
 
 use crate::compare::Comparison;
 use crate::figures::{Cell, Percentiles, Spread, curve};
-use crate::load::Pace;
+use crate::load::{Failures, Moment, Pace};
 use crate::machine::Machine;
 use crate::scenario::Scenario;
 use crate::subject::Cores;
+use crate::sweep::Climbed;
 use crate::threshold::{Judgement, Verdict, pace_name};
 
 /// Version of the document's shape.
@@ -31,6 +32,8 @@ pub(crate) struct Report {
     pub neighbours_cores: Option<f64>,
     pub subjects: Vec<Described>,
     pub cells: Vec<Figures>,
+    /// Of each subject, rates until it did not keep up; empty without a sweep.
+    pub sweeps: Vec<Climbed>,
     pub ratios: Vec<Ratio>,
     pub verdicts: Vec<Verdict>,
     /// Null without `--compare`.
@@ -73,7 +76,11 @@ pub(crate) struct Figures {
     pub merged_ms: Percentiles,
     /// Of the same, shares of the requests and the latency within which they were answered.
     pub curve_ms: Vec<(f64, f64)>,
+    /// Latency of what was due in each slice of the window, all rounds together.
+    pub over_time: Vec<Moment>,
     pub failed: u64,
+    /// The failed by kind.
+    pub failures: Failures,
     /// Of the failed, those never sent or not answered in time.
     pub left_waiting: u64,
     pub complaints: Vec<String>,
@@ -96,9 +103,9 @@ impl Figures {
             subject: cell.subject.clone(),
             pace: pace_name(cell.pace),
             requests_per_s: cell.spread(|run| run.requests_per_s),
-            cpu_us: cell.spread(|run| run.cpu_us),
-            core_busy: cell.spread(|run| run.core_busy),
-            rss_bytes: cell.spread(|run| run.rss_bytes as f64),
+            cpu_us: cell.spread(|run| run.cpu_us).filter(|_| cell.accounted),
+            core_busy: cell.spread(|run| run.core_busy).filter(|_| cell.accounted),
+            rss_bytes: cell.spread(|run| run.rss_bytes as f64).filter(|_| cell.accounted),
             p50_ms: cell.spread(|run| run.latency.p50),
             p90_ms: cell.spread(|run| run.latency.p90),
             p99_ms: cell.spread(|run| run.latency.p99),
@@ -108,7 +115,9 @@ impl Figures {
             send_lag_p99_ms: cell.spread(|run| run.lag_p99_ms).filter(|_| cell.pace != Pace::Closed),
             merged_ms: Percentiles::of(&cell.merged),
             curve_ms: curve(&cell.merged),
+            over_time: cell.moments(),
             failed: cell.failed(),
+            failures: cell.failures(),
             left_waiting: cell.left_waiting(),
             complaints: cell.complaints.clone(),
             kept_rate: cell.kept(),
@@ -121,6 +130,7 @@ pub(crate) fn ratios(cells: &[Cell]) -> Vec<Ratio> {
     let pairs = cells.iter().flat_map(|own| cells.iter().map(move |peer| (own, peer)));
     pairs
         .filter(|(own, peer)| own.pace == peer.pace && own.subject != peer.subject)
+        .filter(|(own, peer)| own.accounted && peer.accounted)
         .filter_map(|(own, peer)| {
             Some(Ratio {
                 subject: own.subject.clone(),
@@ -143,6 +153,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::figures::tests::{cell, run};
     use crate::scenario::tests::quick_edge;
+    use crate::sweep::{Point, Sweep};
     use crate::threshold::judge;
 
     /// A small report with a measured pair, a missing peer and one missed check.
@@ -167,8 +178,9 @@ pub(crate) mod tests {
             source: version.map(|_| "PATH".into()),
             not_available: missing.map(Into::into),
         };
-        let scenario = quick_edge();
-        let verdicts = judge(&scenario, &cells);
+        let sweep = Sweep { from_per_s: 500, to_per_s: 1000, steps: 2, p99_ms_max: 5.0 };
+        let scenario = Scenario { sweep: Some(sweep), ..quick_edge() };
+        let verdicts = judge(&scenario, &cells, &[]);
         Report {
             schema: SCHEMA,
             began_unix_s: 1_700_000_000,
@@ -185,10 +197,31 @@ pub(crate) mod tests {
                 described("nginx-bare", None, Some("no `nginx` in PATH")),
             ],
             cells: cells.iter().map(Figures::of).collect(),
+            sweeps: vec![climbed()],
             ratios: ratios(&cells),
             passed: passed(&verdicts, None),
             verdicts,
             comparison: None,
+        }
+    }
+
+    fn climbed() -> Climbed {
+        let point = |rate_per_s: u32, p99_ms| Point {
+            rate_per_s,
+            answered_per_s: 500.0,
+            cpu_us: Some(20.0),
+            p50_ms: 0.1,
+            p99_ms,
+            p999_ms: 10.0,
+            send_lag_p99_ms: 0.1,
+            failed: 0,
+        };
+        Climbed {
+            subject: "sluice-policy".into(),
+            knee_per_s: Spread::of([900.0]),
+            beyond: false,
+            generator_late: false,
+            points: vec![point(500, 0.3), point(900, 0.5), point(1000, 40.0)],
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
@@ -13,14 +13,16 @@ use crate::RunArgs;
 use crate::check::{ask, equal_answer};
 use crate::compare::Baseline;
 use crate::machine::{Machine, Neighbours};
-use crate::process::{allowed_cores, pin_thread, pin_thread_to};
+use crate::process::{Guarded, allowed_cores, pin_thread, pin_thread_to};
 use crate::program::{FETCH_LIMIT, Identity, Programs};
 use crate::report::{Described, Figures, Report, SCHEMA, passed, ratios};
 use crate::scenario::{Placing, Scenario, ScenarioError};
 use crate::stored::holds_what_it_acknowledges;
 use crate::subject::{Cores, Direct, PATH, Running, Site, StartError, Subject};
+use crate::sweep::Climb;
 use crate::threshold::judge;
 use crate::tokens::Tokens;
+use crate::transport::{Papers, Transport};
 use crate::vault::answers_rightly;
 use crate::work::Work;
 use crate::{choice, measure, origin, page, table};
@@ -38,13 +40,13 @@ pub(crate) enum Ended {
 }
 
 /// Subjects that answer, and what the report says of all of them.
-struct Fleet {
-    running: Vec<(String, Running)>,
-    described: Vec<Described>,
+pub(crate) struct Fleet {
+    pub running: Vec<(String, Running)>,
+    pub described: Vec<Described>,
 }
 
 /// Signals that end a run early.
-struct Signals {
+pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
@@ -55,6 +57,7 @@ struct Stage {
     cores: Option<Cores>,
     tokens: Tokens,
     programs: Programs,
+    papers: Option<Papers>,
 }
 
 /// Runs a scenario, or each of a group in turn as long as nobody breaks it off.
@@ -80,10 +83,7 @@ fn one(args: &RunArgs) -> anyhow::Result<Ended> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tasks = LocalSet::new();
     runtime.block_on(tasks.run_until(async {
-        let signals = Signals {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        };
+        let signals = Signals::watch()?;
         let limit = time_limit(&scenario, args.fetch);
         let ended = tokio::time::timeout(limit, whole(args, scenario, &subjects, signals)).await;
         ended.with_context(|| format!("not done within {} s", limit.as_secs()))?
@@ -91,6 +91,10 @@ fn one(args: &RunArgs) -> anyhow::Result<Ended> {
 }
 
 impl Signals {
+    pub(crate) fn watch() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
     async fn came(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
@@ -100,9 +104,10 @@ impl Signals {
 }
 
 /// LIMIT: each run may need its drain besides its window; of each package, two tools may need their time.
-fn time_limit(scenario: &Scenario, fetch: bool) -> Duration {
+pub(crate) fn time_limit(scenario: &Scenario, fetch: bool) -> Duration {
     let subjects = u32::from(scenario.work.is_forward()) + scenario.subjects.len() as u32;
-    let runs = subjects * scenario.paces().len() as u32 * scenario.repeats;
+    let climbs = scenario.sweep.map_or(0, |sweep| sweep.tries_max());
+    let runs = subjects * (scenario.paces().len() as u32 + climbs) * scenario.repeats;
     let fetching = if fetch { 6 * FETCH_LIMIT } else { Duration::ZERO };
     let preparing = scenario.work.preparing() * subjects;
     OVERHEAD_MAX
@@ -117,36 +122,80 @@ async fn whole(
     subjects: &[Box<dyn Subject>],
     mut signals: Signals,
 ) -> anyhow::Result<Ended> {
-    // Read before anything is measured: a mistake shows at once, and the report may overwrite it.
-    let baseline = match args.compare.as_deref() {
-        Some(path) => Some((path, Baseline::load(path, &scenario)?)),
-        None => None,
+    let mut opening = Opening::now(args.compare.as_deref(), &scenario)?;
+    (opening.cores, opening.pinning_note) = match scenario.cores {
+        Placing::Apart => split_cores(&allowed_cores()?),
+        Placing::Shared => (None, Some(share_cores(&allowed_cores()?)?)),
     };
-    let (began, began_at) = (SystemTime::now().duration_since(UNIX_EPOCH)?, Instant::now());
-    let allowed = allowed_cores()?;
-    let machine = Machine::describe(allowed.len());
-    let (cores, pinning_note) = match scenario.cores {
-        Placing::Apart => split_cores(&allowed),
-        Placing::Shared => (None, Some(share_cores(&allowed)?)),
-    };
-    let stage = Stage::set(args, cores)?;
-    let mut fleet = tokio::select! {
+    let stage = Stage::set(args, opening.cores, scenario.transport)?;
+    let fleet = tokio::select! {
         fleet = stage.start(&scenario, subjects) => fleet?,
         () = signals.came() => return Ok(Ended::Interrupted),
     };
+    measured(opening, scenario, fleet, signals, &args.out).await
+}
+
+/// What is known before anything is measured.
+pub(crate) struct Opening {
+    began: Duration,
+    began_at: Instant,
+    machine: Machine,
+    cores: Option<Cores>,
+    pinning_note: Option<String>,
+    baseline: Option<(PathBuf, Baseline)>,
+}
+
+impl Opening {
+    /// Reads what is to be compared with, too: a mistake shows at once, and the report may overwrite it.
+    pub(crate) fn now(compare: Option<&Path>, scenario: &Scenario) -> anyhow::Result<Self> {
+        let baseline = match compare {
+            Some(path) => Some((path.to_owned(), Baseline::load(path, scenario)?)),
+            None => None,
+        };
+        Ok(Self {
+            began: SystemTime::now().duration_since(UNIX_EPOCH)?,
+            began_at: Instant::now(),
+            machine: Machine::describe(allowed_cores()?.len()),
+            cores: None,
+            pinning_note: None,
+            baseline,
+        })
+    }
+
+    /// Says why nothing is pinned.
+    pub(crate) fn unpinned(&mut self, why: &str) {
+        self.pinning_note = Some(why.to_owned());
+    }
+}
+
+/// Measures, judges and reports subjects that answer; they are stopped afterwards.
+pub(crate) async fn measured(
+    opening: Opening,
+    scenario: Scenario,
+    mut fleet: Fleet,
+    mut signals: Signals,
+    out: &Path,
+) -> anyhow::Result<Ended> {
+    let Opening { began, began_at, machine, cores, pinning_note, baseline } = opening;
     let neighbours = Neighbours::watch();
     let mut cells = measure::empty(&scenario, &fleet.running);
+    let climbing = fleet.running.iter().filter(|_| scenario.sweep.is_some());
+    let mut climbs: Vec<Climb> = climbing.map(|(name, _)| Climb::new(name)).collect();
+    let measuring = async {
+        measure::rounds(&scenario, &mut fleet.running, &mut cells).await?;
+        measure::sweeps(&scenario, &mut fleet.running, &mut climbs).await
+    };
     let interrupted = tokio::select! {
-        done = measure::rounds(&scenario, &mut fleet.running, &mut cells) => done.map(|()| false)?,
+        done = measuring => done.map(|()| false)?,
         () = signals.came() => true,
     };
     let neighbours_cores = neighbours.and_then(|watch| watch.cores_used());
     let described = fleet.stop();
     // Of a run that is broken off, what was measured until then.
     cells.retain(|cell| !cell.runs.is_empty());
-    let verdicts = judge(&scenario, &cells);
+    let verdicts = judge(&scenario, &cells, &climbs);
     let figures: Vec<_> = cells.iter().map(Figures::of).collect();
-    let comparison = baseline.map(|(path, older)| older.compare(path, &figures));
+    let comparison = baseline.map(|(path, older)| older.compare(&path, &figures));
     let report = Report {
         schema: SCHEMA,
         began_unix_s: began.as_secs(),
@@ -160,11 +209,12 @@ async fn whole(
         ratios: ratios(&cells),
         passed: !interrupted && passed(&verdicts, comparison.as_ref()),
         cells: figures,
+        sweeps: climbs.iter().map(Climb::told).collect(),
         verdicts,
         comparison,
         scenario,
     };
-    publish(&args.out, &report)?;
+    publish(out, &report)?;
     Ok(match (interrupted, report.passed) {
         (true, _) => Ended::Interrupted,
         (false, true) => Ended::Passed,
@@ -173,10 +223,12 @@ async fn whole(
 }
 
 impl Stage {
-    fn set(args: &RunArgs, cores: Option<Cores>) -> anyhow::Result<Self> {
+    fn set(args: &RunArgs, cores: Option<Cores>, transport: Transport) -> anyhow::Result<Self> {
         let home = tempfile::Builder::new().prefix("sluice-bench-").tempdir();
+        let home = home.context("make a working directory")?;
         Ok(Self {
-            home: home.context("make a working directory")?,
+            papers: Papers::make(home.path(), transport)?,
+            home,
             cores,
             tokens: Tokens::make()?,
             programs: Programs::new(&args.cache, args.fetch)?,
@@ -187,7 +239,8 @@ impl Stage {
         let dir = self.home.path().join(name);
         std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         let (cores, tokens, programs) = (self.cores, &self.tokens, &self.programs);
-        Ok(Site { origin, body_bytes: scenario.body_bytes, dir, cores, tokens, programs })
+        let (transport, papers) = (scenario.transport, self.papers.as_ref());
+        Ok(Site { origin, body_bytes: scenario.body_bytes, dir, cores, tokens, programs, transport, papers })
     }
 
     /// Starts the origin where there is one, then every subject, and checks the answer of each.
@@ -204,7 +257,7 @@ impl Stage {
         let origin = Direct.start(&site).await.context("start the origin")?;
         let expected = origin::body(scenario.body_bytes as usize);
         let mut request = origin.request(scenario.request, PATH, None);
-        let direct = ask(origin.address, request.fresh()).context("ask the origin")?;
+        let direct = ask(&origin.place()?, request.fresh()).context("ask the origin")?;
         anyhow::ensure!(direct.body == expected, "the origin's own answer is wrong");
         let address = origin.address;
         let mut fleet = Fleet::with_direct(origin);
@@ -270,7 +323,8 @@ impl Fleet {
     }
 
     fn stop(self) -> Vec<Described> {
-        self.running.iter().for_each(|(_, running)| running.child.ask_to_stop());
+        let children = self.running.iter().filter_map(|(_, running)| running.child.as_ref());
+        children.for_each(Guarded::ask_to_stop);
         self.described
     }
 }

@@ -8,12 +8,18 @@ use thiserror::Error;
 
 use crate::load::Pace;
 use crate::question::Question;
+use crate::sweep::Sweep;
 use crate::threshold::Threshold;
+use crate::transport::Transport;
 use crate::work::Work;
 
 /// Scenarios that the bench carries, by name.
-const SHIPPED: [(&str, &str); 14] = [
+const SHIPPED: [(&str, &str); 18] = [
     ("edge", include_str!("../scenarios/edge.toml")),
+    ("edge-tls", include_str!("../scenarios/edge-tls.toml")),
+    ("edge-mtls", include_str!("../scenarios/edge-mtls.toml")),
+    ("edge-h2", include_str!("../scenarios/edge-h2.toml")),
+    ("edge-knee", include_str!("../scenarios/edge-knee.toml")),
     ("edge-orders", include_str!("../scenarios/edge-orders.toml")),
     ("routes", include_str!("../scenarios/routes.toml")),
     ("events-publish", include_str!("../scenarios/events-publish.toml")),
@@ -44,10 +50,12 @@ const GROUPS: [(&str, &[&str]); 1] = [(
 )];
 /// A name that stands for another one.
 const ALIASES: [(&str, &str); 1] = [("events", "events-publish")];
+/// Fewer rounds have no median.
+const REPEATS_MIN: u64 = 3;
 const SUBJECTS_MAX: usize = 32;
 const RATES_MAX: usize = 8;
-const RATE_PER_S_MAX: u32 = 200_000;
-const CONNECTIONS_MAX: u32 = 2000;
+pub(crate) const RATE_PER_S_MAX: u32 = 200_000;
+pub(crate) const CONNECTIONS_MAX: u32 = 10_000;
 const WINDOW_MAX: Duration = Duration::from_secs(300);
 const SCENARIO_BYTES_MAX: u64 = 64 * 1024;
 
@@ -55,7 +63,9 @@ const SCENARIO_BYTES_MAX: u64 = 64 * 1024;
 #[derive(Debug, Error)]
 pub(crate) enum ScenarioError {
     #[error(
-        "no scenario `{0}`: use edge, edge-orders, routes, events-publish, events-batch, events-fanout, vault, vault-read, vault-write, vault-issue, vault-sign, vault-sign-shared, vault-validate, vault-revoke, vault-unseal, calc or a path to a TOML file"
+        "no scenario `{0}`: use {names}, a group ({groups}), calc or a path to a TOML file",
+        names = shipped_names(),
+        groups = GROUPS.map(|(name, _)| name).join(", ")
     )]
     Unknown(String),
     #[error("read scenario {path}")]
@@ -95,15 +105,23 @@ pub(crate) struct Scenario {
     pub request: Question,
     pub work: Work,
     pub cores: Placing,
+    pub transport: Transport,
     /// Who is measured, beside the direct line to the origin where there is one.
     pub subjects: Vec<String>,
     pub warmup_ms: u64,
     pub window_ms: u64,
     pub rates_per_s: Vec<u32>,
+    /// Whether the closed loop is measured too.
+    pub closed: bool,
+    pub sweep: Option<Sweep>,
+    /// What is asked, in words, where the keys above do not say it.
+    pub words: Option<String>,
     /// The generator's own error allowed, 99th percentile.
     pub send_lag_p99_ms_max: f64,
     /// Subjects that may fall behind an open-loop rate without failing the run; the table says so.
     pub may_saturate: Vec<String>,
+    /// Subjects whose answers may fail without failing the run, because of what is done to them meanwhile.
+    pub may_fail: Vec<String>,
     #[serde(skip)]
     pub thresholds: Vec<Threshold>,
 }
@@ -121,10 +139,16 @@ struct RawScenario {
     work: Work,
     #[serde(default)]
     cores: Placing,
+    #[serde(default)]
+    transport: Transport,
+    #[serde(default = "yes")]
+    closed: bool,
     full: RawTiming,
     quick: RawTiming,
     #[serde(default)]
     may_saturate: Vec<String>,
+    #[serde(default)]
+    may_fail: Vec<String>,
     #[serde(default)]
     threshold: Vec<Threshold>,
 }
@@ -137,10 +161,27 @@ struct RawTiming {
     window_ms: u64,
     rates_per_s: Vec<u32>,
     send_lag_p99_ms_max: f64,
+    /// After the rates: faster and faster, until a subject does not keep up.
+    sweep: Option<Sweep>,
     /// Fewer of them, where all would take too long.
     subjects: Option<Vec<String>>,
     /// Less of it, likewise.
     work: Option<Work>,
+}
+
+fn shipped_names() -> String {
+    SHIPPED.map(|(name, _)| name).join(", ")
+}
+
+fn within(what: &str, value: u64, low: u64, high: u64) -> Result<(), String> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err(format!("`{what}` = {value} is outside {low}..={high}"))
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Scenario {
@@ -180,12 +221,17 @@ impl Scenario {
             request: raw.request,
             work: timing.work.unwrap_or(raw.work),
             cores: raw.cores,
+            transport: raw.transport,
             subjects: timing.subjects.unwrap_or(raw.subjects),
             warmup_ms: timing.warmup_ms,
             window_ms: timing.window_ms,
             rates_per_s: timing.rates_per_s,
+            closed: raw.closed,
+            sweep: timing.sweep,
+            words: None,
             send_lag_p99_ms_max: timing.send_lag_p99_ms_max,
             may_saturate: raw.may_saturate,
+            may_fail: raw.may_fail,
             // A short window on a shared machine proves no speed, only that everything works.
             thresholds: if quick { Vec::new() } else { raw.threshold },
         };
@@ -194,38 +240,50 @@ impl Scenario {
     }
 
     fn check(&self) -> Result<(), String> {
-        let within = |what: &str, value: u64, low: u64, high: u64| match value {
-            v if (low..=high).contains(&v) => Ok(()),
-            v => Err(format!("`{what}` = {v} is outside {low}..={high}")),
-        };
+        within("body_bytes", self.body_bytes.into(), 16, 1 << 20)?;
+        let rates = if self.work.is_trial() { 0 } else { RATES_MAX as u64 };
+        within("rates_per_s entries", self.rates_per_s.len() as u64, 0, rates)?;
+        within("subjects", self.subjects.len() as u64, 1, SUBJECTS_MAX as u64)?;
+        self.request.check()?;
+        self.work.check(self.body_bytes)?;
+        if self.transport != Transport::Plain && !self.work.is_forward() {
+            return Err("`transport` is that of proxies".into());
+        }
+        self.check_timing(REPEATS_MIN)?;
+        self.thresholds.iter().try_for_each(Threshold::check)
+    }
+
+    /// Names, times and rates, with at least so many rounds.
+    pub(crate) fn check_timing(&self, repeats_min: u64) -> Result<(), String> {
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if self.name.is_empty() || self.name.len() > 40 || !self.name.chars().all(plain) {
             return Err(
                 "`name` must be 1 to 40 letters, digits, `-` or `_`: it names the report's files".into()
             );
         }
-        within("repeats", self.repeats.into(), 3, 50)?;
+        within("repeats", self.repeats.into(), repeats_min, 50)?;
         within("connections", self.connections.into(), 1, CONNECTIONS_MAX.into())?;
-        within("body_bytes", self.body_bytes.into(), 16, 1 << 20)?;
         within("warmup_ms", self.warmup_ms, 20, 60_000)?;
         within("window_ms", self.window_ms, 50, WINDOW_MAX.as_millis() as u64)?;
-        let rates = if self.work.is_trial() { 0 } else { RATES_MAX as u64 };
-        within("rates_per_s entries", self.rates_per_s.len() as u64, 0, rates)?;
-        within("subjects", self.subjects.len() as u64, 1, SUBJECTS_MAX as u64)?;
-        self.request.check()?;
-        self.work.check(self.body_bytes)?;
         for rate in &self.rates_per_s {
             within("rates_per_s", u64::from(*rate), 10, RATE_PER_S_MAX.into())?;
+        }
+        if let Some(sweep) = &self.sweep {
+            sweep.check(RATE_PER_S_MAX)?;
+        }
+        if self.paces().is_empty() && self.sweep.is_none() {
+            return Err("without rates, closed loop and sweep nothing is measured".into());
         }
         if !(self.send_lag_p99_ms_max > 0.0 && self.send_lag_p99_ms_max.is_finite()) {
             return Err("`send_lag_p99_ms_max` must be above zero".into());
         }
-        self.thresholds.iter().try_for_each(Threshold::check)
+        Ok(())
     }
 
     /// The paces of a round: each rate, then the closed loop.
     pub(crate) fn paces(&self) -> Vec<Pace> {
-        self.rates_per_s.iter().map(|&rate| Pace::Open(rate)).chain([Pace::Closed]).collect()
+        let closed = self.closed.then_some(Pace::Closed);
+        self.rates_per_s.iter().map(|&rate| Pace::Open(rate)).chain(closed).collect()
     }
 
     /// Time before anything is recorded.
@@ -254,7 +312,7 @@ pub(crate) mod tests {
             let full = Scenario::load(name, false, Some(7)).unwrap();
             assert_eq!((full.repeats, full.name.as_str()), (7, name));
             assert!(!full.thresholds.is_empty());
-            assert_eq!(full.paces().last(), Some(&Pace::Closed));
+            assert!(full.sweep.is_some() || full.paces().last() == Some(&Pace::Closed));
             let quick = Scenario::load(name, true, None).unwrap();
             assert!(quick.thresholds.is_empty());
             assert!(quick.subjects.iter().all(|subject| full.subjects.contains(subject)), "{name}");
@@ -267,7 +325,8 @@ pub(crate) mod tests {
             let quick = Scenario::load(name, true, None).unwrap();
             let direct = u64::from(quick.work.is_forward());
             let subjects = direct + quick.subjects.len() as u64;
-            let runs = subjects * quick.paces().len() as u64 * u64::from(quick.repeats);
+            let climbs = quick.sweep.map_or(0, |sweep| sweep.steps.into());
+            let runs = subjects * (quick.paces().len() as u64 + climbs) * u64::from(quick.repeats);
             let took_ms = runs * (quick.warmup_ms + quick.window_ms);
             assert!(took_ms < 45_000, "{name}: {took_ms} ms");
         }

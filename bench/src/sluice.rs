@@ -15,7 +15,7 @@ use crate::account::pin_process;
 use crate::process::{Guarded, Launch};
 use crate::program::{Identity, find_in_path};
 use crate::subject::{Running, Site, StartError, Starting, Subject, fill, path_text};
-use crate::voice::Voice;
+use crate::transport::Papers;
 
 /// A main file and the file of the service that is asked.
 type Templates = (&'static str, &'static str);
@@ -52,7 +52,8 @@ pub(crate) struct Sluice {
 #[derive(Deserialize)]
 pub(crate) struct Banner {
     event: String,
-    edge: String,
+    pub(crate) edge: String,
+    edge_tls: Option<String>,
     pub(crate) events: Option<String>,
     pub(crate) vault: Option<String>,
     pub(crate) token: Option<String>,
@@ -61,7 +62,7 @@ pub(crate) struct Banner {
 
 #[derive(Deserialize)]
 pub(crate) struct Pids {
-    edge: u32,
+    pub(crate) edge: u32,
     pub(crate) events: Option<u32>,
     pub(crate) vault: Option<u32>,
 }
@@ -180,7 +181,9 @@ impl Sluice {
         let identity = Identity::ask(program, "--version", program.display().to_string())?;
         let config = self.write_config(site)?;
         let (child, banner) = up(program, site, config).await?;
-        let address = banner.edge.strip_prefix("http://").unwrap_or(&banner.edge);
+        let url = if site.papers.is_some() { banner.edge_tls.as_ref() } else { Some(&banner.edge) };
+        let url = url.context("the ready line has no address for TLS")?;
+        let address = url.split_once("://").map_or(url.as_str(), |(_, address)| address);
         let address = address.parse().with_context(|| format!("edge address `{address}`"))?;
         if let Some(cores) = site.cores {
             pin_process(banner.pids.edge, cores.proxy)?;
@@ -191,28 +194,16 @@ impl Sluice {
             (false, _) => None,
         };
         // No token without the permission can be had without asking the vault for one.
-        let powerless = None;
-        let (cpu_root, voice) = (banner.pids.edge, Voice::Http);
-        let running = Running {
-            identity,
-            address,
-            authorization,
-            powerless,
-            cpu_root,
-            voice,
-            promises: "",
-            desk: None,
-            child,
-            beside: None,
-        };
-        Ok((running, banner))
+        let new = Running::new(identity, address, banner.pids.edge, child);
+        Ok((Running { authorization, trust: site.trust(), ..new }, banner))
     }
 
     fn write_config(&self, site: &Site<'_>) -> anyhow::Result<PathBuf> {
         let services = site.dir.join("services.d");
         std::fs::create_dir_all(&services).with_context(|| format!("create {}", services.display()))?;
         let origin = site.origin.to_string();
-        let values = [("dir", path_text(&site.dir)?), ("origin", origin.as_str())];
+        let tls = site.papers.map_or_else(|| Ok(String::new()), Papers::sluice)?;
+        let values = [("dir", path_text(&site.dir)?), ("origin", origin.as_str()), ("tls", tls.as_str())];
         let config = site.dir.join("sluice.toml");
         for (path, template) in
             [(&config, self.templates.0), (&services.join("bench.toml"), self.templates.1)]
@@ -248,7 +239,7 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
 }
 
 impl Banner {
-    fn parse(line: &str) -> anyhow::Result<Self> {
+    pub(crate) fn parse(line: &str) -> anyhow::Result<Self> {
         let banner: Self =
             serde_json::from_str(line).context("the first line of `sluice up` is no ready line")?;
         anyhow::ensure!(banner.event == "ready", "first event is `{}`, not `ready`", banner.event);
@@ -259,6 +250,7 @@ impl Banner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::Transport;
 
     #[test]
     fn ready_line_is_read_and_others_are_refused() {
@@ -283,6 +275,8 @@ mod tests {
                 cores: None,
                 tokens: &tokens,
                 programs: &programs,
+                transport: Transport::Plain,
+                papers: None,
             };
             let config = std::fs::read_to_string(sluice.write_config(&site).unwrap()).unwrap();
             let service = std::fs::read_to_string(dir.path().join("services.d/bench.toml")).unwrap();

@@ -1,11 +1,9 @@
 //! What a store must do before it is measured: hold what it acknowledges.
 
 use anyhow::{Context as _, ensure};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 use crate::check::ask;
-use crate::connection::connect;
+use crate::load::Place;
 use crate::scenario::Scenario;
 use crate::stores::nats_call;
 use crate::subject::Running;
@@ -19,16 +17,17 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 pub(crate) async fn holds_what_it_acknowledges(running: &Running, scenario: &Scenario) -> anyhow::Result<()> {
     let (Work::Publish { batch } | Work::Fanout { batch, .. }) = scenario.work else { return Ok(()) };
     let before = count(running).await.context("count the events")?;
-    let mut target = running.target(scenario);
-    let mut stream = connect(&target, 0).await?;
-    stream.write_all(target.request.next(0, 0)).await?;
+    let mut target = running.target(scenario)?;
+    let link = target.connect(0).await?;
+    let asked = &mut target.asks[0];
+    link.send(asked.request.next(0, 0))?;
     let answer = async {
         let mut buffer = Vec::new();
         loop {
-            if let Some(found) = target.expects.read(&buffer)? {
+            if let Some(found) = asked.expects.read(&buffer)? {
                 return anyhow::Ok((found, buffer));
             }
-            ensure!(buffer.len() < ANSWER_BYTES_MAX && stream.read_buf(&mut buffer).await? > 0, "no answer");
+            ensure!(buffer.len() < ANSWER_BYTES_MAX && link.receive(&mut buffer).await? > 0, "no answer");
         }
     };
     let answer = tokio::time::timeout(std::time::Duration::from_secs(10), answer);
@@ -48,16 +47,16 @@ async fn count(running: &Running) -> anyhow::Result<u64> {
     let request = running.voice.count(&running.address.to_string(), credentials);
     match running.voice {
         Voice::Http => {
-            let answer = ask(running.address, &request)?;
+            let answer = ask(&running.place()?, &request)?;
             let stats: serde_json::Value = serde_json::from_slice(&answer.body)?;
             stats["stream_length"].as_u64().with_context(|| format!("no stream_length in {stats}"))
         }
         Voice::Redis => {
-            let mut stream = TcpStream::connect(running.address).await?;
-            stream.write_all(&request).await?;
+            let link = Place::plain(running.address).link(None).await?;
+            link.send(&request)?;
             let mut line = Vec::new();
             while !line.ends_with(b"\r\n") {
-                ensure!(stream.read_buf(&mut line).await? > 0, "closed");
+                ensure!(link.receive(&mut line).await? > 0, "closed");
             }
             let text = String::from_utf8_lossy(&line);
             text.strip_prefix(':').and_then(|digits| digits.trim().parse().ok()).context(text.into_owned())

@@ -9,10 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::io::AsyncReadExt as _;
 
 use crate::account::pin_process;
-use crate::connection::{greet, reach};
+use crate::load::Place;
 use crate::process::{Guarded, Launch};
 use crate::program::{Identity, Program};
 use crate::sluice::{ABSENT, PROGRAM, binary, up};
@@ -135,18 +134,7 @@ async fn sluice(program: &Path, site: &Site<'_>, settings: &str) -> anyhow::Resu
         pin_process(cpu_root, cores.proxy)?;
     }
     let authorization = Some(format!("Bearer {token}"));
-    Ok(Running {
-        identity,
-        address,
-        authorization,
-        powerless: None,
-        cpu_root,
-        voice: Voice::Http,
-        promises: "fsync",
-        desk: None,
-        child,
-        beside: None,
-    })
+    Ok(Running { authorization, promises: "fsync", ..Running::new(identity, address, cpu_root, child) })
 }
 
 /// The same with a Redis beside the generator, as if it were on another machine.
@@ -180,18 +168,7 @@ async fn peer(program: Program, sync: &str, site: &Site<'_>) -> Result<Running, 
         make_stream(address).await.context("make the stream")?;
     }
     let cpu_root = child.pid();
-    Ok(Running {
-        identity,
-        address,
-        authorization: None,
-        powerless: None,
-        cpu_root,
-        voice,
-        promises: "",
-        desk: None,
-        child,
-        beside: None,
-    })
+    Ok(Running { voice, ..Running::new(identity, address, cpu_root, child) })
 }
 
 fn environment(program: Program) -> Vec<(OsString, OsString)> {
@@ -232,8 +209,7 @@ async fn wait_greeting(child: &mut Guarded, address: SocketAddr, voice: Voice) -
         _ => ("PING\r\n", b"+PONG\r\n"),
     };
     child.until("an open port", START_LIMIT, || std::net::TcpStream::connect(address).ok()).await?;
-    let mut stream = reach(address).await?;
-    tokio::time::timeout(START_LIMIT, greet(&mut stream, words, end)).await.context("no greeting")??;
+    Place::plain(address).link(Some((words, end))).await?;
     Ok(())
 }
 
@@ -245,16 +221,16 @@ async fn make_stream(address: SocketAddr) -> anyhow::Result<()> {
 
 /// One call of JetStream; its answer.
 pub(crate) async fn nats_call(address: SocketAddr, subject: &str, body: &str) -> anyhow::Result<String> {
-    let mut stream = reach(address).await?;
+    let link = Place::plain(address).link(None).await?;
     let words = format!(
         "CONNECT {{\"verbose\":false}}\r\nSUB _INBOX.call 1\r\nPUB {subject} _INBOX.call {}\r\n{body}\r\n",
         body.len()
     );
     let answered = async {
-        let mut answer = greet(&mut stream, &words, b"MSG _INBOX.call 1 ").await?;
+        let mut answer = link.greet(words.as_bytes(), b"MSG _INBOX.call 1 ").await?;
         while !answer.ends_with(b"}\r\n") {
             anyhow::ensure!(answer.len() < ANSWER_BYTES_MAX, "the answer does not end");
-            anyhow::ensure!(stream.read_buf(&mut answer).await? > 0, "closed before the answer was whole");
+            anyhow::ensure!(link.receive(&mut answer).await? > 0, "closed before the answer was whole");
         }
         anyhow::Ok(String::from_utf8_lossy(&answer).into_owned())
     };

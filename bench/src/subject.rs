@@ -9,14 +9,16 @@ use std::time::Duration;
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::audience::Audience;
+use crate::audience::{Audience, Step};
 use crate::check::ask;
-use crate::load::Target;
+use crate::load::{Place, Target, Tls};
 use crate::origin::{ECHO, READY_WORD};
 use crate::process::{Guarded, Launch};
 use crate::program::{Identity, Programs};
 use crate::question::{Question, Request};
 use crate::scenario::Scenario;
+use crate::transport::{Papers, Transport};
+use crate::url::Trust;
 use crate::vault::Desk;
 use crate::voice::{Expects, Voice};
 use crate::work::Work;
@@ -39,6 +41,30 @@ pub(crate) struct Site<'a> {
     pub tokens: &'a crate::tokens::Tokens,
     /// Where programs are looked for.
     pub programs: &'a Programs,
+    /// How it is to be spoken to.
+    pub transport: Transport,
+    /// Certificates for that; nothing in the clear.
+    pub papers: Option<&'a Papers>,
+}
+
+impl Site<'_> {
+    /// Whom the generator trusts there, under TLS.
+    pub(crate) fn trust(&self) -> Option<Trust> {
+        self.papers.map(Papers::trust)
+    }
+
+    /// Where a subject at `address` is asked over HTTP/1.1.
+    pub(crate) fn place(&self, address: SocketAddr) -> anyhow::Result<Place> {
+        place(address, self.trust().as_ref(), false)
+    }
+}
+
+fn place(address: SocketAddr, trust: Option<&Trust>, http2: bool) -> anyhow::Result<Place> {
+    let tls = match trust {
+        Some(trust) => Some(Tls { config: trust.config(http2)?, name: address.ip().into() }),
+        None => None,
+    };
+    Ok(Place { address, tls })
 }
 
 /// Which core does what.
@@ -57,15 +83,20 @@ pub(crate) struct Running {
     pub authorization: Option<String>,
     /// A valid credential without the permission, where the bench can make one.
     pub powerless: Option<String>,
-    /// Root of the process tree whose CPU time counts.
-    pub cpu_root: u32,
+    /// Root of the process tree whose CPU time counts; nothing where it is not ours to account.
+    pub cpu_root: Option<u32>,
     /// How it is spoken to.
     pub voice: Voice,
     /// What an acknowledgement must say that an event has; nothing where it says nothing.
     pub promises: &'static str,
     /// The vault, where it is one or has one beside it.
     pub desk: Option<Desk>,
-    pub child: Guarded,
+    /// Whom the generator trusts under TLS; nothing where it is asked in the clear.
+    pub trust: Option<Trust>,
+    /// What is asked of it, where the scenario's work does not say.
+    pub aim: Option<Target>,
+    /// Nothing where the bench did not start it.
+    pub child: Option<Guarded>,
     /// A server that it needs; ends with it.
     pub beside: Option<Guarded>,
 }
@@ -108,25 +139,57 @@ pub(crate) trait Subject {
 }
 
 impl Running {
+    /// One that speaks HTTP and asks for no credential; `cpu_root` is the root of what it does.
+    pub(crate) fn new(identity: Identity, address: SocketAddr, cpu_root: u32, child: Guarded) -> Self {
+        Self { child: Some(child), cpu_root: Some(cpu_root), ..Self::elsewhere(identity, address) }
+    }
+
+    /// The same, started by somebody else.
+    pub(crate) fn elsewhere(identity: Identity, address: SocketAddr) -> Self {
+        Self {
+            identity,
+            address,
+            authorization: None,
+            powerless: None,
+            cpu_root: None,
+            voice: Voice::Http,
+            promises: "",
+            desk: None,
+            trust: None,
+            aim: None,
+            child: None,
+            beside: None,
+        }
+    }
+
     /// The request that `question` means here, with these `credentials`.
     pub(crate) fn request(&self, question: Question, path: &str, credentials: Option<&str>) -> Request {
         question.request(&self.address.to_string(), path, credentials)
     }
 
+    /// Where it is asked over HTTP/1.1.
+    pub(crate) fn place(&self) -> anyhow::Result<Place> {
+        place(self.address, self.trust.as_ref(), false)
+    }
+
     /// What the generator is to do.
-    pub(crate) fn target(&self, scenario: &Scenario) -> Target {
-        let (address, credentials) = (self.address, self.authorization.as_deref());
-        let (host, bytes) = (address.to_string(), scenario.body_bytes as usize);
+    pub(crate) fn target(&self, scenario: &Scenario) -> anyhow::Result<Target> {
+        if let Some(aim) = &self.aim {
+            return Ok(aim.clone());
+        }
+        let streams = if self.trust.is_some() { scenario.transport.streams() } else { None };
+        let place = place(self.address, self.trust.as_ref(), streams.is_some())?;
+        let credentials = self.authorization.as_deref();
+        let (host, bytes) = (self.address.to_string(), scenario.body_bytes as usize);
         let (batch, subscribers) = match scenario.work {
             Work::Forward => {
                 let request = self.request(scenario.request, PATH, credentials);
-                let expects = Expects::Body(bytes);
-                return Target { address, request, expects, greeting: None, audience: None };
+                return Ok(Target { streams, ..Target::of(place, request, Expects::Body(bytes)) });
             }
             Work::Vault { op } => {
                 let desk = self.desk.as_ref().expect("subjects of such work are vaults");
                 let (request, expects) = (desk.request(op, bytes), desk.expects(op));
-                return Target { address, request, expects, greeting: None, audience: None };
+                return Ok(Target::of(place, request, expects));
             }
             Work::Revoke | Work::Unseal { .. } => unreachable!("trials have no target"),
             Work::Publish { batch } => (batch, None),
@@ -134,14 +197,12 @@ impl Running {
         };
         let shown = subscribers.is_some();
         let (request, expects) = self.voice.publish(&host, credentials, batch, bytes, shown);
-        let listen = self.voice.listen(&host, credentials);
-        Target {
-            address,
-            request: Request::with_places(request),
-            expects,
+        let steps = vec![Step::plain(self.voice.listen(&host, credentials))];
+        Ok(Target {
             greeting: self.voice.greeting(),
-            audience: subscribers.map(|subscribers| Audience { subscribers, batch, listen }),
-        }
+            audience: subscribers.map(|subscribers| Audience { subscribers, batch, place: None, steps }),
+            ..Target::of(place, Request::with_places(request), expects)
+        })
     }
 }
 
@@ -187,25 +248,14 @@ pub(crate) async fn start_origin(site: &Site<'_>) -> anyhow::Result<Running> {
     let mut child = launch.start()?;
     let line = child.first_line(START_LIMIT).await?;
     let address = line.strip_prefix(READY_WORD).unwrap_or(&line).trim().parse()?;
-    let cpu_root = child.pid();
-    Ok(Running {
-        identity,
-        address,
-        authorization: None,
-        powerless: None,
-        cpu_root,
-        voice: Voice::Http,
-        promises: "",
-        desk: None,
-        child,
-        beside: None,
-    })
+    let pid = child.pid();
+    Ok(Running::new(identity, address, pid, child))
 }
 
 /// Waits until `address` answers a GET: some listen before they know their routes or their origin.
-pub(crate) async fn wait_answering(child: &mut Guarded, address: SocketAddr) -> anyhow::Result<()> {
-    let request = Question::default().request(&address.to_string(), PATH, None).fresh().to_vec();
-    let settled = || ask(address, &request).ok().filter(|answer| ![404, 503].contains(&answer.status));
+pub(crate) async fn wait_answering(child: &mut Guarded, place: &Place) -> anyhow::Result<()> {
+    let request = Question::default().request(&place.address.to_string(), PATH, None).fresh().to_vec();
+    let settled = || ask(place, &request).ok().filter(|answer| ![404, 503].contains(&answer.status));
     child.until("an answer on its port", START_LIMIT, settled).await?;
     Ok(())
 }

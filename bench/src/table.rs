@@ -20,6 +20,7 @@ pub(crate) fn render(report: &Report) -> String {
         for pace in paces(report) {
             figures(&mut text, report, pace)?;
         }
+        sweeps(&mut text, report)?;
         ratios(&mut text, report)?;
         subjects(&mut text, report)?;
         if let Some(comparison) = &report.comparison {
@@ -49,7 +50,7 @@ fn heading(text: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(
         text,
         "{} cores of {}{}, {} MiB, Linux {}. {} interleaved rounds of {} ms after {} ms warm-up, {} keep-alive \
-         connections, {}. {} Figures are medians of the rounds, in brackets \
+         connections, {}, {}. {} Figures are medians of the rounds, in brackets \
          lowest to highest.",
         machine.cores,
         machine.cpu,
@@ -60,6 +61,7 @@ fn heading(text: &mut String, report: &Report) -> std::fmt::Result {
         scenario.window_ms,
         scenario.warmup_ms,
         scenario.connections,
+        scenario.transport.words(),
         question(scenario),
         pinning(report),
     )?;
@@ -83,6 +85,9 @@ fn heading(text: &mut String, report: &Report) -> std::fmt::Result {
 
 fn question(scenario: &Scenario) -> String {
     let (asked, answered) = (&scenario.request, scenario.body_bytes);
+    if let Some(words) = &scenario.words {
+        return words.clone();
+    }
     match scenario.work {
         Work::Forward => {}
         Work::Publish { batch: 1 } => return format!("each request stores an event of {answered} bytes"),
@@ -151,6 +156,53 @@ fn figures(text: &mut String, report: &Report, pace: &str) -> std::fmt::Result {
     for subject in report.subjects.iter().filter(|subject| subject.not_available.is_some()) {
         writeln!(text, "| {} | not available |{}", subject.name, " – |".repeat(9))?;
     }
+    let failing: Vec<_> = report.cells.iter().filter(|cell| cell.pace == pace && cell.failed > 0).collect();
+    if !failing.is_empty() {
+        writeln!(text)?;
+    }
+    for cell in failing {
+        let kinds = cell.failures.kinds().into_iter().map(|(kind, count)| format!("{count} {kind}"));
+        let kinds: Vec<_> = kinds.collect();
+        writeln!(text, "- {} failed: {} ({})", cell.subject, kinds.join(", "), cell.complaints.join("; "))?;
+    }
+    Ok(())
+}
+
+fn sweeps(text: &mut String, report: &Report) -> std::fmt::Result {
+    let Some(sweep) = &report.scenario.sweep else { return Ok(()) };
+    writeln!(
+        text,
+        "\n### highest rate held (answered as fast as asked, nothing failed, p99 ≤ {} ms)\n",
+        sweep.p99_ms_max
+    )?;
+    writeln!(
+        text,
+        "| subject | held a second | p50 ms there | p99 ms | CPU µs a request | next rate's p99 ms |"
+    )?;
+    writeln!(text, "|---|---:|---:|---:|---:|---:|")?;
+    for climb in &report.sweeps {
+        let knee = climb.knee_per_s.map_or(0.0, |knee| knee.median);
+        let at = climb.points.iter().rev().find(|point| f64::from(point.rate_per_s) <= knee);
+        let next = climb.points.iter().find(|point| f64::from(point.rate_per_s) > knee);
+        let told = |value: Option<f64>, digits: usize| {
+            value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
+        };
+        let mark = match (climb.generator_late, climb.beyond) {
+            (true, _) => " (generator late)",
+            (_, true) => " (not lost yet)",
+            _ => "",
+        };
+        writeln!(
+            text,
+            "| {}{mark} | {} | {} | {} | {} | {} |",
+            climb.subject,
+            spread(climb.knee_per_s, 1.0, 0),
+            told(at.map(|point| point.p50_ms), 2),
+            told(at.map(|point| point.p99_ms), 2),
+            told(at.and_then(|point| point.cpu_us), 1),
+            told(next.map(|point| point.p99_ms), 1),
+        )?;
+    }
     Ok(())
 }
 
@@ -196,6 +248,9 @@ fn ratios(text: &mut String, report: &Report) -> std::fmt::Result {
         .filter(|c| c.pace == "closed" && c.subject != "direct")
         .map(|c| c.subject.as_str())
         .collect();
+    if measured.is_empty() || report.ratios.is_empty() {
+        return Ok(());
+    }
     writeln!(text, "\n### CPU a request, row ÷ column (closed loop, paired by round)\n")?;
     writeln!(text, "| | {} |", measured.join(" | "))?;
     writeln!(text, "|---|{}", "---:|".repeat(measured.len()))?;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::figures::{Cell, Run};
 use crate::load::Pace;
 use crate::scenario::Scenario;
+use crate::sweep::Climb;
 
 /// One `[[threshold]]` of a scenario.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -27,20 +28,27 @@ enum Figure {
     P50Ms,
     P99Ms,
     P999Ms,
+    MaxMs,
     RssMib,
+    /// Requests that failed in a round.
+    Failed,
+    /// The highest rate that was held.
+    KneePerS,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 enum RawPace {
     Open(u32),
-    Closed(Closed),
+    Word(Word),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Closed {
+enum Word {
     Closed,
+    /// Of the rates that were climbed.
+    Sweep,
 }
 
 /// What came of one check.
@@ -79,7 +87,11 @@ impl Figure {
             Self::P50Ms => run.latency.p50,
             Self::P99Ms => run.latency.p99,
             Self::P999Ms => run.latency.p999,
+            Self::MaxMs => run.latency.max,
             Self::RssMib => run.rss_bytes as f64 / 1_048_576.0,
+            Self::Failed => run.failures.total() as f64,
+            // Of a climb, not of a run.
+            Self::KneePerS => f64::NAN,
         }
     }
 
@@ -90,7 +102,10 @@ impl Figure {
             Self::P50Ms => "p50 ms",
             Self::P99Ms => "p99 ms",
             Self::P999Ms => "p99.9 ms",
+            Self::MaxMs => "max ms",
             Self::RssMib => "RSS MiB",
+            Self::Failed => "failed a round",
+            Self::KneePerS => "highest rate held a second",
         }
     }
 }
@@ -104,6 +119,12 @@ impl Threshold {
         if self.over.is_some() && self.minus.is_some() {
             return Err(format!("threshold on `{}` has both over and minus", self.subject));
         }
+        if (self.figure == Figure::KneePerS) != (self.pace == RawPace::Word(Word::Sweep)) {
+            return Err(format!(
+                "threshold on `{}`: knee_per_s and pace \"sweep\" go together",
+                self.subject
+            ));
+        }
         Ok(())
     }
 
@@ -116,17 +137,20 @@ impl Threshold {
             .map(String::as_str)
     }
 
-    fn pace(&self) -> Pace {
+    /// Nothing where it speaks of a sweep.
+    fn pace(&self) -> Option<Pace> {
         match self.pace {
-            RawPace::Open(rate) => Pace::Open(rate),
-            RawPace::Closed(_) => Pace::Closed,
+            RawPace::Open(rate) => Some(Pace::Open(rate)),
+            RawPace::Word(Word::Closed) => Some(Pace::Closed),
+            RawPace::Word(Word::Sweep) => None,
         }
     }
 
     fn name(&self) -> String {
         let pace = match self.pace() {
-            Pace::Open(rate) => format!("at {rate}/s"),
-            Pace::Closed => "closed loop".into(),
+            Some(Pace::Open(rate)) => format!("at {rate}/s"),
+            Some(Pace::Closed) => "closed loop".into(),
+            None => "sweep".into(),
         };
         let relation = match (&self.over, &self.minus) {
             (Some(peer), _) => format!(" ÷ {peer}"),
@@ -140,8 +164,9 @@ impl Threshold {
         format!("{}{relation}: {} {limit} ({pace})", self.subject, self.figure.name())
     }
 
-    fn found(&self, cells: &[Cell]) -> Option<f64> {
-        let cell = |name: &str| cells.iter().find(|cell| cell.subject == name && cell.pace == self.pace());
+    fn found(&self, cells: &[Cell], climbs: &[Climb]) -> Option<f64> {
+        let Some(pace) = self.pace() else { return self.found_climbing(climbs) };
+        let cell = |name: &str| cells.iter().find(|cell| cell.subject == name && cell.pace == pace);
         let own = cell(&self.subject)?;
         let figure = |run: &Run| self.figure.of(run);
         let spread = match (&self.over, &self.minus) {
@@ -154,8 +179,18 @@ impl Threshold {
         Some(spread.median)
     }
 
-    fn judge(&self, cells: &[Cell]) -> Verdict {
-        let found = self.found(cells);
+    fn found_climbing(&self, climbs: &[Climb]) -> Option<f64> {
+        let knee = |name: &str| Some(climbs.iter().find(|climb| climb.subject == name)?.knee()?.median);
+        let own = knee(&self.subject)?;
+        Some(match (&self.over, &self.minus) {
+            (Some(peer), _) => own / knee(peer)?,
+            (_, Some(peer)) => own - knee(peer)?,
+            _ => own,
+        })
+    }
+
+    fn judge(&self, cells: &[Cell], climbs: &[Climb]) -> Verdict {
+        let found = self.found(cells, climbs);
         let holds = |value: f64| {
             self.at_most.is_none_or(|limit| value <= limit)
                 && self.at_least.is_none_or(|limit| value >= limit)
@@ -171,9 +206,20 @@ impl Threshold {
 }
 
 /// Judges the sanity of every cell (right answers, rate kept, generator on time), then the thresholds.
-pub(crate) fn judge(scenario: &Scenario, cells: &[Cell]) -> Vec<Verdict> {
+pub(crate) fn judge(scenario: &Scenario, cells: &[Cell], climbs: &[Climb]) -> Vec<Verdict> {
     let sane = cells.iter().flat_map(|cell| sanity(scenario, cell));
-    sane.chain(scenario.thresholds.iter().map(|threshold| threshold.judge(cells))).collect()
+    let timely = climbs.iter().map(|climb| {
+        let (late, words) =
+            (climb.is_late(), "a rate was lost because the generator was late: its knee, not the subject's");
+        Verdict {
+            check: format!("{} sweep: the generator keeps every rate", climb.subject),
+            found: None,
+            result: if late { Judgement::Missed } else { Judgement::Met },
+            reason: late.then(|| words.into()),
+        }
+    });
+    let judged = scenario.thresholds.iter().map(|threshold| threshold.judge(cells, climbs));
+    sane.chain(timely).chain(judged).collect()
 }
 
 fn sanity(scenario: &Scenario, cell: &Cell) -> Vec<Verdict> {
@@ -185,8 +231,10 @@ fn sanity(scenario: &Scenario, cell: &Cell) -> Vec<Verdict> {
     };
     let may_saturate = scenario.may_saturate.contains(&cell.subject);
     let failed = if may_saturate { cell.failed() - cell.left_waiting() } else { cell.failed() };
-    let mut found =
-        vec![verdict("every answer is right", failed as f64, failed == 0, cell.complaints.join("; "))];
+    let mut found = Vec::new();
+    if !scenario.may_fail.contains(&cell.subject) {
+        found.push(verdict("every answer is right", failed as f64, failed == 0, cell.complaints.join("; ")));
+    }
     if let Pace::Open(rate) = cell.pace {
         let limit = scenario.send_lag_p99_ms_max;
         let lag = cell.spread(|run| run.lag_p99_ms).map_or(0.0, |spread| spread.median);
@@ -230,27 +278,27 @@ mod tests {
     #[test]
     fn median_is_judged_not_the_outlier() {
         let limit = threshold("subject='a'\nfigure='cpu_us'\npace='closed'\nat_most=40.0");
-        assert_eq!(limit.judge(&cells()).result, Judgement::Met);
-        assert_eq!(limit.judge(&cells()).found, Some(32.0));
+        assert_eq!(limit.judge(&cells(), &[]).result, Judgement::Met);
+        assert_eq!(limit.judge(&cells(), &[]).found, Some(32.0));
         let tight = threshold("subject='a'\nfigure='cpu_us'\npace='closed'\nat_most=31.0");
-        assert_eq!(tight.judge(&cells()).result, Judgement::Missed);
+        assert_eq!(tight.judge(&cells(), &[]).result, Judgement::Missed);
     }
 
     #[test]
     fn ratio_difference_and_pace_are_respected() {
         let ratio = threshold("subject='a'\nfigure='cpu_us'\npace='closed'\nover='b'\nat_most=0.5");
-        assert_eq!(ratio.judge(&cells()).found, Some(0.5));
+        assert_eq!(ratio.judge(&cells(), &[]).found, Some(0.5));
         let added = threshold("subject='b'\nfigure='requests_per_s'\npace='closed'\nminus='a'\nat_least=0.0");
-        let verdict = added.judge(&cells());
+        let verdict = added.judge(&cells(), &[]);
         assert_eq!((verdict.found, verdict.result), (Some(-1000.0), Judgement::Missed));
         let open = threshold("subject='a'\nfigure='cpu_us'\npace=100\nat_most=50.0");
-        assert_eq!(open.judge(&cells()).found, Some(50.0));
+        assert_eq!(open.judge(&cells(), &[]).found, Some(50.0));
     }
 
     #[test]
     fn absent_subject_is_said_not_skipped() {
         let absent = threshold("subject='a'\nfigure='cpu_us'\npace='closed'\nover='nginx'\nat_most=1.0");
-        let verdict = absent.judge(&cells());
+        let verdict = absent.judge(&cells(), &[]);
         assert_eq!((verdict.found, verdict.result), (None, Judgement::NotMeasured));
         assert!(verdict.reason.is_some());
     }
@@ -261,6 +309,8 @@ mod tests {
             "subject='a'\nfigure='cpu_us'\npace='closed'",
             "subject='a'\nfigure='cpu_us'\npace='closed'\nat_most=1.0\nat_least=1.0",
             "subject='a'\nfigure='cpu_us'\npace='closed'\nat_most=1.0\nover='b'\nminus='b'",
+            "subject='a'\nfigure='knee_per_s'\npace='closed'\nat_least=1.0",
+            "subject='a'\nfigure='cpu_us'\npace='sweep'\nat_least=1.0",
         ] {
             assert!(threshold(text).check().is_err(), "{text}");
         }
@@ -279,7 +329,7 @@ mod tests {
         bad.lag_p99_ms = scenario.send_lag_p99_ms_max * 2.0;
         let missed = |bad: Run| {
             let cells = [cell("a", Pace::Open(1000), vec![run(1.0, 1000.0), bad.clone(), bad])];
-            let missed: Vec<_> = judge(&scenario, &cells)
+            let missed: Vec<_> = judge(&scenario, &cells, &[])
                 .into_iter()
                 .filter(|verdict| verdict.result == Judgement::Missed)
                 .map(|verdict| verdict.check)
@@ -291,9 +341,9 @@ mod tests {
         assert_eq!(missed(late.clone()), "a open 1000/s: the subject keeps the rate");
         late.failures.unanswered = 9;
         let peer = [cell("haproxy-policy-es256", Pace::Open(1000), vec![late])];
-        assert!(judge(&scenario, &peer).iter().all(|verdict| verdict.result == Judgement::Met));
+        assert!(judge(&scenario, &peer, &[]).iter().all(|verdict| verdict.result == Judgement::Met));
         let mut wrong = run(1.0, 1000.0);
-        wrong.failures.status = 1;
+        wrong.failures = crate::load::Failures::of_status(500, 1);
         assert_eq!(missed(wrong), "a open 1000/s: every answer is right");
         assert_eq!(missed(run(1.0, 1000.0)), "");
     }

@@ -23,6 +23,7 @@ use crate::program::Programs;
 use crate::run::Ended;
 use goals::CalcScenario;
 use report::{Report, Section};
+pub(crate) use table::{KERNELS, walk};
 use timing::{CRATE, Round, TALIB, TULIP};
 
 /// Name of the scenario.

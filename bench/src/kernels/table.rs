@@ -4,12 +4,12 @@ use sluice_calc::Value;
 use ta_lib::{Core, MAType, OutRange, RetCode};
 
 /// Open, high, low, close, volume.
-pub(super) type Columns = [Vec<f64>; 5];
+pub(crate) type Columns = [Vec<f64>; 5];
 
 /// One kernel with its parameters.
-pub(super) struct Kernel {
-    pub(super) name: &'static str,
-    pub(super) given: &'static [(&'static str, Value<'static>)],
+pub(crate) struct Kernel {
+    pub(crate) name: &'static str,
+    pub(crate) given: &'static [(&'static str, Value<'static>)],
     pub(super) talib: TaLib,
     pub(super) tulip: Tulip,
 }
@@ -56,7 +56,7 @@ const fn period(number: f64) -> [(&'static str, Value<'static>); 1] {
 const FAST_K: &[(&str, Value<'static>)] = &[("fast_k", Value::Number(14.0))];
 
 /// The kernels of the goals.
-pub(super) const KERNELS: &[Kernel] = &[
+pub(crate) const KERNELS: &[Kernel] = &[
     Kernel {
         name: "sma",
         given: &period(20.0),
@@ -170,7 +170,7 @@ pub(super) fn of_crate(name: &str, columns: &Columns, outs: &mut [Vec<f64>]) -> 
 }
 
 /// A random walk.
-pub(super) fn walk(bars: usize) -> Columns {
+pub(crate) fn walk(bars: usize) -> Columns {
     let mut state = 42_u64;
     let mut roll = move || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::csr::Csr;
 use crate::check::ask;
+use crate::load::Place;
 use crate::question::Request;
 use crate::voice::{Expects, NUMBER, STAMP};
 
@@ -168,7 +169,7 @@ impl Desk {
         path: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<(u16, Value)> {
-        let answer = ask(self.address, &self.written(token, method, path, body))
+        let answer = ask(&Place::plain(self.address), &self.written(token, method, path, body))
             .with_context(|| format!("{method} {path}"))?;
         Ok((answer.status, serde_json::from_slice(&answer.body).unwrap_or(Value::Null)))
     }

@@ -14,6 +14,7 @@ use super::ask::{Desk, Dialect, NAME, Op, csr, secret};
 use super::line::Line;
 use super::trial::Trial;
 use crate::check::{ask, forged};
+use crate::load::Place;
 use crate::scenario::Scenario;
 use crate::subject::Running;
 use crate::work::Work;
@@ -80,7 +81,7 @@ async fn fill(desk: &Desk, value_bytes: usize, secrets: u32) -> anyhow::Result<(
 /// The operation as it is measured, and what must be true afterwards.
 fn one(desk: &Desk, op: Op, value_bytes: usize) -> anyhow::Result<()> {
     let mut request = desk.request(op, value_bytes);
-    let answer = ask(desk.address, request.next(0, 4711))?;
+    let answer = ask(&Place::plain(desk.address), request.next(0, 4711))?;
     let text = String::from_utf8_lossy(&answer.body).into_owned();
     ensure!(answer.status == 200, "status {} in place of 200: {text}", answer.status);
     let told: Value = serde_json::from_slice(&answer.body).with_context(|| format!("no JSON: {text}"))?;
@@ -92,7 +93,7 @@ fn one(desk: &Desk, op: Op, value_bytes: usize) -> anyhow::Result<()> {
             let read = || desk.must("GET", &secret(desk.dialect, "00000000"), None).map(|told| inner(&told));
             is_value(&read()?, 4711, value_bytes)?;
             let before = told["version"].as_u64().context("the write names no version")?;
-            ask(desk.address, request.next(0, 4712))?;
+            ask(&Place::plain(desk.address), request.next(0, 4712))?;
             let now = read()?;
             is_value(&now, 4712, value_bytes)?;
             let version = now["version"].as_u64().or_else(|| now["metadata"]["version"].as_u64());
@@ -145,7 +146,7 @@ fn der(pem: &str) -> anyhow::Result<Vec<u8>> {
 /// The same with another token.
 fn refused(desk: &Desk, op: Op, value_bytes: usize) -> anyhow::Result<()> {
     let other = Desk { token: forged(&desk.token), ..desk.clone() };
-    let answer = ask(desk.address, other.request(op, value_bytes).next(0, 0))?;
+    let answer = ask(&Place::plain(desk.address), other.request(op, value_bytes).next(0, 0))?;
     let said = serde_json::from_slice::<Value>(&answer.body).unwrap_or(Value::Null);
     let refused = [401, 403].contains(&answer.status) || said["valid"] == false;
     ensure!(refused, "status {} to a forged token: {said}", answer.status);

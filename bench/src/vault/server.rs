@@ -16,7 +16,6 @@ use crate::sluice::{self, Banner, PROGRAM, up};
 use crate::subject::{
     Running, Site, StartError, Starting, Subject, fill, free_address, path_text, start_origin,
 };
-use crate::voice::Voice;
 
 const START_LIMIT: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -183,7 +182,7 @@ async fn edge(program: &Path, site: &Site<'_>) -> anyhow::Result<Running> {
     let origin = start_origin(&Site { dir, ..site.clone() }).await.context("start the origin")?;
     let site = Site { origin: origin.address, ..site.clone() };
     let (running, banner) = sluice::policy(Some(program)).begin(program, &site).await?;
-    Ok(Running { desk: Some(desk(&banner, &site)?), beside: Some(origin.child), ..running })
+    Ok(Running { desk: Some(desk(&banner, &site)?), beside: origin.child, ..running })
 }
 
 async fn openbao(site: &Site<'_>) -> Result<Running, StartError> {
@@ -282,18 +281,8 @@ fn pin(site: &Site<'_>, pid: u32) -> anyhow::Result<()> {
 }
 
 fn running(identity: Identity, desk: Desk, cpu_root: u32, child: Guarded) -> Running {
-    Running {
-        identity,
-        address: desk.address,
-        authorization: None,
-        powerless: None,
-        cpu_root,
-        voice: Voice::Http,
-        promises: "",
-        desk: Some(desk),
-        child,
-        beside: None,
-    }
+    let address = desk.address;
+    Running { desk: Some(desk), ..Running::new(identity, address, cpu_root, child) }
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use super::ask::{Desk, NAME};
 use super::line::Line;
 use crate::figures::new_histogram;
-use crate::load::{Failures, Outcome, Plan};
+use crate::load::{Failures, Outcome, Plan, Timeline};
 use crate::question::Question;
 use crate::subject::{PATH, Running};
 use crate::work::Work;
@@ -60,7 +60,9 @@ pub(crate) async fn drive<S>(
         answered: latency.len(),
         latency,
         lag: new_histogram(),
-        failures: Failures { status: warm.failed + tally.failed, ..Failures::default() },
+        timeline: Timeline::new(plan.window),
+        // What did not come true in time; the complaint says what.
+        failures: Failures { unanswered: warm.failed + tally.failed, ..Failures::default() },
         complaint: warm.complaint.or(tally.complaint),
         each: 1,
         elapsed,

@@ -2,6 +2,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 
+use std::net::SocketAddr;
+
 use super::*;
 use crate::response::head_end;
 
@@ -44,7 +46,7 @@ async fn server(answer: &'static [u8], stall_after: u64, stall: Duration) -> Soc
 
 fn target(address: SocketAddr) -> Target {
     let request = Request::plain(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec());
-    Target { address, request, expects: Expects::Body(2), greeting: None, audience: None }
+    Target::of(Place::plain(address), request, Expects::Body(2))
 }
 
 fn plan(pace: Pace, window_ms: u64) -> Plan {
@@ -126,10 +128,10 @@ async fn wrong_answers_are_failures_of_their_kind() {
             drive(&target(address), plan(Pace::Open(200), 50), || ()).await.unwrap().failures
         })
     };
-    assert!(run(b"HTTP/1.1 429 No\r\nContent-Length: 0\r\n\r\n").await.status > 0);
+    assert!(run(b"HTTP/1.1 429 No\r\nContent-Length: 0\r\n\r\n").await.status[&429] > 0);
     assert!(run(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx").await.body > 0);
-    assert!(run(b"SSH-2.0-nonsense\r\n\r\n").await.broken > 0);
-    assert!(run(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP").await.broken > 0);
+    assert!(run(b"SSH-2.0-nonsense\r\n\r\n").await.malformed > 0);
+    assert!(run(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP").await.malformed > 0);
     let closing = run(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok").await;
     assert_eq!(closing.total(), 0, "a closing answer is an answer; the connection is made anew");
 }
