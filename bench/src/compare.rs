@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::figures::Spread;
@@ -50,7 +51,7 @@ struct Cell {
 }
 
 /// All that changed, or did not.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Comparison {
     pub baseline: String,
     /// The processor of the older run.
@@ -59,7 +60,7 @@ pub(crate) struct Comparison {
 }
 
 /// One figure then and now.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Change {
     pub subject: String,
     pub pace: String,
@@ -72,7 +73,7 @@ pub(crate) struct Change {
 }
 
 /// Which way a figure went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Direction {
     Better,

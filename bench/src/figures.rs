@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::account::CpuTime;
@@ -19,7 +20,7 @@ pub(crate) fn new_histogram() -> Histogram<u64> {
 }
 
 /// Median, lowest and highest of the rounds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Spread {
     pub median: f64,
     pub low: f64,
@@ -48,7 +49,7 @@ impl Spread {
 }
 
 /// Latency percentiles of one run or of merged runs, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Percentiles {
     pub p50: f64,
     pub p90: f64,

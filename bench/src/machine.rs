@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::account::{family_ticks, machine_busy_ticks, ticks_per_s};
 
 /// What a reader must know to judge the figures.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Machine {
     pub cpu: String,
     pub cores: usize,

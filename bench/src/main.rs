@@ -75,6 +75,8 @@ enum Command {
     Run(RunArgs),
     /// Ask any URL, e.g. `sluice-bench load http://127.0.0.1:8080/ --rate 1000`
     Load(Box<url::LoadArgs>),
+    /// The shape of NAME.json, as a JSON Schema
+    Schema,
     /// Instructions of the main operations under callgrind, held against what was counted before
     Count(count::CountArgs),
     /// The kernels as `count` runs them under callgrind
@@ -141,6 +143,9 @@ fn main() -> ExitCode {
         Command::Run(args) if args.scenario == kernels::NAME => kernels::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Load(args) => url::run(&args),
+        Command::Schema => {
+            write!(std::io::stdout(), "{}", report::schema_text()).map(|()| Ended::Passed).map_err(Into::into)
+        }
         Command::Count(args) => count::run(&args),
         Command::Counted => count::run_kernels(),
         Command::Kernels(args) => kernels::round(&args),

@@ -1,5 +1,6 @@
 //! The report: one JSON document, from which the tables are drawn.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::compare::Comparison;
@@ -15,7 +16,7 @@ use crate::threshold::{Judgement, Verdict, pace_name};
 pub(crate) const SCHEMA: &str = "sluice-bench/1";
 
 /// All that is known about one run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Report {
     pub schema: &'static str,
     /// Seconds since the epoch when the run began.
@@ -42,7 +43,7 @@ pub(crate) struct Report {
 }
 
 /// One subject: measured, or why not.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Described {
     pub name: String,
     pub policies: String,
@@ -57,7 +58,7 @@ pub(crate) struct Described {
 }
 
 /// The figures of one subject at one pace over all rounds.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Figures {
     pub subject: String,
     pub pace: String,
@@ -88,7 +89,7 @@ pub(crate) struct Figures {
 }
 
 /// CPU time a request of one subject over that of another, paired by round.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Ratio {
     pub subject: String,
     pub peer: String,
@@ -123,6 +124,12 @@ impl Figures {
             kept_rate: cell.kept(),
         }
     }
+}
+
+/// The shape of the document, as `sluice-bench schema` prints it.
+pub(crate) fn schema_text() -> String {
+    let schema = schemars::schema_for!(Report);
+    serde_json::to_string_pretty(&schema).expect("a schema is JSON") + "\n"
 }
 
 /// Ratios of every subject to every other at the same pace.
@@ -222,6 +229,53 @@ pub(crate) mod tests {
             beyond: false,
             generator_late: false,
             points: vec![point(500, 0.3), point(900, 0.5), point(1000, 40.0)],
+        }
+    }
+
+    #[test]
+    fn the_schema_is_that_of_the_report() {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("report.schema.json");
+        let now = schema_text();
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            std::fs::write(&file, &now).unwrap();
+        }
+        let kept = std::fs::read_to_string(&file).unwrap_or_default();
+        assert!(kept == now, "{} is old: run this test with UPDATE_EXPECT=1", file.display());
+        let value = serde_json::to_value(sample()).unwrap();
+        let schema: serde_json::Value = serde_json::from_str(&now).unwrap();
+        described(&schema, &schema, &value, "report");
+    }
+
+    /// Every member that the value has is described where its schema says.
+    fn described(root: &serde_json::Value, schema: &serde_json::Value, value: &serde_json::Value, at: &str) {
+        if let Some(reference) = schema["$ref"].as_str() {
+            let name = reference.rsplit('/').next().unwrap();
+            return described(root, &root["$defs"][name], value, at);
+        }
+        if let Some(choices) = schema["anyOf"].as_array() {
+            let fits = |choice: &&serde_json::Value| value.is_null() == (choice["type"] == "null");
+            return described(root, choices.iter().find(fits).unwrap(), value, at);
+        }
+        match value {
+            serde_json::Value::Object(members) => {
+                for (name, value) in members {
+                    let place = format!("{at}.{name}");
+                    let known = schema["properties"].get(name);
+                    let known = known.or_else(|| schema.get("additionalProperties"));
+                    let tagged = schema["oneOf"].is_array();
+                    match known {
+                        Some(known) => described(root, known, value, &place),
+                        None => assert!(tagged, "{place} is not described"),
+                    }
+                }
+            }
+            serde_json::Value::Array(items) => {
+                for item in items {
+                    let of = schema.get("items").or_else(|| schema["prefixItems"].get(0));
+                    described(root, of.unwrap_or_else(|| panic!("{at}: items")), item, at);
+                }
+            }
+            _ => {}
         }
     }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -83,7 +84,7 @@ pub(crate) enum ScenarioError {
 }
 
 /// Which cores a subject has.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Placing {
     /// One for itself; the generator has another.
@@ -94,7 +95,7 @@ pub(crate) enum Placing {
 }
 
 /// A checked scenario.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Scenario {
     pub name: String,
     pub quick: bool,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use thiserror::Error;
 
@@ -68,7 +69,7 @@ fn place(address: SocketAddr, trust: Option<&Trust>, http2: bool) -> anyhow::Res
 }
 
 /// Which core does what.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub(crate) struct Cores {
     pub proxy: usize,
     pub load: usize,

@@ -1,5 +1,6 @@
 //! Thresholds: what a figure must hold, alone or against another subject, and the verdict.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::figures::{Cell, Run};
@@ -52,7 +53,7 @@ enum Word {
 }
 
 /// What came of one check.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Verdict {
     pub check: String,
     /// The figure found; null when the subject or its peer was not measured.
@@ -71,7 +72,7 @@ impl Verdict {
 }
 
 /// Result of a check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Judgement {
     Met,

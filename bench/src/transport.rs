@@ -8,6 +8,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, SanType,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::program::Program;
@@ -18,7 +19,7 @@ use crate::url::Trust;
 pub(crate) const STREAMS: u32 = 8;
 
 /// `transport` of a scenario.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Transport {
     /// HTTP/1.1 in the clear.

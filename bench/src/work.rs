@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::vault::{Op, value_bytes_min};
@@ -16,7 +17,7 @@ const VALUE_BYTES_MAX: u32 = 16 * 1024;
 const REQUEST_BYTES_MAX: u32 = 64 * 1024;
 
 /// What the subjects are to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Work {
     /// Pass requests on to the origin.

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Slices of a window; fewer when they would be shorter than [`SLICE_MIN`].
@@ -26,7 +27,7 @@ struct Slice {
 }
 
 /// One slice as it is reported.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Moment {
     /// Beginning of the slice, in milliseconds from that of the window.
     pub at_ms: f64,

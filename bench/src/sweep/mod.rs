@@ -7,6 +7,7 @@ mod search;
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::figures::{Cell, Run, Spread};
@@ -16,7 +17,7 @@ use search::Search;
 const STEPS_MAX: u32 = 40;
 
 /// `[sweep]` of a scenario's timing.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Sweep {
     pub from_per_s: u32,
@@ -41,7 +42,7 @@ pub(crate) struct Climb {
 }
 
 /// A climb as it is reported.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Climbed {
     pub subject: String,
     pub knee_per_s: Option<Spread>,
@@ -53,7 +54,7 @@ pub(crate) struct Climbed {
 }
 
 /// What came of one rate, medians of the rounds that tried it.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub(crate) struct Point {
     pub rate_per_s: u32,
     pub answered_per_s: f64,
