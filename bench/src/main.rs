@@ -11,6 +11,7 @@ mod check;
 mod choice;
 mod compare;
 mod count;
+mod fault;
 mod figures;
 mod kernels;
 mod load;

@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 
 use crate::account::{CpuTime, resident_bytes, ticks_per_s, tree};
+use crate::fault::told;
 use crate::figures::Cell;
 use crate::load::{Pace, Plan, drive};
 use crate::process::Guarded;
@@ -66,9 +67,14 @@ pub(crate) async fn sweeps(
 
 async fn one(scenario: &Scenario, running: &mut Running, cell: &mut Cell) -> anyhow::Result<()> {
     let plan = plan(scenario, cell.pace);
+    for kept in [&running.spare, &running.store].into_iter().flatten() {
+        kept.stands().await?;
+    }
     // The tree is walked before the load starts: a walk over /proc would delay the generator.
     let pids = running.cpu_root.map(tree).unwrap_or_default();
-    cell.accounted = running.cpu_root.is_some();
+    // A proxy that is replaced by another process when it reloads has no tree to account.
+    let replaced = running.reload.is_some() && running.reload == running.cpu_root.and_then(told);
+    cell.accounted = running.cpu_root.is_some() && !(replaced && scenario.reloads());
     let account = || CpuTime::of(&pids);
     let outcome = if scenario.work.is_trial() {
         trial::drive(running, scenario.work, plan, account).await?

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use crate::fault::told;
 use crate::process::Launch;
 use crate::program::{Identity, Program};
 use crate::subject::{
@@ -192,8 +193,9 @@ impl Peer {
         let bearer = |token: fn(&Pair) -> &String| pair.map(|pair| format!("Bearer {}", token(pair)));
         let (authorization, powerless) = (bearer(|pair| &pair.able), bearer(|pair| &pair.powerless));
         let pid = child.pid();
+        let reload = if self.program == Program::Nginx { told(pid) } else { None };
         let running = Running::new(identity.clone(), address, pid, child);
-        Ok(Running { authorization, powerless, trust: site.trust(), ..running })
+        Ok(Running { authorization, powerless, reload, trust: site.trust(), ..running })
     }
 
     fn arguments(&self, dir: &str, config: &str) -> Vec<OsString> {
@@ -234,6 +236,28 @@ impl Peer {
         }
     }
 
+    /// What names a second origin, and what makes the peer try it when the first fails a GET.
+    fn spare_lines(&self, spare: std::net::SocketAddr) -> (String, String) {
+        match self.program {
+            // By default it tries the next server after an error, and leaves one that failed alone for ten seconds.
+            Program::Nginx => (format!("server {spare};"), String::new()),
+            Program::Haproxy => (
+                format!("server spare {spare} check inter 500ms fall 1 rise 1"),
+                "option redispatch 1\n    retries 3\n    retry-on conn-failure empty-response".into(),
+            ),
+            Program::Envoy => (
+                format!(
+                    "\n              - endpoint:\n                  address: {{ socket_address: {{ address: {}, port_value: {} }} }}",
+                    spare.ip(),
+                    spare.port()
+                ),
+                ", retry_policy: { retry_on: \"connect-failure,reset,refused-stream\", num_retries: 3 }"
+                    .into(),
+            ),
+            _ => (String::new(), String::new()),
+        }
+    }
+
     /// Writes every file; the path of the first.
     fn write_config(&self, site: &Site<'_>, address: std::net::SocketAddr) -> anyhow::Result<PathBuf> {
         let public = site.dir.join("es256.pem");
@@ -250,8 +274,11 @@ impl Peer {
             None => (String::new(), String::new()),
         };
         let streams = site.transport == Transport::H2;
+        let (spare, retries) = site.spare.map_or_else(Default::default, |spare| self.spare_lines(spare));
         let tls_router = if tls_listen.is_empty() { String::new() } else { format!(", {tls_listen}") };
         let values = [
+            ("spare", spare.as_str()),
+            ("retries", retries.as_str()),
             ("tls_listen", tls_listen.as_str()),
             ("tls_router", tls_router.as_str()),
             ("tls", tls.as_str()),
@@ -292,6 +319,7 @@ mod tests {
         let programs = Programs::new(&dir.join("cache"), false).unwrap();
         then(&Site {
             origin,
+            spare: None,
             body_bytes: 16,
             dir: dir.into(),
             cores: None,
@@ -339,8 +367,9 @@ mod tests {
         let origin = "127.0.0.1:9".parse().unwrap();
         let dir = dir.path().into();
         let (transport, papers) = (Transport::Plain, None);
-        let (tokens, programs) = (&tokens, &programs);
-        let site = Site { origin, body_bytes: 16, dir, cores: None, tokens, programs, transport, papers };
+        let (tokens, programs, spare) = (&tokens, &programs, None);
+        let site =
+            Site { origin, spare, body_bytes: 16, dir, cores: None, tokens, programs, transport, papers };
         let Err(StartError::Missing(words)) = peer.start(&site).await else { panic!("not missing") };
         assert!(words.contains(peer.program.name()), "{words}");
     }

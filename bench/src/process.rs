@@ -137,6 +137,17 @@ impl Guarded {
         rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap_or_default();
     }
 
+    /// Kills it as a crash would, with all of its process group, and waits until it is gone.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill().context("kill")?;
+        let deadline = Instant::now() + STOP_GRACE;
+        while self.reap()?.is_none() {
+            anyhow::ensure!(Instant::now() < deadline, "it outlives kill -9");
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Ok(())
+    }
+
     /// The exit status once the child has ended; leftovers of its process group are killed first, while
     /// its id still cannot belong to anybody else.
     fn reap(&mut self) -> std::io::Result<Option<ExitStatus>> {

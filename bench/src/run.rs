@@ -18,7 +18,7 @@ use crate::program::{FETCH_LIMIT, Identity, Programs};
 use crate::report::{Described, Figures, Report, SCHEMA, passed, ratios};
 use crate::scenario::{Placing, Scenario, ScenarioError};
 use crate::stored::holds_what_it_acknowledges;
-use crate::subject::{Cores, Direct, PATH, Running, Site, StartError, Subject};
+use crate::subject::{Cores, Direct, PATH, Running, Site, StartError, Subject, spare_origin};
 use crate::sweep::Climb;
 use crate::threshold::judge;
 use crate::tokens::Tokens;
@@ -235,12 +235,19 @@ impl Stage {
         })
     }
 
-    fn site(&self, name: &str, scenario: &Scenario, origin: SocketAddr) -> anyhow::Result<Site<'_>> {
+    fn site(
+        &self,
+        name: &str,
+        scenario: &Scenario,
+        origin: SocketAddr,
+        spare: Option<SocketAddr>,
+    ) -> anyhow::Result<Site<'_>> {
         let dir = self.home.path().join(name);
         std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         let (cores, tokens, programs) = (self.cores, &self.tokens, &self.programs);
         let (transport, papers) = (scenario.transport, self.papers.as_ref());
-        Ok(Site { origin, body_bytes: scenario.body_bytes, dir, cores, tokens, programs, transport, papers })
+        let body_bytes = scenario.body_bytes;
+        Ok(Site { origin, spare, body_bytes, dir, cores, tokens, programs, transport, papers })
     }
 
     /// Starts the origin where there is one, then every subject, and checks the answer of each.
@@ -248,23 +255,30 @@ impl Stage {
         if !scenario.work.is_forward() {
             let mut fleet = Fleet { running: Vec::new(), described: Vec::new() };
             for subject in subjects {
-                let site = self.site(subject.name(), scenario, ([127, 0, 0, 1], 9).into())?;
+                let site = self.site(subject.name(), scenario, ([127, 0, 0, 1], 9).into(), None)?;
                 fleet.start(subject.as_ref(), &site, scenario, &[]).await?;
             }
             return Ok(fleet);
         }
-        let site = self.site("origin", scenario, ([127, 0, 0, 1], 0).into())?;
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let site = self.site("origin", scenario, nowhere, None)?;
         let origin = Direct.start(&site).await.context("start the origin")?;
         let expected = origin::body(scenario.body_bytes as usize);
         let mut request = origin.request(scenario.request, PATH, None);
         let direct = ask(&origin.place()?, request.fresh()).context("ask the origin")?;
         anyhow::ensure!(direct.body == expected, "the origin's own answer is wrong");
+        let spare = match scenario.origins {
+            2 => Some(spare_origin(&self.site("spare", scenario, nowhere, None)?).await?),
+            _ => None,
+        };
         let address = origin.address;
         let mut fleet = Fleet::with_direct(origin);
         for subject in subjects {
-            let site = self.site(subject.name(), scenario, address)?;
+            let other = spare.as_ref().map(|spare| spare.address);
+            let site = self.site(subject.name(), scenario, address, other)?;
             fleet.start(subject.as_ref(), &site, scenario, &expected).await?;
         }
+        fleet.running.iter_mut().for_each(|(_, running)| running.spare.clone_from(&spare));
         Ok(fleet)
     }
 }

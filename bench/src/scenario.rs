@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::fault::{Deed, Fault};
 use crate::load::Pace;
 use crate::question::Question;
 use crate::sweep::Sweep;
@@ -15,17 +16,20 @@ use crate::transport::Transport;
 use crate::work::Work;
 
 /// Scenarios that the bench carries, by name.
-const SHIPPED: [(&str, &str); 18] = [
+const SHIPPED: [(&str, &str); 21] = [
     ("edge", include_str!("../scenarios/edge.toml")),
     ("edge-tls", include_str!("../scenarios/edge-tls.toml")),
     ("edge-mtls", include_str!("../scenarios/edge-mtls.toml")),
     ("edge-h2", include_str!("../scenarios/edge-h2.toml")),
     ("edge-knee", include_str!("../scenarios/edge-knee.toml")),
+    ("edge-reload", include_str!("../scenarios/edge-reload.toml")),
+    ("edge-failover", include_str!("../scenarios/edge-failover.toml")),
     ("edge-orders", include_str!("../scenarios/edge-orders.toml")),
     ("routes", include_str!("../scenarios/routes.toml")),
     ("events-publish", include_str!("../scenarios/events-publish.toml")),
     ("events-batch", include_str!("../scenarios/events-batch.toml")),
     ("events-fanout", include_str!("../scenarios/events-fanout.toml")),
+    ("events-failover", include_str!("../scenarios/events-failover.toml")),
     ("vault-read", include_str!("../scenarios/vault-read.toml")),
     ("vault-write", include_str!("../scenarios/vault-write.toml")),
     ("vault-issue", include_str!("../scenarios/vault-issue.toml")),
@@ -107,6 +111,10 @@ pub(crate) struct Scenario {
     pub work: Work,
     pub cores: Placing,
     pub transport: Transport,
+    /// Origins behind each proxy: one or two.
+    pub origins: u32,
+    /// What happens in each round.
+    pub faults: Vec<Fault>,
     /// Who is measured, beside the direct line to the origin where there is one.
     pub subjects: Vec<String>,
     pub warmup_ms: u64,
@@ -142,6 +150,8 @@ struct RawScenario {
     cores: Placing,
     #[serde(default)]
     transport: Transport,
+    #[serde(default = "one")]
+    origins: u32,
     #[serde(default = "yes")]
     closed: bool,
     full: RawTiming,
@@ -164,6 +174,9 @@ struct RawTiming {
     send_lag_p99_ms_max: f64,
     /// After the rates: faster and faster, until a subject does not keep up.
     sweep: Option<Sweep>,
+    /// What happens in each round.
+    #[serde(default)]
+    fault: Vec<Fault>,
     /// Fewer of them, where all would take too long.
     subjects: Option<Vec<String>>,
     /// Less of it, likewise.
@@ -179,6 +192,10 @@ fn within(what: &str, value: u64, low: u64, high: u64) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("`{what}` = {value} is outside {low}..={high}"))
+}
+
+fn one() -> u32 {
+    1
 }
 
 fn yes() -> bool {
@@ -223,6 +240,8 @@ impl Scenario {
             work: timing.work.unwrap_or(raw.work),
             cores: raw.cores,
             transport: raw.transport,
+            origins: raw.origins,
+            faults: timing.fault,
             subjects: timing.subjects.unwrap_or(raw.subjects),
             warmup_ms: timing.warmup_ms,
             window_ms: timing.window_ms,
@@ -250,6 +269,8 @@ impl Scenario {
         if self.transport != Transport::Plain && !self.work.is_forward() {
             return Err("`transport` is that of proxies".into());
         }
+        within("origins", self.origins.into(), 1, 2)?;
+        Fault::check_all(&self.faults, self.window_ms)?;
         self.check_timing(REPEATS_MIN)?;
         self.thresholds.iter().try_for_each(Threshold::check)
     }
@@ -287,6 +308,11 @@ impl Scenario {
         self.rates_per_s.iter().map(|&rate| Pace::Open(rate)).chain(closed).collect()
     }
 
+    /// Whether a proxy is told to reload.
+    pub(crate) fn reloads(&self) -> bool {
+        self.faults.iter().any(|fault| fault.deed == Deed::Reload)
+    }
+
     /// Time before anything is recorded.
     pub(crate) fn warmup(&self) -> Duration {
         Duration::from_millis(self.warmup_ms)
@@ -313,7 +339,7 @@ pub(crate) mod tests {
             let full = Scenario::load(name, false, Some(7)).unwrap();
             assert_eq!((full.repeats, full.name.as_str()), (7, name));
             assert!(!full.thresholds.is_empty());
-            assert!(full.sweep.is_some() || full.paces().last() == Some(&Pace::Closed));
+            assert!(!full.closed || full.paces().last() == Some(&Pace::Closed));
             let quick = Scenario::load(name, true, None).unwrap();
             assert!(quick.thresholds.is_empty());
             assert!(quick.subjects.iter().all(|subject| full.subjects.contains(subject)), "{name}");

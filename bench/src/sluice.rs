@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use serde::Deserialize;
 
 use crate::account::pin_process;
+use crate::fault::told;
 use crate::process::{Guarded, Launch};
 use crate::program::{Identity, find_in_path};
 use crate::subject::{Running, Site, StartError, Starting, Subject, fill, path_text};
@@ -195,15 +196,24 @@ impl Sluice {
         };
         // No token without the permission can be had without asking the vault for one.
         let new = Running::new(identity, address, banner.pids.edge, child);
-        Ok((Running { authorization, trust: site.trust(), ..new }, banner))
+        // The supervisor tells its roles.
+        let reload = new.child.as_ref().and_then(|child| told(child.pid()));
+        Ok((Running { authorization, reload, trust: site.trust(), ..new }, banner))
     }
 
     fn write_config(&self, site: &Site<'_>) -> anyhow::Result<PathBuf> {
         let services = site.dir.join("services.d");
         std::fs::create_dir_all(&services).with_context(|| format!("create {}", services.display()))?;
         let origin = site.origin.to_string();
+        let instance = |address| format!("[[service.instance]]\nurl = \"http://{address}\"\n");
+        let spare = site.spare.map(instance).unwrap_or_default();
         let tls = site.papers.map_or_else(|| Ok(String::new()), Papers::sluice)?;
-        let values = [("dir", path_text(&site.dir)?), ("origin", origin.as_str()), ("tls", tls.as_str())];
+        let values = [
+            ("dir", path_text(&site.dir)?),
+            ("origin", origin.as_str()),
+            ("tls", tls.as_str()),
+            ("spare", spare.as_str()),
+        ];
         let config = site.dir.join("sluice.toml");
         for (path, template) in
             [(&config, self.templates.0), (&services.join("bench.toml"), self.templates.1)]
@@ -270,6 +280,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let site = Site {
                 origin,
+                spare: None,
                 body_bytes: 16,
                 dir: dir.path().into(),
                 cores: None,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::account::pin_process;
+use crate::fault::Kept;
 use crate::load::Place;
 use crate::process::{Guarded, Launch};
 use crate::program::{Identity, Program};
@@ -143,12 +144,16 @@ async fn through_redis(program: &Path, sync: &str, site: &Site<'_>) -> Result<Ru
     let address = free_address()?;
     let core = site.cores.map(|cores| cores.load);
     let arguments = redis_arguments(site, address, sync)?;
-    let launch = Launch { program: &path, arguments, core, dir: &site.dir, environment: Vec::new() };
-    let mut redis = launch.start()?;
+    let dir = site.dir.clone();
+    let start = move || {
+        let arguments = arguments.clone();
+        Launch { program: &path, arguments, core, dir: &dir, environment: Vec::new() }.start()
+    };
+    let mut redis = start()?;
     wait_greeting(&mut redis, address, Voice::Redis).await?;
     let settings = format!("{SLUICE}\n[redis]\nurl = \"redis://{address}\"\n");
     let running = sluice(program, site, &settings).await?;
-    Ok(Running { promises: "aof_everysec", beside: Some(redis), ..running })
+    Ok(Running { promises: "aof_everysec", store: Some(Kept::new(address, redis, start)), ..running })
 }
 
 async fn peer(program: Program, sync: &str, site: &Site<'_>) -> Result<Running, StartError> {

@@ -4,14 +4,17 @@ use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::time::Duration;
 
+use rustix::process::Pid;
 use schemars::JsonSchema;
 use serde::Serialize;
 use thiserror::Error;
 
 use crate::audience::{Audience, Step};
 use crate::check::ask;
+use crate::fault::{Fault, Kept};
 use crate::load::{Place, Target, Tls};
 use crate::origin::{ECHO, READY_WORD};
 use crate::process::{Guarded, Launch};
@@ -33,6 +36,8 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) struct Site<'a> {
     /// What a proxy forwards to; without meaning to the origin itself.
     pub origin: SocketAddr,
+    /// Another one, where there are two.
+    pub spare: Option<SocketAddr>,
     /// Body the origin answers.
     pub body_bytes: u32,
     /// A directory of this subject's own, empty.
@@ -96,10 +101,18 @@ pub(crate) struct Running {
     pub trust: Option<Trust>,
     /// What is asked of it, where the scenario's work does not say.
     pub aim: Option<Target>,
+    /// It is the origin, with nothing before it.
+    pub is_origin: bool,
     /// Nothing where the bench did not start it.
     pub child: Option<Guarded>,
     /// A server that it needs; ends with it.
     pub beside: Option<Guarded>,
+    /// Who is told to reload.
+    pub reload: Option<Pid>,
+    /// The second origin behind it.
+    pub spare: Option<Rc<Kept>>,
+    /// The store behind it.
+    pub store: Option<Rc<Kept>>,
 }
 
 /// Why a subject is not measured.
@@ -158,8 +171,12 @@ impl Running {
             desk: None,
             trust: None,
             aim: None,
+            is_origin: false,
             child: None,
             beside: None,
+            reload: None,
+            spare: None,
+            store: None,
         }
     }
 
@@ -173,11 +190,17 @@ impl Running {
         place(self.address, self.trust.as_ref(), false)
     }
 
-    /// What the generator is to do.
+    /// What the generator is to do, and what is done meanwhile.
     pub(crate) fn target(&self, scenario: &Scenario) -> anyhow::Result<Target> {
         if let Some(aim) = &self.aim {
             return Ok(aim.clone());
         }
+        // Of the line to the origin itself nothing can break.
+        let faults = if self.is_origin { &[][..] } else { &scenario.faults };
+        Ok(Target { script: Fault::script(faults, self)?, ..self.asked(scenario)? })
+    }
+
+    fn asked(&self, scenario: &Scenario) -> anyhow::Result<Target> {
         let streams = if self.trust.is_some() { scenario.transport.streams() } else { None };
         let place = place(self.address, self.trust.as_ref(), streams.is_some())?;
         let credentials = self.authorization.as_deref();
@@ -236,21 +259,41 @@ impl Subject for Direct {
 /// Starts an origin process on the load core.
 pub(crate) async fn start_origin(site: &Site<'_>) -> anyhow::Result<Running> {
     let program = std::env::current_exe()?;
-    let arguments =
-        ["origin", "--bytes"].map(Into::into).into_iter().chain([site.body_bytes.to_string().into()]);
-    let launch = Launch {
-        program: &program,
-        arguments: arguments.collect(),
-        core: site.cores.map(|cores| cores.load),
-        dir: &site.dir,
-        environment: Vec::new(),
-    };
     let identity = Identity::ask(&program, "--version", "this bench".into())?;
-    let mut child = launch.start()?;
-    let line = child.first_line(START_LIMIT).await?;
-    let address = line.strip_prefix(READY_WORD).unwrap_or(&line).trim().parse()?;
+    let (address, child) = origin_at(&program, site, (Ipv4Addr::LOCALHOST, 0).into()).await?;
     let pid = child.pid();
-    Ok(Running::new(identity, address, pid, child))
+    Ok(Running { is_origin: true, ..Running::new(identity, address, pid, child) })
+}
+
+/// Another origin, which can be killed and started again.
+pub(crate) async fn spare_origin(site: &Site<'_>) -> anyhow::Result<Rc<Kept>> {
+    let program = std::env::current_exe()?;
+    let (address, child) = origin_at(&program, site, (Ipv4Addr::LOCALHOST, 0).into()).await?;
+    let (bytes, core, dir) = (site.body_bytes, site.cores.map(|cores| cores.load), site.dir.clone());
+    Ok(Kept::new(address, child, move || origin_process(&program, bytes, core, &dir, address)))
+}
+
+async fn origin_at(
+    program: &Path,
+    site: &Site<'_>,
+    listen: SocketAddr,
+) -> anyhow::Result<(SocketAddr, Guarded)> {
+    let core = site.cores.map(|cores| cores.load);
+    let mut child = origin_process(program, site.body_bytes, core, &site.dir, listen)?;
+    let line = child.first_line(START_LIMIT).await?;
+    Ok((line.strip_prefix(READY_WORD).unwrap_or(&line).trim().parse()?, child))
+}
+
+fn origin_process(
+    program: &Path,
+    bytes: u32,
+    core: Option<usize>,
+    dir: &Path,
+    listen: SocketAddr,
+) -> anyhow::Result<Guarded> {
+    let words = ["origin", "--bytes", &bytes.to_string(), "--listen", &listen.to_string()];
+    let arguments = words.map(Into::into).to_vec();
+    Launch { program, arguments, core, dir, environment: Vec::new() }.start()
 }
 
 /// Waits until `address` answers a GET: some listen before they know their routes or their origin.

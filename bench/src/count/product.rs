@@ -55,6 +55,7 @@ pub(super) async fn count(sluice: &Path, valgrind: &Path, dir: &Path) -> anyhow:
         std::fs::create_dir_all(&dir)?;
         let (transport, papers, body_bytes) = (Transport::Plain, None, 1024);
         anyhow::Ok(Site {
+            spare: None,
             origin,
             body_bytes,
             dir,

@@ -133,6 +133,8 @@ impl LoadArgs {
             work: Work::Forward,
             cores: Placing::Shared,
             transport: Transport::Plain,
+            origins: 1,
+            faults: Vec::new(),
             subjects: self.urls.clone(),
             warmup_ms: ms("warmup-seconds", self.warmup_seconds)?,
             window_ms: ms("seconds", self.seconds)?,
