@@ -13,6 +13,7 @@ mod compare;
 mod count;
 mod fault;
 mod figures;
+mod growth;
 mod kernels;
 mod load;
 mod machine;
@@ -110,7 +111,7 @@ enum Command {
 /// Arguments of `run`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RunArgs {
-    /// Scenario: a name shipped with the bench (edge, edge-tls, edge-mtls, edge-h2, edge-knee, edge-orders, routes, events-publish, events-batch, events-fanout, vault-read, vault-write, vault-issue, vault-sign, vault-sign-shared, vault-validate, vault-revoke, vault-unseal; vault is all of the last eight; calc) or a path to a TOML file
+    /// Scenario: a name shipped with the bench (edge, edge-tls, edge-mtls, edge-h2, edge-knee, edge-reload, edge-failover, edge-orders, routes, events-publish, events-batch, events-fanout, events-failover, growth-connections, growth-services, growth-subscribers, growth-stored, vault-read, vault-write, vault-issue, vault-sign, vault-sign-shared, vault-validate, vault-revoke, vault-unseal; growth and vault are all of theirs; calc) or a path to a TOML file
     #[arg(default_value = "edge")]
     scenario: String,
     /// Short windows and sanity thresholds only; everything ends within a minute

@@ -5,6 +5,7 @@ use anyhow::Context as _;
 use crate::account::{CpuTime, resident_bytes, ticks_per_s, tree};
 use crate::fault::told;
 use crate::figures::Cell;
+use crate::growth::Ladder;
 use crate::load::{Pace, Plan, drive};
 use crate::process::Guarded;
 use crate::progress::Progress;
@@ -60,6 +61,31 @@ pub(crate) async fn sweeps(
             // Most climbs end sooner than they may.
             done += sweep.tries_max() as usize;
             progress.is_at(done);
+        }
+    }
+    Ok(())
+}
+
+/// Measures each ladder at each step, where the scenario grows; as [`rounds`], what is there is whole.
+pub(crate) async fn growths(
+    scenario: &Scenario,
+    subjects: &mut [(String, Running)],
+    ladders: &mut [Ladder],
+) -> anyhow::Result<()> {
+    let Some(growth) = &scenario.growth else { return Ok(()) };
+    let (rounds, steps) = (scenario.repeats as usize, growth.steps.len());
+    let mut progress = Progress::new(rounds * steps * ladders.len(), scenario.warmup() + scenario.window());
+    for turn in 0..rounds * steps {
+        let at = if growth.is_one_way() { turn / rounds } else { turn % steps };
+        for (number, ladder) in ladders.iter_mut().enumerate() {
+            // A ladder over subjects has another one at each step.
+            let mut own = subjects.iter_mut().filter(|(_, running)| growth.counts(running));
+            let place = if growth.is_over_subjects() { at } else { number };
+            let (name, running) = own.nth(place).context("a subject is missing")?;
+            let words = format!("{name}, {} {}", growth.steps[at], growth.of.words());
+            progress.step(&words);
+            let measured = growth.measure(scenario, running, &mut ladder.cells[at], one).await;
+            measured.with_context(|| format!("measure {words}"))?;
         }
     }
     Ok(())

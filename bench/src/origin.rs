@@ -20,7 +20,7 @@ pub(crate) const ECHO: &str = "/request-head";
 pub(crate) const READY_WORD: &str = "listening";
 const REQUEST_HEAD_BYTES_MAX: usize = 16 * 1024;
 const REQUEST_BODY_BYTES_MAX: usize = 64 * 1024;
-const CONNECTIONS_MAX: usize = 4096;
+const CONNECTIONS_MAX: usize = 16_384;
 const LENGTH_FIELD: &[u8] = b"content-length:";
 
 /// Serves on `listen` until standard input closes; prints `listening ADDR` first.

@@ -41,6 +41,7 @@ pub(crate) fn render(report: &Report) -> String {
             of_pace(&mut html, report, pace)?;
         }
         sweeps(&mut html, report)?;
+        growths(&mut html, report)?;
         subjects(&mut html, report)?;
         verdicts(&mut html, report)?;
         write!(html, "</main></html>")
@@ -96,6 +97,17 @@ fn of_pace(html: &mut String, report: &Report, pace: &str) -> std::fmt::Result {
         bars(html, &format!("CPU time of {own} as a share of that of"), "×", &rows)?;
     }
     failures(html, &cells)?;
+    write!(html, "</section>")
+}
+
+fn growths(html: &mut String, report: &Report) -> std::fmt::Result {
+    let Some(first) = report.growths.first() else { return Ok(()) };
+    write!(html, "<section><h2>More and more {}</h2>", first.of.words())?;
+    plot::growths(html, "CPU time of each answer", "µs", &report.growths, |step| step.cpu_us)?;
+    plot::growths(html, "99th percentile", "ms", &report.growths, |step| step.p99_ms)?;
+    plot::growths(html, "Resident memory", "MiB", &report.growths, |step| {
+        step.rss_bytes.map(|bytes| bytes.times(1.0 / f64::from(1 << 20)))
+    })?;
     write!(html, "</section>")
 }
 

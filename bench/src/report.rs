@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::compare::Comparison;
 use crate::figures::{Cell, Percentiles, Spread, curve};
+use crate::growth::Grown;
 use crate::load::{Failures, Moment, Pace};
 use crate::machine::Machine;
 use crate::scenario::Scenario;
@@ -35,6 +36,8 @@ pub(crate) struct Report {
     pub cells: Vec<Figures>,
     /// Of each subject, rates until it did not keep up; empty without a sweep.
     pub sweeps: Vec<Climbed>,
+    /// Of each subject, what more and more of something costs; empty without growth.
+    pub growths: Vec<Grown>,
     pub ratios: Vec<Ratio>,
     pub verdicts: Vec<Verdict>,
     /// Null without `--compare`.
@@ -159,6 +162,7 @@ pub(crate) fn passed(verdicts: &[Verdict], comparison: Option<&Comparison>) -> b
 pub(crate) mod tests {
     use super::*;
     use crate::figures::tests::{cell, run};
+    use crate::growth::{Step, What};
     use crate::scenario::tests::quick_edge;
     use crate::sweep::{Point, Sweep};
     use crate::threshold::judge;
@@ -187,7 +191,7 @@ pub(crate) mod tests {
         };
         let sweep = Sweep { from_per_s: 500, to_per_s: 1000, steps: 2, p99_ms_max: 5.0 };
         let scenario = Scenario { sweep: Some(sweep), ..quick_edge() };
-        let verdicts = judge(&scenario, &cells, &[]);
+        let verdicts = judge(&scenario, &cells, &[], &[]);
         Report {
             schema: SCHEMA,
             began_unix_s: 1_700_000_000,
@@ -205,11 +209,26 @@ pub(crate) mod tests {
             ],
             cells: cells.iter().map(Figures::of).collect(),
             sweeps: vec![climbed()],
+            growths: vec![grown()],
             ratios: ratios(&cells),
             passed: passed(&verdicts, None),
             verdicts,
             comparison: None,
         }
+    }
+
+    fn grown() -> Grown {
+        let of = |at: u64, cpu: f64| Step {
+            at,
+            per_s: Spread::of([1000.0]),
+            cpu_us: Spread::of([cpu, cpu * 1.1, cpu * 0.9]),
+            p50_ms: Spread::of([0.2]),
+            p99_ms: Spread::of([0.9]),
+            rss_bytes: Spread::of([5e7]),
+            failed: 0,
+        };
+        let points = vec![of(1, 20.0), of(100, 21.0), of(10_000, 22.0)];
+        Grown { subject: "sluice-bare".into(), of: What::Connections, points }
     }
 
     fn climbed() -> Climbed {

@@ -12,6 +12,7 @@ use tokio::task::LocalSet;
 use crate::RunArgs;
 use crate::check::{ask, equal_answer};
 use crate::compare::Baseline;
+use crate::growth::Growth;
 use crate::machine::{Machine, Neighbours};
 use crate::process::{Guarded, allowed_cores, pin_thread, pin_thread_to};
 use crate::program::{FETCH_LIMIT, Identity, Programs};
@@ -107,10 +108,13 @@ impl Signals {
 pub(crate) fn time_limit(scenario: &Scenario, fetch: bool) -> Duration {
     let subjects = u32::from(scenario.work.is_forward()) + scenario.subjects.len() as u32;
     let climbs = scenario.sweep.map_or(0, |sweep| sweep.tries_max());
-    let runs = subjects * (scenario.paces().len() as u32 + climbs) * scenario.repeats;
+    let steps = scenario.growth.as_ref().map_or(0, |growth| growth.steps.len() as u32);
+    let filling = scenario.growth.as_ref().map_or(Duration::ZERO, Growth::preparing);
+    let runs = subjects * (scenario.paces().len() as u32 + climbs + steps) * scenario.repeats;
     let fetching = if fetch { 6 * FETCH_LIMIT } else { Duration::ZERO };
     let preparing = scenario.work.preparing() * subjects;
     OVERHEAD_MAX
+        + filling
         + fetching
         + preparing
         + (scenario.warmup() + scenario.window() + Duration::from_secs(3)) * runs
@@ -181,9 +185,12 @@ pub(crate) async fn measured(
     let mut cells = measure::empty(&scenario, &fleet.running);
     let climbing = fleet.running.iter().filter(|_| scenario.sweep.is_some());
     let mut climbs: Vec<Climb> = climbing.map(|(name, _)| Climb::new(name)).collect();
+    let mut ladders =
+        scenario.growth.as_ref().map_or_else(Vec::new, |growth| growth.ladders(&scenario, &fleet.running));
     let measuring = async {
         measure::rounds(&scenario, &mut fleet.running, &mut cells).await?;
-        measure::sweeps(&scenario, &mut fleet.running, &mut climbs).await
+        measure::sweeps(&scenario, &mut fleet.running, &mut climbs).await?;
+        measure::growths(&scenario, &mut fleet.running, &mut ladders).await
     };
     let interrupted = tokio::select! {
         done = measuring => done.map(|()| false)?,
@@ -193,7 +200,7 @@ pub(crate) async fn measured(
     let described = fleet.stop();
     // Of a run that is broken off, what was measured until then.
     cells.retain(|cell| !cell.runs.is_empty());
-    let verdicts = judge(&scenario, &cells, &climbs);
+    let verdicts = judge(&scenario, &cells, &climbs, &ladders);
     let figures: Vec<_> = cells.iter().map(Figures::of).collect();
     let comparison = baseline.map(|(path, older)| older.compare(&path, &figures));
     let report = Report {
@@ -210,6 +217,10 @@ pub(crate) async fn measured(
         passed: !interrupted && passed(&verdicts, comparison.as_ref()),
         cells: figures,
         sweeps: climbs.iter().map(Climb::told).collect(),
+        growths: scenario
+            .growth
+            .as_ref()
+            .map_or_else(Vec::new, |growth| ladders.iter().map(|ladder| ladder.told(growth.of)).collect()),
         verdicts,
         comparison,
         scenario,

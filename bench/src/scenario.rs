@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::fault::{Deed, Fault};
+use crate::growth::Growth;
 use crate::load::Pace;
 use crate::question::Question;
 use crate::sweep::Sweep;
@@ -16,7 +17,7 @@ use crate::transport::Transport;
 use crate::work::Work;
 
 /// Scenarios that the bench carries, by name.
-const SHIPPED: [(&str, &str); 21] = [
+const SHIPPED: [(&str, &str); 25] = [
     ("edge", include_str!("../scenarios/edge.toml")),
     ("edge-tls", include_str!("../scenarios/edge-tls.toml")),
     ("edge-mtls", include_str!("../scenarios/edge-mtls.toml")),
@@ -30,6 +31,10 @@ const SHIPPED: [(&str, &str); 21] = [
     ("events-batch", include_str!("../scenarios/events-batch.toml")),
     ("events-fanout", include_str!("../scenarios/events-fanout.toml")),
     ("events-failover", include_str!("../scenarios/events-failover.toml")),
+    ("growth-connections", include_str!("../scenarios/growth-connections.toml")),
+    ("growth-services", include_str!("../scenarios/growth-services.toml")),
+    ("growth-subscribers", include_str!("../scenarios/growth-subscribers.toml")),
+    ("growth-stored", include_str!("../scenarios/growth-stored.toml")),
     ("vault-read", include_str!("../scenarios/vault-read.toml")),
     ("vault-write", include_str!("../scenarios/vault-write.toml")),
     ("vault-issue", include_str!("../scenarios/vault-issue.toml")),
@@ -40,19 +45,22 @@ const SHIPPED: [(&str, &str); 21] = [
     ("vault-unseal", include_str!("../scenarios/vault-unseal.toml")),
 ];
 /// A name that stands for several, which are run one after the other.
-const GROUPS: [(&str, &[&str]); 1] = [(
-    "vault",
-    &[
-        "vault-read",
-        "vault-write",
-        "vault-issue",
-        "vault-sign",
-        "vault-sign-shared",
-        "vault-validate",
-        "vault-revoke",
-        "vault-unseal",
-    ],
-)];
+const GROUPS: [(&str, &[&str]); 2] = [
+    ("growth", &["growth-connections", "growth-services", "growth-subscribers", "growth-stored"]),
+    (
+        "vault",
+        &[
+            "vault-read",
+            "vault-write",
+            "vault-issue",
+            "vault-sign",
+            "vault-sign-shared",
+            "vault-validate",
+            "vault-revoke",
+            "vault-unseal",
+        ],
+    ),
+];
 /// A name that stands for another one.
 const ALIASES: [(&str, &str); 1] = [("events", "events-publish")];
 /// Fewer rounds have no median.
@@ -123,6 +131,8 @@ pub(crate) struct Scenario {
     /// Whether the closed loop is measured too.
     pub closed: bool,
     pub sweep: Option<Sweep>,
+    /// More and more of something, at the first rate; nothing else is measured then.
+    pub growth: Option<Growth>,
     /// What is asked, in words, where the keys above do not say it.
     pub words: Option<String>,
     /// The generator's own error allowed, 99th percentile.
@@ -174,6 +184,8 @@ struct RawTiming {
     send_lag_p99_ms_max: f64,
     /// After the rates: faster and faster, until a subject does not keep up.
     sweep: Option<Sweep>,
+    /// Instead of the rates: more and more of something, at the first of them.
+    growth: Option<Growth>,
     /// What happens in each round.
     #[serde(default)]
     fault: Vec<Fault>,
@@ -248,6 +260,7 @@ impl Scenario {
             rates_per_s: timing.rates_per_s,
             closed: raw.closed,
             sweep: timing.sweep,
+            growth: timing.growth,
             words: None,
             send_lag_p99_ms_max: timing.send_lag_p99_ms_max,
             may_saturate: raw.may_saturate,
@@ -271,6 +284,7 @@ impl Scenario {
         }
         within("origins", self.origins.into(), 1, 2)?;
         Fault::check_all(&self.faults, self.window_ms)?;
+        self.growth.iter().try_for_each(|growth| growth.check(self))?;
         self.check_timing(REPEATS_MIN)?;
         self.thresholds.iter().try_for_each(Threshold::check)
     }
@@ -293,7 +307,7 @@ impl Scenario {
         if let Some(sweep) = &self.sweep {
             sweep.check(RATE_PER_S_MAX)?;
         }
-        if self.paces().is_empty() && self.sweep.is_none() {
+        if self.paces().is_empty() && self.sweep.is_none() && self.growth.is_none() {
             return Err("without rates, closed loop and sweep nothing is measured".into());
         }
         if !(self.send_lag_p99_ms_max > 0.0 && self.send_lag_p99_ms_max.is_finite()) {
@@ -304,6 +318,9 @@ impl Scenario {
 
     /// The paces of a round: each rate, then the closed loop.
     pub(crate) fn paces(&self) -> Vec<Pace> {
+        if self.growth.is_some() {
+            return Vec::new();
+        }
         let closed = self.closed.then_some(Pace::Closed);
         self.rates_per_s.iter().map(|&rate| Pace::Open(rate)).chain(closed).collect()
     }
@@ -338,8 +355,8 @@ pub(crate) mod tests {
         for (name, _) in SHIPPED {
             let full = Scenario::load(name, false, Some(7)).unwrap();
             assert_eq!((full.repeats, full.name.as_str()), (7, name));
-            assert!(!full.thresholds.is_empty());
-            assert!(!full.closed || full.paces().last() == Some(&Pace::Closed));
+            assert!(!full.thresholds.is_empty() || full.growth.is_some());
+            assert!(!full.closed || full.growth.is_some() || full.paces().last() == Some(&Pace::Closed));
             let quick = Scenario::load(name, true, None).unwrap();
             assert!(quick.thresholds.is_empty());
             assert!(quick.subjects.iter().all(|subject| full.subjects.contains(subject)), "{name}");
@@ -352,7 +369,8 @@ pub(crate) mod tests {
             let quick = Scenario::load(name, true, None).unwrap();
             let direct = u64::from(quick.work.is_forward());
             let subjects = direct + quick.subjects.len() as u64;
-            let climbs = quick.sweep.map_or(0, |sweep| sweep.steps.into());
+            let steps = quick.growth.as_ref().map_or(0, |growth| growth.steps.len() as u64);
+            let climbs = quick.sweep.map_or(steps, |sweep| sweep.steps.into());
             let runs = subjects * (quick.paces().len() as u64 + climbs) * u64::from(quick.repeats);
             let took_ms = runs * (quick.warmup_ms + quick.window_ms);
             assert!(took_ms < 45_000, "{name}: {took_ms} ms");

@@ -107,20 +107,17 @@ pub(crate) fn all(program: Option<&Path>) -> Vec<Sluice> {
             keeps_keys: true,
             ..bare.clone()
         },
-        Sluice {
-            name: "sluice-routes-10",
-            policies: "as sluice-bare, 10 services",
-            services: 10,
-            ..bare.clone()
-        },
-        Sluice {
-            name: "sluice-routes-10000",
-            policies: "as sluice-bare, 10,000 services",
-            services: 10_000,
-            ..bare.clone()
-        },
+        with_services("sluice-routes-1", "as sluice-bare, one service", 1, &bare),
+        with_services("sluice-routes-10", "as sluice-bare, 10 services", 10, &bare),
+        with_services("sluice-routes-100", "as sluice-bare, 100 services", 100, &bare),
+        with_services("sluice-routes-1000", "as sluice-bare, 1,000 services", 1_000, &bare),
+        with_services("sluice-routes-10000", "as sluice-bare, 10,000 services", 10_000, &bare),
         bare,
     ]
+}
+
+fn with_services(name: &'static str, policies: &'static str, services: u32, bare: &Sluice) -> Sluice {
+    Sluice { name, policies, services, ..bare.clone() }
 }
 
 fn bare(program: Option<&Path>) -> Sluice {

@@ -42,7 +42,8 @@ pub(crate) async fn holds_what_it_acknowledges(running: &Running, scenario: &Sce
     Ok(())
 }
 
-async fn count(running: &Running) -> anyhow::Result<u64> {
+/// Events that a store holds.
+pub(crate) async fn count(running: &Running) -> anyhow::Result<u64> {
     let credentials = running.authorization.as_deref();
     let request = running.voice.count(&running.address.to_string(), credentials);
     match running.voice {

@@ -23,6 +23,8 @@ use crate::voice::Voice;
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 const START_LIMIT: Duration = Duration::from_secs(10);
 const SLUICE: &str = include_str!("../peers/sluice-events.toml");
+/// Sluice's event worker without a bound on what it keeps.
+const KEEPS_ALL: &str = include_str!("../peers/sluice-events-all.toml");
 const NATS: &str = include_str!("../peers/nats.conf");
 const NATS_STREAM: &str = include_str!("../peers/nats-stream.json");
 
@@ -37,7 +39,7 @@ pub(crate) struct Store {
 #[derive(Debug)]
 enum Kind {
     /// The event worker of the binary, where there is one.
-    Sluice(Option<PathBuf>),
+    Sluice(Option<PathBuf>, &'static str),
     /// The same, which stores its events in a Redis with this `appendfsync`.
     Through(Option<PathBuf>, &'static str),
     /// Redis with this `appendfsync`.
@@ -53,7 +55,12 @@ pub(crate) fn all(program: Option<&Path>) -> Vec<Store> {
             name: "sluice-events",
             policies: "the event worker at its own port: JWT ES256 (verified-token cache), permission, strict JSON, ids, \
                        dedup, encrypted log, fsync before each answer",
-            kind: Kind::Sluice(binary(program)),
+            kind: Kind::Sluice(binary(program), SLUICE),
+        },
+        Store {
+            name: "sluice-events-all",
+            policies: "the same, and nothing is ever forgotten",
+            kind: Kind::Sluice(binary(program), KEEPS_ALL),
         },
         Store {
             name: "sluice-redis-everysec",
@@ -93,7 +100,7 @@ impl Subject for Store {
 
     fn program(&self) -> &str {
         match self.kind {
-            Kind::Sluice(_) | Kind::Through(..) => PROGRAM,
+            Kind::Sluice(..) | Kind::Through(..) => PROGRAM,
             Kind::Redis(_) => Program::Redis.name(),
             Kind::Nats(_) => Program::Nats.name(),
         }
@@ -104,14 +111,14 @@ impl Subject for Store {
     }
 
     fn sets_request_id(&self) -> bool {
-        matches!(self.kind, Kind::Sluice(_) | Kind::Through(..))
+        matches!(self.kind, Kind::Sluice(..) | Kind::Through(..))
     }
 
     fn start<'a>(&'a self, site: &'a Site<'a>) -> Starting<'a> {
         Box::pin(async move {
             match &self.kind {
-                Kind::Sluice(None) | Kind::Through(None, _) => Err(StartError::Missing(ABSENT.into())),
-                Kind::Sluice(Some(program)) => Ok(sluice(program, site, SLUICE).await?),
+                Kind::Sluice(None, _) | Kind::Through(None, _) => Err(StartError::Missing(ABSENT.into())),
+                Kind::Sluice(Some(program), settings) => Ok(sluice(program, site, settings).await?),
                 Kind::Through(Some(program), sync) => through_redis(program, sync, site).await,
                 Kind::Redis(sync) => peer(Program::Redis, sync, site).await,
                 Kind::Nats(sync) => peer(Program::Nats, sync, site).await,

@@ -21,6 +21,7 @@ pub(crate) fn render(report: &Report) -> String {
             figures(&mut text, report, pace)?;
         }
         sweeps(&mut text, report)?;
+        growths(&mut text, report)?;
         ratios(&mut text, report)?;
         subjects(&mut text, report)?;
         if let Some(comparison) = &report.comparison {
@@ -238,6 +239,28 @@ fn spread(spread: Option<Spread>, unit: f64, digits: usize) -> String {
         let [middle, low, high] = [s.median, s.low, s.high].map(|value| value * unit);
         format!("{middle:.digits$} ({low:.digits$}–{high:.digits$})")
     })
+}
+
+fn growths(text: &mut String, report: &Report) -> std::fmt::Result {
+    for grown in &report.growths {
+        writeln!(text, "\n### {} with more and more {}\n", grown.subject, grown.of.words())?;
+        writeln!(text, "| {} | answers/s | CPU µs each | p50 ms | p99 ms | RSS MiB |", grown.of.words())?;
+        writeln!(text, "|---:|---:|---:|---:|---:|---:|")?;
+        for step in &grown.points {
+            let failed = if step.failed > 0 { format!(" ({} failed)", step.failed) } else { String::new() };
+            writeln!(
+                text,
+                "| {}{failed} | {} | {} | {} | {} | {} |",
+                step.at,
+                spread(step.per_s, 1.0, 0),
+                spread(step.cpu_us, 1.0, 1),
+                spread(step.p50_ms, 1.0, 2),
+                spread(step.p99_ms, 1.0, 2),
+                spread(step.rss_bytes, 1.0 / 1_048_576.0, 0),
+            )?;
+        }
+    }
+    Ok(())
 }
 
 /// CPU a request of each subject over each other one, closed loop.

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::figures::{Cell, Run};
+use crate::growth::Ladder;
 use crate::load::Pace;
 use crate::scenario::Scenario;
 use crate::sweep::Climb;
@@ -207,8 +208,16 @@ impl Threshold {
 }
 
 /// Judges the sanity of every cell (right answers, rate kept, generator on time), then the thresholds.
-pub(crate) fn judge(scenario: &Scenario, cells: &[Cell], climbs: &[Climb]) -> Vec<Verdict> {
-    let sane = cells.iter().flat_map(|cell| sanity(scenario, cell));
+pub(crate) fn judge(
+    scenario: &Scenario,
+    cells: &[Cell],
+    climbs: &[Climb],
+    ladders: &[Ladder],
+) -> Vec<Verdict> {
+    let stepped = ladders.iter().flat_map(|ladder| &ladder.cells).map(|(_, cell)| cell);
+    let measured = cells.iter().chain(stepped).filter(|cell| !cell.runs.is_empty());
+    let sane = measured.flat_map(|cell| sanity(scenario, cell));
+    let grown = ladders.iter().filter_map(|ladder| flatness(scenario, ladder));
     let timely = climbs.iter().map(|climb| {
         let (late, words) =
             (climb.is_late(), "a rate was lost because the generator was late: its knee, not the subject's");
@@ -220,7 +229,25 @@ pub(crate) fn judge(scenario: &Scenario, cells: &[Cell], climbs: &[Climb]) -> Ve
         }
     });
     let judged = scenario.thresholds.iter().map(|threshold| threshold.judge(cells, climbs));
-    sane.chain(timely).chain(judged).collect()
+    sane.chain(timely).chain(grown).chain(judged).collect()
+}
+
+/// Whether the last step costs at most so many times what the cheapest does; a quick run judges nothing.
+fn flatness(scenario: &Scenario, ladder: &Ladder) -> Option<Verdict> {
+    let most = scenario.growth.as_ref()?.last_over_least_max.filter(|_| !scenario.quick)?;
+    if !ladder.subject.starts_with("sluice") {
+        return None;
+    }
+    let cpu = |(_, cell): &(u64, Cell)| cell.spread(|run| run.cpu_us).map(|spread| spread.median);
+    let costs: Vec<f64> = ladder.cells.iter().filter_map(cpu).collect();
+    let found = costs.last()? / costs.iter().copied().fold(f64::INFINITY, f64::min);
+    let met = found <= most;
+    Some(Verdict {
+        check: format!("{}: CPU time at the last step ÷ that at the cheapest ≤ {most}", ladder.subject),
+        found: Some(found),
+        result: if met { Judgement::Met } else { Judgement::Missed },
+        reason: None,
+    })
 }
 
 fn sanity(scenario: &Scenario, cell: &Cell) -> Vec<Verdict> {
@@ -324,13 +351,30 @@ mod tests {
     }
 
     #[test]
+    fn growth_is_judged_by_its_last_step() {
+        let scenario = Scenario::load("growth-connections", false, None).unwrap();
+        let most = scenario.growth.as_ref().unwrap().last_over_least_max.unwrap();
+        let judged = |subject: &str, last: f64| {
+            let step = |at, cpu| (at, cell(subject, Pace::Open(2000), vec![run(cpu, 2000.0); 3]));
+            let ladder = Ladder {
+                subject: subject.into(),
+                cells: vec![step(1, 20.0), step(10, 10.0), step(100, last)],
+            };
+            flatness(&scenario, &ladder).map(|verdict| verdict.result)
+        };
+        assert_eq!(judged("sluice-bare", 10.0 * most), Some(Judgement::Met));
+        assert_eq!(judged("sluice-bare", 10.1 * most), Some(Judgement::Missed));
+        assert_eq!(judged("nginx-bare", 1000.0), None);
+    }
+
+    #[test]
     fn late_generator_lost_rate_and_wrong_answers_each_miss() {
         let scenario = quick_edge();
         let mut bad = run(1.0, 1000.0);
         bad.lag_p99_ms = scenario.send_lag_p99_ms_max * 2.0;
         let missed = |bad: Run| {
             let cells = [cell("a", Pace::Open(1000), vec![run(1.0, 1000.0), bad.clone(), bad])];
-            let missed: Vec<_> = judge(&scenario, &cells, &[])
+            let missed: Vec<_> = judge(&scenario, &cells, &[], &[])
                 .into_iter()
                 .filter(|verdict| verdict.result == Judgement::Missed)
                 .map(|verdict| verdict.check)
@@ -342,7 +386,7 @@ mod tests {
         assert_eq!(missed(late.clone()), "a open 1000/s: the subject keeps the rate");
         late.failures.unanswered = 9;
         let peer = [cell("haproxy-policy-es256", Pace::Open(1000), vec![late])];
-        assert!(judge(&scenario, &peer, &[]).iter().all(|verdict| verdict.result == Judgement::Met));
+        assert!(judge(&scenario, &peer, &[], &[]).iter().all(|verdict| verdict.result == Judgement::Met));
         let mut wrong = run(1.0, 1000.0);
         wrong.failures = crate::load::Failures::of_status(500, 1);
         assert_eq!(missed(wrong), "a open 1000/s: every answer is right");

@@ -9,7 +9,7 @@ use crate::vault::{Op, value_bytes_min};
 use crate::voice::event_bytes_min;
 
 const BATCH_MAX: u32 = 1000;
-const SUBSCRIBERS_MAX: u32 = 4000;
+pub(crate) const SUBSCRIBERS_MAX: u32 = 4000;
 const SECRETS_MAX: u32 = 1_000_000;
 /// LIMIT: bytes of a secret's value.
 const VALUE_BYTES_MAX: u32 = 16 * 1024;

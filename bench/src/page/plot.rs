@@ -5,6 +5,8 @@ use std::f64::consts::LOG10_2;
 use std::fmt::Write as _;
 
 use super::{number, text};
+use crate::figures::Spread;
+use crate::growth::{Grown, Step};
 use crate::report::Figures;
 use crate::sweep::Climbed;
 
@@ -122,6 +124,32 @@ pub(super) fn knees(html: &mut String, climbs: &[Climbed]) -> std::fmt::Result {
     };
     let marks: Vec<_> = (0..=MARKS).map(mark).collect();
     draw(html, "99th percentile by rate", "ms", &marks, &lines)
+}
+
+/// A figure by how much there is of something.
+pub(super) fn growths(
+    html: &mut String,
+    title: &str,
+    unit: &str,
+    grown: &[Grown],
+    figure: impl Fn(&Step) -> Option<Spread>,
+) -> std::fmt::Result {
+    let steps = || grown.iter().flat_map(|grown| &grown.points).map(|step| step.at as f64);
+    let (low, high) = (steps().fold(f64::INFINITY, f64::min), steps().fold(0.0, f64::max));
+    if high <= low {
+        return Ok(());
+    }
+    let share = |at: f64| (at / low).ln() / (high / low).ln();
+    let line = |grown: &'_ Grown| -> Vec<(f64, f64)> {
+        let found =
+            grown.points.iter().filter_map(|step| Some((share(step.at as f64), figure(step)?.median)));
+        found.collect()
+    };
+    let lines: Vec<_> =
+        grown.iter().map(|grown| Line { name: &grown.subject, points: line(grown), mark: None }).collect();
+    let marks: Vec<_> =
+        grown[0].points.iter().map(|step| (share(step.at as f64), step.at.to_string())).collect();
+    draw(html, title, unit, &marks, &lines)
 }
 
 /// Draws the lines and names them below.

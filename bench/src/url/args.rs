@@ -141,6 +141,7 @@ impl LoadArgs {
             rates_per_s: self.rate.clone(),
             closed: self.closed || (self.rate.is_empty() && self.sweep.is_none()),
             sweep: self.sweep.as_deref().map(|range| self.read_sweep(range)).transpose()?,
+            growth: None,
             words: Some(self.words()),
             send_lag_p99_ms_max: self.send_lag_max,
             may_saturate: Vec::new(),
