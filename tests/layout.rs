@@ -46,7 +46,7 @@ const OUTER: &[(&str, &[&str])] = &[
     ),
     ("redb", &["sluice-ledger", "sluice-vault"]),
     ("redis", &["sluice-ledger", "sluice-events"]),
-    ("rcgen", &["sluice-vault"]),
+    ("rcgen", &["sluice-vault", "sluice-bench"]),
     ("anyhow", &["sluice", "sluice-bench"]),
 ];
 
