@@ -146,7 +146,8 @@ async fn requests(shared: &Arc<Shared>, app: &Arc<App>, mut stream: Box<Downstre
         }
         let link = Arc::clone(stream.link());
         if let Some(fields) = fields.and_then(|fields| direct::wanted(&mut intake, fields)) {
-            let running = Box::pin(direct::run(shared, &app.pool, &mut stream, intake, fields));
+            stream.skip_head();
+            let running = Box::pin(direct::run(shared, &app.pool, &mut *stream, intake, fields));
             let stays = stopping(running, ended.as_mut(), &link).await;
             if !stays || link.is_stopped() || !stream.end() {
                 // The client may be gone; the end was all that was left to say.

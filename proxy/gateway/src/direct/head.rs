@@ -56,15 +56,32 @@ pub(super) fn request_bytes(
     field_bytes(fields, out);
 }
 
+/// Fields that have no place in HTTP/2.
+const OF_THE_CONNECTION: [&str; 5] =
+    ["connection", "transfer-encoding", "upgrade", "keep-alive", "proxy-connection"];
+
 /// An answer's head.
 #[derive(Debug)]
-pub(super) struct Head {
+pub(crate) struct Head {
     /// Its status.
-    pub(super) status: StatusCode,
+    pub(crate) status: StatusCode,
     /// The version it came in.
     pub(super) version: Version,
     /// Its fields.
     pub(super) fields: List<'static>,
+}
+
+impl Head {
+    /// The fields as HTTP/2 has them: none of the connection, and no date but the edge's own.
+    pub(crate) fn plain_fields(&self) -> HeaderMap {
+        let mut fields = HeaderMap::with_capacity(self.fields.each().count() + 1);
+        for (name, value) in self.fields.each() {
+            if !OF_THE_CONNECTION.contains(&name.as_str()) && *name != DATE {
+                fields.append(name.clone(), value.clone());
+            }
+        }
+        fields
+    }
 }
 
 /// An upstream's head as it came.

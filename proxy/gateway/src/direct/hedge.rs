@@ -21,9 +21,10 @@ use sluice_schema::{Balance, Hedge};
 use sluice_wire::code::Code;
 use tokio::time::Instant;
 
+use super::client::Client;
 use super::head::{invalid, read_answer};
 use super::pool::{Place, Pool, Upstream};
-use super::pump::{HEAD_BYTES, from_upstream, poll_left};
+use super::pump::{HEAD_BYTES, from_client, from_upstream};
 use super::{Call, Failed, last, write_head};
 use crate::ctx::{Attempt, Exchange, Target};
 use crate::generation::ServiceRoute;
@@ -82,8 +83,12 @@ pub(super) fn watched(x: &Exchange, fields: &HeaderMap) -> Option<Watched> {
 }
 
 /// Makes the first try, and one beside it where it is silent. Gives the connection whose head counts.
-pub(super) async fn race(call: &mut Call<'_>, chosen: &Chosen, watched: Watched) -> Result<Upstream, Failed> {
-    let Call { shared, pool, stream, x, fields, .. } = call;
+pub(super) async fn race<C: Client>(
+    call: &mut Call<'_, C>,
+    chosen: &Chosen,
+    watched: Watched,
+) -> Result<Upstream, Failed> {
+    let Call { shared, pool, client, x, fields, .. } = call;
     let nowhere = || last(Error::explain(ErrorType::InternalError, "an address without a path"));
     let place = Place::of(chosen.address()).ok_or_else(nowhere)?;
     let mut request = Vec::with_capacity(REQUEST_ROOM);
@@ -98,7 +103,7 @@ pub(super) async fn race(call: &mut Call<'_>, chosen: &Chosen, watched: Watched)
     let ended = loop {
         let (one, heard) = tokio::select! {
             biased;
-            left = poll_fn(|cx| poll_left(stream, cx)) => break Err(tries.failed(Broken::Later(left))),
+            left = poll_fn(|cx| client.poll_left(cx)) => break Err(tries.failed(Broken::Later(from_client(left)))),
             heard = &mut first, if tries.race.is_running(Try::First) => (Try::First, heard),
             heard = running(&mut second), if tries.race.is_running(Try::Second) => (Try::Second, heard),
             () = &mut silence, if !was_silent => {

@@ -1,10 +1,12 @@
-//! A request of HTTP/1.1 to an instance that speaks HTTP/1.1 in clear text, without the framework in between.
+//! A request of HTTP/1.1, or of a stream of HTTP/2, to an instance that speaks HTTP/1.1 in clear text, without the
+//! framework in between.
 //!
 //! It is the way that nearly all requests take, and it costs a third of what the framework's general one does.
 //! The decisions are the same, in the same order; what differs is who moves the bytes. Bodies of chunks,
-//! `Expect`, HTTP/1.0, HTTP/2 on either side and TLS to the instance go the general way (`service.rs`).
+//! `Expect`, HTTP/1.0, gRPC, and TLS or HTTP/2 to the instance go the general way (`service.rs`).
 
 mod answer;
+mod client;
 mod head;
 mod hedge;
 mod pool;
@@ -20,12 +22,13 @@ use http::{HeaderMap, StatusCode, Version};
 use pingora::{Error, ErrorType, Result};
 use sluice_policy::framing::BodyFraming;
 use sluice_policy::method::Method;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use sluice_wire::code::Code;
+use tokio::io::ReadBuf;
 
 use self::answer::AnswerBody;
-use self::head::{Came, Head, answer_bytes, drop_nominated, fields_of_try, request_bytes, says_close};
+use self::head::{Came, drop_nominated, fields_of_try, request_bytes, says_close};
 use self::pool::{Place, Upstream};
-use self::pump::{HEAD_ROOM, Pump, Sending, from_client};
+use self::pump::{Pump, Sending, from_client};
 use crate::conn::Protocol;
 use crate::ctx::{Arrival, Exchange};
 use crate::enter::{Turned, Waits, enter};
@@ -40,9 +43,10 @@ use crate::peer::{Chosen, REFUSED, RETRY_STATUS, attempt_failed, connect_failed,
 use crate::respond::{Answer, DRAIN_BYTES, DRAIN_TIME};
 use crate::service::Intake;
 use crate::state::Shared;
-use crate::stream::Downstream;
 use crate::{account, admit, clock, kill, shape};
 
+pub(crate) use self::client::{Client, Framed};
+pub(crate) use self::head::Head;
 pub(crate) use self::pool::Pool;
 
 /// The request as it goes this way; `None` where it goes the general one.
@@ -56,6 +60,16 @@ pub(crate) fn wanted(intake: &mut Intake, mut fields: HeaderMap) -> Option<Asked
     // Routed by what is passed on.
     drop_nominated(&mut fields);
     admit::goes_direct(&intake.generation, arrival, &fields).then_some(Asked { fields, stays })
+}
+
+/// The same of a stream's request, whose fields are taken where it goes this way.
+pub(crate) fn wanted_of_stream(intake: &mut Intake, fields: &mut HeaderMap) -> Option<Asked> {
+    let arrival = &mut intake.arrival;
+    let chunked = arrival.body == BodyFraming::Chunked;
+    if chunked || fields.contains_key(EXPECT) || !admit::goes_direct(&intake.generation, arrival, fields) {
+        return None;
+    }
+    Some(Asked { fields: std::mem::take(fields), stays: true })
 }
 
 /// A request that goes this way.
@@ -73,10 +87,10 @@ struct Failed {
 }
 
 /// One request.
-struct Call<'a> {
+struct Call<'a, C> {
     shared: &'a Arc<Shared>,
     pool: &'a Pool,
-    stream: &'a mut Downstream,
+    client: &'a mut C,
     x: Box<Exchange>,
     fields: HeaderMap,
     sending: Sending,
@@ -90,27 +104,26 @@ struct Call<'a> {
 pub(crate) async fn run(
     shared: &Arc<Shared>,
     pool: &Pool,
-    stream: &mut Downstream,
+    client: &mut impl Client,
     intake: Intake,
     asked: Asked,
 ) -> bool {
     let Intake { arrival, generation } = intake;
     let Asked { fields, stays } = asked;
     let x = Box::new(Exchange::new(arrival, generation, &fields));
-    stream.skip_head();
     let sending = Sending::new(x.announced().unwrap_or(0));
-    let mut call = Call { shared, pool, stream, x, fields, sending, answered: None, stays };
+    let mut call = Call { shared, pool, client, x, fields, sending, answered: None, stays };
     call.run().await
 }
 
 /// Who asks, while its request waits or is read.
-struct Caller<'a> {
+struct Caller<'a, C> {
     fields: &'a HeaderMap,
-    stream: &'a mut Downstream,
+    client: &'a mut C,
     sending: &'a mut Sending,
 }
 
-impl Whole for Caller<'_> {
+impl<C: Client> Whole for Caller<'_, C> {
     fn fields(&self) -> &HeaderMap {
         self.fields
     }
@@ -118,7 +131,7 @@ impl Whole for Caller<'_> {
     async fn body(&mut self, x: &mut Exchange, most: u64) -> Result<Option<Bytes>> {
         x.await_body_of_request();
         while !self.sending.is_received() {
-            let more = poll_fn(|cx| self.sending.poll_more(cx, self.stream)).await.map_err(from_client)?;
+            let more = poll_fn(|cx| self.sending.poll_more(cx, self.client)).await.map_err(from_client)?;
             if more == 0 {
                 return Err(from_client(io::ErrorKind::UnexpectedEof.into()));
             }
@@ -128,7 +141,7 @@ impl Whole for Caller<'_> {
     }
 }
 
-impl Waits for Caller<'_> {
+impl<C: Client> Waits for Caller<'_, C> {
     fn headers(&self) -> &HeaderMap {
         self.fields
     }
@@ -139,11 +152,11 @@ impl Waits for Caller<'_> {
             return std::future::pending().await;
         }
         // There is no body, so whatever ends this is an end.
-        drop(self.stream.read(&mut [0]).await);
+        poll_fn(|cx| self.client.poll_left(cx)).await;
     }
 }
 
-impl Call<'_> {
+impl<C: Client> Call<'_, C> {
     async fn run(&mut self) -> bool {
         let entered = self.enter().await;
         self.x.admitted = Some(clock::look().0 - self.x.arrival.headed);
@@ -168,8 +181,8 @@ impl Call<'_> {
 
     /// Lets the request in: admitted, its key claimed, its turn come. The outer error is a body that did not come.
     async fn enter(&mut self) -> Result<Result<(), Turned>> {
-        let Self { shared, x, fields, stream, sending, .. } = self;
-        let mut caller = Caller { fields, stream, sending };
+        let Self { shared, x, fields, client, sending, .. } = self;
+        let mut caller = Caller { fields, client: &mut **client, sending };
         if let Err(turned) = admit::admit(shared, x, &mut caller).await {
             return Ok(Err(turned));
         }
@@ -207,7 +220,7 @@ impl Call<'_> {
             self.x.note_received();
             self.x.await_head();
         }
-        let mut pump = Pump::new(self.stream, &mut self.x, &mut self.sending, upstream);
+        let mut pump = Pump::new(self.client, &mut self.x, &mut self.sending, upstream);
         let came = match pump.final_head().await {
             Ok(came) => came,
             Err(error) => {
@@ -249,11 +262,11 @@ impl Call<'_> {
         idempotency::head_goes(x, response.status, &response.fields, body.is_done());
         // A client that still sends cannot be told where its next request would begin.
         self.stays &= x.received && !self.shared.drain.closes_answers();
-        let out = self.stream.answer();
-        out.reserve(HEAD_ROOM);
-        answer_bytes(&response, body.is_chunked(), self.stays, out);
+        let framed = Framed { unsized_body: body.is_chunked(), bodiless: body.is_done(), stays: self.stays };
+        let written = self.client.head(&response, framed).map_err(from_client);
         self.answered = Some(response);
-        let mut pump = Pump::new(self.stream, x, &mut self.sending, upstream);
+        written.map_err(last)?;
+        let mut pump = Pump::new(self.client, x, &mut self.sending, upstream);
         let done = pump.answer(&mut body).await;
         let reusable = came.stays && body.is_done() && pump.is_whole();
         let upstream = pump.into_upstream();
@@ -312,18 +325,30 @@ impl Call<'_> {
 
     /// Ends a stream without end as if the upstream had; see [`crate::failed::end_stream`].
     async fn end_stream(&mut self, hints: bool) -> Result<()> {
-        let mut last = Vec::new();
-        if let Some(words) = last_words(&mut self.x, hints) {
-            last.extend_from_slice(format!("{:x}\r\n", words.len()).as_bytes());
-            last.extend_from_slice(&words);
-            last.extend_from_slice(b"\r\n");
+        let words = last_words(&mut self.x, hints);
+        let out = self.client.out();
+        if let Some(words) = words {
+            if C::CHUNKS {
+                out.extend_from_slice(format!("{:x}\r\n", words.len()).as_bytes());
+            }
+            out.extend_from_slice(&words);
+            if C::CHUNKS {
+                out.extend_from_slice(b"\r\n");
+            }
         }
-        last.extend_from_slice(b"0\r\n\r\n");
-        self.write(&last).await
+        if C::CHUNKS {
+            out.extend_from_slice(b"0\r\n\r\n");
+        }
+        self.client.end();
+        self.flush().await
     }
 
     /// Answers without an upstream.
     async fn reply(&mut self, answer: Answer) -> Result<()> {
+        if answer.close && answer.status == Code::RateLimited.status() {
+            // A caller far above its limit: HTTP/1 ends with the answer, HTTP/2 with its streams.
+            self.x.arrival.link.set_last();
+        }
         idempotency::release(&mut self.x);
         let answer = shape::stand_in(self.shared, &mut self.x, &self.fields, answer);
         let left = self.x.announced().map_or(0, |bytes| bytes - self.x.body_bytes.min(bytes));
@@ -342,24 +367,26 @@ impl Call<'_> {
                 response.fields.set(name, value)?;
             }
         }
-        let mut out = Vec::with_capacity(1024);
-        answer_bytes(&response, false, self.stays, &mut out);
-        let head_only = self.x.arrival.method == Method::Head;
-        if !head_only {
-            out.extend_from_slice(&body);
+        let bodiless = self.x.arrival.method == Method::Head || body.is_empty();
+        let framed = Framed { unsized_body: false, bodiless, stays: self.stays };
+        let written = self.client.head(&response, framed).map_err(from_client);
+        self.answered = Some(response);
+        written?;
+        if !bodiless {
+            self.client.out().extend_from_slice(&body);
             self.x.answer_bytes = body.len() as u64;
         }
-        self.answered = Some(response);
-        self.write(&out).await?;
-        if self.stays && left > 0 {
+        self.client.end();
+        self.flush().await?;
+        // The rest of a stream need not be read before the next one.
+        if C::CHUNKS && self.stays && left > 0 {
             self.stays = self.discard(left).await;
         }
         Ok(())
     }
 
-    async fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.stream.write_all(bytes).await.map_err(from_client)?;
-        self.stream.flush().await.map_err(from_client)
+    async fn flush(&mut self) -> Result<()> {
+        poll_fn(|cx| self.client.poll_flush(cx)).await.map_err(from_client)
     }
 
     /// Reads the rest of a small body that nobody wants, so that its client need not connect again.
@@ -368,8 +395,9 @@ impl Call<'_> {
         let mut piece = [0; 4096];
         while left > 0 {
             let most = piece.len().min(usize::try_from(left).unwrap_or(piece.len()));
-            match self.stream.read(&mut piece[..most]).await {
-                Ok(count) if count > 0 => left -= count as u64,
+            let mut read = ReadBuf::new(&mut piece[..most]);
+            match poll_fn(|cx| self.client.poll_body(cx, &mut read)).await {
+                Ok(()) if !read.filled().is_empty() => left -= read.filled().len() as u64,
                 _ => return false,
             }
         }

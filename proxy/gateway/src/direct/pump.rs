@@ -2,21 +2,20 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use pingora::{Error, ErrorSource, ErrorType, Result};
-use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::io::ReadBuf;
 
 use super::answer::AnswerBody;
-use super::head::{Came, Head, interim_bytes, read_answer};
+use super::client::Client;
+use super::head::{Came, Head, read_answer};
 use super::pool::Upstream;
 use crate::ctx::Exchange;
 use crate::forward::answer_piece;
 use crate::idempotency;
 use crate::link::Fault;
 use crate::reframe::{frame_fields, interim_fields};
-use crate::stream::Downstream;
 
 /// LIMIT: bytes of a request on their way at once.
 const PIECE_BYTES: usize = 16 << 10;
@@ -93,13 +92,13 @@ impl Sending {
     pub(super) fn poll_more(
         &mut self,
         cx: &mut Context<'_>,
-        stream: &mut Downstream,
+        client: &mut impl Client,
     ) -> Poll<io::Result<usize>> {
         let room = PIECE_BYTES.min(usize::try_from(self.left).unwrap_or(PIECE_BYTES));
         let from = self.out.len();
         self.out.resize(from + room, 0);
         let mut buf = ReadBuf::new(&mut self.out[from..]);
-        let read = Pin::new(stream).poll_read(cx, &mut buf);
+        let read = client.poll_body(cx, &mut buf);
         let count = buf.filled().len();
         self.out.truncate(from + count);
         ready!(read)?;
@@ -115,8 +114,8 @@ impl Sending {
 }
 
 /// One try under way.
-pub(super) struct Pump<'a> {
-    pub(super) stream: &'a mut Downstream,
+pub(super) struct Pump<'a, C> {
+    client: &'a mut C,
     pub(super) x: &'a mut Exchange,
     pub(super) sending: &'a mut Sending,
     pub(super) upstream: Upstream,
@@ -126,14 +125,14 @@ pub(super) struct Pump<'a> {
     unheard: Option<Box<Error>>,
 }
 
-impl<'a> Pump<'a> {
+impl<'a, C: Client> Pump<'a, C> {
     pub(super) fn new(
-        stream: &'a mut Downstream,
+        client: &'a mut C,
         x: &'a mut Exchange,
         sending: &'a mut Sending,
         upstream: Upstream,
     ) -> Self {
-        Self { stream, x, sending, upstream, unwritable: None, unheard: None }
+        Self { client, x, sending, upstream, unwritable: None, unheard: None }
     }
 
     /// Whether the connection may serve another request after this one.
@@ -165,7 +164,7 @@ impl<'a> Pump<'a> {
             self.x.interim = self.x.interim.saturating_add(1);
             let Head { status, version, fields } = &mut came.head;
             interim_fields(self.x.interim, *status, *version, fields, self.x.request_id.as_str())?;
-            interim_bytes(&came.head, self.stream.answer());
+            self.client.interim(&came.head);
             if let Err(error) = self.flush().await {
                 self.go_on_unheard(error)?;
             }
@@ -195,12 +194,12 @@ impl<'a> Pump<'a> {
 
     /// Sends what is written, all of it.
     async fn flush(&mut self) -> Result<()> {
-        poll_fn(|cx| Pin::new(&mut *self.stream).poll_flush(cx)).await.map_err(from_client)
+        poll_fn(|cx| self.client.poll_flush(cx)).await.map_err(from_client)
     }
 
     fn poll_answer(&mut self, cx: &mut Context<'_>, body: &mut AnswerBody) -> Poll<Result<()>> {
         loop {
-            match self.stream.poll_answer_room(cx).map_err(from_client) {
+            match self.client.poll_room(cx).map_err(from_client) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => self.go_on_unheard(error)?,
                 // The client takes nothing now; what it still sends goes on meanwhile.
@@ -209,12 +208,14 @@ impl<'a> Pump<'a> {
             if body.is_done() {
                 return match self.unheard.take() {
                     Some(error) => Poll::Ready(Err(error)),
-                    None => Pin::new(&mut *self.stream).poll_flush(cx).map_err(from_client),
+                    None => self.client.poll_flush(cx).map_err(from_client),
                 };
             }
             if self.upstream.inbound.is_empty() {
                 match ready!(self.poll_both(cx, true)) {
-                    Ok(0) => body.close().map_err(from_upstream)?,
+                    Ok(0) => {
+                        body.close().map_err(from_upstream)?;
+                    }
                     Ok(_) => {}
                     Err(error) => {
                         self.go_on_unheard(error)?;
@@ -224,7 +225,7 @@ impl<'a> Pump<'a> {
             }
             self.write_body(body)?;
             if self.unheard.is_some() {
-                self.stream.forget_answer();
+                self.client.forget();
             }
         }
     }
@@ -239,19 +240,20 @@ impl<'a> Pump<'a> {
             return Err(error);
         }
         link.clear_fault();
-        self.stream.forget_answer();
+        self.client.forget();
         self.unheard = Some(error);
         Ok(())
     }
 
     /// Writes the body at hand.
     fn write_body(&mut self, body: &mut AnswerBody) -> Result<()> {
-        let Self { stream, upstream, x, .. } = self;
+        let Self { client, upstream, x, .. } = self;
         let Exchange { events, key, .. } = &mut **x;
-        let out = stream.answer();
+        let chunked = C::CHUNKS && body.is_chunked();
+        let out = client.out();
         let frame = out.len();
         // Room for the size of a chunk, written when it is known.
-        if body.is_chunked() {
+        if chunked {
             out.extend_from_slice(b"00000000\r\n");
         }
         let piece = body
@@ -266,7 +268,7 @@ impl<'a> Pump<'a> {
             .inspect_err(|_| out.truncate(frame))
             .map_err(from_upstream)?;
         upstream.inbound.consume(piece.used);
-        if body.is_chunked() {
+        if chunked {
             if piece.data == 0 {
                 out.truncate(frame);
             } else {
@@ -276,6 +278,9 @@ impl<'a> Pump<'a> {
             if body.is_done() {
                 out.extend_from_slice(b"0\r\n\r\n");
             }
+        }
+        if body.is_done() {
+            client.end();
         }
         x.answer_bytes += piece.data as u64;
         answer_piece(x, None, body.is_done());
@@ -298,15 +303,15 @@ impl<'a> Pump<'a> {
                     // Its answer is not read, so it need not take more: the client's time counts, not its own.
                     return Poll::Pending;
                 }
-                return self.stream.poll_behind(cx).map(|error| Err(from_client(error)));
+                return self.client.poll_behind(cx).map(|error| Err(from_client(error)));
             }
             if self.sending.is_received() && !reads {
                 return Poll::Pending;
             }
             if self.sending.is_received() {
-                return poll_left(self.stream, cx).map(Err);
+                return self.client.poll_left(cx).map(|error| Err(from_client(error)));
             }
-            let count = ready!(self.sending.poll_more(cx, self.stream)).map_err(from_client)?;
+            let count = ready!(self.sending.poll_more(cx, self.client)).map_err(from_client)?;
             if count == 0 {
                 return Poll::Ready(Err(from_client(io::ErrorKind::UnexpectedEof.into())));
             }
@@ -353,13 +358,6 @@ impl<'a> Pump<'a> {
             Err(error) => Err(from_upstream(self.unwritable.take().unwrap_or(error))),
         }
     }
-}
-
-/// Ready when the client of a request that is all here has left, or the request's time is over.
-pub(super) fn poll_left(stream: &mut Downstream, cx: &mut Context<'_>) -> Poll<Box<Error>> {
-    let mut none = [0];
-    let left = ready!(Pin::new(stream).poll_read(cx, &mut ReadBuf::new(&mut none)));
-    Poll::Ready(from_client(left.err().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())))
 }
 
 /// The client broke off, or the request's time is over.

@@ -41,18 +41,22 @@ pub(crate) enum BodyError {
 impl BodyError {
     /// As the hooks read it: the client's error, with the reason in the request's link.
     pub(crate) fn fail<T>(self, link: &Link) -> Result<T> {
+        self.note(link);
         let kind = match self {
             Self::Reset | Self::Answered => ErrorType::H2Error,
-            Self::Framing => {
-                link.set_fault(Fault::BodyFraming);
-                ErrorType::ReadError
-            }
-            Self::Due(fault) => {
-                link.set_fault(fault);
-                ErrorType::ReadTimedout
-            }
+            Self::Framing => ErrorType::ReadError,
+            Self::Due(_) => ErrorType::ReadTimedout,
         };
         Err(Error::explain(kind, self.to_string()).into_down())
+    }
+
+    /// Tells the request's link the reason, where it has one for it.
+    pub(super) fn note(self, link: &Link) {
+        match self {
+            Self::Reset | Self::Answered => {}
+            Self::Framing => link.set_fault(Fault::BodyFraming),
+            Self::Due(fault) => link.set_fault(fault),
+        }
     }
 }
 

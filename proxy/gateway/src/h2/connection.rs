@@ -17,19 +17,21 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::direct::Stream;
 use super::guarded::Watch;
 use super::parting::Parting;
-use super::session::{Asked, Known, Session};
+use super::session::{Asked, Known, Session, Taken};
 use super::{Io, head};
 use crate::conn::{Conn, is_within};
 use crate::connection::stopping;
 use crate::linger::Patience;
+use crate::link::Link;
 use crate::server::App;
 use crate::service::Intake;
 use crate::state::Shared;
 use crate::stream::StreamTimes;
 use crate::timer::Timer;
-use crate::{account, calls, ids};
+use crate::{account, calls, direct, ids};
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -270,14 +272,14 @@ impl Running {
             }
         };
         let (framing, link) = (arrival.body, Arc::clone(&arrival.link));
-        let head = head::translate(parts, &arrival);
-        let asked = Asked::new(head, (body, framing), respond, times.clone(), &link);
+        let parts = head::translate(parts, &arrival);
+        let taken = Taken::new(parts, (body, framing), respond, times.clone(), &link);
         let intake = Intake { arrival: Box::new(arrival), generation };
         let (shared, app, closing) = (Arc::clone(shared), Arc::clone(app), closing.clone());
         let ended = shared.drain.closes();
         self.streams.spawn(async move {
             tokio::pin!(ended);
-            stopping(Box::pin(answer(shared, app, asked, intake, closing)), ended, &link).await;
+            stopping(Box::pin(answer(shared, app, taken, intake, closing)), ended, &link).await;
             link.is_last()
         });
     }
@@ -287,11 +289,29 @@ impl Running {
 async fn answer(
     shared: Arc<Shared>,
     app: Arc<App>,
-    asked: Asked,
-    intake: Intake,
+    mut taken: Taken,
+    mut intake: Intake,
     closing: watch::Receiver<bool>,
 ) {
     let link = Arc::clone(&intake.arrival.link);
+    if let Some(direct) = taken.goes_direct(&mut intake) {
+        let (body, reply) = taken.into_sides();
+        let mut stream = Stream::new(body, reply, link);
+        direct::run(&shared, &app.pool, &mut stream, intake, direct).await;
+        return;
+    }
+    // Boxed, so that other requests hold no room for the framework's.
+    Box::pin(through_pingora(shared, app, taken.into_asked(), intake, closing, link)).await;
+}
+
+async fn through_pingora(
+    shared: Arc<Shared>,
+    app: Arc<App>,
+    asked: Asked,
+    intake: Intake,
+    closing: watch::Receiver<bool>,
+    link: Arc<Link>,
+) {
     let (asked, known) = if calls::wanted(&intake, &asked.head) {
         // Boxed, so that other requests hold no room for a call.
         let left = Box::pin(calls::run(&shared, &app.lines, asked, intake)).await;

@@ -7,7 +7,6 @@ use h2::server::SendResponse;
 use http::header::{CONTENT_LENGTH, COOKIE, HOST};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Response, Uri, Version, request};
-use pingora::http::RequestHeader;
 use sluice_policy::framing::{self, BodyFraming, Http2Head, Transport};
 use sluice_policy::method::Method;
 use sluice_schema::Limits;
@@ -59,9 +58,9 @@ pub(super) fn accept(
     })
 }
 
-/// The request as HTTP/1 would have it: `Host` from the authority, one cookie field, a length where the body is
+/// The request's head as HTTP/1 would have it: `Host` from the authority, one cookie field, a length where the body is
 /// empty though its method has one.
-pub(super) fn translate(mut parts: request::Parts, arrival: &Arrival) -> RequestHeader {
+pub(super) fn translate(mut parts: request::Parts, arrival: &Arrival) -> request::Parts {
     let uri = std::mem::take(&mut parts.uri).into_parts();
     // It was judged, so it is a header value.
     if let Some(host) = uri.authority.and_then(|authority| HeaderValue::from_str(authority.as_str()).ok()) {
@@ -74,7 +73,7 @@ pub(super) fn translate(mut parts: request::Parts, arrival: &Arrival) -> Request
         parts.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
     parts.version = Version::HTTP_2;
-    RequestHeader::from(parts)
+    parts
 }
 
 /// Cookie crumbs become one field again (RFC 9113 section 8.2.3).

@@ -75,6 +75,26 @@ impl Reply {
         Ok(())
     }
 
+    /// Sends a head whose fields are all HTTP/2 has a place for.
+    pub(super) fn plain_head(&mut self, status: StatusCode, mut fields: HeaderMap, end: bool) -> Result<()> {
+        fields.insert(DATE, get_cached_date());
+        let mut response = Response::new(());
+        (*response.status_mut(), *response.headers_mut()) = (status, fields);
+        let end = end || self.head_only || matches!(status.as_u16(), 204 | 304);
+        self.stream = Some(self.respond.send_response(response, end).or_else(|error| broken(&error))?);
+        self.ended = end;
+        Ok(())
+    }
+
+    /// The same of an interim head. A stream that is gone shows at the next write; there is no switching of protocols.
+    pub(super) fn interim(&mut self, status: StatusCode, fields: HeaderMap) {
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            let mut response = Response::new(());
+            (*response.status_mut(), *response.headers_mut()) = (status, fields);
+            drop(self.respond.send_informational(response));
+        }
+    }
+
     /// Sends a piece of the body, as fast as the client takes it.
     pub(crate) async fn body(&mut self, mut data: Bytes, end: bool) -> Result<()> {
         poll_fn(|cx| self.poll_body(cx, &mut data, end)).await

@@ -14,6 +14,7 @@ use futures_util::Stream;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::HeaderMap;
+use http::request::Parts;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
 use pingora::protocols::http::HttpTask;
@@ -27,6 +28,7 @@ use super::body::{Body, BodyError};
 use super::grpc;
 use super::reply::Reply;
 use crate::ctx::Exchange;
+use crate::direct;
 use crate::link::Link;
 use crate::service::Intake;
 use crate::stall::Stall;
@@ -66,24 +68,52 @@ pub(crate) struct Asked {
     pub(crate) reply: Reply,
 }
 
-impl Asked {
+/// The same before it is known which way its request goes.
+pub(super) struct Taken {
+    parts: Parts,
+    body: Body,
+    reply: Reply,
+}
+
+impl Taken {
     /// The two sides of a stream.
     pub(super) fn new(
-        head: RequestHeader,
+        parts: Parts,
         (body, framing): (RecvStream, BodyFraming),
         respond: SendResponse<Bytes>,
         times: StreamTimes,
         link: &Arc<Link>,
     ) -> Self {
         // A call of gRPC may be silent as long as its answer goes on: its deadlines alone end it.
-        let patience = (!grpc::is_call(&head.headers)).then_some(times.body);
-        let head_only = head.method == http::Method::HEAD;
+        let patience = (!grpc::is_call(&parts.headers)).then_some(times.body);
+        let head_only = parts.method == http::Method::HEAD;
         let stall = Stall::new(times.stalls, times.write);
         Self {
             body: Body::new(body, framing, patience, Arc::clone(link)),
             reply: Reply::new(respond, head_only, stall, Arc::clone(link)),
-            head,
+            parts,
         }
+    }
+
+    /// The request as it goes the direct way, with the fields of its head; `None` where it goes another one.
+    pub(super) fn goes_direct(&mut self, intake: &mut Intake) -> Option<direct::Asked> {
+        // One that is told to have no body, and has not ended, is empty when its end has come.
+        let told_empty = intake.arrival.body == BodyFraming::Length(0) && !self.body.is_done();
+        if told_empty || grpc::is_call(&self.parts.headers) {
+            return None;
+        }
+        direct::wanted_of_stream(intake, &mut self.parts.headers)
+    }
+
+    /// The request's side and the answer's.
+    pub(super) fn into_sides(self) -> (Body, Reply) {
+        (self.body, self.reply)
+    }
+
+    /// The request as the framework has it.
+    pub(super) fn into_asked(self) -> Asked {
+        let Self { parts, body, reply } = self;
+        Asked { head: RequestHeader::from(parts), body, reply }
     }
 }
 

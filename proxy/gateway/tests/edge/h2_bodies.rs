@@ -189,3 +189,63 @@ fn a_body_told_to_be_empty_reaches_the_upstream_only_when_it_is() {
     let seen = upstream.only();
     assert_eq!((seen.fields("content-length"), seen.body.len(), seen.whole), (vec!["0"], 0, true));
 }
+
+/// Answers by the path: without a body, with an interim head, in chunks, broken off, or until the connection ends.
+fn by_path(seen: &Seen, wire: &mut dyn Wire) -> bool {
+    let (answer, stays): (&[u8], bool) = match seen.line().split(' ').nth(1).unwrap_or_default() {
+        "/none" => {
+            (b"HTTP/1.1 204 No Content\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\n\r\n", true)
+        }
+        "/empty" => (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", true),
+        "/old" => (b"HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 9\r\n\r\n", true),
+        "/early" => (
+            b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            true,
+        ),
+        "/chunks" => {
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n", true)
+        }
+        "/short" => (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", false),
+        "/torn" => (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nhalf", false),
+        "/open" => (b"HTTP/1.1 200 OK\r\n\r\nto the end", false),
+        _ => (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Two: a\r\nX-Two: b\r\n\r\nwhole", true),
+    };
+    wire.write_all(answer).is_ok() && stays
+}
+
+#[test]
+fn answers_end_where_their_heads_say_and_no_part_passes_for_the_whole() {
+    let upstream = Upstream::start(by_path);
+    let edge = edge_for(&upstream, "");
+    run(async {
+        let mut client = Proper::to(&edge).await;
+        for (path, status, body) in [
+            ("/api/none", 204, ""),
+            ("/api/empty", 200, ""),
+            ("/api/old", 304, ""),
+            ("/api/early", 200, "ok"),
+            ("/api/chunks", 200, "abcde"),
+            ("/api/open", 200, "to the end"),
+            ("/api/plain", 200, "whole"),
+        ] {
+            let answer = client.get(path).await;
+            assert_eq!((answer.status, answer.text().as_str()), (status, body), "{path}");
+            for field in ["connection", "keep-alive", "transfer-encoding"] {
+                assert!(!answer.headers.contains_key(field), "{path}: {field}");
+            }
+            assert_eq!(answer.headers.get_all("date").iter().count(), 1, "{path}");
+        }
+        let answer = client.get("/api/plain").await;
+        assert_eq!(answer.headers.get_all("x-two").iter().count(), 2);
+        assert_eq!(answer.field("content-length"), "5");
+        let head = client.request("HEAD", "/api/plain").body(()).unwrap();
+        let answer = client.fetch(head, None).await.unwrap();
+        assert_eq!((answer.status, answer.field("content-length"), answer.body.len()), (200, "5", 0));
+        for path in ["/api/short", "/api/torn"] {
+            let request = client.request("GET", path).body(()).unwrap();
+            let broken = client.fetch(request, None).await.unwrap_err();
+            assert!(broken.is_reset(), "{path}: {broken}");
+        }
+        assert_eq!(client.get("/api/plain").await.status, 200, "its connection goes on");
+    });
+}

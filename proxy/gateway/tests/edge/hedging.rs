@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::h2_client::{Proper, run};
 use crate::harness::{Edge, Reply, Seen, Setup, Upstream, Wire, eventually, reply, service};
 
 /// What the instances of a service have in common.
@@ -130,6 +131,22 @@ fn the_first_answer_wins_and_the_other_try_is_given_up() {
     for _ in 0..4 {
         assert_eq!(edge.get("/api").text(), "quick");
     }
+}
+
+#[test]
+fn streams_of_http2_are_hedged_alike() {
+    let (edge, pair) = start("retry.hedge = \"150ms\"", |pair, number, wire| {
+        if number == 0 { stuck(pair, wire) } else { answer(wire, "200 OK", "quick") }
+    });
+    run(async {
+        let mut client = Proper::to(&edge).await;
+        let answer = client.get("/api").await;
+        assert_eq!((answer.status, answer.text().as_str()), (200, "quick"));
+        assert_eq!(client.get("/api").await.status, 200, "its connection goes on");
+    });
+    pair.await_let_go(1);
+    eventually("the second try is counted", || (hedges(&edge, "won") == 1).then_some(()));
+    assert!(is_calm(&edge), "{}", edge.get("/services").text());
 }
 
 #[test]
