@@ -18,6 +18,8 @@ const TREE_PROCESSES_MAX: usize = 256;
 pub(crate) struct CpuTime {
     ticks: u64,
     scheduled_ns: u64,
+    /// Context switches, given up and taken away; those of ended threads are forgotten.
+    switches: u64,
 }
 
 /// Fields of /proc/PID/stat we use.
@@ -34,13 +36,18 @@ impl CpuTime {
         for pid in pids {
             let dir = format!("/proc/{pid}");
             time.ticks += read_stat(Path::new(&dir)).map_or(0, |stat| stat.ticks);
-            time.scheduled_ns += threads(*pid)
-                .into_iter()
-                .filter_map(|thread| std::fs::read_to_string(format!("{dir}/task/{thread}/schedstat")).ok())
-                .filter_map(|text| scheduled_ns(&text))
-                .sum::<u64>();
+            for thread in threads(*pid) {
+                let said = |file: &str| std::fs::read_to_string(format!("{dir}/task/{thread}/{file}")).ok();
+                time.scheduled_ns += said("schedstat").and_then(|text| scheduled_ns(&text)).unwrap_or(0);
+                time.switches += said("status").map_or(0, |text| switches(&text));
+            }
         }
         time
+    }
+
+    /// Context switches since `earlier`.
+    pub(crate) fn switches_since(self, earlier: Self) -> u64 {
+        self.switches.saturating_sub(earlier.switches)
     }
 
     /// CPU time spent since `earlier`, given the kernel's ticks a second.
@@ -151,6 +158,12 @@ fn scheduled_ns(text: &str) -> Option<u64> {
     text.split_ascii_whitespace().next()?.parse().ok()
 }
 
+/// Both kinds of context switches in /proc/PID/task/TID/status; none where the kernel does not say.
+fn switches(text: &str) -> u64 {
+    let counts = text.lines().filter_map(|line| line.split_once("_ctxt_switches:"));
+    counts.filter_map(|(_, count)| count.trim().parse::<u64>().ok()).sum()
+}
+
 fn numbered(dir: &Path) -> Vec<u32> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
@@ -191,11 +204,18 @@ mod tests {
     #[test]
     fn finer_clock_wins_unless_it_lost_a_thread() {
         let zero = CpuTime::default();
-        let near = CpuTime { ticks: 12, scheduled_ns: 123_456_789 };
+        let near = CpuTime { ticks: 12, scheduled_ns: 123_456_789, ..zero };
         assert_eq!(near.since(zero, 100), Duration::from_nanos(123_456_789));
-        let lost = CpuTime { ticks: 12, scheduled_ns: 40_000_000 };
+        let lost = CpuTime { ticks: 12, scheduled_ns: 40_000_000, ..zero };
         assert_eq!(lost.since(zero, 100), Duration::from_millis(120));
         assert_eq!(zero.since(near, 100), Duration::ZERO);
+    }
+
+    #[test]
+    fn both_kinds_of_switches_count() {
+        let text = "Name:\tx\nvoluntary_ctxt_switches:\t40\nnonvoluntary_ctxt_switches:\t2\n";
+        assert_eq!((switches(text), switches("Name:\tx\n")), (42, 0));
+        assert!(CpuTime::of(&[std::process::id()]).switches > 0);
     }
 
     #[test]

@@ -16,6 +16,11 @@ const BEHIND_MAX: u64 = 2_000;
 const HEAR_BYTES: usize = 256 * 1024;
 const GATHER_LIMIT: Duration = Duration::from_secs(10);
 
+/// What a request adds that asks for a WebSocket. Nobody checks the key but for its length: what is measured is not the
+/// handshake.
+pub(crate) const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                                  Sec-WebSocket-Key: c2x1aWNlLWJlbmNoLWtleQ==\r\n\r\n";
+
 /// The subscribers of a target.
 #[derive(Debug, Clone)]
 pub(crate) struct Audience {
@@ -59,6 +64,18 @@ pub(crate) struct Hearing {
     batch: u64,
     stored: u64,
     heard: u64,
+}
+
+/// A frame of a WebSocket with a text, masked with zeros: a mask hides nothing here.
+pub(crate) fn frame(text: &str) -> anyhow::Result<Vec<u8>> {
+    let length = u16::try_from(text.len()).context("more than 65535 bytes for a WebSocket")?;
+    let mut frame = match length {
+        0..126 => vec![0x81, 0x80 | length as u8],
+        _ => [&[0x81, 0xfe], &length.to_be_bytes()[..]].concat(),
+    };
+    frame.extend([0; 4]);
+    frame.extend(text.as_bytes());
+    Ok(frame)
 }
 
 impl Audience {

@@ -11,8 +11,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::figures::Spread;
+use crate::growth::{Grown, Step};
 use crate::report::{Figures, SCHEMA};
 use crate::scenario::{Scenario, ScenarioError};
+use crate::sweep::Climbed;
 
 /// Smallest change that counts, as a share: medians of a few rounds repeat no better.
 const BAND_MIN: f64 = 0.05;
@@ -25,6 +27,10 @@ pub(crate) struct Baseline {
     scenario: Setting,
     machine: Cpu,
     cells: Vec<Cell>,
+    #[serde(default)]
+    sweeps: Vec<Knee>,
+    #[serde(default)]
+    growths: Vec<Rise>,
 }
 
 /// What must be the same for figures to be comparable.
@@ -48,6 +54,25 @@ struct Cell {
     cpu_us: Option<Spread>,
     requests_per_s: Option<Spread>,
     p99_ms: Option<Spread>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Knee {
+    subject: String,
+    knee_per_s: Option<Spread>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Rise {
+    subject: String,
+    points: Vec<Point>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Point {
+    at: u64,
+    cpu_us: Option<Spread>,
+    rss_bytes: Option<Spread>,
 }
 
 /// All that changed, or did not.
@@ -108,40 +133,77 @@ impl Baseline {
     }
 
     /// Every figure that both runs have.
-    pub(crate) fn compare(&self, path: &Path, now: &[Figures]) -> Comparison {
-        let changes = now.iter().flat_map(|new| {
+    pub(crate) fn compare(
+        &self,
+        path: &Path,
+        cells: &[Figures],
+        sweeps: &[Climbed],
+        growths: &[Grown],
+    ) -> Comparison {
+        let asked = cells.iter().flat_map(|new| {
             let old = self.cells.iter().find(|old| (&old.subject, &old.pace) == (&new.subject, &new.pace));
             old.map(|old| changes(old, new)).unwrap_or_default()
+        });
+        let climbed = sweeps.iter().filter_map(|new| {
+            let old = self.sweeps.iter().find(|old| old.subject == new.subject)?;
+            change((&new.subject, "sweep"), ("rate held", true), old.knee_per_s, new.knee_per_s)
+        });
+        let grown = growths.iter().flat_map(|new| {
+            let old = self.growths.iter().find(|old| old.subject == new.subject);
+            old.map(|old| grew(old, new)).unwrap_or_default()
         });
         Comparison {
             baseline: path.display().to_string(),
             baseline_cpu: self.machine.cpu.clone(),
-            changes: changes.collect(),
+            changes: asked.chain(climbed).chain(grown).collect(),
         }
     }
 }
 
 fn changes(old: &Cell, new: &Figures) -> Vec<Change> {
-    let change = |figure, more_is_better, old: Option<Spread>, now: Option<Spread>| {
-        let (old, now) = (old?, now?);
-        let band = BAND_MIN.max(half_width(old) + half_width(now));
-        let grown = now.median / old.median - 1.0;
-        let worse_by = if more_is_better { -grown } else { grown };
-        let verdict = match worse_by {
-            by if by > band => Direction::Worse,
-            by if by < -band => Direction::Better,
-            _ => Direction::Same,
-        };
-        let (subject, pace) = (new.subject.clone(), new.pace.clone());
-        Some(Change { subject, pace, figure, before: old.median, after: now.median, band, verdict })
-    };
+    let place = (new.subject.as_str(), new.pace.as_str());
     // A closed loop has no latency of its own, an open one no rate of its own.
     let second = if new.pace == "closed" {
-        change("requests/s", true, old.requests_per_s, new.requests_per_s)
+        change(place, ("requests/s", true), old.requests_per_s, new.requests_per_s)
     } else {
-        change("p99 ms", false, old.p99_ms, new.p99_ms)
+        change(place, ("p99 ms", false), old.p99_ms, new.p99_ms)
     };
-    [change("CPU µs a request", false, old.cpu_us, new.cpu_us), second].into_iter().flatten().collect()
+    [change(place, ("CPU µs a request", false), old.cpu_us, new.cpu_us), second]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// What both ladders have of each step.
+fn grew(old: &Rise, new: &Grown) -> Vec<Change> {
+    let of = |step: &Step| {
+        let before = old.points.iter().find(|point| point.at == step.at)?;
+        let words = format!("{} {}", step.at, new.of.words());
+        let place = (new.subject.as_str(), words.as_str());
+        let cpu = change(place, ("CPU µs each", false), before.cpu_us, step.cpu_us);
+        Some(cpu.into_iter().chain(change(place, ("RSS bytes", false), before.rss_bytes, step.rss_bytes)))
+    };
+    new.points.iter().filter_map(of).flatten().collect()
+}
+
+/// A figure of a subject somewhere, then and now, where both runs have it.
+fn change(
+    (subject, pace): (&str, &str),
+    (figure, more_is_better): (&'static str, bool),
+    old: Option<Spread>,
+    now: Option<Spread>,
+) -> Option<Change> {
+    let (old, now) = (old?, now?);
+    let band = BAND_MIN.max(half_width(old) + half_width(now));
+    let grown = now.median / old.median - 1.0;
+    let worse_by = if more_is_better { -grown } else { grown };
+    let verdict = match worse_by {
+        by if by > band => Direction::Worse,
+        by if by < -band => Direction::Better,
+        _ => Direction::Same,
+    };
+    let (subject, pace) = (subject.to_owned(), pace.to_owned());
+    Some(Change { subject, pace, figure, before: old.median, after: now.median, band, verdict })
 }
 
 fn half_width(spread: Spread) -> f64 {
@@ -150,7 +212,7 @@ fn half_width(spread: Spread) -> f64 {
 
 impl Change {
     fn is_ours(&self) -> bool {
-        self.subject.starts_with("sluice-")
+        self.subject.starts_with("sluice")
     }
 }
 
@@ -201,6 +263,7 @@ impl Comparison {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Report;
     use crate::report::tests::sample;
     use crate::scenario::tests::quick_edge;
 
@@ -212,16 +275,21 @@ mod tests {
         Baseline::load(file.path(), &quick_edge())
     }
 
+    fn beside(older: &Baseline, now: &Report) -> Comparison {
+        older.compare(Path::new("old.json"), &now.cells, &now.sweeps, &now.growths)
+    }
+
     fn compared(subject: usize, before_us: f64) -> Comparison {
         let spread = serde_json::json!({ "median": before_us, "low": before_us, "high": before_us });
         let older = baseline(|document| document["cells"][subject]["cpu_us"] = spread).unwrap();
-        older.compare(Path::new("old.json"), &sample().cells)
+        beside(&older, &sample())
     }
 
     #[test]
     fn same_run_has_no_change() {
-        let same = baseline(|_| ()).unwrap().compare(Path::new("old.json"), &sample().cells);
-        assert_eq!(same.changes.len(), 8);
+        let same = beside(&baseline(|_| ()).unwrap(), &sample());
+        // Two subjects at two paces, a knee and three steps, two figures each but the knee.
+        assert_eq!(same.changes.len(), 15);
         assert!(same.passed() && same.changes.iter().all(|change| change.verdict == Direction::Same));
     }
 
@@ -243,7 +311,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("> Another machine"), "{text}");
-        assert!(text.contains("MISSED: 1 of Sluice's 4 figures got worse."), "{text}");
+        assert!(text.contains("MISSED: 1 of Sluice's 11 figures got worse."), "{text}");
     }
 
     #[test]
@@ -259,8 +327,24 @@ mod tests {
     fn fewer_requests_a_second_are_worse() {
         let spread = serde_json::json!({ "median": 2000.0, "low": 2000.0, "high": 2000.0 });
         let older = baseline(|document| document["cells"][2]["requests_per_s"] = spread).unwrap();
-        let comparison = older.compare(Path::new("old.json"), &sample().cells);
+        let comparison = beside(&older, &sample());
         assert!(!comparison.passed());
+    }
+
+    #[test]
+    fn lower_knees_and_heavier_steps_are_worse() {
+        let spread = |value: f64| serde_json::json!({ "median": value, "low": value, "high": value });
+        for (place, value, words) in [
+            ("/sweeps/0/knee_per_s", 2000.0, "| sweep | rate held |"),
+            ("/growths/0/points/1/cpu_us", 10.0, "| 100 connections | CPU µs each |"),
+            ("/growths/0/points/2/rss_bytes", 1e7, "| 10000 connections | RSS bytes |"),
+        ] {
+            let older = baseline(|document| *document.pointer_mut(place).unwrap() = spread(value)).unwrap();
+            let comparison = beside(&older, &sample());
+            let mut text = String::new();
+            comparison.render(&mut text, "").unwrap();
+            assert!(!comparison.passed() && text.contains(words), "{place}: {text}");
+        }
     }
 
     #[test]
@@ -274,7 +358,12 @@ mod tests {
             assert!(error.to_string().contains(words), "{error}");
         }
         assert!(Baseline::load(Path::new("/no/such.json"), &quick_edge()).is_err());
-        let without = baseline(|document| document["cells"] = serde_json::json!([])).unwrap();
-        assert!(!without.compare(Path::new("old.json"), &sample().cells).passed(), "nothing was compared");
+        let without = baseline(|document| {
+            for list in ["cells", "sweeps", "growths"] {
+                document[list] = serde_json::json!([]);
+            }
+        });
+        let without = without.unwrap();
+        assert!(!beside(&without, &sample()).passed(), "nothing was compared");
     }
 }

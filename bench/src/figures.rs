@@ -95,6 +95,8 @@ fn ms(ns: u64) -> f64 {
 pub(crate) struct Run {
     pub requests_per_s: f64,
     pub cpu_us: f64,
+    /// Context switches of the subject, each answer's share.
+    pub switches: f64,
     /// Share of one core the proxy used, 0 to about 1.
     pub core_busy: f64,
     pub latency: Percentiles,
@@ -114,6 +116,8 @@ impl Run {
         Self {
             requests_per_s: outcome.answered as f64 / elapsed_s,
             cpu_us: cpu.as_secs_f64() * 1e6 / outcome.answered.max(1) as f64,
+            switches: outcome.accounts.1.switches_since(outcome.accounts.0) as f64
+                / outcome.answered.max(1) as f64,
             core_busy: cpu.as_secs_f64() / elapsed_s,
             latency: Percentiles::of(&outcome.latency),
             service_p99_ms: ms(outcome.service.value_at_quantile(0.99)),
@@ -233,6 +237,7 @@ pub(crate) mod tests {
         Run {
             requests_per_s,
             cpu_us,
+            switches: 0.5,
             core_busy: 0.5,
             latency: Percentiles::of(&histogram),
             service_p99_ms: 0.5,

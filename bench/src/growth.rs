@@ -1,27 +1,20 @@
 //! What more of something costs: the same question beside one and beside thousands of connections, services,
 //! subscribers or stored events. What should not grow shows as a flat line.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::figures::{Cell, Run, Spread};
-use crate::load::{Pace, Plan, drive};
+use crate::load::Pace;
 use crate::scenario::{CONNECTIONS_MAX, Scenario};
-use crate::stored::count;
+use crate::stored::{FILL_LIMIT, fill};
 use crate::subject::Running;
-use crate::work::{SUBSCRIBERS_MAX, Work};
+use crate::work::{STORED_MAX, SUBSCRIBERS_MAX, Work};
 
 const STEPS_MAX: usize = 12;
-/// LIMIT: events stored before they are counted on.
-const STORED_MAX: u64 = 20_000_000;
-/// Events of a request that fills a store, and connections that fill it.
-const FILL_BATCH: u32 = 100;
-const FILL_CONNECTIONS: u32 = 16;
-const FILL_WINDOW: Duration = Duration::from_millis(500);
-const FILL_LIMIT: Duration = Duration::from_secs(600);
 
 /// `growth` of a scenario's timing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -32,6 +25,8 @@ pub(crate) struct Growth {
     pub steps: Vec<u64>,
     /// What Sluice's CPU time at the last step may be of that at the cheapest.
     pub last_over_least_max: Option<f64>,
+    /// Memory that each more may cost Sluice, in bytes.
+    pub bytes_each_max: Option<f64>,
 }
 
 /// What there is more and more of.
@@ -180,32 +175,14 @@ impl Growth {
     }
 }
 
-/// Stores events until there are as many.
-async fn fill(scenario: &Scenario, running: &Running, events: u64) -> anyhow::Result<()> {
-    let many = Scenario { work: Work::Publish { batch: FILL_BATCH }, faults: Vec::new(), ..scenario.clone() };
-    let deadline = Instant::now() + FILL_LIMIT;
-    loop {
-        let stored = count(running).await?;
-        if stored >= events {
-            return Ok(());
-        }
-        ensure!(Instant::now() < deadline, "{stored} of {events} events within {} s", FILL_LIMIT.as_secs());
-        // Towards the end slower: a step is to be about as large as it says.
-        let near = events - stored < 400_000;
-        let rate =
-            u32::try_from((events - stored) / u64::from(FILL_BATCH)).unwrap_or(u32::MAX).clamp(10, 4_000);
-        let plan = Plan {
-            pace: if near { Pace::Open(rate) } else { Pace::Closed },
-            connections: FILL_CONNECTIONS,
-            warmup: Duration::from_millis(1),
-            window: FILL_WINDOW,
-        };
-        let outcome = drive(&running.target(&many)?, plan, || ()).await?;
-        ensure!(outcome.failures.total() == 0, "{:?}", outcome.complaint);
-    }
-}
-
 impl Ladder {
+    /// Memory that each more has cost: at the last step, beyond what there was before anything grew.
+    pub(crate) fn bytes_each(&self) -> Option<f64> {
+        let memory = |(_, cell): &(u64, Cell)| cell.spread(|run| run.rss_bytes as f64);
+        let ([first, ..], [.., last]) = (&self.cells[..], &self.cells[..]) else { return None };
+        Some((memory(last)?.median - memory(first)?.low) / (last.0 - first.0).max(1) as f64)
+    }
+
     /// What is reported; nothing of steps without a round.
     pub(crate) fn told(&self, of: What) -> Grown {
         let step = |(at, cell): &(u64, Cell)| {
@@ -237,8 +214,12 @@ mod tests {
     #[test]
     fn steps_rise_and_fit_what_is_done() {
         let connections = scenario("growth-connections");
-        let growth =
-            |of: What, steps: &[u64]| Growth { of, steps: steps.to_vec(), last_over_least_max: None };
+        let growth = |of: What, steps: &[u64]| Growth {
+            of,
+            steps: steps.to_vec(),
+            last_over_least_max: None,
+            bytes_each_max: None,
+        };
         assert!(growth(What::Connections, &[1, 10_000]).check(&connections).is_ok());
         for (of, steps) in [
             (What::Connections, &[1][..]),

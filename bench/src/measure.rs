@@ -13,7 +13,8 @@ use crate::scenario::Scenario;
 use crate::subject::Running;
 use crate::sweep::Climb;
 use crate::threshold::pace_name;
-use crate::vault::trial;
+use crate::trial;
+use crate::work::Work;
 
 /// A cell without rounds for each of `subjects` at each pace.
 pub(crate) fn empty(scenario: &Scenario, subjects: &[(String, Running)]) -> Vec<Cell> {
@@ -100,7 +101,8 @@ async fn one(scenario: &Scenario, running: &mut Running, cell: &mut Cell) -> any
     let pids = running.cpu_root.map(tree).unwrap_or_default();
     // A proxy that is replaced by another process when it reloads has no tree to account.
     let replaced = running.reload.is_some() && running.reload == running.cpu_root.and_then(told);
-    cell.accounted = running.cpu_root.is_some() && !(replaced && scenario.reloads());
+    let killed = matches!(scenario.work, Work::Restart { .. });
+    cell.accounted = running.cpu_root.is_some() && !(replaced && scenario.reloads()) && !killed;
     let account = || CpuTime::of(&pids);
     let outcome = if scenario.work.is_trial() {
         trial::drive(running, scenario.work, plan, account).await?

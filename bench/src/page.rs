@@ -2,7 +2,7 @@
 //!
 //! Curves are SVG, bars are boxes of a width; every figure drawn stands beside it as text.
 
-mod plot;
+pub(crate) mod plot;
 
 use std::fmt::Write as _;
 
@@ -26,28 +26,28 @@ const CLOSED: &str = "closed";
 
 /// Renders the page.
 pub(crate) fn render(report: &Report) -> String {
-    let mut html = String::new();
-    let title = text(&format!("{} · sluice-bench", report.scenario.name));
-    // Writing to a String cannot fail; the closure keeps the `?` in one place.
-    let mut all = || -> std::fmt::Result {
-        write!(
-            html,
-            "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
-             content=\"width=device-width, initial-scale=1\"><title>{title}</title><style>{}</style><main>",
-            include_str!("page/page.css")
-        )?;
-        heading(&mut html, report)?;
+    document(&report.scenario.name, |html| {
+        heading(html, report)?;
         for pace in table::paces(report) {
-            of_pace(&mut html, report, pace)?;
+            of_pace(html, report, pace)?;
         }
-        sweeps(&mut html, report)?;
-        growths(&mut html, report)?;
-        subjects(&mut html, report)?;
-        verdicts(&mut html, report)?;
-        write!(html, "</main></html>")
-    };
-    all().expect("writing to a String cannot fail");
-    html
+        sweeps(html, report)?;
+        growths(html, report)?;
+        subjects(html, report)?;
+        verdicts(html, report)
+    })
+}
+
+/// A whole page of this name.
+pub(crate) fn document(name: &str, body: impl FnOnce(&mut String) -> std::fmt::Result) -> String {
+    let mut html = format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
+         content=\"width=device-width, initial-scale=1\"><title>{} · sluice-bench</title><style>{}</style><main>",
+        text(name),
+        include_str!("page/page.css")
+    );
+    body(&mut html).expect("writing to a String cannot fail");
+    html + "</main></html>"
 }
 
 fn heading(html: &mut String, report: &Report) -> std::fmt::Result {
@@ -127,7 +127,7 @@ fn sweeps(html: &mut String, report: &Report) -> std::fmt::Result {
 }
 
 /// A bar for each row; the line on it reaches from the lowest round to the highest.
-fn bars(html: &mut String, title: &str, unit: &str, rows: &[(&str, Spread)]) -> std::fmt::Result {
+pub(crate) fn bars(html: &mut String, title: &str, unit: &str, rows: &[(&str, Spread)]) -> std::fmt::Result {
     let most = rows.iter().map(|(_, spread)| spread.high).fold(0.0, f64::max);
     if rows.is_empty() || most <= 0.0 {
         return Ok(());
@@ -213,7 +213,7 @@ fn number(value: f64) -> String {
 }
 
 /// Text as HTML has it, also within quotes.
-fn text(plain: &str) -> String {
+pub(crate) fn text(plain: &str) -> String {
     let mut html = String::with_capacity(plain.len());
     for letter in plain.chars() {
         match letter {

@@ -67,6 +67,8 @@ pub(crate) struct Figures {
     pub pace: String,
     pub requests_per_s: Option<Spread>,
     pub cpu_us: Option<Spread>,
+    /// Context switches, each answer's share.
+    pub switches: Option<Spread>,
     pub core_busy: Option<Spread>,
     pub rss_bytes: Option<Spread>,
     pub p50_ms: Option<Spread>,
@@ -108,6 +110,7 @@ impl Figures {
             pace: pace_name(cell.pace),
             requests_per_s: cell.spread(|run| run.requests_per_s),
             cpu_us: cell.spread(|run| run.cpu_us).filter(|_| cell.accounted),
+            switches: cell.spread(|run| run.switches).filter(|_| cell.accounted),
             core_busy: cell.spread(|run| run.core_busy).filter(|_| cell.accounted),
             rss_bytes: cell.spread(|run| run.rss_bytes as f64).filter(|_| cell.accounted),
             p50_ms: cell.spread(|run| run.latency.p50),

@@ -18,7 +18,7 @@ use crate::process::{Guarded, allowed_cores, pin_thread, pin_thread_to};
 use crate::program::{FETCH_LIMIT, Identity, Programs};
 use crate::report::{Described, Figures, Report, SCHEMA, passed, ratios};
 use crate::scenario::{Placing, Scenario, ScenarioError};
-use crate::stored::holds_what_it_acknowledges;
+use crate::stored::{filled, holds_what_it_acknowledges};
 use crate::subject::{Cores, Direct, PATH, Running, Site, StartError, Subject, spare_origin};
 use crate::sweep::Climb;
 use crate::threshold::judge;
@@ -202,7 +202,10 @@ pub(crate) async fn measured(
     cells.retain(|cell| !cell.runs.is_empty());
     let verdicts = judge(&scenario, &cells, &climbs, &ladders);
     let figures: Vec<_> = cells.iter().map(Figures::of).collect();
-    let comparison = baseline.map(|(path, older)| older.compare(&path, &figures));
+    let sweeps: Vec<_> = climbs.iter().map(Climb::told).collect();
+    let told = |growth: &Growth| ladders.iter().map(|ladder| ladder.told(growth.of)).collect();
+    let growths: Vec<_> = scenario.growth.as_ref().map_or_else(Vec::new, told);
+    let comparison = baseline.map(|(path, older)| older.compare(&path, &figures, &sweeps, &growths));
     let report = Report {
         schema: SCHEMA,
         began_unix_s: began.as_secs(),
@@ -216,11 +219,8 @@ pub(crate) async fn measured(
         ratios: ratios(&cells),
         passed: !interrupted && passed(&verdicts, comparison.as_ref()),
         cells: figures,
-        sweeps: climbs.iter().map(Climb::told).collect(),
-        growths: scenario
-            .growth
-            .as_ref()
-            .map_or_else(Vec::new, |growth| ladders.iter().map(|ladder| ladder.told(growth.of)).collect()),
+        sweeps,
+        growths,
         verdicts,
         comparison,
         scenario,
@@ -336,6 +336,11 @@ impl Fleet {
                     Work::Vault { .. } | Work::Revoke | Work::Unseal { .. } => {
                         answers_rightly(&running, scenario).await
                     }
+                    Work::Replay { events } | Work::Restart { events } => {
+                        filled(&running, scenario, events).await
+                    }
+                    // Each trial looks at what is routed before and after.
+                    Work::Reload => Ok(()),
                 };
                 checked.with_context(|| format!("{name}: unequal answer"))?;
                 self.described.push(describe(subject, Ok(&running.identity)));

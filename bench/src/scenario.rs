@@ -17,13 +17,14 @@ use crate::transport::Transport;
 use crate::work::Work;
 
 /// Scenarios that the bench carries, by name.
-const SHIPPED: [(&str, &str); 25] = [
+const SHIPPED: [(&str, &str); 29] = [
     ("edge", include_str!("../scenarios/edge.toml")),
     ("edge-tls", include_str!("../scenarios/edge-tls.toml")),
     ("edge-mtls", include_str!("../scenarios/edge-mtls.toml")),
     ("edge-h2", include_str!("../scenarios/edge-h2.toml")),
     ("edge-knee", include_str!("../scenarios/edge-knee.toml")),
     ("edge-reload", include_str!("../scenarios/edge-reload.toml")),
+    ("edge-reload-time", include_str!("../scenarios/edge-reload-time.toml")),
     ("edge-failover", include_str!("../scenarios/edge-failover.toml")),
     ("edge-orders", include_str!("../scenarios/edge-orders.toml")),
     ("routes", include_str!("../scenarios/routes.toml")),
@@ -31,7 +32,10 @@ const SHIPPED: [(&str, &str); 25] = [
     ("events-batch", include_str!("../scenarios/events-batch.toml")),
     ("events-fanout", include_str!("../scenarios/events-fanout.toml")),
     ("events-failover", include_str!("../scenarios/events-failover.toml")),
+    ("events-replay", include_str!("../scenarios/events-replay.toml")),
+    ("events-restart", include_str!("../scenarios/events-restart.toml")),
     ("growth-connections", include_str!("../scenarios/growth-connections.toml")),
+    ("growth-connections-tls", include_str!("../scenarios/growth-connections-tls.toml")),
     ("growth-services", include_str!("../scenarios/growth-services.toml")),
     ("growth-subscribers", include_str!("../scenarios/growth-subscribers.toml")),
     ("growth-stored", include_str!("../scenarios/growth-stored.toml")),
@@ -46,7 +50,16 @@ const SHIPPED: [(&str, &str); 25] = [
 ];
 /// A name that stands for several, which are run one after the other.
 const GROUPS: [(&str, &[&str]); 2] = [
-    ("growth", &["growth-connections", "growth-services", "growth-subscribers", "growth-stored"]),
+    (
+        "growth",
+        &[
+            "growth-connections",
+            "growth-connections-tls",
+            "growth-services",
+            "growth-subscribers",
+            "growth-stored",
+        ],
+    ),
     (
         "vault",
         &[

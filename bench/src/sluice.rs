@@ -31,6 +31,8 @@ const ORDERS: Templates =
 pub(crate) const PROGRAM: &str = "sluice";
 /// Why it is not measured where it is not there.
 pub(crate) const ABSENT: &str = "no `sluice` beside this binary or in PATH; see --sluice";
+/// Folder of its services.
+const SERVICES: &str = "services.d";
 /// Services in one file: its size has a bound.
 const SERVICES_A_FILE: u32 = 1000;
 /// Ready within 3 s is the product's promise; an unoptimised build on a busy machine is given more.
@@ -195,11 +197,12 @@ impl Sluice {
         let new = Running::new(identity, address, banner.pids.edge, child);
         // The supervisor tells its roles.
         let reload = new.child.as_ref().and_then(|child| told(child.pid()));
-        Ok((Running { authorization, reload, trust: site.trust(), ..new }, banner))
+        let services = Some(site.dir.join(SERVICES));
+        Ok((Running { authorization, reload, services, trust: site.trust(), ..new }, banner))
     }
 
     fn write_config(&self, site: &Site<'_>) -> anyhow::Result<PathBuf> {
-        let services = site.dir.join("services.d");
+        let services = site.dir.join(SERVICES);
         std::fs::create_dir_all(&services).with_context(|| format!("create {}", services.display()))?;
         let origin = site.origin.to_string();
         let instance = |address| format!("[[service.instance]]\nurl = \"http://{address}\"\n");

@@ -1,9 +1,11 @@
 //! What a store must do before it is measured: hold what it acknowledges.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, ensure};
 
 use crate::check::ask;
-use crate::load::Place;
+use crate::load::{Pace, Place, Plan, drive};
 use crate::scenario::Scenario;
 use crate::stores::nats_call;
 use crate::subject::Running;
@@ -12,6 +14,19 @@ use crate::work::Work;
 
 /// LIMIT: answers that are looked at.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Events of a request that fills a store, and connections that fill it.
+const FILL_BATCH: u32 = 100;
+const FILL_CONNECTIONS: u32 = 16;
+const FILL_WINDOW: Duration = Duration::from_millis(500);
+/// LIMIT: time to fill a store.
+pub(crate) const FILL_LIMIT: Duration = Duration::from_secs(600);
+
+/// Makes a store ready for trials: it holds what it acknowledges, and as many events as they need.
+pub(crate) async fn filled(running: &Running, scenario: &Scenario, events: u64) -> anyhow::Result<()> {
+    let single = Scenario { work: Work::Publish { batch: 1 }, ..scenario.clone() };
+    holds_what_it_acknowledges(running, &single).await?;
+    fill(&single, running, events).await.context("fill the store")
+}
 
 /// Stores the events of one request; they must be acknowledged, and be there.
 pub(crate) async fn holds_what_it_acknowledges(running: &Running, scenario: &Scenario) -> anyhow::Result<()> {
@@ -30,7 +45,7 @@ pub(crate) async fn holds_what_it_acknowledges(running: &Running, scenario: &Sce
             ensure!(buffer.len() < ANSWER_BYTES_MAX && link.receive(&mut buffer).await? > 0, "no answer");
         }
     };
-    let answer = tokio::time::timeout(std::time::Duration::from_secs(10), answer);
+    let answer = tokio::time::timeout(Duration::from_secs(10), answer);
     let (found, bytes) = answer.await.context("no answer within 10 s")??;
     ensure!(found.right, "not acknowledged: {}", String::from_utf8_lossy(&bytes));
     let promise = format!("\"durability\":\"{}\"", running.promises);
@@ -42,12 +57,37 @@ pub(crate) async fn holds_what_it_acknowledges(running: &Running, scenario: &Sce
     Ok(())
 }
 
+/// Stores events until there are as many.
+pub(crate) async fn fill(scenario: &Scenario, running: &Running, events: u64) -> anyhow::Result<()> {
+    let many = Scenario { work: Work::Publish { batch: FILL_BATCH }, faults: Vec::new(), ..scenario.clone() };
+    let deadline = Instant::now() + FILL_LIMIT;
+    loop {
+        let stored = count(running).await?;
+        if stored >= events {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{stored} of {events} events within {} s", FILL_LIMIT.as_secs());
+        // Towards the end slower: a step is to be about as large as it says.
+        let near = events - stored < 400_000;
+        let rate =
+            u32::try_from((events - stored) / u64::from(FILL_BATCH)).unwrap_or(u32::MAX).clamp(10, 4_000);
+        let plan = Plan {
+            pace: if near { Pace::Open(rate) } else { Pace::Closed },
+            connections: FILL_CONNECTIONS,
+            warmup: Duration::from_millis(1),
+            window: FILL_WINDOW,
+        };
+        let outcome = drive(&running.target(&many)?, plan, || ()).await?;
+        ensure!(outcome.failures.total() == 0, "{:?}", outcome.complaint);
+    }
+}
+
 /// Events that a store holds.
 pub(crate) async fn count(running: &Running) -> anyhow::Result<u64> {
     let credentials = running.authorization.as_deref();
     let request = running.voice.count(&running.address.to_string(), credentials);
     match running.voice {
-        Voice::Http => {
+        Voice::Http | Voice::WebSocket => {
             let answer = ask(&running.place()?, &request)?;
             let stats: serde_json::Value = serde_json::from_slice(&answer.body)?;
             stats["stream_length"].as_u64().with_context(|| format!("no stream_length in {stats}"))

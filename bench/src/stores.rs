@@ -40,6 +40,8 @@ pub(crate) struct Store {
 enum Kind {
     /// The event worker of the binary, where there is one.
     Sluice(Option<PathBuf>, &'static str),
+    /// The same, whose subscribers are at its WebSocket.
+    WebSocket(Option<PathBuf>),
     /// The same, which stores its events in a Redis with this `appendfsync`.
     Through(Option<PathBuf>, &'static str),
     /// Redis with this `appendfsync`.
@@ -56,6 +58,11 @@ pub(crate) fn all(program: Option<&Path>) -> Vec<Store> {
             policies: "the event worker at its own port: JWT ES256 (verified-token cache), permission, strict JSON, ids, \
                        dedup, encrypted log, fsync before each answer",
             kind: Kind::Sluice(binary(program), SLUICE),
+        },
+        Store {
+            name: "sluice-events-ws",
+            policies: "the same, its subscribers at a WebSocket instead of Server-Sent Events",
+            kind: Kind::WebSocket(binary(program)),
         },
         Store {
             name: "sluice-events-all",
@@ -100,7 +107,7 @@ impl Subject for Store {
 
     fn program(&self) -> &str {
         match self.kind {
-            Kind::Sluice(..) | Kind::Through(..) => PROGRAM,
+            Kind::Sluice(..) | Kind::WebSocket(_) | Kind::Through(..) => PROGRAM,
             Kind::Redis(_) => Program::Redis.name(),
             Kind::Nats(_) => Program::Nats.name(),
         }
@@ -111,14 +118,20 @@ impl Subject for Store {
     }
 
     fn sets_request_id(&self) -> bool {
-        matches!(self.kind, Kind::Sluice(..) | Kind::Through(..))
+        self.program() == PROGRAM
     }
 
     fn start<'a>(&'a self, site: &'a Site<'a>) -> Starting<'a> {
         Box::pin(async move {
             match &self.kind {
-                Kind::Sluice(None, _) | Kind::Through(None, _) => Err(StartError::Missing(ABSENT.into())),
+                Kind::Sluice(None, _) | Kind::WebSocket(None) | Kind::Through(None, _) => {
+                    Err(StartError::Missing(ABSENT.into()))
+                }
                 Kind::Sluice(Some(program), settings) => Ok(sluice(program, site, settings).await?),
+                Kind::WebSocket(Some(program)) => {
+                    let running = sluice(program, site, SLUICE).await?;
+                    Ok(Running { voice: Voice::WebSocket, ..running })
+                }
                 Kind::Through(Some(program), sync) => through_redis(program, sync, site).await,
                 Kind::Redis(sync) => peer(Program::Redis, sync, site).await,
                 Kind::Nats(sync) => peer(Program::Nats, sync, site).await,

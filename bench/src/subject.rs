@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::audience::{Audience, Step};
+use crate::audience::Audience;
 use crate::check::ask;
 use crate::fault::{Fault, Kept};
 use crate::load::{Place, Target, Tls};
@@ -109,6 +109,8 @@ pub(crate) struct Running {
     pub beside: Option<Guarded>,
     /// Who is told to reload.
     pub reload: Option<Pid>,
+    /// Where Sluice's services lie.
+    pub services: Option<PathBuf>,
     /// The second origin behind it.
     pub spare: Option<Rc<Kept>>,
     /// The store behind it.
@@ -175,6 +177,7 @@ impl Running {
             child: None,
             beside: None,
             reload: None,
+            services: None,
             spare: None,
             store: None,
         }
@@ -215,13 +218,19 @@ impl Running {
                 let (request, expects) = (desk.request(op, bytes), desk.expects(op));
                 return Ok(Target::of(place, request, expects));
             }
-            Work::Revoke | Work::Unseal { .. } => unreachable!("trials have no target"),
+            Work::Revoke
+            | Work::Unseal { .. }
+            | Work::Replay { .. }
+            | Work::Restart { .. }
+            | Work::Reload => {
+                unreachable!("trials have no target")
+            }
             Work::Publish { batch } => (batch, None),
             Work::Fanout { batch, subscribers } => (batch, Some(subscribers)),
         };
         let shown = subscribers.is_some();
         let (request, expects) = self.voice.publish(&host, credentials, batch, bytes, shown);
-        let steps = vec![Step::plain(self.voice.listen(&host, credentials))];
+        let steps = self.voice.listen(&host, credentials)?;
         Ok(Target {
             greeting: self.voice.greeting(),
             audience: subscribers.map(|subscribers| Audience { subscribers, batch, place: None, steps }),

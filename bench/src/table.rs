@@ -110,6 +110,20 @@ fn question(scenario: &Scenario) -> String {
         Work::Revoke => {
             return "each trial revokes a token and takes from then until the edge refuses it".to_owned();
         }
+        Work::Replay { events } => {
+            return format!(
+                "each trial counts the events of one symbol and type among {events} of {answered} bytes, all of them"
+            );
+        }
+        Work::Restart { events } => {
+            return format!(
+                "each trial kills the process that holds {events} events and takes until the next one acknowledges an event"
+            );
+        }
+        Work::Reload => {
+            return "each trial adds a service and takes from the signal to reload until it is routed"
+                .to_owned();
+        }
         Work::Unseal { secrets } => {
             return format!(
                 "each trial opens a vault of {secrets} secrets of {answered} bytes and takes until it serves"
@@ -133,8 +147,11 @@ fn pinning(report: &Report) -> String {
         (Some(cores), _) => {
             let (first, second) = match report.scenario.work {
                 Work::Forward | Work::Revoke => ("Proxy", "generator and origin"),
+                Work::Reload => ("Proxy", "generator"),
                 Work::Vault { .. } | Work::Unseal { .. } => ("Vault", "generator"),
-                Work::Publish { .. } | Work::Fanout { .. } => ("Store", "generator"),
+                Work::Publish { .. } | Work::Fanout { .. } | Work::Replay { .. } | Work::Restart { .. } => {
+                    ("Store", "generator")
+                }
             };
             format!("{first} on core {}, {second} on core {}.", cores.proxy, cores.load)
         }
@@ -148,14 +165,14 @@ fn figures(text: &mut String, report: &Report, pace: &str) -> std::fmt::Result {
     writeln!(text, "\n### {pace} ({title})\n")?;
     writeln!(
         text,
-        "| subject | requests/s | CPU µs a request | core busy | p50 ms | p90 | p99 | p99.9 | max | send lag p99 ms | RSS MiB |"
+        "| subject | requests/s | CPU µs a request | switches | core busy | p50 ms | p90 | p99 | p99.9 | max | send lag p99 ms | RSS MiB |"
     )?;
-    writeln!(text, "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")?;
+    writeln!(text, "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")?;
     for cell in report.cells.iter().filter(|cell| cell.pace == pace) {
         row(text, cell, open)?;
     }
     for subject in report.subjects.iter().filter(|subject| subject.not_available.is_some()) {
-        writeln!(text, "| {} | not available |{}", subject.name, " – |".repeat(9))?;
+        writeln!(text, "| {} | not available |{}", subject.name, " – |".repeat(10))?;
     }
     let failing: Vec<_> = report.cells.iter().filter(|cell| cell.pace == pace && cell.failed > 0).collect();
     if !failing.is_empty() {
@@ -215,10 +232,11 @@ fn row(text: &mut String, cell: &Figures, open: bool) -> std::fmt::Result {
         counted(cell.failed - cell.left_waiting, "failed") + &counted(cell.left_waiting, "left waiting");
     writeln!(
         text,
-        "| {}{mark}{failed} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+        "| {}{mark}{failed} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
         cell.subject,
         spread(cell.requests_per_s, 1.0, 0),
         spread(cell.cpu_us, 1.0, 1),
+        median(cell.switches, 1.0, 2, ""),
         median(cell.core_busy, 100.0, 0, " %"),
         spread(cell.p50_ms, 1.0, 2),
         median(cell.p90_ms, 1.0, 2, ""),
@@ -334,7 +352,7 @@ mod tests {
             "Other processes and the host took 0.40 cores meanwhile: do not trust latencies",
             "### open 1000/s (open loop, latency from the intended send time)",
             "| sluice-policy (saturated) | 900 (900–1000) |",
-            "| haproxy-bare | 1000 (1000–1000) | 20.0 (18.0–22.0) | 50 % |",
+            "| haproxy-bare | 1000 (1000–1000) | 20.0 (18.0–22.0) | 0.50 | 50 % |",
             "| nginx-bare | not available |",
             "| sluice-policy | – | 2.00 |",
             "| nginx-bare | not available: no `nginx` in PATH | – |",

@@ -217,7 +217,8 @@ pub(crate) fn judge(
     let stepped = ladders.iter().flat_map(|ladder| &ladder.cells).map(|(_, cell)| cell);
     let measured = cells.iter().chain(stepped).filter(|cell| !cell.runs.is_empty());
     let sane = measured.flat_map(|cell| sanity(scenario, cell));
-    let grown = ladders.iter().filter_map(|ladder| flatness(scenario, ladder));
+    let grown = ladders.iter().flat_map(|ladder| [flatness(scenario, ladder), lightness(scenario, ladder)]);
+    let grown = grown.flatten();
     let timely = climbs.iter().map(|climb| {
         let (late, words) =
             (climb.is_late(), "a rate was lost because the generator was late: its knee, not the subject's");
@@ -246,6 +247,19 @@ fn flatness(scenario: &Scenario, ladder: &Ladder) -> Option<Verdict> {
         check: format!("{}: CPU time at the last step ÷ that at the cheapest ≤ {most}", ladder.subject),
         found: Some(found),
         result: if met { Judgement::Met } else { Judgement::Missed },
+        reason: None,
+    })
+}
+
+/// Whether each more of what grows costs little memory; a quick run judges nothing.
+fn lightness(scenario: &Scenario, ladder: &Ladder) -> Option<Verdict> {
+    let growth = scenario.growth.as_ref()?;
+    let most = growth.bytes_each_max.filter(|_| !scenario.quick && ladder.subject.starts_with("sluice"))?;
+    let found = ladder.bytes_each()?;
+    Some(Verdict {
+        check: format!("{}: bytes of memory for each of the {} ≤ {most}", ladder.subject, growth.of.words()),
+        found: Some(found),
+        result: if found <= most { Judgement::Met } else { Judgement::Missed },
         reason: None,
     })
 }
@@ -365,6 +379,24 @@ mod tests {
         assert_eq!(judged("sluice-bare", 10.0 * most), Some(Judgement::Met));
         assert_eq!(judged("sluice-bare", 10.1 * most), Some(Judgement::Missed));
         assert_eq!(judged("nginx-bare", 1000.0), None);
+    }
+
+    #[test]
+    fn memory_is_judged_by_what_each_more_has_cost() {
+        let scenario = Scenario::load("growth-connections", false, None).unwrap();
+        let most = scenario.growth.as_ref().unwrap().bytes_each_max.unwrap();
+        let judged = |subject: &str, each: f64| {
+            let step = |at: u64, rss: [f64; 3]| {
+                let runs = rss.map(|rss| Run { rss_bytes: rss as u64, ..run(20.0, 2000.0) });
+                (at, cell(subject, Pace::Open(2000), runs.to_vec()))
+            };
+            // Memory that a round has taken is not given back for the next one: the first round has the least.
+            let cells = vec![step(1, [1e6, 5e6, 5e6]), step(1001, [1e6 + 1000.0 * each; 3])];
+            lightness(&scenario, &Ladder { subject: subject.into(), cells }).map(|verdict| verdict.result)
+        };
+        assert_eq!(judged("sluice-bare", most), Some(Judgement::Met));
+        assert_eq!(judged("sluice-bare", most + 1.0), Some(Judgement::Missed));
+        assert_eq!(judged("nginx-bare", 1e6), None);
     }
 
     #[test]

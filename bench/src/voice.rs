@@ -6,6 +6,7 @@
 
 use memchr::memmem;
 
+use crate::audience::{Step, UPGRADE, frame};
 use crate::response::{Response, ResponseError, parse};
 
 /// Place of an intended time: nanoseconds since the measurement began, in hexadecimal.
@@ -16,6 +17,8 @@ pub(crate) const NUMBER: &str = "########";
 pub(crate) const BEFORE_STAMP: &str = "\"at\":\"";
 /// Name of the stream, the list or the subject that events go to.
 pub(crate) const STREAM: &str = "bench";
+/// What a subscriber at a WebSocket says.
+const SUBSCRIBE: &str = r#"{"op":"subscribe","sub":"all"}"#;
 /// What a client of NATS says of itself. Of the first protocol, whose servers say nothing after their `PONG`.
 const OPTIONS: &str = r#"{"verbose":false,"pedantic":false,"lang":"bench","version":"1","protocol":0}"#;
 /// Events that a store keeps, about.
@@ -26,8 +29,10 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// The protocol of a subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Voice {
-    /// HTTP/1.1.
+    /// HTTP/1.1; subscribers hear Server-Sent Events.
     Http,
+    /// The same, and subscribers hear a WebSocket.
+    WebSocket,
     /// RESP 2, as Redis has it.
     Redis,
     /// NATS with JetStream.
@@ -215,7 +220,7 @@ impl Voice {
         let event = event(event_bytes);
         let all = |one: String| one.repeat(batch as usize).into_bytes();
         match self {
-            Self::Http => (post(host, credentials, batch, &event), Expects::Stored(batch)),
+            Self::Http | Self::WebSocket => (post(host, credentials, batch, &event), Expects::Stored(batch)),
             Self::Redis => {
                 let store = command(&["XADD", STREAM, "MAXLEN", "~", KEPT, "*", "event", &event]);
                 if shown {
@@ -234,7 +239,7 @@ impl Voice {
     /// What a connection says first, and how the answer to it ends; nothing where it begins with its first request.
     pub(crate) fn greeting(self) -> Option<(String, &'static [u8])> {
         match self {
-            Self::Http | Self::Redis => None,
+            Self::Http | Self::WebSocket | Self::Redis => None,
             Self::Nats => {
                 Some((format!("CONNECT {OPTIONS}\r\nSUB {}{NUMBER} 1\r\nPING\r\n", inbox()), b"PONG\r\n"))
             }
@@ -244,7 +249,7 @@ impl Voice {
     /// What asks for the number of stored events; NATS is asked through JetStream's own call.
     pub(crate) fn count(self, host: &str, credentials: Option<&str>) -> Vec<u8> {
         match self {
-            Self::Http => {
+            Self::Http | Self::WebSocket => {
                 let line = authorization(credentials);
                 format!("GET /events/stats HTTP/1.1\r\nHost: {host}\r\n{line}Connection: close\r\n\r\n")
                     .into()
@@ -253,16 +258,22 @@ impl Voice {
         }
     }
 
-    /// What a subscriber says, and the words after which it hears all that is published.
-    pub(crate) fn listen(self, host: &str, credentials: Option<&str>) -> (String, &'static [u8]) {
-        match self {
-            Self::Http => {
-                let line = authorization(credentials);
-                (format!("GET /events/stream HTTP/1.1\r\nHost: {host}\r\n{line}\r\n"), b": stream open\n\n")
+    /// What a subscriber says, and what it awaits before it hears all that is published.
+    pub(crate) fn listen(self, host: &str, credentials: Option<&str>) -> anyhow::Result<Vec<Step>> {
+        let get =
+            |path: &str| format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{}", authorization(credentials));
+        Ok(match self {
+            Self::Http => vec![Step::plain((get("/events/stream") + "\r\n", b": stream open\n\n"))],
+            Self::WebSocket => vec![
+                Step { say: (get("/events/ws") + UPGRADE).into_bytes(), end: b"\r\n\r\n", must: " 101 " },
+                Step { say: frame(SUBSCRIBE)?, end: b"", must: "subscribed" },
+            ],
+            Self::Redis => vec![Step::plain((command(&["SUBSCRIBE", STREAM]), b":1\r\n"))],
+            Self::Nats => {
+                let words = format!("CONNECT {OPTIONS}\r\nSUB {STREAM} 1\r\nPING\r\n");
+                vec![Step::plain((words, b"PONG\r\n"))]
             }
-            Self::Redis => (command(&["SUBSCRIBE", STREAM]), b":1\r\n"),
-            Self::Nats => (format!("CONNECT {OPTIONS}\r\nSUB {STREAM} 1\r\nPING\r\n"), b"PONG\r\n"),
-        }
+        })
     }
 }
 

@@ -5,11 +5,14 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::stored::FILL_LIMIT;
 use crate::vault::{Op, value_bytes_min};
 use crate::voice::event_bytes_min;
 
 const BATCH_MAX: u32 = 1000;
 pub(crate) const SUBSCRIBERS_MAX: u32 = 4000;
+/// LIMIT: events stored before they are counted on.
+pub(crate) const STORED_MAX: u64 = 20_000_000;
 const SECRETS_MAX: u32 = 1_000_000;
 /// LIMIT: bytes of a secret's value.
 const VALUE_BYTES_MAX: u32 = 16 * 1024;
@@ -33,6 +36,12 @@ pub(crate) enum Work {
     Revoke,
     /// Close and open a vault with so many secrets; a trial takes until it serves.
     Unseal { secrets: u32 },
+    /// Look through so many stored events for those of one symbol; a trial takes until they are counted.
+    Replay { events: u64 },
+    /// Kill a store of so many events; a trial takes until it acknowledges another one.
+    Restart { events: u64 },
+    /// Reload an edge's configuration with one more service; a trial takes until that is routed.
+    Reload,
 }
 
 impl Work {
@@ -43,7 +52,7 @@ impl Work {
 
     /// Whether what takes the time is not one answer but until something has come true. It has no rate.
     pub(crate) fn is_trial(self) -> bool {
-        matches!(self, Self::Revoke | Self::Unseal { .. })
+        !matches!(self, Self::Forward | Self::Publish { .. } | Self::Fanout { .. } | Self::Vault { .. })
     }
 
     /// Deliveries that one request is to cause; 1 where its answer is what is measured.
@@ -59,6 +68,7 @@ impl Work {
         match self {
             // The slowest is asked for 250 a second.
             Self::Unseal { secrets } => Duration::from_secs(u64::from(secrets) / 250),
+            Self::Replay { .. } | Self::Restart { .. } => FILL_LIMIT,
             _ => Duration::ZERO,
         }
     }
@@ -66,7 +76,11 @@ impl Work {
     /// Says what is wrong with it, given the bytes of an event or a secret.
     pub(crate) fn check(self, event_bytes: u32) -> Result<(), String> {
         let (batch, subscribers) = match self {
-            Self::Forward => return Ok(()),
+            Self::Forward | Self::Reload => return Ok(()),
+            Self::Replay { events } | Self::Restart { events } if !(1..=STORED_MAX).contains(&events) => {
+                return Err(format!("`work`: events are 1 to {STORED_MAX}"));
+            }
+            Self::Replay { .. } | Self::Restart { .. } => (1, 1),
             Self::Publish { batch } => (batch, 1),
             Self::Fanout { batch, subscribers } => (batch, subscribers),
             Self::Vault { .. } | Self::Revoke | Self::Unseal { .. } => return self.check_vault(event_bytes),

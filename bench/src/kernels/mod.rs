@@ -2,6 +2,7 @@
 //! buffers; the builds of Sluice in turns, each as a child.
 
 mod goals;
+mod page;
 mod report;
 mod rivals;
 mod table;
@@ -111,6 +112,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     let text = report.render(&goals)?;
     std::fs::write(args.out.join("calc.json"), serde_json::to_vec_pretty(&report)?)?;
     std::fs::write(args.out.join("calc.md"), &text)?;
+    std::fs::write(args.out.join("calc.html"), page::render(&report))?;
     write!(std::io::stdout(), "{text}")?;
     Ok(if missed { Ended::Missed } else { Ended::Passed })
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::goals::CalcScenario;
 use super::table::KERNELS;
-use super::timing::{CRATE, OURS, Round, STREAM, TALIB, TULIP};
+use super::timing::{CRATE, Length, OURS, Round, STREAM, TALIB, TULIP};
 use crate::machine::Machine;
 
 /// One length of series in one build.
@@ -17,6 +17,8 @@ pub(super) struct Section {
     pub(super) build: String,
     pub(super) kernels: BTreeMap<String, BTreeMap<String, f64>>,
     pub(super) others: BTreeMap<String, f64>,
+    /// Each kernel over longer and longer series.
+    pub(super) growth: BTreeMap<String, Vec<Length>>,
 }
 
 /// A goal and what was found.
@@ -49,7 +51,42 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// Medians of the rounds, by kernel and length.
+fn growth(rounds: &[Round]) -> BTreeMap<String, Vec<Length>> {
+    let Some(first) = rounds.first() else { return BTreeMap::new() };
+    let of = |name: &String, at: usize, first: &Length| {
+        let all = |figure: fn(&Length) -> Option<f64>| -> Option<Vec<f64>> {
+            rounds.iter().map(|round| figure(round.growth.get(name)?.get(at)?)).collect()
+        };
+        Length {
+            bars: first.bars,
+            ours: all(|one| Some(one.ours)).map_or(f64::NAN, median),
+            talib: all(|one| one.talib).map(median),
+        }
+    };
+    let told = first.growth.iter().map(|(name, lengths)| {
+        (name.clone(), lengths.iter().enumerate().map(|(at, length)| of(name, at, length)).collect())
+    });
+    told.collect()
+}
+
 impl Section {
+    /// Of all kernels at each length: geometric means of ours and of TA-Lib's.
+    pub(super) fn lengths(&self) -> Vec<Length> {
+        let Some(first) = self.growth.values().next() else { return Vec::new() };
+        let mean = |at: usize, figure: fn(&Length) -> Option<f64>| -> Option<f64> {
+            let logs: Option<Vec<f64>> =
+                self.growth.values().map(|lengths| Some(figure(lengths.get(at)?)?.ln())).collect();
+            logs.map(|logs| (logs.iter().sum::<f64>() / logs.len() as f64).exp())
+        };
+        let of = |(at, length): (usize, &Length)| Length {
+            bars: length.bars,
+            ours: mean(at, |one| Some(one.ours)).unwrap_or(f64::NAN),
+            talib: mean(at, |one| one.talib),
+        };
+        first.iter().enumerate().map(of).collect()
+    }
+
     /// Medians of the rounds of one build and length.
     pub(super) fn of(bars: usize, rounds: &[Round]) -> Self {
         let mut kernels: BTreeMap<String, BTreeMap<String, f64>> = BTreeMap::new();
@@ -64,6 +101,7 @@ impl Section {
         }
         Self {
             bars,
+            growth: growth(rounds),
             build: rounds.first().map(|round| round.build.clone()).unwrap_or_default(),
             kernels,
             others,
@@ -132,6 +170,17 @@ impl Section {
         rivals.iter().try_for_each(|(_, times)| write!(text, " | {times:.2} |"))?;
         let other = |name: &str| self.others[name];
         writeln!(text, " |\n")?;
+        writeln!(
+            text,
+            "| bars of a series | ns a bar, geometric mean | {TALIB} | × |\n|---:|---:|---:|---:|"
+        )?;
+        for Length { bars, ours, talib } in self.lengths() {
+            let (theirs, times) = talib.map_or(("–".into(), "–".into()), |talib| {
+                (format!("{talib:.2}"), format!("{:.2}", talib / ours))
+            });
+            writeln!(text, "| {bars} | {ours:.2} | {theirs} | {times} |")?;
+        }
+        writeln!(text)?;
         writeln!(
             text,
             "A value copied {:.2} ns, filled {:.2}; every risk figure {:.1} ns a return; 32 exponential averages {:.2} ns a \

@@ -30,7 +30,24 @@ pub(super) struct Round {
     pub(super) kernels: BTreeMap<String, BTreeMap<String, f64>>,
     /// Nanoseconds: `copy` and `fill` a value, `risk` a return, `sweep` a bar and average; `grid` combinations a second.
     pub(super) others: BTreeMap<String, f64>,
+    /// The same by the length of the series, upwards.
+    pub(super) growth: BTreeMap<String, Vec<Length>>,
 }
+
+/// A kernel over a series of one length.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct Length {
+    pub(super) bars: usize,
+    /// Nanoseconds a bar.
+    pub(super) ours: f64,
+    /// The same by TA-Lib in C.
+    pub(super) talib: Option<f64>,
+}
+
+/// Lengths of series, as far as there are bars.
+const LENGTHS: [usize; 6] = [10, 100, 1_000, 10_000, 100_000, 1_000_000];
+/// Bars of a short series' calls together, so that a clock can tell.
+const TOGETHER: usize = 100_000;
 
 /// Who is measured.
 pub(super) const OURS: &str = "sluice";
@@ -56,6 +73,8 @@ pub(super) fn round(
         let figures = measured(kernel, &columns, &mut work, &mut outs, runs, talib.as_ref(), tulip.as_ref())
             .with_context(|| kernel.name.to_owned())?;
         found.kernels.insert(kernel.name.to_owned(), figures);
+        let lengths = lengths(kernel, &columns, &mut work, runs.min(3), talib.as_ref())?;
+        found.growth.insert(kernel.name.to_owned(), lengths);
     }
     found.others = others(&columns, &mut work, &mut outs, runs)?;
     Ok(found)
@@ -114,6 +133,44 @@ fn measured(
         })?;
     }
     Ok(best)
+}
+
+/// A kernel over longer and longer series; one that is shorter than the kernel's window is a call without a value.
+fn lengths(
+    kernel: &Kernel,
+    columns: &Columns,
+    work: &mut Workspace,
+    runs: u32,
+    talib: Option<&TaLibC>,
+) -> anyhow::Result<Vec<Length>> {
+    let indicator = Indicator::parse(kernel.name, Compat::TaLib, kernel.given)?;
+    let all = columns[0].len();
+    let mut found = Vec::new();
+    for bars in LENGTHS.into_iter().filter(|bars| *bars <= all) {
+        let part = columns.each_ref().map(|column| column[..bars].to_vec());
+        let view = Bars::ohlcv(&part[0], &part[1], &part[2], &part[3], &part[4])?;
+        let mut ours = vec![vec![0.0; bars]; indicator.outputs().len()];
+        let mut theirs = vec![vec![0.0; bars]; 3];
+        let calls = (TOGETHER.min(all) / bars).max(1);
+        let mut best = BTreeMap::new();
+        for _ in 0..runs {
+            timed(&mut best, OURS, bars * calls, || {
+                (0..calls).try_for_each(|_| {
+                    let mut slices: Vec<&mut [f64]> = ours.iter_mut().map(Vec::as_mut_slice).collect();
+                    Ok(indicator.compute(work, black_box(&view), &mut slices)?)
+                })
+            })?;
+            if let Some(talib) = talib {
+                timed(&mut best, TALIB, bars * calls, || {
+                    (0..calls).try_for_each(|_| {
+                        talib.compute(&kernel.talib, black_box(&part), &mut theirs).map(|_| ())
+                    })
+                })?;
+            }
+        }
+        found.push(Length { bars, ours: best[OURS], talib: best.get(TALIB).copied() });
+    }
+    Ok(found)
 }
 
 /// Both computed the same before anything is said of how fast.
@@ -213,6 +270,8 @@ mod tests {
         for (name, figures) in &found.kernels {
             assert!([OURS, CRATE, STREAM].iter().all(|who| figures[*who] > 0.0), "{name}: {figures:?}");
         }
+        assert!(found.growth.values().all(|lengths| lengths.iter().map(|one| one.bars).eq([10, 100, 1_000])));
+        assert!(found.growth.values().flatten().all(|one| one.ours > 0.0 && one.talib.is_none()));
         assert!(["copy", "fill", "risk", "sweep", "grid"].iter().all(|name| found.others[*name] > 0.0));
     }
 

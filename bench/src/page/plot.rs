@@ -28,7 +28,7 @@ const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00
 const DASHES: [&str; 3] = ["none", "8 5", "2 4"];
 
 /// One line: points whose first number is a share of the width.
-pub(super) struct Line<'a> {
+pub(crate) struct Line<'a> {
     pub name: &'a str,
     pub points: Vec<(f64, f64)>,
     /// Where something is to be seen, and what.
@@ -61,6 +61,11 @@ impl Axis {
 
 fn x(share: f64) -> f64 {
     LEFT + (WIDTH - LEFT - 8.0) * share.clamp(0.0, 1.0)
+}
+
+/// Where a number lies between others on a logarithmic axis.
+pub(crate) fn share(at: f64, low: f64, high: f64) -> f64 {
+    (at / low).ln() / (high / low).ln()
 }
 
 fn stroke(at: usize) -> String {
@@ -102,7 +107,7 @@ pub(super) fn knees(html: &mut String, climbs: &[Climbed]) -> std::fmt::Result {
     if high <= low {
         return Ok(());
     }
-    let share = |rate: f64| (rate / low).ln() / (high / low).ln();
+    let share = |rate: f64| share(rate, low, high);
     let line = |climb: &'_ Climbed| {
         let points: Vec<_> =
             climb.points.iter().map(|point| (share(point.rate_per_s.into()), point.p99_ms)).collect();
@@ -139,7 +144,7 @@ pub(super) fn growths(
     if high <= low {
         return Ok(());
     }
-    let share = |at: f64| (at / low).ln() / (high / low).ln();
+    let share = |at: f64| share(at, low, high);
     let line = |grown: &'_ Grown| -> Vec<(f64, f64)> {
         let found =
             grown.points.iter().filter_map(|step| Some((share(step.at as f64), figure(step)?.median)));
@@ -153,7 +158,7 @@ pub(super) fn growths(
 }
 
 /// Draws the lines and names them below.
-pub(super) fn draw(
+pub(crate) fn draw(
     html: &mut String,
     title: &str,
     unit: &str,

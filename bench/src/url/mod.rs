@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 use rustls::pki_types::ServerName;
 use tokio::task::LocalSet;
 
-use crate::audience::{Audience, Step};
+use crate::audience::{Audience, Step, UPGRADE, frame};
 use crate::load::{Act, Ask, Place, Target, Tls};
 use crate::program::Identity;
 use crate::question::Request;
@@ -178,14 +178,8 @@ fn audience(args: &LoadArgs, body: &str) -> anyhow::Result<Option<Audience>> {
     let headers = args.headers.iter().filter(|header| !header.to_ascii_lowercase().starts_with("content-"));
     headers.for_each(|header| words += &format!("{header}\r\n"));
     // The answer's head is awaited: who listens from now on hears all that is sent later.
-    let (rest, must) = if address.upgraded {
-        // Of a key that nobody checks but for its length: what is measured is not the handshake.
-        let rest = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-                    Sec-WebSocket-Key: c2x1aWNlLWJlbmNoLWtleQ==\r\n\r\n";
-        (rest, " 101 ")
-    } else {
-        ("Accept: text/event-stream\r\n\r\n", " 200 ")
-    };
+    let (rest, must) =
+        if address.upgraded { (UPGRADE, " 101 ") } else { ("Accept: text/event-stream\r\n\r\n", " 200 ") };
     let mut steps = vec![Step { say: (words + rest).into_bytes(), end: b"\r\n\r\n", must }];
     if let Some(text) = &args.subscribe {
         ensure!(address.upgraded, "--subscribe: only a WebSocket is told anything");
@@ -194,18 +188,6 @@ fn audience(args: &LoadArgs, body: &str) -> anyhow::Result<Option<Audience>> {
     let place = Some(place(args, &address, false)?);
     let batch = u32::try_from(batch)?;
     Ok(Some(Audience { subscribers: args.subscribers, batch, place, steps }))
-}
-
-/// A frame of a WebSocket with a text, masked with zeros: a mask hides nothing here.
-fn frame(text: &str) -> anyhow::Result<Vec<u8>> {
-    let length = u16::try_from(text.len()).context("--subscribe: more than 65535 bytes")?;
-    let mut frame = match length {
-        0..126 => vec![0x81, 0x80 | length as u8],
-        _ => [&[0x81, 0xfe], &length.to_be_bytes()[..]].concat(),
-    };
-    frame.extend([0; 4]);
-    frame.extend(text.as_bytes());
-    Ok(frame)
 }
 
 #[cfg(test)]

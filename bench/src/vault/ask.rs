@@ -16,7 +16,7 @@ use crate::question::Request;
 use crate::voice::{Expects, NUMBER, STAMP};
 
 /// The service that asks, the policy it has and the role of its certificates.
-pub(super) const NAME: &str = "bench";
+pub(crate) const NAME: &str = "bench";
 /// A name that the role allows.
 pub(super) const HOST: &str = "a.bench.example";
 
@@ -48,16 +48,16 @@ pub(super) enum Dialect {
 /// A vault that runs, and what it takes to be served there.
 #[derive(Debug, Clone)]
 pub(crate) struct Desk {
-    pub(super) address: SocketAddr,
+    pub(crate) address: SocketAddr,
     pub(super) dialect: Dialect,
     /// Of whoever asks in the measurement.
     pub(super) token: String,
     /// Of whoever may do everything.
-    pub(super) root: String,
+    pub(crate) root: String,
     /// Its audit log.
     pub(super) audit: PathBuf,
     /// What opens it, where it opens by shares.
-    pub(super) share: Option<String>,
+    pub(crate) share: Option<String>,
 }
 
 impl Op {
@@ -147,7 +147,7 @@ impl Desk {
     }
 
     /// The bytes of a request with a credential.
-    pub(super) fn written(&self, token: &str, method: &str, path: &str, body: Option<&Value>) -> Vec<u8> {
+    pub(crate) fn written(&self, token: &str, method: &str, path: &str, body: Option<&Value>) -> Vec<u8> {
         let credential = match self.dialect {
             _ if token.is_empty() => String::new(),
             Dialect::Own => format!("Authorization: Bearer {token}\r\n"),

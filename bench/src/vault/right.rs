@@ -11,12 +11,12 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::ask::{Desk, Dialect, NAME, Op, csr, secret};
-use super::line::Line;
-use super::trial::Trial;
 use crate::check::{ask, forged};
+use crate::line::Line;
 use crate::load::Place;
 use crate::scenario::Scenario;
 use crate::subject::Running;
+use crate::trial::Trial;
 use crate::work::Work;
 
 /// Connections that write secrets beforehand.
@@ -39,12 +39,12 @@ pub(crate) async fn answers_rightly(running: &Running, scenario: &Scenario) -> a
         }
         Work::Unseal { secrets } => {
             fill(desk, value_bytes, secrets).await.context("write the secrets")?;
-            Trial::new(running, desk, scenario.work).once().await?;
+            Trial::new(running, scenario.work)?.once().await?;
             let last = format!("{:08x}", secrets - 1);
             desk.must("GET", &secret(desk.dialect, &last), None).context("read the last secret")?;
         }
         _ => {
-            Trial::new(running, desk, scenario.work).once().await?;
+            Trial::new(running, scenario.work)?.once().await?;
         }
     }
     Ok(())

@@ -14,11 +14,11 @@ use crate::response::{BODY_BYTES_MAX, HEAD_BYTES_MAX, parse};
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// An open connection.
-pub(super) struct Line(TcpStream);
+pub(crate) struct Line(TcpStream);
 
 impl Line {
     /// Connects; `from` is the caller's address, where it matters.
-    pub(super) async fn open(address: SocketAddr, from: Option<Ipv4Addr>) -> anyhow::Result<Self> {
+    pub(crate) async fn open(address: SocketAddr, from: Option<Ipv4Addr>) -> anyhow::Result<Self> {
         let socket = TcpSocket::new_v4()?;
         if let Some(from) = from {
             socket.bind((from, 0).into()).with_context(|| format!("bind {from}"))?;
@@ -29,7 +29,7 @@ impl Line {
     }
 
     /// Sends one request and reads its answer.
-    pub(super) async fn ask(&mut self, request: &[u8]) -> anyhow::Result<Answer> {
+    pub(crate) async fn ask(&mut self, request: &[u8]) -> anyhow::Result<Answer> {
         tokio::time::timeout(CALL_LIMIT, self.exchange(request)).await.context("no answer in time")?
     }
 
