@@ -2,14 +2,14 @@
 
 use crate::scenario::{Scenario, ScenarioError};
 use crate::subject::Subject;
-use crate::{RunArgs, peers, sluice, stores, vault};
+use crate::{RunArgs, forms, peers, sluice, stores, vault};
 
 /// What one run is about.
 pub(crate) type Choice = (Scenario, Vec<Box<dyn Subject>>);
 
 /// Loads the scenario and finds its subjects, in its order.
-pub(crate) fn made(args: &RunArgs) -> Result<Choice, ScenarioError> {
-    let load = |quick| Scenario::load(&args.scenario, quick, args.repeats);
+pub(crate) fn made(name: &str, args: &RunArgs) -> Result<Choice, ScenarioError> {
+    let load = |quick| Scenario::load(name, quick, args.repeats);
     let mut scenario = load(args.quick)?;
     if let Some(words) = &args.peers {
         // A peer that is named may be one that the quick form leaves out.
@@ -29,7 +29,9 @@ fn find(names: &[String], args: &RunArgs) -> Result<Vec<Box<dyn Subject>>, Scena
     let stores = stores.map(|store| Box::new(store) as Box<dyn Subject>);
     let vaults = vault::all(args.sluice.as_deref()).into_iter();
     let vaults = vaults.map(|vault| Box::new(vault) as Box<dyn Subject>);
-    let mut known: Vec<_> = ours.chain(theirs).chain(stores).chain(vaults).collect();
+    let forms = forms::all(args.sluice.as_deref()).into_iter();
+    let forms = forms.map(|form| Box::new(form) as Box<dyn Subject>);
+    let mut known: Vec<_> = ours.chain(theirs).chain(stores).chain(vaults).chain(forms).collect();
     let take = |name: &String| {
         let at = known.iter().position(|subject| subject.name() == name);
         at.map(|at| known.swap_remove(at))
@@ -61,7 +63,7 @@ mod tests {
     fn names(words: &[&str]) -> Result<Vec<String>, ScenarioError> {
         let arguments = ["sluice-bench", "run"].iter().chain(words);
         let crate::Command::Run(args) = crate::Cli::parse_from(arguments).command else { panic!("not run") };
-        let (scenario, subjects) = made(&args)?;
+        let (scenario, subjects) = made(&args.scenarios[0], &args)?;
         let names: Vec<_> = subjects.iter().map(|subject| subject.name().to_owned()).collect();
         assert_eq!(names, scenario.subjects);
         Ok(names)

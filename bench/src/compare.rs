@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::figures::Spread;
@@ -110,13 +111,7 @@ impl Baseline {
     /// Reads an older report; one of another scenario or form is the caller's mistake.
     pub(crate) fn load(path: &Path, scenario: &Scenario) -> Result<Self, ScenarioError> {
         let mistake = |words: String| ScenarioError::Range(format!("--compare {}: {words}", path.display()));
-        let length = std::fs::metadata(path).map_err(|error| mistake(error.to_string()))?.len();
-        if length > REPORT_BYTES_MAX {
-            return Err(mistake(format!("larger than {REPORT_BYTES_MAX} bytes")));
-        }
-        let text = std::fs::read(path).map_err(|error| mistake(error.to_string()))?;
-        let read: Self =
-            serde_json::from_slice(&text).map_err(|error| mistake(format!("no report: {error}")))?;
+        let read: Self = read(path)?;
         if read.schema != SCHEMA {
             return Err(mistake(format!("schema `{}`, not `{SCHEMA}`", read.schema)));
         }
@@ -160,6 +155,17 @@ impl Baseline {
     }
 }
 
+/// A report of some kind, as far as its reader knows it.
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ScenarioError> {
+    let mistake = |words: String| ScenarioError::Range(format!("--compare {}: {words}", path.display()));
+    let length = std::fs::metadata(path).map_err(|error| mistake(error.to_string()))?.len();
+    if length > REPORT_BYTES_MAX {
+        return Err(mistake(format!("larger than {REPORT_BYTES_MAX} bytes")));
+    }
+    let text = std::fs::read(path).map_err(|error| mistake(error.to_string()))?;
+    serde_json::from_slice(&text).map_err(|error| mistake(format!("no report: {error}")))
+}
+
 fn changes(old: &Cell, new: &Figures) -> Vec<Change> {
     let place = (new.subject.as_str(), new.pace.as_str());
     // A closed loop has no latency of its own, an open one no rate of its own.
@@ -187,7 +193,7 @@ fn grew(old: &Rise, new: &Grown) -> Vec<Change> {
 }
 
 /// A figure of a subject somewhere, then and now, where both runs have it.
-fn change(
+pub(crate) fn change(
     (subject, pace): (&str, &str),
     (figure, more_is_better): (&'static str, bool),
     old: Option<Spread>,

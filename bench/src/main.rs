@@ -13,6 +13,7 @@ mod compare;
 mod count;
 mod fault;
 mod figures;
+mod forms;
 mod growth;
 mod kernels;
 mod line;
@@ -113,9 +114,8 @@ enum Command {
 /// Arguments of `run`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RunArgs {
-    /// Scenario: a name shipped with the bench (edge, edge-tls, edge-mtls, edge-h2, edge-knee, edge-reload, edge-failover, edge-orders, routes, events-publish, events-batch, events-fanout, events-failover, growth-connections, growth-services, growth-subscribers, growth-stored, vault-read, vault-write, vault-issue, vault-sign, vault-sign-shared, vault-validate, vault-revoke, vault-unseal; growth and vault are all of theirs; calc) or a path to a TOML file
-    #[arg(default_value = "edge")]
-    scenario: String,
+    #[arg(default_value = "edge", value_name = "SCENARIO", help = scenario::help())]
+    scenarios: Vec<String>,
     /// Short windows and sanity thresholds only; everything ends within a minute
     #[arg(long)]
     quick: bool,
@@ -144,7 +144,6 @@ pub(crate) struct RunArgs {
 
 fn main() -> ExitCode {
     let ended = match Cli::parse().command {
-        Command::Run(args) if args.scenario == kernels::NAME => kernels::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Load(args) => url::run(&args),
         Command::Schema => {

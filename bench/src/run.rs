@@ -12,6 +12,7 @@ use tokio::task::LocalSet;
 use crate::RunArgs;
 use crate::check::{ask, equal_answer};
 use crate::compare::Baseline;
+use crate::forms::computes_rightly;
 use crate::growth::Growth;
 use crate::machine::{Machine, Neighbours};
 use crate::process::{Guarded, allowed_cores, pin_thread, pin_thread_to};
@@ -26,7 +27,7 @@ use crate::tokens::Tokens;
 use crate::transport::{Papers, Transport};
 use crate::vault::answers_rightly;
 use crate::work::Work;
-use crate::{choice, measure, origin, page, table};
+use crate::{choice, kernels, measure, origin, page, table};
 
 /// Beyond the measured time: starting, checking and stopping every subject.
 const OVERHEAD_MAX: Duration = Duration::from_secs(120);
@@ -61,15 +62,19 @@ struct Stage {
     papers: Option<Papers>,
 }
 
-/// Runs a scenario, or each of a group in turn as long as nobody breaks it off.
+/// Runs scenarios one after the other, as long as nobody breaks them off.
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Ended> {
-    let names = Scenario::named(&args.scenario);
+    let names: Vec<_> = args.scenarios.iter().flat_map(|name| Scenario::named(name)).collect();
     if let ([_, _, ..], Some(_)) = (names.as_slice(), &args.compare) {
-        return Err(ScenarioError::Range("--compare takes one scenario, not a group".into()).into());
+        return Err(ScenarioError::Range("--compare takes one scenario, not several".into()).into());
+    }
+    // A mistake shows before the first of them is measured.
+    for name in names.iter().filter(|name| **name != kernels::NAME) {
+        choice::made(name, args)?;
     }
     let mut worst = Ended::Passed;
     for name in names {
-        match one(&RunArgs { scenario: name.to_owned(), ..args.clone() })? {
+        match if name == kernels::NAME { kernels::run(args) } else { one(name, args) }? {
             Ended::Interrupted => return Ok(Ended::Interrupted),
             Ended::Missed => worst = Ended::Missed,
             Ended::Passed => {}
@@ -79,8 +84,8 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Ended> {
 }
 
 /// Runs a scenario to its end, a signal or its time limit; every child is gone afterwards.
-fn one(args: &RunArgs) -> anyhow::Result<Ended> {
-    let (scenario, subjects) = choice::made(args)?;
+fn one(name: &str, args: &RunArgs) -> anyhow::Result<Ended> {
+    let (scenario, subjects) = choice::made(name, args)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tasks = LocalSet::new();
     runtime.block_on(tasks.run_until(async {
@@ -339,6 +344,7 @@ impl Fleet {
                     Work::Replay { events } | Work::Restart { events } => {
                         filled(&running, scenario, events).await
                     }
+                    Work::Calculate { bars } => computes_rightly(&running, bars),
                     // Each trial looks at what is routed before and after.
                     Work::Reload => Ok(()),
                 };

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::fault::{Deed, Fault};
 use crate::growth::Growth;
+use crate::kernels;
 use crate::load::Pace;
 use crate::question::Question;
 use crate::sweep::Sweep;
@@ -17,7 +18,7 @@ use crate::transport::Transport;
 use crate::work::Work;
 
 /// Scenarios that the bench carries, by name.
-const SHIPPED: [(&str, &str); 29] = [
+const SHIPPED: [(&str, &str); 30] = [
     ("edge", include_str!("../scenarios/edge.toml")),
     ("edge-tls", include_str!("../scenarios/edge-tls.toml")),
     ("edge-mtls", include_str!("../scenarios/edge-mtls.toml")),
@@ -34,6 +35,7 @@ const SHIPPED: [(&str, &str); 29] = [
     ("events-failover", include_str!("../scenarios/events-failover.toml")),
     ("events-replay", include_str!("../scenarios/events-replay.toml")),
     ("events-restart", include_str!("../scenarios/events-restart.toml")),
+    ("calc-forms", include_str!("../scenarios/calc-forms.toml")),
     ("growth-connections", include_str!("../scenarios/growth-connections.toml")),
     ("growth-connections-tls", include_str!("../scenarios/growth-connections-tls.toml")),
     ("growth-services", include_str!("../scenarios/growth-services.toml")),
@@ -48,32 +50,10 @@ const SHIPPED: [(&str, &str); 29] = [
     ("vault-revoke", include_str!("../scenarios/vault-revoke.toml")),
     ("vault-unseal", include_str!("../scenarios/vault-unseal.toml")),
 ];
-/// A name that stands for several, which are run one after the other.
-const GROUPS: [(&str, &[&str]); 2] = [
-    (
-        "growth",
-        &[
-            "growth-connections",
-            "growth-connections-tls",
-            "growth-services",
-            "growth-subscribers",
-            "growth-stored",
-        ],
-    ),
-    (
-        "vault",
-        &[
-            "vault-read",
-            "vault-write",
-            "vault-issue",
-            "vault-sign",
-            "vault-sign-shared",
-            "vault-validate",
-            "vault-revoke",
-            "vault-unseal",
-        ],
-    ),
-];
+/// Names that stand for every scenario that begins with them.
+const GROUPS: [&str; 2] = ["growth", "vault"];
+/// The name that stands for everything.
+const ALL: &str = "all";
 /// A name that stands for another one.
 const ALIASES: [(&str, &str); 1] = [("events", "events-publish")];
 /// Fewer rounds have no median.
@@ -88,11 +68,7 @@ const SCENARIO_BYTES_MAX: u64 = 64 * 1024;
 /// A scenario that cannot be run: the caller's mistake, exit code 2.
 #[derive(Debug, Error)]
 pub(crate) enum ScenarioError {
-    #[error(
-        "no scenario `{0}`: use {names}, a group ({groups}), calc or a path to a TOML file",
-        names = shipped_names(),
-        groups = GROUPS.map(|(name, _)| name).join(", ")
-    )]
+    #[error("no scenario `{0}`: use {names}", names = shipped_names())]
     Unknown(String),
     #[error("read scenario {path}")]
     Read {
@@ -209,7 +185,16 @@ struct RawTiming {
 }
 
 fn shipped_names() -> String {
-    SHIPPED.map(|(name, _)| name).join(", ")
+    let (names, groups) = (SHIPPED.map(|(name, _)| name).join(", "), GROUPS.join(" or "));
+    format!(
+        "{names}, {}, {groups} (each with all of its own), {ALL}, or a path to a TOML file",
+        kernels::NAME
+    )
+}
+
+/// What the command line says of its argument.
+pub(crate) fn help() -> String {
+    format!("Scenarios, one after the other: {}", shipped_names())
 }
 
 fn within(what: &str, value: u64, low: u64, high: u64) -> Result<(), String> {
@@ -228,10 +213,14 @@ fn yes() -> bool {
 }
 
 impl Scenario {
-    /// The scenarios that a name stands for: a group's, else itself.
+    /// The scenarios that a name stands for: all, a group's, else itself.
     pub(crate) fn named(name: &str) -> Vec<&str> {
-        let group = GROUPS.iter().find(|(group, _)| *group == name);
-        group.map_or_else(|| vec![name], |(_, names)| names.to_vec())
+        let shipped = SHIPPED.iter().map(|(name, _)| *name);
+        match GROUPS.iter().find(|group| **group == name) {
+            Some(group) => shipped.filter(|name| name.starts_with(group)).collect(),
+            None if name == ALL => shipped.chain([kernels::NAME]).collect(),
+            None => vec![name],
+        }
     }
 
     /// Loads a shipped scenario by name, or a file by path.
@@ -391,14 +380,12 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_group_is_every_shipped_scenario_of_its_name() {
-        for (group, names) in GROUPS {
-            let shipped: Vec<_> =
-                SHIPPED.iter().map(|(name, _)| *name).filter(|name| name.starts_with(group)).collect();
-            assert_eq!(Scenario::named(group), shipped);
-            assert_eq!(names, shipped);
-        }
+    fn names_stand_for_one_for_their_own_and_for_all() {
         assert_eq!(Scenario::named("edge"), ["edge"]);
+        assert_eq!(Scenario::named("vault").len(), 8);
+        assert!(Scenario::named("growth").iter().all(|name| name.starts_with("growth-")));
+        let all = Scenario::named("all");
+        assert!(all.len() == SHIPPED.len() + 1 && all.contains(&"calc") && all.contains(&"routes"));
     }
 
     #[test]

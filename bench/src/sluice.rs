@@ -59,6 +59,7 @@ pub(crate) struct Banner {
     edge_tls: Option<String>,
     pub(crate) events: Option<String>,
     pub(crate) vault: Option<String>,
+    pub(crate) calc: Option<String>,
     pub(crate) token: Option<String>,
     pub(crate) pids: Pids,
 }
@@ -68,6 +69,7 @@ pub(crate) struct Pids {
     pub(crate) edge: u32,
     pub(crate) events: Option<u32>,
     pub(crate) vault: Option<u32>,
+    pub(crate) calc: Option<u32>,
 }
 
 /// The binary asked for, else one beside ours or in PATH.

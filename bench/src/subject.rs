@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use rustix::process::Pid;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -15,6 +16,7 @@ use thiserror::Error;
 use crate::audience::Audience;
 use crate::check::ask;
 use crate::fault::{Fault, Kept};
+use crate::forms::Form;
 use crate::load::{Place, Target, Tls};
 use crate::origin::{ECHO, READY_WORD};
 use crate::process::{Guarded, Launch};
@@ -109,6 +111,8 @@ pub(crate) struct Running {
     pub beside: Option<Guarded>,
     /// Who is told to reload.
     pub reload: Option<Pid>,
+    /// How bars are sent to it.
+    pub form: Option<Form>,
     /// Where Sluice's services lie.
     pub services: Option<PathBuf>,
     /// The second origin behind it.
@@ -177,6 +181,7 @@ impl Running {
             child: None,
             beside: None,
             reload: None,
+            form: None,
             services: None,
             spare: None,
             store: None,
@@ -216,6 +221,11 @@ impl Running {
             Work::Vault { op } => {
                 let desk = self.desk.as_ref().expect("subjects of such work are vaults");
                 let (request, expects) = (desk.request(op, bytes), desk.expects(op));
+                return Ok(Target::of(place, request, expects));
+            }
+            Work::Calculate { bars } => {
+                let form = self.form.context("no calculations")?;
+                let (request, expects) = form.request(&host, credentials.unwrap_or_default(), bars)?;
                 return Ok(Target::of(place, request, expects));
             }
             Work::Revoke

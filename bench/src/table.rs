@@ -110,6 +110,9 @@ fn question(scenario: &Scenario) -> String {
         Work::Revoke => {
             return "each trial revokes a token and takes from then until the edge refuses it".to_owned();
         }
+        Work::Calculate { bars } => {
+            return format!("each request has four indicators computed of {bars} bars, all values back");
+        }
         Work::Replay { events } => {
             return format!(
                 "each trial counts the events of one symbol and type among {events} of {answered} bytes, all of them"
@@ -148,6 +151,7 @@ fn pinning(report: &Report) -> String {
             let (first, second) = match report.scenario.work {
                 Work::Forward | Work::Revoke => ("Proxy", "generator and origin"),
                 Work::Reload => ("Proxy", "generator"),
+                Work::Calculate { .. } => ("Worker", "generator"),
                 Work::Vault { .. } | Work::Unseal { .. } => ("Vault", "generator"),
                 Work::Publish { .. } | Work::Fanout { .. } | Work::Replay { .. } | Work::Restart { .. } => {
                     ("Store", "generator")

@@ -5,6 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::forms::BARS_MAX;
 use crate::stored::FILL_LIMIT;
 use crate::vault::{Op, value_bytes_min};
 use crate::voice::event_bytes_min;
@@ -36,6 +37,8 @@ pub(crate) enum Work {
     Revoke,
     /// Close and open a vault with so many secrets; a trial takes until it serves.
     Unseal { secrets: u32 },
+    /// Compute indicators of so many bars.
+    Calculate { bars: u32 },
     /// Look through so many stored events for those of one symbol; a trial takes until they are counted.
     Replay { events: u64 },
     /// Kill a store of so many events; a trial takes until it acknowledges another one.
@@ -52,7 +55,10 @@ impl Work {
 
     /// Whether what takes the time is not one answer but until something has come true. It has no rate.
     pub(crate) fn is_trial(self) -> bool {
-        !matches!(self, Self::Forward | Self::Publish { .. } | Self::Fanout { .. } | Self::Vault { .. })
+        matches!(
+            self,
+            Self::Revoke | Self::Unseal { .. } | Self::Replay { .. } | Self::Restart { .. } | Self::Reload
+        )
     }
 
     /// Deliveries that one request is to cause; 1 where its answer is what is measured.
@@ -76,7 +82,10 @@ impl Work {
     /// Says what is wrong with it, given the bytes of an event or a secret.
     pub(crate) fn check(self, event_bytes: u32) -> Result<(), String> {
         let (batch, subscribers) = match self {
-            Self::Forward | Self::Reload => return Ok(()),
+            Self::Calculate { bars } if !(100..=BARS_MAX).contains(&bars) => {
+                return Err(format!("`work`: bars are 100 to {BARS_MAX}"));
+            }
+            Self::Forward | Self::Reload | Self::Calculate { .. } => return Ok(()),
             Self::Replay { events } | Self::Restart { events } if !(1..=STORED_MAX).contains(&events) => {
                 return Err(format!("`work`: events are 1 to {STORED_MAX}"));
             }

@@ -23,7 +23,7 @@ use crate::process::{allowed_cores, pin_thread};
 use crate::program::Programs;
 use crate::run::Ended;
 use goals::CalcScenario;
-use report::{Report, Section};
+use report::{Older, Report, Section};
 pub(crate) use table::{KERNELS, walk};
 use timing::{CRATE, Round, TALIB, TULIP};
 
@@ -64,6 +64,8 @@ pub(crate) fn round(args: &RoundArgs) -> anyhow::Result<Ended> {
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     let goals = CalcScenario::shipped()?;
     let timing = goals.timing(args.quick, args.repeats);
+    let older = args.compare.as_ref().map(|path| Older::load(path, args.quick).map(|older| (path, older)));
+    let older = older.transpose()?;
     let (talib, tulip) = libraries(args)?;
     let own = std::env::current_exe()?;
     let v3 = own.with_file_name(V3);
@@ -96,9 +98,11 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         Some(section) if !args.quick => section.judged(&goals),
         _ => Vec::new(),
     };
-    let missed = checks.iter().any(|check| !check.met);
+    let comparison = older.map(|(path, older)| older.compare(path, &sections));
+    let worse = comparison.as_ref().is_some_and(|comparison| !comparison.passed());
+    let missed = worse || checks.iter().any(|check| !check.met);
     let report = Report {
-        schema: "sluice-bench-calc/1",
+        schema: report::SCHEMA,
         scenario: goals.name.clone(),
         quick: args.quick,
         machine: Machine::describe(allowed_cores()?.len()),
@@ -107,6 +111,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         rivals,
         sections,
         checks,
+        comparison,
     };
     std::fs::create_dir_all(&args.out)?;
     let text = report.render(&goals)?;

@@ -111,6 +111,7 @@ mod tests {
             rivals: BTreeMap::new(),
             sections: vec![section],
             checks: Vec::new(),
+            comparison: None,
         };
         let page = render(&report);
         for expected in

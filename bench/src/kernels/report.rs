@@ -2,13 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::goals::CalcScenario;
 use super::table::KERNELS;
 use super::timing::{CRATE, Length, OURS, Round, STREAM, TALIB, TULIP};
+use crate::compare::{self, Comparison};
+use crate::figures::Spread;
 use crate::machine::Machine;
+use crate::scenario::ScenarioError;
+
+/// Name of the report's shape.
+pub(super) const SCHEMA: &str = "sluice-bench-calc/1";
 
 /// One length of series in one build.
 #[derive(Debug, Serialize)]
@@ -17,6 +24,8 @@ pub(super) struct Section {
     pub(super) build: String,
     pub(super) kernels: BTreeMap<String, BTreeMap<String, f64>>,
     pub(super) others: BTreeMap<String, f64>,
+    /// Sluice's own of each round, lowest and highest beside the median.
+    pub(super) ours: BTreeMap<String, Spread>,
     /// Each kernel over longer and longer series.
     pub(super) growth: BTreeMap<String, Vec<Length>>,
 }
@@ -44,11 +53,74 @@ pub(super) struct Report {
     pub(super) rivals: BTreeMap<String, String>,
     pub(super) sections: Vec<Section>,
     pub(super) checks: Vec<Check>,
+    /// Null without `--compare`.
+    pub(super) comparison: Option<Comparison>,
+}
+
+/// An older report, as far as it is compared.
+#[derive(Debug, Deserialize)]
+pub(super) struct Older {
+    schema: String,
+    quick: bool,
+    machine: OlderMachine,
+    sections: Vec<OlderSection>,
+}
+
+#[derive(Debug, Deserialize)]
+struct OlderMachine {
+    cpu: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct OlderSection {
+    bars: usize,
+    build: String,
+    ours: BTreeMap<String, Spread>,
+}
+
+impl Older {
+    /// Reads an older report of the kernels; any other one is the caller's mistake.
+    pub(super) fn load(path: &Path, quick: bool) -> Result<Self, ScenarioError> {
+        let mistake = |words: String| ScenarioError::Range(format!("--compare {}: {words}", path.display()));
+        let read: Self = compare::read(path)?;
+        if (read.schema.as_str(), read.quick) != (SCHEMA, quick) {
+            return Err(mistake(format!("schema `{}`, quick = {}", read.schema, read.quick)));
+        }
+        Ok(read)
+    }
+
+    /// Every kernel of the builds and lengths that both runs have.
+    pub(super) fn compare(&self, path: &Path, now: &[Section]) -> Comparison {
+        let beside = |new: &Section| {
+            let fits = |old: &&OlderSection| (old.bars, &old.build) == (new.bars, &new.build);
+            let old = self.sections.iter().find(fits)?;
+            let place = format!("{} bars, {}", new.bars, new.build);
+            let kernel = |(name, now): (&String, &Spread)| {
+                let subject = format!("sluice {name}");
+                compare::change(
+                    (&subject, &place),
+                    ("ns a bar", false),
+                    old.ours.get(name).copied(),
+                    Some(*now),
+                )
+            };
+            Some(new.ours.iter().filter_map(kernel).collect::<Vec<_>>())
+        };
+        Comparison {
+            baseline: path.display().to_string(),
+            baseline_cpu: self.machine.cpu.clone(),
+            changes: now.iter().filter_map(beside).flatten().collect(),
+        }
+    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn spread(rounds: &[Round], kernel: &str) -> Option<Spread> {
+    Spread::of(rounds.iter().map(|round| round.kernels[kernel][OURS]))
 }
 
 /// Medians of the rounds, by kernel and length.
@@ -101,6 +173,7 @@ impl Section {
         }
         Self {
             bars,
+            ours: kernels.keys().filter_map(|name| Some((name.clone(), spread(rounds, name)?))).collect(),
             growth: growth(rounds),
             build: rounds.first().map(|round| round.build.clone()).unwrap_or_default(),
             kernels,
@@ -216,11 +289,51 @@ impl Report {
         }
         writeln!(text)?;
         self.sections.iter().try_for_each(|section| section.render(&mut text, goals))?;
+        if let Some(comparison) = &self.comparison {
+            comparison.render(&mut text, &self.machine.cpu)?;
+            writeln!(text)?;
+        }
         let met = self.checks.iter().filter(|check| check.met).count();
         writeln!(text, "{met} of {} goals met.", self.checks.len())?;
         for check in self.checks.iter().filter(|check| !check.met) {
             writeln!(text, "- missed: {}: {:.2}, goal {:.2}", check.what, check.figure, check.goal)?;
         }
         Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sections(ns: f64) -> Vec<Section> {
+        let kernels = BTreeMap::from([("sma".to_owned(), BTreeMap::from([(OURS.to_owned(), ns)]))]);
+        vec![Section::of(1_000, &[Round { build: "baseline".into(), kernels, ..Round::default() }])]
+    }
+
+    #[test]
+    fn a_kernel_that_got_slower_is_worse() {
+        let report = Report {
+            schema: SCHEMA,
+            scenario: "calc".into(),
+            quick: false,
+            machine: Machine::describe(1),
+            others_used: None,
+            rounds: 1,
+            rivals: BTreeMap::new(),
+            sections: sections(1.0),
+            checks: Vec::new(),
+            comparison: None,
+        };
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), serde_json::to_string(&report).unwrap()).unwrap();
+        let older = Older::load(file.path(), false).unwrap();
+        for (ns, passed) in [(0.5, true), (1.04, true), (1.06, false)] {
+            let comparison = older.compare(file.path(), &sections(ns));
+            assert_eq!((comparison.changes.len(), comparison.passed()), (1, passed), "{ns}");
+        }
+        assert!(Older::load(file.path(), true).is_err());
+        std::fs::write(file.path(), "{}").unwrap();
+        assert!(Older::load(file.path(), false).is_err());
     }
 }

@@ -133,7 +133,11 @@ impl Trial {
             Work::Replay { events } => Self::Replay(Store::of(running, events)?),
             Work::Restart { events } => Self::Restart(Store::of(running, events)?),
             Work::Reload => Self::Reload(Routes::of(running)?),
-            Work::Forward | Work::Publish { .. } | Work::Fanout { .. } | Work::Vault { .. } => {
+            Work::Forward
+            | Work::Publish { .. }
+            | Work::Fanout { .. }
+            | Work::Calculate { .. }
+            | Work::Vault { .. } => {
                 anyhow::bail!("this is no trial")
             }
         })
