@@ -70,6 +70,8 @@ tests vault python3 tests/vault.py --sluice "$target/release/sluice"
 tests calc python3 tests/calc.py --sluice "$target/release/sluice"
 tests acme python3 tests/acme.py --sluice "$target/release/sluice"
 tests console python3 tests/console/run.py --sluice "$target/release/sluice"
+# The generator itself, beside wrk and h2load.
+tests crosscheck python3 bench/crosscheck.py --seconds 1 --bench "$target/release/sluice-bench"
 step bench "$target/release/sluice-bench" run edge --quick --sluice "$target/release/sluice" --out "$log/bench"
 step bench-h2 "$target/release/sluice-bench" run edge-h2 --quick --sluice "$target/release/sluice" --out "$log/bench"
 # Instructions of the main operations under callgrind, held against bench/history.

@@ -195,7 +195,9 @@ impl Peer {
         let pid = child.pid();
         let reload = if self.program == Program::Nginx { told(pid) } else { None };
         let running = Running::new(identity.clone(), address, pid, child);
-        Ok(Running { authorization, powerless, reload, trust: site.trust(), ..running })
+        let others = pair.map_or(&[][..], |pair| &pair.others).iter();
+        let others = others.map(|token| format!("Bearer {token}")).collect();
+        Ok(Running { authorization, others, powerless, reload, trust: site.trust(), ..running })
     }
 
     fn arguments(&self, dir: &str, config: &str) -> Vec<OsString> {
@@ -314,7 +316,7 @@ mod tests {
     use crate::program::Programs;
 
     fn with_site<T>(dir: &Path, then: impl FnOnce(&Site<'_>) -> T) -> T {
-        let tokens = crate::tokens::Tokens::make().unwrap();
+        let tokens = crate::tokens::Tokens::make(0).unwrap();
         let origin = "127.0.0.1:65009".parse().unwrap();
         let programs = Programs::new(&dir.join("cache"), false).unwrap();
         then(&Site {
@@ -361,7 +363,7 @@ mod tests {
         // PATH cannot be emptied here, so a peer is taken that this machine does not have.
         let absent = |peer: &Peer| crate::program::find_in_path(peer.program.name()).is_none();
         let Some(peer) = all().into_iter().find(absent) else { return };
-        let tokens = crate::tokens::Tokens::make().unwrap();
+        let tokens = crate::tokens::Tokens::make(0).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let programs = Programs::new(dir.path(), false).unwrap();
         let origin = "127.0.0.1:9".parse().unwrap();

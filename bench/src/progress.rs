@@ -32,6 +32,11 @@ impl Progress {
         self.done = done;
     }
 
+    /// A step has taken so long, and the next ones will.
+    pub(crate) fn takes(&mut self, step: Duration) {
+        self.step = step;
+    }
+
     fn show(&self, line: &str) {
         if self.visible {
             // A closed terminal must not end the measurement.

@@ -24,7 +24,7 @@ use crate::subject::{Cores, Direct, PATH, Running, Site, StartError, Subject, sp
 use crate::sweep::Climb;
 use crate::threshold::judge;
 use crate::tokens::Tokens;
-use crate::transport::{Papers, Transport};
+use crate::transport::Papers;
 use crate::vault::answers_rightly;
 use crate::work::Work;
 use crate::{choice, kernels, measure, origin, page, table};
@@ -72,15 +72,22 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     for name in names.iter().filter(|name| **name != kernels::NAME) {
         choice::made(name, args)?;
     }
-    let mut worst = Ended::Passed;
+    let (mut worst, mut broken) = (Ended::Passed, None);
     for name in names {
-        match if name == kernels::NAME { kernels::run(args) } else { one(name, args) }? {
-            Ended::Interrupted => return Ok(Ended::Interrupted),
-            Ended::Missed => worst = Ended::Missed,
-            Ended::Passed => {}
+        match if name == kernels::NAME { kernels::run(args) } else { one(name, args) } {
+            Ok(Ended::Interrupted) => return Ok(Ended::Interrupted),
+            Ok(Ended::Missed) => worst = Ended::Missed,
+            Ok(Ended::Passed) => {}
+            // The others are measured all the same.
+            Err(error) => {
+                let error = error.context(name.to_owned());
+                if let Some(earlier) = broken.replace(error) {
+                    writeln!(std::io::stderr(), "sluice-bench: {earlier:#}")?;
+                }
+            }
         }
     }
-    Ok(worst)
+    broken.map_or(Ok(worst), Err)
 }
 
 /// Runs a scenario to its end, a signal or its time limit; every child is gone afterwards.
@@ -101,7 +108,8 @@ impl Signals {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    async fn came(&mut self) {
+    /// Ready when somebody breaks the run off.
+    pub(crate) async fn came(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
@@ -136,7 +144,7 @@ async fn whole(
         Placing::Apart => split_cores(&allowed_cores()?),
         Placing::Shared => (None, Some(share_cores(&allowed_cores()?)?)),
     };
-    let stage = Stage::set(args, opening.cores, scenario.transport)?;
+    let stage = Stage::set(args, opening.cores, &scenario)?;
     let fleet = tokio::select! {
         fleet = stage.start(&scenario, subjects) => fleet?,
         () = signals.came() => return Ok(Ended::Interrupted),
@@ -239,14 +247,14 @@ pub(crate) async fn measured(
 }
 
 impl Stage {
-    fn set(args: &RunArgs, cores: Option<Cores>, transport: Transport) -> anyhow::Result<Self> {
+    fn set(args: &RunArgs, cores: Option<Cores>, scenario: &Scenario) -> anyhow::Result<Self> {
         let home = tempfile::Builder::new().prefix("sluice-bench-").tempdir();
         let home = home.context("make a working directory")?;
         Ok(Self {
-            papers: Papers::make(home.path(), transport)?,
+            papers: Papers::make(home.path(), scenario.transport)?,
             home,
             cores,
-            tokens: Tokens::make()?,
+            tokens: Tokens::make(scenario.tokens - 1)?,
             programs: Programs::new(&args.cache, args.fetch)?,
         })
     }

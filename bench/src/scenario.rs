@@ -18,7 +18,7 @@ use crate::transport::Transport;
 use crate::work::Work;
 
 /// Scenarios that the bench carries, by name.
-const SHIPPED: [(&str, &str); 30] = [
+const SHIPPED: [(&str, &str); 31] = [
     ("edge", include_str!("../scenarios/edge.toml")),
     ("edge-tls", include_str!("../scenarios/edge-tls.toml")),
     ("edge-mtls", include_str!("../scenarios/edge-mtls.toml")),
@@ -27,6 +27,7 @@ const SHIPPED: [(&str, &str); 30] = [
     ("edge-reload", include_str!("../scenarios/edge-reload.toml")),
     ("edge-reload-time", include_str!("../scenarios/edge-reload-time.toml")),
     ("edge-failover", include_str!("../scenarios/edge-failover.toml")),
+    ("edge-tokens", include_str!("../scenarios/edge-tokens.toml")),
     ("edge-orders", include_str!("../scenarios/edge-orders.toml")),
     ("routes", include_str!("../scenarios/routes.toml")),
     ("events-publish", include_str!("../scenarios/events-publish.toml")),
@@ -59,6 +60,8 @@ const ALIASES: [(&str, &str); 1] = [("events", "events-publish")];
 /// Fewer rounds have no median.
 const REPEATS_MIN: u64 = 3;
 const SUBJECTS_MAX: usize = 32;
+/// LIMIT: callers; each is a request of its own in memory.
+const TOKENS_MAX: u64 = 10_000;
 const RATES_MAX: usize = 8;
 pub(crate) const RATE_PER_S_MAX: u32 = 200_000;
 pub(crate) const CONNECTIONS_MAX: u32 = 10_000;
@@ -110,6 +113,8 @@ pub(crate) struct Scenario {
     pub transport: Transport,
     /// Origins behind each proxy: one or two.
     pub origins: u32,
+    /// Callers who ask in turn, each with a token of its own, where tokens are asked for.
+    pub tokens: u32,
     /// What happens in each round.
     pub faults: Vec<Fault>,
     /// Who is measured, beside the direct line to the origin where there is one.
@@ -151,6 +156,8 @@ struct RawScenario {
     transport: Transport,
     #[serde(default = "one")]
     origins: u32,
+    #[serde(default = "one")]
+    tokens: u32,
     #[serde(default = "yes")]
     closed: bool,
     full: RawTiming,
@@ -255,6 +262,7 @@ impl Scenario {
             cores: raw.cores,
             transport: raw.transport,
             origins: raw.origins,
+            tokens: raw.tokens,
             faults: timing.fault,
             subjects: timing.subjects.unwrap_or(raw.subjects),
             warmup_ms: timing.warmup_ms,
@@ -285,6 +293,7 @@ impl Scenario {
             return Err("`transport` is that of proxies".into());
         }
         within("origins", self.origins.into(), 1, 2)?;
+        within("tokens", self.tokens.into(), 1, TOKENS_MAX)?;
         Fault::check_all(&self.faults, self.window_ms)?;
         self.growth.iter().try_for_each(|growth| growth.check(self))?;
         self.check_timing(REPEATS_MIN)?;

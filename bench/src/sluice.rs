@@ -12,7 +12,9 @@ use anyhow::Context as _;
 use serde::Deserialize;
 
 use crate::account::pin_process;
+use crate::check::ask;
 use crate::fault::told;
+use crate::load::Place;
 use crate::process::{Guarded, Launch};
 use crate::program::{Identity, find_in_path};
 use crate::subject::{Running, Site, StartError, Starting, Subject, fill, path_text};
@@ -199,8 +201,12 @@ impl Sluice {
         let new = Running::new(identity, address, banner.pids.edge, child);
         // The supervisor tells its roles.
         let reload = new.child.as_ref().and_then(|child| told(child.pid()));
+        let others = match &authorization {
+            Some(bearer) => others(&banner, bearer, site.tokens.es256.others.len())?,
+            None => Vec::new(),
+        };
         let services = Some(site.dir.join(SERVICES));
-        Ok((Running { authorization, reload, services, trust: site.trust(), ..new }, banner))
+        Ok((Running { authorization, others, reload, services, trust: site.trust(), ..new }, banner))
     }
 
     fn write_config(&self, site: &Site<'_>) -> anyhow::Result<PathBuf> {
@@ -228,6 +234,35 @@ impl Sluice {
         }
         Ok(config)
     }
+}
+
+/// Credentials of so many services, made by the vault.
+fn others(banner: &Banner, bearer: &str, count: usize) -> anyhow::Result<Vec<String>> {
+    let url = banner.vault.as_deref().context("the ready line has no vault")?;
+    let address = url.strip_prefix("http://").unwrap_or(url);
+    let vault = Place::plain(address.parse().with_context(|| format!("address of the vault `{address}`"))?);
+    let one = |number| Ok(format!("Bearer {}", issued(&vault, bearer, &format!("bench-{number}"))?));
+    (0..count).map(one).collect()
+}
+
+/// A token of a service, which nobody was asked with yet.
+pub(crate) fn issued(vault: &Place, bearer: &str, service: &str) -> anyhow::Result<String> {
+    let request = posted(vault, &format!("/tokens/{service}"), bearer, r#"{"permissions":["read"]}"#);
+    let answer = ask(vault, &request)?;
+    let read: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let words = || format!("status {}: {}", answer.status, String::from_utf8_lossy(&answer.body));
+    Ok(read["token"].as_str().with_context(words)?.to_owned())
+}
+
+/// A POST of JSON as its bytes.
+pub(crate) fn posted(place: &Place, path: &str, bearer: &str, body: &str) -> Vec<u8> {
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: {bearer}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        place.address,
+        body.len()
+    )
+    .into_bytes()
 }
 
 /// Services beside the one that is asked, one path segment further down, so that a look-up passes among them.
@@ -275,7 +310,7 @@ mod tests {
 
     #[test]
     fn configuration_files_are_whole() {
-        let tokens = crate::tokens::Tokens::make().unwrap();
+        let tokens = crate::tokens::Tokens::make(0).unwrap();
         let programs = crate::program::Programs::new(Path::new("/no/cache"), false).unwrap();
         let origin = "127.0.0.1:9".parse().unwrap();
         for sluice in all(Some(Path::new("/no/sluice"))) {

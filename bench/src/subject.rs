@@ -17,7 +17,7 @@ use crate::audience::Audience;
 use crate::check::ask;
 use crate::fault::{Fault, Kept};
 use crate::forms::Form;
-use crate::load::{Place, Target, Tls};
+use crate::load::{Ask, Place, Target, Tls};
 use crate::origin::{ECHO, READY_WORD};
 use crate::process::{Guarded, Launch};
 use crate::program::{Identity, Programs};
@@ -89,6 +89,8 @@ pub(crate) struct Running {
     pub address: SocketAddr,
     /// Sent as `Authorization` when the subject asks for one.
     pub authorization: Option<String>,
+    /// The same of others, who ask in turn with it.
+    pub others: Vec<String>,
     /// A valid credential without the permission, where the bench can make one.
     pub powerless: Option<String>,
     /// Root of the process tree whose CPU time counts; nothing where it is not ours to account.
@@ -170,6 +172,7 @@ impl Running {
             identity,
             address,
             authorization: None,
+            others: Vec::new(),
             powerless: None,
             cpu_root: None,
             voice: Voice::Http,
@@ -215,8 +218,13 @@ impl Running {
         let (host, bytes) = (self.address.to_string(), scenario.body_bytes as usize);
         let (batch, subscribers) = match scenario.work {
             Work::Forward => {
-                let request = self.request(scenario.request, PATH, credentials);
-                return Ok(Target { streams, ..Target::of(place, request, Expects::Body(bytes)) });
+                let ask = |credentials: Option<&str>| {
+                    let request = self.request(scenario.request, PATH, credentials);
+                    Ask { request, expects: Expects::Body(bytes), status: None }
+                };
+                let others = self.others.iter().map(|credentials| ask(Some(credentials)));
+                let asks = [ask(credentials)].into_iter().chain(others).collect();
+                return Ok(Target { streams, ..Target::of_all(place, asks) });
             }
             Work::Vault { op } => {
                 let desk = self.desk.as_ref().expect("subjects of such work are vaults");

@@ -134,6 +134,13 @@ fn question(scenario: &Scenario) -> String {
         }
     }
     match asked.body_bytes {
+        0 if scenario.tokens > 1 => {
+            format!(
+                "{} by {} callers, with an answer of {answered} bytes",
+                asked.method.word(),
+                scenario.tokens
+            )
+        }
         0 => format!("{} with an answer of {answered} bytes", asked.method.word()),
         sent => {
             let key = if asked.idempotency_key { ", each under a key of its own" } else { "" };

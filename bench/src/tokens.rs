@@ -27,12 +27,14 @@ pub(crate) struct Tokens {
     pub es256: Pair,
 }
 
-/// Two valid tokens.
+/// Valid tokens.
 pub(crate) struct Pair {
     /// With the permission that is asked for.
     pub able: String,
     /// With another one.
     pub powerless: String,
+    /// As the first, each of somebody else.
+    pub others: Vec<String>,
 }
 
 impl std::fmt::Debug for Tokens {
@@ -42,8 +44,8 @@ impl std::fmt::Debug for Tokens {
 }
 
 impl Tokens {
-    /// Makes keys and tokens valid for twelve hours from now.
-    pub(crate) fn make() -> anyhow::Result<Self> {
+    /// Makes keys, and tokens of so many others too, valid for twelve hours from now.
+    pub(crate) fn make(others: u32) -> anyhow::Result<Self> {
         let random = SystemRandom::new();
         let now_s = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
         let mut secret = [0_u8; 32];
@@ -51,11 +53,12 @@ impl Tokens {
         // HAProxy takes the secret as text in its configuration.
         let hs256_secret = URL_SAFE_NO_PAD.encode(secret);
         let key = hmac::Key::new(hmac::HMAC_SHA256, hs256_secret.as_bytes());
-        let hs256 =
-            pair(|scope| token("HS256", scope, now_s, |text| Ok(hmac::sign(&key, text).as_ref().to_vec())))?;
+        let hs256 = pair(others, |who, scope| {
+            token("HS256", who, scope, now_s, |text| Ok(hmac::sign(&key, text).as_ref().to_vec()))
+        })?;
         let key = p256(&random)?;
-        let es256 = pair(|scope| {
-            token("ES256", scope, now_s, |text| {
+        let es256 = pair(others, |who, scope| {
+            token("ES256", who, scope, now_s, |text| {
                 Ok(key.sign(&random, text).map_err(|_| anyhow!("sign ES256"))?.as_ref().to_vec())
             })
         })?;
@@ -66,8 +69,10 @@ impl Tokens {
     }
 }
 
-fn pair(make: impl Fn(&str) -> anyhow::Result<String>) -> anyhow::Result<Pair> {
-    Ok(Pair { able: make("read")?, powerless: make("nothing")? })
+fn pair(others: u32, make: impl Fn(&str, &str) -> anyhow::Result<String>) -> anyhow::Result<Pair> {
+    let others =
+        (0..others).map(|number| make(&format!("bench-{number}"), "read")).collect::<Result<_, _>>()?;
+    Ok(Pair { able: make("bench", "read")?, powerless: make("bench", "nothing")?, others })
 }
 
 fn p256(random: &SystemRandom) -> anyhow::Result<EcdsaKeyPair> {
@@ -95,13 +100,14 @@ fn jwks(point: &[u8]) -> String {
 
 fn token(
     algorithm: &str,
+    who: &str,
     scope: &str,
     now_s: u64,
     sign: impl FnOnce(&[u8]) -> anyhow::Result<Vec<u8>>,
 ) -> anyhow::Result<String> {
     let header = json!({ "alg": algorithm, "typ": "JWT" });
     let claims = json!({
-        "iss": "sluice-bench", "sub": "bench", "aud": "sluice", "scope": scope,
+        "iss": "sluice-bench", "sub": who, "aud": "sluice", "scope": scope,
         "iat": now_s, "exp": now_s + LIFETIME_S,
     });
     let text = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
@@ -117,7 +123,8 @@ mod tests {
 
     #[test]
     fn both_tokens_verify_with_the_keys_given_to_peers() {
-        let tokens = Tokens::make().unwrap();
+        let tokens = Tokens::make(2).unwrap();
+        assert!(tokens.es256.others.len() == 2 && tokens.hs256.others[0] != tokens.hs256.others[1]);
         let split = |token: &str| {
             let (text, signature) = token.rsplit_once('.').unwrap();
             (text.to_owned(), URL_SAFE_NO_PAD.decode(signature).unwrap())

@@ -8,12 +8,11 @@ use anyhow::{Context as _, ensure};
 
 use super::history::Count;
 use super::profile_of;
-use crate::check::ask;
 use crate::load::{Link, Place};
 use crate::process::Launch;
 use crate::program::Programs;
 use crate::question::{Question, Request};
-use crate::sluice::Banner;
+use crate::sluice::{Banner, issued, posted};
 use crate::subject::{PATH, Site, fill, path_text, start_origin};
 use crate::tokens::Tokens;
 use crate::transport::Transport;
@@ -49,7 +48,7 @@ struct Operation {
 
 /// Starts everything, counts each operation, ends everything.
 pub(super) async fn count(sluice: &Path, valgrind: &Path, dir: &Path) -> anyhow::Result<Vec<Count>> {
-    let (tokens, programs) = (Tokens::make()?, Programs::new(dir, false)?);
+    let (tokens, programs) = (Tokens::make(0)?, Programs::new(dir, false)?);
     let site = |name: &str, origin| {
         let dir = dir.join(name);
         std::fs::create_dir_all(&dir)?;
@@ -123,7 +122,7 @@ fn operations(banner: &Banner) -> anyhow::Result<Vec<Operation>> {
         Question::default().request(&edge.address.to_string(), path, credentials)
     };
     let unseen = (0..WARM + ASKED_LONG).map(|_| {
-        let token = issued(&vault, &bearer)?;
+        let token = issued(&vault, &bearer, "counted")?;
         anyhow::Ok(get(&guarded, Some(&format!("Bearer {token}"))))
     });
     let unseen = unseen.collect::<Result<Vec<_>, _>>().context("issue tokens")?;
@@ -152,24 +151,6 @@ fn operations(banner: &Banner) -> anyhow::Result<Vec<Operation>> {
             asked: ASKED,
         },
     ])
-}
-
-/// A token that nobody was asked with yet.
-fn issued(vault: &Place, bearer: &str) -> anyhow::Result<String> {
-    let answer = ask(vault, &posted(vault, "/tokens/counted", bearer, r#"{"permissions":["read"]}"#))?;
-    let read: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    let words = || format!("status {}: {}", answer.status, String::from_utf8_lossy(&answer.body));
-    Ok(read["token"].as_str().with_context(words)?.to_owned())
-}
-
-fn posted(place: &Place, path: &str, bearer: &str, body: &str) -> Vec<u8> {
-    format!(
-        "POST {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: {bearer}\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\n\r\n{body}",
-        place.address,
-        body.len()
-    )
-    .into_bytes()
 }
 
 async fn one(mut operation: Operation, dir: &Path) -> anyhow::Result<Count> {

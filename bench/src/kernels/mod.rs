@@ -11,18 +11,21 @@ mod timing;
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
 use sluice_calc::dispatch::Build;
+use tokio::process::Command;
 
 use crate::RunArgs;
 use crate::machine::{Machine, Neighbours};
 use crate::process::{allowed_cores, pin_thread};
 use crate::program::Programs;
-use crate::run::Ended;
-use goals::CalcScenario;
+use crate::progress::Progress;
+use crate::run::{Ended, Signals};
+use goals::{CalcScenario, Timing};
 use report::{Older, Report, Section};
 pub(crate) use table::{KERNELS, walk};
 use timing::{CRATE, Round, TALIB, TULIP};
@@ -83,19 +86,24 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         );
     }
     let neighbours = Neighbours::watch();
-    let mut sections = Vec::new();
-    for bars in &timing.bars {
-        let mut rounds: Vec<Vec<Round>> = vec![Vec::new(); builds.len()];
-        for _ in 0..timing.rounds {
-            for (build, rounds) in builds.iter().zip(&mut rounds) {
-                rounds.push(child(build, *bars, timing.runs, talib.as_deref().ok(), tulip.as_deref().ok())?);
-            }
+    // Lengths of series, then builds, then rounds.
+    let mut found = vec![vec![Vec::new(); builds.len()]; timing.bars.len()];
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let interrupted = runtime.block_on(async {
+        let mut signals = Signals::watch()?;
+        tokio::select! {
+            done = rounds(&timing, &builds, &talib, &tulip, &mut found) => done.map(|()| false),
+            () = signals.came() => Ok(true),
         }
-        sections.extend(rounds.iter().map(|rounds| Section::of(*bars, rounds)));
-    }
+    })?;
+    let lengths = timing.bars.iter().zip(&found);
+    let sections: Vec<_> = lengths
+        .flat_map(|(bars, builds)| builds.iter().map(|rounds| Section::of(*bars, rounds)))
+        .filter(|section| !section.kernels.is_empty())
+        .collect();
     // The fastest build at the longest series; a quick run judges nothing.
     let checks = match sections.get(builds.len() - 1) {
-        Some(section) if !args.quick => section.judged(&goals),
+        Some(section) if !args.quick && !interrupted => section.judged(&goals),
         _ => Vec::new(),
     };
     let comparison = older.map(|(path, older)| older.compare(path, &sections));
@@ -105,6 +113,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         schema: report::SCHEMA,
         scenario: goals.name.clone(),
         quick: args.quick,
+        interrupted,
         machine: Machine::describe(allowed_cores()?.len()),
         others_used: neighbours.and_then(|neighbours| neighbours.cores_used()),
         rounds: timing.rounds,
@@ -119,7 +128,35 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Ended> {
     std::fs::write(args.out.join("calc.md"), &text)?;
     std::fs::write(args.out.join("calc.html"), page::render(&report))?;
     write!(std::io::stdout(), "{text}")?;
-    Ok(if missed { Ended::Missed } else { Ended::Passed })
+    Ok(match (interrupted, missed) {
+        (true, _) => Ended::Interrupted,
+        (false, true) => Ended::Missed,
+        (false, false) => Ended::Passed,
+    })
+}
+
+/// Measures every length in rounds that take turns of the builds; what is there when it is dropped is whole.
+async fn rounds(
+    timing: &Timing,
+    builds: &[PathBuf],
+    talib: &Result<PathBuf, String>,
+    tulip: &Result<PathBuf, String>,
+    found: &mut [Vec<Vec<Round>>],
+) -> anyhow::Result<()> {
+    let (talib, tulip) = (talib.as_deref().ok(), tulip.as_deref().ok());
+    let mut progress = Progress::new(found.len() * timing.rounds as usize * builds.len(), Duration::ZERO);
+    for (bars, found) in timing.bars.iter().zip(found) {
+        for round in 1..=timing.rounds {
+            for (build, rounds) in builds.iter().zip(&mut *found) {
+                let name = build.file_name().unwrap_or_default();
+                progress.step(&format!("round {round}: {}, {bars} bars", name.display()));
+                let began = Instant::now();
+                rounds.push(child(build, *bars, timing.runs, talib, tulip).await?);
+                progress.takes(began.elapsed());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Package and file of a library.
@@ -139,7 +176,7 @@ fn libraries(args: &RunArgs) -> anyhow::Result<(Result<PathBuf, String>, Result<
     Ok(runtime.block_on(async { (programs.talib().await, programs.tulip().await) }))
 }
 
-fn child(
+async fn child(
     build: &Path,
     bars: usize,
     runs: u32,
@@ -153,8 +190,9 @@ fn child(
             command.arg(name).arg(path);
         }
     }
-    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
-    let output = output.with_context(|| format!("start {}", build.display()))?;
+    // In a group of its own: ctrl-C reaches the bench, which ends it.
+    command.stdin(Stdio::null()).stderr(Stdio::inherit()).process_group(0).kill_on_drop(true);
+    let output = command.output().await.with_context(|| format!("start {}", build.display()))?;
     ensure!(output.status.success(), "{} ended with {}", build.display(), output.status);
     serde_json::from_slice(&output.stdout).context("what a round prints")
 }

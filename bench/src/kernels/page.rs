@@ -105,6 +105,7 @@ mod tests {
             schema: "x",
             scenario: "calc".into(),
             quick: true,
+            interrupted: false,
             machine: Machine::describe(1),
             others_used: None,
             rounds: 1,

@@ -45,6 +45,8 @@ pub(super) struct Report {
     pub(super) schema: &'static str,
     pub(super) scenario: String,
     pub(super) quick: bool,
+    /// Broken off: figures are of the rounds until then.
+    pub(super) interrupted: bool,
     pub(super) machine: Machine,
     /// Cores that others used meanwhile.
     pub(super) others_used: Option<f64>,
@@ -284,6 +286,9 @@ impl Report {
                 .map(|used| format!(" Others used {used:.2} cores meanwhile."))
                 .unwrap_or_default()
         )?;
+        if self.interrupted {
+            writeln!(text, "> Broken off: figures are of the rounds until then.\n")?;
+        }
         for (who, what) in &self.rivals {
             writeln!(text, "- {who}: {what}")?;
         }
@@ -317,6 +322,7 @@ mod tests {
             schema: SCHEMA,
             scenario: "calc".into(),
             quick: false,
+            interrupted: false,
             machine: Machine::describe(1),
             others_used: None,
             rounds: 1,

@@ -117,7 +117,11 @@ type Shared = Rc<RefCell<State>>;
 impl Target {
     /// One request asked again and again, in the clear over HTTP/1.1 or what `place` speaks.
     pub(crate) fn of(place: Place, request: Request, expects: Expects) -> Self {
-        let asks = vec![Ask { request, expects, status: None }];
+        Self::of_all(place, vec![Ask { request, expects, status: None }])
+    }
+
+    /// Several of them in turn.
+    pub(crate) fn of_all(place: Place, asks: Vec<Ask>) -> Self {
         Self { place, streams: None, asks, greeting: None, audience: None, script: Vec::new() }
     }
 

@@ -134,6 +134,7 @@ impl LoadArgs {
             cores: Placing::Shared,
             transport: Transport::Plain,
             origins: 1,
+            tokens: 1,
             faults: Vec::new(),
             subjects: self.urls.clone(),
             warmup_ms: ms("warmup-seconds", self.warmup_seconds)?,
