@@ -77,12 +77,12 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         rivals.insert(who.to_owned(), found.as_ref().map_or_else(Clone::clone, |path| source(path)));
     }
     let mut builds = vec![own.clone()];
-    if v3.is_file() && Build::best() == Build::V3 {
+    if Build::best() == Build::V3 && is_of_now(&own, &v3) {
         builds.push(v3);
     } else {
         rivals.insert(
             "x86-64-v3".to_owned(),
-            format!("not measured: no {V3} beside this program, or another processor"),
+            format!("not measured: no {V3} as new as this program beside it, or another processor"),
         );
     }
     let neighbours = Neighbours::watch();
@@ -133,6 +133,12 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Ended> {
         (false, true) => Ended::Missed,
         (false, false) => Ended::Passed,
     })
+}
+
+/// Whether the other build was made after this one: one that is older has other kernels.
+fn is_of_now(own: &Path, other: &Path) -> bool {
+    let made = |path: &Path| std::fs::metadata(path).and_then(|about| about.modified()).ok();
+    made(other).is_some_and(|other| Some(other) >= made(own))
 }
 
 /// Measures every length in rounds that take turns of the builds; what is there when it is dropped is whole.
@@ -195,4 +201,28 @@ async fn child(
     let output = command.output().await.with_context(|| format!("start {}", build.display()))?;
     ensure!(output.status.success(), "{} ended with {}", build.display(), output.status);
     serde_json::from_slice(&output.stdout).context("what a round prints")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn an_older_build_is_not_measured() {
+        let dir = tempfile::tempdir().unwrap();
+        let (own, other) = (dir.path().join("own"), dir.path().join("other"));
+        let now = SystemTime::now();
+        File::create(&own).unwrap().set_modified(now).unwrap();
+        assert!(!is_of_now(&own, &other), "there is none");
+        let file = File::create(&other).unwrap();
+        for (made, is) in
+            [(now - Duration::from_secs(1), false), (now, true), (now + Duration::from_secs(1), true)]
+        {
+            file.set_modified(made).unwrap();
+            assert_eq!(is_of_now(&own, &other), is);
+        }
+    }
 }

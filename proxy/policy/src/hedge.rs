@@ -284,11 +284,22 @@ impl Latencies {
     /// Counts a first try whose head came after this time, or that was overtaken then.
     pub fn record(&mut self, took: Duration) {
         if self.total >= HALF_LIFE {
-            self.buckets.iter_mut().for_each(|count| *count /= 2);
-            self.total = self.buckets.iter().sum();
+            self.halve();
         }
         self.buckets[bucket(took)] += 1;
         self.total += 1;
+    }
+
+    /// Halves what all buckets up to each hold together: halved one by one, a tail that is thinly spread would lose its
+    /// single counts, and what is usual would fall.
+    fn halve(&mut self) {
+        let (mut before, mut after) = (0, 0);
+        for count in &mut self.buckets {
+            before += *count;
+            *count = before / 2 - after;
+            after += *count;
+        }
+        self.total = after;
     }
 
     /// The time within which 95 of 100 heads came; `None` where too few have, or too many took too long.

@@ -115,7 +115,9 @@ proptest! {
             seen.record(given_up.map_or(took, |up| took.min(up)));
         }
         let (seen, all) = (seen.p95().unwrap(), all.p95().unwrap());
-        prop_assert!(seen * 5 >= all * 4 && seen <= all * 5 / 4, "{seen:?} {all:?}");
+        // Where chance makes more than one in twenty slow, theirs is how long they were waited for.
+        let least = all.min(Duration::from_micros(4 * least_us));
+        prop_assert!(seen * 5 >= least * 4 && seen <= all, "{seen:?} {all:?}");
         prop_assert!(overtaken < 400, "{overtaken} of 4,000");
     }
 }
